@@ -1,0 +1,145 @@
+"""Every way batchflux fails, in one tree.
+
+    BatchfluxError                  has an exit code; its text is one sentence for the user
+    ├── ManifestError       exit 2  the manifest cannot be run; carries all its Faults
+    ├── UsageError          exit 2  a command was called with something that cannot work
+    ├── StopRun             exit 3  the run ends before its end; running again continues it
+    │   └── StorageError    exit 3  the output folder cannot take more (full disk, read-only, removed)
+    ├── FolderBusy          exit 4  another process runs this folder
+    └── JobError                    one job's step failed; `code` is the contract's error code
+
+A message names the cause, the place and the remedy. Secrets never enter a message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SHOWN_FAULTS = 20
+
+
+class Code(StrEnum):
+    """The error codes of a job (CONTRACT 5)."""
+
+    RATE_LIMITED = "rate_limited"
+    SERVER = "server"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    BAD_ANSWER = "bad_answer"
+    NO_IMAGE = "no_image"
+    DOWNLOAD = "download"
+    BAD_IMAGE = "bad_image"
+    ECHOED_INPUT = "echoed_input"
+    MODERATED = "moderated"
+    INVALID_REQUEST = "invalid_request"
+    AUTH = "auth"
+    QUOTA = "quota"
+    REFERENCE = "reference"
+    UNSAFE_URL = "unsafe_url"
+    UNKNOWN = "unknown"
+
+
+class BatchfluxError(Exception):
+    """Base of all errors that batchflux raises on purpose."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing wrong with a manifest or a table it names.
+
+    `file` as the user would type it, `line` 1-based (None when the file as a whole is meant), `where` the path
+    of the key (`jobs[2].aspect_ratio`, empty for the document), `message` what was found and what is allowed.
+    """
+
+    file: str
+    line: int | None
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.where}: {self.message}" if self.where else f"{place}: {self.message}"
+
+
+class ManifestError(BatchfluxError):
+    """The manifest has faults; nothing was spent."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        shown = [str(fault) for fault in self.faults[:SHOWN_FAULTS]]
+        if len(self.faults) > SHOWN_FAULTS:
+            shown.append(f"... and {len(self.faults) - SHOWN_FAULTS} more faults")
+        super().__init__("\n".join(shown))
+
+
+class UsageError(BatchfluxError):
+    """A command was called with something that cannot work."""
+
+    exit_code = 2
+
+
+class StopRun(BatchfluxError):  # noqa: N818  it is the run's end, not a mistake
+    """The run stops before its end: budget, deadline, failing provider. Resumable."""
+
+    exit_code = 3
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class StorageError(StopRun):
+    """The output folder cannot take what must be kept."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("storage", message)
+
+
+class FolderBusy(BatchfluxError):  # noqa: N818  reads as a state
+    """Another process is running this output folder."""
+
+    exit_code = 4
+
+
+class JobError(BatchfluxError):
+    """A step of one job failed.
+
+    Args:
+        code: the contract's code.
+        message: one line for the `error` column, without secrets.
+        retry_after: seconds the server asked us to wait, when it did.
+        billed: the provider may have billed the attempt although it gave no picture.
+        dead: for `download`: the link itself is gone (404, 410), not merely slow.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        billed: bool = False,
+        dead: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+        self.billed = billed
+        self.dead = dead
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_job_error, (self.code, self.message, self.retry_after, self.billed, self.dead))
+
+
+def _job_error(code: Code, message: str, retry_after: float | None, billed: bool, dead: bool) -> JobError:  # noqa: FBT001  pickle calls by position
+    return JobError(code, message, retry_after=retry_after, billed=billed, dead=dead)

@@ -1,0 +1,210 @@
+"""The data that passes between stages: plain, frozen, picklable; changed only by `dataclasses.replace`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+Style = Literal["standard", "chat"]
+Format = Literal["jpeg", "png"]
+Verify = Literal["decode", "structure"]
+
+
+class Status(StrEnum):
+    """How a job stands. The first three are rows of results.csv; `pending` never is."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """One reference image of a job: a URL, or a local file with the digest of its bytes.
+
+    Exactly one of `url` and `path` is set. `source` is what the user wrote. For a local file `path` is absolute,
+    `sha256` the hex digest of its bytes and `media_type` what its first bytes say (`image/png`, ...); when it
+    could not be read `sha256` is None and `fault` says why, in one sentence.
+    """
+
+    source: str
+    url: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    media_type: str | None = None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One image to make.
+
+    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the
+    user did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output
+    folder (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that
+    `params: drop` took out of the request. `tags` are pairs in the order written.
+    """
+
+    id: str
+    key: str
+    prompt: str
+    style: Style
+    model: str
+    provider: str
+    file_name: str
+    position: int
+    images: tuple[Reference, ...] = ()
+    seed: int | None = None
+    aspect_ratio: str | None = None
+    output_format: Format | None = None
+    safety_tolerance: int | None = None
+    prompt_upsampling: bool | None = None
+    variant: int = 1
+    webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
+    tags: tuple[tuple[str, str], ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str | None:
+        """Why a reference cannot be sent, or None."""
+        return next((image.fault for image in self.images if image.fault is not None), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A picture as a URL that has to be fetched."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inline:
+    """A picture whose bytes came with the answer."""
+
+    data: bytes = field(repr=False)
+
+
+Picture = Link | Inline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalImage:
+    """Stands in a request body for a `data:` URL of a local file; the transport puts the bytes in as it sends.
+
+    The transport checks the bytes against `sha256`: a file that changed since the plan is a `reference` error.
+    """
+
+    path: str
+    sha256: str
+    media_type: str
+
+
+class Reader(Protocol):
+    """Takes the body of one answer as it arrives, and makes of it what the provider understands.
+
+    `feed` returns True once the answer is whole, so reading may stop. `finish` is called exactly once, with
+    `complete=False` when the connection broke before the end; it returns the picture or raises JobError.
+    """
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes, cut anywhere."""
+        ...
+
+    def finish(self, *, complete: bool) -> Picture:
+        """Return the picture, or raise JobError with the code of what came instead."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP step that a provider wants done.
+
+    `path` is appended to the provider's base URL. `body` is JSON but for LocalImage leaves. `reader` is called
+    with the answer's status and its headers (names in lower case) and returns the Reader for the body.
+    `costs` marks a step that may be billed.
+    """
+
+    method: str
+    path: str
+    body: Mapping[str, Any]
+    reader: Callable[[int, Mapping[str, str]], Reader]
+    costs: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A provider asks to be resumed after `seconds`."""
+
+    seconds: float
+
+
+Flow = Generator[Request | Wait, Picture | None, Picture]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a call style can carry.
+
+    `fields` are the optional job fields (of `seed aspect_ratio output_format safety_tolerance prompt_upsampling
+    webhook_url webhook_secret`) that its request has a place for; `local_images` whether a file's bytes can travel.
+    """
+
+    style: Style
+    fields: frozenset[str]
+    local_images: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A downloaded picture: `data` when small, otherwise `path` of a temporary file that the taker removes."""
+
+    data: bytes | None
+    path: str | None
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What one API call gave: the picture, how long it took in seconds, and the answer's headers."""
+
+    picture: Picture
+    seconds: float
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A verified picture in its place; `file_name` relative to the output folder, sizes in pixels and bytes."""
+
+    file_name: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one job ended: what a row of results.csv says beyond the job itself.
+
+    Times are seconds since the epoch, `cost` in the manifest's currency.
+    """
+
+    status: Status
+    attempts: int = 0
+    possibly_billed: int = 0
+    cost: Decimal = Decimal(0)
+    stored: Stored | None = None
+    error_code: str | None = None
+    error: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    api_seconds: float | None = None
+    download_seconds: float | None = None
+    result_url: str | None = None
