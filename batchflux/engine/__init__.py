@@ -1,0 +1,1 @@
+"""The asyncio worker pool: bounded workers, limits, retries and the budget."""

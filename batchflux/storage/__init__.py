@@ -1,0 +1,1 @@
+"""What is kept: the ledger, the images, and their projections (results.csv, summary.json, run.log)."""

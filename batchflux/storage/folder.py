@@ -1,0 +1,104 @@
+"""The output folder: its lock, and small files written whole."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import FolderBusy, StorageError
+from batchflux.storage.results import iso
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class FolderLock:
+    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ".lock"
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            FolderBusy: another process has it.
+            StorageError: the lock file cannot be made.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(
+                f"The output folder {self._path.parent} cannot be used ({error.strerror}): "
+                "choose another with --out, or repair its permissions."
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise
+            raise FolderBusy(
+                f"Another process is running {self._path.parent}: wait for it, or choose another folder with --out."
+            ) from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class RunLog:
+    """run.log: one JSON object a line, appended whole; made 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Add a line. `fields` must not hold secrets.
+
+        Raises:
+            StorageError: the log cannot take it.
+        """
+        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        try:
+            os.write(self._descriptor, line.encode() + b"\n")
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _explain(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self._path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
+        )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot take it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
+        ) from error

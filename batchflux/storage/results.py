@@ -1,0 +1,191 @@
+"""results.csv, a projection of the ledger: appended as jobs end, rewritten in manifest order when the run ends.
+
+The file is well-formed after a kill: rows are appended whole, each batch in one write, after the ledger has
+committed it; and `rewrite` replaces the file in one rename. What a kill leaves out, the next run writes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import StorageError
+from batchflux.storage.ledger import COLUMNS, Known, currency
+from batchflux.storage.redact import redacted
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+HEADER = (
+    "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
+    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
+).split()  # noqa: SIM905  reads like the contract
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def neutralised(text: str) -> str:
+    """Return a cell that no spreadsheet runs as a formula (OWASP, "CSV Injection": a quote in front)."""
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def iso(at: float | None) -> str:
+    """Return epoch seconds as UTC ISO 8601 with milliseconds, '' for None."""
+    if at is None:
+        return ""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
+    """Return the row of one ended job, in the order of HEADER, then its tags in the order of `tag_names`."""
+    spec = json.loads(known.spec)
+    tags = json.loads(known.tags) if known.tags else {}
+    return [
+        neutralised(known.id),
+        known.status,
+        known.file_name,
+        neutralised(spec["prompt"]),
+        neutralised(" ".join(spec["images"])),
+        spec.get("seed"),
+        spec.get("aspect_ratio"),
+        spec.get("output_format"),
+        neutralised(spec["model"]),
+        neutralised(spec["provider"]),
+        spec["style"],
+        known.width,
+        known.height,
+        known.bytes,
+        known.sha256,
+        known.attempts,
+        known.possibly_billed,
+        format(currency(known.cost), "f"),
+        known.error_code,
+        neutralised(_error(known, spec)),
+        iso(known.started_at),
+        iso(known.finished_at),
+        _seconds(known.api_seconds),
+        _seconds(known.download_seconds),
+        neutralised(redacted(known.link) if known.link else ""),
+        known.key.hex(),
+        *(neutralised(tags.get(name, "")) for name in tag_names),
+    ]
+
+
+def _error(known: Known, spec: dict[str, Any]) -> str:
+    """Return the error, and what `params: drop` left out of the request."""
+    error = known.error or ""
+    if "dropped" not in spec:
+        return error
+    note = f"not sent, style {spec['style']} cannot carry it: {', '.join(spec['dropped'])}"
+    return f"{error}; {note}" if error else note
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+class Results:
+    """The results.csv of one output folder. `tag_names` become the columns `tags.NAME`."""
+
+    def __init__(self, path: Path, tag_names: Sequence[str]) -> None:
+        self.path = path
+        self.tag_names = tuple(tag_names)
+        self._file: io.FileIO | None = None
+
+    def append(self, rows: Iterable[Known]) -> None:
+        """Add the rows of jobs that ended, in one write.
+
+        Raises:
+            StorageError: the file cannot take them; it is cut back to its last whole row.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows(cells(known, self.tag_names) for known in rows)
+        data = text.getvalue().encode()
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._write(self._file, data)
+        except OSError as error:
+            raise _explain(self.path, error) from error
+
+    def rewrite(self, rows: Iterable[Known]) -> None:
+        """Replace the file by one of these rows, whole or not at all.
+
+        Raises:
+            StorageError: the folder cannot take the file; the old one stands.
+        """
+        self.close()
+        temporary = self.path.with_name(".results.csv.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self._header())
+                writer.writerows(cells(known, self.tag_names) for known in rows)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _explain(self.path, error) from error
+
+    def intact(self) -> bool:
+        """Whether the file is there, has this run's header, and ends with a whole row."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.readline()
+                file.seek(-1, os.SEEK_END)
+                return header == self._line(self._header()) and file.read(1) == b"\n"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the file; a later append opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> io.FileIO:
+        file = io.FileIO(self.path, "ab")
+        if file.tell() == 0:
+            self._write(file, self._line(self._header()))
+        return file
+
+    def _write(self, file: io.FileIO, data: bytes) -> None:
+        before = file.seek(0, os.SEEK_END)
+        written = 0
+        try:
+            while written < len(data):
+                written += file.write(data[written:]) or 0
+        except OSError:
+            file.truncate(before)
+            raise
+
+    def _header(self) -> list[str]:
+        return [*HEADER, *(f"tags.{name}" for name in self.tag_names)]
+
+    @staticmethod
+    def _line(row: Sequence[str]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        return text.getvalue().encode()
+
+
+def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:
+    """Yield the rows of listed jobs that ended, in manifest order, without those whose number `skip` holds."""
+    query = f"SELECT {COLUMNS} FROM jobs WHERE listed AND status IN ('done', 'failed', 'unknown') ORDER BY position"  # noqa: S608  a constant
+    for row in connection.execute(query):
+        if skip is None or not skip(row[0]):
+            yield Known.of(row)
+
+
+def _explain(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again to "
+        "continue; nothing that was paid for is lost."
+    )
