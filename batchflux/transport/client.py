@@ -1,0 +1,220 @@
+"""The one HTTP client: performs the steps of a provider's flow, and fetches pictures.
+
+A request leaves at most once: aiohttp never sends a POST again by itself, redirects are not followed, and what
+happened is told apart by whether the request's headers had been written (see faults).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Self
+
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from yarl import URL
+
+from batchflux import __version__
+from batchflux.errors import Code, JobError
+from batchflux.model import Answered
+from batchflux.transport.body import encode
+from batchflux.transport.dial import Names, connector
+from batchflux.transport.faults import WIRE_ERRORS, unanswered
+from batchflux.transport.fetch import Downloads
+from batchflux.transport.guard import Guard
+from batchflux.transport.headers import lowered, utc_now, wait_asked
+from batchflux.transport.links import shown
+from batchflux.transport.options import MIB, TransportOptions
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aiohttp import ClientResponse
+
+    from batchflux.model import Fetched, Picture, Reader, Request
+
+HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
+BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
+TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept
+TAIL_BYTES = 1 << 16
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+class _End(Enum):
+    WHOLE = auto()
+    CUT = auto()
+    OVER = auto()
+
+
+class Transport:
+    """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
+
+    Safe to use from many tasks of one event loop.
+    """
+
+    def __init__(self, options: TransportOptions) -> None:
+        self._options = options
+        self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
+        self._base = options.base_url.rstrip("/")
+        self._urls: dict[str, URL] = {}
+        self._session: ClientSession | None = None
+        self._downloads: Downloads | None = None
+        self._names: Names | None = None
+
+    async def __aenter__(self) -> Self:
+        options = self._options
+        guard = Guard()
+        self._names = Names(guard, URL(self._base), options.resolve)
+        trace = TraceConfig()
+        trace.on_request_headers_sent.append(_headers_sent)
+        self._session = ClientSession(
+            connector=connector(guard, self._names, options.connections),
+            cookie_jar=DummyCookieJar(),
+            headers={"User-Agent": f"batchflux/{__version__}"},
+            timeout=ClientTimeout(
+                total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
+            ),
+            trust_env=False,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+            trace_configs=[trace],
+        )
+        self._downloads = Downloads(self._session, options)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._names is not None:
+            await self._names.close()
+        self._session = self._downloads = self._names = None
+
+    async def call(self, request: Request, *, key: str | None) -> Answered:
+        """Perform one step of a provider's flow.
+
+        Args:
+            request: what to send, and who reads the answer.
+            key: the API key, or None for an API without.
+
+        Raises:
+            JobError: with the code of what happened. `network` and `timeout`: nothing was sent. `unknown`: the
+                request left, no answer came. Otherwise what the reader made of the answer, with `retry_after` from
+                the answer's headers.
+        """
+        if self._session is None:
+            raise RuntimeError("the transport is not open; use it in `async with`")
+        headers = _HEADERS if key is None else {**_HEADERS, "Authorization": f"Bearer {_checked(key)}"}
+        url = self._url(request.path)
+        data = await encode(request.body)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        sent: list[bool] = []
+        try:
+            response = await self._session.request(
+                request.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
+            )
+        except WIRE_ERRORS as error:
+            raise unanswered(error, shown(url), sent=bool(sent)) from None
+        answer = lowered(response.headers)
+        try:
+            picture = await self._answer(request, response, answer)
+        except JobError as error:
+            if error.retry_after is None:
+                error.retry_after = wait_asked(response.status, answer, utc_now())
+            raise
+        finally:
+            response.release()  # closes the connection unless the body was read to its end
+        return Answered(picture=picture, seconds=loop.time() - started, headers=answer)
+
+    async def fetch(self, url: str) -> Fetched:
+        """Download the picture behind a link.
+
+        Raises:
+            JobError: `unsafe_url` when it leads to an address that is not public, `download` otherwise (`dead` when
+                the server says that the picture is gone).
+            StorageError: a large download cannot be kept in the spool folder.
+        """
+        if self._downloads is None:
+            raise RuntimeError("the transport is not open; use it in `async with`")
+        return await self._downloads.fetch(url)
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            try:
+                url = URL(self._base + path)
+            except ValueError:
+                message = "provider.base_url is not a valid URL; mend it and run again"
+                raise JobError(Code.INVALID_REQUEST, message) from None
+            if len(self._urls) < 1000:  # noqa: PLR2004  a flow that polls makes a path for each of its jobs
+                self._urls[path] = url
+        return url
+
+    async def _answer(self, request: Request, response: ClientResponse, headers: dict[str, str]) -> Picture:
+        reader = request.reader(response.status, headers)
+        end = await self._read(response, reader)
+        try:
+            return reader.finish(complete=end is _End.WHOLE)
+        except JobError as error:
+            if end is not _End.OVER or not 200 <= response.status < 300:  # noqa: PLR2004  success, as HTTP counts it
+                raise
+            message = (
+                f"the answer of {shown(response.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given up; "
+                "raise output.max_bytes if its pictures are that large"
+            )
+            raise JobError(Code.BAD_ANSWER, message, billed=True) from error
+
+    async def _read(self, response: ClientResponse, reader: Reader) -> _End:
+        """Feed the body to the reader as it arrives, decoded; say how it ended."""
+        self._bound_pauses(response)
+        content = response.content
+        left = self._body_cap
+        while True:
+            try:
+                data = await content.readany()
+            except WIRE_ERRORS:
+                return _End.CUT
+            if not data:
+                return _End.WHOLE
+            left -= len(data)
+            if left < 0:
+                return _End.OVER
+            if reader.feed(data):
+                await _finish_tail(response)
+                return _End.WHOLE
+
+    def _bound_pauses(self, response: ClientResponse) -> None:
+        """From the first byte on, the answer may pause for the idle time only."""
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        if protocol is not None and not response.content.is_eof():
+            protocol.read_timeout = self._options.idle_timeout
+            protocol.start_timeout()
+
+
+async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
+    sent = context.trace_request_ctx
+    if sent is not None:  # None for downloads, which cost nothing
+        sent.append(True)
+
+
+async def _finish_tail(response: ClientResponse) -> None:
+    """Read the few bytes that end an answer already understood, so that its connection can be used again."""
+    content = response.content
+    if content.at_eof():
+        return
+    left = TAIL_BYTES
+    try:
+        async with asyncio.timeout(TAIL_SECONDS):
+            while left > 0 and (data := await content.readany()):
+                left -= len(data)
+    except WIRE_ERRORS:
+        return  # the connection is closed instead of kept; the answer is whole all the same
+
+
+def _checked(key: str) -> str:
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        message = "an API key is empty or holds blanks or characters that no key has; check the environment variable"
+        raise JobError(Code.AUTH, message)
+    return key

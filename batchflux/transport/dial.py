@@ -1,0 +1,92 @@
+"""How connections are opened: names are resolved here, and the guard is asked about each address that is dialled.
+
+aiohttp asks no resolver about IP literals, so the resolver cannot be the guard; the socket factory sees every address.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp import DefaultResolver, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from batchflux.transport.guard import Guard, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohappyeyeballs import AddrInfoType
+    from yarl import URL
+
+DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
+
+
+class UnsafeAddress(OSError):  # noqa: N818  reads as what was found
+    """The guard refused an address. One text for all: happy eyeballs keeps the type only of equal errors."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "the address is not public")
+
+
+class Names(AbstractResolver):
+    """Resolves names; `fixed` ones to the address and port given. Tells the guard where the provider's origin lives."""
+
+    def __init__(self, guard: Guard, origin: URL, fixed: Mapping[str, tuple[str, int]]) -> None:
+        self._guard = guard
+        self._origin = (origin.raw_host or "", origin.port or 0)
+        self._fixed = dict(fixed)
+        self._system = DefaultResolver()
+        if parse(self._origin[0]) is not None:
+            guard.trust(*self._origin)
+        for address, port in self._fixed.values():
+            guard.trust(address, port)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of `host`.
+
+        Raises:
+            OSError: the name does not resolve.
+        """
+        fixed = self._fixed.get(host)
+        if fixed is not None:
+            return [_result(host, *fixed)]
+        try:
+            found = await self._system.resolve(host, port, family)
+        except UnicodeError as error:  # a label of over 63 characters
+            raise OSError(errno.EINVAL, "not a valid host name") from error
+        if not found:
+            raise OSError(errno.ENOENT, "the name has no address")
+        if (host, port) == self._origin:
+            for result in found:
+                self._guard.trust(result["host"], result["port"])
+        return found
+
+    async def close(self) -> None:
+        """Release the system's resolver."""
+        await self._system.close()
+
+
+def connector(guard: Guard, names: Names, connections: int) -> TCPConnector:
+    """Return a connection pool of at most `connections` that dials only what `guard` allows."""
+
+    def guarded_socket(info: AddrInfoType) -> socket.socket:
+        family, kind, proto, _, address = info
+        if not guard.allow(str(address[0]), int(address[1])):
+            raise UnsafeAddress
+        return socket.socket(family=family, type=kind, proto=proto)
+
+    return TCPConnector(
+        limit=connections,
+        resolver=names,
+        ttl_dns_cache=DNS_SECONDS,
+        socket_factory=guarded_socket,
+    )
+
+
+def _result(name: str, address: str, port: int) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return ResolveResult(hostname=name, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)

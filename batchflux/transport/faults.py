@@ -1,0 +1,75 @@
+"""What went wrong on the wire, in words and codes. The rule for a call: did its request leave?
+
+Before the first byte left nothing can have been billed (`network`, `timeout`). From then on the provider may be
+working on a paid picture, so a lost answer is `unknown`. aiohttp's own texts are never passed on: they can hold
+links with signatures, and headers with keys.
+"""
+
+from __future__ import annotations
+
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientError,
+    ClientPayloadError,
+    ClientResponseError,
+    ConnectionTimeoutError,
+    InvalidURL,
+    NonHttpUrlClientError,
+    ServerDisconnectedError,
+    ServerTimeoutError,
+)
+from aiohttp.client_exceptions import ClientConnectorSSLError
+from aiohttp.http_exceptions import HttpProcessingError
+
+from batchflux.errors import Code, JobError
+from batchflux.transport.dial import UnsafeAddress
+
+WIRE_ERRORS = (ClientError, HttpProcessingError, TimeoutError, OSError)
+
+
+def unanswered(error: Exception, place: str, *, sent: bool) -> JobError:
+    """Return what a call that got no answer comes to; `place` is the address as shown to users."""
+    what = describe(error)
+    if sent:
+        message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
+        return JobError(Code.UNKNOWN, message, billed=True)
+    if isinstance(error, InvalidURL | NonHttpUrlClientError):
+        return JobError(Code.INVALID_REQUEST, f"{place} cannot be called: {what}; mend provider.base_url")
+    if is_unsafe(error):
+        return JobError(Code.UNSAFE_URL, f"{place} was not called: {what}")
+    code = Code.TIMEOUT if isinstance(error, TimeoutError) else Code.NETWORK
+    return JobError(code, f"{place} was not reached: {what}; nothing was sent")
+
+
+def is_unsafe(error: BaseException) -> bool:
+    """Whether the guard refused every address that could have been dialled."""
+    return isinstance(error, ClientConnectorError) and isinstance(error.os_error, UnsafeAddress)
+
+
+def describe(error: BaseException) -> str:
+    """Say in a few words, without secrets, what an error of the client means."""
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
+    inner = error.os_error if isinstance(error, ClientConnectorError) else error
+    text = inner.strerror if isinstance(inner, OSError) else None
+    return text.lower() if text else "the connection failed"
+
+
+# The first that fits counts, so the narrower stand above the wider.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (ClientConnectorCertificateError, "its TLS certificate is not valid"),
+    (ClientConnectorSSLError, "the TLS handshake failed"),
+    (ClientConnectorDNSError, "the name does not resolve"),
+    (ConnectionTimeoutError, "no connection in the time allowed"),
+    (ServerTimeoutError, "nothing came for the time allowed"),
+    (TimeoutError, "it took longer than allowed"),
+    (ServerDisconnectedError, "the connection was closed"),
+    (ClientPayloadError, "the answer was cut off or garbled"),
+    (ClientResponseError, "what came is not HTTP"),
+    (HttpProcessingError, "what came is not HTTP"),
+    (InvalidURL, "it is not a valid URL"),
+    (NonHttpUrlClientError, "it is not an http or https URL"),
+)

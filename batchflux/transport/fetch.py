@@ -1,0 +1,103 @@
+"""Fetching a picture from a link. The rule: the link is a stranger's.
+
+It gets no credentials and no cookies; it is followed over at most three redirects, each dialled through the guard;
+its bytes are counted as they are decoded, and what they claim to be is not believed. From https a redirect may lead
+to http: a link to http is taken as well, nothing secret travels, and a paid picture should not be lost for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientSession, ClientTimeout, InvalidURL
+
+from batchflux.errors import Code, JobError
+from batchflux.model import Fetched
+from batchflux.transport.faults import WIRE_ERRORS, describe, is_unsafe
+from batchflux.transport.headers import lowered, utc_now, wait_asked
+from batchflux.transport.links import shown, to_url
+from batchflux.transport.options import MIB, TransportOptions
+from batchflux.transport.spool import Spool
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
+    from yarl import URL
+
+HOPS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GONE = frozenset({404, 410})
+_BUSY = frozenset({429, 503})
+_HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.5", "Accept-Encoding": "identity"}
+
+
+class Downloads:
+    """Fetches pictures through the transport's one session."""
+
+    def __init__(self, session: ClientSession, options: TransportOptions) -> None:
+        self._session = session
+        self._options = options
+        self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
+
+    async def fetch(self, link: str) -> Fetched:
+        """Return the bytes behind `link`; see Transport.fetch."""
+        started = asyncio.get_running_loop().time()
+        url = to_url(link)
+        try:
+            async with asyncio.timeout(self._options.download_timeout):
+                data, path, size = await self._download(url)
+        except WIRE_ERRORS as error:
+            raise _failed(error, url) from None
+        return Fetched(data=data, path=path, size=size, seconds=asyncio.get_running_loop().time() - started)
+
+    async def _download(self, url: URL) -> tuple[bytes | None, str | None, int]:
+        response = await self._follow(url)
+        spool = Spool(self._options.spool_dir, self._options.spool_over)
+        try:
+            self._check(response)
+            while data := await response.content.readany():
+                if spool.size + len(data) > self._options.max_bytes:
+                    raise self._too_big(response.url)
+                await spool.add(data)
+            data_or_none, path = await spool.done()
+        finally:
+            response.release()  # closes the connection unless the body was read to its end
+            await spool.discard()
+        return data_or_none, path, spool.size
+
+    async def _follow(self, url: URL) -> ClientResponse:
+        for _ in range(HOPS + 1):
+            response = await self._session.get(url, headers=_HEADERS, allow_redirects=False, timeout=self._timeout)
+            target = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not target:
+                return response
+            response.release()
+            url = to_url(target, base=url)
+        raise JobError(Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed")
+
+    def _check(self, response: ClientResponse) -> None:
+        status = response.status
+        place = shown(response.url)
+        if status in _GONE:
+            raise JobError(Code.DOWNLOAD, f"{place} answered {status}: the picture is gone", dead=True)
+        if not 200 <= status < 300:  # noqa: PLR2004  success, as HTTP counts it
+            wait = wait_asked(status, lowered(response.headers), utc_now()) if status in _BUSY else None
+            raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+        length = response.content_length
+        if length is not None and length > self._options.max_bytes:
+            raise self._too_big(response.url)
+
+    def _too_big(self, url: URL) -> JobError:
+        cap = self._options.max_bytes
+        size = f"{cap / MIB:.0f} MiB" if cap >= MIB else f"{cap} bytes"
+        message = f"{shown(url)} is larger than the {size} allowed; raise output.max_bytes and run again"
+        return JobError(Code.DOWNLOAD, message)
+
+
+def _failed(error: Exception, url: URL) -> JobError:
+    if is_unsafe(error):
+        message = f"{shown(url)} leads to an address that is not public, so it was not fetched"
+        return JobError(Code.UNSAFE_URL, message)
+    if isinstance(error, InvalidURL):  # among them 127.1 and 2130706433, which a socket would take as addresses
+        return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
+    return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")

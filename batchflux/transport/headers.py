@@ -1,0 +1,99 @@
+"""How long a server asks us to wait, read from an answer's headers (RFC 9110 section 10.2.3 and OpenAI's own)."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LONGEST = 3600.0  # seconds; a longer wait is the user's decision, not a header's
+TOO_MANY_REQUESTS = 429
+_RESET = "x-ratelimit-reset"
+_REMAINING = "x-ratelimit-remaining"
+_NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{0,9})?")
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:ms|us|µs|ns|d|h|m|s))+", re.ASCII)
+_PART = re.compile(r"([\d.]+)(ms|us|µs|ns|d|h|m|s)")
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_EPOCH = 1e9  # a number from here on is a time since 1970, not a length of time
+_EPOCH_MS = 1e12
+
+
+def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds to wait, 0 to 3600, or None when nothing sensible is asked.
+
+    Args:
+        status: the answer's status; the rate limit headers count only with 429.
+        headers: names in lower case.
+        now: seconds since the epoch, for dates when the answer has no Date of its own.
+    """
+    here = _date(headers.get("date", ""))
+    moment = now if here is None else here
+    asked = headers.get("retry-after")
+    seconds = None if asked is None else _retry_after(asked.strip(), moment)
+    if seconds is None and status == TOO_MANY_REQUESTS:
+        seconds = _reset(headers, moment)
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST)
+
+
+def _retry_after(text: str, now: float) -> float | None:
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    date = _date(text)
+    return None if date is None else date - now
+
+
+def _reset(headers: Mapping[str, str], now: float) -> float | None:
+    """Return when the exhausted limit is open again; when none is marked as exhausted, the first that reopens."""
+    waits: dict[str, float] = {}
+    for name, text in headers.items():
+        if name.startswith(_RESET):
+            seconds = _span(text.strip(), now)
+            if seconds is not None:
+                waits[name.removeprefix(_RESET)] = seconds
+    empty = [wait for kind, wait in waits.items() if headers.get(_REMAINING + kind, "").strip() == "0"]
+    return max(empty) if empty else min(waits.values(), default=None)
+
+
+def _span(text: str, now: float) -> float | None:
+    """Read `1s`, `6m0s`, `250ms`, `12.5` (seconds), or a time since 1970 in seconds or milliseconds."""
+    if _DURATION.fullmatch(text):
+        try:
+            return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+        except ValueError:  # `1.2.3s`
+            return None
+    if not _NUMBER.fullmatch(text):
+        date = _date(text)
+        return None if date is None else date - now
+    number = float(text)
+    if number >= _EPOCH_MS:
+        return number / 1000 - now
+    return number - now if number >= _EPOCH else number
+
+
+def _date(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    try:
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    except (OverflowError, ValueError):
+        return None
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with names in lower case; of a repeated one the first counts."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        found.setdefault(name.lower(), value)
+    return found
+
+
+def utc_now() -> float:
+    """Return seconds since the epoch."""
+    return datetime.now(UTC).timestamp()
