@@ -1,0 +1,121 @@
+"""What an answer merely repeats of the request: its references, its prompt, its JSON.
+
+Own are the job's reference URLs, the URLs that stand in its prompt, its webhook, and pictures whose bytes are a local
+reference. URLs are compared in one form, so that HTML-, JSON- and percent-escaped spellings are the same URL. A JSON
+object that has a request's keys and none of an answer's is an echo, and so is a fenced block that looks like one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from batchflux.providers.markup import scan
+from batchflux.providers.untrusted import objects
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.model import Job
+
+_REQUEST_KEYS = frozenset({"prompt", "messages", "input_image"})
+_ANSWER_KEYS = frozenset({"data", "choices", "output", "result", "results", "url", "b64_json", "error"})
+_PICTURE_KEYS = frozenset({"image", "images", "image_url"})
+_FENCED_REQUEST = re.compile(r'"(?:prompt|messages|model)"\s*:')
+_OPENED_REQUEST = re.compile(r'\{\s*"(?:prompt|messages|model)"\s*:')
+_URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
+_SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
+_UNQUOTINGS = 3
+_SAFE_TO_CUT = 12
+
+
+def spelled_out(url: str) -> str:
+    """Undo the JSON and HTML escapes that a URL may come with."""
+    if "\\" in url:
+        url = url.replace("\\/", "/").replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+    if "&" in url:
+        url = re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
+    return url
+
+
+def canonical(url: str) -> str:
+    """Return the one form in which URLs are compared; never the one that is fetched."""
+    url = spelled_out(url.strip())
+    for _ in range(_UNQUOTINGS):
+        plain = unquote(url)
+        if plain == url:
+            break
+        url = spelled_out(plain)
+    url = url.partition("#")[0].rstrip("/?")
+    return _SCHEME_AND_HOST.sub(lambda head: head.group().lower(), url)
+
+
+class Own:
+    """What belongs to the job itself and therefore is not its result."""
+
+    def __init__(self, job: Job) -> None:
+        urls = [image.url for image in job.images if image.url is not None]
+        urls += [candidate.target for candidate in scan(job.prompt)[0]]
+        urls += [match.group() for match in _URL_IN_PROMPT.finditer(job.prompt)]
+        urls += [job.webhook_url] if job.webhook_url else []
+        self._urls = frozenset(canonical(url) for url in urls)
+        self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)
+        self._prompt = job.prompt
+
+    def is_url(self, url: str) -> bool:
+        """Whether the URL, in any spelling, is one that the request held."""
+        return canonical(url) in self._urls
+
+    def is_picture(self, data: bytes) -> bool:
+        """Whether the bytes are one of the local references."""
+        return bool(self._digests) and hashlib.sha256(data).hexdigest() in self._digests
+
+    def without_prompt(self, prose: str) -> str:
+        """Cut the job's prompt out of prose, so that its words are not taken for the provider's."""
+        pattern = _prompt_pattern(self._prompt)
+        return pattern.sub(" ", prose) if pattern is not None else prose
+
+
+def _prompt_pattern(prompt: str) -> re.Pattern[str] | None:
+    words = prompt.split()
+    if not words:
+        return None
+    pattern = r"[\s>]+".join(re.escape(word) for word in words)
+    # A prompt of one short word must not be cut out of the middle of the provider's words.
+    if sum(map(len, words)) < _SAFE_TO_CUT:
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    return re.compile(pattern)
+
+
+def is_request(value: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is the request sent back."""
+    if not _ANSWER_KEYS.isdisjoint(value):
+        return False
+    if not _REQUEST_KEYS.isdisjoint(value) or value.keys() >= {"role", "content"}:
+        return True
+    return "model" in value and _PICTURE_KEYS.isdisjoint(value)
+
+
+def without_echoes(text: str, *, whole: bool = True) -> str:
+    """Cut the JSON echoes of the request out of the text, fenced or bare; also one that a broken stream left open."""
+    kept: list[str] = []
+    position = 0
+    for start, end, value in objects(text):
+        if is_request(value):
+            kept += [text[position:start], "\n"]
+            position = end
+    kept.append(text[position:])
+    rest = _without_fenced_requests("".join(kept))
+    opened = None if whole else _OPENED_REQUEST.search(rest)
+    return rest[: opened.start()] if opened is not None else rest
+
+
+def _without_fenced_requests(text: str) -> str:
+    """Cut fenced blocks that hold a request which is not quite JSON (relays shorten long values)."""
+    parts = text.split("```")
+    for index in range(1, len(parts) - 1, 2):
+        if _FENCED_REQUEST.search(parts[index]):
+            parts[index] = "\n"
+    return "```".join(parts)

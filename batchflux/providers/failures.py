@@ -1,0 +1,222 @@
+"""The one table from answers to error codes (CONTRACT 5 and 7).
+
+Asked in this order, the first that knows decides: a telling `code`, a telling `type`; then codes that only say that
+something upstream went wrong (a 429 stays a 429); then the message's words, unless the status is 401, 402 or 404; then
+the HTTP status; then words too weak to overrule a status. Where an error wraps another, both are asked, the outer
+one first. Pages of HTML have no words that count, only a status.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from batchflux.errors import Code, JobError
+from batchflux.providers.complaints import Complaint, complaints_in
+from batchflux.providers.untrusted import UnreadableError, parse
+from batchflux.providers.wording import tidy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def _names(spaced: str) -> frozenset[str]:
+    return frozenset(spaced.split())
+
+
+_TELLING: Mapping[Code, frozenset[str]] = {
+    Code.MODERATED: _names(
+        "sensitive_words_detected sensitive_words prompt_blocked content_policy_violation moderation_blocked moderated"
+        " input_moderation output_moderation content_moderated request_moderated content_filter content_filtered"
+        " content_moderation content_violation responsibleaipolicyviolation safety_violation nsfw_content_detected"
+        " nsfw policy_violation"
+    ),
+    Code.QUOTA: _names(
+        "insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits insufficient_funds"
+        " billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough user_quota_not_enough"
+        " pre_consume_token_quota_failed payment_required token_quota_exhausted"
+    ),
+    Code.RATE_LIMITED: _names(
+        "rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited too_many_requests"
+        " token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded resource_exhausted"
+        " throttled throttling throttlingexception requests_limit_reached"
+    ),
+    Code.AUTH: _names(
+        "invalid_api_key incorrect_api_key access_denied authentication_error authorization_error invalid_token"
+        " token_expired token_disabled unauthorized unauthenticated permission_denied permission_error forbidden"
+        " account_deactivated invalid_organization"
+    ),
+    Code.INVALID_REQUEST: _names(
+        "model_not_found invalid_value invalid_type invalid_parameter invalid_parameters unsupported_parameter"
+        " unsupported_value unknown_parameter missing_required_parameter context_length_exceeded"
+        " string_above_max_length invalid_image invalid_image_format invalid_image_url image_too_large"
+        " unsupported_model unsupported_country_region_territory not_found_error request_too_large"
+        " validation_error"
+    ),
+}
+"""Names that tell the cause, as a `code` or as a `type`."""
+
+_UPSTREAM = _names(
+    "get_channel_failed channel:no_available_key no_available_key no_available_channel bad_response_status_code"
+    " bad_response bad_response_body empty_response do_request_failed read_response_body_failed upstream_error"
+    " bad_gateway gateway_timeout server_error internal_error internal_server_error overloaded overloaded_error"
+    " engine_overloaded model_overloaded service_unavailable service_unavailable_error timeout timeout_error"
+    " upstream_timeout"
+)
+_VAGUE_TYPES = frozenset({"upstream_error", "timeout"})
+_WEAK = {
+    "invalid_request_error": Code.INVALID_REQUEST,
+    "invalid_request": Code.INVALID_REQUEST,
+    "image_generation_user_error": Code.INVALID_REQUEST,
+    "bad_request": Code.INVALID_REQUEST,
+}
+
+_WORDS: tuple[tuple[Code, re.Pattern[str]], ...] = (
+    (
+        Code.MODERATED,
+        re.compile(
+            r"moderat(?:ed|ion)|(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|content[_\s-]?(?:policy|filter)|nsfw"
+            r"|safety(?![_\s-]?tolerance)|policy violation|violat\w{1,9} (?:\w{1,20} ){0,4}polic|prompt[_\s]blocked",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Code.QUOTA,
+        re.compile(
+            r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)|(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)"
+            r"|欠费|(?:balance|quota)(?: is)? (?:not enough|too low)|out of (?:credit|balance)|credit balance"
+            r"|billing hard limit",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Code.RATE_LIMITED,
+        re.compile(
+            r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|过于频繁|频率|限流|限速"
+            r"|throttl|concurren\w{2,9}[_\s]limit|并发",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Code.QUOTA,
+        re.compile(
+            r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted", re.IGNORECASE
+        ),
+    ),
+)
+_SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
+_READ = 10_000
+_FAILED = re.compile(
+    r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
+    r"|can't|couldn't|\brefus|\breject",
+    re.IGNORECASE,
+)
+
+_STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, 408: Code.SERVER, 409: Code.SERVER, 425: Code.SERVER}
+_SUCCESS, _REDIRECT, _CLIENT, _SERVER, _TOO_MANY = 200, 300, 400, 500, 429
+_FIRM_STATUSES = frozenset({401, 402, 404})
+
+
+def is_html(text: str) -> bool:
+    """Whether a body is a page (or other markup) and not an answer of the API."""
+    return text.startswith("<")
+
+
+def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None) -> JobError:
+    """Classify an answer that cannot hold a picture: an error status, a redirect, or HTML.
+
+    Args:
+        status: the HTTP status.
+        headers: names in lower case; only `location` is read.
+        text: the body, decoded.
+        hide: a secret that no message may show.
+    """
+    if _REDIRECT <= status < _CLIENT:
+        where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
+        return JobError(
+            Code.BAD_ANSWER,
+            f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address",
+        )
+    if is_html(text):
+        code = Code.SERVER if status < _REDIRECT else _by_status(status)
+        title = re.search(r"<title[^>]{0,200}>([^<]{1,200})", text[:20_000], re.IGNORECASE)
+        page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""
+        return JobError(code, f"the API answered HTTP {status} with an HTML page{page}")
+    return from_complaints(_complaints(text), status=status, hide=hide)
+
+
+def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, hide: str | None = None) -> JobError:
+    """Classify an error object, with the HTTP status it came under."""
+    if status < _REDIRECT:
+        status = next((found for layer in complaints if (found := layer.status) is not None), status)
+    code = _classify(complaints, status)
+    name = next((layer.code or layer.type for layer in complaints if layer.code or layer.type), "")
+    said = next((layer.message for layer in reversed(complaints) if layer.message), "")
+    head = f"the API answered HTTP {status}" if status >= _CLIENT else "the API reported an error"
+    about = f" ({name})" if name and name != str(status) else ""
+    return JobError(code, tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide))
+
+
+def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
+    """Classify a chat answer without a picture by its words; None when they report no failure.
+
+    The prompt and every echo of the request have been cut out before. `no_image` is possibly billed, the rest is not.
+    `loosely` also takes words for a report that may be said in passing (`error`, `cannot`).
+    """
+    code = _by_words(prose)
+    if code is None and (_FAILED if loosely else _SURELY_FAILED).search(_ends(prose)) is None:
+        return None
+    said = tidy(prose, hide=hide, limit=220)
+    if code is None:
+        return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {said}", billed=True)
+    return JobError(code, f"the model answered: {said}")
+
+
+def _complaints(text: str) -> tuple[Complaint, ...]:
+    """Read the error out of a failed answer's body: JSON, an event stream, or plain words."""
+    for line in (text, *text.splitlines()[:50]):
+        try:
+            found = complaints_in(parse(line.removeprefix("data:").strip()), certain=True)
+        except UnreadableError:
+            continue
+        if found:
+            return found
+    return (Complaint(message=text),) if text else ()
+
+
+def _classify(complaints: Sequence[Complaint], status: int) -> Code:
+    names = [layer.code for layer in complaints] + [layer.type for layer in complaints]
+    telling = next((code for name in names for code, known in _TELLING.items() if name in known), None)
+    if telling is not None:
+        return telling
+    codes = {layer.code for layer in complaints}
+    types = {layer.type for layer in complaints} - _VAGUE_TYPES
+    if status != _TOO_MANY and (codes | types) & _UPSTREAM:
+        return Code.SERVER
+    words = "\n".join(layer.message for layer in complaints)
+    by_words = None if status in _FIRM_STATUSES else _by_words(words, rate_is_sure=status == _TOO_MANY)
+    if by_words is not None:
+        return by_words
+    if status >= _CLIENT:
+        return _by_status(status)
+    return next((_WEAK[name] for name in names if name in _WEAK), Code.SERVER)
+
+
+def _by_words(text: str, *, rate_is_sure: bool = False) -> Code | None:
+    """Search the words for a cause. Under a 429 a "quota" may be one per minute, so only an empty balance counts."""
+    rows = _WORDS[:2] if rate_is_sure else _WORDS
+    read = _ends(text)
+    return next((code for code, pattern in rows if pattern.search(read)), None)
+
+
+def _ends(text: str) -> str:
+    """Return the beginning and the end of a long text: a reason stands in either, and searching stays cheap."""
+    return text if len(text) <= 2 * _READ else f"{text[:_READ]}\n{text[-_READ:]}"
+
+
+def _by_status(status: int) -> Code:
+    if status == _TOO_MANY:
+        return Code.RATE_LIMITED
+    if status >= _SERVER:
+        return Code.SERVER
+    return _STATUS.get(status, Code.INVALID_REQUEST)

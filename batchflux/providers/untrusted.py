@@ -1,0 +1,106 @@
+"""JSON and base64 from strangers: what can be read is read, what cannot is one error, never a crash.
+
+Nesting too deep for the parser, integers of any length and broken UTF-8 are all things a relay may send. Reading
+is linear in the size of the text, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LONGEST_INTEGER = 300
+_OBJECT_START = re.compile(r"\{\s*[\"}]")
+_WHITESPACE = re.compile(r"\s+")
+_DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
+
+
+class UnreadableError(ValueError):
+    """The text is not the JSON, or not the base64, that it should be."""
+
+
+def _integer(digits: str) -> int | str:
+    """Keep an integer as its digits where `int` would refuse (4300 digits) or be slow; nobody computes with it."""
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
+
+
+def text_of(body: bytes) -> str:
+    """Decode UTF-8, without BOM and outer whitespace; bytes that are not UTF-8 become U+FFFD."""
+    return body.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+
+
+def parse(text: str) -> Any:
+    """Parse one JSON document.
+
+    Raises:
+        UnreadableError: it is not JSON, or nested deeper than the parser goes.
+    """
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(str(error)) from error
+
+
+def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Find the outermost JSON objects that stand in prose, as (start, end, object).
+
+    Attempts that fail are charged for the characters they read; when they have read the text four times over, the
+    search ends. That keeps hostile text (a million opening braces) linear.
+    """
+    budget = 4 * len(text) + 1000
+    start = _OBJECT_START.search(text)
+    while start is not None and budget > 0:
+        begin, after = start.start(), start.start() + 1
+        try:
+            value, after = _DECODER.raw_decode(text, begin)
+            yield begin, after, value
+        except json.JSONDecodeError as error:
+            budget -= max(error.pos - begin, 1)
+        except RecursionError:
+            budget -= len(text)
+        start = _OBJECT_START.search(text, after)
+
+
+def unescape(text: str) -> str:
+    r"""Resolve the JSON escapes of a string's inside, which may be cut off within an escape (`\`, `\u00`)."""
+    cut = re.search(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$", text[-50:])
+    whole = text[: len(text) - len(cut.group(1))] if cut else text
+    try:
+        return str(parse(f'"{whole}"'))
+    except UnreadableError:
+        return whole
+
+
+def is_data_url(text: str) -> bool:
+    """Whether the text starts as a base64 `data:` URL."""
+    return _DATA_URL.match(text) is not None
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode base64, bare or in a `data:` URL; whitespace, URL-safe letters, %2B and missing padding are fine.
+
+    Raises:
+        UnreadableError: other characters stand in it, or nothing does.
+    """
+    head = _DATA_URL.match(text)
+    payload = _WHITESPACE.sub("", text[head.end() :] if head else text)
+    if "%" in payload:
+        payload = unquote(payload)
+    payload = payload.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        data = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableError(str(error)) from error
+    if not data:
+        raise UnreadableError("empty")
+    return data
