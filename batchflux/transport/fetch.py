@@ -8,6 +8,7 @@ to http: a link to http is taken as well, nothing secret travels, and a paid pic
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from aiohttp import ClientSession, ClientTimeout, InvalidURL
@@ -37,6 +38,7 @@ class Downloads:
     def __init__(self, session: ClientSession, options: TransportOptions) -> None:
         self._session = session
         self._options = options
+        self._spool_dir = os.path.abspath(options.spool_dir)  # noqa: PTH100  a str, as Fetched.path
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
 
     async def fetch(self, link: str) -> Fetched:
@@ -52,7 +54,7 @@ class Downloads:
 
     async def _download(self, url: URL) -> tuple[bytes | None, str | None, int]:
         response = await self._follow(url)
-        spool = Spool(self._options.spool_dir, self._options.spool_over)
+        spool = Spool(self._spool_dir, self._options.spool_over)
         try:
             self._check(response)
             while data := await response.content.readany():

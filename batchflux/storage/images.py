@@ -1,0 +1,181 @@
+"""Pictures on disk. The rule: under images/ a file is a verified picture, whole, or it is not there.
+
+Whatever is unfinished lives in `.spool/` beside images/ and is renamed into its place once it is verified and on the
+disk, so that a kill at any moment leaves nothing half-written among the pictures. Names in `.spool/`: `.tmp-...` is
+being written and worthless after a crash; anything else holds the bytes of a picture that came with an answer, paid
+for and recorded, until it is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from batchflux.errors import Code, JobError
+from batchflux.model import Stored, Verify
+from batchflux.storage import durable
+from batchflux.storage.verify import Expected, check
+
+if TYPE_CHECKING:
+    from batchflux.storage.structure import Kind, Shape
+
+__all__ = ["Expected", "ImageStore"]
+
+IMAGES = "images"
+SPOOL = ".spool"
+TEMPORARY = ".tmp-"
+_PRIVATE = 0o700
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
+_ALL_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+
+
+class ImageStore:
+    """Keeps a run's pictures in its output folder. Safe to use from several threads.
+
+    Args:
+        root: the output folder, which must exist.
+
+    Raises:
+        StorageError: the folders for pictures cannot be made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._spool = self._root / SPOOL
+        with durable.storing(self._root):
+            durable.make_folders(self._root, self._root / IMAGES)
+            durable.make_folders(self._root, self._spool, _PRIVATE)
+
+    def spool(self, data: bytes) -> str:
+        """Keep the bytes of a picture that came with an answer; they outlast a crash from here on.
+
+        Returns:
+            A name relative to the output folder: `.spool/<sha256>`, with `-2`, `-3`, ... behind it while the same
+            bytes are already kept for another job. `store` takes the file behind it and removes it.
+
+        Raises:
+            StorageError: the bytes cannot be kept.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        with durable.storing(self._spool / digest):
+            durable.make_folders(self._root, self._spool, _PRIVATE)
+            for number in count(1):
+                name = digest if number == 1 else f"{digest}-{number}"
+                try:
+                    durable.write_new(self._spool / name, data)
+                except FileExistsError:
+                    continue
+                break
+            durable.sync_folder(self._spool)
+        return f"{SPOOL}/{name}"
+
+    def store(self, source: bytes | Path, *, file_name: str, expect: Expected, verify: Verify) -> Stored:
+        """Verify a picture and put it in its place, durably.
+
+        Args:
+            source: the bytes, or the file that holds them (for a spooled picture the output folder / its name). A
+                file in `.spool/` is moved, and is gone afterwards; any other is copied.
+            file_name: the planned place, relative to the output folder (`images/x.jpg`). When the picture turns out
+                to be of another kind, the suffix follows it.
+            expect: what was asked for.
+            verify: `decode` or `structure`.
+
+        Raises:
+            JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` (dead) when the
+                source is gone, `invalid_request` when there can be no such file.
+            StorageError: the folder cannot take the picture.
+
+        After an error nothing is stored; a temporary source (`.spool/.tmp-...`) is removed, any other is left.
+        """
+        target = self._target(file_name)
+        if isinstance(source, bytes):
+            return self._keep(source, None, target, check(source, expect, verify))
+        path = source.absolute()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return self._stored_before(path, target, expect, verify)
+        except OSError as error:
+            raise JobError(Code.DOWNLOAD, f"{path} cannot be read: {error.strerror}", dead=True) from error
+        try:
+            return self._keep(data, path, target, check(data, expect, verify))
+        except BaseException:
+            if path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+            raise
+
+    def sweep(self) -> int:
+        """Remove what a crash left half-written; return the number of files. Only while nothing is being stored.
+
+        Raises:
+            StorageError: a file cannot be removed.
+        """
+        images = self._root / IMAGES
+        with durable.storing(self._spool):
+            left = list(self._spool.glob(f"{TEMPORARY}*"))
+            if images.stat().st_dev != self._spool.stat().st_dev:  # see durable.move
+                left += images.rglob(f"{TEMPORARY}*")
+            for path in left:
+                path.unlink(missing_ok=True)
+        return len(left)
+
+    def _target(self, file_name: str) -> Path:
+        parts = PurePosixPath(file_name).parts
+        if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
+            raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
+        return self._root.joinpath(*parts)
+
+    def _keep(self, data: bytes, source: Path | None, target: Path, proof: tuple[Shape, str]) -> Stored:
+        """Bring verified bytes into their place: `source` itself when it lies in the spool, else a new file."""
+        shape, digest = proof
+        target = _with_suffix(target, shape.kind)
+        with durable.storing(target):
+            durable.make_folders(self._root, target.parent)
+            if source is not None and self._in_spool(source):
+                durable.sync_file(source)
+                durable.move(source, target)
+            else:
+                durable.make_folders(self._root, self._spool, _PRIVATE)
+                temporary = self._spool / f"{TEMPORARY}{uuid.uuid4().hex}"
+                durable.write_new(temporary, data)
+                try:
+                    durable.move(temporary, target)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        return self._stored(target, shape, digest, len(data))
+
+    def _in_spool(self, path: Path) -> bool:
+        return path.parent == self._spool or path.parent.samefile(self._spool)
+
+    def _stored(self, target: Path, shape: Shape, digest: str, size: int) -> Stored:
+        name = target.relative_to(self._root).as_posix()
+        return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)
+
+    def _stored_before(self, path: Path, target: Path, expect: Expected, verify: Verify) -> Stored:
+        """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
+        digest = path.name.partition("-")[0]
+        places = (
+            [target, *(target.with_suffix(suffix) for suffix in _ALL_SUFFIXES)] if _has_suffix(target) else [target]
+        )
+        for place in places:
+            if place.is_file():
+                data = place.read_bytes()
+                if hashlib.sha256(data).hexdigest() == digest:
+                    shape, _ = check(data, expect, verify)
+                    return self._stored(place, shape, digest, len(data))
+        message = f"the picture kept in {path} is gone, so it has to be made again"
+        raise JobError(Code.DOWNLOAD, message, dead=True)
+
+
+def _has_suffix(target: Path) -> bool:
+    return target.suffix.lower() in _ALL_SUFFIXES
+
+
+def _with_suffix(target: Path, kind: Kind) -> Path:
+    """Return `target` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
+    if not _has_suffix(target) or target.suffix.lower() in _SUFFIXES[kind]:
+        return target
+    return target.with_suffix(_SUFFIXES[kind][0])
