@@ -15,9 +15,11 @@ from batchflux.simulator.asks import Ask, parse_ask
 from batchflux.simulator.badanswers import BAD_ANSWERS, Moment, unauthorized
 from batchflux.simulator.chance import between, fraction
 from batchflux.simulator.faultplan import Chosen, FaultPlan
-from batchflux.simulator.goodanswers import Given, chat_packets, standard_reply
-from batchflux.simulator.recipes import MEDIA_TYPES, recipe_for
+from batchflux.simulator.giving import INLINE, give, shown
+from batchflux.simulator.goodanswers import chat_packets, standard_reply
+from batchflux.simulator.recipes import recipe_for
 from batchflux.simulator.spool import NotAPictureError
+from batchflux.simulator.studio import GoneError
 from batchflux.simulator.wire import STREAM_TYPE, Chunks, Refusal, Reply, error_reply, invalid
 
 if TYPE_CHECKING:
@@ -27,10 +29,8 @@ if TYPE_CHECKING:
     from batchflux.simulator.studio import Studio
     from batchflux.simulator.throttle import Throttle
 
-UNSAFE_URL = "http://169.254.169.254/latest/meta-data/picture"
 _LARGE_BODY = 32_768
 _PACKET_PAUSE = 0.002
-_INLINE = frozenset({"b64_json", "data_url"})
 
 Chance = tuple[object, ...]
 
@@ -70,8 +70,8 @@ class Api:
     async def _call(self, request: web.Request, style: Style) -> web.StreamResponse:
         self._journal.received += 1
         try:
-            self.authorize(request)
             raw = await request.read()
+            self.authorize(request)
             with self._throttle.admitted():
                 return await self._answer(request, await self._ask(style, raw))
         except web.HTTPRequestEntityTooLarge:
@@ -79,6 +79,8 @@ class Api:
             return self._whole(error_reply(413, message, "invalid_request_error", code="request_too_large"))
         except Refusal as refusal:
             return self._whole(refusal.reply)
+        except GoneError:
+            return self._whole(error_reply(500, "An upload was dropped from the cache.", "server_error"))
 
     async def _ask(self, style: Style, raw: bytes) -> Ask:
         if len(raw) < _LARGE_BODY:
@@ -90,6 +92,9 @@ class Api:
                 await self._studio.off_loop(partial(self._studio.spool.keep, upload))
             except NotAPictureError as error:
                 raise invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
+            except OSError as error:
+                message = f"The simulator cannot keep an upload: {error.strerror}; free or change its cache_dir."
+                raise Refusal(error_reply(500, message, "server_error")) from error
         return ask
 
     async def _answer(self, request: web.Request, ask: Ask) -> web.StreamResponse:
@@ -109,7 +114,9 @@ class Api:
         if chosen.instead == "reset":
             await self.pause(pause)
             return breaks.reset(request)
-        given = await self._give(request, ask, chosen, turn)
+        origin = f"{request.scheme}://{request.host}"
+        recipe = recipe_for(ask, self._options.size, fault=shown(chosen.link, ask), turn=turn)
+        given = await give(self._studio, ask, recipe, origin, inline=bool(chosen.form & INLINE))
         if ask.style == "standard":
             await self.pause(pause)
             return await self._send(request, ask, chosen, standard_reply(given, chunks.created))
@@ -127,24 +134,6 @@ class Api:
             await asyncio.wait_for(self.closing.wait(), seconds)
         except TimeoutError:
             return
-
-    async def _give(self, request: web.Request, ask: Ask, chosen: Chosen, turn: int) -> Given:
-        fault = chosen.link or ""
-        if fault == "echoed_input" and not (ask.urls or ask.uploads):
-            fault = ""
-        recipe = recipe_for(ask, self._options.size, fault=fault, turn=turn)
-        suffix = recipe.path.rpartition(".")[2]
-        files = f"{request.scheme}://{request.host}/v1/files"
-        url, download = f"{files}/{recipe.path}", f"{files}/download/{recipe.path}"
-        if fault == "unsafe_link":
-            url = download = f"{UNSAFE_URL}.{suffix}"
-        elif fault == "echoed_input":
-            if ask.urls:
-                url = download = ask.urls[0]
-            else:
-                await self._studio.off_loop(partial(self._studio.spool.keep_original, ask.uploads[0]))
-        data = await self._studio.picture(recipe) if chosen.form & _INLINE else None
-        return Given(url=url, download_url=download, media_type=MEDIA_TYPES[ask.output_format], data=data)
 
     async def _send(self, request: web.Request, ask: Ask, chosen: Chosen, reply: Reply) -> web.StreamResponse:
         if chosen.instead == "cut":

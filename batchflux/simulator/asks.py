@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchflux.simulator.ratios import parse_ratio
@@ -18,8 +18,9 @@ from batchflux.simulator.uploads import Upload, read_content
 from batchflux.simulator.wire import Refusal, dumps, error_reply, invalid
 
 if TYPE_CHECKING:
-    from batchflux.model import Format, Style
     from collections.abc import Callable, Mapping
+
+    from batchflux.model import Format, Style
 
 _STANDARD = frozenset(
     [

@@ -14,6 +14,7 @@ from batchflux.simulator.wire import DONE, STREAM_TYPE, Chunks, Reply, dumps, er
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from batchflux.simulator.asks import Ask
 
 _WAIT = 1
@@ -54,11 +55,11 @@ def _page(status: int, title: str) -> Reply:
     return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
 
 
-def _rate_limited(moment: Moment) -> Reply:
+def _rate_limited(_: Moment) -> Reply:
     return too_fast(_WAIT, {})
 
 
-def _rate_limited_date(moment: Moment) -> Reply:
+def _rate_limited_date(_: Moment) -> Reply:
     # Dates carry whole seconds: without the second on top, "in one second" could already be past.
     when = formatdate(time.time() + _WAIT + 1, usegmt=True)
     return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
@@ -69,15 +70,15 @@ def _rate_limited_in_200(moment: Moment) -> Reply:
     return _stream(event(body), DONE) if moment.chat else Reply(body=dumps(body))
 
 
-def _server_500(moment: Moment) -> Reply:
+def _server_500(_: Moment) -> Reply:
     return error_reply(500, "The server had an error while processing your request", "server_error")
 
 
-def _server_502_html(moment: Moment) -> Reply:
+def _server_502_html(_: Moment) -> Reply:
     return _page(502, "502 Bad Gateway")
 
 
-def _server_524_html(moment: Moment) -> Reply:
+def _server_524_html(_: Moment) -> Reply:
     return _page(524, "524: A timeout occurred")
 
 
@@ -85,12 +86,12 @@ def _upstream_error(moment: Moment) -> Reply:
     return error_reply(500, "upstream error: the channel failed", "new_api_error", code=moment.pick(_UPSTREAM))
 
 
-def _quota(moment: Moment) -> Reply:
+def _quota(_: Moment) -> Reply:
     message = "This token's remaining quota is not enough"
     return error_reply(429, message, "new_api_error", code="insufficient_user_quota")
 
 
-def _auth(moment: Moment) -> Reply:
+def _auth(_: Moment) -> Reply:
     return unauthorized()
 
 
@@ -99,7 +100,7 @@ def unauthorized() -> Reply:
     return error_reply(401, "Incorrect API key provided.", "invalid_request_error", code="invalid_api_key")
 
 
-def _forbidden(moment: Moment) -> Reply:
+def _forbidden(_: Moment) -> Reply:
     return error_reply(403, "This token may not use the model", "new_api_error", code="access_denied")
 
 
@@ -110,7 +111,8 @@ def _moderated(moment: Moment) -> Reply:
 
 def _moderated_prose(moment: Moment) -> Reply:
     text = moment.chunks.text
-    prose = (text("> 进度 **2%**\n\n"), text("生成失败 ❌\n\n"), text("失败原因：input_moderation\n"))
+    reason = text("失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
+    prose = (text("> 进度 **2%**\n\n"), text("生成失败 ❌\n\n"), reason)
     return _stream(moment.chunks.role(), *prose, moment.chunks.stop(), DONE)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from batchflux.simulator.wire import Reply

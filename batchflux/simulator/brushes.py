@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -39,6 +40,23 @@ def gradient(size: tuple[int, int], stops: list[tuple[float, Colour]], *, across
     strip = Image.new("RGB", (steps, 1) if across else (1, steps))
     strip.putdata(ramp(stops, steps))
     return strip.resize(size, Image.Resampling.BILINEAR)
+
+
+def silhouette(size: tuple[int, int], points: list[tuple[float, float]]) -> Image.Image:
+    """Return a mask of `size` with the polygon in it, its edges smooth: drawn twice as large, then reduced."""
+    large = Image.new("L", (size[0] * 2, size[1] * 2), 0)
+    ImageDraw.Draw(large).polygon([(x * 2, y * 2) for x, y in points], fill=255)
+    return large.reduce(2)
+
+
+def ellipse(canvas: Image.Image, box: tuple[float, float, float, float], colour: Colour) -> None:
+    """Fill an ellipse with smooth edges, to a quarter of a pixel."""
+    left, top = math.floor(box[0]), math.floor(box[1])
+    width, height = math.ceil(box[2]) - left + 1, math.ceil(box[3]) - top + 1
+    large = Image.new("L", (width * 4, height * 4), 0)
+    inner = tuple((edge - (left, top)[index % 2]) * 4 for index, edge in enumerate(box))
+    ImageDraw.Draw(large).ellipse((inner[0], inner[1], inner[2], inner[3]), fill=255)
+    canvas.paste(colour, (left, top, left + width, top + height), large.reduce(4))
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from batchflux.simulator.scenes import scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from batchflux.simulator.recipes import Recipe
 
 _JPEG_QUALITY = 85

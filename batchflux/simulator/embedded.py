@@ -11,6 +11,7 @@ from batchflux.simulator.server import Simulator
 
 if TYPE_CHECKING:
     from types import TracebackType
+
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
 

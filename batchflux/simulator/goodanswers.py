@@ -16,11 +16,13 @@ from batchflux.simulator.wire import DONE, Chunks, Reply, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from batchflux.simulator.asks import Ask
 
 _ECHO_SHARE = 0.5
 _EMPTY_SHARE = 0.3
 _FEWEST, _MOST = 2, 7
+_CONTINUED, _LEAD = 0x80, 0xC0  # UTF-8: from here the second bytes of a character, and from here the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,5 +86,5 @@ def _picture(given: Given, form: frozenset[str]) -> list[str]:
 
 def split_characters(data: bytes) -> list[bytes]:
     """Cut `data` inside every character of several bytes."""
-    cuts = [index for index in range(1, len(data)) if data[index] & 0xC0 == 0x80 and data[index - 1] & 0xC0 == 0xC0]
+    cuts = [index for index in range(1, len(data)) if _CONTINUED <= data[index] < _LEAD <= data[index - 1]]
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]

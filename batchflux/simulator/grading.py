@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from PIL import Image
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from random import Random

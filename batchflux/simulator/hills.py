@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-
-from PIL import Image, ImageDraw
-
-from batchflux.simulator.brushes import Colour, glow, gradient, mix, rgb
 from typing import TYPE_CHECKING
+
+from batchflux.simulator.brushes import Colour, ellipse, glow, gradient, mix, rgb, silhouette
 
 if TYPE_CHECKING:
     from random import Random
+
+    from PIL import Image
 
 # Sky above, sky at the horizon, sun, farthest hill, nearest hill.
 _PALETTES = (
@@ -23,7 +23,7 @@ _PALETTES = (
     ("0d1b2e", "4c6d8c", "f4f1e4", "43617d", "08111d"),
     ("f2a65a", "fbe8b9", "fffbe8", "d98a5b", "4f2a2a"),
 )
-_STEP = 16
+_STEPS = 64
 
 
 def hills(size: tuple[int, int], dice: Random) -> Image.Image:
@@ -46,7 +46,7 @@ def _sun(canvas: Image.Image, centre: tuple[float, float], colour: Colour, dice:
     radius = min(canvas.size) * dice.uniform(0.05, 0.1)
     glow(canvas, centre, radius * 6, colour, 0.55)
     x, y = centre
-    ImageDraw.Draw(canvas).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    ellipse(canvas, (x - radius, y - radius, x + radius, y + radius), colour)
 
 
 def _hill(canvas: Image.Image, crest: float, rise: float, colours: tuple[Colour, Colour], dice: Random) -> None:
@@ -54,12 +54,12 @@ def _hill(canvas: Image.Image, crest: float, rise: float, colours: tuple[Colour,
     width, height = canvas.size
     waves = [(dice.uniform(0.6, 1.6) * 2**octave, dice.uniform(0, math.tau), 0.55**octave) for octave in range(4)]
     ridge = []
-    for x in range(0, width + _STEP, _STEP):
+    step = max(2, width // _STEPS)
+    for x in range(0, width + step, step):
         lift = sum(math.sin(math.tau * turns * x / width + phase) * share for turns, phase, share in waves)
         ridge.append((x, crest - rise * lift))
     top = max(0, int(min(y for _, y in ridge)))
     if top >= height:
         return
-    mask = Image.new("L", (width, height - top), 0)
-    ImageDraw.Draw(mask).polygon([(0, height), *((x, y - top) for x, y in ridge), (width, height)], fill=255)
+    mask = silhouette((width, height - top), [(0, height), *((x, y - top) for x, y in ridge), (width, height)])
     canvas.paste(gradient(mask.size, [(0.0, colours[0]), (1.0, colours[1])]), (0, top), mask)

@@ -29,7 +29,7 @@ def letter(picture: Image.Image, caption: str) -> None:
 
 
 def _mark(picture: Image.Image) -> None:
-    size = max(_SMALLEST, round(min(picture.size) * 0.026))
+    size = max(_SMALLEST, round((picture.width * picture.height) ** 0.5 * 0.026))
     face = font(size)
     margin = max(2, size // 2)
     left, top, right, bottom = (round(edge) for edge in face.getbbox(MARK))

@@ -11,13 +11,13 @@ import tempfile
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from batchflux.errors import UsageError
 from batchflux.simulator.faultplan import FaultRule, ScriptRule, parse_faults, parse_script
-from batchflux.simulator.values import integer, number, per_second, span
+from batchflux.simulator.values import integer, per_second, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,4 +132,4 @@ def load_options(path: str | os.PathLike[str]) -> SimulatorOptions:
         raise UsageError(f"{path}: {error}") from error
 
 
-__all__ = ["MAX_SIZE", "MIN_SIZE", "SimulatorOptions", "load_options", "number", "parse_options"]
+__all__ = ["MAX_SIZE", "MIN_SIZE", "SimulatorOptions", "load_options", "parse_options"]

@@ -86,6 +86,8 @@ class Spool:
 
     def _write(self, path: Path, data: bytes) -> None:
         with self._lock:
+            if not self._folder.is_dir():  # a cleaner of the temp folder may have taken it
+                self._used = None
             self.prepare()
             handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
             with os.fdopen(handle, "wb") as file:
@@ -108,7 +110,8 @@ class Spool:
             found = self._folder.lstat()
         except OSError as error:
             raise UsageError(
-                f"The simulator's cache folder {self._folder} cannot be used: {error.strerror}; name another as cache_dir."
+                f"The simulator's cache folder {self._folder} cannot be used: {error.strerror}; "
+                "name another as cache_dir."
             ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise UsageError(

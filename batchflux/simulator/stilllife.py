@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-
-from PIL import Image, ImageDraw
-
-from batchflux.simulator.brushes import Colour, glow, gradient, mix, rgb, shadow
-from typing import TYPE_CHECKING
 import itertools
+from typing import TYPE_CHECKING
+
+from batchflux.simulator.brushes import Colour, ellipse, glow, gradient, mix, rgb, shadow, silhouette
 
 if TYPE_CHECKING:
     from random import Random
+
+    from PIL import Image
 
 # Wall, table, then the vessels' colours.
 _PALETTES = (
@@ -39,12 +39,12 @@ def still_life(size: tuple[int, int], dice: Random) -> Image.Image:
     wall, table, colours = dice.choice(_PALETTES)
     canvas = _room(size, rgb(wall), rgb(table), dice)
     lit = dice.choice((-1, 1))
-    glow(canvas, (width * (0.5 + 0.35 * lit), height * 0.2), max(size) * 0.6, (255, 250, 238), 0.45)
+    glow(canvas, (width * (0.5 + 0.35 * lit), height * 0.2), max(size) * 0.85, (255, 250, 238), 0.36)
     count = dice.randint(2, 3)
     palette = dice.sample(colours, count)
     outlines = dice.sample(_OUTLINES, count)
     places = sorted(range(count), key=lambda _: dice.random())
-    unit = min(width / (count * 0.62), height) * 0.5
+    unit = min(width / (count * 0.5), height) * 0.52
     for order, place in enumerate(places):
         x = width * (0.5 + (place - (count - 1) / 2) * 0.27 * min(1, unit * 2.4 / height + 0.3))
         foot = height * (0.7 + 0.045 * order)
@@ -81,8 +81,7 @@ def _vessel(
         0.5,
     )
     box = (round(x - widest), round(foot - tall), round(x + widest), round(foot + tall * 0.03))
-    mask = Image.new("L", (box[2] - box[0], box[3] - box[1]), 0)
-    ImageDraw.Draw(mask).polygon(_polygon(outline, tall, widest), fill=255)
+    mask = silhouette((box[2] - box[0], box[3] - box[1]), _polygon(outline, tall, widest))
     bright, dark = mix(colour, (255, 255, 255), 0.45), mix(colour, (8, 6, 16), 0.62)
     stops = [
         (0.0, mix(colour, dark, 0.4)),
@@ -101,9 +100,8 @@ def _vessel(
 def _mouth(canvas: Image.Image, top: tuple[float, float], half: float, colours: tuple[Colour, Colour]) -> None:
     x, y = top
     thick = half * 0.24
-    pen = ImageDraw.Draw(canvas)
-    pen.ellipse((x - half, y - thick, x + half, y + thick), fill=colours[1])
-    pen.ellipse((x - half * 0.86, y - thick * 0.72, x + half * 0.86, y + thick * 0.8), fill=colours[0])
+    ellipse(canvas, (x - half, y - thick, x + half, y + thick), colours[1])
+    ellipse(canvas, (x - half * 0.86, y - thick * 0.72, x + half * 0.86, y + thick * 0.8), colours[0])
 
 
 def _polygon(outline: tuple[tuple[float, float], ...], tall: float, widest: float) -> list[tuple[float, float]]:

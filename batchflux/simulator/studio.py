@@ -12,10 +12,11 @@ from batchflux.simulator.drawing import draw
 from batchflux.simulator.ratios import parse_ratio
 
 if TYPE_CHECKING:
-    from batchflux.simulator.spool import Spool
-    from batchflux.simulator.recipes import Recipe
     from collections.abc import Callable
     from typing import TypeVar
+
+    from batchflux.simulator.recipes import Recipe
+    from batchflux.simulator.spool import Spool
 
     T = TypeVar("T")
 
@@ -89,6 +90,6 @@ def spoilt(recipe: Recipe) -> Recipe:
     if recipe.fault == "wrong_kind":
         return replace(plain, output_format="png" if recipe.output_format == "jpeg" else "jpeg")
     if recipe.fault == "wrong_ratio":
-        ratio = parse_ratio(recipe.ratio) or 1.0
-        return replace(plain, ratio="9:16" if ratio > 1 else "16:9")
+        ratio = parse_ratio(recipe.ratio) if recipe.ratio else None
+        return replace(plain, ratio="21:9" if ratio is None else "9:16" if ratio > 1 else "16:9")
     return plain
