@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.errors import Code, JobError
+from batchflux.providers.failures import from_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.model import Job
+
+STYLES = ("standard", "chat")
+
+
+def error(message: str = "no", code: Any = None, type_: str = "") -> str:
+    return json.dumps({"error": {"message": message, "type": type_, "param": None, "code": code}}, ensure_ascii=False)
+
+
+CODES = {
+    Code.MODERATED: (
+        "sensitive_words_detected prompt_blocked content_policy_violation moderation_blocked input_moderation"
+        " output_moderation content_filter"
+    ),
+    Code.QUOTA: "insufficient_user_quota insufficient_quota billing_hard_limit_reached insufficient_balance",
+    Code.RATE_LIMITED: "rate_limit_exceeded token_concurrency_limit_reached too_many_requests rate_limit_error",
+    Code.AUTH: "access_denied invalid_api_key authentication_error permission_denied",
+    Code.INVALID_REQUEST: "model_not_found context_length_exceeded invalid_value unsupported_parameter",
+    Code.SERVER: (
+        "get_channel_failed channel:no_available_key bad_response_status_code empty_response do_request_failed"
+        " server_error overloaded overloaded_error upstream_error bad_gateway internal_error"
+    ),
+}
+PAIRS = [(code, name) for code, names in CODES.items() for name in names.split()]
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 500])
+@pytest.mark.parametrize(("code", "name"), PAIRS)
+def test_a_code_is_trusted_before_status_and_message(
+    answer: Callable[..., Any], make_job: Callable[..., Job], code: Code, name: str, status: int
+) -> None:
+    misleading = "rate limit" if code is not Code.RATE_LIMITED else "content policy"
+    for style in STYLES:
+        got = answer(make_job(style=style), error(misleading, name).encode(), status=status)
+        assert isinstance(got, JobError)
+        assert got.code is code
+        assert name in got.message
+        assert not got.billed
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, Code.INVALID_REQUEST), (401, Code.AUTH), (402, Code.QUOTA), (403, Code.AUTH), (404, Code.INVALID_REQUEST),
+        (405, Code.INVALID_REQUEST), (408, Code.SERVER), (409, Code.SERVER), (413, Code.INVALID_REQUEST),
+        (415, Code.INVALID_REQUEST), (422, Code.INVALID_REQUEST), (425, Code.SERVER), (429, Code.RATE_LIMITED),
+        (500, Code.SERVER), (502, Code.SERVER), (503, Code.SERVER), (504, Code.SERVER), (520, Code.SERVER),
+        (524, Code.SERVER), (529, Code.SERVER), (301, Code.BAD_ANSWER), (308, Code.BAD_ANSWER),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("body", [b"", b"{}", b"nothing telling", error().encode(), b"\xff\xfe", b"[" * 50_000])
+def test_the_status_decides_when_nothing_else_does(
+    answer: Callable[..., Any], make_job: Callable[..., Job], status: int, code: Code, body: bytes
+) -> None:
+    for style in STYLES:
+        for complete in (True, False):
+            got = answer(make_job(style=style), body, status=status, complete=complete)
+            assert (got.code, got.billed) == (code, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (429, error("no", "insufficient_user_quota"), Code.QUOTA),
+        (429, error("You exceeded your quota", None, "insufficient_quota"), Code.QUOTA),
+        (429, error("Quota exceeded: 60 requests per minute"), Code.RATE_LIMITED),
+        (429, error("当前分组上游负载已饱和", "upstream_error", "upstream_error"), Code.RATE_LIMITED),
+        (429, error("用户余额不足"), Code.QUOTA),
+        (401, error("rate limit", None, "invalid_request_error"), Code.AUTH),
+        (403, error("用户额度不足, 剩余额度: ¥0.00", None, "new_api_error"), Code.QUOTA),
+        (403, error("your prompt violates our content policy"), Code.MODERATED),
+        (400, error("Rate limit reached for flux", None, "invalid_request_error"), Code.RATE_LIMITED),
+        (400, error("safety_tolerance must be between 0 and 6"), Code.INVALID_REQUEST),
+        (400, error("the field name is case-sensitive"), Code.INVALID_REQUEST),
+        (400, error("rejected by the safety system", "x", "image_generation_user_error"), Code.MODERATED),
+        (400, error("bad size", None, "image_generation_user_error"), Code.INVALID_REQUEST),
+        (500, error("失败原因：input_moderation", None, "upstream_error"), Code.MODERATED),
+        (500, error("boom", 500), Code.SERVER),
+        (503, error("no", "Channel:No-Available-Key"), Code.SERVER),
+        (400, error('{"error":{"message":"inner","code":"content_policy_violation"}}'), Code.MODERATED),
+        (500, error('status 400: {"error":{"message":"in","code":"prompt_blocked"}} (id 1)', "do_request_failed"),
+         Code.MODERATED),
+        (400, '{"error":"sensitive_words_detected"}', Code.MODERATED),
+        (400, '{"error":"prompt_blocked","message":"why"}', Code.MODERATED),
+        (403, '{"code":"insufficient_user_quota","message":"no"}', Code.QUOTA),
+        (422, '{"detail":"Input is not valid"}', Code.INVALID_REQUEST),
+        (422, '{"detail":[{"loc":["body"],"msg":"field required","type":"missing"}]}', Code.INVALID_REQUEST),
+        (500, '{"success":false,"message":"rate limit"}', Code.RATE_LIMITED),
+        (500, '[{"error":{"code":"prompt_blocked"}}]', Code.MODERATED),
+        (400, 'event: error\ndata: {"error":{"code":"prompt_blocked"}}\n\n', Code.MODERATED),
+        (502, "<html><head><title>502 Bad Gateway</title></head><body>rate limit moderation</body>", Code.SERVER),
+        (524, "<!DOCTYPE html><html><title>a timeout</title>", Code.SERVER),
+        (429, "<html>Too many</html>", Code.RATE_LIMITED),
+        (200, "<!DOCTYPE html><html><title>502: Bad gateway</title>", Code.SERVER),
+        (200, "\ufeff\r\n <html>", Code.SERVER),
+        (200, error("no", "insufficient_user_quota"), Code.QUOTA),
+        (200, error("no", 429), Code.RATE_LIMITED),
+        (200, error("no", "503"), Code.SERVER),
+        (200, '{"code":401,"message":"bad token","data":null}', Code.AUTH),
+        (200, '{"success":false,"message":"too many requests"}', Code.RATE_LIMITED),
+        (200, '{"error":{"message":"something odd"},"data":[]}', Code.SERVER),
+        (200, '{"error":"bad size","type":"invalid_request_error"}', Code.INVALID_REQUEST),
+        (200, '{"status":"Request Moderated"}', Code.MODERATED),
+        (200, '{"status":"FAILURE","fail_reason":"output_moderation"}', Code.MODERATED),
+    ],
+)  # fmt: skip
+def test_the_order_of_trust(
+    answer: Callable[..., Any], make_job: Callable[..., Job], status: int, body: str, code: Code
+) -> None:
+    for style in STYLES:
+        got = answer(make_job(style=style), body.encode(), status=status)
+        assert (got.code, got.billed) == (code, False), got.message
+
+
+def test_messages_are_one_short_line_without_secrets(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
+    said = (
+        "line one\nline two\x00 sk-abcdefgh12345678 Bearer abc.def-ghi12345 https://me:pw@x.example/a?sig=S1G#f"
+        ' {"webhook_secret": "hook-canary", "api_key":"KEYCANARY1"} data:image/png;base64,QUJDREVG hush-canary \ud800'
+    )
+    job = make_job(style="standard", webhook_secret="hush-canary")
+    for status in (200, 400, 500):
+        got = answer(job, json.dumps({"error": {"message": said + " x" * 500}}).encode(), status=status)
+        assert len(got.message) <= 300
+        assert got.message.isprintable()
+        for secret in ("abcdefgh12345678", "abc.def", "S1G", "pw@", "hook-canary", "KEYCANARY1", "QUJD", "hush-canary"):
+            assert secret not in got.message
+        assert "line one line two" in got.message
+        assert "https://x.example/a" in got.message
+
+
+def test_a_redirect_says_what_to_set() -> None:
+    got = from_answer(308, {"location": "https://new.example/v1/images/generations?key=S3CRET"}, "")
+    assert got.message == (
+        "the API redirects (HTTP 308) to https://new.example/v1/images/generations: "
+        "set provider.base_url to the final address"
+    )
+
+
+def test_an_error_body_is_read_to_a_megabyte(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
+    taken = 0
+
+    def endless() -> Any:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 100_000
+
+    assert answer(make_job(), endless(), status=500).code is Code.SERVER
+    assert taken == 10
