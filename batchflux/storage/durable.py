@@ -26,22 +26,22 @@ _CAUSES = {
     errno.EPERM: ("permission denied", "make the folder writable"),
     errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
 }
-_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ})
+_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file systems; their renames last without
 
 
 @contextmanager
-def storing(place: Path) -> Iterator[None]:
+def storing(place: Path, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
     Raises:
         StorageError: the folder cannot take more; the run stops and can be continued.
-        JobError: `invalid_request` when it is the file's name that cannot be.
+        JobError: `invalid_request` when the job chose the file's name and it is the name that cannot be.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _NAME_FAULTS:
+        if named_by_job and error.errno in _NAME_FAULTS:
             message = f"{place} cannot be a file ({error.strerror}); change output.file_name or the job's id"
             raise JobError(Code.INVALID_REQUEST, message) from error
         cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or "input/output error", "check the disk"))

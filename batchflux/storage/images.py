@@ -132,7 +132,7 @@ class ImageStore:
         """Bring verified bytes into their place: `source` itself when it lies in the spool, else a new file."""
         shape, digest = proof
         target = _with_suffix(target, shape.kind)
-        with durable.storing(target):
+        with durable.storing(target, named_by_job=True):
             durable.make_folders(self._root, target.parent)
             if source is not None and self._in_spool(source):
                 durable.sync_file(source)
