@@ -1,0 +1,41 @@
+"""YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names.
+
+tree, reader        text → nodes with lines; bounds against bombs
+overrides           --set and --provider, on the nodes
+environment         ${NAME}, and no secrets in files
+schema, leaves, fields, units, urls, check     nodes → checked values; faults in our words
+load, providers, entries, config               → Manifest
+sources, parquet    tables → rows
+axes, templates, compile                       an entry made ready for rows
+build, capability, identity, references, seen  a row → a Job
+expand              all of it, as a stream
+"""
+
+from __future__ import annotations
+
+from batchflux.manifest.config import (
+    Deadline,
+    LimitsConfig,
+    Manifest,
+    OutputConfig,
+    ProviderConfig,
+    Rate,
+)
+from batchflux.manifest.expand import Expansion, expand
+from batchflux.manifest.load import load_manifest
+from batchflux.manifest.schema import schema
+from batchflux.manifest.starter import starter
+
+__all__ = [
+    "Deadline",
+    "Expansion",
+    "LimitsConfig",
+    "Manifest",
+    "OutputConfig",
+    "ProviderConfig",
+    "Rate",
+    "expand",
+    "load_manifest",
+    "schema",
+    "starter",
+]

@@ -1,0 +1,94 @@
+"""The matrix: the product of all axes in the order written, the last one fastest, less what is excluded.
+
+The rule: each value of an axis has a text (what a field's converter and `exclude` see) and a value (what a template
+sees). Globs and line files are read beside the manifest; a glob that finds nothing is a fault.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchflux.manifest.config import Axis
+from batchflux.manifest.leaves import MAX_RANGE
+from batchflux.manifest.templates import ImagePath
+from batchflux.manifest.tree import Scalar, quoted, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class AxisValue:
+    """One value of an axis: its text, what a template sees, and the texts of a list (an axis of `images`)."""
+
+    text: str
+    value: Any
+    parts: tuple[str, ...] | None = None
+
+
+Combination = tuple[AxisValue, ...]
+
+
+def axis_values(axis: Axis, base: Path) -> Sequence[AxisValue]:
+    """All values of an axis.
+
+    Raises:
+        ValueError: nothing matches, or the file of lines cannot be read; says what and why.
+    """
+    if axis.kind == "range":
+        first, last = axis.values
+        return [AxisValue(str(number), number) for number in range(first, last + 1)]
+    if axis.kind == "glob":
+        return [AxisValue(name, ImagePath(name)) for name in _matches(axis.values[0], base)]
+    if axis.kind == "lines":
+        texts = _lines(axis.values[0], base)
+        return [AxisValue(text, ImagePath(text) if axis.name == "image" else text) for text in texts]
+    return [_listed(axis.name, item) for item in axis.values]
+
+
+def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
+    if isinstance(item, tuple):
+        parts = tuple(part.text for part in item)
+        return AxisValue(", ".join(parts), list(parts), parts)
+    text = "" if item.is_null else item.text
+    return AxisValue(text, ImagePath(text) if name == "image" else value_of(item))
+
+
+def _matches(pattern: str, base: Path) -> list[str]:
+    names = sorted(name for name in glob.glob(pattern, root_dir=base, recursive=True) if (base / name).is_file())  # noqa: PTH207  Path.glob takes no absolute pattern
+    if not names:
+        raise ValueError(f"no file matches the pattern {quoted(pattern)} in {base}")
+    if len(names) > MAX_RANGE:
+        raise ValueError(f"the pattern {quoted(pattern)} matches more than {MAX_RANGE} files")
+    return [name.replace(os.sep, "/") for name in names]
+
+
+def _lines(source: str, base: Path) -> list[str]:
+    path = base / source
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the file {quoted(source)} is not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise ValueError(f"the file {quoted(source)} cannot be read: {error.strerror}") from None
+    lines = [line.strip() for line in text.split("\n")]
+    values = [line for line in lines if line]
+    if not values:
+        raise ValueError(f"the file {quoted(source)} has no line that is not blank")
+    if len(values) > MAX_RANGE:
+        raise ValueError(f"the file {quoted(source)} has more than {MAX_RANGE} lines; use a table with from")
+    return values
+
+
+def combinations(
+    names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]]
+) -> Iterator[Combination]:
+    """The product, less the excluded; one empty combination when there are no axes."""
+    at = {name: index for index, name in enumerate(names)}
+    rules = [[(at[name], text) for name, text in rule.items()] for rule in exclude]
+    for combination in itertools.product(*values):
+        if not any(all(combination[index].text == text for index, text in rule) for rule in rules):
+            yield combination

@@ -1,0 +1,193 @@
+"""The file on disk → a Manifest, or all that is wrong with it in one go.
+
+The rule: reading stops at what cannot be read (one fault); from there on every part is checked, whatever the others
+are like: values, then what needs two of them (budget and price), then tables, axes and templates.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from batchflux.errors import Fault, ManifestError
+from batchflux.manifest import fields
+from batchflux.manifest.check import Faults, check, key_names, unknown_key
+from batchflux.manifest.compile import compile_entry
+from batchflux.manifest.config import Entry, LimitsConfig, Manifest, OutputConfig, ProviderConfig
+from batchflux.manifest.entries import read_entries
+from batchflux.manifest.environment import expand_environment
+from batchflux.manifest.expand import entry_fault, table_fault
+from batchflux.manifest.overrides import apply_overrides
+from batchflux.manifest.providers import provider_config
+from batchflux.manifest.reader import MAX_BYTES, read_tree
+from batchflux.manifest.schema import Defaults, Document, Limits, Output, Provider
+from batchflux.manifest.templates import compile_template
+from batchflux.manifest.tree import Node, Scalar, Table, found, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batchflux.manifest.sources import Unreadable
+
+Model = TypeVar("Model", bound=BaseModel)
+_EXAMPLE = 'a manifest starts with "version: 1"'
+
+
+def load_manifest(
+    path: str | os.PathLike[str],
+    *,
+    sets: Sequence[str] = (),
+    provider: str | None = None,
+    out: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Read a manifest and check all that needs no row of a table.
+
+    Args:
+        path: the YAML file.
+        sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
+        provider: replaces provider.name; another provider's base_url, keys and options are dropped.
+        out: replaces output.dir.
+        environ: where `${NAME}` is looked up; the process's environment when None.
+
+    Raises:
+        ManifestError: with every fault.
+    """
+    display = os.fspath(path)
+    faults = Faults(display)
+    data = _read(Path(display), display)
+    root = read_tree(data, display, faults.note)
+    if not isinstance(root, Table):
+        faults.add(root.line, (), f"found {found(root)}; {_EXAMPLE}")
+        raise ManifestError(faults.found)
+    apply_overrides(root, sets, provider, faults)
+    expand_environment(root, os.environ if environ is None else environ, faults)
+    manifest = _Loader(Path(display), root, faults).manifest(data.decode("utf-8-sig"), out)
+    if faults.found:
+        raise ManifestError(faults.found)
+    return manifest
+
+
+def _read(path: Path, display: str) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise ManifestError([Fault(file=display, line=None, where="", message=f"the manifest {reason}")]) from None
+    except ValueError:
+        fault = Fault(file=quoted(display), line=None, where="", message="this is not a path")
+        raise ManifestError([fault]) from None
+
+
+class _Loader:
+    def __init__(self, path: Path, root: Table, faults: Faults) -> None:
+        self._path = path
+        self._root = root
+        self._faults = faults
+
+    def manifest(self, text: str, out: str | None) -> Manifest:
+        self._top()
+        name = self._name()
+        provider = provider_config(self._root, self._part("provider", Provider), self._faults)
+        limits = self._limits(provider)
+        output = self._output(name, out)
+        defaults = self._part("defaults", Defaults)
+        entries = read_entries(self._root, defaults, self._faults)
+        path = self._path.absolute()
+        manifest = Manifest(
+            path=path,
+            base=path.parent,
+            display=self._faults.file,
+            name=name,
+            provider=provider,
+            limits=limits,
+            output=output,
+            text=text,
+            entries=entries,
+        )
+        for entry in entries:
+            self._compile(entry, manifest)
+        return manifest
+
+    def _top(self) -> None:
+        """Unknown keys and the version."""
+        known = key_names(Document)
+        for key in self._root.pairs:
+            if key not in known:
+                self._faults.add(self._root.lines[key], (key,), unknown_key(key, (), known))
+        node = self._root.pairs.get("version")
+        if node is None or (isinstance(node, Scalar) and node.is_null):
+            self._faults.add(self._root.line, ("version",), 'is missing; add "version: 1"')
+        elif not isinstance(node, Scalar) or node.text != "1":
+            self._faults.add(node.line, ("version",), f"found {found(node)}; allowed is 1")
+
+    def _name(self) -> str:
+        stem = self._path.stem
+        node = self._root.pairs.get("name")
+        if node is None or (isinstance(node, Scalar) and node.is_null):
+            return _safe_name(stem) or "manifest"
+        name = _safe_name(node.text) if isinstance(node, Scalar) else None
+        if name is None:
+            allowed = "allowed is text that can name a folder, of at most 100 characters, without a slash"
+            self._faults.add(node.line, ("name",), f"found {found(node)}; {allowed}")
+        return name or "manifest"
+
+    def _part(self, key: str, model: type[Model]) -> Model | None:
+        node = self._root.pairs.get(key)
+        return model() if node is None else check(model, node, (key,), self._faults)
+
+    def _line(self, *keys: str) -> int:
+        node: Node = self._root
+        line = node.line
+        for key in keys:
+            if isinstance(node, Table) and key in node.pairs:
+                line, node = node.lines[key], node.pairs[key]
+        return line
+
+    def _limits(self, provider: ProviderConfig) -> LimitsConfig:
+        model = self._part("limits", Limits)
+        if model is None:
+            return LimitsConfig()
+        if model.budget is not None and provider.price is None and provider.name != "simulator":
+            message = "a budget needs the price of one image; add provider.price"
+            self._faults.add(self._line("limits", "budget"), ("limits", "budget"), message)
+        return LimitsConfig(**_given(model))
+
+    def _output(self, name: str, out: str | None) -> OutputConfig:
+        model = self._part("output", Output) or Output()
+        given = _given(model)
+        folder = out if out is not None else given.pop("dir", None) or str(Path("out") / name)
+        given.pop("dir", None)
+        at = self._line("output", "file_name")
+        try:
+            compile_template(model.file_name, file_name=True)
+        except ValueError as error:
+            self._faults.add(at, ("output", "file_name"), str(error))
+            given.pop("file_name")
+        return OutputConfig(dir=Path(folder).absolute(), **given)
+
+    def _compile(self, entry: Entry, manifest: Manifest) -> None:
+        def report(line: int, key: str, message: str) -> None:
+            self._faults.note(entry_fault(manifest, entry, line, key, message))
+
+        def on_table(error: Unreadable) -> None:
+            self._faults.note(table_fault(manifest, entry, error.line, error.message))
+
+        compile_entry(entry, manifest, report, on_table)
+
+
+def _safe_name(text: str) -> str | None:
+    try:
+        name = fields.job_id(text)
+    except ValueError:
+        return None
+    return None if name is None or len(name) > 100 or name.startswith(".") else name  # noqa: PLR2004  as the message says
+
+
+def _given(model: BaseModel) -> dict[str, Any]:
+    """What was given; what was given as nothing has its default."""
+    return {key: value for key in model.model_fields_set if (value := getattr(model, key)) is not None}

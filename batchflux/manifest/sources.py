@@ -1,0 +1,185 @@
+"""Rows of the tables that `from` names, one at a time: csv, tsv, jsonl, each also `.gz`, and parquet.
+
+The rule: cells are text exactly as they stand; a row is a mapping of column names; a bad row is reported with its
+line and skipped, a file that cannot be read further is reported and ends. Nothing holds more than a row (parquet: a
+batch). Lines are read as bytes, so that a wrong byte is found on its own line.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from batchflux.manifest.tree import Written, quoted
+
+MAX_CELL = 1 << 20
+MAX_LINE = 16 << 20
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Row = Mapping[str, Any]
+Report = Callable[[int | None, str], None]  # line of the table, message
+
+
+class Unreadable(Exception):  # noqa: N818  ends the reading of one table
+    """The table cannot be read further."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+def table_format(source: str) -> tuple[str, bool]:
+    """The format by its suffix, and whether the file is gzipped.
+
+    Raises:
+        ValueError: the suffix is not one of a table that can be read.
+    """
+    name = source.lower()
+    zipped = name.endswith(".gz")
+    suffix = Path(name.removesuffix(".gz")).suffix
+    if suffix not in FORMATS or (zipped and suffix == ".parquet"):
+        raise ValueError(f"found {quoted(source)}; allowed is a .csv, .tsv or .jsonl file, each also .gz, or .parquet")
+    return suffix, zipped
+
+
+def columns_of(path: Path) -> tuple[str, ...] | None:
+    """The columns of a table, from its header; None for jsonl, where each row has its own.
+
+    Raises:
+        Unreadable: with the line and what is wrong.
+    """
+    suffix, zipped = table_format(path.name)
+    if suffix == ".parquet":
+        from batchflux.manifest import parquet  # noqa: PLC0415  heavy: imports pyarrow, which is an extra
+
+        return parquet.columns_of(path)
+    with _opened(path, zipped=zipped) as stream:
+        if suffix == ".jsonl":
+            if not stream.peek(1):  # type: ignore[attr-defined]  both readers are buffered
+                raise Unreadable(None, "the table is empty; it needs at least one row")
+            return None
+        return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
+
+
+def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
+    """Each row with its line (parquet: its number), bad ones reported and left out.
+
+    Raises:
+        Unreadable: the table cannot be read (further).
+    """
+    suffix, zipped = table_format(path.name)
+    if suffix == ".parquet":
+        from batchflux.manifest import parquet  # noqa: PLC0415  heavy: imports pyarrow, which is an extra
+
+        yield from parquet.rows_of(path)
+        return
+    with _opened(path, zipped=zipped) as stream:
+        if suffix == ".jsonl":
+            yield from _json_rows(_lines(stream), report)
+        else:
+            yield from _csv_rows(_lines(stream), _delimiter(suffix), report)
+
+
+def _delimiter(suffix: str) -> str:
+    return "\t" if suffix == ".tsv" else ","
+
+
+def _opened(path: Path, *, zipped: bool) -> IO[bytes]:
+    try:
+        if not path.is_file():
+            raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
+        return gzip.open(path, "rb") if zipped else path.open("rb")
+    except OSError as error:
+        raise Unreadable(None, f"cannot be read: {error.strerror}") from None
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    number = 0
+    try:
+        while raw := stream.readline(MAX_LINE + 1):
+            number += 1
+            if len(raw) > MAX_LINE:
+                raise Unreadable(number, f"the line has more than {MAX_LINE} bytes")
+            text = raw.decode()
+            yield text.removeprefix("\ufeff") if number == 1 else text
+    except UnicodeDecodeError as error:
+        raise Unreadable(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise Unreadable(number + 1, f"cannot be read further: {error}") from None
+
+
+def _header(reader: Any) -> tuple[str, ...]:
+    if csv.field_size_limit() < MAX_CELL:
+        csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
+    try:
+        cells = next(reader, None)
+    except csv.Error as error:
+        raise Unreadable(reader.line_num or 1, f"the header cannot be read: {error}") from None
+    if cells is None:
+        raise Unreadable(None, "the table is empty; it needs a header and at least one row")
+    names = tuple(cell.strip() for cell in cells)
+    if not any(names):
+        raise Unreadable(1, "the first line is blank; it must be the header with the columns' names")
+    for index, name in enumerate(names):
+        if not name:
+            raise Unreadable(1, f"column {index + 1} has no name in the header")
+        if name in names[:index]:
+            raise Unreadable(1, f"the column {quoted(name)} stands twice in the header")
+    return names
+
+
+def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[tuple[int, Row]]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    columns = _header(reader)
+    width, start = len(columns), reader.line_num + 1
+    try:
+        for cells in reader:
+            line, start = start, reader.line_num + 1
+            if len(cells) == width:
+                yield line, dict(zip(columns, cells, strict=True))
+            elif cells:
+                report(line, f"the row has {len(cells)} cells and the header {width}; quote a cell that has a comma")
+    except csv.Error as error:
+        if "field limit" in str(error):
+            raise Unreadable(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
+        raise Unreadable(start, f"the row cannot be read: {error}") from None
+
+
+def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]]:
+    for line, text in enumerate(lines, start=1):
+        if text.isspace():
+            continue
+        try:
+            row = json.loads(text, parse_float=Written, parse_constant=_no_constant, object_pairs_hook=_unique)
+        except json.JSONDecodeError as error:
+            report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
+        except ValueError as error:
+            report(line, f"the line is not allowed: {error}")
+        except RecursionError:
+            report(line, "the line is nested too deeply")
+        else:
+            if not isinstance(row, dict):
+                report(line, "the line is not a JSON object; allowed is {...} with the columns as names")
+            elif any(isinstance(cell, str) and len(cell) > MAX_CELL for cell in row.values()):
+                report(line, f"a cell has more than {MAX_CELL} characters")
+            else:
+                yield line, row
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the column {quoted(twice)} stands twice")
+    return made
