@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
     from batchflux.manifest import Manifest, load_manifest
     from batchflux.model import Job, Outcome, Status
-    from batchflux.run import Plan, RunOptions, Summary, plan, run
+    from batchflux.planner import Plan, plan
+    from batchflux.runner import RunOptions, Selection, Summary, run
+    from batchflux.watcher import Watcher
 
 __version__ = "0.1.0"
 
@@ -28,10 +30,12 @@ __all__ = [
     "Outcome",
     "Plan",
     "RunOptions",
+    "Selection",
     "Status",
     "StopRun",
     "Summary",
     "UsageError",
+    "Watcher",
     "load_manifest",
     "plan",
     "run",
@@ -43,11 +47,13 @@ _HOMES = {
     "Job": "model",
     "Outcome": "model",
     "Status": "model",
-    "Plan": "run",
-    "RunOptions": "run",
-    "Summary": "run",
-    "plan": "run",
-    "run": "run",
+    "Plan": "planner",
+    "plan": "planner",
+    "RunOptions": "runner",
+    "Selection": "runner",
+    "Summary": "runner",
+    "run": "runner",
+    "Watcher": "watcher",
 }
 
 

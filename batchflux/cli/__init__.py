@@ -1,1 +1,73 @@
-"""The command line: one small file a command; it parses, calls and prints."""
+"""The command line: one small file a command; it parses, calls and prints.
+
+Commands are imported when they are called, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "init": "Write a commented starter manifest.",
+    "plan": "Check a manifest and show what running it would do and cost; spends nothing.",
+    "run": "Run a manifest, or continue it.",
+    "status": "Show how an output folder stands, also while a run goes on.",
+    "simulate": "Serve the simulated image API on a port, for any client.",
+    "schema": "Print the manifest's JSON Schema, for editors.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's file when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order people need them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"batchflux.cli.{cmd_name}").command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchflux", message="batchflux %(version)s")
+def cli() -> None:
+    """Run batches of image jobs against paid APIs: every image once, never paid twice.
+
+    Start with: batchflux init && batchflux run batchflux.yaml
+
+    Exit codes: 0 every job done, 1 finished but some jobs failed, 2 usage or manifest fault (nothing spent),
+    3 stopped before the end (run again to continue), 4 another process runs the folder, 130/143 stopped by a signal.
+    """
+
+
+def main() -> None:
+    """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
+    try:
+        code: Any = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except Exception as error:
+        from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
+
+        if not isinstance(error, BatchfluxError):
+            raise
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import StorageError
-from batchflux.model import Job, Link, Outcome
+from batchflux.errors import Code, JobError, StorageError
+from batchflux.model import Job, Link, Outcome, Status
 from batchflux.storage.database import Database
 from batchflux.storage.redact import redacted
 
@@ -74,7 +74,8 @@ WHERE key = ?
 """
 _FREE = "UPDATE jobs SET in_flight = NULL, attempts = attempts - ? WHERE key = ?"
 _MAYBE = """
-UPDATE jobs SET maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
+UPDATE jobs SET status = ?, error_code = ?, error = ?,
+    maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
     possibly_billed = possibly_billed + 1 WHERE key = ?
 """
 _RECOVER = """
@@ -219,13 +220,17 @@ class Ledger:
 
         return self.database.submit(write)
 
-    def settle(self, job: Job, *, billed: bool, counts: bool = True) -> asyncio.Future[None]:
-        """End the attempt without a picture: possibly billed, or free; `counts=False` takes it off `attempts`."""
+    def settle(self, job: Job, error: JobError, *, counts: bool) -> asyncio.Future[None]:
+        """End the attempt without a picture: possibly billed, or free; `counts=False` takes it off `attempts`.
+
+        An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between.
+        """
         key = bytes.fromhex(job.key)
+        status = Status.UNKNOWN if error.code is Code.UNKNOWN else Status.PENDING
 
         def write(connection: sqlite3.Connection) -> None:
-            if billed:
-                connection.execute(_MAYBE, (key,))
+            if error.billed:
+                connection.execute(_MAYBE, (status.value, error.code.value, error.message, key))
             else:
                 connection.execute(_FREE, (0 if counts else 1, key))
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-HEADER = (
+HEADER = (  # noqa: SIM905  reads like the contract
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
     "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
-).split()  # noqa: SIM905  reads like the contract
+).split()
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -1,0 +1,43 @@
+"""What `plan` and `run` have in common: the manifest, what of it to run, and how to load it."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from batchflux.engine.retry import OnUnknown
+from batchflux.engine.selection import Selection
+from batchflux.manifest import Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MANIFEST and its options; the command gets `manifest: Manifest` and `selection: Selection`."""
+
+    @click.argument("path", metavar="MANIFEST", type=click.Path())
+    @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
+    @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
+    @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
+    @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
+    @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
+    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
+    @click.option(
+        "--on-unknown",
+        type=click.Choice(get_args(OnUnknown)),
+        default="retry",
+        show_default=True,
+        help="What to do with a job whose request left and was never answered.",
+    )
+    @wraps(function)
+    def wrapper(**given: Any) -> Any:
+        manifest: Manifest = load_manifest(
+            given.pop("path"), sets=given.pop("sets"), provider=given.pop("provider"), out=given.pop("out")
+        )
+        selection = Selection(**{name: given.pop(name) for name in ("only", "limit", "retry_failed", "on_unknown")})
+        return function(manifest=manifest, selection=selection, **given)
+
+    return wrapper

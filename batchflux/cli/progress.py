@@ -1,0 +1,144 @@
+"""What `run` shows on stderr while it works, and the summary it prints to stdout at the end.
+
+On a terminal a tqdm bar; otherwise one line a minute. Worth a line of its own: a job that failed, a key that died, a
+rate limit (at most one line a second of these, the rest are counted).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from batchflux.cli.words import count, duration, money
+from batchflux.model import Status
+from batchflux.storage.results import iso
+from batchflux.watcher import Watcher
+
+if TYPE_CHECKING:
+    from batchflux import watcher
+    from batchflux.model import Job, Outcome
+    from batchflux.planner import Plan
+    from batchflux.storage.summary import Summary
+
+LINE_SECONDS = 60.0
+MOST_FAILURES_SHOWN = 20
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Progress(Watcher):
+    """Shows a run. `json_log` makes every line on stderr a JSON object, and leaves the bar out."""
+
+    def __init__(self, *, json_log: bool, bar: bool, quiet: bool) -> None:
+        self._json = json_log
+        self._quiet = quiet
+        self._wanted = bar and not quiet
+        self._bar: tqdm[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress: watcher.Progress | None = None
+        self._plan: Plan | None = None
+        self._began = time.monotonic()
+        self._shown = 0
+
+    def started(self, plan: Plan, progress: watcher.Progress) -> None:
+        """Begin to show."""
+        self._plan, self._progress, self._began = plan, progress, time.monotonic()
+        total = plan.counts["todo"]
+        self._say("started", f"{plan.name}: {count(total, 'job')} to do, into {plan.folder}", todo=total)
+        if not self._wanted:
+            return
+        if sys.stderr.isatty() and not self._json:
+            self._bar = tqdm(total=total, desc=plan.name, bar_format=BAR, dynamic_ncols=True, file=sys.stderr)
+        self._timer = asyncio.get_running_loop().call_later(self._pause(), self._tick)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Count a job, and say why it failed."""
+        if outcome.status is not Status.DONE:
+            self._shown += 1
+            if self._shown <= MOST_FAILURES_SHOWN or self._json:
+                text = f"{job.id}: {outcome.status.value}, {outcome.error_code}: {outcome.error}"
+                self._say("job_failed", text, id=job.id, code=outcome.error_code, error=outcome.error)
+            if self._shown == MOST_FAILURES_SHOWN and not self._json:
+                self._say("more", "more failures are listed in results.csv and run.log")
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._numbers(), refresh=False)
+            self._bar.update()
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Say what a person should know at once."""
+        if name == "signal":
+            self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _pause(self) -> float:
+        return 1.0 if self._bar is not None else LINE_SECONDS
+
+    def _tick(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._numbers(), refresh=True)
+        elif self._progress is not None and self._plan is not None:
+            tally, total = self._progress.tally, self._plan.counts["todo"]
+            ended = tally.done + tally.failed + tally.unknown
+            text = f"{ended:,} of {total:,} jobs, {self._numbers()}, {self._left(ended, total)}"
+            self._say("progress", text, done=tally.done, failed=tally.failed, unknown=tally.unknown, todo=total)
+        self._timer = asyncio.get_running_loop().call_later(self._pause(), self._tick)
+
+    def _numbers(self) -> str:
+        if self._progress is None or self._plan is None:
+            return ""
+        tally = self._progress.tally
+        a_minute = 60 * tally.done / max(time.monotonic() - self._began, 1e-3)
+        text = f", {tally.done:,} done, {tally.failed + tally.unknown:,} failed, {self._progress.in_flight} in flight"
+        text += f", {a_minute:,.0f} images/min"
+        if self._plan.price is not None:
+            text += f", {self._progress.spent:,.2f} {self._plan.currency}"
+        return text.removeprefix(", ")
+
+    def _left(self, ended: int, total: int) -> str:
+        if not ended:
+            return "time left unknown"
+        return f"about {duration((total - ended) * (time.monotonic() - self._began) / ended)} left"
+
+    def _say(self, event: str, text: str, **fields: Any) -> None:
+        if self._quiet:
+            return
+        if self._json:
+            text = json.dumps({"at": iso(time.time()), "event": event, "message": text, **fields}, ensure_ascii=False)
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            click.echo(text, err=True)
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Return the end of a run as a person reads it."""
+    this = summary.this_run
+    text = [summary.message]
+    made = f"  this run   {this['done']:,} done, {this['failed']:,} failed, {this['unknown']:,} unknown"
+    text.append(f"{made} in {duration(summary.seconds)} ({summary.images_per_minute:,.0f} images/min)")
+    if summary.failures:
+        text.append("  failures   " + ", ".join(f"{code} {number:,}" for code, number in summary.failures.items()))
+    if summary.spent or summary.budget is not None:
+        spent = f"  spent      {money(summary.spent, summary.currency)}"
+        if summary.spent_possibly:
+            spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
+        text.append(spent)
+    for name, words in (
+        ("merged", "merged into jobs of the same content"),
+        ("unlisted", "no longer listed; files kept"),
+    ):
+        if summary.jobs.get(name):
+            text.append(f"  {name:<10} {summary.jobs[name]:,} {words}")
+    text.append(f"  results    {summary.folder}/results.csv")
+    return text

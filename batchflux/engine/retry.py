@@ -1,0 +1,120 @@
+"""What follows a failed step: one pure table (CONTRACT 5), and the tenacity adapter that drives it.
+
+Backoff is exponential with full jitter, uniform in [0, min(cap, base * 2**(n-1))] before retry n
+(M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015); a server that says when to come back
+(Retry-After) is obeyed when that is later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, stop_never
+
+from batchflux.errors import Code, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from random import Random
+
+T = TypeVar("T")
+OnUnknown = Literal["retry", "hold", "fail"]
+
+AGAIN = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Code.NO_IMAGE})
+FETCH_AGAIN = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE})
+KEY_IS_DEAD = frozenset({Code.AUTH, Code.QUOTA})
+MAX_DOUBLINGS = 30
+
+
+@dataclass(slots=True, kw_only=True)
+class Tries:
+    """How often one step was tried: `used` of the allowed attempts, `resent` after an unknown outcome."""
+
+    used: int = 0
+    resent: int = 0
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Decides whether a step is tried again, and after how many seconds.
+
+    `attempts` is the most a job may use, `base` and `cap` bound the backoff in seconds.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 60.0
+    on_unknown: OnUnknown = "retry"
+
+    def api(self, tries: Tries, error: JobError, random: Random) -> float | None:
+        """Return the seconds to wait before an API step is tried again, None to give up.
+
+        A rate limit, or a key that died while others live, costs the job no attempt and no wait of its own: the
+        limits hold the next try back.
+        """
+        if error.code is Code.RATE_LIMITED or error.code in KEY_IS_DEAD:
+            return 0.0
+        if tries.used >= self.attempts:
+            return None
+        if error.code is Code.UNKNOWN:
+            if self.on_unknown != "retry" or tries.resent >= 1:
+                return None
+            tries.resent += 1
+            return self._backoff(tries, error, random)
+        return self._backoff(tries, error, random) if error.code in AGAIN else None
+
+    def fetch(self, tries: Tries, error: JobError, random: Random) -> float | None:
+        """Return the seconds to wait before a picture is fetched again, None to give up."""
+        if error.code not in FETCH_AGAIN or tries.used >= self.attempts:
+            return None
+        return self._backoff(tries, error, random)
+
+    def _backoff(self, tries: Tries, error: JobError, random: Random) -> float:
+        doublings = min(max(tries.used - 1, 0), MAX_DOUBLINGS)
+        wait = random.uniform(0.0, min(self.cap, self.base * 2**doublings))
+        return max(wait, error.retry_after or 0.0)
+
+
+class Retrying:
+    """Runs a step until it succeeds or `decide` gives up; one instance serves all jobs.
+
+    One AsyncRetrying is shared: its state between two awaits is touched without suspension only, and what belongs
+    to a job travels in the call's own arguments.
+    """
+
+    def __init__(
+        self,
+        decide: Callable[[Tries, JobError], float | None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._decide = decide
+        self._retrying = AsyncRetrying(retry=self._again, wait=_waiting, stop=stop_never, sleep=sleep, reraise=True)
+
+    async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
+        """Await `step()` until it succeeds or is given up; return its value.
+
+        Raises:
+            JobError: of the last try, when it is given up.
+            Halted: the run is stopping.
+        """
+        return await self._retrying(_perform, step, tries)
+
+    def _again(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if not isinstance(error, JobError):
+            return False
+        tries: Tries = state.args[1]
+        delay = self._decide(tries, error)
+        tries.delay = delay or 0.0
+        return delay is not None
+
+
+async def _perform(step: Callable[[], Awaitable[T]], tries: Tries) -> T:  # noqa: ARG001  read by _again
+    return await step()
+
+
+def _waiting(state: RetryCallState) -> float:
+    tries: Tries = state.args[1]
+    return tries.delay

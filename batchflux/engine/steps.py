@@ -1,0 +1,198 @@
+"""The steps of one job: submit (costs money), then fetch and store (cost nothing). Each is retried by itself.
+
+The order of records is the promise (CONTRACT 6): money is reserved, a lease taken and the attempt written to the
+journal before the request leaves; the answer is written before anything is done with it. A job that has its answer is
+never submitted again by a failing download; only a user who asks with `--retry-failed` starts anew from a dead link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchflux.engine.gate import Halted
+from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryPolicy, Tries
+from batchflux.errors import Code, JobError
+from batchflux.model import Link, Request, Stored, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.engine.budget import Budget
+    from batchflux.engine.health import Deadline
+    from batchflux.engine.limits import Key, Limits
+    from batchflux.engine.ports import World
+    from batchflux.engine.selection import Work
+    from batchflux.model import Answered, Picture
+    from batchflux.providers.base import Provider
+
+
+@dataclass(slots=True, kw_only=True)
+class Life:
+    """What has happened to one job in this run; `began` in epoch seconds."""
+
+    work: Work
+    tries: Tries = field(default_factory=Tries)
+    fetches: Tries = field(default_factory=Tries)
+    began: float = 0.0
+    api_seconds: float | None = None
+    download_seconds: float | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What holds the run back. `fetches` is the most pictures downloaded at once."""
+
+    limits: Limits
+    budget: Budget
+    deadline: Deadline
+    policy: RetryPolicy
+    fetches: int
+
+
+class Steps:
+    """Performs the steps of jobs over the engine's ports and limits."""
+
+    def __init__(self, world: World, rules: Rules, providers: Mapping[str, Provider]) -> None:
+        self._providers = providers
+        self._caller = world.caller
+        self._journal = world.journal
+        self._shelf = world.shelf
+        self._observer = world.observer
+        self._gate = world.gate
+        self._now = world.now
+        self._limits = rules.limits
+        self._budget = rules.budget
+        self._deadline = rules.deadline
+        self._clock = asyncio.get_running_loop().time
+        self._fetch_slots = asyncio.Semaphore(rules.fetches)
+        policy, random = rules.policy, world.random
+        self._api = Retrying(lambda tries, error: policy.api(tries, error, random), world.gate.sleep)
+        self._fetch = Retrying(lambda tries, error: policy.fetch(tries, error, random), world.gate.sleep)
+
+    async def see_through(self, life: Life) -> Stored:
+        """Take a job from where it stands to its picture in place.
+
+        Raises:
+            JobError: the job ended without one.
+            Halted: the run stops; the job stays where it is.
+        """
+        work = life.work
+        if work.verdict is not None:
+            raise JobError(*work.verdict)
+        if work.job.fault is not None and work.picture is None:
+            raise JobError(Code.REFERENCE, work.job.fault)
+        picture = work.picture
+        if isinstance(picture, Link):
+            try:
+                return await self._keep(life, picture)
+            except JobError as error:
+                if not (error.dead and work.renew):
+                    raise
+                self._observer.event("link_dead", id=work.job.id, message=error.message)
+                picture = None
+        if picture is None:
+            picture = await self._submit(life)
+        return await self._keep(life, picture)
+
+    async def _submit(self, life: Life) -> Link | str:
+        job = life.work.job
+        flow = self._providers[job.style].flow(job)
+        kept: Link | str | None = None
+        wanted = next(flow)
+        while True:
+            try:
+                if isinstance(wanted, Wait):
+                    await self._gate.sleep(wanted.seconds)
+                    wanted = flow.send(None)
+                else:
+                    picture, kept = await self._step(life, wanted)
+                    wanted = flow.send(picture)
+            except StopIteration as end:
+                final: Picture = end.value
+                if kept is not None:
+                    return kept
+                return final if isinstance(final, Link) else await self._shelf.spool(final)
+
+    async def _step(self, life: Life, request: Request) -> tuple[Picture, Link | str | None]:
+        return await self._api(lambda: self._attempt(life, request), life.tries)
+
+    async def _attempt(self, life: Life, request: Request) -> tuple[Picture, Link | str]:
+        key = await self._lease()
+        began = self._clock()
+        try:
+            answered = await self._send(life, request, key)
+        finally:
+            self._limits.release(key)
+        self._budget.settle(spent=True)
+        self._limits.answered(key)
+        life.api_seconds = answered.seconds
+        kept = answered.picture if isinstance(answered.picture, Link) else await self._shelf.spool(answered.picture)
+        await self._journal.answered(life.work.job, kept, api_seconds=answered.seconds)
+        self._deadline.took(self._clock() - began)
+        return answered.picture, kept
+
+    async def _lease(self) -> Key:
+        """Reserve the money, then take the slot: what waits for money must not hold a slot."""
+        await self._budget.reserve()
+        try:
+            key = await self._limits.acquire()
+        except BaseException:
+            self._budget.settle(spent=False)
+            raise
+        self._deadline.check(self._clock())
+        if self._gate.closed:
+            self._limits.release(key)
+            self._budget.settle(spent=False)
+            raise Halted
+        return key
+
+    async def _send(self, life: Life, request: Request, key: Key) -> Answered:
+        job = life.work.job
+        await self._journal.intend(job, price=self._budget.price, at=self._now())
+        life.tries.used += 1
+        try:
+            return await self._caller.call(request, key=key.secret)
+        except JobError as error:
+            await self._failed(life, key, error)
+            raise
+
+    async def _failed(self, life: Life, key: Key, error: JobError) -> None:
+        job = life.work.job
+        counts = error.code is not Code.RATE_LIMITED and error.code not in KEY_IS_DEAD
+        if not counts:
+            life.tries.used -= 1
+        self._observer.event(
+            "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
+        )
+        self._budget.settle(spent=error.billed)
+        await self._journal.settle(job, error, counts=counts)
+        if counts:
+            self._limits.answered(key)
+        else:
+            self._limits.refused(key, error)
+
+    async def _keep(self, life: Life, picture: Link | str) -> Stored:
+        if isinstance(picture, str):
+            return await self._shelf.store(life.work.job, picture)
+        life.link = picture.url
+        return await self._fetch(lambda: self._fetch_once(life, picture.url), life.fetches)
+
+    async def _fetch_once(self, life: Life, url: str) -> Stored:
+        async with self._fetch_slots:
+            life.fetches.used += 1
+            try:
+                fetched = await self._caller.fetch(url)
+                life.download_seconds = fetched.seconds
+                return await self._shelf.store(life.work.job, fetched)
+            except JobError as error:
+                self._observer.event(
+                    "fetch_failed",
+                    id=life.work.job.id,
+                    code=error.code.value,
+                    message=error.message,
+                    attempt=life.fetches.used,
+                )
+                raise

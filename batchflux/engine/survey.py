@@ -1,0 +1,204 @@
+"""Compares the manifest with the ledger before anything is sent: what is new, changed, done, or no longer listed.
+
+A run also brings the ledger in line with the manifest (`apply`): places, ids, tags and file names follow an edit
+without a new request, since none of them is part of a job's key. All of it is one transaction; a manifest fault rolls
+it back. Files are moved afterwards (see storage/moves.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from batchflux.engine.selection import Selection, Work, work_for
+from batchflux.model import Job, Status
+from batchflux.storage.ledger import COLUMNS, Known, rows_by_key, tags_text
+from batchflux.storage.moves import REPLACED, Move
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Sequence
+
+BATCH = 500
+SAMPLES = 3
+
+
+class Numbers:
+    """A set of row numbers, one bit each."""
+
+    def __init__(self, largest: int) -> None:
+        self._bits = bytearray((largest >> 3) + 1)
+
+    def add(self, number: int) -> None:
+        """Put a number in."""
+        self._bits[number >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        return number >> 3 < len(self._bits) and bool(self._bits[number >> 3] & (1 << (number & 7)))
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money."""
+
+    total: int = 0
+    new: int = 0
+    changed: int = 0
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    pending: int = 0
+    merged: int = 0
+    unlisted: int = 0
+    todo: int = 0
+    calls: int = 0
+    references: int = 0
+    reference_faults: list[str] = field(default_factory=list)
+    styles: dict[str, int] = field(default_factory=dict)
+    samples: list[Job] = field(default_factory=list)
+    moves: dict[int, Move] = field(default_factory=dict)
+    edited: bool = False
+    redone: Numbers = field(default_factory=lambda: Numbers(0))
+
+    def as_counts(self) -> dict[str, int]:
+        """Return the counts that `plan` and `summary.json` show."""
+        names = ("total", "new", "changed", "done", "failed", "unknown", "pending", "merged", "unlisted", "todo")
+        return {name: getattr(self, name) for name in names}
+
+
+class Surveyor:
+    """Makes a Survey of a stream of jobs. `connection` is None when the folder has no ledger yet."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection | None,
+        selection: Selection,
+        exists: Callable[[str], bool],
+        *,
+        apply: bool,
+    ) -> None:
+        self._connection = connection
+        self._selection = selection
+        self._exists = exists
+        self._apply = apply
+        largest = _one(connection, "SELECT MAX(number) FROM jobs") if connection is not None else 0
+        self._seen = Numbers(largest)
+        self._superseded = Numbers(largest)
+        self._rows = _one(connection, "SELECT COUNT(*) FROM jobs") if connection is not None else 0
+        self._known_count = 0
+        self.result = Survey(redone=Numbers(largest))
+
+    def take(self, jobs: Iterable[Job]) -> Survey:
+        """Go through all jobs."""
+        stream = iter(jobs)
+        while batch := list(islice(stream, BATCH)):
+            known = self._lookup(batch)
+            fresh = [job for job in batch if job.key not in known]
+            if self._connection is None or not self._rows:
+                self.result.new += len(fresh)
+            elif fresh:
+                self._find_replaced(self._connection, fresh)
+            for job in batch:
+                self._count(job, known.get(job.key))
+        if self._connection is not None and self._known_count < self._rows:
+            self._find_unlisted(self._connection)
+        return self.result
+
+    def _lookup(self, batch: Sequence[Job]) -> dict[str, Known]:
+        if self._connection is None or not self._rows:
+            return {}
+        return {row[1].hex(): Known.of(row) for row in rows_by_key(self._connection, [job.key for job in batch])}
+
+    def _count(self, job: Job, known: Known | None) -> None:
+        result = self.result
+        result.total += 1
+        result.styles[job.style] = result.styles.get(job.style, 0) + 1
+        work = work_for(job, known, self._selection, self._exists)
+        if job.fault is not None:
+            result.references += 1
+            if len(result.reference_faults) < SAMPLES:
+                result.reference_faults.append(f"{job.id}: {job.fault}")
+        if known is not None:
+            self._count_known(job, known, work)
+        if work is None or (self._selection.limit is not None and result.todo >= self._selection.limit):
+            return
+        result.todo += 1
+        if known is not None:
+            result.redone.add(known.number)
+        if work.costs:
+            result.calls += 1
+            if len(result.samples) < SAMPLES:
+                result.samples.append(job)
+
+    def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
+        self._known_count += 1
+        self._seen.add(known.number)
+        status = Status(known.status)
+        setattr(self.result, status.value, getattr(self.result, status.value) + 1)
+        now = (job.id, job.position, 1, job.file_name, tags_text(job))
+        if now != (known.id, known.position, known.listed, known.planned, known.tags):
+            self.result.edited = True
+            if self._apply and self._connection is not None:
+                self._connection.execute(
+                    "UPDATE jobs SET id = ?, position = ?, listed = ?, planned = ?, tags = ? WHERE number = ?",
+                    (*now, known.number),
+                )
+        if status is Status.DONE and known.file_name is not None and work is None:
+            target = followed(job.file_name, known.file_name)
+            if target != known.file_name:
+                self.result.moves[known.number] = Move.of(known, target)
+
+    def _find_replaced(self, connection: sqlite3.Connection, fresh: Sequence[Job]) -> None:
+        """Count new jobs that take an old one's id, and make way for those that take an old one's file name."""
+        ids = {job.id for job in fresh}
+        olds = _select(connection, "id", list(ids))
+        for old in olds:
+            self._superseded.add(old.number)
+        changed = {old.id for old in olds}
+        self.result.changed += sum(job.id in changed for job in fresh)
+        self.result.new += sum(job.id not in changed for job in fresh)
+        for old in {row.number: row for row in (*olds, *_select(connection, "planned", _names(fresh)))}.values():
+            if old.file_name is not None and not old.file_name.startswith(REPLACED):
+                suffix = PurePosixPath(old.file_name).suffix
+                away = Move.of(old, f"{REPLACED}{old.key.hex()[:32]}{suffix}")
+                self.result.moves.setdefault(old.number, away)
+
+    def _find_unlisted(self, connection: sqlite3.Connection) -> None:
+        query = (
+            "SELECT number, listed, EXISTS (SELECT 1 FROM jobs AS other WHERE other.id = jobs.id AND other.listed"
+            " AND other.number != jobs.number) FROM jobs"
+        )
+        gone: list[tuple[int]] = []
+        for number, listed, has_heir in connection.execute(query):
+            if number in self._seen:
+                continue
+            if not (number in self._superseded or has_heir):
+                self.result.unlisted += 1
+            if listed:
+                gone.append((number,))
+        if gone:
+            self.result.edited = True
+            if self._apply:
+                connection.executemany("UPDATE jobs SET listed = 0 WHERE number = ?", gone)
+
+
+def followed(planned: str, actual: str) -> str:
+    """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
+    return str(PurePosixPath(planned).with_suffix(PurePosixPath(actual).suffix))
+
+
+def _names(jobs: Sequence[Job]) -> list[str]:
+    return [job.file_name for job in jobs]
+
+
+def _select(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> list[Known]:
+    marks = ",".join("?" * len(values))
+    query = f"SELECT {COLUMNS} FROM jobs WHERE {column} IN ({marks})"  # noqa: S608  constants and marks
+    rows = connection.execute(query, values)
+    return [Known.of(row) for row in rows]
+
+
+def _one(connection: sqlite3.Connection, query: str) -> Any:
+    return connection.execute(query).fetchone()[0] or 0

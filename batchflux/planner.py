@@ -1,0 +1,152 @@
+"""What a run would do, and what it would cost; spends nothing and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchflux.engine.selection import Selection
+from batchflux.engine.survey import Survey, Surveyor
+from batchflux.errors import Fault, ManifestError
+from batchflux.manifest import expand
+from batchflux.model import Job, Request
+from batchflux.providers import capabilities, request_preview, styles
+from batchflux.storage.database import connect
+from batchflux.storage.ledger import currency, spent
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+    from decimal import Decimal
+
+    from batchflux.manifest import Manifest
+
+SECONDS_A_CALL = 15.0
+LEDGER = "ledger.db"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run of a manifest would do.
+
+    `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
+    `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
+    as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    """
+
+    name: str
+    folder: str
+    provider: str
+    model: str
+    counts: dict[str, int]
+    styles: dict[str, int]
+    calls: int
+    price: Decimal | None
+    cost: Decimal | None
+    spent: Decimal
+    budget: Decimal | None
+    currency: str
+    seconds: float
+    seconds_a_call: float
+    requests: tuple[dict[str, Any], ...]
+    unreadable: int
+    unreadable_samples: tuple[str, ...]
+
+
+def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
+    """Check every job and reference of the manifest, and say what running it would do.
+
+    Raises:
+        ManifestError: with all faults.
+        StorageError: the ledger in the output folder cannot be read.
+    """
+    selection = selection or Selection()
+    path = manifest.output.dir / LEDGER
+    connection = connect(path) if path.exists() else None
+    try:
+        survey = survey_jobs(manifest, connection, selection, apply=False)
+        already = spent(connection) if connection is not None else 0
+        measured = _measured(connection) if connection is not None else None
+    finally:
+        if connection is not None:
+            connection.close()
+    return plan_of(manifest, survey, already, measured)
+
+
+def survey_jobs(
+    manifest: Manifest, connection: sqlite3.Connection | None, selection: Selection, *, apply: bool
+) -> Survey:
+    """Go through all jobs once; see engine.survey.
+
+    Raises:
+        ManifestError: with all faults.
+    """
+    faults: list[Fault] = []
+    jobs = expand(manifest, capabilities(), faults.append)
+    surveyor = Surveyor(connection, selection, exists_in(manifest), apply=apply)
+    survey = surveyor.take(jobs)
+    if faults:
+        raise ManifestError(faults)
+    survey.merged = jobs.merged
+    return survey
+
+
+def exists_in(manifest: Manifest) -> Callable[[str], bool]:
+    """Return a function that tells whether a file, named relative to the output folder, is there."""
+    root = str(manifest.output.dir) + os.sep
+
+    def exists(name: str) -> bool:
+        return os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path each would double the cost
+
+    return exists
+
+
+def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
+    """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
+    provider, limits = manifest.provider, manifest.limits
+    seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
+    return Plan(
+        name=manifest.name,
+        folder=str(manifest.output.dir),
+        provider=provider.name,
+        model=provider.model,
+        counts=survey.as_counts(),
+        styles=survey.styles,
+        calls=survey.calls,
+        price=provider.price,
+        cost=None if provider.price is None else provider.price * survey.calls,
+        spent=currency(already),
+        budget=limits.budget,
+        currency=provider.currency,
+        seconds=_estimate(manifest, survey.calls, seconds_a_call),
+        seconds_a_call=seconds_a_call,
+        requests=tuple(_preview(manifest, job) for job in survey.samples),
+        unreadable=survey.references,
+        unreadable_samples=tuple(survey.reference_faults),
+    )
+
+
+def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
+    if calls == 0:
+        return 0.0
+    limits = manifest.limits
+    by_slots = seconds_a_call * -(-calls // limits.concurrency)
+    if limits.rate is None:
+        return by_slots
+    keys = max(1, len(manifest.provider.keys))
+    return max(by_slots, seconds_a_call + (calls - 1) * limits.rate.seconds / limits.rate.count / keys)
+
+
+def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
+    request = next(styles()[job.style].flow(job))
+    if not isinstance(request, Request):
+        raise TypeError("a flow begins with a request")
+    base = manifest.provider.base_url or "http://simulator.localhost"
+    return {"id": job.id, "method": request.method, "url": base + request.path, "body": request_preview(request)}
+
+
+def _measured(connection: sqlite3.Connection) -> float | None:
+    query = "SELECT AVG(api_seconds) FROM (SELECT api_seconds FROM jobs WHERE api_seconds > 0 LIMIT 1000)"
+    row = connection.execute(query).fetchone()
+    return None if row[0] is None else float(row[0])

@@ -1,0 +1,336 @@
+"""Runs a manifest: the one place that wires the stages together.
+
+(It is not called `run`, because a module of that name would hide the public function `batchflux.run`.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from batchflux.engine.budget import Budget
+from batchflux.engine.feeder import Feeder
+from batchflux.engine.gate import Gate
+from batchflux.engine.health import Deadline, Health
+from batchflux.engine.limits import Gcra, Key, Limits
+from batchflux.engine.pool import Pool, Tally, workers_for
+from batchflux.engine.ports import World
+from batchflux.engine.retry import RetryPolicy
+from batchflux.engine.selection import Selection
+from batchflux.engine.steps import Rules, Steps
+from batchflux.errors import ManifestError, StopRun, UsageError
+from batchflux.manifest import expand
+from batchflux.planner import LEDGER, Plan, exists_in, plan_of, survey_jobs
+from batchflux.providers import capabilities, styles
+from batchflux.simulator import EmbeddedSimulator, parse_options
+from batchflux.storage.folder import FolderLock, RunLog, write_whole
+from batchflux.storage.ledger import Ledger, currency, get_meta, nanos, set_meta, spent
+from batchflux.storage.moves import move_files, record_moves
+from batchflux.storage.results import Results, ended_rows
+from batchflux.storage.shelf import DiskShelf
+from batchflux.storage.summary import Summary, state_of
+from batchflux.transport import Transport, TransportOptions
+from batchflux.watcher import Progress, Watcher
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping
+
+    from batchflux.engine.survey import Survey
+    from batchflux.errors import Fault
+    from batchflux.manifest import Manifest
+    from batchflux.model import Job, Outcome
+    from batchflux.storage.summary import State
+
+SIMULATOR_HOST = "simulator.localhost"
+SIGNAL_EXIT = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How to run. `signals` lets SIGINT and SIGTERM drain the run; `environ` is where keys are looked up."""
+
+    selection: Selection = field(default_factory=Selection)
+    signals: bool = False
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    confirm: Callable[[Plan], bool] | None = None
+    watcher: Watcher | None = None
+
+
+async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
+    """Run a manifest, or continue it; return how it ended.
+
+    Raises:
+        ManifestError: with all faults; nothing was spent.
+        UsageError: a key is not set, or the plan was not confirmed; nothing was spent.
+        FolderBusy: another process runs this folder.
+        StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
+    """
+    options = options or RunOptions()
+    keys = _keys(manifest, options.environ)
+    folder = manifest.output.dir
+    new = not folder.exists()
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        return await _Run(manifest, options, keys).whole()
+    except ManifestError:
+        if new:
+            _take_back(manifest)
+        raise
+    finally:
+        lock.release()
+
+
+class _Run:
+    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key]) -> None:
+        self.manifest = manifest
+        self.options = options
+        self.keys = keys
+        self.folder = manifest.output.dir
+        self.began = time.time()
+        self.loop = asyncio.get_running_loop()
+        self.gate = Gate()
+        self.tally = Tally()
+        self.signal: int | None = None
+        self.log: RunLog | None = None
+        self.results = Results(self.folder / "results.csv", manifest.tag_names)
+        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
+
+    async def whole(self) -> Summary:
+        try:
+            survey = self.ledger.database.now(self._survey)
+            already = self.ledger.database.now(spent)
+            plan = plan_of(self.manifest, survey, already, None)
+            if self.options.confirm is not None and not self.options.confirm(plan):
+                raise UsageError("Not started: nothing was spent.")
+            self.log = RunLog(self.folder / "run.log")
+            self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
+            self._bring_in_line(survey)
+            if survey.todo:
+                await self._work(plan, already)
+            return self._finish(survey, already)
+        finally:
+            self.ledger.close()
+            self.results.close()
+            if self.log is not None:
+                self.log.close()
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Observer: log a job's end."""
+        if self.log is not None:
+            self.log.write("job_ended", id=job.id, status=outcome.status.value, code=outcome.error_code)
+        if self.options.watcher is not None:
+            self.options.watcher.ended(job, outcome)
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Observer: log an event."""
+        if self.log is not None:
+            self.log.write(name, **fields)
+        if self.options.watcher is not None:
+            self.options.watcher.event(name, **fields)
+
+    def _survey(self, connection: sqlite3.Connection) -> Survey:
+        survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
+        set_meta(connection, "total", str(survey.total))
+        set_meta(connection, "currency", self.manifest.provider.currency)
+        return survey
+
+    def _bring_in_line(self, survey: Survey) -> None:
+        """Make files and results.csv say what the ledger and the manifest say."""
+        database = self.ledger.database
+        write_whole(self.folder / "manifest.yaml", self.manifest.text)
+        if survey.moves:
+            moves = list(survey.moves.values())
+            move_files(self.folder, moves)
+            database.now(lambda connection: record_moves(connection, moves))
+        clean = database.now(lambda connection: get_meta(connection, "clean")) == "1"
+        redo = survey.failed + survey.unknown > 0 and survey.todo > 0
+        if not clean or survey.edited or survey.moves or redo or not self.results.intact():
+            database.now(lambda connection: self.results.rewrite(ended_rows(connection, survey.redone.__contains__)))
+        database.now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
+
+    async def _work(self, plan: Plan, already: int) -> None:
+        async with AsyncExitStack() as stack:
+            transport = await self._transport(stack)
+            shelf = DiskShelf(self.folder, self.manifest.output.verify)
+            stack.callback(shelf.close)
+            shelf.sweep()
+            if self.options.signals:
+                stack.enter_context(self._signals())
+            await self._pool(transport, shelf, plan, already)
+
+    async def _transport(self, stack: AsyncExitStack) -> Transport:
+        provider, limits = self.manifest.provider, self.manifest.limits
+        base_url, resolve = provider.base_url, {}
+        if base_url is None:
+            simulator = EmbeddedSimulator(parse_options(provider.options))
+            resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
+            stack.push_async_callback(asyncio.to_thread, simulator.stop)
+            base_url = f"http://{SIMULATOR_HOST}"
+        options = TransportOptions(
+            base_url=base_url,
+            timeout=limits.timeout,
+            connections=limits.concurrency + _fetches(limits.concurrency),
+            max_bytes=self.manifest.output.max_bytes,
+            spool_dir=str(self.folder / ".spool"),
+            resolve=resolve,
+        )
+        return await stack.enter_async_context(Transport(options))
+
+    async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
+        manifest, limits = self.manifest, self.manifest.limits
+        selection = self.options.selection
+        budget = Budget(
+            limit=None if limits.budget is None else nanos(limits.budget),
+            spent=already,
+            price=nanos(manifest.provider.price) if manifest.provider.price is not None else 0,
+            gate=self.gate,
+            label=f"{limits.budget} {manifest.provider.currency}",
+        )
+        leases = Limits(self.keys, concurrency=limits.concurrency, gate=self.gate)
+        rules = Rules(
+            limits=leases,
+            budget=budget,
+            deadline=self._deadline(),
+            policy=RetryPolicy(attempts=limits.attempts, on_unknown=selection.on_unknown),
+            fetches=_fetches(limits.concurrency),
+        )
+        world = World(
+            caller=transport, journal=self.ledger, shelf=shelf, observer=self, gate=self.gate, random=random.Random()
+        )
+        health = Health(limits.max_consecutive_failures, self.gate)
+        pool = Pool(Steps(world, rules, styles()), world, health, selection.on_unknown)
+        self.tally = pool.tally
+        jobs = iter(expand(manifest, capabilities(), self._late_fault))
+        feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
+        if self.options.watcher is not None:
+            self.options.watcher.started(plan, Progress(pool.tally, leases, budget))
+        await pool.run(feeder, min(workers_for(limits.concurrency), max(1, plan.counts["todo"])))
+
+    def _late_fault(self, fault: Fault) -> None:
+        """A table or the manifest's files changed after they were checked; called in the feeder's thread."""
+        reason = StopRun("manifest", f"The manifest changed while it ran: {fault}")
+        self.loop.call_soon_threadsafe(self.gate.close, reason)
+
+    def _deadline(self) -> Deadline:
+        deadline = self.manifest.limits.deadline
+        if deadline is None:
+            return Deadline(None, "", self.gate)
+        seconds = deadline.seconds_from(datetime.now().astimezone())
+        return Deadline(self.loop.time() + seconds, str(deadline), self.gate)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let the first SIGINT or SIGTERM drain the run, and the second one end it at once."""
+        task = asyncio.current_task()
+
+        def stop(number: signal.Signals) -> None:
+            if self.signal is None:
+                self.signal = number
+                self.event("signal", signal=number.name)
+                self.gate.close(
+                    StopRun("signal", f"Stopped by {number.name}: what was under way is kept; run again to continue.")
+                )
+            elif task is not None:
+                task.cancel()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            self.loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.signal is None:
+                raise
+            self.event("killed", message="a second signal ended the run at once")
+        finally:
+            for number in numbers:
+                self.loop.remove_signal_handler(number)
+
+    def _finish(self, survey: Survey, already: int) -> Summary:
+        database = self.ledger.database
+        ended = self.tally.done + self.tally.failed + self.tally.unknown
+        if ended:
+            database.now(lambda connection: self.results.rewrite(ended_rows(connection)))
+        state = database.now(state_of)
+        reason, message, code = self._verdict(state, left=survey.todo - ended)
+        finished = time.time()
+        summary = Summary(
+            name=self.manifest.name,
+            folder=str(self.folder),
+            exit_code=code,
+            reason=reason,
+            message=message,
+            started_at=self.began,
+            finished_at=finished,
+            jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
+            this_run={"done": self.tally.done, "failed": self.tally.failed, "unknown": self.tally.unknown},
+            failures=state.failures,
+            attempts=state.attempts,
+            possibly_billed=state.possibly_billed,
+            spent=state.spent,
+            spent_possibly=state.spent_possibly,
+            spent_this_run=state.spent - currency(already),
+            currency=self.manifest.provider.currency,
+            budget=self.manifest.limits.budget,
+            images_per_minute=60.0 * self.tally.done / max(finished - self.began, 1e-3),
+        )
+        write_whole(self.folder / "summary.json", summary.to_json())
+        self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
+        database.now(lambda connection: set_meta(connection, "clean", "1"))
+        return summary
+
+    def _verdict(self, state: State, left: int) -> tuple[str, str, int]:
+        if self.signal is not None and self.gate.reason is not None:
+            return "signal", str(self.gate.reason), SIGNAL_EXIT + self.signal
+        if self.gate.reason is not None and left > 0:
+            return self.gate.reason.reason, str(self.gate.reason), self.gate.reason.exit_code
+        if state.failed + state.unknown:
+            bad = " and ".join(f"{n} {name}" for name, n in (("failed", state.failed), ("unknown", state.unknown)) if n)
+            return (
+                "finished",
+                f"{state.done} of {state.total} jobs done, {bad}: run with --retry-failed to try again.",
+                1,
+            )
+        if state.pending:
+            return "finished", f"{state.done} of {state.total} jobs done; the others were not selected.", 0
+        return "finished", f"All {state.total} jobs are done.", 0
+
+
+def _fetches(concurrency: int) -> int:
+    """Return how many pictures may be downloaded at once."""
+    return 2 * concurrency + 8
+
+
+def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
+    provider, rate = manifest.provider, manifest.limits.rate
+    missing = [name for name in provider.keys if not environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"The environment variable {missing[0]} is not set, and provider.keys of {manifest.display} names it: "
+            f"export {missing[0]}=... or name another."
+        )
+
+    def schedule() -> Gcra | None:
+        return None if rate is None else Gcra(rate.seconds / rate.count)
+
+    pairs = [(name, environ[name]) for name in provider.keys] or [("(no key)", None)]
+    return [Key(name=name, secret=secret, schedule=schedule()) for name, secret in pairs]
+
+
+def _take_back(manifest: Manifest) -> None:
+    """Remove the folder that was made for a manifest that turned out to have faults."""
+    folder = manifest.output.dir
+    for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then the folder stays
+        folder.rmdir()

@@ -1,0 +1,81 @@
+"""Puts pictures in their place on threads, so that verifying and fsync never hold the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from batchflux.storage.images import Expected, ImageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.model import Fetched, Inline, Job, Stored, Verify
+
+
+T = TypeVar("T")
+
+
+def expected_of(job: Job) -> Expected:
+    """Return what the job's picture was promised to be; what was not sent was not promised."""
+    return Expected(
+        kind=None if "output_format" in job.dropped else job.output_format,
+        ratio=None if "aspect_ratio" in job.dropped else job.aspect_ratio,
+        references=frozenset(image.sha256 for image in job.images if image.sha256 is not None),
+    )
+
+
+class DiskShelf:
+    """An ImageStore behind a few threads; `root` is the output folder."""
+
+    def __init__(self, root: Path, verify: Verify) -> None:
+        self._root = root
+        self._verify = verify
+        self._images = ImageStore(root)
+        self._threads = ThreadPoolExecutor(
+            max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="batchflux-shelf"
+        )
+
+    async def spool(self, picture: Inline) -> str:
+        """Keep received bytes durably; return the name of their file in the folder."""
+        return await self._in_thread(lambda: self._images.spool(picture.data))
+
+    async def store(self, job: Job, source: Fetched | str) -> Stored:
+        """Verify a downloaded or spooled picture and put it in its place.
+
+        Raises:
+            JobError: it is not the picture that was promised.
+            StorageError: the folder cannot take it.
+        """
+        return await self._in_thread(lambda: self._store(job, source))
+
+    def sweep(self) -> None:
+        """Remove what a crash left half-written."""
+        self._images.sweep()
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _store(self, job: Job, source: Fetched | str) -> Stored:
+        if isinstance(source, str):
+            place: Path | None = self._root / source
+        else:
+            place = None if source.path is None else Path(source.path)
+        data = source.data if not isinstance(source, str) else None
+        try:
+            return self._images.store(
+                data if data is not None else place or Path(),
+                file_name=job.file_name,
+                expect=expected_of(job),
+                verify=self._verify,
+            )
+        finally:
+            if place is not None:
+                place.unlink(missing_ok=True)

@@ -1,0 +1,142 @@
+"""What a folder holds, in numbers: `status` while a run goes on, `summary.json` when it has ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import UsageError
+from batchflux.storage.database import connect
+from batchflux.storage.ledger import currency, get_meta
+from batchflux.storage.results import iso
+
+if TYPE_CHECKING:
+    import sqlite3
+    from decimal import Decimal
+    from pathlib import Path
+
+RECENT = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Counts of listed jobs in a ledger, money in the manifest's currency, rate in pictures a minute.
+
+    `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended.
+    """
+
+    total: int
+    done: int
+    failed: int
+    unknown: int
+    pending: int
+    in_flight: int
+    attempts: int
+    possibly_billed: int
+    failures: dict[str, int]
+    spent: Decimal
+    spent_possibly: Decimal
+    currency: str
+    images_per_minute: float
+    last_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run ended. `reason` is `finished`, or why it stopped; `message` says it in a sentence.
+
+    `jobs` counts all jobs of the manifest, `this_run` those that ended in this run; `spent` is the folder's total with
+    what was possibly billed (`spent_possibly`), `spent_this_run` this run's part. Times in epoch seconds.
+    """
+
+    name: str
+    folder: str
+    exit_code: int
+    reason: str
+    message: str
+    started_at: float
+    finished_at: float
+    jobs: dict[str, int]
+    this_run: dict[str, int]
+    failures: dict[str, int]
+    attempts: int
+    possibly_billed: int
+    spent: Decimal
+    spent_possibly: Decimal
+    spent_this_run: Decimal
+    currency: str
+    budget: Decimal | None = None
+    images_per_minute: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took."""
+        return self.finished_at - self.started_at
+
+    def to_json(self) -> str:
+        """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
+        data: dict[str, Any] = asdict(self)
+        data |= {"started_at": iso(self.started_at), "finished_at": iso(self.finished_at)}
+        data |= {"seconds": round(self.seconds, 3), "images_per_minute": round(self.images_per_minute, 2)}
+        for name in ("spent", "spent_possibly", "spent_this_run", "budget"):
+            data[name] = None if data[name] is None else format(data[name], "f")
+        return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+
+
+def state_of(connection: sqlite3.Connection) -> State:
+    """Count what the ledger holds."""
+    by_status = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
+    failures = connection.execute(
+        "SELECT error_code, COUNT(*) FROM jobs"
+        " WHERE listed AND status IN ('failed', 'unknown') AND error_code IS NOT NULL"
+        " GROUP BY error_code ORDER BY 2 DESC, 1"
+    )
+    sums = connection.execute(
+        "SELECT COALESCE(SUM(in_flight IS NOT NULL), 0), COALESCE(SUM(attempts), 0), COALESCE(SUM(possibly_billed), 0),"
+        " COALESCE(SUM(cost), 0), COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0), MAX(finished_at) FROM jobs"
+    ).fetchone()
+    ended = {name: by_status.get(name, 0) for name in ("done", "failed", "unknown")}
+    total = int(get_meta(connection, "total") or sum(by_status.values()))
+    return State(
+        total=total,
+        **ended,
+        pending=total - sum(ended.values()),
+        in_flight=sums[0],
+        attempts=sums[1],
+        possibly_billed=sums[2],
+        failures=dict(failures.fetchall()),
+        spent=currency(sums[3] + sums[4]),
+        spent_possibly=currency(sums[4]),
+        currency=get_meta(connection, "currency") or "",
+        images_per_minute=_rate(connection, sums[5]),
+        last_at=sums[5],
+    )
+
+
+def read_state(folder: Path) -> State:
+    """Count what an output folder holds, also while a run goes on.
+
+    Raises:
+        UsageError: there is no ledger in it.
+        StorageError: the ledger cannot be read.
+    """
+    path = folder / "ledger.db"
+    if not path.is_file():
+        raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
+    connection = connect(path)
+    try:
+        return state_of(connection)
+    finally:
+        connection.close()
+
+
+def _rate(connection: sqlite3.Connection, last_at: float | None) -> float:
+    """Return pictures a minute over the last ten minutes in which any were made."""
+    if last_at is None:
+        return 0.0
+    first, count = connection.execute(
+        "SELECT MIN(started_at), COUNT(*) FROM jobs WHERE status = 'done' AND finished_at > ?", (last_at - RECENT,)
+    ).fetchone()
+    return 60.0 * count / max(last_at - first, 1e-3) if count else 0.0
