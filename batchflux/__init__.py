@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batchflux.engine.selection import Selection
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
     from batchflux.manifest import Manifest, load_manifest
     from batchflux.model import Job, Outcome, Status
     from batchflux.planner import Plan, plan
-    from batchflux.runner import RunOptions, Selection, Summary, run
+    from batchflux.runner import RunOptions, run
+    from batchflux.storage.summary import Summary
     from batchflux.watcher import Watcher
 
 __version__ = "0.1.0"
@@ -50,8 +52,8 @@ _HOMES = {
     "Plan": "planner",
     "plan": "planner",
     "RunOptions": "runner",
-    "Selection": "runner",
-    "Summary": "runner",
+    "Selection": "engine.selection",
+    "Summary": "storage.summary",
     "run": "runner",
     "Watcher": "watcher",
 }

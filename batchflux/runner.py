@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.engine.budget import Budget
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.health import Deadline, Health
+from batchflux.engine.health import Deadline, Health, deadline_text, seconds_until
 from batchflux.engine.limits import Gcra, Key, Limits
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
@@ -102,7 +102,7 @@ class _Run:
         self.tally = Tally()
         self.signal: int | None = None
         self.log: RunLog | None = None
-        self.results = Results(self.folder / "results.csv", manifest.tag_names)
+        self.results = Results(self.folder / "results.csv", _tag_names(manifest))
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
 
     async def whole(self) -> Summary:
@@ -131,7 +131,7 @@ class _Run:
         if self.options.watcher is not None:
             self.options.watcher.ended(job, outcome)
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Observer: log an event."""
         if self.log is not None:
             self.log.write(name, **fields)
@@ -225,8 +225,8 @@ class _Run:
         deadline = self.manifest.limits.deadline
         if deadline is None:
             return Deadline(None, "", self.gate)
-        seconds = deadline.seconds_from(datetime.now().astimezone())
-        return Deadline(self.loop.time() + seconds, str(deadline), self.gate)
+        seconds = seconds_until(deadline, datetime.now().astimezone())
+        return Deadline(self.loop.time() + seconds, deadline_text(deadline), self.gate)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -311,6 +311,11 @@ def _fetches(concurrency: int) -> int:
     return 2 * concurrency + 8
 
 
+def _tag_names(manifest: Manifest) -> list[str]:
+    """Return the tags that any job may have, in the order written: the columns of results.csv."""
+    return list(dict.fromkeys(name for entry in manifest.entries for name, _ in entry.fields.get("tags", ())))
+
+
 def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     provider, rate = manifest.provider, manifest.limits.rate
     missing = [name for name in provider.keys if not environ.get(name)]
@@ -323,7 +328,8 @@ def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     def schedule() -> Gcra | None:
         return None if rate is None else Gcra(rate.seconds / rate.count)
 
-    pairs = [(name, environ[name]) for name in provider.keys] or [("(no key)", None)]
+    pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
+    pairs = pairs or [("(no key)", None)]
     return [Key(name=name, secret=secret, schedule=schedule()) for name, secret in pairs]
 
 

@@ -24,7 +24,7 @@ class Watcher:
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job ended."""
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """A line of run.log."""
 
     def finished(self, summary: Summary) -> None:

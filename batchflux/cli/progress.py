@@ -69,7 +69,7 @@ class Progress(Watcher):
             self._bar.set_postfix_str(self._numbers(), refresh=False)
             self._bar.update()
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")

@@ -7,13 +7,17 @@ provider rightly refused (moderated) or that was never sent (a missing reference
 from __future__ import annotations
 
 from collections import deque
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, StopRun
 from batchflux.model import Outcome, Status
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from batchflux.engine.gate import Gate
+    from batchflux.manifest import config
 
 NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
 REMEMBERED = 256
@@ -75,3 +79,22 @@ class Deadline:
             return 0.0
         ordered = sorted(self._seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
+
+
+def seconds_until(deadline: config.Deadline, now: datetime) -> float:
+    """Return the seconds from `now` (local time) to the deadline; a clock time is its next occurrence."""
+    if deadline.clock is None:
+        return deadline.seconds or 0.0
+    hour, minute = deadline.clock
+    # Through the naive local time, so that a night in which the clocks change has its true length.
+    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
+    if at <= now.replace(tzinfo=None):
+        at += timedelta(days=1)
+    return (at.astimezone() - now).total_seconds()
+
+
+def deadline_text(deadline: config.Deadline) -> str:
+    """Return the deadline as a person reads it."""
+    if deadline.clock is None:
+        return f"{deadline.seconds:g} s after the start"
+    return "{:02d}:{:02d}".format(*deadline.clock)

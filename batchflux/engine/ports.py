@@ -75,7 +75,7 @@ class Observer(Protocol):
         """A job ended."""
         ...
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, name: str, /, **fields: Any) -> None:
         """Something worth a line in the log: a retry, a rate limit, a dead key."""
         ...
 

@@ -66,7 +66,7 @@ class RunLog:
         except OSError as error:
             raise self._explain(error) from error
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, /, **fields: Any) -> None:
         """Add a line. `fields` must not hold secrets.
 
         Raises:

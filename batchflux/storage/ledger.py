@@ -65,7 +65,7 @@ _INSERT = """
 INSERT INTO jobs (key, id, position, planned, tags, spec, status, attempts, in_flight, started_at)
 VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET status = 'pending', attempts = attempts + excluded.attempts,
-    in_flight = excluded.in_flight, started_at = COALESCE(excluded.started_at, started_at),
+    in_flight = excluded.in_flight, started_at = COALESCE(started_at, excluded.started_at),
     error_code = NULL, error = NULL, link = NULL, spool = NULL
 """
 _ANSWERED = """
