@@ -41,6 +41,11 @@ class Simulator:
         self._throttle: Throttle | None = None
         self._runner: web.AppRunner | None = None
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are being answered."""
+        return self._throttle.in_flight if self._throttle is not None else 0
+
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen on `port` (0: any free one) and return the base URL.
 
@@ -100,8 +105,7 @@ class Simulator:
         return whole(Reply(body=dumps({"object": "list", "data": rows})), {})
 
     async def _stats(self, request: web.Request) -> web.Response:
-        in_flight = self._throttle.in_flight if self._throttle is not None else 0
-        return whole(Reply(body=dumps({**self.requests.as_dict(), "in_flight": in_flight})), {})
+        return whole(Reply(body=dumps({**self.requests.as_dict(), "in_flight": self.in_flight})), {})
 
     async def _health(self, request: web.Request) -> web.Response:
         return whole(Reply(body=dumps({"status": "ok"})), {})
