@@ -135,8 +135,14 @@ class Transport:
                 the server says that the picture is gone).
             StorageError: a large download cannot be kept in the spool folder.
         """
-        if self._downloads is None:
+        if self._downloads is None or self._names is None:
             raise RuntimeError("the transport is not open; use it in `async with`")
+        try:
+            return await self._downloads.fetch(url)
+        except JobError as error:
+            # A run that continues may fetch before its first call has told where the provider's own origin lives.
+            if error.code is not Code.UNSAFE_URL or not await self._names.learn():
+                raise
         return await self._downloads.fetch(url)
 
     def _url(self, path: str) -> URL:

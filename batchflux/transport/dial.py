@@ -38,8 +38,10 @@ class Names(AbstractResolver):
         self._origin = (origin.raw_host or "", origin.port or 0)
         self._fixed = dict(fixed)
         self._system = DefaultResolver()
+        self._learned = self._origin[0] in self._fixed
         if parse(self._origin[0]) is not None:
             guard.trust(*self._origin)
+            self._learned = True
         for address, port in self._fixed.values():
             guard.trust(address, port)
 
@@ -61,9 +63,20 @@ class Names(AbstractResolver):
         if not found:
             raise OSError(errno.ENOENT, "the name has no address")
         if (host, port) == self._origin:
+            self._learned = True
             for result in found:
                 self._guard.trust(result["host"], result["port"])
         return found
+
+    async def learn(self) -> bool:
+        """Find out where the provider's origin lives, unless that is known; say whether it is known only now."""
+        if self._learned:
+            return False
+        try:
+            await self.resolve(*self._origin)
+        except OSError:
+            return False  # a provider that cannot be found has no addresses to trust; a call will say so
+        return True
 
     async def close(self) -> None:
         """Release the system's resolver."""

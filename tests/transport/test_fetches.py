@@ -1,0 +1,251 @@
+"""Fetching pictures: what is dialled, what travels along, what comes back, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.errors import Code, JobError, StorageError
+
+if TYPE_CHECKING:
+    from batchflux.transport import Transport
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+MIB = 1 << 20
+FIRST = b"100000\r\n" + b"x" * MIB + b"\r\n"
+
+
+def ok(body: bytes, extra: bytes = b"") -> bytes:
+    return HEAD + extra + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def redirect(target: str, status: int = 302) -> bytes:
+    return f"HTTP/1.1 {status} X\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+def left(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def contents(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+async def fails(transport: Transport, url: str) -> JobError:
+    with pytest.raises(JobError) as caught:
+        await transport.fetch(url)
+    assert "SIGNATURE" not in caught.value.message
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+async def test_a_small_picture_comes_in_memory_without_credentials(serve: Any, connect: Any, tmp_path: Path) -> None:
+    server = await serve(["read", ok(b"picture", b"Set-Cookie: a=1\r\n"), "read", ok(b"")])
+    transport = await connect(server.url)
+    link = server.url.replace("//", "//user:pass@") + "/a%2fb/%7Ex.png?sig=a%2Bb&c=d#part"
+    fetched = await transport.fetch(link)
+    assert (fetched.data, fetched.path, fetched.size) == (b"picture", None, 7)
+    assert fetched.seconds >= 0
+    await transport.fetch(link)
+    for head, body in server.requests:
+        assert head.startswith(b"GET /a%2fb/%7Ex.png?sig=a%2Bb&c=d HTTP/1.1\r\n")
+        assert b"Accept-Encoding: identity\r\n" in head
+        assert not any(name in head.lower() for name in (b"authorization", b"cookie", b"referer"))
+        assert body == b""
+    assert server.connections == 1
+    assert left(tmp_path) == []
+
+
+async def test_a_link_with_illegal_characters_is_made_legal(serve: Any, connect: Any) -> None:
+    server = await serve(["read", ok(b"x")])
+    await (await connect(server.url)).fetch(server.url + "/größe one.png?a=b c")
+    assert server.requests[0][0].startswith(b"GET /gr%C3%B6%C3%9Fe%20one.png?a=b+c HTTP/1.1\r\n")
+
+
+async def test_a_large_picture_comes_as_a_file(serve: Any, connect: Any, tmp_path: Path) -> None:
+    body = bytes(range(256)) * 12_000
+    server = await serve(["read", ok(body)])
+    fetched = await (await connect(server.url)).fetch(server.url)
+    assert (fetched.data, fetched.size) == (None, len(body))
+    assert fetched.path is not None
+    assert fetched.path.startswith(f"{tmp_path}/.tmp-")
+    assert contents(fetched.path) == body
+
+
+@pytest.mark.parametrize("size", [0, MIB - 1, MIB, MIB + 1, 2 * MIB + 1])
+async def test_around_the_bound_of_memory_all_bytes_come(serve: Any, connect: Any, size: int) -> None:
+    body = b"ab" * (size // 2) + b"c" * (size % 2)
+    server = await serve(["read", ok(body)])
+    fetched = await (await connect(server.url)).fetch(server.url)
+    assert (fetched.path is None) is (size <= MIB)
+    assert fetched.size == size
+    assert (fetched.data if fetched.path is None else contents(fetched.path)) == body
+
+
+FAULTS: dict[str, tuple[list[Any], str]] = {
+    "closed": (["read"], "the connection was closed"),
+    "reset": (["read", "reset"], "reset"),
+    "short": (["read", HEAD + b"Content-Length: 99\r\n\r\nx"], "cut off"),
+    "short chunks": (["read", CHUNKED + b"5\r\nhello\r\n"], "cut off"),
+    "large, short": (["read", CHUNKED + FIRST + FIRST], "cut off"),
+    "large, reset": (["read", CHUNKED + FIRST + FIRST, "reset"], "cut off"),
+    "no http": (["read", b"hello\r\n\r\n"], "not HTTP"),
+    "stalled": (["read", "hang"], "nothing came"),
+    "large, stalled": (["read", CHUNKED + FIRST + FIRST, "hang"], "nothing came"),
+    "says too big": (["read", HEAD + b"Content-Length: 99999999\r\n\r\n", "hang"], "larger than the 4 MiB allowed"),
+    "is too big": (["read", CHUNKED, *[FIRST] * 9], "raise output.max_bytes"),
+    "bomb": (["read", ok(gzip.compress(b"\0" * 50 * MIB), b"Content-Encoding: gzip\r\n")], "larger than"),
+    "empty redirect": (["read", b"HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n"], "answered 302"),
+    "forbidden": (["read", b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n"], "answered 403"),
+}
+
+
+@pytest.mark.parametrize(("script", "words"), FAULTS.values(), ids=FAULTS)
+async def test_a_failed_download_says_why_and_leaves_nothing(
+    serve: Any, connect: Any, tmp_path: Path, script: list[Any], words: str
+) -> None:
+    server = await serve(script)
+    transport = await connect(server.url, idle_timeout=0.2)
+    error = await fails(transport, server.url + "/a.png?sig=SIGNATURE")
+    assert (error.code, error.dead, error.retry_after) == (Code.DOWNLOAD, False, None)
+    assert error.message.startswith(f"{server.url}/a.png ")
+    assert words in error.message
+    assert left(tmp_path) == []
+
+
+async def test_the_whole_download_is_bounded(serve: Any, connect: Any, tmp_path: Path) -> None:
+    server = await serve(["read", CHUNKED + FIRST + FIRST, "hang"])
+    error = await fails(await connect(server.url, download_timeout=0.2), server.url)
+    assert (error.code, error.message) == (
+        Code.DOWNLOAD,
+        f"{server.url}/ could not be fetched: it took longer than allowed",
+    )
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("status", "dead"), [(404, True), (410, True), (403, False), (500, False)])
+async def test_a_picture_that_is_gone_is_dead(serve: Any, connect: Any, status: int, dead: bool) -> None:  # noqa: FBT001  a table's column
+    server = await serve(["read", f"HTTP/1.1 {status} X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n".encode()])
+    error = await fails(await connect(server.url), server.url)
+    assert (error.code, error.dead, error.retry_after) == (Code.DOWNLOAD, dead, None)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_server_is_given_the_time_it_asks_for(serve: Any, connect: Any, status: int) -> None:
+    server = await serve(["read", f"HTTP/1.1 {status} X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n".encode()])
+    assert (await fails(await connect(server.url), server.url)).retry_after == 5
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_three_redirects_are_followed(serve: Any, connect: Any, status: int) -> None:
+    hops = [redirect(target, status) for target in ("/b?x=%2f", "c", "../d")]
+    server = await serve(*[["read", hop] for hop in hops], ["read", ok(b"x")])
+    assert (await (await connect(server.url)).fetch(server.url + "/a/a")).data == b"x"
+    paths = [head.split(b" ")[1] for head, _ in server.requests]
+    assert paths == [b"/a/a", b"/b?x=%2f", b"/c", b"/d"]
+
+
+async def test_a_fourth_redirect_is_not_followed(serve: Any, connect: Any) -> None:
+    server = await serve(["read", redirect("/again?sig=SIGNATURE")])
+    error = await fails(await connect(server.url), server.url)
+    assert (error.code, len(server.requests)) == (Code.DOWNLOAD, 4)
+    assert "more than 3 redirects" in error.message
+
+
+async def test_a_redirect_takes_no_credentials_along(serve: Any, connect: Any) -> None:
+    server = await serve(["read", redirect("http://user:pass@127.0.0.1:PORT/")], ["read", ok(b"x")])
+    server._scripts[0][1] = server._scripts[0][1].replace(b"PORT", str(server.port).encode())
+    await (await connect(server.url)).fetch(server.url)
+    assert b"authorization" not in server.requests[1][0].lower()
+
+
+UNSAFE = [
+    "http://127.0.0.1:{port}/",
+    "http://localhost:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://[::]:{port}/",
+    "http://127.1:{port}/",
+    "http://2130706433:{port}/",
+    "http://0x7f.0.0.1:{port}/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/",
+    "http://[fe80::1%25lo]:{port}/",
+    "http://[64:ff9b::7f00:1]/",
+    "http://168.63.129.16/",
+    "http://100.100.100.200/",
+    "https://10.0.0.1/",
+    "file:///etc/passwd",
+    "ftp://127.0.0.1:{port}/",
+    "data:image/png;base64,AAAA",
+    "http://[::1",
+    "http://h:99999/",
+]
+NO_ADDRESS = ["http://", "http:///x", "//127.0.0.1/", "/relative", "", "\0"]
+
+
+@pytest.mark.parametrize("link", [*UNSAFE, *NO_ADDRESS])
+async def test_a_link_to_what_is_not_public_is_never_dialled(serve: Any, connect: Any, link: str) -> None:
+    provider, inside = await serve(["hang"]), await serve(["read", ok(b"secret")])
+    error = await fails(await connect(provider.url), link.format(port=inside.port))
+    assert error.code is Code.UNSAFE_URL
+    assert inside.connections == 0
+
+
+@pytest.mark.parametrize("link", UNSAFE)
+async def test_a_redirect_to_what_is_not_public_is_never_dialled(serve: Any, connect: Any, link: str) -> None:
+    inside = await serve(["read", ok(b"secret")])
+    provider = await serve(["read", redirect(link.format(port=inside.port))])
+    error = await fails(await connect(provider.url), provider.url)
+    assert error.code is Code.UNSAFE_URL
+    assert inside.connections == 0
+
+
+async def test_the_providers_own_origin_is_trusted_by_name_too(serve: Any, connect: Any) -> None:
+    server, inside = await serve(["read", ok(b"x")]), await serve(["read", ok(b"secret")])
+    transport = await connect(f"http://localhost:{server.port}")
+    assert (await transport.fetch(f"http://localhost:{server.port}/")).data == b"x"
+    assert (await fails(transport, f"http://localhost:{inside.port}/")).code is Code.UNSAFE_URL
+
+
+async def test_the_providers_own_address_is_trusted_before_the_first_call(serve: Any, connect: Any) -> None:
+    server = await serve(["read", ok(b"x")])
+    assert (await (await connect(f"http://localhost:{server.port}")).fetch(server.url)).data == b"x"
+    error = await fails(await connect("http://nowhere.invalid"), server.url)
+    assert error.code is Code.UNSAFE_URL
+
+
+async def test_a_name_with_a_fixed_address_is_trusted_there_only(serve: Any, connect: Any) -> None:
+    server, inside = await serve(["read", ok(b"x")]), await serve(["read", ok(b"secret")])
+    transport = await connect("http://simulator.localhost", resolve={"simulator.localhost": ("127.0.0.1", server.port)})
+    assert (await transport.fetch("http://simulator.localhost/x.png")).data == b"x"
+    assert (await transport.fetch(f"{server.url}/x.png")).data == b"x"
+    assert (await fails(transport, inside.url)).code is Code.UNSAFE_URL
+
+
+async def test_a_cancelled_download_leaves_nothing(serve: Any, connect: Any, tmp_path: Path) -> None:
+    server = await serve(["read", CHUNKED + FIRST + FIRST, "hang"])
+    transport = await connect(server.url)
+    for turns in range(0, 60, 3):
+        task = asyncio.create_task(transport.fetch(server.url))
+        for _ in range(turns):
+            await asyncio.sleep(0.001)
+            if left(tmp_path):
+                break
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert left(tmp_path) == []
+
+
+async def test_a_spool_folder_that_cannot_be_written_stops_the_run(serve: Any, connect: Any, tmp_path: Path) -> None:
+    server = await serve(["read", CHUNKED + FIRST + FIRST + b"0\r\n\r\n"])
+    transport = await connect(server.url, spool_dir=str(tmp_path / "missing"))
+    with pytest.raises(StorageError, match=r"cannot keep a download in .*missing"):
+        await transport.fetch(server.url)
