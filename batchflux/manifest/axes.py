@@ -9,15 +9,19 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.config import Axis
+from batchflux.manifest.fields import CONVERTERS, reference
 from batchflux.manifest.leaves import MAX_RANGE
-from batchflux.manifest.templates import ImagePath
+from batchflux.manifest.sandbox import ImagePath
 from batchflux.manifest.tree import Scalar, quoted, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batchflux.manifest.config import Axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class AxisValue:
     parts: tuple[str, ...] | None = None
 
 
+AXIS_FIELDS = frozenset({*CONVERTERS, "image", "images"})  # an axis of such a name sets the field
 Combination = tuple[AxisValue, ...]
 
 
@@ -47,6 +52,20 @@ def axis_values(axis: Axis, base: Path) -> Sequence[AxisValue]:
         texts = _lines(axis.values[0], base)
         return [AxisValue(text, ImagePath(text) if axis.name == "image" else text) for text in texts]
     return [_listed(axis.name, item) for item in axis.values]
+
+
+def axis_field(name: str, value: AxisValue) -> tuple[str, Any]:
+    """The field that an axis sets, and its converted value.
+
+    Raises:
+        ValueError: the value is not one that the field allows.
+    """
+    if name in {"image", "images"}:
+        sources = map(reference, value.parts if value.parts is not None else (value.text,))
+        return "images", tuple(source for source in sources if source is not None)
+    if value.parts is not None:
+        raise ValueError(f"found a list; an axis of {name} has single values")
+    return name, CONVERTERS[name](value.text)
 
 
 def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:

@@ -6,26 +6,27 @@ A template may read the table's columns, the axes and `row`; an axis named like 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.axes import AxisValue, Combination, axis_values, combinations
+from batchflux.manifest.axes import AXIS_FIELDS, AxisValue, axis_field, axis_values, combinations
 from batchflux.manifest.check import nearest
 from batchflux.manifest.config import Axis, Entry, Manifest, Template
-from batchflux.manifest.fields import CONVERTERS, reference, tag
+from batchflux.manifest.fields import CONVERTERS
+from batchflux.manifest.places import entry_fault, row_fault
 from batchflux.manifest.sources import Unreadable, columns_of, table_format
 from batchflux.manifest.templates import Renderer, compile_template
 from batchflux.manifest.tree import quoted
 
-JOB_FIELDS = (*CONVERTERS, "images", "webhook_secret", "tags")
-AXIS_FIELDS = {**dict.fromkeys(CONVERTERS), "image": None, "images": None}
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from batchflux.errors import Fault
+
 NAME_VARIABLES = frozenset({*CONVERTERS, "image", "images", "tags", "ext", "key"})
 _NO_AXIS = frozenset({"tags", "webhook_secret", "row"})
 _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
 
-Convert = Callable[[str], Any]
-Report = Callable[[int, str, str], None]  # line of the manifest, key below the entry, message
 Part = str | Renderer  # a text, or what renders it
 
 
@@ -39,16 +40,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """An entry ready for rows. `dynamic` are the fields to render: name, renderer, converter."""
+    """An entry ready for rows.
+
+    `dynamic` are the fields to render (name, renderer, converter); `bare` says that a row's columns are all that its
+    templates read.
+    """
 
     entry: Entry
-    columns: tuple[str, ...] | None = ()
     constants: dict[str, Any] = field(default_factory=dict)
-    dynamic: tuple[tuple[str, Renderer, Convert], ...] = ()
+    dynamic: tuple[tuple[str, Renderer, Callable[[str], Any]], ...] = ()
     images: tuple[Part, ...] = ()
     tags: tuple[tuple[str, Part], ...] = ()
-    axes: tuple[Axis, ...] = ()
     values: tuple[Sequence[AxisValue], ...] = ()
+    bare: bool = False
 
     def choices(self) -> Sequence[Choice] | None:
         """All combinations, or None when they are too many to keep."""
@@ -59,76 +63,46 @@ class Plan:
 
     def each_choice(self) -> Iterator[Choice]:
         """The combinations in order, one at a time."""
-        names = [axis.name for axis in self.axes]
+        names = [axis.name for axis in self.entry.axes]
         for combination in combinations(names, self.values, self.entry.exclude):
-            yield self._choice(names, combination)
-
-    def _choice(self, names: list[str], combination: Combination) -> Choice:
-        pairs = list(zip(names, combination, strict=True))
-        variables = {name: value.value for name, value in pairs}
-        fields: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in AXIS_FIELDS:
-                target, converted = _axis_field(name, value)
-                fields[target] = converted
-        return Choice(variables, fields)
+            pairs = list(zip(names, combination, strict=True))
+            fields = dict(axis_field(name, value) for name, value in pairs if name in AXIS_FIELDS)
+            yield Choice({name: value.value for name, value in pairs}, fields)
 
 
-def _axis_field(name: str, value: AxisValue) -> tuple[str, Any]:
-    if name in {"image", "images"}:
-        sources = [reference(text) for text in (value.parts if value.parts is not None else (value.text,))]
-        return "images", tuple(source for source in sources if source is not None)
-    if value.parts is not None:
-        raise ValueError(f"found a list; an axis of {name} has single values")
-    return name, CONVERTERS[name](value.text)
-
-
-def compile_entry(
-    entry: Entry, manifest: Manifest, report: Report, on_table: Callable[[Unreadable], None]
-) -> Plan | None:
-    """Make an entry ready.
-
-    Args:
-        entry: the entry, its own fields already checked.
-        manifest: where it stands.
-        report: told of each fault in the manifest.
-        on_table: told when the table that `from` names cannot be read.
-
-    Returns:
-        None after at least one fault.
-    """
-    return _Compiler(entry, manifest, report).run(on_table)
+def compile_entry(entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> Plan | None:
+    """Make an entry ready, or report at least one fault and return None."""
+    return _Compiler(entry, manifest, report).run()
 
 
 class _Compiler:
-    def __init__(self, entry: Entry, manifest: Manifest, report: Report) -> None:
+    def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
         self._entry = entry
         self._manifest = manifest
         self._tell = report
         self._failed = False
-        self._known: frozenset[str] | None = frozenset()
+        self._known: frozenset[str] | None = frozenset()  # the variables there are; None: each row has its own
+        self._read: set[str] = set()  # the variables that templates read
 
     def _report(self, key: str, message: str, line: int | None = None) -> None:
         self._failed = True
-        at = self._entry.lines.get(key.split(".", maxsplit=1)[0], self._entry.line) if line is None else line
-        self._tell(at, key, message)
+        self._tell(entry_fault(self._manifest, self._entry, key, message, line))
 
-    def run(self, on_table: Callable[[Unreadable], None]) -> Plan | None:
-        columns = self._columns(on_table) if self._entry.source is not None else ()
-        values = tuple(self._axis(axis) for axis in self._entry.axes)
-        self._check_axes(columns)
-        names = {axis.name for axis in self._entry.axes}
-        if self._entry.source is not None:
-            names.add("row")
-        self._known = None if columns is None else frozenset({*columns, *names})
-        plan = self._fields(columns, values)
-        if "prompt" not in plan.constants and "prompt" not in names and not any(d[0] == "prompt" for d in plan.dynamic):
-            self._report("prompt", "is missing; a job needs a prompt", self._entry.line)
+    def run(self) -> Plan | None:
+        entry = self._entry
+        columns = self._columns(entry.source) if entry.source is not None else ()
+        values = tuple(self._axis(axis, columns or ()) for axis in entry.axes)
+        names = {axis.name for axis in entry.axes}
+        self._check_matrix(names)
+        variables = names | {"row"} if entry.source is not None else names
+        self._known = None if columns is None else frozenset({*columns, *variables})
+        plan = self._fields(values)
+        if "prompt" not in entry.fields and "prompt" not in names:
+            self._report("", "prompt: is missing; a job needs a prompt", entry.line)
         self._file_name()
         return None if self._failed else plan
 
-    def _columns(self, on_table: Callable[[Unreadable], None]) -> tuple[str, ...] | None:
-        source = self._entry.source or ""
+    def _columns(self, source: str) -> tuple[str, ...] | None:
         try:
             table_format(source)
             return columns_of(self._manifest.base / source)
@@ -136,43 +110,39 @@ class _Compiler:
             self._report("from", str(error))
         except Unreadable as error:
             self._failed = True
-            on_table(error)
+            self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
         return None
 
-    def _axis(self, axis: Axis) -> Sequence[AxisValue]:
+    def _axis(self, axis: Axis, columns: Sequence[str]) -> Sequence[AxisValue]:
         key = f"matrix.{axis.name}"
         if axis.name in _NO_AXIS:
             self._report(key, f"{axis.name} cannot be an axis; give the axis another name", axis.line)
             return ()
+        if axis.name in columns:
+            self._report(key, "the table has a column of this name too; rename one of them", axis.line)
         try:
             values = axis_values(axis, self._manifest.base)
         except ValueError as error:
             self._report(key, str(error), axis.line)
             return ()
-        if axis.name in AXIS_FIELDS:
-            for value in values:
-                try:
-                    _axis_field(axis.name, value)
-                except ValueError as error:
-                    self._report(key, str(error), axis.line)
+        for value in values if axis.name in AXIS_FIELDS else ():
+            try:
+                axis_field(axis.name, value)
+            except ValueError as error:
+                self._report(key, str(error), axis.line)
         return values
 
-    def _check_axes(self, columns: tuple[str, ...] | None) -> None:
-        names = [axis.name for axis in self._entry.axes]
-        if "image" in names and "images" in names:
+    def _check_matrix(self, names: set[str]) -> None:
+        if {"image", "images"} <= names:
             self._report("matrix", "image and images are the same field; keep one axis")
-        for axis in self._entry.axes:
-            if axis.name in (columns or ()):
-                message = f"the table has a column of the name {quoted(axis.name)} too; rename one of them"
-                self._report(f"matrix.{axis.name}", message, axis.line)
         for index, rule in enumerate(self._entry.exclude):
             for name in rule:
-                if name not in names:
+                if name not in names and names:
                     self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, names)}")
 
-    def _fields(self, columns: tuple[str, ...] | None, values: tuple[Sequence[AxisValue], ...]) -> Plan:
+    def _fields(self, values: tuple[Sequence[AxisValue], ...]) -> Plan:
         constants: dict[str, Any] = {}
-        dynamic: list[tuple[str, Renderer, Convert]] = []
+        dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
         images: tuple[Part, ...] = ()
         tags: tuple[tuple[str, Part], ...] = ()
         for name, value in self._entry.fields.items():
@@ -186,13 +156,12 @@ class _Compiler:
                 constants[name] = value
         return Plan(
             entry=self._entry,
-            columns=columns,
             constants=constants,
             dynamic=tuple(dynamic),
             images=images,
             tags=tags,
-            axes=self._entry.axes,
             values=values,
+            bare=not self._entry.axes and "row" not in self._read and "row" not in self._name().names,
         )
 
     def _part(self, key: str, item: str | Template) -> Part:
@@ -203,21 +172,22 @@ class _Compiler:
             compiled = compile_template(template.text)
         except ValueError as error:
             self._report(key, str(error))
-            return _nothing
-        self._check_names(key, compiled.names, self._known)
+            return str
+        self._read |= compiled.names
+        for name in sorted(compiled.names - self._known if self._known is not None else ()):
+            self._report(key, unknown_variable(name, self._known or ()))
         return compiled.render
 
-    def _check_names(self, key: str, names: frozenset[str], known: frozenset[str] | None) -> None:
-        for name in sorted(names - known if known is not None else ()):
-            self._report(key, unknown_variable(name, known or ()))
+    def _name(self) -> Any:
+        return compile_template(self._manifest.output.file_name, file_name=True)
 
     def _file_name(self) -> None:
         """The file name's variables, for this entry; its syntax is checked once, where the manifest is loaded."""
-        compiled = compile_template(self._manifest.output.file_name, file_name=True)
-        if self._known is not None:
-            for name in sorted(compiled.names - self._known - NAME_VARIABLES):
-                known = self._known | NAME_VARIABLES
-                self._report("", f"output.file_name: {unknown_variable(name, known)}")
+        if self._known is None:
+            return
+        known = self._known | NAME_VARIABLES
+        for name in sorted(self._name().names - known):
+            self._report("", f"output.file_name: {unknown_variable(name, known)}")
 
 
 def unknown_variable(name: str, known: Any) -> str:
@@ -225,11 +195,3 @@ def unknown_variable(name: str, known: Any) -> str:
     if not known:
         return f"the variable {quoted(name)} does not exist; there are none, for the job has neither from nor matrix"
     return f"the variable {quoted(name)} does not exist; {nearest(name, known)}"
-
-
-def _nothing(_: Any) -> str:
-    return ""
-
-
-CONVERT_IMAGE: Convert = reference
-CONVERT_TAG: Convert = tag

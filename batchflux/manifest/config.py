@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from batchflux.model import Verify
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from batchflux.model import Verify
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,21 @@ class Deadline:
 
     clock: tuple[int, int] | None = None
     seconds: float | None = None
+
+    def seconds_from(self, now: datetime) -> float:
+        """How many seconds remain at `now`, which is local time with its zone; a clock time is the next such time."""
+        if self.clock is None:
+            return self.seconds or 0.0
+        day = now.replace(hour=self.clock[0], minute=self.clock[1], second=0, microsecond=0, tzinfo=None)
+        # Made local anew for each day, for the clocks may be changed in between.
+        if day.astimezone() <= now:
+            day += timedelta(days=1)
+        return (day.astimezone() - now).total_seconds()
+
+    def __str__(self) -> str:
+        if self.clock is not None:
+            return f"{self.clock[0]:02d}:{self.clock[1]:02d}"
+        return f"{self.seconds:g}s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +133,12 @@ class Manifest:
     output: OutputConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The names of all tags, in the order in which the manifest first writes them."""
+        pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
+        return tuple(dict.fromkeys(name for name, _ in pairs))
 
     def beside(self, source: str) -> str:
         """How a message names a file that the manifest names: as the user would type it from where they are."""

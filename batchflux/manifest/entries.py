@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchflux.manifest.axes import AXIS_FIELDS
 from batchflux.manifest.check import check
-from batchflux.manifest.compile import AXIS_FIELDS
 from batchflux.manifest.config import Axis, Entry, Template
 from batchflux.manifest.schema import Defaults, JobEntry
 from batchflux.manifest.tree import Items, Scalar, Table, found, quoted

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.errors import Fault
-from batchflux.manifest.build import Builder, Place
-from batchflux.manifest.check import OVERRIDE_FILE
-from batchflux.manifest.compile import Plan, compile_entry
-from batchflux.manifest.sources import Row, Unreadable, rows_of
-from batchflux.manifest.tree import OVERRIDE
+from batchflux.manifest.build import Builder
+from batchflux.manifest.compile import compile_entry
+from batchflux.manifest.places import entry_fault, job_fault, row_fault
+from batchflux.manifest.sources import Unreadable, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from batchflux.errors import Fault
+    from batchflux.manifest.compile import Plan
     from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.sources import Row
     from batchflux.model import Capabilities, Job
 
 MAX_FAULTS = 1000
@@ -46,16 +47,23 @@ class Expansion:
 
     def __iter__(self) -> Iterator[Job]:
         self.merged = self.faults = 0
-        builder = Builder(self._manifest, self._styles, self._report)
+        builder = Builder(self._manifest, self._styles, self)
         try:
             for entry in self._manifest.entries:
-                for job in self._entry(entry, builder):
-                    if job is None:
-                        self.merged += 1
-                    else:
-                        yield job
+                yield from self._entry(entry, builder)
         except _Enough:
             return
+
+    def field(self, entry: Entry, line: int | None, key: str, message: str) -> None:
+        """Report a fault of one job's field: at its row when there is a table, else where the field is written."""
+        if line is None:
+            self._report(entry_fault(self._manifest, entry, key, message))
+        else:
+            self._report(row_fault(self._manifest, entry, line, key, message))
+
+    def job(self, entry: Entry, key: str, message: str, name: str | None) -> None:
+        """Report a fault that all jobs of an entry share, at the field it is about, naming the first of them."""
+        self._report(job_fault(self._manifest, entry, key, message, name))
 
     def _report(self, fault: Fault) -> None:
         self.faults += 1
@@ -63,45 +71,41 @@ class Expansion:
         if self.faults >= MAX_FAULTS:
             raise _Enough
 
-    def _entry(self, entry: Entry, builder: Builder) -> Iterator[Job | None]:
-        def report(line: int, key: str, message: str) -> None:
-            self._report(entry_fault(self._manifest, entry, line, key, message))
-
-        def on_table(error: Unreadable) -> None:
-            self._report(table_fault(self._manifest, entry, error.line, error.message))
-
-        plan = compile_entry(entry, self._manifest, report, on_table)
+    def _entry(self, entry: Entry, builder: Builder) -> Iterator[Job]:
+        plan = compile_entry(entry, self._manifest, self._report)
         if plan is None:
             return
         builder.take(plan)
         choices = plan.choices()
-        build = builder.build
+        bare = plan.bare
         for line, row in self._rows(plan):
             for choice in plan.each_choice() if choices is None else choices:
-                variables = {**row, **choice.variables, "row": row} if row is not None else choice.variables
-                place = Place(entry=entry, line=line)
-                made = build(variables, choice.fields, place)
-                if made is not False:
+                variables = row if bare else {**row, **choice.variables, "row": row}
+                made = builder.build(variables, choice.fields, line)
+                if made:
                     yield made
+                elif made is None:
+                    self.merged += 1
 
-    def _rows(self, plan: Plan) -> Iterator[tuple[int | None, Row | None]]:
+    def _rows(self, plan: Plan) -> Iterator[tuple[int | None, Row]]:
         entry = plan.entry
         if entry.source is None:
-            yield None, None
+            yield None, {}
             return
 
         def report(line: int | None, message: str) -> None:
-            self._report(table_fault(self._manifest, entry, line, message))
+            self._report(row_fault(self._manifest, entry, line, "from", message))
 
-        count = 0
+        before, some = self.faults, False
         try:
-            for count, (line, row) in enumerate(rows_of(self._manifest.base / entry.source, report), start=1):  # noqa: B007  counted after the loop
-                yield line, row
+            for pair in rows_of(self._manifest.base / entry.source, report):
+                some = True
+                yield pair
         except Unreadable as error:
             report(error.line, error.message)
-        else:
-            if count == 0 and self.faults == 0:
-                report(None, "the table has no rows")
+            return
+        if not some and self.faults == before:
+            report(None, "the table has no rows")
 
 
 def expand(manifest: Manifest, styles: Mapping[str, Capabilities], on_fault: Callable[[Fault], None]) -> Expansion:
@@ -113,17 +117,3 @@ def expand(manifest: Manifest, styles: Mapping[str, Capabilities], on_fault: Cal
         on_fault: told of each fault; the job it belongs to is not yielded.
     """
     return Expansion(manifest, styles, on_fault)
-
-
-def entry_fault(manifest: Manifest, entry: Entry, line: int, key: str, message: str) -> Fault:
-    """A fault in the manifest's text, below an entry."""
-    override = line == OVERRIDE
-    where = f"jobs[{entry.index}].{key}" if key else f"jobs[{entry.index}]"
-    file = OVERRIDE_FILE if override else manifest.display
-    return Fault(file=file, line=None if override else line, where=where, message=message)
-
-
-def table_fault(manifest: Manifest, entry: Entry, line: int | None, message: str) -> Fault:
-    """A fault in the table of an entry."""
-    file = manifest.beside(entry.source or "")
-    return Fault(file=file, line=line, where=f"jobs[{entry.index}].from", message=message)

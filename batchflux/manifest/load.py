@@ -16,10 +16,9 @@ from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import fields
 from batchflux.manifest.check import Faults, check, key_names, unknown_key
 from batchflux.manifest.compile import compile_entry
-from batchflux.manifest.config import Entry, LimitsConfig, Manifest, OutputConfig, ProviderConfig
+from batchflux.manifest.config import LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.environment import expand_environment
-from batchflux.manifest.expand import entry_fault, table_fault
 from batchflux.manifest.overrides import apply_overrides
 from batchflux.manifest.providers import provider_config
 from batchflux.manifest.reader import MAX_BYTES, read_tree
@@ -29,8 +28,6 @@ from batchflux.manifest.tree import Node, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from batchflux.manifest.sources import Unreadable
 
 Model = TypeVar("Model", bound=BaseModel)
 _EXAMPLE = 'a manifest starts with "version: 1"'
@@ -110,7 +107,7 @@ class _Loader:
             entries=entries,
         )
         for entry in entries:
-            self._compile(entry, manifest)
+            compile_entry(entry, manifest, self._faults.note)
         return manifest
 
     def _top(self) -> None:
@@ -169,15 +166,6 @@ class _Loader:
             self._faults.add(at, ("output", "file_name"), str(error))
             given.pop("file_name")
         return OutputConfig(dir=Path(folder).absolute(), **given)
-
-    def _compile(self, entry: Entry, manifest: Manifest) -> None:
-        def report(line: int, key: str, message: str) -> None:
-            self._faults.note(entry_fault(manifest, entry, line, key, message))
-
-        def on_table(error: Unreadable) -> None:
-            self._faults.note(table_fault(manifest, entry, error.line, error.message))
-
-        compile_entry(entry, manifest, report, on_table)
 
 
 def _safe_name(text: str) -> str | None:

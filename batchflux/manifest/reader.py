@@ -120,7 +120,8 @@ class _Builder:
             elif isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise _Stop(event.start_mark.line + 1, "a second document starts here; a manifest is one document")
+                    line = event.start_mark.line + 1 if event.start_mark is not None else None
+                    raise _Stop(line, "a second document starts here; a manifest is one document")
         if self._root is None:
             raise _Stop(None, 'the file is empty; a manifest starts with "version: 1"')
         return self._root

@@ -13,9 +13,12 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.tree import Written, quoted
+
+if TYPE_CHECKING:
+    import io
 
 MAX_CELL = 1 << 20
 MAX_LINE = 16 << 20
@@ -61,7 +64,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
         return parquet.columns_of(path)
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
-            if not stream.peek(1):  # type: ignore[attr-defined]  both readers are buffered
+            if not stream.peek(1):
                 raise Unreadable(None, "the table is empty; it needs at least one row")
             return None
         return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
@@ -90,7 +93,7 @@ def _delimiter(suffix: str) -> str:
     return "\t" if suffix == ".tsv" else ","
 
 
-def _opened(path: Path, *, zipped: bool) -> IO[bytes]:
+def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
     try:
         if not path.is_file():
             raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
@@ -99,7 +102,7 @@ def _opened(path: Path, *, zipped: bool) -> IO[bytes]:
         raise Unreadable(None, f"cannot be read: {error.strerror}") from None
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
+def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[str]:
     number = 0
     try:
         while raw := stream.readline(MAX_LINE + 1):

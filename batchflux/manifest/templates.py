@@ -1,9 +1,7 @@
-"""Templates: Jinja2 in a sandbox, with unknown variables as errors and every step's output bounded.
+"""Templates made ready: compiled once, with the names they read.
 
-The rule: a template sees the row's columns, the axes and `row`, and can only compute text from them. There is no
-range, no macro, no assignment, no include and no loop within a loop, so its work is bounded by its own length and
-its data; filters and methods are an allow-list, and none of their results may pass MAX_OUTPUT. What is only text
-and plain `{{ name }}` is joined without Jinja, to the same result. None renders as nothing, true as `true`.
+The rule: a template sees the row's columns, the axes and `row`; an unknown variable is an error. What is only text
+and plain `{{ name }}` is put together without Jinja, to the same result, for it is what a million rows are made of.
 """
 
 from __future__ import annotations
@@ -11,98 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
+from jinja2 import TemplateSyntaxError, meta
 from jinja2 import UndefinedError as JinjaUndefined
-from jinja2.defaults import DEFAULT_FILTERS
 from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from batchflux.manifest.sandbox import MAX_OUTPUT, Sandbox, environment, refuse, shown, shown_in_name
 from batchflux.manifest.tree import quoted
 
-MAX_OUTPUT = 1 << 20
+if TYPE_CHECKING:
+    from jinja2 import Template as JinjaTemplate
+
 Variables = Mapping[str, Any]
 Renderer = Callable[[Variables], str]
 
-_FILTERS = [
-    "abs",
-    "capitalize",
-    "count",
-    "d",
-    "default",
-    "first",
-    "float",
-    "format",
-    "int",
-    "join",
-    "last",
-    "length",
-    "list",
-    "lower",
-    "max",
-    "min",
-    "reject",
-    "replace",
-    "reverse",
-    "round",
-    "select",
-    "sort",
-    "string",
-    "sum",
-    "title",
-    "trim",
-    "truncate",
-    "unique",
-    "upper",
-    "urlencode",
-    "wordcount",
-]
-_METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        [
-            "capitalize",
-            "casefold",
-            "count",
-            "endswith",
-            "find",
-            "isalnum",
-            "isalpha",
-            "isascii",
-            "isdigit",
-            "islower",
-            "isnumeric",
-            "isspace",
-            "istitle",
-            "isupper",
-            "lower",
-            "lstrip",
-            "partition",
-            "removeprefix",
-            "removesuffix",
-            "rpartition",
-            "rsplit",
-            "rstrip",
-            "split",
-            "splitlines",
-            "startswith",
-            "strip",
-            "swapcase",
-            "title",
-            "upper",
-        ]
-    ),
-    dict: frozenset({"get", "items", "keys", "values"}),
-    list: frozenset({"count", "index"}),
-    tuple: frozenset({"count", "index"}),
-}
-_REFUSED: tuple[type[nodes.Node], ...] = (
-    nodes.Assign, nodes.AssignBlock, nodes.Block, nodes.CallBlock, nodes.Extends, nodes.FilterBlock,
-    nodes.FromImport, nodes.Import, nodes.Include, nodes.Macro, nodes.With,
-)  # fmt: skip
-_IMAGE_PARTS = frozenset({"path", "name", "stem"})
-_PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_PLAIN = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
 _KEYWORDS = frozenset(
     [
         "true",
@@ -123,31 +45,12 @@ _KEYWORDS = frozenset(
         "caller",
         "varargs",
         "kwargs",
+        "_",
     ]
 )
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
-_WIDTH = re.compile(r"[0-9]{4,}|\*")
-
-
-class ImagePath(str):
-    """A picture's path in a template: itself, and its parts as `path`, `name` and `stem`."""
-
-    __slots__ = ()
-
-    @property
-    def path(self) -> str:
-        """The path as text."""
-        return str(self)
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return PurePosixPath(self).name
-
-    @property
-    def stem(self) -> str:
-        """The file's name without its last suffix."""
-        return PurePosixPath(self).stem
+_TEXT = environment(shown)
+_NAME = environment(shown_in_name)
 
 
 class Undefined(ValueError):  # noqa: N818  it is what the template met
@@ -158,113 +61,15 @@ class Undefined(ValueError):  # noqa: N818  it is what the template met
         self.name = name
 
 
-def shown(value: Any) -> Any:
-    """How a value stands in rendered text."""
-    if value is None:
-        return ""
-    if value is True or value is False:
-        return "true" if value else "false"
-    return value
-
-
-def _no_folder(value: Any) -> Any:
-    text = shown(value)
-    if "/" in str(text) or "\\" in str(text):
-        raise SecurityError(f"found {quoted(str(text))}; a value in a file name has no slash: only the template has")
-    return text
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"+", "*", "**", "%", "//", "/", "-"})
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, ImagePath) and attr in _IMAGE_PARTS:
-            return True
-        for kind, allowed in _METHODS.items():
-            if isinstance(obj, kind):
-                return attr in allowed
-        return super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str):
-            _check_format(left)
-        if operator == "**" and not (_small(left, 1 << 32) and _small(right, 64)):
-            raise SecurityError("the numbers of ** are too large")
-        if operator == "*" and not (_small(left, 1 << 64) and _small(right, 1 << 64)):
-            raise SecurityError("* is allowed between numbers only")
-        return _bounded(super().call_binop(context, operator, left, right))
-
-    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return _bounded(super().call(context, obj, *args, **kwargs))
-
-
-def _small(value: Any, bound: int) -> bool:
-    return isinstance(value, (int, float)) and abs(value) <= bound
-
-
-def _check_format(text: str) -> None:
-    if _WIDTH.search(text):
-        raise SecurityError("a width in a format has at most 3 digits")
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, (str, list, tuple)) and len(value) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
-    return value
-
-
-def _filter(name: str) -> Callable[..., Any]:
-    inner: Callable[..., Any] = DEFAULT_FILTERS[name]
-
-    def bounded(*args: Any, **kwargs: Any) -> Any:
-        return _bounded(inner(*args, **kwargs))
-
-    # Jinja tells by attributes of the function what to pass in front of the value.
-    bounded.__dict__.update(getattr(inner, "__dict__", {}))
-    return bounded
-
-
-def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
-    _check_format(str(value))
-    return _bounded(str(value) % (kwargs or args))
-
-
-def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
-    text, old, new = str(value), str(old), str(new)
-    times = text.count(old) if count < 0 else min(count, text.count(old))
-    if len(text) + times * len(new) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
-    return text.replace(old, new, count)
-
-
-def _join(value: Any, separator: str = "") -> str:
-    parts = [str(shown(item)) for item in value]
-    if sum(map(len, parts)) + len(parts) * len(str(separator)) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
-    return str(separator).join(parts)
-
-
-def _environment(finalize: Callable[[Any], Any]) -> _Sandbox:
-    made = _Sandbox(undefined=StrictUndefined, autoescape=False, finalize=finalize, keep_trailing_newline=True)
-    made.globals.clear()
-    made.filters = {name: _filter(name) for name in _FILTERS}
-    made.filters.update(format=_format, replace=_replace, join=_join)
-    return made
-
-
-_TEXT = _environment(shown)
-_NAME = _environment(_no_folder)
-
-
 class Compiled:
-    """A template ready to render. `names` are the variables it reads, `parts` its text and names when it is plain."""
+    """A template ready to render. `names` are the variables it reads; `plain` when it does without Jinja."""
 
-    __slots__ = ("names", "parts", "render")
+    __slots__ = ("names", "plain", "render")
 
-    def __init__(self, names: frozenset[str], parts: tuple[tuple[bool, str], ...] | None, render: Renderer) -> None:
+    def __init__(self, names: frozenset[str], render: Renderer, *, plain: bool) -> None:
         self.names = names
-        self.parts = parts
         self.render = render
+        self.plain = plain
 
 
 @lru_cache(maxsize=4096)
@@ -277,64 +82,68 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
         plain: False always uses Jinja, for tests that compare.
 
     Raises:
-        ValueError: it is not a template, or says what is refused; the message names the line when there are several.
+        ValueError: it is not a template, or uses what is refused; names the line when there are several.
     """
-    environment = _NAME if file_name else _TEXT
+    sandbox = _NAME if file_name else _TEXT
     try:
-        tree = environment.parse(text)
-        _refuse(tree)
+        tree = sandbox.parse(text)
+        refuse(tree)
         names = frozenset(meta.find_undeclared_variables(tree))
         parts = _parts(text) if plain else None
         if parts is not None:
-            return Compiled(names, parts, _joined(parts, _no_folder if file_name else shown))
-        return Compiled(names, None, _rendered(environment, text))
+            return Compiled(names, _joined(*parts, shown_in_name if file_name else shown), plain=True)
+        return Compiled(names, _rendered(sandbox, text), plain=False)
     except TemplateSyntaxError as error:
         at = f" (line {error.lineno} of the template)" if "\n" in text else ""
         raise ValueError(f"the template {quoted(text)} is not valid: {error.message}{at}") from None
-    except RecursionError:
+    except TemplateError as error:
+        raise ValueError(f"the template {quoted(text)} is not valid: {error}") from None
+    except (RecursionError, MemoryError):
         raise ValueError(f"the template {quoted(text)} is nested too deeply") from None
 
 
-def _refuse(tree: nodes.Template) -> None:
-    for node in tree.find_all(_REFUSED):
-        raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not allowed in a manifest", node.lineno)
-    for loop in tree.find_all(nodes.For):
-        if loop.recursive or any(inner is not loop for inner in loop.find_all(nodes.For)):
-            raise TemplateSyntaxError("a loop in a loop is not allowed in a manifest", loop.lineno)
-
-
-def _parts(text: str) -> tuple[tuple[bool, str], ...] | None:
-    """Text and names in turn, or None when there is more in the template than that."""
-    made: list[tuple[bool, str]] = []
+def _parts(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """A %-format and the names that go into it, or None when there is more in the template than that."""
+    literals: list[str] = []
+    names: list[str] = []
     at = 0
     for match in _PLAIN.finditer(text):
-        made.append((False, text[at : match.start()]))
-        made.append((True, match[1]))
+        literals.append(text[at : match.start()])
+        names.append(match[1])
         at = match.end()
-    made.append((False, text[at:]))
-    literal = "".join(part for is_name, part in made if not is_name)
-    if "{{" in literal or "{%" in literal or "{#" in literal or "\r" in literal:
+    literals.append(text[at:])
+    # A brace before a name, or any other mark of Jinja's, is for Jinja to understand; so is how it reads line ends.
+    odd = any(mark in part for part in literals for mark in ("{{", "{%", "{#", "\r"))
+    if odd or any(part.endswith("{") for part in literals[:-1]) or not _KEYWORDS.isdisjoint(names):
         return None
-    if any(is_name and part in _KEYWORDS for is_name, part in made):
-        return None
-    return tuple(part for part in made if part[0] or part[1])
+    return "%s".join(part.replace("%", "%%") for part in literals), tuple(names)
 
 
-def _joined(parts: tuple[tuple[bool, str], ...], finalize: Callable[[Any], Any]) -> Renderer:
+def _joined(form: str, names: tuple[str, ...], finalize: Callable[[Any], Any]) -> Renderer:
+    checks_text = finalize is not shown
+
     def render(variables: Variables) -> str:
-        made = []
-        for is_name, part in parts:
-            if not is_name:
-                made.append(part)
-                continue
-            try:
-                value = variables[part]
-            except KeyError:
-                raise Undefined(part, f"{quoted(part)} is undefined") from None
-            made.append(str(finalize(value)))
-        return "".join(made)
+        try:
+            values = [variables[name] for name in names]
+        except KeyError as error:
+            name = str(error.args[0])
+            raise Undefined(name, f"{quoted(name)} is undefined") from None
+        for index, value in enumerate(values):
+            if checks_text or type(value) is not str:
+                values[index] = _finalized(value, finalize)
+        text = form % tuple(values)
+        if len(text) > MAX_OUTPUT:
+            raise ValueError(f"the text has more than {MAX_OUTPUT} characters")
+        return text
 
     return render
+
+
+def _finalized(value: Any, finalize: Callable[[Any], Any]) -> str:
+    try:
+        return str(finalize(value))
+    except SecurityError as error:
+        raise ValueError(str(error)) from None
 
 
 def _undefined(message: str) -> Undefined:
@@ -342,11 +151,12 @@ def _undefined(message: str) -> Undefined:
     return Undefined(match[1] if match else None, message)
 
 
-def _rendered(environment: _Sandbox, text: str) -> Renderer:
-    template = environment.from_string(text)
+def _rendered(sandbox: Sandbox, text: str) -> Renderer:
+    template: JinjaTemplate = sandbox.from_string(text)
 
     def render(variables: Variables) -> str:
-        made, size = [], 0
+        made: list[str] = []
+        size = 0
         try:
             for piece in template.generate(variables):
                 size += len(piece)
@@ -357,6 +167,8 @@ def _rendered(environment: _Sandbox, text: str) -> Renderer:
             raise _undefined(str(error.message)) from None
         except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(f"the template {quoted(text)} cannot be rendered: {error}") from None
+        except (RecursionError, MemoryError):
+            raise ValueError(f"the template {quoted(text)} cannot be rendered: it is too large") from None
         return "".join(made)
 
     return render

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 OVERRIDE = 0  # the line of what came from the command line, not from the file
 
@@ -26,7 +26,9 @@ class Written(float):
 
     __slots__ = ("_text",)
 
-    def __new__(cls, text: str) -> Written:
+    _text: str
+
+    def __new__(cls, text: str) -> Self:
         """Make the number that `text` says."""
         made = super().__new__(cls, text)
         made._text = text

@@ -1,0 +1,102 @@
+"""Ids and file names over the whole manifest: given to each job, and each to one job only.
+
+The rule: ids differ, and so do file names, also where a file system ignores case. With the default template an id is
+the file's name but for the ending, and id.ext are equal without case only if both parts are; so ids are kept folded
+then, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchflux.manifest.config import OutputConfig
+from batchflux.manifest.identity import checked_name, default_id, folded
+from batchflux.manifest.sandbox import ImagePath
+from batchflux.manifest.seen import Seen
+from batchflux.manifest.templates import compile_template
+from batchflux.manifest.tree import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.manifest.config import Manifest
+
+_DEFAULT = OutputConfig.__dataclass_fields__["file_name"].default
+_LINE_BITS = 40
+_OPTIONAL = ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url")
+_SURE = ("id", "prompt", "model", "style", "variant", "key")
+
+Origin = tuple[int, int]  # the entry's index, and the line in its table or 0
+
+
+class Taken(ValueError):  # noqa: N818  reads as what happened
+    """An id or file name stands for another job already; `key` says which."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Names:
+    """All ids and file names of one expansion."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._plain = manifest.output.file_name == _DEFAULT
+        self._template = compile_template(manifest.output.file_name, file_name=True)
+        self._ids = Seen(places=True)
+        self._files = Seen(places=True)
+
+    def give(self, values: dict[str, Any], variables: Mapping[str, Any], origin: Origin) -> None:
+        """Set `id` and `file_name`.
+
+        Raises:
+            Taken: another job has the id or the file name.
+            ValueError: the file name is not allowed, or cannot be rendered.
+        """
+        mark = origin[0] << _LINE_BITS | origin[1]
+        name = values["id"] = self._id(values, mark)
+        ext = "png" if values.get("output_format") == "png" else "jpg"
+        if self._plain:
+            values["file_name"] = checked_name(f"{name}.{ext}")
+            return
+        file_name = checked_name(self._template.render(_variables(values, variables, ext)))
+        earlier = self._files.add(hash(folded(file_name)), mark)
+        if earlier is not None:
+            remedy = "add {{ id }} to output.file_name"
+            shown = quoted(file_name.removeprefix("images/"))
+            raise Taken("file_name", f"the file name {shown} is used {self._at(earlier)} too; {remedy}")
+        values["file_name"] = file_name
+
+    def _id(self, values: dict[str, Any], mark: int) -> str:
+        given: str | None = values.get("id")
+        name = given if given is not None else default_id(values["prompt"], values["key"])
+        earlier = self._ids.add(hash(folded(name) if self._plain else name), mark)
+        if earlier is None:
+            return name
+        if given is not None:
+            case = ", and by more than upper and lower case" if self._plain else ""
+            raise Taken("id", f"the id {quoted(name)} is used {self._at(earlier)} too; ids must differ{case}")
+        # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
+        name = default_id(values["prompt"], values["key"], long=True)
+        self._ids.add(hash(folded(name) if self._plain else name), mark)
+        return name
+
+    def _at(self, mark: int) -> str:
+        entry = next(entry for entry in self._manifest.entries if entry.index == mark >> _LINE_BITS)
+        if entry.source is not None:
+            return f"by {self._manifest.beside(entry.source)}:{mark & ((1 << _LINE_BITS) - 1)}"
+        return f"by jobs[{entry.index}] on line {entry.line}"
+
+
+def _variables(values: dict[str, Any], variables: Mapping[str, Any], ext: str) -> dict[str, Any]:
+    sources = [reference.source for reference in values["images"]]
+    return {
+        "image": ImagePath(sources[0]) if sources else "",
+        **variables,
+        **{name: values.get(name) for name in _OPTIONAL},
+        **{name: values[name] for name in _SURE},
+        "images": sources,
+        "tags": dict(values["tags"]),
+        "ext": ext,
+    }
