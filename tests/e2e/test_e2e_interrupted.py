@@ -1,0 +1,156 @@
+"""A run that is killed, stopped or met by a second one: nothing is lost, nothing is paid twice."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Program, StandIn
+
+VARYING = {"attempts", "possibly_billed", "started_at", "finished_at", "api_seconds", "download_seconds"}
+JOBS_200 = (
+    "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 120]}, seed: [1]}}\n"
+    "  - {prompt: 'photo {{ n }}', image: p/a.jpg, matrix: {n: {range: [1, 80]}}}\n"
+)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def stable(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name not in VARYING} for row in rows]
+
+
+@pytest.mark.usefixtures("photo")
+def test_killed_half_way_and_run_again(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    server.delay = 0.03
+    name = manifest(JOBS_200)
+    assert program("run", name, "--out", "whole", "--set", "limits.concurrency=16").code == 0
+    undisturbed = program.rows("whole")
+    assert len(undisturbed) == 200
+    server.seen.clear()
+    for quota in (50, 110):
+        process = program.start("run", name, "--set", "limits.concurrency=16")
+        wait_for(lambda quota=quota: len(server.answered()) >= quota)  # type: ignore[misc]
+        in_flight_before = len(server.seen)
+        program.kill(process)
+        assert in_flight_before < 200
+        rows = program.rows()
+        assert all(None not in row and None not in row.values() for row in rows), "results.csv has a torn row"
+        assert len({row["id"] for row in rows}) == len(rows)
+    ended = program("run", name, "--set", "limits.concurrency=16")
+    assert ended.code == 0, ended.out
+    rows = program.rows()
+    assert stable(rows) == stable(undisturbed)
+    twice = {text for text, count in server.answered().items() if count > 1}
+    maybe = {row["prompt"] for row in rows if int(row["possibly_billed"]) > 0}
+    assert twice <= maybe, "a job that was not in flight at a kill was answered twice"
+    assert len(maybe) <= 2 * 16
+    assert len(list((program.folder / "out/m/images").iterdir())) == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains(
+    program: Program, server: StandIn, manifest: Callable[..., str], number: signal.Signals
+) -> None:
+    server.delay = 0.5
+    name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
+    process = program.start("run", name)
+    wait_for(lambda: len(server.seen) >= 6)
+    process.send_signal(number)
+    ended = program.finish(process)
+    assert ended.code == 128 + number, ended.err
+    sent = len(server.seen)
+    assert sent <= 8
+    rows = program.rows()
+    assert len(rows) == sent
+    assert {row["status"] for row in rows} == {"done"}
+    assert "run again to continue" in ended.out
+    assert program("run", name).code == 0
+    assert len(server.seen) == 40
+    assert {row["possibly_billed"] for row in program.rows()} == {"0"}
+
+
+def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: 'x #hang*1'}\n  - {id: b, prompt: fine}\n")
+    name = (
+        name
+        if (program.folder / name).write_text(
+            (program.folder / name).read_text(encoding="utf-8").replace("timeout: 5s, ", ""), encoding="utf-8"
+        )
+        else ""
+    )
+    process = program.start("run", name, "--set", "limits.timeout=60s")
+    wait_for(lambda: len(server.seen) == 2 and bool(server.links))
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: "signal" in (program.folder / "out/m/run.log").read_text(encoding="utf-8"))
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    ended = program.finish(process)
+    assert ended.code == 130
+    assert program("run", name).code == 0
+    assert [(row["id"], row["possibly_billed"]) for row in program.rows()] == [("a", "1"), ("b", "0")]
+
+
+def test_a_second_process_is_turned_away(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    server.delay = 1.0
+    name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
+    process = program.start("run", name)
+    wait_for(lambda: len(server.seen) == 4)
+    second = program("run", name)
+    assert second.code == 4
+    assert "Another process" in second.err
+    assert "4" in program("status", "out/m").out
+    assert program.finish(process).code == 0
+    assert len(server.seen) == 4
+
+
+def test_a_terminal_is_asked_before_money_is_spent(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
+
+    def on_terminal(answer: bytes) -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "batchflux", "run", name],
+            cwd=program.folder,
+            env=program.environ,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            close_fds=True,
+        )
+        os.close(follower)
+        os.write(leader, answer)
+        text = b""
+        while True:
+            try:
+                piece = os.read(leader, 4096)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        os.close(leader)
+        return process.wait(60), text.decode()
+
+    code, text = on_terminal(b"n\n")
+    assert "Spend 0.56 CNY on 4 calls?" in text
+    assert (code, len(server.seen)) == (2, 0)
+    code, text = on_terminal(b"y\n")
+    assert (code, len(server.seen)) == (0, 4), text

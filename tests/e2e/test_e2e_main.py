@@ -1,0 +1,390 @@
+"""The main job against the stand-in: bodies, styles, files, codes and money as CONTRACT says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import Program, StandIn
+
+HEADER = (
+    "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
+    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
+)
+
+
+def test_standard_bodies_hold_what_was_asked_for_and_nothing_else(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest(
+        "  - {id: plain, prompt: A cat}\n"
+        "  - {id: all, prompt: A dog, images: ['http://a.example/1.png', 'http://b.example/2.jpg'], seed: 42, "
+        "aspect_ratio: 16:9, output_format: png, safety_tolerance: 2, prompt_upsampling: true, "
+        "webhook_url: 'https://hook.example/x', webhook_secret: '${OTHER_KEY}'}\n"
+    )
+    ended = program("run", name)
+    assert ended.code == 0, ended.err
+    bodies = {seen.text: seen.body for seen in server.seen}
+    assert bodies["A cat"] == {"model": "flux-kontext-pro", "prompt": "A cat"}
+    prompt = "http://a.example/1.png http://b.example/2.jpg A dog"
+    assert bodies[prompt] == {
+        "model": "flux-kontext-pro",
+        "prompt": prompt,
+        "seed": 42,
+        "aspect_ratio": "16:9",
+        "output_format": "png",
+        "safety_tolerance": 2,
+        "prompt_upsampling": True,
+        "webhook_url": "https://hook.example/x",
+        "webhook_secret": "sk-other",
+    }
+    assert {seen.headers["Authorization"] for seen in server.seen} == {"Bearer sk-canary-5f1c0ffee0ddba11"}
+
+
+def test_auto_sends_a_local_photo_through_chat(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(file, "PNG")
+    (program.folder / "p").mkdir()
+    (program.folder / "p" / "mug.png").write_bytes(file.getvalue())
+    name = manifest(
+        "  - {id: mug, prompt: Make it blue, images: ['http://a.example/1.png', p/mug.png]}\n"
+        "  - {id: t, prompt: text}\n"
+    )
+    assert program("run", name).code == 0
+    chat = next(seen for seen in server.seen if seen.path == "/v1/chat/completions")
+    data = base64.b64encode(file.getvalue()).decode()
+    assert chat.body == {
+        "model": "flux-kontext-pro",
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "http://a.example/1.png Make it blue"},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
+                ],
+            }
+        ],
+        "stream": True,
+    }
+    assert [row["style"] for row in program.rows()] == ["chat", "standard"]
+
+
+def test_chat_style_sends_text_as_a_string(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: A cat, image: 'http://a.example/1.png'}\n", style="chat")
+    assert program("run", name).code == 0
+    assert server.seen[0].body == {
+        "model": "flux-kontext-pro",
+        "messages": [{"role": "user", "content": "http://a.example/1.png A cat"}],
+        "stream": True,
+    }
+
+
+def test_the_folder_holds_what_the_contract_lists(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest(
+        "  - {id: one, prompt: '=cmd()', seed: 3, aspect_ratio: 9:16, tags: {sku: M-1}}\n"
+        "  - {id: two, prompt: second, output_format: png, tags: {shelf: 007}}\n"
+    )
+    assert program("run", name).code == 0
+    out = program.folder / "out" / "m"
+    lines = (out / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ",".join([*HEADER.split(), "tags.sku", "tags.shelf"])
+    one, two = program.rows()
+    assert (one["id"], two["id"]) == ("one", "two")
+    assert one["file_name"] == "images/one.jpg"
+    assert two["file_name"] == "images/two.png"
+    assert one["prompt"] == "'=cmd()"
+    assert (one["tags.sku"], one["tags.shelf"], two["tags.sku"], two["tags.shelf"]) == ("M-1", "", "", "007")
+    for row in (one, two):
+        data = (out / row["file_name"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == row["sha256"]
+        assert Image.open(io.BytesIO(data)).size == (int(row["width"]), int(row["height"]))
+        assert (row["status"], row["attempts"], row["possibly_billed"], row["cost"]) == ("done", "1", "0", "0.14")
+        assert row["result_url"].startswith(server.url)
+        assert row["started_at"].endswith("Z")
+        assert row["started_at"] <= row["finished_at"]
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        "images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log",
+    }  # fmt: skip
+    for private in ("ledger.db", "run.log", ".lock"):
+        assert stat.S_IMODE((out / private).stat().st_mode) == 0o600
+    assert (out / "manifest.yaml").read_text(encoding="utf-8") == (program.folder / name).read_text(encoding="utf-8")
+    assert program.summary()["spent"] == "0.28"
+    for line in (out / "run.log").read_text(encoding="utf-8").splitlines():
+        assert json.loads(line)["event"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "style", "code", "status", "attempts"),
+    [
+        ("x #500*2", "standard", "", "done", "3"),
+        ("x #502*1", "chat", "", "done", "2"),
+        ("x #500", "standard", "server", "failed", "3"),
+        ("x #429*2", "standard", "", "done", "1"),
+        ("x #429date*1", "chat", "", "done", "1"),
+        ("x #limited200*1", "standard", "", "done", "1"),
+        ("x #moderated", "standard", "moderated", "failed", "1"),
+        ("x #invalid", "chat", "invalid_request", "failed", "1"),
+        ("x #empty*1", "standard", "", "done", "2"),
+        ("x #nojson", "standard", "bad_answer", "failed", "3"),
+        ("x #b64", "standard", "", "done", "1"),
+        ("x #linkflaky", "standard", "", "done", "1"),
+        ("x #link404", "standard", "download", "failed", "1"),
+        ("x #linkhalf", "standard", "bad_image", "failed", "1"),
+        ("x #linkhtml", "chat", "bad_image", "failed", "1"),
+        ("x #linkprivate", "standard", "unsafe_url", "failed", "1"),
+        ("x #reset*1", "standard", "", "done", "2"),
+        ("x #reset", "chat", "unknown", "unknown", "2"),
+    ],
+)
+def test_each_failure_has_its_code_and_its_price(  # noqa: PLR0913, PLR0917  one argument a column of the table
+    program: Program,
+    server: StandIn,
+    manifest: Callable[..., str],
+    prompt: str,
+    style: str,
+    code: str,
+    status: str,
+    attempts: str,
+) -> None:
+    name = manifest(f"  - {{id: a, prompt: '{prompt}'}}\n", style=style, limits=", attempts: 3")
+    ended = program("run", name)
+    assert ended.code == (0 if status == "done" else 1), ended.err
+    (row,) = program.rows()
+    assert (row["status"], row["error_code"], row["attempts"]) == (status, code, attempts)
+    posts = len(server.seen)
+    if "429" in prompt or "limited" in prompt:
+        assert posts == 1 + int(prompt.split("*")[1])
+    else:
+        assert posts == int(attempts)
+    assert int(row["possibly_billed"]) == sum(word in prompt for word in ("#reset", "#empty")) + (
+        2 if "#nojson" in prompt else 0
+    ) + (1 if prompt.endswith("#reset") else 0) + (1 if "#nojson" in prompt else 0)
+    assert (program.folder / "out/m" / (row["file_name"] or "images")).exists()
+    assert len(list((program.folder / "out/m/images").iterdir())) == (1 if status == "done" else 0)
+
+
+@pytest.mark.parametrize("fault", ["quota", "auth"])
+def test_a_refused_key_stops_the_run_and_leaves_the_rest_pending(
+    program: Program, server: StandIn, manifest: Callable[..., str], fault: str
+) -> None:
+    jobs = f"  - {{id: a, prompt: 'x #{fault}*1'}}\n" + "".join(f"  - {{id: j{n}, prompt: p{n}}}\n" for n in range(9))
+    name = manifest(jobs, limits=", attempts: 4")
+    ended = program("run", name, "--set", "limits.concurrency=1")
+    assert ended.code == 3
+    assert "TEST_KEY" in ended.out
+    assert len(server.seen) == 1
+    assert program.summary()["jobs"]["pending"] == 10
+    assert program("run", name).code == 0
+    assert len(program.rows()) == 10
+
+
+def test_a_dead_key_leaves_the_pool_to_the_others(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    jobs = "  - {id: a, prompt: 'x #auth*1'}\n" + "".join(f"  - {{id: j{n}, prompt: p{n}}}\n" for n in range(5))
+    name = manifest(jobs)
+    ended = program("run", name, "--set", "provider.keys=[TEST_KEY, OTHER_KEY]")
+    assert ended.code == 0, ended.err + ended.out
+    assert len(program.rows()) == 6
+
+
+def test_the_budget_is_never_passed_and_a_higher_one_continues(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    server.delay = 0.05
+    name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 30]}}}\n", limits=", budget: 1.00")
+    ended = program("run", name)
+    assert ended.code == 3
+    assert "budget of 1.00 CNY" in ended.out
+    assert len(server.seen) == 7
+    assert program.summary()["spent"] == "0.98"
+    assert len(program.rows()) == 7
+    assert program("run", name, "--set", "limits.budget=10").code == 0
+    assert len(server.seen) == 30
+    assert program.summary()["spent"] == "4.2"
+
+
+def test_unknown_attempts_follow_on_unknown(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: 'x #reset*1'}\n  - {id: b, prompt: fine}\n")
+    held = program("run", name, "--on-unknown", "hold")
+    assert held.code == 1
+    assert [row["status"] for row in program.rows()] == ["unknown", "done"]
+    assert program("run", name, "--on-unknown", "hold").code == 1
+    assert len(server.seen) == 2
+    assert program("run", name).code == 0
+    rows = program.rows()
+    assert [(row["status"], row["possibly_billed"], row["attempts"]) for row in rows] == [
+        ("done", "1", "2"),
+        ("done", "0", "1"),
+    ]
+
+
+def test_unknown_can_be_made_failed(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: 'x #hang*1'}\n", limits=", attempts: 2")
+    assert program("run", name, "--on-unknown", "fail", "--set", "limits.timeout=1s").code == 1
+    (row,) = program.rows()
+    assert (row["status"], row["error_code"], row["possibly_billed"]) == ("failed", "unknown", "1")
+
+
+def test_failed_jobs_stay_failed_until_asked(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: 'x #500*2'}\n  - {id: b, prompt: fine}\n", limits=", attempts: 2")
+    assert program("run", name).code == 1
+    assert program("run", name).code == 1
+    assert len(server.seen) == 3
+    assert program("run", name, "--retry-failed").code == 0
+    assert [row["status"] for row in program.rows()] == ["done", "done"]
+    assert len(server.seen) == 4
+
+
+def test_only_and_limit_select(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest(
+        "  - {id: 'a-{{ n }}', prompt: 'a {{ n }}', matrix: {n: {range: [1, 5]}}}\n  - {id: b, prompt: b}\n"
+    )
+    assert program("run", name, "--only", "b").code == 0
+    assert [row["id"] for row in program.rows()] == ["b"]
+    assert program("run", name, "--limit", "2").code == 0
+    assert [row["id"] for row in program.rows()] == ["a-1", "a-2", "b"]
+    assert program("run", name).code == 0
+    assert len(server.seen) == 6
+
+
+def test_an_edit_runs_only_what_changed_and_its_undoing_costs_nothing(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    before = "  - {id: a, prompt: red}\n  - {id: b, prompt: blue}\n  - {id: c, prompt: green}\n"
+    after = "  - {id: b, prompt: navy}\n  - {id: a, prompt: red, tags: {x: y}}\n"
+    program("run", manifest(before))
+    first = {row["id"]: row for row in program.rows()}
+    plan = json.loads(program("plan", manifest(after), "--json").out)
+    counts = {name: plan["counts"][name] for name in ("total", "new", "changed", "done", "unlisted", "todo")}
+    assert counts == {"total": 2, "new": 0, "changed": 1, "done": 1, "unlisted": 1, "todo": 1}
+    assert program("run", "m.yaml").code == 0
+    assert len(server.seen) == 4
+    assert [row["id"] for row in program.rows()] == ["b", "a"]
+    assert (program.folder / "out/m/images/c.jpg").exists()
+    assert program.summary()["jobs"]["unlisted"] == 1
+    assert program("run", manifest(before)).code == 0
+    assert len(server.seen) == 4, "the undone edit was paid for again"
+    assert {row["id"]: (row["sha256"], row["file_name"]) for row in program.rows()} == {
+        name: (row["sha256"], row["file_name"]) for name, row in first.items()
+    }
+    assert hashlib.sha256((program.folder / "out/m/images/b.jpg").read_bytes()).hexdigest() == first["b"]["sha256"]
+
+
+def test_a_removed_picture_is_fetched_again_not_paid_again(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: a, prompt: red}\n")
+    program("run", name)
+    (program.folder / "out/m/images/a.jpg").unlink()
+    assert program("run", name).code == 0
+    assert (program.folder / "out/m/images/a.jpg").exists()
+    assert len(server.seen) == 1
+
+
+def test_a_missing_reference_fails_its_job_before_anything_is_sent(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: a, prompt: x, image: nowhere.png}\n  - {id: b, prompt: fine}\n")
+    plan = program("plan", name)
+    assert plan.code == 1
+    assert "nowhere.png" in plan.out
+    assert program("run", name).code == 1
+    a, b = program.rows()
+    assert (a["status"], a["error_code"], a["attempts"]) == ("failed", "reference", "0")
+    assert b["status"] == "done"
+    assert len(server.seen) == 1
+
+
+def test_slow_downloads_do_not_hold_api_slots(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    server.link_delay = 1.5
+    name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 20]}}}\n")
+    assert program("run", name, "--set", "limits.concurrency=2").code == 0
+    assert server.most_at_once <= 2
+    first_link_done = server.seen[0].at + 1.5
+    assert sum(seen.at < first_link_done for seen in server.seen) > 10
+
+
+def test_faults_spend_nothing_and_leave_nothing(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: a, prompt: x, aspect_ratio: wide}\n  - {id: a, prompt: y, sed: 3}\n")
+    ended = program("run", name)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 2, ended.err
+    assert "m.yaml:6" in ended.err
+    assert "m.yaml:7" in ended.err
+    assert not server.seen
+    assert not (program.folder / "out").exists() or not any((program.folder / "out").iterdir())
+
+
+def test_a_fault_in_the_last_row_spends_nothing(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    rows = "".join(f"{n},1:1\n" for n in range(300)) + "300,banana\n"
+    program.write("t.csv", "n,ratio\n" + rows)
+    name = manifest("  - {prompt: 'cat {{ n }}', from: t.csv, aspect_ratio: '{{ ratio }}'}\n")
+    ended = program("run", name)
+    assert ended.code == 2
+    assert "t.csv:302" in ended.err
+    assert "banana" in ended.err
+    assert not server.seen
+
+
+def test_a_missing_key_is_said_before_anything_else(program: Program, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: a, prompt: x}\n")
+    ended = program("run", name, "--set", "provider.keys=[NOT_SET_KEY]")
+    assert ended.code == 2
+    assert "export NOT_SET_KEY=" in ended.err
+
+
+def test_status_speaks_json(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    program("run", manifest("  - {id: a, prompt: 'x #moderated'}\n  - {id: b, prompt: fine}\n"))
+    state: dict[str, Any] = json.loads(program("status", "out/m", "--json").out)
+    assert (state["total"], state["done"], state["failed"], state["failures"]) == (2, 1, 1, {"moderated": 1})
+    assert state["spent"] == "0.14"
+    text = program("status", "out/m").out
+    assert "1 of 2 jobs done" in text
+    assert program("status", "nowhere").code == 2
+
+
+def test_a_consistently_failing_provider_stops_the_run(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest(
+        "  - {prompt: 'cat {{ n }} #500', matrix: {n: {range: [1, 40]}}}\n",
+        limits=", attempts: 1, max_consecutive_failures: 5",
+    )
+    ended = program("run", name)
+    assert ended.code == 3
+    assert "in a row failed" in ended.out
+    assert len(server.seen) < 15
+    assert program.summary()["jobs"]["pending"] > 20
+
+
+def test_no_secret_reaches_the_folder_or_the_screen(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest(
+        "  - {id: a, prompt: 'x #500*1', webhook_url: 'https://h.example', webhook_secret: '${OTHER_KEY}'}\n"
+    )
+    ended = program("run", name, "--log-format", "json")
+    assert ended.code == 0
+    everything = ended.out + ended.err
+    for path in (program.folder / "out").rglob("*"):
+        if path.is_file():
+            everything += path.read_bytes().decode("latin-1")
+    assert "sk-canary" not in everything
+    assert "sk-other" not in everything
