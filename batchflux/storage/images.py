@@ -14,12 +14,14 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, StorageError
 from batchflux.model import Stored, Verify
 from batchflux.storage import durable
 from batchflux.storage.verify import Expected, check
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from batchflux.storage.structure import Kind, Shape
 
 __all__ = ["Expected", "ImageStore"]
@@ -84,9 +86,10 @@ class ImageStore:
             verify: `decode` or `structure`.
 
         Raises:
-            JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` (dead) when the
-                source is gone, `invalid_request` when there can be no such file.
-            StorageError: the folder cannot take the picture.
+            JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the
+                source is gone (dead when it was an answer's own bytes: there is nothing to fetch again),
+                `invalid_request` when there can be no such file.
+            StorageError: the source cannot be read or the folder cannot take the picture.
 
         After an error nothing is stored; a temporary source (`.spool/.tmp-...`) is removed, any other is left.
         """
@@ -99,7 +102,7 @@ class ImageStore:
         except FileNotFoundError:
             return self._stored_before(path, target, expect, verify)
         except OSError as error:
-            raise JobError(Code.DOWNLOAD, f"{path} cannot be read: {error.strerror}", dead=True) from error
+            raise StorageError(f"{path} cannot be read: {error.strerror}; check the disk, then run again") from error
         try:
             return self._keep(data, path, target, check(data, expect, verify))
         except BaseException:
@@ -107,20 +110,29 @@ class ImageStore:
                 path.unlink(missing_ok=True)
             raise
 
-    def sweep(self) -> int:
-        """Remove what a crash left half-written; return the number of files. Only while nothing is being stored.
+    def sweep(self, recorded: Collection[str] | None = None) -> int:
+        """Remove what a crash left behind; return the number of files. Only while nothing is being stored.
+
+        Args:
+            recorded: the names from `spool` that the ledger still needs. When given, spooled pictures that it has
+                never heard of, or is done with, are removed too; otherwise only half-written files are.
 
         Raises:
             StorageError: a file cannot be removed.
         """
         images = self._root / IMAGES
         with durable.storing(self._spool):
-            left = list(self._spool.glob(f"{TEMPORARY}*"))
+            left = [path for path in self._spool.iterdir() if self._is_left(path, recorded)]
             if images.stat().st_dev != self._spool.stat().st_dev:  # see durable.move
                 left += images.rglob(f"{TEMPORARY}*")
             for path in left:
                 path.unlink(missing_ok=True)
         return len(left)
+
+    def _is_left(self, path: Path, recorded: Collection[str] | None) -> bool:
+        if path.name.startswith(TEMPORARY):
+            return True
+        return recorded is not None and f"{SPOOL}/{path.name}" not in recorded
 
     def _target(self, file_name: str) -> Path:
         parts = PurePosixPath(file_name).parts
@@ -156,6 +168,8 @@ class ImageStore:
 
     def _stored_before(self, path: Path, target: Path, expect: Expected, verify: Verify) -> Stored:
         """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
+        if path.name.startswith(TEMPORARY):
+            raise JobError(Code.DOWNLOAD, f"the downloaded file {path} is gone, so it has to be fetched again")
         digest = path.name.partition("-")[0]
         places = (
             [target, *(target.with_suffix(suffix) for suffix in _ALL_SUFFIXES)] if _has_suffix(target) else [target]

@@ -11,16 +11,13 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import aiofiles
 
 from batchflux.errors import Code, JobError
 from batchflux.model import LocalImage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ONE_WRITE = 1 << 20  # bytes; aiohttp sends more than this in pieces only from a file
 
@@ -32,42 +29,30 @@ async def encode(body: Mapping[str, Any]) -> bytes | io.BytesIO:
         JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
             when a text in the body cannot be written as UTF-8.
     """
-    images = frozenset(_local_images(body))
-    if not images:
-        return _sendable(_json(body, {}))
-    urls = {image: await _data_url(image) for image in images}
-    return _sendable(await asyncio.to_thread(_json, body, urls))
-
-
-def _sendable(data: bytes) -> bytes | io.BytesIO:
+    images: set[LocalImage] = set()
+    data = _json(body, {}, images)
+    if images:
+        urls = {image: await _data_url(image) for image in images}
+        data = await asyncio.to_thread(_json, body, urls, images)
     return data if len(data) <= ONE_WRITE else io.BytesIO(data)
 
 
-def _json(body: Mapping[str, Any], urls: Mapping[LocalImage, str]) -> bytes:
+def _json(body: Mapping[str, Any], urls: Mapping[LocalImage, str], found: set[LocalImage]) -> bytes:
+    """Encode `body` with `urls` in the place of its local pictures, which are added to `found`."""
+
     def leaf(value: object) -> Any:
         if isinstance(value, LocalImage):
-            return urls[value]
+            found.add(value)
+            return urls.get(value, "")
         if isinstance(value, Mapping):
             return dict(value)
         raise TypeError(f"a {type(value).__name__} cannot travel in JSON")
 
     try:
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=leaf)
-        return text.encode()
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), default=leaf).encode()
     except UnicodeEncodeError:
         message = "the request holds half a surrogate pair, which is no text; mend the prompt"
         raise JobError(Code.INVALID_REQUEST, message) from None
-
-
-def _local_images(value: object) -> Iterator[LocalImage]:
-    if isinstance(value, LocalImage):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _local_images(inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        for inner in value:
-            yield from _local_images(inner)
 
 
 async def _data_url(image: LocalImage) -> str:

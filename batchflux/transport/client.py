@@ -14,7 +14,7 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
 
 from batchflux import __version__
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
@@ -36,6 +36,7 @@ HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are lo
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept
 TAIL_BYTES = 1 << 16
+KEPT_URLS = 1000  # a flow that polls makes a path for each of its jobs, so not all are kept
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
@@ -49,12 +50,16 @@ class Transport:
     """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
 
     Safe to use from many tasks of one event loop.
+
+    Raises:
+        UsageError: the base URL cannot be one.
     """
 
     def __init__(self, options: TransportOptions) -> None:
         self._options = options
         self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
         self._base = options.base_url.rstrip("/")
+        self._origin = _origin(self._base)
         self._urls: dict[str, URL] = {}
         self._session: ClientSession | None = None
         self._downloads: Downloads | None = None
@@ -63,7 +68,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         options = self._options
         guard = Guard()
-        self._names = Names(guard, URL(self._base), options.resolve)
+        self._names = Names(guard, self._origin, options.resolve)
         trace = TraceConfig()
         trace.on_request_headers_sent.append(_headers_sent)
         self._session = ClientSession(
@@ -148,12 +153,8 @@ class Transport:
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
-            try:
-                url = URL(self._base + path)
-            except ValueError:
-                message = "provider.base_url is not a valid URL; mend it and run again"
-                raise JobError(Code.INVALID_REQUEST, message) from None
-            if len(self._urls) < 1000:  # noqa: PLR2004  a flow that polls makes a path for each of its jobs
+            url = URL(self._base + path)
+            if len(self._urls) < KEPT_URLS:
                 self._urls[path] = url
         return url
 
@@ -217,6 +218,19 @@ async def _finish_tail(response: ClientResponse) -> None:
                 left -= len(data)
     except WIRE_ERRORS:
         return  # the connection is closed instead of kept; the answer is whole all the same
+
+
+def _origin(base: str) -> URL:
+    try:
+        url = URL(base)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
+    return url
 
 
 def _checked(key: str) -> str:

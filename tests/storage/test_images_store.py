@@ -157,6 +157,25 @@ def test_the_sweep_takes_half_written_files_and_nothing_else(store: ImageStore, 
     assert files(tmp_path) == {kept, "images/.tmp-x.png"}
 
 
+def test_the_sweep_takes_spooled_pictures_that_the_ledger_does_not_need(store: ImageStore, tmp_path: Path) -> None:
+    needed, orphan = store.spool(picture("PNG")), store.spool(picture("PNG", 2))
+    assert store.sweep() == 0
+    assert store.sweep(recorded={needed}) == 1
+    assert files(tmp_path) == {needed}
+    assert orphan != needed
+
+
+def test_a_download_that_is_gone_is_fetched_again_and_not_made_again(store: ImageStore, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="fetched again") as caught:
+        store.store(tmp_path / ".spool/.tmp-1", file_name="images/x.png", expect=ANY, verify="decode")
+    assert (caught.value.code, caught.value.dead) == (Code.DOWNLOAD, False)
+
+
+def test_a_source_that_cannot_be_read_stops_the_run(store: ImageStore, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be read: Is a directory"):
+        store.store(tmp_path / "images", file_name="images/x.png", expect=ANY, verify="decode")
+
+
 def test_many_threads_store_many_pictures(store: ImageStore, tmp_path: Path) -> None:
     def one(number: int) -> str:
         data = picture("JPEG", number)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered, Inline, Picture, Request
 from batchflux.transport import Transport, TransportOptions
 
@@ -182,6 +182,15 @@ async def test_a_pool_without_a_free_place_is_timeout(serve: Any, connect: Any) 
 async def test_a_base_url_that_cannot_be_called_fails_at_once(connect: Any, url: str) -> None:
     error = await Asker().fails(await connect(url))
     assert (error.code, error.billed) == (Code.INVALID_REQUEST, False)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "x", "ftp://h", "http://", "http://h:99999", "http://user:SECRET@h", "http://SECRET@h"]
+)
+def test_a_base_url_that_cannot_be_one_is_a_usage_error(url: str) -> None:
+    with pytest.raises(UsageError, match=r"provider\.base_url") as caught:
+        Transport(TransportOptions(base_url=url, timeout=1, connections=1, max_bytes=1, spool_dir="."))
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
