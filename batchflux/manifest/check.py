@@ -50,6 +50,10 @@ class Faults:
         file, at = (OVERRIDE_FILE, None) if override else (self.file, line)
         self.found.append(Fault(file=file, line=at, where=where(path), message=message))
 
+    def in_order(self) -> list[Fault]:
+        """The faults as they stand in the manifest from top to bottom; those of other files after them."""
+        return sorted(self.found, key=lambda fault: (fault.file != self.file, fault.line or 0))
+
     def note(self, fault: Fault) -> None:
         """Take a fault as it is."""
         self.found.append(fault)
@@ -106,6 +110,8 @@ def _message(model: type[BaseModel], item: Any, path: Path) -> str:
     kind, name = item["type"], str(item["loc"][-1])
     if kind == "manifest":
         return str(item["ctx"]["message"])
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
     if kind == "extra_forbidden":
         return unknown_key(name, path, key_names(model))
     if kind == "missing":

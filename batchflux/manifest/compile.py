@@ -118,6 +118,8 @@ class _Compiler:
         if axis.name in _NO_AXIS:
             self._report(key, f"{axis.name} cannot be an axis; give the axis another name", axis.line)
             return ()
+        if not axis.name.isidentifier():
+            self._report(key, "an axis is named like a variable: letters, digits and _, no digit first", axis.line)
         if axis.name in columns:
             self._report(key, "the table has a column of this name too; rename one of them", axis.line)
         try:

@@ -102,6 +102,8 @@ def _axes(matrix: Mapping[str, tuple[Any, tuple[Any, ...]]], node: Table) -> tup
 
 def _needs_rows(model: JobEntry, node: Table, path: Path, faults: Faults) -> None:
     """`exclude` without a matrix, and one id for many jobs, are mistakes for certain."""
+    if any(not rule for rule in model.exclude):
+        faults.add(node.lines["exclude"], (*path, "exclude"), "an empty exclusion would leave nothing; name axes in it")
     if model.exclude and not model.matrix:
         faults.add(node.lines["exclude"], (*path, "exclude"), "there is no matrix to exclude from; remove exclude")
     many = "from" if model.source is not None else "matrix" if model.matrix else None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_PROMPT = 100_000
 MAX_TEXT = 10_000
 MAX_ID = 128
+MAX_TAG_NAME = 100
 _SEED_BITS = 63
 
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
@@ -73,6 +74,11 @@ def tag(text: str) -> str:
     if bad is not None:
         raise ValueError(f"found the character U+{ord(bad.group()):04X}; remove it")
     return text
+
+
+def is_tag_name(name: str) -> bool:
+    """Whether a tag may have this name, which becomes a column's."""
+    return 0 < len(name) <= MAX_TAG_NAME and _CONTROL.search(name) is None and name == name.strip()
 
 
 def job_id(text: str) -> str | None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from batchflux.manifest.config import Template
-from batchflux.manifest.fields import CONVERTERS, line_of_text, reference, tag
-from batchflux.manifest.tree import Scalar, found, quoted, value_of
+from batchflux.manifest.fields import CONVERTERS, is_tag_name, line_of_text, reference, tag
+from batchflux.manifest.tree import Scalar, found, plain_data, quoted, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,3 +165,58 @@ def exclusion(value: object) -> str:
     """A value that an excluded combination has, as text."""
     node = scalar(value)
     return "" if node.is_null else node.text
+
+
+def text(value: object) -> str:
+    """Text that must be given."""
+    node = scalar(value, "text")
+    text = None if node.is_null else line_of_text(node.text)
+    if text is None:
+        raise problem("found nothing; allowed is text")
+    return text
+
+
+def version(text: str) -> int:
+    """The manifest's format."""
+    if text != "1":
+        raise ValueError(f"found {quoted(text)}; allowed is 1")
+    return 1
+
+
+def _json(value: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return plain_data(value) if isinstance(value, Scalar) else value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """A mapping; nothing is an empty one."""
+    if isinstance(value, Scalar) and value.is_null:
+        return {}
+    if not isinstance(value, dict):
+        raise problem(f"found {found(value)}; allowed is a mapping")
+    return value
+
+
+def tags(value: object) -> object:
+    """A mapping of tags, whose names can be columns."""
+    for name in (given := mapping(value)):
+        if not is_tag_name(name):
+            raise problem(f"found the tag {quoted(name)}; a name is text on one line of at most 100 characters")
+    return given
+
+
+def sequence(value: object) -> object:
+    """A list; nothing is an empty one."""
+    if isinstance(value, Scalar) and value.is_null:
+        return []
+    if not isinstance(value, list):
+        raise problem(f"found {found(value)}; allowed is a list")
+    return value
+
+
+def options(value: object) -> Any:
+    """A mapping of plain JSON data."""
+    return _json(mapping(value))

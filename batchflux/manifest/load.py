@@ -64,7 +64,7 @@ def load_manifest(
     expand_environment(root, os.environ if environ is None else environ, faults)
     manifest = _Loader(Path(display), root, faults).manifest(data.decode("utf-8-sig"), out)
     if faults.found:
-        raise ManifestError(faults.found)
+        raise ManifestError(faults.in_order())
     return manifest
 
 
@@ -157,7 +157,7 @@ class _Loader:
     def _output(self, name: str, out: str | None) -> OutputConfig:
         model = self._part("output", Output) or Output()
         given = _given(model)
-        folder = out if out is not None else given.pop("dir", None) or str(Path("out") / name)
+        folder = out or given.pop("dir", None) or str(Path("out") / name)
         given.pop("dir", None)
         at = self._line("output", "file_name")
         try:

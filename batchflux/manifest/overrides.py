@@ -43,6 +43,7 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
         node = _value(value, faults)
         if node is not None:
             _walk(root, path, node, faults)
+    _provider_section(root)  # --set provider=NAME may have put a bare name there
 
 
 def _provider_section(root: Table) -> Table:
@@ -56,6 +57,7 @@ def _provider_section(root: Table) -> Table:
             section.pairs["name"] = node
             section.lines["name"] = node.line
         root.pairs["provider"] = section
+        root.lines.setdefault("provider", section.line)
     return section
 
 

@@ -10,21 +10,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from batchflux.manifest import fields, leaves, units, urls
-from batchflux.manifest.tree import Scalar, found, plain_data, quoted
-
-
-def _text(value: object) -> str:
-    node = leaves.scalar(value, "text")
-    text = None if node.is_null else fields.line_of_text(node.text)
-    if text is None:
-        raise leaves.problem("found nothing; allowed is text")
-    return text
-
-
-def _version(text: str) -> int:
-    if text != "1":
-        raise ValueError(f"found {quoted(text)}; allowed is 1")
-    return 1
 
 
 def _count(lowest: int, highest: int) -> PlainValidator:
@@ -35,45 +20,17 @@ def _word(*words: str) -> PlainValidator:
     return PlainValidator(leaves.leaf(lambda text: fields.one_of(text, words)))
 
 
-def _json(value: object) -> Any:
-    if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return plain_data(value) if isinstance(value, Scalar) else value
-
-
-def _mapping(value: object) -> object:
-    if isinstance(value, Scalar) and value.is_null:
-        return {}
-    if not isinstance(value, dict):
-        raise leaves.problem(f"found {found(value)}; allowed is a mapping")
-    return value
-
-
-def _list(value: object) -> object:
-    if isinstance(value, Scalar) and value.is_null:
-        return []
-    if not isinstance(value, list):
-        raise leaves.problem(f"found {found(value)}; allowed is a list")
-    return value
-
-
-def _options(value: object) -> Any:
-    return _json(_mapping(value))
-
-
 def _schema(*types: str, **more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": list(types) if len(types) > 1 else types[0], **more})
 
 
 MaybeText = Annotated[Any, PlainValidator(leaves.leaf(fields.line_of_text)), _schema("string", "number", "null")]
-Text = Annotated[str, PlainValidator(_text), _schema("string", "number", "boolean")]
+Text = Annotated[str, PlainValidator(leaves.text), _schema("string", "number", "boolean")]
 Money = Annotated[Any, PlainValidator(leaves.leaf(units.money)), _schema("number", "string", minimum=0)]
 Words = Annotated[Any, PlainValidator(leaves.images), _schema("array", items={"type": "string"})]
 Tags = Annotated[
     dict[str, Annotated[Any, PlainValidator(leaves.tag_value), _schema("string", "number", "boolean", "null")]],
-    BeforeValidator(_mapping),
+    BeforeValidator(leaves.tags),
 ]
 AxisSpec = Annotated[
     Any,
@@ -99,7 +56,7 @@ AxisSpec = Annotated[
 ]
 Exclusion = Annotated[
     dict[str, Annotated[str, PlainValidator(leaves.exclusion), _schema("string", "number", "boolean", "null")]],
-    BeforeValidator(_mapping),
+    BeforeValidator(leaves.mapping),
 ]
 
 
@@ -128,7 +85,7 @@ class Provider(Part):
     params: Annotated[Any, _word("strict", "drop"), _schema("string", enum=["strict", "drop"])] = Field(
         "strict", description="what to do with a field that the call style cannot carry: refuse the job, or drop it"
     )
-    options: Annotated[Any, PlainValidator(_options), _schema("object", "null")] = Field(
+    options: Annotated[Any, PlainValidator(leaves.options), _schema("object", "null")] = Field(
         None, description="what only this provider knows; the simulator's latency, limits and faults"
     )
 
@@ -222,10 +179,10 @@ class JobEntry(Defaults):
     source: MaybeText = Field(
         None, alias="from", description="a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"
     )
-    matrix: Annotated[dict[str, AxisSpec], BeforeValidator(_mapping)] = Field(
+    matrix: Annotated[dict[str, AxisSpec], BeforeValidator(leaves.mapping)] = Field(
         {}, description="axes whose product is made; an axis named like a job field sets it"
     )
-    exclude: Annotated[list[Exclusion], BeforeValidator(_list)] = Field(
+    exclude: Annotated[list[Exclusion], BeforeValidator(leaves.sequence)] = Field(
         [], description="combinations of axis values that are left out"
     )
 
@@ -233,7 +190,7 @@ class JobEntry(Defaults):
 class Document(Part):
     """A batchflux manifest."""
 
-    version: Annotated[int, PlainValidator(leaves.leaf(_version)), WithJsonSchema({"const": 1})] = Field(
+    version: Annotated[int, PlainValidator(leaves.leaf(leaves.version)), WithJsonSchema({"const": 1})] = Field(
         description="the manifest's format: 1"
     )
     name: MaybeText = Field(None, description="the run's name; left out: the file's stem")

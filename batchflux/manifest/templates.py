@@ -98,7 +98,7 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
         raise ValueError(f"the template {quoted(text)} is not valid: {error.message}{at}") from None
     except TemplateError as error:
         raise ValueError(f"the template {quoted(text)} is not valid: {error}") from None
-    except (RecursionError, MemoryError):
+    except (RecursionError, MemoryError, SyntaxError):  # SyntaxError: Python's own bound on nested brackets
         raise ValueError(f"the template {quoted(text)} is nested too deeply") from None
 
 
