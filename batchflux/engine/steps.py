@@ -93,6 +93,7 @@ class Steps:
                     raise
                 self._observer.event("link_dead", id=work.job.id, message=error.message)
                 picture = None
+                life.fetches = Tries()
         if picture is None:
             picture = await self._submit(life)
         return await self._keep(life, picture)

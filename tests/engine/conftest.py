@@ -1,0 +1,495 @@
+"""A night at the provider's in a second: the engine, unchanged, on a virtual clock and in-process ports.
+
+`Night` is one output folder (a real ledger, pictures in memory) and one provider's server, over as many runs as a test
+wants; a run can be killed at a virtual time or after a number of loop turns. What is faked is the world outside the
+program: the wire, the disk of pictures, the watching user. A test says what the server answers, call by call, and then
+reads what it saw (`night.server`) and what the folder knows (`night.rows()`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import selectors
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.engine.budget import Budget
+from batchflux.engine.feeder import Feeder
+from batchflux.engine.gate import Gate
+from batchflux.engine.health import Deadline, Health
+from batchflux.engine.limits import Gcra, Key, Limits
+from batchflux.engine.pool import Pool, Tally, workers_for
+from batchflux.engine.ports import World
+from batchflux.engine.retry import RetryPolicy
+from batchflux.engine.selection import Selection
+from batchflux.engine.steps import Rules, Steps
+from batchflux.errors import Code, JobError, StopRun
+from batchflux.model import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+from batchflux.providers import styles
+from batchflux.storage.ledger import COLUMNS, Known, Ledger, nanos, spent
+
+if TYPE_CHECKING:
+    from batchflux.engine.retry import OnUnknown
+    from batchflux.providers.base import Provider
+
+DUSK = 1_800_000_000.0
+
+
+class DeadlockError(AssertionError):
+    """Nothing is ready and no timer is set: the program would wait for ever."""
+
+
+class _Skipper(selectors.DefaultSelector):
+    """Never waits: the time that the loop wants to wait is what its clock jumps by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.lag: Callable[[], float] = float
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise DeadlockError(f"at {self.now:.3f} s nothing is ready and no timer is set: it would hang here")
+            if timeout > 0:
+                self.now += timeout + self.lag()
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer when nothing is ready.
+
+    Args:
+        lag: returns how late, in seconds, the next timer fires; never late by default.
+        kill_after: stop dead after so many turns, as SIGKILL does.
+    """
+
+    def __init__(self, lag: Callable[[], float] = float, kill_after: int | None = None) -> None:
+        self._skipper = _Skipper()
+        self._skipper.lag = lag
+        self._turns_left = kill_after
+        super().__init__(self._skipper)
+
+    def time(self) -> float:
+        return self._skipper.now
+
+    def _run_once(self) -> None:
+        if self._turns_left is not None:
+            self._turns_left -= 1
+            if self._turns_left < 0:
+                self.stop()
+        super()._run_once()  # type: ignore[misc]  # not in the stubs: it is asyncio's one turn
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        """Do the work at once: on virtual time, a thread takes none."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  it belongs to whoever awaits
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the server does with one call: after `after` seconds (None: never) a picture, or an error.
+
+    `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise.
+    """
+
+    after: float | None = 1.0
+    code: Code | None = None
+    billed: bool = False
+    dead: bool = False
+    retry_after: float | None = None
+    inline: bool = False
+    crash: Exception | None = None
+
+    async def serve(self) -> None:
+        if self.after is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await asyncio.sleep(self.after)
+        if self.crash is not None:
+            raise self.crash
+        if self.code is not None:
+            raise JobError(
+                self.code,
+                f"the server says {self.code}",
+                retry_after=self.retry_after,
+                billed=self.billed,
+                dead=self.dead,
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One call that reached the server; `ended` is None while it is out, and for ever when the client died."""
+
+    id: str
+    key: str | None
+    at: float
+    ended: float | None = None
+    reply: Reply
+
+
+Script = Mapping[str, Sequence[Reply]] | Callable[[str, int], Reply]
+
+
+class Server:
+    """The provider and its picture host. Scripts say what the n-th call or fetch for a job gets; the last repeats.
+
+    `charged` counts the calls it bills: pictures, errors that say so, and calls whose client died. `exposure` is the
+    most that was ever charged and out together, in calls: what the budget must bound.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.fetches: list[Call] = []
+        self.api: Script = {}
+        self.files: Script = {}
+        self.by_key: Callable[[str | None, int], Reply | None] = lambda key, number: None  # noqa: ARG005
+        self.in_flight = 0
+        self.peak = 0
+        self.per_job: Counter[str] = Counter()
+        self.per_key: Counter[str | None] = Counter()
+        self.per_file: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
+        self.charged = 0
+        self.exposure = 0
+
+    async def call(self, request: Request, *, key: str | None) -> Answered:
+        name = str(request.body["prompt"])
+        reply = self.by_key(key, self.per_key[key]) or _pick(self.api, name, self.per_job[name])
+        self.per_job[name] += 1
+        self.per_key[key] += 1
+        seen = Call(id=name, key=key, at=asyncio.get_running_loop().time(), reply=reply)
+        self.calls.append(seen)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        self.exposure = max(self.exposure, self.charged + self.in_flight)
+        free = False
+        try:
+            await reply.serve()
+        except JobError as error:
+            free = not error.billed
+            raise
+        finally:
+            self.in_flight -= 1
+            self.charged += not free
+        seen.ended = asyncio.get_running_loop().time()
+        self.delivered[name] += 1
+        link = Link(url=f"https://cdn.example/{name}/{self.delivered[name]}")
+        picture = Inline(data=f"picture of {name}".encode()) if reply.inline else link
+        return Answered(picture=picture, seconds=reply.after or 0.0, headers={})
+
+    async def fetch(self, url: str) -> Fetched:
+        name = url.split("/")[3]
+        reply = _pick(self.files, name, self.per_file[name])
+        self.per_file[name] += 1
+        seen = Call(id=url, key=None, at=asyncio.get_running_loop().time(), reply=reply)
+        self.fetches.append(seen)
+        await reply.serve()
+        seen.ended = asyncio.get_running_loop().time()
+        data = f"picture of {name}".encode()
+        return Fetched(data=data, path=None, size=len(data), seconds=reply.after or 0.0)
+
+    def restart(self) -> None:
+        """The client died: nothing of it is out any more."""
+        self.in_flight = 0
+
+
+def _pick(script: Script, name: str, number: int) -> Reply:
+    if callable(script):
+        return script(name, number)
+    replies = script.get(name) or (Reply(),)
+    return replies[min(number, len(replies) - 1)]
+
+
+class Pictures:
+    """A Shelf in memory; like a disk it outlives the runs. `faults` are raised for a job's next stores, in turn."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.spooled = 0
+        self.faults: dict[str, list[Exception]] = {}
+
+    async def spool(self, picture: Inline) -> str:
+        await asyncio.sleep(0)
+        self.spooled += 1
+        name = f".spool/{self.spooled}"
+        self.files[name] = picture.data
+        return name
+
+    async def store(self, job: Job, source: Fetched | str) -> Stored:
+        await asyncio.sleep(0)
+        data = self.files.get(source) if isinstance(source, str) else source.data
+        if self.faults.get(job.id):
+            raise self.faults[job.id].pop(0)
+        if data is None:  # as ImageStore: the spooled file may have been moved into its place before a kill
+            data = self.files.get(job.file_name)
+            if data is None:
+                raise JobError(Code.DOWNLOAD, "what was kept is gone", dead=True)
+        self.files[job.file_name] = data
+        if isinstance(source, str):
+            self.files.pop(source, None)
+        await asyncio.sleep(0)
+        digest = hashlib.sha256(data).hexdigest()
+        return Stored(file_name=job.file_name, width=1, height=1, bytes=len(data), sha256=digest)
+
+
+class Notes:
+    """An Observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[Job, Outcome]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.ends.append((job, outcome))
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        self.events.append((name, fields))
+
+
+class SlowDisk:
+    """A Journal that takes time: a kill can come before its record is committed, and before its caller knows."""
+
+    def __init__(self, ledger: Ledger, seconds: float) -> None:
+        self._ledger = ledger
+        self._half = seconds / 2
+
+    async def intend(self, job: Job, *, price: int, at: float) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.intend(job, price=price, at=at)
+        await asyncio.sleep(self._half)
+
+    async def answered(self, job: Job, picture: Link | str, *, api_seconds: float) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.answered(job, picture, api_seconds=api_seconds)
+        await asyncio.sleep(self._half)
+
+    async def settle(self, job: Job, error: JobError, *, counts: bool) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.settle(job, error, counts=counts)
+        await asyncio.sleep(self._half)
+
+    async def finish(self, job: Job, outcome: Outcome) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.finish(job, outcome)
+        await asyncio.sleep(self._half)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a run is held back, and how the world around it behaves. Times in seconds, money in the currency."""
+
+    concurrency: int = 4
+    keys: tuple[str, ...] = ("A",)
+    interval: float | None = None
+    attempts: int = 5
+    price: Decimal = Decimal("0.14")
+    budget: Decimal | None = None
+    deadline: float | None = None
+    max_consecutive_failures: int = 10**9
+    on_unknown: OnUnknown = "retry"
+    retry_failed: bool = False
+    only: str | None = None
+    limit: int | None = None
+    workers: int | None = None
+    fetches: int | None = None
+    commit_seconds: float = 0.002
+    lag: Callable[[], float] = float
+    seed: int = 0
+    kill_at: float | None = None
+    kill_after_turns: int | None = None
+    stop_at: float | None = None
+    providers: Mapping[str, Provider] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a run ended: why it stopped (None: it had no more to do), when, and what came of its jobs."""
+
+    reason: StopRun | None
+    seconds: float
+    tally: Tally
+    notes: Notes
+    killed: bool = False
+    recovered: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Night:
+    """One folder, one server, one manifest; `run` it as often as you like."""
+
+    folder: Path
+    jobs: list[Job]
+    server: Server = field(default_factory=Server)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    def run(self, **terms: Any) -> Ended:
+        """Run the manifest on a fresh loop; raise what the engine raises."""
+        asked = Terms(**terms)
+        self.server.restart()
+        with asyncio.Runner(loop_factory=lambda: VirtualLoop(asked.lag, asked.kill_after_turns)) as runner:
+            loop = runner.get_loop()
+            ledger = Ledger(self.folder / "ledger.db", durable=False, threaded=False)
+            ended: list[Ended] = []
+            notes = Notes()
+            if asked.kill_at is not None:
+                loop.call_at(asked.kill_at, loop.stop)
+            try:
+                runner.run(self._run(asked, ledger, notes, ended))
+            except RuntimeError as error:
+                if "loop stopped" not in str(error):
+                    raise
+                return Ended(reason=None, seconds=loop.time(), tally=Tally(), notes=notes, killed=True)
+            finally:
+                ledger.close()  # what the tasks still do as they are cleaned away cannot reach it any more
+        return ended[0]
+
+    async def _run(self, asked: Terms, ledger: Ledger, notes: Notes, ended: list[Ended]) -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate()
+        world = World(
+            caller=self.server,
+            journal=SlowDisk(ledger, asked.commit_seconds),
+            shelf=self.pictures,
+            observer=notes,
+            gate=gate,
+            random=random.Random(asked.seed),
+            now=lambda: DUSK + loop.time(),
+        )
+        if asked.stop_at is not None:
+            loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
+        steps = Steps(world, _rules(asked, ledger, gate), asked.providers or styles())
+        pool = Pool(steps, world, Health(asked.max_consecutive_failures, gate), asked.on_unknown)
+        selection = Selection(
+            only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown
+        )
+        feeder = Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__)
+        await pool.run(feeder, asked.workers or workers_for(asked.concurrency))
+        ended.append(
+            Ended(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
+        )
+
+    def rows(self) -> dict[str, Known]:
+        """What the ledger knows, by id, as a `status` beside the run would read it: without recovery."""
+        query = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608  a constant
+        with contextlib.closing(_reader(self.folder)) as connection:
+            return {known.id: known for known in map(Known.of, connection.execute(query))}
+
+    def spent(self) -> int:
+        """What the folder has spent, in nanounits."""
+        with contextlib.closing(_reader(self.folder)) as connection:
+            return spent(connection)
+
+    @staticmethod
+    def picture(after: float = 1.0, *, inline: bool = False) -> Reply:
+        return Reply(after=after, inline=inline)
+
+    @staticmethod
+    def error(code: Code, after: float | None = 1.0, **how: Any) -> Reply:
+        how.setdefault("billed", code is Code.UNKNOWN)
+        return Reply(after=after, code=code, **how)
+
+    @staticmethod
+    def silence() -> Reply:
+        return Reply(after=None)
+
+    @staticmethod
+    def bug(error: Exception, after: float = 1.0) -> Reply:
+        return Reply(after=after, crash=error)
+
+
+def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
+    keys = [
+        Key(name=name, secret=name, schedule=None if asked.interval is None else Gcra(asked.interval))
+        for name in asked.keys
+    ]
+    budget = Budget(
+        limit=None if asked.budget is None else nanos(asked.budget),
+        spent=ledger.database.now(spent),
+        price=nanos(asked.price),
+        gate=gate,
+        label=f"{asked.budget} CNY",
+    )
+    return Rules(
+        limits=Limits(keys, concurrency=asked.concurrency, gate=gate),
+        budget=budget,
+        deadline=Deadline(asked.deadline, "06:00", gate),
+        policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
+        fetches=asked.fetches or 2 * asked.concurrency + 8,
+    )
+
+
+def _reader(folder: Path) -> Any:
+    from batchflux.storage.database import connect  # noqa: PLC0415  opened beside the run, as `status` does
+
+    return connect(folder / "ledger.db", durable=False)
+
+
+def make_job(number: int, **fields: Any) -> Job:
+    name = f"j{number}"
+    job = Job(
+        id=name,
+        key=hashlib.sha256(name.encode()).hexdigest(),
+        prompt=name,
+        style="standard",
+        model="m",
+        provider="tuzi",
+        file_name=f"images/{name}.png",
+        position=number,
+    )
+    return replace(job, **fields)
+
+
+NightFactory = Callable[[int], contextlib.AbstractContextManager[Night]]
+
+
+@pytest.fixture(scope="session")
+def nights() -> NightFactory:
+    """Make nights of n jobs (`j0`, `j1`, ...), each in its own folder; for hypothesis."""
+
+    @contextlib.contextmanager
+    def make(count: int) -> Iterator[Night]:
+        with tempfile.TemporaryDirectory(prefix="night-") as folder:
+            yield Night(folder=Path(folder), jobs=[make_job(number) for number in range(count)])
+
+    return make
+
+
+@pytest.fixture
+def night(tmp_path: Path) -> Callable[[int], Night]:
+    """Make a night of n jobs, each in its own folder."""
+
+    def make(count: int) -> Night:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        return Night(folder=folder, jobs=[make_job(number) for number in range(count)])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def job_number() -> Callable[..., Job]:
+    """Make the n-th job; `fields` replace its own."""
+    return make_job
+
+
+@pytest.fixture
+def virtual() -> Iterator[asyncio.Runner]:
+    """A runner on a virtual clock, for parts of the engine by themselves."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        yield runner

@@ -1,0 +1,282 @@
+"""CONTRACT 5, row by row, and the order in which one job's steps are recorded, paid and repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.errors import Code, JobError
+from batchflux.model import Capabilities, Flow, Inline, Job, Link, Picture, Reference, Request, Wait
+from batchflux.providers import styles
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Night
+
+NightOf = Callable[[int], "Night"]
+PRICE = 140_000_000
+
+AGAIN = (Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Code.NO_IMAGE)
+AT_ONCE = (Code.ECHOED_INPUT, Code.MODERATED, Code.INVALID_REQUEST, Code.UNSAFE_URL, Code.REFERENCE)
+
+
+@pytest.mark.parametrize("billed", [False, True])
+@pytest.mark.parametrize("code", AGAIN)
+def test_what_may_pass_is_tried_again_until_the_attempts_are_used(night: NightOf, code: Code, billed: bool) -> None:  # noqa: FBT001  pytest's
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(code, billed=billed)]}
+    ended = scene.run(attempts=3)
+    row = scene.rows()["j0"]
+    assert len(scene.server.calls) == 3
+    assert (row.status, row.error_code, row.attempts) == ("failed", code.value, 3)
+    assert row.error == f"the server says {code}"
+    assert row.possibly_billed == (3 if billed else 0)
+    assert scene.spent() == (3 * PRICE if billed else 0)
+    assert ended.reason is None
+    assert ended.tally.codes == {code.value: 1}
+
+
+@pytest.mark.parametrize("code", AGAIN)
+def test_what_passes_ends_well(night: NightOf, code: Code) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(code), scene.error(code), scene.picture()]}
+    scene.run(attempts=3)
+    row = scene.rows()["j0"]
+    assert (row.status, row.attempts, row.error_code, row.possibly_billed) == ("done", 3, None, 0)
+    assert scene.spent() == PRICE
+    assert scene.pictures.files["images/j0.png"] == b"picture of j0"
+
+
+@pytest.mark.parametrize("code", AT_ONCE)
+def test_what_will_not_change_fails_at_once(night: NightOf, code: Code) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(code)]}
+    ended = scene.run()
+    assert len(scene.server.calls) == 1
+    row = scene.rows()["j0"]
+    assert (row.status, row.error_code, row.attempts, scene.spent()) == ("failed", code.value, 1, 0)
+    assert ended.reason is None
+
+
+@pytest.mark.parametrize("code", [Code.AUTH, Code.QUOTA])
+def test_a_refused_account_stops_the_run_and_costs_the_jobs_nothing(night: NightOf, code: Code) -> None:
+    scene = night(20)
+    scene.server.api = lambda name, number: scene.error(code)  # noqa: ARG005
+    ended = scene.run(concurrency=4)
+    assert ended.reason is not None
+    assert (ended.reason.reason, ended.reason.exit_code) == (code.value, 3)
+    assert "(A: the server says" in str(ended.reason)
+    assert len(scene.server.calls) <= 4
+    assert all(
+        (row.status, row.attempts, row.in_flight, row.possibly_billed) == ("pending", 0, None, 0)
+        for row in scene.rows().values()
+    )
+    assert scene.spent() == 0
+    scene.server.api = {}
+    assert scene.run().tally.done == 20
+
+
+def test_a_rate_limit_costs_no_attempt(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [*[scene.error(Code.RATE_LIMITED, 0.1)] * 7, scene.error(Code.SERVER), scene.picture()]}
+    scene.run(attempts=2)
+    row = scene.rows()["j0"]
+    assert (row.status, row.attempts, len(scene.server.calls)) == ("done", 2, 9)
+    assert scene.spent() == PRICE
+
+
+def test_a_server_that_says_when_to_come_back_is_obeyed(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(Code.SERVER, retry_after=90), scene.picture()]}
+    scene.run()
+    first, second = scene.server.calls
+    assert first.ended is None
+    assert second.at - first.at == pytest.approx(91, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("on_unknown", "calls", "status"), [("retry", 2, "unknown"), ("hold", 1, "unknown"), ("fail", 1, "failed")]
+)
+def test_unknown_outcomes(night: NightOf, on_unknown: str, calls: int, status: str) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(Code.UNKNOWN)]}
+    scene.run(on_unknown=on_unknown)
+    row = scene.rows()["j0"]
+    assert len(scene.server.calls) == calls
+    assert (row.status, row.error_code, row.attempts, row.possibly_billed) == (status, "unknown", calls, calls)
+    assert scene.spent() == calls * PRICE
+    assert (row.cost, row.maybe_cost) == (0, calls * PRICE)
+
+
+def test_an_unknown_outcome_is_resent_once_in_an_invocation_whatever_comes_between(night: NightOf) -> None:
+    scene = night(1)
+    script = [Code.UNKNOWN, Code.RATE_LIMITED, Code.SERVER, Code.UNKNOWN, Code.UNKNOWN, Code.UNKNOWN]
+    scene.server.api = {"j0": [*map(scene.error, script), scene.picture()]}
+    scene.run(attempts=9)
+    row = scene.rows()["j0"]
+    assert (row.status, row.possibly_billed, len(scene.server.calls)) == ("unknown", 2, 4)
+    scene.run(attempts=9)
+    row = scene.rows()["j0"]
+    assert (row.status, row.possibly_billed, len(scene.server.calls)) == ("unknown", 3, 5)
+    scene.run(attempts=9)
+    scene.run(attempts=9)
+    row = scene.rows()["j0"]
+    assert (row.status, row.possibly_billed, len(scene.server.calls)) == ("done", 4, 7)
+    assert scene.spent() == 5 * PRICE
+
+
+@pytest.mark.parametrize("code", [Code.DOWNLOAD, Code.BAD_IMAGE])
+def test_a_failing_download_is_fetched_again_and_never_paid_again(night: NightOf, code: Code) -> None:
+    scene = night(1)
+    scene.server.files = {"j0": [scene.error(code)]}
+    scene.run(attempts=4)
+    row = scene.rows()["j0"]
+    assert (len(scene.server.calls), len(scene.server.fetches)) == (1, 4)
+    assert (row.status, row.error_code, row.attempts, row.link) == (
+        "failed",
+        code.value,
+        1,
+        "https://cdn.example/j0/1",
+    )
+    assert scene.spent() == PRICE
+    scene.run()  # failed stays failed
+    assert (len(scene.server.calls), len(scene.server.fetches)) == (1, 4)
+
+
+def test_bytes_that_are_no_picture_are_fetched_again(night: NightOf) -> None:
+    scene = night(1)
+    scene.pictures.faults = {"j0": [JobError(Code.BAD_IMAGE, "half a picture")]}
+    scene.run()
+    assert (len(scene.server.calls), len(scene.server.fetches)) == (1, 2)
+    assert scene.rows()["j0"].status == "done"
+
+
+@pytest.mark.parametrize("code", [Code.UNSAFE_URL, Code.ECHOED_INPUT])
+def test_what_a_download_cannot_mend_is_not_fetched_again(night: NightOf, code: Code) -> None:
+    scene = night(1)
+    scene.server.files = {"j0": [scene.error(code)]}
+    scene.run()
+    assert (len(scene.server.calls), len(scene.server.fetches)) == (1, 1)
+    assert scene.rows()["j0"].error_code == code.value
+
+
+def test_retry_failed_fetches_a_link_that_lives(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.files = lambda _, number: scene.error(Code.DOWNLOAD) if number < 5 else scene.picture()
+    scene.run()
+    assert scene.rows()["j0"].status == "failed"
+    scene.run(retry_failed=True)
+    row = scene.rows()["j0"]
+    assert (row.status, row.error_code, len(scene.server.calls)) == ("done", None, 1)
+
+
+def test_retry_failed_makes_the_picture_of_a_dead_link_again(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.files = {"j0": [scene.error(Code.DOWNLOAD, dead=True)]}
+    scene.run()
+    assert len(scene.server.calls) == 1
+    fetched = len(scene.server.fetches)
+
+    def dead_then_slow(_: str, number: int) -> Any:
+        url_is_old = scene.server.delivered["j0"] == 1
+        if url_is_old:
+            return scene.error(Code.DOWNLOAD, dead=True)
+        return scene.error(Code.DOWNLOAD) if number < 2 * fetched + 2 else scene.picture()
+
+    scene.server.files = dead_then_slow
+    scene.run(retry_failed=True)
+    row = scene.rows()["j0"]
+    assert (row.status, len(scene.server.calls), row.attempts) == ("done", 2, 2)
+    assert scene.spent() == 2 * PRICE
+
+
+def test_a_dead_link_is_not_paid_for_again_unasked(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.files = {"j0": [scene.error(Code.DOWNLOAD, dead=True)]}
+    scene.run()
+    scene.run()
+    assert len(scene.server.calls) == 1
+
+
+def test_bytes_in_the_answer_are_spooled_before_they_are_recorded(night: NightOf) -> None:
+    scene = night(3)
+    scene.server.api = lambda name, number: scene.picture(inline=True)  # noqa: ARG005
+    scene.run()
+    assert scene.server.fetches == []
+    assert scene.pictures.spooled == 3
+    assert sorted(scene.pictures.files) == ["images/j0.png", "images/j1.png", "images/j2.png"]
+    assert all(row.spool is None and row.status == "done" for row in scene.rows().values())
+
+
+def test_a_reference_that_cannot_be_read_sends_nothing(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(0)
+    broken = Reference(source="a.jpg", path="/a.jpg", fault="a.jpg is not there")
+    scene.jobs = [job_number(0, images=(broken,)), job_number(1)]
+    ended = scene.run(budget=Decimal("0.14"))
+    assert [call.id for call in scene.server.calls] == ["j1"]
+    row = scene.rows()["j0"]
+    assert (row.status, row.error_code, row.error, row.attempts) == ("failed", "reference", "a.jpg is not there", 0)
+    assert ended.tally.done == 1
+
+
+class Polled:
+    """A style that submits, waits, and asks again; both steps go over the wire."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(style="standard", fields=frozenset(), local_images=False)
+
+    def flow(self, job: Job) -> Flow:
+        yield self.request(job)
+        yield Wait(seconds=30)
+        picture: Picture | None = yield self.request(job)
+        assert isinstance(picture, Link | Inline)
+        return picture
+
+    def request(self, job: Job) -> Request:
+        real = next(styles()["standard"].flow(job))
+        assert isinstance(real, Request)
+        return real
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_step_is_retried_and_never_the_whole_flow(night: NightOf, inline: bool) -> None:  # noqa: FBT001  pytest's
+    scene = night(1)
+    script = [scene.picture(), scene.error(Code.SERVER), scene.error(Code.SERVER), scene.picture(inline=inline)]
+    scene.server.api = {"j0": script}
+    scene.run(providers={"standard": Polled()})
+    first, second, *_ = scene.server.calls
+    assert len(scene.server.calls) == 4
+    assert first.ended is not None
+    assert second.at - first.ended == pytest.approx(30, abs=0.1)
+    assert scene.rows()["j0"].status == "done"
+
+
+def test_the_attempt_is_recorded_before_the_request_leaves_and_the_answer_before_the_fetch(night: NightOf) -> None:
+    scene = night(1)
+    seen: list[tuple[str, int | None, str | None]] = []
+
+    def api(_: str, __: int) -> Any:
+        row = scene.rows()["j0"]
+        seen.append(("api", row.in_flight, row.link))
+        return scene.picture()
+
+    def files(_: str, __: int) -> Any:
+        row = scene.rows()["j0"]
+        seen.append(("files", row.in_flight, row.link))
+        return scene.picture()
+
+    scene.server.api, scene.server.files = api, files
+    scene.run()
+    assert seen == [("api", PRICE, None), ("files", None, "https://cdn.example/j0/1")]
+
+
+def test_a_line_of_the_log_for_each_failure(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(Code.SERVER), scene.picture()]}
+    scene.server.files = {"j0": [scene.error(Code.DOWNLOAD), scene.picture()]}
+    events = scene.run().notes.events
+    assert [name for name, _ in events] == ["attempt_failed", "fetch_failed"]
+    assert events[0][1] == {"id": "j0", "code": "server", "message": "the server says server", "attempt": 1}
