@@ -79,7 +79,7 @@ def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
 def _matches(pattern: str, base: Path) -> list[str]:
     names = sorted(name for name in glob.glob(pattern, root_dir=base, recursive=True) if (base / name).is_file())  # noqa: PTH207  Path.glob takes no absolute pattern
     if not names:
-        raise ValueError(f"no file matches the pattern {quoted(pattern)} in {base}")
+        raise ValueError(f"no file matches the pattern {quoted(pattern)} beside the manifest")
     if len(names) > MAX_RANGE:
         raise ValueError(f"the pattern {quoted(pattern)} matches more than {MAX_RANGE} files")
     return [name.replace(os.sep, "/") for name in names]

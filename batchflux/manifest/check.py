@@ -52,7 +52,7 @@ class Faults:
 
     def in_order(self) -> list[Fault]:
         """The faults as they stand in the manifest from top to bottom; those of other files after them."""
-        return sorted(self.found, key=lambda fault: (fault.file != self.file, fault.line or 0))
+        return sorted(dict.fromkeys(self.found), key=lambda fault: (fault.file != self.file, fault.line or 0))
 
     def note(self, fault: Fault) -> None:
         """Take a fault as it is."""
@@ -90,10 +90,15 @@ def check(model: type[Model], node: Node, path: Path, faults: Faults) -> Model |
         return None
 
 
+def is_key_name(name: str) -> bool:
+    """Whether somebody who writes this under `provider` means a key."""
+    return name.lower() in _KEY_NAMES
+
+
 def unknown_key(name: str, path: Path, allowed: Iterable[str]) -> str:
     """The message for a key that is not known at `path`."""
-    if path == ("provider",) and name.lower() in _KEY_NAMES:
-        return "a key does not belong into a manifest; put it into an environment variable and name that under keys"
+    if path == ("provider",) and is_key_name(name):
+        return "a key does not belong in a manifest; put it into an environment variable and name that under keys"
     return f"unknown key {quoted(name)}; {nearest(name, allowed)}"
 
 

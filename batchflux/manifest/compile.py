@@ -13,7 +13,7 @@ from batchflux.manifest.axes import AXIS_FIELDS, AxisValue, axis_field, axis_val
 from batchflux.manifest.check import nearest
 from batchflux.manifest.config import Axis, Entry, Manifest, Template
 from batchflux.manifest.fields import CONVERTERS
-from batchflux.manifest.places import entry_fault, row_fault
+from batchflux.manifest.places import entry_fault, file_name_fault, row_fault
 from batchflux.manifest.sources import Unreadable, columns_of, table_format
 from batchflux.manifest.templates import Renderer, compile_template
 from batchflux.manifest.tree import quoted
@@ -98,7 +98,7 @@ class _Compiler:
         self._known = None if columns is None else frozenset({*columns, *variables})
         plan = self._fields(values)
         if "prompt" not in entry.fields and "prompt" not in names:
-            self._report("", "prompt: is missing; a job needs a prompt", entry.line)
+            self._report("prompt", "is missing; a job needs a prompt", entry.line)
         self._file_name()
         return None if self._failed else plan
 
@@ -189,7 +189,8 @@ class _Compiler:
             return
         known = self._known | NAME_VARIABLES
         for name in sorted(self._name().names - known):
-            self._report("", f"output.file_name: {unknown_variable(name, known)}")
+            self._failed = True
+            self._tell(file_name_fault(self._manifest, unknown_variable(name, known)))
 
 
 def unknown_variable(name: str, known: Any) -> str:

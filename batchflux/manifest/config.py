@@ -121,7 +121,8 @@ class Manifest:
     """A manifest without static faults.
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
-    (secrets unexpanded). `entries` is what `expand` makes jobs of.
+    (secrets unexpanded). `entries` is what `expand` makes jobs of, and `file_name_line` where output.file_name
+    stands.
     """
 
     path: Path
@@ -133,6 +134,7 @@ class Manifest:
     output: OutputConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
+    file_name_line: int = field(default=1, repr=False)
 
     @property
     def tag_names(self) -> tuple[str, ...]:

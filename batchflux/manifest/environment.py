@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from batchflux.manifest.check import is_key_name
 from batchflux.manifest.tree import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ def _refuse_keys(root: Table, faults: Faults) -> None:
             stack.extend(((*path, key), child) for key, child in reversed(node.pairs.items()))
         elif isinstance(node, Items):
             stack.extend(((*path, index), child) for index, child in reversed(list(enumerate(node.items))))
-        elif "sk-" in node.text and path[:2] != ("provider", "keys") and _KEY.fullmatch(node.text):
+        elif "sk-" in node.text and not _checked_elsewhere(path) and _KEY.fullmatch(node.text):
             name = "name it under provider.keys" if path[:1] != ("provider",) else "name it under keys"
             faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
+
+
+def _checked_elsewhere(path: Path) -> bool:
+    """Whether the schema says the same of whatever stands there."""
+    return path[:1] == ("provider",) and len(path) > 1 and (path[1] == "keys" or is_key_name(str(path[1])))
 
 
 def _expanded(node: Node, path: Path, environ: Mapping[str, str], faults: Faults) -> Node:
@@ -67,13 +73,15 @@ def _expanded(node: Node, path: Path, environ: Mapping[str, str], faults: Faults
         if _VARIABLE.fullmatch(name) is None:
             missing.append(f"found {quoted(match[0])}; allowed is ${{NAME}} with the name of an environment variable")
         elif name not in environ:
-            missing.append(f"the environment variable {name} is not set; set it, or write the value here")
+            missing.append(f"the environment variable {name} is not set; set it")
         return environ.get(name, "")
 
     text = _REFERENCE.sub(value, node.text)
     for message in missing:
         faults.add(node.line, path, message)
-    return Scalar(text, node.plain, node.line, shown=node.text) if not missing else Scalar("", True, node.line)
+    if missing:  # nothing stands there then, so that the field is not found wrong too
+        return Scalar("", plain=True, line=node.line, shown=node.text)
+    return Scalar(text, node.plain, node.line, shown=node.text)
 
 
 def _webhook_secret(table: Table, path: Path, environ: Mapping[str, str], faults: Faults) -> None:
@@ -82,7 +90,7 @@ def _webhook_secret(table: Table, path: Path, environ: Mapping[str, str], faults
         return
     at = (*path, "webhook_secret")
     if not isinstance(node, Scalar) or _REFERENCE.fullmatch(node.text) is None:
-        message = f"a secret does not belong into a manifest; {_ADVICE} and write ${{NAME}} here"
+        message = f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here"
         faults.add(table.lines["webhook_secret"], at, message)
         table.pairs["webhook_secret"] = Scalar("", True, node.line)
         return

@@ -105,7 +105,7 @@ class Expansion:
             report(error.line, error.message)
             return
         if not some and self.faults == before:
-            report(None, "the table has no rows")
+            report(None, "has no rows")
 
 
 def expand(manifest: Manifest, styles: Mapping[str, Capabilities], on_fault: Callable[[Fault], None]) -> Expansion:

@@ -40,7 +40,7 @@ def whole(text: str, lowest: int, highest: int) -> int:
 def one_of(text: str, allowed: tuple[str, ...]) -> str:
     """One of a few words."""
     if text not in allowed:
-        raise ValueError(f"found {quoted(text)}; allowed is {' or '.join(allowed)}")
+        raise ValueError(f"found {quoted(text)}; allowed is {', '.join(allowed[:-1])} or {allowed[-1]}")
     return text
 
 
@@ -118,7 +118,12 @@ def output_format(text: str) -> str | None:
 
 def seed(text: str) -> int | None:
     """A whole number of at most 64 bits."""
-    return whole(text, -(2**_SEED_BITS), 2**_SEED_BITS - 1) if text else None
+    if not text:
+        return None
+    try:
+        return whole(text, -(2**_SEED_BITS), 2**_SEED_BITS - 1)
+    except ValueError:
+        raise ValueError(f"found {quoted(text)}; allowed is a whole number of at most 64 bits, as 42") from None
 
 
 def safety_tolerance(text: str) -> int | None:

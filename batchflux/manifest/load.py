@@ -105,6 +105,7 @@ class _Loader:
             output=output,
             text=text,
             entries=entries,
+            file_name_line=self._line("output", "file_name"),
         )
         for entry in entries:
             compile_entry(entry, manifest, self._faults.note)

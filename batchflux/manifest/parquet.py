@@ -49,7 +49,7 @@ def _opened(path: Path) -> Any:
     try:
         from pyarrow import parquet  # noqa: PLC0415  an extra
     except ImportError:
-        message = "a Parquet table needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
+        message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
         raise Unreadable(None, message) from None
     if not path.is_file():
         raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
@@ -60,5 +60,5 @@ def _opened(path: Path) -> Any:
     names = file.schema_arrow.names
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise Unreadable(None, f"the column {quoted(twice)} stands twice")
+        raise Unreadable(None, f"has the column {quoted(twice)} twice")
     return file

@@ -31,9 +31,17 @@ def job_fault(manifest: Manifest, entry: Entry, key: str, message: str, name: st
 
 
 def row_fault(manifest: Manifest, entry: Entry, line: int | None, key: str, message: str) -> Fault:
-    """A fault in the table of an entry, at one of its lines."""
-    file = manifest.beside(entry.source or "")
+    """A fault in the table of an entry, at one of its lines; of the table as a whole where `from` names it."""
+    source = entry.source or ""
+    if line is None:
+        return entry_fault(manifest, entry, "from", f"the table {source} {message}")
+    file = manifest.beside(source)
     return Fault(file=file, line=line, where=f"jobs[{entry.index}].{key}", message=message)
+
+
+def file_name_fault(manifest: Manifest, message: str) -> Fault:
+    """A fault of output.file_name that an entry brings to light."""
+    return _written(manifest, manifest.file_name_line, "output.file_name", message)
 
 
 def _written(manifest: Manifest, line: int, where: str, message: str) -> Fault:

@@ -29,7 +29,7 @@ def provider_config(root: Table, model: Provider | None, faults: Faults) -> Prov
         return ProviderConfig()
     base_url, keys = KNOWN.get(model.name, (None, ()))
     base_url = model.base_url or base_url
-    if model.name not in KNOWN and base_url is None:
+    if model.name not in KNOWN and not _has_address(root):
         line = _name_line(root)
         message = f"found {quoted(model.name)}, which is not known; {nearest(model.name, KNOWN)}, or add base_url"
         faults.add(line, ("provider", "name"), message)
@@ -48,6 +48,12 @@ def provider_config(root: Table, model: Provider | None, faults: Faults) -> Prov
         params=model.params or "strict",
         options=model.options or {},
     )
+
+
+def _has_address(root: Table) -> bool:
+    section = root.pairs.get("provider")
+    address = section.pairs.get("base_url") if isinstance(section, Table) else None
+    return address is not None and not (isinstance(address, Scalar) and address.is_null and address.shown is None)
 
 
 def _name_line(root: Table, key: str = "name") -> int:

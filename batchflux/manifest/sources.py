@@ -65,7 +65,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
             if not stream.peek(1):
-                raise Unreadable(None, "the table is empty; it needs at least one row")
+                raise Unreadable(None, "is empty; it needs at least one row")
             return None
         return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
 
@@ -125,7 +125,7 @@ def _header(reader: Any) -> tuple[str, ...]:
     except csv.Error as error:
         raise Unreadable(reader.line_num or 1, f"the header cannot be read: {error}") from None
     if cells is None:
-        raise Unreadable(None, "the table is empty; it needs a header and at least one row")
+        raise Unreadable(None, "is empty; it needs a header and at least one row")
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
         raise Unreadable(1, "the first line is blank; it must be the header with the columns' names")
