@@ -36,7 +36,7 @@ _STANDARD = frozenset(
     ]
 )
 _CHAT = frozenset({"model", "messages", "stream"})
-_ROLES = frozenset({"system", "user", "assistant"})
+_ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
 _NULLABLE = frozenset({"seed", "aspect_ratio", "webhook_url", "webhook_secret"})
 _FRONT_URL = re.compile(r"(https?://\S+)(?: |\Z)", re.IGNORECASE)
 _SAFEST, _FREEST = 0, 6

@@ -36,7 +36,7 @@ def ramp(stops: list[tuple[float, Colour]], steps: int) -> list[Colour]:
 
 def gradient(size: tuple[int, int], stops: list[tuple[float, Colour]], *, across: bool = False) -> Image.Image:
     """Return a gradient from top to bottom, or from left to right."""
-    steps = min(256, size[0] if across else size[1])
+    steps = min(64, size[0] if across else size[1])  # the resize smooths between them
     strip = Image.new("RGB", (steps, 1) if across else (1, steps))
     strip.putdata(ramp(stops, steps))
     return strip.resize(size, Image.Resampling.BILINEAR)

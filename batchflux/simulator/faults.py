@@ -1,7 +1,7 @@
 """Every fault the simulator can show (CONTRACT 5 and 7), in one table: name, stage, styles, and a line that says what.
 
 `instead` faults replace the answer, `form` faults reshape a good one, `link` faults spoil the picture behind it. The
-behaviour of a name stands in `badanswers.py`, `forms.py`, `links.py`, or, for what breaks a connection, `server.py`.
+behaviour of a name stands in `badanswers.py`, `breaks.py` (what breaks a connection), `goodanswers.py` or `links.py`.
 A fault that a call style cannot show is passed over for it.
 """
 

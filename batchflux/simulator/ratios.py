@@ -20,7 +20,7 @@ def parse_ratio(text: str) -> float | None:
 
 
 def pixels(ratio: float, size: int) -> tuple[int, int]:
-    """Return width and height with the long side at `size`; within 3 % of `ratio` from 32 pixels up."""
+    """Return width and height with the long side at `size`; within 3 % of `ratio` from 40 pixels up."""
     if ratio >= 1:
         return size, max(_THINNEST, round(size / ratio))
     return max(_THINNEST, round(size * ratio)), size

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MODELS = ("flux-kontext-pro", "flux-kontext-max")
 _BODY_LIMIT = 64 << 20
-_GRACE = 0.2
+_GRACE = 1.0
 
 
 class Simulator:

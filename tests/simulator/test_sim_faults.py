@@ -115,6 +115,17 @@ async def test_reset(serve: Serve, style: str) -> None:
     assert (await client.ask(style)).status == 200
 
 
+async def test_reset_is_no_orderly_end(serve: Serve) -> None:
+    client = await serve(faults={"reset": 1})
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.simulator.port)
+    body = b'{"model":"m","prompt":"x"}'
+    head = f"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+
+
 @pytest.mark.parametrize("style", BOTH)
 async def test_cut(serve: Serve, style: str) -> None:
     client = await serve(faults={"cut": 1})

@@ -70,7 +70,7 @@ BAD = [
     ({"burst": 0}, "The simulator's option burst must be at least 1, found 0."),
     ({"concurrency": 1.5}, "The simulator's option concurrency must be a whole number, found 1.5."),
     ({"seed": "x"}, "The simulator's option seed must be a whole number, found 'x'."),
-    ({"size": 9000}, "The simulator's option size must be from 32 to 2048, found 9000."),
+    ({"size": 9000}, "The simulator's option size must be from 40 to 2048, found 9000."),
     ({"keys": []}, "The simulator's option keys must be a list of the accepted keys, each a text."),
     ({"faults": ["hang"]}, "The simulator's option faults must map names of faults to probabilities, found ['hang']."),
     (

@@ -5,8 +5,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from batchflux.simulator.asks import parse_ask, split_urls
+from batchflux.simulator.wire import Refusal
 
 if TYPE_CHECKING:
+    from batchflux.model import Style
     from tests.simulator.conftest import Client, Serve, Tools
 
 IMAGES = "/v1/images/generations"
@@ -133,6 +139,7 @@ BAD_CHAT: list[tuple[dict[str, Any], str]] = [
     ({"messages": None}, "messages"),
     ({"messages": ["A mug"]}, "messages[0]"),
     ({"messages": [{"role": "robot", "content": "A mug"}]}, "messages[0].role"),
+    ({"messages": [{"role": ["user"], "content": "A mug"}]}, "messages[0].role"),
     ({"messages": [{"role": "user", "content": "A mug", "name": "x"}]}, "messages[0].name"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
@@ -179,6 +186,57 @@ async def test_chat_refuses_a_png_that_says_it_is_a_jpeg(client: Client, tools: 
 async def test_chat_needs_a_text_beside_the_picture(client: Client, tools: type[Tools]) -> None:
     body = user([{"type": "image_url", "image_url": {"url": tools.data_url(tools.photo())}}])
     refused(await client.post(CHAT, {**tools.chat_body("x"), **body}), "messages")
+
+
+NAMES = st.sampled_from(
+    [
+        "model",
+        "prompt",
+        "seed",
+        "aspect_ratio",
+        "output_format",
+        "safety_tolerance",
+        "webhook_url",
+        "messages",
+        "stream",
+        "role",
+        "content",
+        "type",
+        "text",
+        "image_url",
+        "url",
+        "system",
+        "user",
+        "missing-x",
+        "16:9",
+        "png",
+        "https://a.example/x.png",
+        "data:image/png;base64,aGk=",
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | NAMES
+WILD = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5), max_leaves=12
+)
+
+
+@given(st.sampled_from(["standard", "chat"]), st.dictionaries(NAMES, WILD, max_size=5))
+def test_any_body_is_taken_or_refused_in_the_documented_shape(style: Style, body: dict[str, Any]) -> None:
+    whole = {"model": "m", **({"prompt": "x"} if style == "standard" else {"stream": True}), **body}
+    try:
+        ask = parse_ask(style, json.dumps(whole).encode())
+    except Refusal as refusal:
+        error = json.loads(refusal.reply.body)["error"]
+        kinds = {400: "invalid_request_error", 503: "new_api_error"}
+        assert kinds[refusal.reply.status] == error["type"]  # noqa: PT017  an Ask is as good an end
+        return
+    assert ask.prompt.strip()
+
+
+@given(st.lists(st.sampled_from(["https://a.example/x.png", "http://b.example"]), max_size=4), st.text(min_size=1))
+def test_urls_and_prompt_come_apart_as_they_were_put_together(urls: list[str], prompt: str) -> None:
+    assume(prompt.strip() and not prompt[0].isspace() and not prompt.startswith("http"))
+    assert split_urls(" ".join([*urls, prompt]), "prompt") == (tuple(urls), prompt)
 
 
 @pytest.mark.parametrize("style", ["standard", "chat"])
