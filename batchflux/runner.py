@@ -32,8 +32,8 @@ from batchflux.planner import LEDGER, Plan, exists_in, plan_of, survey_jobs
 from batchflux.providers import capabilities, styles
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
-from batchflux.storage.ledger import Ledger, currency, get_meta, nanos, set_meta, spent
-from batchflux.storage.moves import move_files, record_moves
+from batchflux.storage.ledger import Ledger, currency, get_meta, nanos, set_meta, spent, spooled
+from batchflux.storage.moves import move_files, record_moves, undo_transit
 from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
@@ -139,6 +139,7 @@ class _Run:
             self.options.watcher.event(name, **fields)
 
     def _survey(self, connection: sqlite3.Connection) -> Survey:
+        undo_transit(self.folder, connection)
         survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self.manifest.provider.currency)
@@ -163,7 +164,7 @@ class _Run:
             transport = await self._transport(stack)
             shelf = DiskShelf(self.folder, self.manifest.output.verify)
             stack.callback(shelf.close)
-            shelf.sweep()
+            shelf.sweep(self.ledger.database.now(spooled))
             if self.options.signals:
                 stack.enter_context(self._signals())
             await self._pool(transport, shelf, plan, already)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchflux.cli.options import manifest_options
-from batchflux.cli.words import count, duration, money
+from batchflux.cli.words import count, duration, money, place
 from batchflux.planner import Plan, plan
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def command(manifest: Manifest, selection: Selection, *, as_json: bool) -> int:
 def lines(result: Plan) -> list[str]:
     """Return the plan as a person reads it."""
     counts = result.counts
-    text = [f"{result.name}: {count(counts['total'], 'job')} for {result.provider} ({result.model}) -> {result.folder}"]
+    jobs = count(counts["total"], "job")
+    text = [f"{result.name}: {jobs} for {result.provider} ({result.model}) -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     text += [f"  {name:<9} {counts[name]:>9,}  {MEANINGS[name]}" for name in MEANINGS if counts[name]]

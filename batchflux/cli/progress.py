@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from batchflux.cli.words import count, duration, money
+from batchflux.cli.words import count, duration, money, place
 from batchflux.model import Status
 from batchflux.storage.results import iso
 from batchflux.watcher import Watcher
@@ -49,7 +49,7 @@ class Progress(Watcher):
         """Begin to show."""
         self._plan, self._progress, self._began = plan, progress, time.monotonic()
         total = plan.counts["todo"]
-        self._say("started", f"{plan.name}: {count(total, 'job')} to do, into {plan.folder}", todo=total)
+        self._say("started", f"{plan.name}: {count(total, 'job')} to do, into {place(plan.folder)}", todo=total)
         if not self._wanted:
             return
         if sys.stderr.isatty() and not self._json:
@@ -140,5 +140,5 @@ def summary_lines(summary: Summary) -> list[str]:
     ):
         if summary.jobs.get(name):
             text.append(f"  {name:<10} {summary.jobs[name]:,} {words}")
-    text.append(f"  results    {summary.folder}/results.csv")
+    text.append(f"  results    {place(summary.folder)}/results.csv")
     return text

@@ -32,9 +32,9 @@ def command(out: Path, *, as_json: bool) -> None:
 
 def _lines(out: Path, state: State) -> list[str]:
     text = [f"{out}: {state.done:,} of {state.total:,} jobs done"]
-    counts = {name: getattr(state, name) for name in ("failed", "unknown", "pending", "in_flight")}
+    counts = {name: getattr(state, name) for name in ("pending", "in_flight", "unknown", "failed")}
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
-    text += [f"    {code:<16} {number:>7,}" for code, number in state.failures.items()]
+    text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]
     text.append(f"  attempts   {state.attempts:>9,}")
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:

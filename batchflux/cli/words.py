@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ def money(amount: Decimal, currency: str) -> str:
     exponent = amount.normalize().as_tuple().exponent
     places = max(2, -exponent if isinstance(exponent, int) else 2)
     return f"{amount:,.{places}f} {currency}".strip()
+
+
+def place(folder: str) -> str:
+    """Return the folder as a person in the current one would type it."""
+    relative = os.path.relpath(folder)
+    return folder if relative.startswith(os.pardir) else relative
 
 
 def count(number: int, word: str) -> str:

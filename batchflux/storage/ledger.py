@@ -285,6 +285,11 @@ def spent(connection: sqlite3.Connection) -> int:
     return int(row[0] or 0)
 
 
+def spooled(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the spooled pictures that jobs still wait for."""
+    return {row[0] for row in connection.execute("SELECT spool FROM jobs WHERE spool IS NOT NULL")}
+
+
 def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
     """Return a note about the folder, or None."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()

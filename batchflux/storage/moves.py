@@ -77,6 +77,25 @@ def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
     )
 
 
+def undo_transit(root: Path, connection: sqlite3.Connection) -> None:
+    """Put files back that a crash left under a temporary name, where the ledger says they are.
+
+    Raises:
+        StorageError: the folder does not allow it.
+    """
+    for path in (root / ".spool").glob("move-*"):
+        key = bytes.fromhex(path.name.removeprefix("move-"))
+        row = connection.execute("SELECT file_name FROM jobs WHERE key = ?", (key,)).fetchone()
+        if row is None or row[0] is None or (root / row[0]).exists():
+            continue
+        try:
+            path.rename(root / row[0])
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be renamed to {row[0]} ({error.strerror}): repair the folder."
+            ) from error
+
+
 def _take_up(root: Path, move: Move) -> bool:
     for name in (move.transit, move.source, move.target):
         path = root / name

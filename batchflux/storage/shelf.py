@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from batchflux.errors import JobError
 from batchflux.storage.images import Expected, ImageStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from batchflux.model import Fetched, Inline, Job, Stored, Verify
 
@@ -52,9 +53,9 @@ class DiskShelf:
         """
         return await self._in_thread(lambda: self._store(job, source))
 
-    def sweep(self) -> None:
-        """Remove what a crash left half-written."""
-        self._images.sweep()
+    def sweep(self, recorded: Collection[str]) -> None:
+        """Remove what a crash left behind, but for the `recorded` names of spooled pictures that are still needed."""
+        self._images.sweep(recorded)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -70,12 +71,20 @@ class DiskShelf:
             place = None if source.path is None else Path(source.path)
         data = source.data if not isinstance(source, str) else None
         try:
-            return self._images.store(
+            stored = self._images.store(
                 data if data is not None else place or Path(),
                 file_name=job.file_name,
                 expect=expected_of(job),
                 verify=self._verify,
             )
-        finally:
-            if place is not None:
-                place.unlink(missing_ok=True)
+        except JobError:
+            _remove(place)
+            raise
+        # After any other failure (a full disk) the bytes stay: they were paid for, and the next run takes them up.
+        _remove(place)
+        return stored
+
+
+def _remove(place: Path | None) -> None:
+    if place is not None:
+        place.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import batchflux
+from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manifest, plan, run
+from batchflux.cli.words import count, duration, money, place
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = "version: 1\nname: q\nprovider: {name: simulator, options: {latency: 0, size: 64}}\njobs:\n"
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_help_lists_every_command_and_imports_none(tmp_path: Path) -> None:
+    ended = call(tmp_path, "--help")
+    assert ended.returncode == 0
+    for command in ("init", "plan", "run", "status", "simulate", "schema"):
+        assert re.search(rf"^  {command} ", ended.stdout, re.MULTILINE)
+        assert call(tmp_path, command, "--help").returncode == 0
+    code = (
+        "import sys; from batchflux.cli import cli; "
+        "cli.main(['--help'], standalone_mode=False); print(sorted(sys.modules))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for heavy in ("aiohttp", "pydantic", "PIL", "sqlite3", "jinja2"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
+    for arguments in (
+        ["run"],
+        ["run", "nowhere.yaml"],
+        ["fly"],
+        ["run", "x.yaml", "--limit", "0"],
+        ["status", "nowhere"],
+    ):
+        ended = call(tmp_path, *arguments)
+        assert ended.returncode == 2, arguments
+        assert ended.stdout == ""
+        assert "Traceback" not in ended.stderr
+        assert ended.stderr.strip()
+
+
+def test_init_writes_a_manifest_that_runs_and_never_overwrites(tmp_path: Path) -> None:
+    assert call(tmp_path, "init", "mine.yaml").returncode == 0
+    again = call(tmp_path, "init", "mine.yaml")
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    ended = call(tmp_path, "run", "mine.yaml")
+    assert ended.returncode == 0, ended.stderr
+    assert any((tmp_path / "out" / "mine" / "images").iterdir())
+
+
+def test_schema_is_json_schema(tmp_path: Path) -> None:
+    schema = json.loads(call(tmp_path, "schema").stdout)
+    assert schema["properties"]["jobs"]
+    assert schema["properties"]["limits"]
+
+
+def test_quiet_prints_nothing_and_json_logs_are_json(tmp_path: Path) -> None:
+    (tmp_path / "q.yaml").write_text(QUICK + "  - {id: a, prompt: x}\n  - {id: b, prompt: y, image: gone.png}\n")
+    quiet = call(tmp_path, "run", "q.yaml", "--quiet", "--only", "a")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    logged = call(tmp_path, "run", "q.yaml", "--log-format", "json")
+    assert logged.returncode == 1
+    events = [json.loads(line)["event"] for line in logged.stderr.splitlines()]
+    assert "job_failed" in events
+    assert "1 of 2 jobs done" in logged.stdout
+
+
+def test_simulate_serves_any_client(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("latency: 0\nfaults: {server_500: 1.0}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchflux", "simulate", "--port", "0", "--faults", "f.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    request = urllib.request.Request(  # noqa: S310  our own server
+        f"{url}/v1/images/generations",
+        json.dumps({"model": "m", "prompt": "x"}).encode(),
+        {"Content-Type": "application/json", "Authorization": "Bearer any"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=10)  # noqa: S310  our own server
+    assert raised.value.code == 500
+    raised.value.close()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    bad = call(tmp_path, "simulate", "--faults", "nowhere.yaml")
+    assert bad.returncode == 2
+    assert "nowhere.yaml" in bad.stderr
+
+
+def test_plan_json_speaks_of_money(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\nprovider: {name: tuzi, price: 0.14, currency: CNY}\nlimits: {rate: 60/min, budget: 0.2}\n"
+        "jobs:\n  - {id: a, prompt: x}\n  - {id: b, prompt: y}\n  - {id: c, prompt: x}\n"
+    )
+    result: dict[str, Any] = json.loads(call(tmp_path, "plan", "m.yaml", "--json").stdout)
+    assert (result["calls"], result["cost"], result["currency"], result["budget"]) == (2, "0.28", "CNY", "0.2")
+    assert result["counts"]["merged"] == 1
+    assert result["requests"][0]["url"] == "https://api.tu-zi.com/v1/images/generations"
+    assert result["requests"][0]["body"] == {"model": "flux-kontext-pro", "prompt": "x"}
+    text = call(tmp_path, "plan", "m.yaml").stdout
+    assert "0.28 CNY (2 x 0.14)" in text
+    assert "will stop the run before its end" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_python_api(tmp_path: Path) -> None:
+    path = tmp_path / "q.yaml"
+    path.write_text(QUICK + "  - {prompt: 'x {{ n }}', matrix: {n: {range: [1, 6]}}}\n")
+    manifest = load_manifest(path, out=str(tmp_path / "here"))
+    assert plan(manifest).counts["todo"] == 6
+
+    class Count(Watcher):
+        ids: list[str]
+
+        def ended(self, job: batchflux.Job, outcome: batchflux.Outcome) -> None:
+            self.ids.append(job.id)
+
+    watcher = Count()
+    watcher.ids = []
+    summary = asyncio.run(run(manifest, RunOptions(selection=Selection(limit=4), watcher=watcher)))
+    assert (summary.exit_code, summary.this_run["done"], len(watcher.ids)) == (0, 4, 4)
+    (tmp_path / "bad.yaml").write_text("jobs: []")
+    with pytest.raises(ManifestError, match="version"):
+        load_manifest(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.2, "under 1 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (18600, "5 h 10 min"),
+        (183600, "2 d 3 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_words() -> None:
+    assert money(Decimal("0.14"), "CNY") == "0.14 CNY"
+    assert money(Decimal("1234.0035"), "USD") == "1,234.0035 USD"
+    assert money(Decimal(25), "CNY") == "25.00 CNY"
+    assert (count(1, "job"), count(1200, "call")) == ("1 job", "1,200 calls")
+    assert place(str(Path.cwd() / "out" / "x")) == "out/x"
+    assert place("/somewhere/else") == "/somewhere/else"
