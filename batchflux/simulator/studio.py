@@ -29,13 +29,13 @@ class GoneError(Exception):
 
 
 class Studio:
-    """Makes pictures of recipes. `close` waits for what is being drawn."""
+    """Makes pictures of recipes. `close` waits for what is being drawn; `kept_bytes` is the size of those kept."""
 
     def __init__(self, spool: Spool, kept_bytes: int = KEPT_BYTES) -> None:
         self.spool = spool
         self._limit = kept_bytes
         self._kept: OrderedDict[Recipe, bytes] = OrderedDict()
-        self._size = 0
+        self.kept_bytes = 0
         self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="batchflux-simulator-draw")
 
     async def off_loop(self, work: Callable[[], T]) -> T:
@@ -65,11 +65,11 @@ class Studio:
 
     def _keep(self, recipe: Recipe, data: bytes) -> None:
         if recipe not in self._kept:
-            self._size += len(data)
+            self.kept_bytes += len(data)
         self._kept[recipe] = data
-        while self._size > self._limit:
+        while self.kept_bytes > self._limit:
             _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped)
+            self.kept_bytes -= len(dropped)
 
     def _reference(self, digest: str) -> bytes:
         data = self.spool.reduced(digest)

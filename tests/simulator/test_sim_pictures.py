@@ -18,6 +18,7 @@ from batchflux.simulator.drawing import draw
 from batchflux.simulator.ratios import WIDEST, pixels
 from batchflux.simulator.recipes import BadLinkError, Recipe, caption, decode
 from batchflux.simulator.spool import NotAPictureError, Spool, reduce
+from batchflux.simulator.studio import Studio
 from batchflux.simulator.uploads import Upload
 
 if TYPE_CHECKING:
@@ -277,3 +278,33 @@ def test_a_picture_beyond_measure_is_refused() -> None:
     Image.new("1", (12_000, 12_000)).save(out, "PNG")
     with pytest.raises(NotAPictureError):
         reduce(out.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+async def test_every_kind_of_upload_is_taken(serve: Serve, tools: type[Tools], kind: str) -> None:
+    out = BytesIO()
+    tools.opened(tools.photo()).save(out, kind)
+    part = {"type": "image_url", "image_url": {"url": tools.data_url(out.getvalue(), f"image/{kind.lower()}")}}
+    content = [{"type": "text", "text": "Blue"}, part]
+    client = await serve()
+    answer = await client.chat("x", messages=[{"role": "user", "content": content}])
+    assert (await client.get(answer.url)).status == 200
+
+
+async def test_a_link_whose_upload_is_gone_is_not_found(serve: Serve, tools: type[Tools], tmp_path: Path) -> None:
+    for faults in ({}, {"echoed_input": 1}):
+        client = await serve(faults=faults)
+        answer = await client.chat("Blue", tools.photo())
+        for file in (tmp_path / "uploads").iterdir():
+            file.unlink()
+        assert (await client.get(answer.url)).status == 404
+
+
+async def test_kept_pictures_are_bounded_and_drawn_again_the_same(tmp_path: Path) -> None:
+    recipes = [Recipe(digest=f"{number:032x}", caption="x", size=64) for number in range(4)]
+    one = len(draw(recipes[0], lambda _: b""))
+    studio = Studio(Spool(str(tmp_path)), kept_bytes=2 * one)
+    first = [await studio.picture(recipe) for recipe in recipes]
+    assert studio.kept_bytes <= 2 * one
+    assert [await studio.picture(recipe) for recipe in reversed(recipes)] == first[::-1]
+    studio.close()
