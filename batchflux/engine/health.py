@@ -6,7 +6,9 @@ provider rightly refused (moderated) or that was never sent (a missing reference
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from batchflux.errors import Code, StopRun
 from batchflux.model import Outcome, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from batchflux.engine.gate import Gate
@@ -64,14 +67,18 @@ class Deadline:
 
     def check(self, now: float) -> None:
         """Close the gate when an attempt that starts now would probably end too late."""
-        if self._at is None or now + self.expected() <= self._at:
-            return
-        self._gate.close(
-            StopRun(
-                "deadline",
-                f"The deadline ({self._label}) leaves no time for another request: run again to continue.",
-            )
-        )
+        if self._at is not None and now + self.expected() > self._at:
+            self._close()
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Close the gate at the deadline itself, so that no wait outlasts it."""
+        timer = None if self._at is None else asyncio.get_running_loop().call_at(self._at, self._close)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def expected(self) -> float:
         """Return the 95th percentile of what the last attempts took, in seconds; 0 before the first."""
@@ -79,6 +86,14 @@ class Deadline:
             return 0.0
         ordered = sorted(self._seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
+
+    def _close(self) -> None:
+        self._gate.close(
+            StopRun(
+                "deadline",
+                f"The deadline ({self._label}) leaves no time for another request: run again to continue.",
+            )
+        )
 
 
 def seconds_until(deadline: config.Deadline, now: datetime) -> float:

@@ -1,9 +1,10 @@
 """When a request may leave, and with which key.
 
 **Rate.** Each key has a GCRA (generic cell rate algorithm, ITU-T I.371, as a virtual schedule): a request may leave
-at its theoretical arrival time `tat`, and then `tat = max(tat, now - slack) + interval`. There is no burst, so no
-window of the server's can see more than the limit; `slack` lets a request that left late by the event loop's
-resolution be made up for by the next one, which keeps the rate almost reached.
+at its theoretical arrival time `tat`, and the next one `interval` after that. There is no burst: a window of w seconds
+holds at most w / interval + 1 requests. One that left late by no more than `slack`, the event loop's resolution, does
+not move the schedule, which keeps the rate reached (and lets the window be `slack` longer); after a longer pause the
+schedule begins anew, so idle time saves nothing up.
 
 **Concurrency.** At most `concurrency` requests are out, over all keys.
 
@@ -49,7 +50,7 @@ class Gcra:
 
     def take(self, now: float) -> None:
         """Count a request that leaves now."""
-        self._tat = max(self._tat, now - self._slack) + self.interval
+        self._tat = (self._tat if now - self._tat <= self._slack else now) + self.interval
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

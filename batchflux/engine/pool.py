@@ -71,7 +71,8 @@ class Pool:
         """
         tasks = [asyncio.create_task(self._work(source)) for _ in range(workers)]
         try:
-            await asyncio.gather(*tasks)
+            with self._steps.on_time():
+                await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()

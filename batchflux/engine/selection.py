@@ -73,11 +73,12 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
-            return _unfinished(job, known, exists)
+            return _unfinished(job, known)
 
 
-def _unfinished(job: Job, known: Known, exists: Callable[[str], bool]) -> Work:
-    if known.spool is not None and exists(known.spool):
+def _unfinished(job: Job, known: Known) -> Work:
+    # A spooled file that is gone was moved into its place before a kill; the shelf finds it there.
+    if known.spool is not None:
         return Work(job=job, picture=known.spool)
     if known.link is not None:
         return Work(job=job, picture=Link(url=known.link))

@@ -18,6 +18,7 @@ from batchflux.model import Link, Request, Stored, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from batchflux.engine.budget import Budget
     from batchflux.engine.health import Deadline
@@ -71,6 +72,10 @@ class Steps:
         policy, random = rules.policy, world.random
         self._api = Retrying(lambda tries, error: policy.api(tries, error, random), world.gate.sleep)
         self._fetch = Retrying(lambda tries, error: policy.fetch(tries, error, random), world.gate.sleep)
+
+    def on_time(self) -> AbstractContextManager[None]:
+        """Hold the run to its deadline while this is entered."""
+        return self._deadline.watch()
 
     async def see_through(self, life: Life) -> Stored:
         """Take a job from where it stands to its picture in place.

@@ -88,6 +88,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._turns_left is not None:
             self._turns_left -= 1
             if self._turns_left < 0:
+                self._turns_left = None
                 self.stop()
         super()._run_once()  # type: ignore[misc]  # not in the stubs: it is asyncio's one turn
 

@@ -1,0 +1,171 @@
+"""The budget holds over any schedule, and ends the run only when no money can come back."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchflux.engine.budget import Budget
+from batchflux.engine.gate import Gate, Halted
+from batchflux.errors import Code, StopRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.engine.conftest import Night, NightFactory
+
+PRICE = Decimal("0.14")
+NANOS = 140_000_000
+PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def purse(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
+    gate = Gate()
+    return Budget(limit=limit, spent=spent, price=10, gate=gate, label="0.25 CNY"), gate
+
+
+async def test_the_last_penny_is_spent_and_not_one_more() -> None:
+    budget, gate = purse(25)
+    await budget.reserve()
+    budget.settle(spent=True)
+    await budget.reserve()
+    budget.settle(spent=True)
+    with pytest.raises(Halted):
+        await budget.reserve()
+    assert gate.reason is not None
+    assert (gate.reason.reason, gate.reason.exit_code) == ("budget", 3)
+    assert str(gate.reason) == ("The budget of 0.25 CNY is used up: raise limits.budget and run again to continue.")
+    assert (budget.spent, budget.reserved) == (20, 0)
+
+
+async def test_a_budget_that_earlier_runs_used_up_starts_nothing() -> None:
+    budget, gate = purse(25, spent=16)
+    with pytest.raises(Halted):
+        await budget.reserve()
+    assert gate.closed
+
+
+async def test_money_that_may_come_back_is_waited_for() -> None:
+    budget, gate = purse(10)
+    await budget.reserve()
+    waiting = asyncio.ensure_future(budget.reserve())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert not gate.closed
+    budget.settle(spent=False)
+    await waiting
+    assert (budget.spent, budget.reserved) == (0, 10)
+
+
+async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() -> None:
+    budget, gate = purse(10)
+    await budget.reserve()
+    waiting = [asyncio.ensure_future(budget.reserve()) for _ in range(3)]
+    await asyncio.sleep(0)
+    budget.settle(spent=True)
+    assert [type(result) for result in await asyncio.gather(*waiting, return_exceptions=True)] == [Halted] * 3
+    assert gate.reason is not None
+    assert gate.reason.reason == "budget"
+
+
+async def test_a_closing_gate_ends_the_wait() -> None:
+    budget, gate = purse(10)
+    await budget.reserve()
+    waiting = asyncio.ensure_future(budget.reserve())
+    await asyncio.sleep(0)
+    gate.close(StopRun("signal", "Stopped by SIGTERM."))
+    with pytest.raises(Halted):
+        await waiting
+    assert budget.reserved == 10
+
+
+async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None:
+    budget, _ = purse(10)
+    await budget.reserve()
+    quitter, other = asyncio.ensure_future(budget.reserve()), asyncio.ensure_future(budget.reserve())
+    await asyncio.sleep(0)
+    quitter.cancel()
+    budget.settle(spent=False)
+    await other
+    assert budget.reserved == 10
+
+
+async def test_without_a_limit_nothing_waits() -> None:
+    budget, gate = purse(None)
+    for _ in range(100):
+        await budget.reserve()
+    assert (budget.reserved, gate.closed) == (1000, False)
+
+
+def test_a_run_waits_for_a_free_ending_before_it_gives_up(night: Callable[[int], Night]) -> None:
+    scene = night(2)
+    scene.server.api = {"j0": [scene.error(Code.MODERATED, 50)], "j1": [scene.picture(), scene.picture()]}
+    ended = scene.run(budget=PRICE)
+    assert ended.reason is None
+    assert {name: row.status for name, row in scene.rows().items()} == {"j0": "failed", "j1": "done"}
+    assert scene.server.calls[1].at > 50
+
+
+def test_a_run_stops_at_its_budget_and_goes_on_with_a_higher_one(night: Callable[[int], Night]) -> None:
+    scene = night(10)
+    ended = scene.run(budget=PRICE * 3 + Decimal("0.13"), concurrency=8)
+    assert ended.reason is not None
+    assert (ended.reason.reason, ended.tally.done, len(scene.server.calls)) == ("budget", 3, 3)
+    assert scene.run(budget=PRICE * 10, concurrency=8).reason is None
+    assert len(scene.server.calls) == 10
+    assert scene.spent() == 10 * NANOS
+
+
+ENDINGS = st.sampled_from(
+    [
+        (None, False),
+        (None, False),
+        (Code.SERVER, False),
+        (Code.BAD_ANSWER, True),
+        (Code.NO_IMAGE, True),
+        (Code.UNKNOWN, True),
+        (Code.RATE_LIMITED, False),
+        (Code.MODERATED, False),
+        (Code.ECHOED_INPUT, True),
+    ]
+)
+
+
+@PLAIN
+@given(
+    data=st.data(),
+    count=st.integers(1, 12),
+    concurrency=st.integers(1, 6),
+    affordable=st.integers(0, 20),
+    rest=st.sampled_from([0, 1, 139_999_999]),
+)
+def test_no_schedule_spends_more_than_the_budget(
+    nights: NightFactory, data: st.DataObject, *, count: int, concurrency: int, affordable: int, rest: int
+) -> None:
+    with nights(count) as scene:
+        replies = st.tuples(ENDINGS, st.floats(0, 30, width=16))
+        script: dict[tuple[str, int], tuple[tuple[Code | None, bool], float]] = {}
+
+        def api(name: str, number: int) -> object:
+            if number > 8:
+                return scene.picture()
+            ending, after = script.setdefault((name, number), data.draw(replies))
+            code, billed = ending
+            return scene.picture(after) if code is None else scene.error(code, after, billed=billed)
+
+        scene.server.api = api  # type: ignore[assignment]  # Reply, by its maker
+        limit = affordable * NANOS + rest
+        for _ in range(2):
+            ended = scene.run(budget=Decimal(limit) / 10**9, concurrency=concurrency, price=PRICE)
+            assert scene.server.exposure <= affordable
+            assert scene.server.peak <= concurrency
+            assert scene.spent() == scene.server.charged * NANOS
+            assert all(row.in_flight is None for row in scene.rows().values())
+            if ended.reason is not None:
+                assert ended.reason.reason == "budget"
+                assert scene.spent() + NANOS > limit, "it stopped with money left"
