@@ -144,7 +144,8 @@ class Builder:
 
     def _fault(self, key: str, error: ValueError, variables: Mapping[str, Any]) -> Literal[False]:
         if isinstance(error, Undefined) and error.name is not None:
-            return self._fail(key, unknown_variable(error.name, variables))
+            known = variables if self._line is None else {*variables, "row"}
+            return self._fail(key, unknown_variable(error.name, known))
         return self._fail(key, str(error))
 
     def _fail(self, key: str, message: str) -> Literal[False]:

@@ -118,6 +118,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return attr in allowed
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> Any:
+        """Give no way to `str.format`, whose widths know no bound; the filter `format` has one."""
+        return None
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute, but for what could grow beyond bounds."""
         if operator == "%" and isinstance(left, str):

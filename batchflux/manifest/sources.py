@@ -159,7 +159,8 @@ def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]
         if text.isspace():
             continue
         try:
-            row = json.loads(text, parse_float=Written, parse_constant=_no_constant, object_pairs_hook=_unique)
+            bare = text.rstrip("\r\n")
+            row = json.loads(bare, parse_float=Written, parse_constant=_no_constant, object_pairs_hook=_unique)
         except json.JSONDecodeError as error:
             report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:

@@ -38,6 +38,11 @@ class Load(Protocol):
     def __call__(self, text: str | bytes, **how: Any) -> Manifest: ...
 
 
+@pytest.fixture
+def styles() -> dict[str, Capabilities]:
+    return dict(STYLES)
+
+
 Jobs = Callable[[str], list[Job]]
 Faulty = Callable[[str | bytes], list[str]]
 

@@ -1,0 +1,154 @@
+"""Keys, ids and file names: what changes them, and what must not."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflux.manifest.identity import checked_name, default_id, folded, key_of, slug
+from batchflux.manifest.seen import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchflux.errors import Fault
+    from batchflux.manifest import Expansion
+    from batchflux.model import Job
+
+    Jobs = Callable[[str], list[Job]]
+
+HEAD = "version: 1\nprovider: {params: drop}\n"
+
+
+def one(fields: str, head: str = HEAD) -> str:
+    return f"{head}jobs:\n  - {{prompt: x, {fields}}}\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ["seed: 1", "seed: 2", "aspect_ratio: 1:1", "output_format: png", "output_format: jpeg", "safety_tolerance: 0",
+     "prompt_upsampling: false", "prompt_upsampling: true", "variant: 2", "model: other", "style: chat",
+     "image: photos/mug.jpg", "image: photos/cup.png", "image: https://h.example/a.png"],
+)  # fmt: skip
+def test_what_changes_the_picture_changes_the_key(fields: str, jobs: Jobs) -> None:
+    (plain,), (other,) = jobs(one("tags: {}")), jobs(one(fields))
+    assert plain.key != other.key
+
+
+@pytest.mark.parametrize(
+    "text",
+    [one("id: a"), one("tags: {a: 1}"), one("webhook_url: https://h.example"), one("variant: 1"),
+     one("tags: {}", 'version: 1\noutput: {file_name: "x{{ id }}"}\n'), one("model: flux-kontext-pro"),
+     one("tags: {}", "version: 1\nlimits: {rate: 1/s}\n"), one("aspect_ratio: null")],
+)  # fmt: skip
+def test_what_does_not_change_the_picture_leaves_the_key(text: str, jobs: Jobs) -> None:
+    (plain,), (other,) = jobs(one("tags: {}")), jobs(text)
+    assert plain.key == other.key
+
+
+def test_keys_are_the_same_in_every_version_of_the_program() -> None:
+    scalars = (1, "16:9", "png", 2, True, 1)
+    canonical = [1, "tuzi", "flux-kontext-pro", "standard", 'Ein "Bär"\n', ["a" * 64, "https://x"], *scalars]
+    key = key_of(("tuzi", "flux-kontext-pro", "standard"), 'Ein "Bär"\n', ("a" * 64, "https://x"), scalars)
+    assert key == sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
+    assert key == "1f60743a7307adc426db18057ca65e41c9c63016a1dd8837ee709da0f7a3ceb8"
+
+
+def test_keys_hold_bytes_not_names(folder: Path, jobs: Jobs) -> None:
+    (first,) = jobs(one("image: photos/mug.jpg"))
+    (folder / "photos/mug.jpg").rename(folder / "photos/moved.jpg")
+    (moved,) = jobs(one("image: photos/moved.jpg"))
+    (folder / "photos/moved.jpg").write_bytes((folder / "photos/moved.jpg").read_bytes() + b"x")
+    (changed,) = jobs(one("image: photos/moved.jpg"))
+    assert first.key == moved.key != changed.key
+
+
+def test_a_file_is_read_again_when_its_time_says_so(folder: Path, jobs: Jobs) -> None:
+    path = folder / "photos/mug.jpg"
+    (first,) = jobs(one("image: photos/mug.jpg"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(1, 1))
+    (second,) = jobs(one("image: photos/mug.jpg"))
+    assert first.key != second.key
+
+
+def test_ids_and_keys_are_stable_under_edits(jobs: Jobs) -> None:
+    lines = ["  - {prompt: A red mug, seed: 1}", "  - {prompt: A blue mug}", "  - {prompt: '你好', id: hi}"]
+    names = {job.prompt: (job.id, job.key) for job in jobs(HEAD + "jobs:\n" + "\n".join(lines))}
+    edited = ["  - {prompt: New}", lines[2], lines[0].replace("}", ", tags: {a: 1}}")]
+    for job in jobs(HEAD + "jobs:\n" + "\n".join(edited)):
+        assert job.prompt == "New" or names[job.prompt] == (job.id, job.key)
+
+
+def test_equal_jobs_are_merged_and_variants_kept(expansion: Callable[[str], tuple[Expansion, list[Fault]]]) -> None:
+    entries = "  - {prompt: x}\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: x, variant: 2}\n  - {prompt: x}\n"
+    made, faults = expansion("version: 1\njobs:\n" + entries)
+    assert [job.variant for job in made] == [1, 2]
+    assert made.merged == 2
+    assert [job.position for job in made] == [0, 1]
+    assert (made.merged, faults) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Make the mug red!", "make-the-mug-red"),
+        ("你好", "job"),
+        ("Café crème", "cafe-creme"),
+        ("a" * 60, "a" * 48),
+        ("word " * 20, "word-word-word-word-word-word-word-word-word"),
+        ("--- ???", "job"),
+    ],
+)
+def test_slugs(prompt: str, expected: str) -> None:
+    assert slug(prompt) == expected
+    assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected}-01234567"
+
+
+@given(st.text(max_size=60))
+def test_no_name_leaves_the_folder(name: str) -> None:
+    try:
+        made = checked_name(name)
+    except ValueError:
+        return
+    path = os.path.normpath(os.path.join("/out", made))  # noqa: PTH118  as text, nothing is resolved
+    assert path == f"/out/images/{name}"
+    assert all(part and not part.startswith(".") and len(part.encode()) <= 240 for part in name.split("/"))
+
+
+@given(st.text(max_size=8), st.text(max_size=8), st.sampled_from([".jpg", ".png"]), st.sampled_from([".jpg", ".png"]))
+def test_default_file_names_clash_only_where_ids_do(a: str, b: str, x: str, y: str) -> None:
+    if folded(a + x) == folded(b + y):
+        assert folded(a) == folded(b)
+
+
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), max_size=3000))
+def test_seen_is_a_set_that_knows_the_first_place(values: list[int]) -> None:
+    table, first = Seen(places=True), dict[int, int]()
+    for place, value in enumerate(values):
+        key = value % 2**64 or 1
+        assert table.add(value, place) == first.get(key)
+        first.setdefault(key, place)
+    assert len(table) == len(first)
+
+
+def test_seen_survives_hashes_that_share_a_slot() -> None:
+    table = Seen()
+    values = [n << 32 | 7 for n in range(2000)]
+    assert [table.add(value) for value in values] == [None] * 2000
+    assert [table.add(value) for value in values] == [0] * 2000
+
+
+def test_an_id_that_meets_another_by_chance_takes_more_of_its_key(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
+    monkeypatch.setattr("batchflux.manifest.identity._SHORT", 0)
+    made = jobs("version: 1\njobs:\n  - {prompt: x, seed: 1}\n  - {prompt: x, seed: 2}\n")
+    assert [job.id for job in made] == ["x-", f"x-{made[1].key[:16]}"]

@@ -1,0 +1,222 @@
+"""What the parts of a manifest come to: values as the user wrote them, and the defaults."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.manifest import Manifest
+    from batchflux.model import Job
+
+    Jobs = Callable[[str], list[Job]]
+    Load = Callable[..., Manifest]
+
+TUZI = "https://api.tu-zi.com"
+ONE = "jobs: [{prompt: x}]\n"
+
+
+def test_the_defaults(load: Load, folder: Path) -> None:
+    made = load("version: 1\n" + ONE)
+    assert (made.name, made.display, made.base, made.path) == ("m", "m.yaml", folder, folder / "m.yaml")
+    assert made.provider == ProviderConfig()
+    assert made.limits == LimitsConfig()
+    assert made.output.dir == folder / "out/m"
+    assert (made.output.file_name, made.output.verify, made.output.max_bytes) == (
+        "{{ id }}.{{ ext }}", "decode", 50_000_000,
+    )  # fmt: skip
+
+
+def test_the_contracts_example_whole(load: Load, folder: Path) -> None:
+    made = load("""\
+version: 1
+name: spring-catalogue
+provider:
+  {name: tuzi, style: auto, model: flux-kontext-pro, base_url: https://api.tu-zi.com, keys: [TUZI_API_KEY],
+   price: 0.14, currency: CNY, params: strict, options: {}}
+limits:
+  {concurrency: 24, rate: 300/min, attempts: 5, timeout: 360s, budget: 25.00, deadline: "06:00",
+   max_consecutive_failures: 20}
+output: {dir: out/spring, file_name: "{{ id }}.{{ ext }}", verify: decode}
+jobs: [{prompt: x}]
+""")
+    assert made.provider == ProviderConfig(
+        name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",), price=Decimal("0.14"), currency="CNY"
+    )
+    assert made.limits == LimitsConfig(
+        concurrency=24,
+        rate=Rate(count=300, seconds=60),
+        timeout=360,
+        budget=Decimal("25.00"),
+        deadline=Deadline(clock=(6, 0)),
+    )
+    assert made.output.dir == folder / "out/spring"
+    assert str(made.limits.budget) == "25.00"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("16:9", "16:9"), ("9:16", "9:16"), ("1:1", "1:1"), ("21:9", "21:9"), ("9:21", "9:21"), ("'16 : 9'", "16:9"),
+     ("190:90", "190:90"), ("", None), ("null", None), ("~", None), ("''", None)],
+)  # fmt: skip
+def test_ratios_are_never_numbers(written: str, read: str | None, jobs: Jobs) -> None:
+    (one,) = jobs(f"version: 1\njobs:\n  - prompt: x\n    aspect_ratio: {written}\n")
+    assert one.aspect_ratio == read
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "010", "2024-01-01", "0x1F", "1_000", "1:30", "yes", "on", "0.10", "1e3", "007", "+1", "-0", "True"]
+)
+def test_text_is_what_was_written(text: str, jobs: Jobs) -> None:
+    (one,) = jobs(
+        f"version: 1\njobs:\n  - prompt: {text}\n    id: {text}\n    model: {text}\n    tags: {{a: {text}}}\n"
+    )
+    assert (one.prompt, one.id, one.model, one.tags) == (text, text, text, (("a", text),))
+
+
+@pytest.mark.parametrize(
+    ("field", "written", "read"),
+    [
+        ("seed", "42", 42), ("seed", "-1", -1), ("seed", "'7'", 7), ("seed", "null", None), ("seed", "010", 10),
+        ("output_format", "jpg", "jpeg"), ("output_format", "png", "png"), ("safety_tolerance", "0", 0),
+        ("prompt_upsampling", "false", False), ("prompt_upsampling", "true", True), ("variant", "2", 2),
+        ("model", "other", "other"), ("webhook_url", "https://h.example/x?y=1", "https://h.example/x?y=1"),
+    ],
+)  # fmt: skip
+def test_job_fields(field: str, written: str, read: Any, jobs: Jobs) -> None:
+    (one,) = jobs(f"version: 1\njobs:\n  - prompt: x\n    {field}: {written}\n")
+    assert getattr(one, field) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("10/s", (10, 1)), ("300/min", (300, 60)), ("2.5/h", (2.5, 3600)), ("'5 / s'", (5, 1))]
+)
+def test_rates(text: str, rate: tuple[float, float], load: Load) -> None:
+    assert load(f"version: 1\nlimits: {{rate: {text}}}\n{ONE}").limits.rate == Rate(count=rate[0], seconds=rate[1])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("360s", 360), ("6m", 360), ("1h", 3600), ("90", 90), ("1h30m", 5400)])
+def test_timeouts(text: str, seconds: float, load: Load) -> None:
+    assert load(f"version: 1\nlimits: {{timeout: {text}}}\n{ONE}").limits.timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "deadline"),
+    [("06:00", Deadline(clock=(6, 0))), ("23:59", Deadline(clock=(23, 59))), ("5h", Deadline(seconds=18_000))],
+)
+def test_deadlines(text: str, deadline: Deadline, load: Load) -> None:
+    assert load(f"version: 1\nlimits: {{deadline: {text}}}\n{ONE}").limits.deadline == deadline
+
+
+def test_a_clock_deadline_is_the_next_such_time() -> None:
+    now = dt.datetime(2026, 1, 15, 5, 0).astimezone()
+    assert Deadline(clock=(6, 0)).seconds_from(now) == 3600
+    assert Deadline(clock=(5, 0)).seconds_from(now) == 86_400
+    assert Deadline(seconds=7.5).seconds_from(now) == 7.5
+    assert [str(Deadline(clock=(6, 0))), str(Deadline(seconds=7.5))] == ["06:00", "7.5s"]
+
+
+@pytest.mark.parametrize(("text", "size"), [("50MB", 50_000_000), ("500KB", 500_000), ("1GB", 10**9), ("1234", 1234)])
+def test_sizes(text: str, size: int, load: Load) -> None:
+    assert load(f"version: 1\noutput: {{max_bytes: {text}}}\n{ONE}").output.max_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("simulator", ProviderConfig()),
+        ("tuzi", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",))),
+        ("{name: relay, base_url: 'http://r:80/v1/'}", ProviderConfig(name="relay", base_url="http://r:80")),
+        ("{name: tuzi, keys: [A, B_2]}", ProviderConfig(name="tuzi", base_url=TUZI, keys=("A", "B_2"))),
+        ("{name: tuzi, keys: A}", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("A",))),
+        ("{options: {latency: 0.5, faults: [a, 1, true, null]}}",
+         ProviderConfig(options={"latency": 0.5, "faults": ["a", 1, True, None]})),
+    ],
+)  # fmt: skip
+def test_providers(text: str, config: ProviderConfig, load: Load) -> None:
+    assert load(f"version: 1\nprovider: {text}\n{ONE}").provider == config
+
+
+def test_the_simulator_needs_no_price_for_a_budget(load: Load) -> None:
+    assert load("version: 1\nlimits: {budget: 1}\n" + ONE).limits.budget == 1
+
+
+def test_variables_of_the_environment_stay_out_of_the_text(load: Load) -> None:
+    text = (
+        "version: 1\nprovider: {name: relay, base_url: 'https://${HOST}/', options: {a: ['${HOST}']}}\n"
+        "jobs: [{prompt: 'a ${HOST}', webhook_url: https://h.example, webhook_secret: '${SECRET}'}]\n"
+    )
+    made = load(text, environ={"HOST": "relay.example", "SECRET": "canary-123"})
+    assert made.provider.base_url == "https://relay.example"
+    assert made.provider.options == {"a": ["relay.example"]}
+    assert made.text == text
+    assert "canary" not in repr(made)
+
+
+def test_a_secret_that_does_not_fit_is_not_shown(load: Load) -> None:
+    with pytest.raises(Exception, match="what that variable holds is not allowed here") as caught:
+        load(f"version: 1\nprovider: {{price: '${{PRICE}}'}}\n{ONE}", environ={"PRICE": "canary-123"})
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["provider: {name: tuzi, keys: [sk-canary0123456789]}", "provider: {token: canary}", "name: sk-canary0123456789",
+     "defaults: {webhook_secret: canary}", "defaults: {webhook_url: 'ftp://canary:canary@h/?canary'}"],
+)  # fmt: skip
+def test_what_is_secret_is_never_echoed(text: str, load: Load) -> None:
+    with pytest.raises(Exception, match=r"m\.yaml:2") as caught:
+        load(f"version: 1\n{text}\n{ONE}")
+    assert "canary" not in str(caught.value)
+
+
+def test_a_byte_order_mark_and_windows_lines(load: Load) -> None:
+    made = load(b"\xef\xbb\xbfversion: 1\r\nname: caf\xc3\xa9\r\njobs: [{prompt: x}]\r\n")
+    assert made.name == "café"
+
+
+def test_anchors_may_be_used(jobs: Jobs) -> None:
+    made = jobs("version: 1\njobs:\n  - &a {prompt: x, tags: &t {s: 1}}\n  - {prompt: y, tags: *t}\n")
+    assert [job.tags for job in made] == [(("s", "1"),)] * 2
+
+
+def test_the_starter_runs_as_it_is(jobs: Jobs) -> None:
+    made = jobs(starter())
+    assert [(job.aspect_ratio, job.seed, job.output_format) for job in made] == [
+        ("16:9", 42, "png"), ("1:1", 1, "png"), ("1:1", 2, "png"), ("1:1", 1, "png"), ("1:1", 2, "png"),
+    ]  # fmt: skip
+
+
+def test_the_schema_names_every_key() -> None:
+    made = json.loads(json.dumps(schema()))
+    entry = made["$defs"]["JobEntry"]["properties"]
+    assert {"id", "prompt", "from", "matrix", "exclude", "image", "images", "webhook_secret", "tags"} <= set(entry)
+    assert all("description" in info for info in entry.values())
+    assert made["required"] == ["version", "jobs"]
+    assert made["additionalProperties"] is False
+
+
+def test_out_wins(load: Load, folder: Path) -> None:
+    assert load("version: 1\noutput: {dir: a}\n" + ONE, out="b").output.dir == folder / "b"
+
+
+def test_the_output_is_relative_to_the_current_folder(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep/m.yaml").write_text("version: 1\n" + ONE)
+    made = load_manifest(Path("deep/m.yaml"))
+    assert (made.output.dir, made.base, made.beside("t.csv")) == (folder / "out/m", folder / "deep", "deep/t.csv")
+
+
+def test_tag_names_are_in_the_order_written(load: Load) -> None:
+    jobs = "jobs:\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: y, tags: {c: 1, b: 2}}\n"
+    made = load("version: 1\ndefaults: {tags: {b: 1}}\n" + jobs)
+    assert made.tag_names == ("b", "a", "c")
