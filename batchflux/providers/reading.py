@@ -30,8 +30,8 @@ LARGEST_ERROR_BODY = 1_000_000
 _HEAD = 2000
 _BLANK = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-_CUT_CONTENT = re.compile(r'"content"\s*:\s*"((?:[^"\\]+|\\.)*)', re.DOTALL)
-_CUT_PICTURE = re.compile(r'"(url|b64_json)"\s*:\s*"((?:[^"\\]+|\\.)*)"', re.DOTALL)
+_CUT_CONTENT = re.compile(r'"content"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
+_CUT_PICTURE = re.compile(r'"(url|b64_json)"\s*:\s*"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 
 
 def reader(job: Job, status: int, headers: Mapping[str, str]) -> AnswerReader | FailureReader:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LONGEST_INTEGER = 300
+_FREE_READING = 100_000
 _OBJECT_START = re.compile(r"\{\s*[\"}]")
 _WHITESPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
@@ -54,10 +55,10 @@ def parse(text: str) -> Any:
 def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Find the outermost JSON objects that stand in prose, as (start, end, object).
 
-    Attempts that fail are charged for the characters they read; when they have read the text four times over, the
-    search ends. That keeps hostile text (a million opening braces) linear.
+    Attempts that fail are charged for what they cost; when that comes to reading the text four times over, the search
+    ends. That keeps hostile text (a million opening braces) linear.
     """
-    budget = 4 * len(text) + 1000
+    budget = 4 * len(text) + _FREE_READING
     start = _OBJECT_START.search(text)
     while start is not None and budget > 0:
         begin, after = start.start(), start.start() + 1
@@ -65,7 +66,9 @@ def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
             value, after = _DECODER.raw_decode(text, begin)
             yield begin, after, value
         except json.JSONDecodeError as error:
-            budget -= max(error.pos - begin, 1)
+            # The error counts the line ends before it; a string without an end was read to the end of the text.
+            budget -= error.pos // 16 + error.pos - begin + 1
+            budget -= len(text) - begin if error.msg.startswith("Unterminated") else 0
         except RecursionError:
             budget -= len(text)
         start = _OBJECT_START.search(text, after)

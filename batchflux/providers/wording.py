@@ -21,7 +21,7 @@ _NAMED = re.compile(
     r"(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:bearer\s+)?[^\s\"'\\,;}]+",
     re.IGNORECASE,
 )
-_BLANK = re.compile(r"[\s\x00-\x1f\x7f\u2028\u2029]+")
+_BLANK = re.compile(r"\s+")
 
 
 def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
@@ -37,6 +37,6 @@ def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
     text = _DATA_URL.sub("data:…", text)[:_READ]
     text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
     text = _NAMED.sub(r"\1\2***", _BEARER.sub(r"\1 ***", text))
-    text = _BLANK.sub(" ", _KEY.sub("***", text)).strip()
-    text = text.encode("utf-8", "replace").decode()
+    text = "".join(letter if letter.isprintable() else " " for letter in _KEY.sub("***", text))
+    text = _BLANK.sub(" ", text).strip()
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
