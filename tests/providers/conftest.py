@@ -70,12 +70,12 @@ def answer() -> Answer:
             if reader.feed(packet):
                 break
         try:
-            picture = reader.finish(complete=how.get("complete", True))
+            picture: Picture = reader.finish(complete=how.get("complete", True))
         except JobError as error:
             return error
         with pytest.raises(StopIteration) as end:
             flow.send(picture)
-        assert end.value.value is picture
+        assert end.value.value == picture
         return picture
 
     return run

@@ -1,10 +1,14 @@
 """Every shape of CONTRACT 7 that a relay sends in a chat stream, at every packet boundary."""
 
+# The relays' words come in full-width punctuation.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,7 +64,10 @@ PICTURES: dict[str, tuple[str, Link | Inline]] = {
     "bare echo": (stream(BARE_ECHO, "\n", f"![image]({OUT})"), Link(url=OUT)),
     "echo and bare url": (stream(ECHO, *PROGRESS, OUT), Link(url=OUT)),
     "bare echo and bare url": (stream(BARE_ECHO + OUT), Link(url=OUT)),
-    "shortened echo": (stream('```json\n{"prompt": "https://relay.example/up.png Make…", ...}\n```\n' + OUT), Link(url=OUT)),
+    "shortened echo": (
+        stream('```json\n{"prompt": "https://relay.example/up.png Make…", ...}\n```\n' + OUT),
+        Link(url=OUT),
+    ),
     "bare url": (stream(OUT), Link(url=OUT)),
     "bare url in prose": (stream(f"完成：{OUT}。谢谢"), Link(url=OUT)),
     "input sent back before": (stream(f"![in]({REF})\n", f"![image]({OUT})"), Link(url=OUT)),
@@ -71,8 +78,10 @@ PICTURES: dict[str, tuple[str, Link | Inline]] = {
     "inline, bare": (stream("here:", data_url(MADE), "\n\nDone."), Inline(data=MADE)),
     "inline, bare, wrapped": (stream("here:\n" + data_url(MADE, 76) + "\n\nDone"), Inline(data=MADE)),
     "inline after the upload": (stream(data_url(PHOTO), "\n\n", data_url(MADE)), Inline(data=MADE)),
-    "previews": (stream("![image](https://c.example/1.png)\n", "![image](https://c.example/2.png)\n", f"![image]({OUT})"),
-                 Link(url=OUT)),
+    "previews": (
+        stream("![image](https://c.example/1.png)\n", "![image](https://c.example/2.png)\n", f"![image]({OUT})"),
+        Link(url=OUT),
+    ),
     "named preview": (stream(f"![image]({OUT})\n", "![preview](https://c.example/1.png)"), Link(url=OUT)),
     "empty image, then link": (stream("![image]()", f"\n[点击下载]({OUT2})"), Link(url=OUT2)),
     "picture and failed words": (stream("The prompt said failed, nsfw, 敏感. ", f"![image]({OUT})"), Link(url=OUT)),
@@ -90,11 +99,18 @@ PICTURES: dict[str, tuple[str, Link | Inline]] = {
     "no done, no blank line": (frame(content=f"![image]({OUT})").rstrip(), Link(url=OUT)),
     "noise events": ("data: ping\n\nevent: ping\ndata: {}\n\ndata: 7\n\n" + stream(OUT), Link(url=OUT)),
     "split url": (stream(*f"![image]({OUT})"), Link(url=OUT)),
-    "parts": (frame(content=[{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": OUT}}]), Link(url=OUT)),
-    "delta images": (frame(content="", images=[{"type": "image_url", "image_url": {"url": data_url(MADE)}}]),
-                     Inline(data=MADE)),
-    "parts with the upload": (frame(content=[{"type": "image_url", "image_url": {"url": data_url(PHOTO)}}]) + stream(OUT),
-                              Link(url=OUT)),
+    "parts": (
+        frame(content=[{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": OUT}}]),
+        Link(url=OUT),
+    ),
+    "delta images": (
+        frame(content="", images=[{"type": "image_url", "image_url": {"url": data_url(MADE)}}]),
+        Inline(data=MADE),
+    ),
+    "parts with the upload": (
+        frame(content=[{"type": "image_url", "image_url": {"url": data_url(PHOTO)}}]) + stream(OUT),
+        Link(url=OUT),
+    ),
     "message": ('data: {"choices":[{"message":{"content":"![image](' + OUT + ')"}}]}\n\n', Link(url=OUT)),
     "images event": ('data: {"data":[{"url":"' + OUT + '"}]}\n\n', Link(url=OUT)),
     "image events": (
@@ -102,25 +118,43 @@ PICTURES: dict[str, tuple[str, Link | Inline]] = {
         'data: {"type":"image_generation.completed","b64_json":"' + base64.b64encode(MADE).decode() + '"}\n\n',
         Inline(data=MADE),
     ),
-    "json completion": (json.dumps({"choices": [{"message": {"role": "assistant", "content": f"![image]({OUT})"}}]}),
-                        Link(url=OUT)),
+    "json completion": (
+        json.dumps({"choices": [{"message": {"role": "assistant", "content": f"![image]({OUT})"}}]}),
+        Link(url=OUT),
+    ),
     "json images": (json.dumps({"created": 1, "data": [{"url": OUT}]}), Link(url=OUT)),
-    "picture, then an error": (stream(f"![image]({OUT})").replace("data: [DONE]", 'data: {"error":{"message":"x"}}'),
-                               Link(url=OUT)),
+    "picture, then an error": (
+        stream(f"![image]({OUT})").replace("data: [DONE]", 'data: {"error":{"message":"x"}}'),
+        Link(url=OUT),
+    ),
     "unknown link": (stream("Your picture: https://cdn.example/o/77"), Link(url="https://cdn.example/o/77")),
-    "service links": (stream("[数据预览](https://async.example/web/1) [图片](https://cdn.example/o/77)"),
-                      Link(url="https://cdn.example/o/77")),
-}  # fmt: skip
+    "service links": (
+        stream("[数据预览](https://async.example/web/1) [图片](https://cdn.example/o/77)"),
+        Link(url="https://cdn.example/o/77"),
+    ),
+}
 
 FAILURES: dict[str, tuple[str, Code, bool]] = {
-    "error event": (stream("> 进度 **2%**") .replace("data: [DONE]", 'event: error\ndata: {"message":"boom"}'), Code.SERVER, False),
+    "error event": (
+        stream("> 进度 **2%**").replace("data: [DONE]", 'event: error\ndata: {"message":"boom"}'),
+        Code.SERVER,
+        False,
+    ),
     "error data": ('data: {"error":{"message":"x","code":"rate_limit_exceeded"}}\n\n', Code.RATE_LIMITED, False),
     "error words": ("event: error\ndata: upstream rate limit\n\n", Code.RATE_LIMITED, False),
-    "error moderated": ('data: {"error":{"code":"sensitive_words_detected"}}\n\ndata: [DONE]\n\n', Code.MODERATED, False),
+    "error moderated": (
+        'data: {"error":{"code":"sensitive_words_detected"}}\n\ndata: [DONE]\n\n',
+        Code.MODERATED,
+        False,
+    ),
     "choice error": ('data: {"choices":[{"error":{"code":502,"message":"x"},"delta":{}}]}\n\n', Code.SERVER, False),
     "content filter": ('data: {"choices":[{"delta":{},"finish_reason":"content_filter"}]}\n\n', Code.MODERATED, False),
     "refusal": (frame(refusal="I can't help with that"), Code.MODERATED, False),
-    "input moderated": (stream(ECHO, *PROGRESS[:1], "生成失败 ❌\n", "失败原因：input_moderation"), Code.MODERATED, False),
+    "input moderated": (
+        stream(ECHO, *PROGRESS[:1], "生成失败 ❌\n", "失败原因：input_moderation"),
+        Code.MODERATED,
+        False,
+    ),
     "output moderated": (stream("生成失败 ❌ 失败原因：output_moderation"), Code.MODERATED, False),
     "moderated, upload shown": (stream(f"![in]({REF})\n生成失败 ❌ 失败原因：input_moderation"), Code.MODERATED, False),
     "policy": (stream("Sorry, this violates our content policy."), Code.MODERATED, False),
@@ -143,14 +177,25 @@ FAILURES: dict[str, tuple[str, Code, bool]] = {
     "input, with words": (stream(f"Here you go, if you see an error reload: ![image]({REF})"), Code.ECHOED_INPUT, True),
     "input, html-escaped": (stream(f"![image]({REF.replace('&', '&amp;')})"), Code.ECHOED_INPUT, True),
     "input, unescaped": (stream(f"![image](<{REF.replace('%20', ' ')}>)"), Code.ECHOED_INPUT, True),
-    "input, json-escaped": (stream("![image](" + REF.replace("/", "\\/").replace("&", "\\u0026") + ")"),
-                            Code.ECHOED_INPUT, True),
+    "input, json-escaped": (
+        stream("![image](" + REF.replace("/", "\\/").replace("&", "\\u0026") + ")"),
+        Code.ECHOED_INPUT,
+        True,
+    ),
     "input, bare": (stream(REF), Code.ECHOED_INPUT, True),
-    "input, in capitals": (stream(f"![image]({REF.replace('https://photos', 'HTTPS://PHOTOS')})"), Code.ECHOED_INPUT, True),
+    "input, in capitals": (
+        stream(f"![image]({REF.replace('https://photos', 'HTTPS://PHOTOS')})"),
+        Code.ECHOED_INPUT,
+        True,
+    ),
     "input as download": (stream(f"[点击下载]({REF})"), Code.ECHOED_INPUT, True),
     "upload": (stream(f"![image]({data_url(PHOTO)})"), Code.ECHOED_INPUT, True),
     "upload, wrapped": (stream(f"![image]({data_url(PHOTO, 64)})"), Code.ECHOED_INPUT, True),
-    "upload as part": (frame(content=[{"type": "image_url", "image_url": {"url": data_url(PHOTO)}}]), Code.ECHOED_INPUT, True),
+    "upload as part": (
+        frame(content=[{"type": "image_url", "image_url": {"url": data_url(PHOTO)}}]),
+        Code.ECHOED_INPUT,
+        True,
+    ),
     "no link": (stream("![image](/files/1.png)"), Code.BAD_ANSWER, True),
     "no base64": (stream("![image](data:image/png;base64,A)"), Code.BAD_ANSWER, True),
     "json error": (json.dumps({"error": {"code": "insufficient_user_quota"}}), Code.QUOTA, False),
@@ -159,7 +204,7 @@ FAILURES: dict[str, tuple[str, Code, bool]] = {
     "json, broken": ('{"data": [', Code.BAD_ANSWER, True),
     "json, deep": ("[" * 5000, Code.BAD_ANSWER, True),
     "deep frame": ('data: {"choices":' + "[" * 5000 + "\n\n", Code.BAD_ANSWER, True),
-}  # fmt: skip
+}
 
 
 def said(result: Any) -> Any:
@@ -196,7 +241,7 @@ def test_any_split_gives_the_same_answer(
 ) -> None:
     body, expected = SHAPES[name]
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    packets = [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    packets = [body[a:b] for a, b in pairwise(edges)]
     assert said(answer(make_job(images=BOTH), packets)) == expected
 
 

@@ -1,3 +1,6 @@
+# The relays' words come in full-width punctuation.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """Streams made to break the parsers: mutated ones, and ones that are slow for anything not linear."""
 
+# The relays' words come in full-width punctuation.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import base64
