@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from batchflux.manifest.check import Faults
 
 _OF_ONE_PROVIDER = ("base_url", "keys", "options")
+MAX_PARTS = 16
+_DIGITS = 9  # of a list position
 _FLOW = ("[", "{", '"', "'")
 
 
@@ -93,7 +95,11 @@ def _relabel(node: Node) -> None:
 
 def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
     at: Node = root
+    part = ""
     parts = path.split(".")
+    if len(parts) > MAX_PARTS:
+        faults.add(OVERRIDE, (), f"found a path of {len(parts)} parts; allowed are at most {MAX_PARTS}")
+        return
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(at, Table) and part:
@@ -102,15 +108,30 @@ def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
                 return
             if part not in at.pairs or _is_nothing(at.pairs[part]):
                 _put(at, part, Table(OVERRIDE))
-            at = at.pairs[part]
-        elif isinstance(at, Items) and part.isascii() and part.isdigit() and int(part) < len(at.items):
+            at.pairs[part] = child = _own(at.pairs[part])
+            at = child
+        elif (
+            isinstance(at, Items)
+            and part.isascii()
+            and part.isdigit()
+            and len(part) <= _DIGITS
+            and int(part) < len(at.items)
+        ):
             if last:
                 at.items[int(part)] = node
                 return
-            at = at.items[int(part)]
+            at.items[int(part)] = child = _own(at.items[int(part)])
+            at = child
         else:
             break
     faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {_reason(at, part)}")
+
+
+def _own(node: Node) -> Node:
+    """A copy that is changed here only, for an alias may have put the node in other places too."""
+    if isinstance(node, Table):
+        return Table(node.line, dict(node.pairs), dict(node.lines))
+    return Items(node.line, list(node.items)) if isinstance(node, Items) else node
 
 
 def _is_nothing(node: Node) -> bool:
@@ -122,4 +143,4 @@ def _reason(at: Node, part: str) -> str:
         return f"allowed in place of {quoted(part)} is a position from 0 to {len(at.items) - 1}"
     if isinstance(at, Table):
         return "allowed is a path of names and positions, as jobs.0.seed"
-    return f"there is nothing below {quoted(part)}, for above it stands a single value"
+    return "there is nothing below it, for a single value stands there"
