@@ -33,6 +33,7 @@ class AxisValue:
     parts: tuple[str, ...] | None = None
 
 
+MAX_LINES_BYTES = 64 << 20
 AXIS_FIELDS = frozenset({*CONVERTERS, "image", "images"})  # an axis of such a name sets the field
 Combination = tuple[AxisValue, ...]
 
@@ -88,6 +89,10 @@ def _matches(pattern: str, base: Path) -> list[str]:
 def _lines(source: str, base: Path) -> list[str]:
     path = base / source
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{quoted(source)} is not a file")
+        if path.stat().st_size > MAX_LINES_BYTES:
+            raise ValueError(f"the file {quoted(source)} has more than {MAX_LINES_BYTES} bytes; use a table with from")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the file {quoted(source)} is not UTF-8 at byte {error.start}") from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from batchflux.errors import Fault, ManifestError
+from batchflux.manifest.check import where
 from batchflux.manifest.tree import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
@@ -195,10 +196,15 @@ class _Builder:
             raise _Stop(node.line, 'the merge key "<<" is not allowed; write the fields out or use "defaults"')
         return node
 
+    def _path(self) -> tuple[str | int, ...]:
+        """Where the builder stands: the open key of each mapping, the next position of each list."""
+        pairs = zip(self._stack, self._keys, strict=True)
+        return tuple(len(at.items) if isinstance(at, Items) else key.text if key else "" for at, key in pairs)
+
     def _pair(self, table: Table, key: Scalar, node: Node) -> None:
         name = key.text
         if name in table.pairs:
             message = f"the key {quoted(name)} stands here and on line {table.lines[name]}; keep one of them"
-            self._on_fault(Fault(file=self._file, line=key.line, where="", message=message))
+            self._on_fault(Fault(file=self._file, line=key.line, where=where(self._path()), message=message))
         table.pairs[name] = node
         table.lines[name] = key.line

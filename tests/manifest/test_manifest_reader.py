@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,11 +119,9 @@ def bomb(levels: int, merge: bool) -> bytes:  # noqa: FBT001  which of two bombs
     return "\n".join(lines).encode()
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(10)  # expanded, it would take longer than the universe has been there
 @pytest.mark.parametrize("merge", [False, True])
 def test_bombs_end_before_they_grow(merge: bool) -> None:  # noqa: FBT001  which of two bombs
-    before = time.process_time()
     with pytest.raises(ManifestError) as caught:
         read_tree(bomb(40, merge), "x.yaml", lambda _: None)
     assert len(caught.value.faults) == 1
-    assert time.process_time() - before < 5  # expanded, it would take longer than the universe has been there
