@@ -42,7 +42,9 @@ class Deadline:
     def __str__(self) -> str:
         if self.clock is not None:
             return f"{self.clock[0]:02d}:{self.clock[1]:02d}"
-        return f"{self.seconds:g}s"
+        seconds = self.seconds or 0.0
+        unit, size = next(((name, n) for name, n in (("h", 3600), ("min", 60)) if seconds % n == 0), ("s", 1))
+        return f"{seconds / size:g}{unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class ProviderConfig:
     price: Decimal | None = None
     currency: str = "USD"
     params: Literal["strict", "drop"] = "strict"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold what ${NAME} stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

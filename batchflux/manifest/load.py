@@ -56,7 +56,7 @@ def load_manifest(
     display = os.fspath(path)
     faults = Faults(display)
     data = _read(Path(display), display)
-    root = read_tree(data, display, faults.note)
+    root = _tree(data, display, faults)
     if not isinstance(root, Table):
         faults.add(root.line, (), f"found {found(root)}; {_EXAMPLE}")
         raise ManifestError(faults.found)
@@ -66,6 +66,13 @@ def load_manifest(
     if faults.found:
         raise ManifestError(faults.in_order())
     return manifest
+
+
+def _tree(data: bytes, display: str, faults: Faults) -> Node:
+    try:
+        return read_tree(data, display, faults.note)
+    except ManifestError as error:
+        raise ManifestError([*faults.found, *error.faults]) from None  # with what was noted before it ended
 
 
 def _read(path: Path, display: str) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from batchflux.manifest import expand
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.model import Job
+    from batchflux.manifest import Manifest
+    from batchflux.model import Capabilities, Job
 
     Jobs = Callable[[str], list[Job]]
 
@@ -62,6 +66,17 @@ def test_parquet_streams_by_batches(folder: Path, jobs: Jobs) -> None:
     parquet.write_table(pa.table(columns), folder / "t.parquet")
     made = jobs(HEAD + '  - {prompt: "{{ title }}{{ none }}", seed: "{{ seed }}", from: t.parquet}\n')
     assert [(job.prompt, job.seed) for job in made] == [(f"Mug {n}", n) for n in range(count)]
+
+
+def test_all_of_it_can_be_pickled_and_expanded_again(
+    load: Callable[[str], Manifest], styles: dict[str, Capabilities]
+) -> None:
+    text = HEAD + "  - {prompt: '{{ title }} {{ x }}', from: products.csv, matrix: {x: [1.50, a]}}\n"
+    manifest = load(text)
+    first = expand(manifest, styles, lambda fault: pytest.fail(str(fault)))
+    again = expand(pickle.loads(pickle.dumps(manifest)), styles, lambda fault: pytest.fail(str(fault)))  # noqa: S301  our own bytes
+    made = list(first)
+    assert made == list(again) == list(first) == pickle.loads(pickle.dumps(made))  # noqa: S301  our own bytes
 
 
 def test_cells_are_verbatim_and_columns_set_nothing(folder: Path, jobs: Jobs) -> None:

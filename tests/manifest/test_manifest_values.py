@@ -122,7 +122,8 @@ def test_a_clock_deadline_is_the_next_such_time() -> None:
     assert Deadline(clock=(6, 0)).seconds_from(now) == 3600
     assert Deadline(clock=(5, 0)).seconds_from(now) == 86_400
     assert Deadline(seconds=7.5).seconds_from(now) == 7.5
-    assert [str(Deadline(clock=(6, 0))), str(Deadline(seconds=7.5))] == ["06:00", "7.5s"]
+    texts = [str(Deadline(clock=(6, 0)))] + [str(Deadline(seconds=seconds)) for seconds in (7.5, 5400, 18_000)]
+    assert texts == ["06:00", "7.5s", "90min", "5h"]
 
 
 @pytest.mark.parametrize(("text", "size"), [("50MB", 50_000_000), ("500KB", 500_000), ("1GB", 10**9), ("1234", 1234)])
@@ -152,12 +153,12 @@ def test_the_simulator_needs_no_price_for_a_budget(load: Load) -> None:
 
 def test_variables_of_the_environment_stay_out_of_the_text(load: Load) -> None:
     text = (
-        "version: 1\nprovider: {name: relay, base_url: 'https://${HOST}/', options: {a: ['${HOST}']}}\n"
+        "version: 1\nprovider: {name: relay, base_url: 'https://${HOST}/', options: {a: ['${HOST}', '${SECRET}']}}\n"
         "jobs: [{prompt: 'a ${HOST}', webhook_url: https://h.example, webhook_secret: '${SECRET}'}]\n"
     )
     made = load(text, environ={"HOST": "relay.example", "SECRET": "canary-123"})
     assert made.provider.base_url == "https://relay.example"
-    assert made.provider.options == {"a": ["relay.example"]}
+    assert made.provider.options == {"a": ["relay.example", "canary-123"]}
     assert made.text == text
     assert "canary" not in repr(made)
 
