@@ -30,6 +30,7 @@ Operation = Callable[[sqlite3.Connection], Any]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -48,18 +49,26 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-        if not durable:
-            connection.execute("PRAGMA synchronous=OFF")
-        elif wal_is_safe():
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-        else:
-            connection.execute("PRAGMA journal_mode=DELETE")
-            connection.execute("PRAGMA synchronous=EXTRA")
-        connection.execute("PRAGMA cache_size=-16384")
     except (OSError, sqlite3.Error) as error:
         raise _explain(path, error) from error
+    try:
+        _set_up(connection, durable=durable)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explain(path, error) from error
     return connection
+
+
+def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
+    if not durable:
+        connection.execute("PRAGMA synchronous=OFF")
+    elif wal_is_safe():
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    else:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA synchronous=EXTRA")
+    connection.execute("PRAGMA cache_size=-16384")
 
 
 class Database:
@@ -68,6 +77,7 @@ class Database:
     Args:
         path: the database file.
         after_commit: called in the writing thread, after each commit, before callers are answered.
+        after_rollback: called there after each rollback: what the operations noted beside the database is void.
         durable: False skips fsync; for virtual-time tests only.
         threaded: False runs each operation at once in the calling thread; for virtual-time tests only.
     """
@@ -77,12 +87,14 @@ class Database:
         path: Path,
         *,
         after_commit: Callable[[], None] | None = None,
+        after_rollback: Callable[[], None] | None = None,
         durable: bool = True,
         threaded: bool = True,
     ) -> None:
         self.path = path
         self._connection = connect(path, durable=durable)
         self._after_commit = after_commit
+        self._after_rollback = after_rollback
         self._queue: queue.SimpleQueue[tuple[Operation, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -171,6 +183,8 @@ class Database:
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+        if self._after_rollback is not None:
+            self._after_rollback()
 
 
 def _deliver(futures: list[asyncio.Future[Any]], results: list[Any] | None, failure: BaseException | None) -> None:
@@ -184,6 +198,12 @@ def _deliver(futures: list[asyncio.Future[Any]], results: list[Any] | None, fail
 
 
 def _explain(path: Path, error: Exception) -> StorageError:
+    # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+        return StorageError(
+            f"{path} is damaged or no ledger of batchflux ({error}): restore it from a copy, or choose another folder "
+            "with --out."
+        )
     return StorageError(
         f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions, "
         "then run again to continue."

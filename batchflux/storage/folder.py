@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -74,13 +75,19 @@ class RunLog:
         """
         line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
         try:
-            os.write(self._descriptor, line.encode() + b"\n")
+            self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:
             raise self._explain(error) from error
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+    def _append(self, data: bytes) -> None:
+        before = os.fstat(self._descriptor).st_size
+        if os.write(self._descriptor, data) < len(data):
+            os.ftruncate(self._descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _explain(self, error: OSError) -> StorageError:
         return StorageError(
@@ -99,6 +106,8 @@ def write_whole(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
         ) from error

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError, StorageError
@@ -162,7 +162,7 @@ def spec_text(job: Job) -> str:
 
 def nanos(amount: Decimal) -> int:
     """Return an amount of currency in nanounits, rounded up."""
-    return -int(-(amount * NANOS) // 1)
+    return int((amount * NANOS).to_integral_value(ROUND_CEILING))
 
 
 def currency(amount: int) -> Decimal:
@@ -194,8 +194,18 @@ class Ledger:
     ) -> None:
         self._finished: list[Known] = []
         self._on_finish = on_finish
-        self.database = Database(path, after_commit=self._project, durable=durable, threaded=threaded)
-        self.recovered = self.database.now(_prepare)
+        self.database = Database(
+            path,
+            after_commit=self._project,
+            after_rollback=self._finished.clear,
+            durable=durable,
+            threaded=threaded,
+        )
+        try:
+            self.recovered = self.database.now(_prepare)
+        except StorageError:
+            self.database.close()
+            raise
 
     def close(self) -> None:
         """Finish what was submitted, then close the file."""
@@ -267,7 +277,8 @@ class Ledger:
         return self.database.submit(read)
 
     def _project(self) -> None:
-        rows, self._finished = self._finished, []
+        rows = self._finished.copy()
+        self._finished.clear()
         if rows and self._on_finish is not None:
             self._on_finish(rows)
 

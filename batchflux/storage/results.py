@@ -11,7 +11,7 @@ import io
 import json
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.errors import StorageError
 from batchflux.storage.ledger import COLUMNS, Known, currency
@@ -104,8 +104,7 @@ class Results:
             StorageError: the file cannot take them; it is cut back to its last whole row.
         """
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows(cells(known, self.tag_names) for known in rows)
+        _write_rows(text, (cells(known, self.tag_names) for known in rows))
         data = text.getvalue().encode()
         try:
             if self._file is None:
@@ -124,9 +123,8 @@ class Results:
         temporary = self.path.with_name(".results.csv.tmp")
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self._header())
-                writer.writerows(cells(known, self.tag_names) for known in rows)
+                _write_rows(file, [self._header()])
+                _write_rows(file, (cells(known, self.tag_names) for known in rows))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
@@ -172,8 +170,17 @@ class Results:
     @staticmethod
     def _line(row: Sequence[str]) -> bytes:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
+        _write_rows(text, [row])
         return text.getvalue().encode()
+
+
+def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
+    plain = csv.writer(file, lineterminator="\n")
+    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
+        careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoting if careful else plain).writerow(row)
 
 
 def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:

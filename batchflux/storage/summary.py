@@ -123,7 +123,7 @@ def read_state(folder: Path) -> State:
         StorageError: the ledger cannot be read.
     """
     path = folder / "ledger.db"
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
         raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
     connection = connect(path)
     try:
@@ -139,4 +139,8 @@ def _rate(connection: sqlite3.Connection, last_at: float | None) -> float:
     first, count = connection.execute(
         "SELECT MIN(started_at), COUNT(*) FROM jobs WHERE status = 'done' AND finished_at > ?", (last_at - RECENT,)
     ).fetchone()
-    return 60.0 * count / max(last_at - first, 1e-3) if count else 0.0
+    if not count:
+        return 0.0
+    # A job may have begun long before: in an earlier run, or in a queue of retries.
+    since = last_at - RECENT if first is None else max(float(first), last_at - RECENT)
+    return 60.0 * float(count) / max(last_at - since, 1e-3)

@@ -1,0 +1,242 @@
+"""Group commit: an answer means that the write is on the disk; what fails, fails whole."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.errors import StorageError
+from batchflux.storage.database import Database, connect, wal_is_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), False),
+        ((3, 40, 1), False),
+        ((3, 44, 5), False),
+        ((3, 44, 6), True),
+        ((3, 44, 9), True),
+        ((3, 45, 0), False),
+        ((3, 49, 2), False),
+        ((3, 50, 6), False),
+        ((3, 50, 7), True),
+        ((3, 51, 0), False),
+        ((3, 51, 2), False),
+        ((3, 51, 3), True),
+        ((3, 52, 0), True),
+        ((4, 0, 0), True),
+    ],
+)
+def test_wal_is_used_only_where_it_is_safe(version: tuple[int, ...], safe: bool) -> None:  # noqa: FBT001  pytest's
+    assert wal_is_safe(version) is safe
+
+
+def test_a_durable_database_syncs_every_commit(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "l.db")
+    (mode,), (level,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous"))
+    connection.close()
+    assert (mode, level) == (("wal", 2) if wal_is_safe() else ("delete", 3))
+
+
+def test_the_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    connect(tmp_path / "l.db").close()
+    assert stat.S_IMODE((tmp_path / "l.db").stat().st_mode) == 0o600
+
+
+def make_table(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+
+
+def add(number: int) -> Callable[[sqlite3.Connection], int]:
+    def operation(connection: sqlite3.Connection) -> int:
+        connection.execute("INSERT INTO t VALUES (?)", (number,))
+        return number * 10
+
+    return operation
+
+
+def seen_by_another(path: Path) -> list[int]:
+    connection = sqlite3.connect(path)
+    try:
+        return [row[0] for row in connection.execute("SELECT n FROM t ORDER BY n")]
+    finally:
+        connection.close()
+
+
+async def test_an_answer_comes_after_the_commit_and_brings_the_result(tmp_path: Path) -> None:
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    for number in range(5):
+        assert await database.submit(add(number)) == number * 10
+        assert number in seen_by_another(tmp_path / "l.db")
+    database.close()
+
+
+async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
+    commits: list[int] = []
+    database = Database(tmp_path / "l.db", after_commit=lambda: commits.append(1))
+    await database.submit(make_table)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    first = database.submit(slow)
+    await asyncio.to_thread(entered.wait, 30)
+    others = [database.submit(add(number)) for number in range(50)]
+    go_on.set()
+    await first
+    assert await asyncio.gather(*others) == [number * 10 for number in range(50)]
+    database.close()
+    assert len(commits) == 3
+    assert seen_by_another(tmp_path / "l.db") == list(range(50))
+
+
+@pytest.mark.parametrize("fault", ["sqlite", "python"])
+async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp_path: Path, fault: str) -> None:
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    def bad(connection: sqlite3.Connection) -> None:
+        if fault == "python":
+            raise ZeroDivisionError
+        connection.execute("INSERT INTO no_such_table VALUES (1)")
+
+    first = database.submit(slow)
+    await asyncio.to_thread(entered.wait, 30)
+    batch: list[asyncio.Future[Any]] = [database.submit(add(1)), database.submit(bad), database.submit(add(2))]
+    go_on.set()
+    await first
+    ended = await asyncio.gather(*batch, return_exceptions=True)
+    expected = ZeroDivisionError if fault == "python" else StorageError
+    assert [type(result) for result in ended] == [expected] * 3
+    assert await database.submit(add(3)) == 30
+    database.close()
+    assert seen_by_another(tmp_path / "l.db") == [3]
+
+
+async def test_what_follows_the_commit_fails_the_callers_too(tmp_path: Path) -> None:
+    def full() -> None:
+        raise StorageError("results.csv cannot be written")
+
+    database = Database(tmp_path / "l.db", after_commit=full)
+    with pytest.raises(StorageError, match=r"results\.csv"):
+        await database.submit(make_table)
+    database.close()
+
+
+async def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    left = [database.submit(add(number)) for number in range(200)]
+    database.close()
+    assert seen_by_another(tmp_path / "l.db") == list(range(200))
+    await asyncio.gather(*left)
+
+
+async def test_a_caller_that_is_gone_takes_no_one_with_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    leaves, stays = database.submit(add(1)), database.submit(add(2))
+    leaves.cancel()
+    assert await stays == 20
+    database.close()
+    assert seen_by_another(tmp_path / "l.db") == [1, 2]
+
+
+def test_a_loop_that_is_gone_loses_no_write(tmp_path: Path) -> None:
+    database = Database(tmp_path / "l.db")
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        make_table(connection)
+        entered.set()
+        go_on.wait(30)
+
+    async def hurried() -> None:
+        database.submit(slow)
+        await asyncio.to_thread(entered.wait, 30)
+        database.submit(add(7))
+
+    asyncio.run(hurried())
+    go_on.set()
+    database.close()
+    assert seen_by_another(tmp_path / "l.db") == [7]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+@pytest.mark.parametrize("content", [b"not a database, but a longer text than a header\n" * 40, b"\x00" * 4096])
+def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, content: bytes, durable: bool) -> None:  # noqa: FBT001  pytest's
+    path = tmp_path / "ledger.db"
+    path.write_bytes(content)
+
+    def use() -> None:
+        database = Database(path, durable=durable)
+        try:
+            database.now(make_table)
+        finally:
+            database.close()
+
+    with pytest.raises(StorageError) as caught:
+        use()
+    message = str(caught.value)
+    assert message == (
+        f"{path} is damaged or no ledger of batchflux (file is not a database): restore it from a copy, or choose "
+        "another folder with --out."
+    )
+    assert path.read_bytes() == content
+
+
+def test_a_damaged_ledger_is_told_from_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    database = Database(path, durable=False)
+    database.now(make_table)
+    for number in range(3000):
+        database.now(add(number))
+    database.close()
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    database = Database(path, durable=False)
+    with pytest.raises(StorageError, match="is damaged or no ledger of batchflux"):
+        database.now(lambda connection: connection.execute("SELECT SUM(n) FROM t WHERE n > 5").fetchone())
+    database.close()
+
+
+def test_a_folder_as_the_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(StorageError, match=r"ledger\.db cannot be written \(.*Is a directory"):
+        connect(tmp_path / "ledger.db")
+
+
+def test_a_missing_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"No such file or directory"):
+        connect(tmp_path / "gone" / "ledger.db")
+
+
+async def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 3").fetchone())
+    with pytest.raises(StorageError, match=r"database or disk is full\): free space .*run again to continue"):
+        await asyncio.gather(*(database.submit(add(number)) for number in range(5000)))
+    await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
+    assert await database.submit(add(9999)) == 99990
+    database.close()

@@ -1,0 +1,160 @@
+"""One process a folder, and small files that are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import textwrap
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.errors import FolderBusy, StorageError
+from batchflux.storage.folder import FolderLock, RunLog, write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.storage.conftest import Start
+
+HOLDER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from batchflux.storage.folder import FolderLock
+
+    lock = FolderLock(Path(sys.argv[1]))
+    lock.acquire()
+    print("held", flush=True)
+    sys.stdin.readline()
+    lock.release()
+    print("released", flush=True)
+    sys.stdin.readline()
+""")
+
+
+def test_a_second_process_finds_the_folder_busy(tmp_path: Path, start: Start) -> None:
+    folder = tmp_path / "out" / "spring"
+    holder = start(HOLDER, folder)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == "held\n"
+    lock = FolderLock(folder)
+    with pytest.raises(FolderBusy) as caught:
+        lock.acquire()
+    assert str(caught.value) == (
+        f"Another process is running {folder}: wait for it, or choose another folder with --out."
+    )
+    assert caught.value.exit_code == 4
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "released\n"
+    lock.acquire()
+    lock.release()
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path, start: Start) -> None:
+    holder = start(HOLDER, tmp_path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    lock.release()
+
+
+def test_the_lock_of_this_process_counts_too(tmp_path: Path) -> None:
+    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first.acquire()
+    with pytest.raises(FolderBusy):
+        second.acquire()
+    first.release()
+    first.release()
+    second.acquire()
+    second.release()
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError) as caught:
+        FolderLock(tmp_path / "file" / "out").acquire()
+    assert str(caught.value) == (
+        f"The output folder {tmp_path / 'file' / 'out'} cannot be used (Not a directory): "
+        "choose another with --out, or repair its permissions."
+    )
+
+
+def test_lock_and_log_are_for_their_owner_only(tmp_path: Path) -> None:
+    lock, log = FolderLock(tmp_path), RunLog(tmp_path / "run.log")
+    lock.acquire()
+    log.close()
+    lock.release()
+    for name in (".lock", "run.log"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+def test_the_log_is_one_object_a_line_and_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run.log")
+    log.write("run_started", name="frühling", jobs=3)
+    log.write("job_ended", id="a\nb", price=Decimal("0.14"), event_id="\ud800")
+    log.close()
+    log = RunLog(tmp_path / "run.log")
+    log.write("run_started")
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()]
+    assert [line["event"] for line in lines] == ["run_started", "job_ended", "run_started"]
+    assert (lines[0]["name"], lines[0]["jobs"], lines[1]["id"], lines[1]["price"]) == ("frühling", 3, "a\nb", "0.14")
+    assert all(line["at"].endswith("Z") for line in lines)
+
+
+def test_a_log_that_cannot_be_opened_is_told_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"run\.log cannot be written \(Is a directory\): free space or"):
+        RunLog(tmp_path_with_folder(tmp_path))
+
+
+def tmp_path_with_folder(tmp_path: Path) -> Path:
+    (tmp_path / "run.log").mkdir()
+    return tmp_path / "run.log"
+
+
+FULL = textwrap.dedent("""
+    import resource, sys
+    from pathlib import Path
+    from batchflux.errors import StorageError
+    from batchflux.storage.folder import RunLog
+
+    log = RunLog(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        for number in range(100):
+            log.write("job_ended", id=f"mug-{number}")
+    except StorageError as error:
+        print(error)
+""")
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path, start: Start) -> None:
+    out, err = start(FULL, tmp_path / "run.log").communicate(timeout=60)
+    assert (err, "run.log cannot be written" in out) == ("", True)
+    lines = (tmp_path / "run.log").read_text().splitlines(keepends=True)
+    assert all(json.loads(line) and line.endswith("\n") for line in lines)
+    assert [json.loads(line)["id"] for line in lines] == [f"mug-{number}" for number in range(len(lines))]
+
+
+def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_whole(path, "eins ü")
+    write_whole(path, "zwei")
+    assert path.read_text(encoding="utf-8") == "zwei"
+    assert os.listdir(tmp_path) == ["summary.json"]  # noqa: PTH208  names are all that is asked
+
+
+def test_a_small_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"summary\.json cannot be written \(Is a directory\)"):
+        write_whole(path, "x")
+    assert os.listdir(tmp_path) == ["summary.json"]  # noqa: PTH208  names are all that is asked

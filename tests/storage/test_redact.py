@@ -1,0 +1,86 @@
+"""Which links lose their query: those that are keys to the picture."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflux.storage.redact import redacted
+
+PICTURE = "https://cdn.example/out/mug.png"
+CANARY = "cAnArY0123456789abcdefCANARY"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature={CANARY}",
+        "AWSAccessKeyId=AKIA1&Signature=ab&Expires=1",
+        f"X-Goog-Signature={CANARY}",
+        "GoogleAccessId=a&Expires=1&Signature=b",
+        "sv=2024-01-01&sr=b&sig=ab%3D",
+        "Policy=x&Signature=y&Key-Pair-Id=z",
+        "OSSAccessKeyId=x&Expires=1&Signature=y",
+        "x-oss-signature=short",
+        "q-sign-algorithm=sha1&q-signature=short",
+        "token=short",
+        "access_token=short",
+        "api_key=short",
+        "apikey=short",
+        "auth_key=1-0-0-short",
+        "password=short",
+        "client_secret=short",
+        "upload_signature=short",
+        "X-AMZ-SECURITY-TOKEN=short",
+        f"v={CANARY}",
+        CANARY,
+        f"a=1;b={CANARY}",
+    ],
+)
+def test_a_signed_link_is_kept_without_its_query(query: str) -> None:
+    assert redacted(f"{PICTURE}?{query}") == PICTURE
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        PICTURE,
+        f"{PICTURE}?w=200&h=300",
+        f"{PICTURE}?v=2",
+        f"{PICTURE}#top",
+        f"{PICTURE}?format=png",
+        "http://127.0.0.1:8080/files/a.png",
+        "https://cdn.example/",
+        "",
+    ],
+)
+def test_a_plain_link_stays_as_it_is(url: str) -> None:
+    assert redacted(url) == url
+
+
+def test_a_fragment_can_be_a_secret_too() -> None:
+    assert redacted(f"{PICTURE}#{CANARY}") == PICTURE
+
+
+def test_a_password_in_front_of_the_host_is_taken_out() -> None:
+    assert redacted(f"https://me:{CANARY}@cdn.example:8443/a.png?w=1") == "https://cdn.example:8443/a.png?w=1"
+    assert redacted(f"https://{CANARY}@cdn.example/a.png?token=x") == "https://cdn.example/a.png"
+
+
+@pytest.mark.parametrize("url", ["http://[::1", f"http://[bad/?token={CANARY}", f"http://[x]y/#{CANARY}"])
+def test_what_is_no_url_is_no_reason_to_fall_over(url: str) -> None:
+    assert CANARY not in redacted(url)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_survived(text: str) -> None:
+    assert isinstance(redacted(text), str)
+
+
+@given(st.text(alphabet=st.characters(codec="ascii", categories=["L", "N"]), min_size=20, max_size=60))
+def test_whatever_is_long_and_random_goes(secret: str) -> None:
+    kept = redacted(f"{PICTURE}?name={secret}&w=1")
+    assert urlsplit(kept).query == ""

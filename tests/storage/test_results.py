@@ -1,0 +1,360 @@
+"""results.csv: to the letter, safe in a spreadsheet, and whole at every moment."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import signal
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflux.errors import StorageError
+from batchflux.model import Reference, Status
+from batchflux.storage.ledger import Known, Ledger
+from batchflux.storage.results import HEADER, Results, cells, ended_rows, iso, neutralised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.storage.conftest import Finish, MakeJob, Start
+
+CONTRACT = (
+    "id,status,file_name,prompt,images,seed,aspect_ratio,output_format,model,provider,style,width,height,bytes,sha256,"
+    "attempts,possibly_billed,cost,error_code,error,started_at,finished_at,api_seconds,download_seconds,result_url,key"
+)
+
+
+def known(number: int = 0, **fields: Any) -> Known:
+    spec = {"prompt": f"mug {number}", "images": [], "model": "m", "provider": "tuzi", "style": "standard"}
+    spec |= fields.pop("spec", {})
+    values: dict[str, Any] = dict.fromkeys(Known.__slots__)
+    values |= {
+        "number": number,
+        "key": number.to_bytes(32, "big"),
+        "id": f"j{number}",
+        "position": number,
+        "listed": 1,
+        "planned": f"images/j{number}.png",
+        "tags": "",
+        "spec": json.dumps(spec),
+        "status": "done",
+        "attempts": 1,
+        "possibly_billed": 0,
+        "cost": 140_000_000,
+        "maybe_cost": 0,
+        "file_name": f"images/j{number}.png",
+        "width": 64,
+        "height": 48,
+        "bytes": 7,
+        "sha256": "ab" * 32,
+        "started_at": 0.0,
+        "finished_at": 1_764_000_000.1239,
+        "api_seconds": 2.5,
+        "download_seconds": 0.25,
+    }
+    return Known(**(values | fields))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_header_is_the_contracts(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", ["sku", "größe"])
+    results.rewrite([])
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == f"{CONTRACT},tags.sku,tags.größe\n"
+    assert ",".join(HEADER) == CONTRACT
+
+
+def test_a_row_of_a_done_job(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", ["sku", "none"])
+    row = known(
+        3,
+        tags='{"sku": "M-1"}',
+        link="https://cdn.example/a.png?token=canary",
+        spec={
+            "images": ["photos/a b.jpg", "https://x.example/b.jpg"],
+            "seed": 42,
+            "aspect_ratio": "16:9",
+            "output_format": "png",
+        },
+    )
+    results.append([row])
+    results.close()
+    (found,) = read(tmp_path / "results.csv")
+    assert found == {
+        "id": "j3",
+        "status": "done",
+        "file_name": "images/j3.png",
+        "prompt": "mug 3",
+        "images": "photos/a b.jpg https://x.example/b.jpg",
+        "seed": "42",
+        "aspect_ratio": "16:9",
+        "output_format": "png",
+        "model": "m",
+        "provider": "tuzi",
+        "style": "standard",
+        "width": "64",
+        "height": "48",
+        "bytes": "7",
+        "sha256": "ab" * 32,
+        "attempts": "1",
+        "possibly_billed": "0",
+        "cost": "0.14",
+        "error_code": "",
+        "error": "",
+        "started_at": "1970-01-01T00:00:00.000Z",
+        "finished_at": "2025-11-24T16:00:00.123Z",
+        "api_seconds": "2.500",
+        "download_seconds": "0.250",
+        "result_url": "https://cdn.example/a.png",
+        "key": f"{3:064x}",
+        "tags.sku": "M-1",
+        "tags.none": "",
+    }
+
+
+def test_a_row_of_a_failed_job(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", [])
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("file_name", "width", "height", "bytes", "sha256", "api_seconds", "download_seconds")
+    )
+    results.append([known(status="failed", error_code="server", error="it fell over", cost=0, **nothing)])
+    results.close()
+    (found,) = read(tmp_path / "results.csv")
+    empty = {name for name, value in found.items() if value == ""}
+    assert empty == {*nothing, "images", "seed", "aspect_ratio", "output_format", "result_url"}
+    assert (found["status"], found["error_code"], found["error"], found["cost"]) == (
+        "failed",
+        "server",
+        "it fell over",
+        "0",
+    )
+
+
+def test_what_was_dropped_is_said(tmp_path: Path) -> None:
+    row = known(spec={"style": "chat", "dropped": ["seed", "aspect_ratio"]})
+    note = "not sent, style chat cannot carry it: seed, aspect_ratio"
+    assert cells(row, [])[HEADER.index("error")] == note
+    failed = known(spec={"style": "chat", "dropped": ["seed"]}, error="late")
+    assert cells(failed, [])[HEADER.index("error")] == "late; not sent, style chat cannot carry it: seed"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
+    evil = f"{start}HYPERLINK(A1)"
+    results = Results(tmp_path / "results.csv", ["t"])
+    spec = {"prompt": evil, "images": [evil], "model": evil, "provider": evil}
+    results.append([known(id=evil, spec=spec, tags=json.dumps({"t": evil}), error=evil, link=evil)])
+    results.close()
+    (found,) = read(tmp_path / "results.csv")
+    for name in ("id", "prompt", "images", "model", "provider", "error", "tags.t"):
+        assert found[name] == "'" + evil, name
+    assert [name for name, cell in found.items() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+
+
+def test_a_harmless_cell_stays_as_it_is() -> None:
+    assert neutralised("a = b") == "a = b"
+    assert neutralised("") == ""
+    assert neutralised("'quoted'") == "'quoted'"
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+
+
+@given(prompts=st.lists(TEXT, min_size=1, max_size=8), tag=TEXT)
+def test_any_text_comes_back(tmp_path_factory: pytest.TempPathFactory, prompts: list[str], tag: str) -> None:
+    path = tmp_path_factory.mktemp("csv") / "results.csv"
+    results = Results(path, ["t"])
+    for number, prompt in enumerate(prompts):
+        results.append([known(number, spec={"prompt": prompt}, tags=json.dumps({"t": tag}))])
+    results.close()
+    appended = read(path)
+    assert [row["prompt"] for row in appended] == [neutralised(prompt) for prompt in prompts]
+    assert {row["tags.t"] for row in appended} == {neutralised(tag)}
+    before = path.read_bytes()
+    results.rewrite(known(n, spec={"prompt": prompt}, tags=json.dumps({"t": tag})) for n, prompt in enumerate(prompts))
+    assert path.read_bytes() == before
+
+
+def test_rows_appear_as_jobs_end(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", [])
+    for number in range(5):
+        results.append([known(number)])
+        assert [row["id"] for row in read(tmp_path / "results.csv")] == [f"j{n}" for n in range(number + 1)]
+    results.close()
+    results.append([known(5)])
+    results.close()
+    assert len(read(tmp_path / "results.csv")) == 6
+
+
+def test_a_rewrite_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    results = Results(path, [])
+    results.append([known(2), known(1)])
+    before = path.read_bytes()
+
+    def breaks() -> Any:
+        yield known(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match=r"results\.csv cannot be written \(No space left on device\): free space"):
+        results.rewrite(breaks())
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+    results.rewrite([known(1), known(2)])
+    assert [row["id"] for row in read(path)] == ["j1", "j2"]
+    results.append([known(3)])
+    results.close()
+    assert [row["id"] for row in read(path)] == ["j1", "j2", "j3"]
+
+
+def test_intact_tells_what_must_be_rewritten(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    results = Results(path, ["sku"])
+    assert not results.intact()
+    path.touch()
+    assert not results.intact()
+    results.rewrite([known(1, spec={"prompt": "two\nlines"})])
+    assert results.intact()
+    whole = path.read_bytes()
+    for cut in (1, 10, len(whole) - len(CONTRACT), len(whole) - 3):
+        path.write_bytes(whole[:-cut])
+        assert not results.intact()
+    path.write_bytes(whole)
+    assert not Results(path, []).intact()
+    assert not Results(path, ["sku", "colour"]).intact()
+    path.unlink()
+    path.mkdir()
+    assert not results.intact()
+
+
+FULL = textwrap.dedent("""
+    import json, resource, sys
+    from pathlib import Path
+    from batchflux.errors import StorageError
+    from batchflux.storage.ledger import Known
+    from batchflux.storage.results import Results
+
+    path, limit, fields = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    fields["key"] = bytes(32)
+    results = Results(path, [])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    written = 0
+    try:
+        while True:
+            results.append([Known(**fields)] * 3)
+            written += 3
+    except StorageError as error:
+        print(written, error)
+""")
+
+
+@pytest.mark.parametrize("limit", [900, 1500, 4096, 4097, 5000])
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, start: Start, limit: int) -> None:
+    path = tmp_path / "results.csv"
+    row = known(spec={"prompt": 'one\ntwo\nthree, "four"'})
+    fields = json.dumps({name: getattr(row, name) for name in Known.__slots__ if name != "key"})
+    out, err = start(FULL, path, limit, fields).communicate(timeout=60)
+    assert err == ""
+    written, _, message = out.partition(" ")
+    assert "File too large" in message
+    assert len(read(path)) == int(written)
+    assert path.stat().st_size <= limit
+    assert Results(path, []).intact()
+
+
+def test_a_full_disk_at_the_header_leaves_a_file_that_is_not_taken_for_whole(tmp_path: Path, start: Start) -> None:
+    path = tmp_path / "results.csv"
+    fields = json.dumps({name: getattr(known(), name) for name in Known.__slots__ if name != "key"})
+    out, err = start(FULL, path, 100, fields).communicate(timeout=60)
+    assert (err, out.startswith("0 ")) == ("", True)
+    assert path.read_bytes() == b""
+    assert not Results(path, []).intact()
+
+
+KILLED = textwrap.dedent("""
+    import json, sys
+    from pathlib import Path
+    from batchflux.storage.ledger import Known
+    from batchflux.storage.results import Results
+
+    fields = json.loads(sys.argv[2])
+    fields["key"] = bytes(32)
+    results = Results(Path(sys.argv[1]), [])
+    rows = [Known(**fields)] * 50
+    while True:
+        results.append(rows)
+        print("+", flush=True)
+""")
+
+
+def test_a_kill_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
+    path = tmp_path / "results.csv"
+    row = known(spec={"prompt": 'one\ntwo\nthree, "four"' * 50})
+    fields = json.dumps({name: getattr(row, name) for name in Known.__slots__ if name != "key"})
+    process = start(KILLED, path, fields)
+    assert process.stdout is not None
+    for _ in range(20):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Results(path, []).intact()
+    found = read(path)
+    assert len(found) >= 20 * 50
+    assert {row["prompt"] for row in found} == {'one\ntwo\nthree, "four"' * 50}
+
+
+async def test_ended_rows_are_those_listed_in_manifest_order(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
+    for position, name in ((2, "c"), (0, "a"), (1, "b"), (3, "gone")):
+        finish(ledger, make_job(name, position=position))
+    finish(ledger, make_job("bad", position=4), status=Status.FAILED, error_code="server", error="no")
+    finish(ledger, make_job("lost", position=5), status=Status.UNKNOWN, error_code="unknown", error="?")
+    await ledger.intend(make_job("pending", position=6), price=1, at=1.0)
+
+    def unlist(connection: Any) -> None:
+        connection.execute("UPDATE jobs SET listed = 0 WHERE id = 'gone'")
+
+    ledger.database.now(unlist)
+    found = ledger.database.now(lambda connection: [known.id for known in ended_rows(connection)])
+    assert found == ["a", "b", "c", "bad", "lost"]
+    skipping = ledger.database.now(lambda c: [known.id for known in ended_rows(c, lambda number: number == 1)])
+    assert skipping == ["a", "b", "bad", "lost"]
+
+
+async def test_the_ledger_and_the_csv_say_the_same(
+    tmp_path: Path, make_job: MakeJob, finish: Finish, rows: Callable[[Ledger], dict[str, Known]]
+) -> None:
+    results = Results(tmp_path / "results.csv", ["sku"])
+    ledger = Ledger(tmp_path / "ledger.db", on_finish=results.append, durable=False, threaded=False)
+    job = make_job(
+        images=(Reference(source="photos/mug.jpg", path="/x/photos/mug.jpg"),), tags=(("sku", "M-1"),), seed=0
+    )
+    finish(ledger, job, price=10**9)
+    (found,) = read(tmp_path / "results.csv")
+    assert (found["id"], found["seed"], found["images"], found["tags.sku"], found["cost"]) == (
+        "mug",
+        "0",
+        "photos/mug.jpg",
+        "M-1",
+        "1",
+    )
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells(rows(ledger)["mug"], ["sku"]))
+    assert (tmp_path / "results.csv").read_text().endswith(text.getvalue())
+    ledger.close()
+    results.close()
+
+
+def test_times_are_utc() -> None:
+    assert iso(None) == ""
+    assert iso(0.0) == "1970-01-01T00:00:00.000Z"
+    assert iso(1_764_000_000.9996) == "2025-11-24T16:00:00.999Z"

@@ -1,0 +1,145 @@
+"""The numbers that `status` and summary.json tell."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.model import Status
+from batchflux.storage.ledger import Ledger, set_meta
+from batchflux.storage.summary import Summary, read_state, state_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from tests.storage.conftest import Finish, MakeJob
+
+
+async def test_counts_money_and_failures(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
+    price = 140_000_000
+    for number in range(3):
+        finish(ledger, make_job(f"done-{number}"), price=price)
+    for number in range(2):
+        job = make_job(f"moderated-{number}")
+        finish(ledger, job, price=price, status=Status.FAILED, error_code="moderated", error="no")
+        await ledger.settle(job, JobError(Code.MODERATED, "no"), counts=True)
+    lost = make_job("lost")
+    await ledger.intend(lost, price=price, at=1.0)
+    await ledger.settle(lost, JobError(Code.UNKNOWN, "?", billed=True), counts=True)
+    await ledger.intend(make_job("out"), price=price, at=1.0)
+    ledger.database.now(lambda connection: set_meta(connection, "total", "20"))
+    ledger.database.now(lambda connection: set_meta(connection, "currency", "CNY"))
+    state = ledger.database.now(state_of)
+    assert (state.total, state.done, state.failed, state.unknown, state.pending) == (20, 3, 2, 1, 14)
+    assert (state.in_flight, state.attempts, state.possibly_billed) == (1, 7, 1)
+    assert state.failures == {"moderated": 2, "unknown": 1}
+    assert list(state.failures) == ["moderated", "unknown"]
+    assert (state.spent, state.spent_possibly, state.currency) == (Decimal("0.7"), Decimal("0.28"), "CNY")
+    assert state.last_at == 1010.0
+
+
+def test_an_empty_ledger(ledger: Ledger) -> None:
+    state = ledger.database.now(state_of)
+    assert (state.total, state.done, state.pending, state.failures) == (0, 0, 0, {})
+    assert (state.spent, state.images_per_minute, state.last_at) == (Decimal(0), 0.0, None)
+
+
+async def test_jobs_no_longer_listed_count_as_money_and_not_as_jobs(
+    ledger: Ledger, make_job: MakeJob, finish: Finish
+) -> None:
+    finish(ledger, make_job("a"), price=10**9)
+    finish(ledger, make_job("b"), price=10**9)
+
+    def unlist(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE jobs SET listed = 0 WHERE id = 'b'")
+
+    ledger.database.now(unlist)
+    state = ledger.database.now(state_of)
+    assert (state.total, state.done, state.spent) == (1, 1, Decimal(2))
+
+
+async def test_the_rate_is_that_of_the_last_minutes(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
+    """30 pictures in the last five minutes; ten of an hour ago, and one that was begun yesterday, do not dilute it."""
+    for number in range(10):
+        finish(ledger, make_job(f"old-{number}"), finished_at=100_000.0 - 3600)
+    for number in range(30):
+        job = make_job(f"new-{number}")
+        await ledger.intend(job, price=1, at=100_000.0 - 300 + number)
+        finish(ledger, job, finished_at=100_000.0 - 29 + number)
+    assert ledger.database.now(state_of).images_per_minute == pytest.approx(6.0)
+    job = make_job("resumed")
+    await ledger.intend(job, price=1, at=100_000.0 - 86_400)
+    finish(ledger, job, finished_at=100_000.0)
+    assert ledger.database.now(state_of).images_per_minute == pytest.approx(3.1)
+
+
+async def test_a_folder_can_be_asked_while_it_is_written(tmp_path: Path, make_job: MakeJob, finish: Finish) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    await ledger.intend(make_job(), price=10**9, at=1.0)
+    state = read_state(tmp_path)
+    assert (state.in_flight, state.pending, state.spent_possibly) == (1, 1, Decimal(1))
+    assert read_state(tmp_path).in_flight == 1, "asking must not recover"
+    ledger.close()
+
+
+def test_a_folder_without_a_ledger_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_state(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} is no output folder: it has no ledger.db. Name the folder that a run wrote to."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"something else entirely, longer than a page header " * 90])
+def test_a_ledger_that_is_none_is_told_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger.db").write_bytes(content)
+    with pytest.raises((StorageError, UsageError), match=r"ledger\.db"):
+        read_state(tmp_path)
+
+
+def summary(**fields: object) -> Summary:
+    values: dict[str, object] = {
+        "name": "frühling",
+        "folder": "out/f",
+        "exit_code": 3,
+        "reason": "budget",
+        "message": "The budget is used up.",
+        "started_at": 0.0,
+        "finished_at": 90.5,
+        "jobs": {"total": 3, "done": 2},
+        "this_run": {"done": 2, "failed": 0, "unknown": 0},
+        "failures": {},
+        "attempts": 2,
+        "possibly_billed": 0,
+        "spent": Decimal("0.00000001"),
+        "spent_possibly": Decimal(0),
+        "spent_this_run": Decimal("25.10"),
+        "currency": "CNY",
+    }
+    return Summary(**(values | fields))  # type: ignore[arg-type]  # as named above
+
+
+def test_the_text_of_summary_json() -> None:
+    text = summary(budget=Decimal("25.00"), images_per_minute=1.23456, notes=("a",)).to_json()
+    assert text.endswith("}\n")
+    assert "frühling" in text
+    data = json.loads(text)
+    assert (data["spent"], data["spent_possibly"], data["spent_this_run"], data["budget"]) == (
+        "0.00000001",
+        "0",
+        "25.10",
+        "25.00",
+    )
+    assert (data["started_at"], data["finished_at"], data["seconds"]) == (
+        "1970-01-01T00:00:00.000Z",
+        "1970-01-01T00:01:30.500Z",
+        90.5,
+    )
+    assert (data["images_per_minute"], data["exit_code"], data["reason"], data["notes"]) == (1.23, 3, "budget", ["a"])
+    assert json.loads(summary().to_json())["budget"] is None
