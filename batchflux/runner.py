@@ -33,7 +33,7 @@ from batchflux.providers import capabilities, styles
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.ledger import Ledger, currency, get_meta, nanos, set_meta, spent, spooled
-from batchflux.storage.moves import move_files, record_moves, undo_transit
+from batchflux.storage.moves import move_files, record_moves, settle_moves
 from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
@@ -139,7 +139,7 @@ class _Run:
             self.options.watcher.event(name, **fields)
 
     def _survey(self, connection: sqlite3.Connection) -> Survey:
-        undo_transit(self.folder, connection)
+        settle_moves(self.folder, connection)
         survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self.manifest.provider.currency)
@@ -151,8 +151,9 @@ class _Run:
         write_whole(self.folder / "manifest.yaml", self.manifest.text)
         if survey.moves:
             moves = list(survey.moves.values())
-            move_files(self.folder, moves)
-            database.now(lambda connection: record_moves(connection, moves))
+            move_files(
+                self.folder, moves, lambda moved: database.now(lambda connection: record_moves(connection, moved))
+            )
         clean = database.now(lambda connection: get_meta(connection, "clean")) == "1"
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self.results.intact():

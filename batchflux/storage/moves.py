@@ -2,25 +2,28 @@
 
 A picture that was paid for is never written over: when a changed job takes its file name, it moves to `.replaced/`, and
 comes back without a new request when the edit is undone. Moves go through temporary names, so that two files can swap
-theirs; after a crash in between, each file is recognised by its digest.
+theirs: all files are taken up, then the ledger learns the new names, then the files are put down. So after a kill at
+any moment each file is where the ledger says, or under its temporary name, from where `settle_moves` brings it there.
 """
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
+from batchflux.storage.durable import sync_folder
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from batchflux.storage.ledger import Known
 
 REPLACED = ".replaced/"
+SPOOL = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,6 @@ class Move:
     key: str
     source: str
     target: str
-    sha256: str
 
     @classmethod
     def of(cls, known: Known, target: str) -> Move:
@@ -41,33 +43,30 @@ class Move:
             key=known.key.hex(),
             source=known.file_name or "",
             target=target,
-            sha256=known.sha256 or "",
         )
 
     @property
     def transit(self) -> str:
         """The temporary name."""
-        return f".spool/move-{self.key}"
+        return f"{SPOOL}/move-{self.key}"
 
 
-def move_files(root: Path, moves: Sequence[Move]) -> None:
+def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Move]], None]) -> None:
     """Rename the files; one that is nowhere to be found is left out (its job counts as lost).
+
+    `record` tells the ledger the new names, durably; it is called once, between taking up and putting down.
 
     Raises:
         StorageError: the folder does not allow it.
     """
-    try:
-        (root / ".spool").mkdir(mode=0o700, exist_ok=True)
+    with _renaming(root):
+        (root / SPOOL).mkdir(mode=0o700, exist_ok=True)
         under_way = [move for move in moves if _take_up(root, move)]
+        _sync(root, [f"{SPOOL}/", *(move.source for move in under_way)])
+        record(under_way)
         for move in under_way:
-            target = root / move.target
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (root / move.transit).rename(target)
-    except OSError as error:
-        raise StorageError(
-            f"Files in {root} cannot be renamed to follow the manifest ({error.strerror}): repair the folder's "
-            "permissions, then run again."
-        ) from error
+            _put_down(root / move.transit, root / move.target)
+        _sync(root, [f"{SPOOL}/", *(move.target for move in under_way)])
 
 
 def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
@@ -77,35 +76,46 @@ def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
     )
 
 
-def undo_transit(root: Path, connection: sqlite3.Connection) -> None:
-    """Put files back that a crash left under a temporary name, where the ledger says they are.
+def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
+    """Put files that a kill left under a temporary name where the ledger says they are.
 
     Raises:
         StorageError: the folder does not allow it.
     """
-    for path in (root / ".spool").glob("move-*"):
-        key = bytes.fromhex(path.name.removeprefix("move-"))
-        row = connection.execute("SELECT file_name FROM jobs WHERE key = ?", (key,)).fetchone()
-        if row is None or row[0] is None or (root / row[0]).exists():
-            continue
-        try:
-            path.rename(root / row[0])
-        except OSError as error:
-            raise StorageError(
-                f"{path} cannot be renamed to {row[0]} ({error.strerror}): repair the folder."
-            ) from error
+    with _renaming(root):
+        for path in (root / SPOOL).glob("move-*"):
+            key = bytes.fromhex(path.name.removeprefix("move-"))
+            row = connection.execute("SELECT file_name FROM jobs WHERE key = ?", (key,)).fetchone()
+            if row is not None and row[0] is not None and not (root / row[0]).exists():
+                _put_down(path, root / row[0])
+
+
+@contextmanager
+def _renaming(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Files in {root} cannot be renamed to follow the manifest ({error.strerror}): repair the folder's "
+            "permissions, then run again."
+        ) from error
 
 
 def _take_up(root: Path, move: Move) -> bool:
-    for name in (move.transit, move.source, move.target):
-        path = root / name
-        if path.is_file() and _digest(path) == move.sha256:
-            if name != move.transit:
-                path.replace(root / move.transit)
-            return True
-    return False
+    source, transit = root / move.source, root / move.transit
+    if transit.exists():
+        return True
+    if not source.is_file():
+        return False
+    source.rename(transit)
+    return True
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _put_down(transit: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    transit.rename(target)
+
+
+def _sync(root: Path, names: Iterable[str]) -> None:
+    for folder in {(root / name).parent if not name.endswith("/") else root / name for name in names}:
+        sync_folder(folder)
