@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.engine.budget import Budget
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.health import Deadline, Health, deadline_text, seconds_until
+from batchflux.engine.health import Deadline, Health
 from batchflux.engine.limits import Gcra, Key, Limits
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
@@ -102,7 +102,7 @@ class _Run:
         self.tally = Tally()
         self.signal: int | None = None
         self.log: RunLog | None = None
-        self.results = Results(self.folder / "results.csv", _tag_names(manifest))
+        self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
 
     async def whole(self) -> Summary:
@@ -227,8 +227,8 @@ class _Run:
         deadline = self.manifest.limits.deadline
         if deadline is None:
             return Deadline(None, "", self.gate)
-        seconds = seconds_until(deadline, datetime.now().astimezone())
-        return Deadline(self.loop.time() + seconds, deadline_text(deadline), self.gate)
+        seconds = deadline.seconds_from(datetime.now().astimezone())
+        return Deadline(self.loop.time() + seconds, str(deadline), self.gate)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -311,11 +311,6 @@ class _Run:
 def _fetches(concurrency: int) -> int:
     """Return how many pictures may be downloaded at once."""
     return 2 * concurrency + 8
-
-
-def _tag_names(manifest: Manifest) -> list[str]:
-    """Return the tags that any job may have, in the order written: the columns of results.csv."""
-    return list(dict.fromkeys(name for entry in manifest.entries for name, _ in entry.fields.get("tags", ())))
 
 
 def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, StopRun
@@ -17,10 +16,8 @@ from batchflux.model import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
     from batchflux.engine.gate import Gate
-    from batchflux.manifest import config
 
 NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
 REMEMBERED = 256
@@ -94,22 +91,3 @@ class Deadline:
                 f"The deadline ({self._label}) leaves no time for another request: run again to continue.",
             )
         )
-
-
-def seconds_until(deadline: config.Deadline, now: datetime) -> float:
-    """Return the seconds from `now` (local time) to the deadline; a clock time is its next occurrence."""
-    if deadline.clock is None:
-        return deadline.seconds or 0.0
-    hour, minute = deadline.clock
-    # Through the naive local time, so that a night in which the clocks change has its true length.
-    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=None)
-    if at <= now.replace(tzinfo=None):
-        at += timedelta(days=1)
-    return (at.astimezone() - now).total_seconds()
-
-
-def deadline_text(deadline: config.Deadline) -> str:
-    """Return the deadline as a person reads it."""
-    if deadline.clock is None:
-        return f"{deadline.seconds:g} s after the start"
-    return "{:02d}:{:02d}".format(*deadline.clock)

@@ -324,8 +324,8 @@ def test_faults_spend_nothing_and_leave_nothing(
     ended = program("run", name)
     assert ended.code == 2
     assert ended.err.count("\n") == 2, ended.err
-    assert "m.yaml:6" in ended.err
-    assert "m.yaml:7" in ended.err
+    assert "m.yaml:7: jobs[0].aspect_ratio" in ended.err
+    assert "m.yaml:8: jobs[1].sed" in ended.err
     assert not server.seen
     assert not (program.folder / "out").exists() or not any((program.folder / "out").iterdir())
 
