@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCH = 500
 SAMPLES = 3
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # those that follow a picture's bytes, see storage/images.py
 
 
 class Numbers:
@@ -86,6 +87,7 @@ class Surveyor:
         largest = _one(connection, "SELECT MAX(number) FROM jobs") if connection is not None else 0
         self._seen = Numbers(largest)
         self._superseded = Numbers(largest)
+        self._away: dict[int, Move] = {}
         self._rows = _one(connection, "SELECT COUNT(*) FROM jobs") if connection is not None else 0
         self._known_count = 0
         self.result = Survey(redone=Numbers(largest))
@@ -98,12 +100,15 @@ class Surveyor:
             fresh = [job for job in batch if job.key not in known]
             if self._connection is None or not self._rows:
                 self.result.new += len(fresh)
-            elif fresh:
+            else:
                 self._find_replaced(self._connection, fresh)
+                self._find_in_the_way(self._connection, [job for job in batch if _claims(job, known.get(job.key))])
             for job in batch:
                 self._count(job, known.get(job.key))
         if self._connection is not None and self._known_count < self._rows:
             self._find_unlisted(self._connection)
+        # A listed job's file goes where its own name says; only the others make way.
+        self.result.moves.update((number, away) for number, away in self._away.items() if number not in self._seen)
         return self.result
 
     def _lookup(self, batch: Sequence[Job]) -> dict[str, Known]:
@@ -151,19 +156,24 @@ class Surveyor:
                 self.result.moves[known.number] = Move.of(known, target)
 
     def _find_replaced(self, connection: sqlite3.Connection, fresh: Sequence[Job]) -> None:
-        """Count new jobs that take an old one's id, and make way for those that take an old one's file name."""
-        ids = {job.id for job in fresh}
-        olds = _select(connection, "id", list(ids))
+        """Count new jobs, and those that take an old one's id; the old one's file makes way."""
+        olds = _select(connection, "id", [job.id for job in fresh])
         for old in olds:
             self._superseded.add(old.number)
+            self._make_way(old)
         changed = {old.id for old in olds}
         self.result.changed += sum(job.id in changed for job in fresh)
         self.result.new += sum(job.id not in changed for job in fresh)
-        for old in {row.number: row for row in (*olds, *_select(connection, "planned", _names(fresh)))}.values():
-            if old.file_name is not None and not old.file_name.startswith(REPLACED):
-                suffix = PurePosixPath(old.file_name).suffix
-                away = Move.of(old, f"{REPLACED}{old.key.hex()[:32]}{suffix}")
-                self.result.moves.setdefault(old.number, away)
+
+    def _find_in_the_way(self, connection: sqlite3.Connection, claimants: Sequence[Job]) -> None:
+        """Make way for jobs whose file name an old job may hold, under any suffix that a picture's bytes can give."""
+        for old in _select(connection, "planned", [name for job in claimants for name in _variants(job.file_name)]):
+            self._make_way(old)
+
+    def _make_way(self, old: Known) -> None:
+        if old.file_name is not None and not old.file_name.startswith(REPLACED):
+            suffix = PurePosixPath(old.file_name).suffix
+            self._away[old.number] = Move.of(old, f"{REPLACED}{old.key.hex()[:32]}{suffix}")
 
     def _find_unlisted(self, connection: sqlite3.Connection) -> None:
         query = (
@@ -186,11 +196,20 @@ class Surveyor:
 
 def followed(planned: str, actual: str) -> str:
     """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
-    return str(PurePosixPath(planned).with_suffix(PurePosixPath(actual).suffix))
+    name, suffix = PurePosixPath(planned), PurePosixPath(actual).suffix
+    return str(name.with_suffix(suffix)) if name.suffix.lower() in SUFFIXES and suffix.lower() in SUFFIXES else planned
 
 
-def _names(jobs: Sequence[Job]) -> list[str]:
-    return [job.file_name for job in jobs]
+def _claims(job: Job, known: Known | None) -> bool:
+    """Whether the job takes a file name that it did not have when the folder was last run."""
+    return known is None or not known.listed or known.planned != job.file_name
+
+
+def _variants(name: str) -> list[str]:
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in SUFFIXES:
+        return [name]
+    return list({name, *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)})
 
 
 def _select(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> list[Known]:

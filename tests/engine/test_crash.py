@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,8 +141,8 @@ def test_on_unknown_fail_ends_what_was_in_flight(night: NightOf) -> None:
 def test_what_a_dead_run_had_out_stays_counted_against_the_budget(night: NightOf) -> None:
     scene = night(4)
     scene.server.api = lambda *_: scene.picture(10)
-    scene.run(concurrency=4, kill_at=5.0, price=1)
-    ended = scene.run(concurrency=4, price=1, budget=5)
+    scene.run(concurrency=4, kill_at=5.0, price=Decimal(1))
+    ended = scene.run(concurrency=4, price=Decimal(1), budget=Decimal(5))
     assert ended.reason is not None
     assert (ended.reason.reason, len(scene.server.calls)) == ("budget", 5)
     assert scene.spent() == 5 * 10**9

@@ -1,0 +1,120 @@
+"""Which jobs a run works on, and where it takes them up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batchflux.engine.selection import Selection, Work, work_for
+from batchflux.errors import Code
+from batchflux.model import Job, Link, Reference
+from batchflux.storage.ledger import Known
+
+JobOf = Callable[..., Job]
+LINK = "https://cdn.example/a.png"
+ALL: list[dict[str, Any]] = [{}, {"retry_failed": True}, {"on_unknown": "hold"}, {"on_unknown": "fail"}]
+
+
+def known(status: str, **fields: Any) -> Known:
+    values: dict[str, Any] = dict.fromkeys(Known.__slots__)
+    return Known(**(values | {"status": status, "attempts": 0} | fields))
+
+
+def decide(job: Job, row: Known | None, *, files: bool = True, **selection: Any) -> Work | None:
+    return work_for(job, row, Selection(**selection), lambda _: files)
+
+
+@pytest.mark.parametrize("asked", ALL)
+def test_what_is_not_known_is_submitted(job_number: JobOf, asked: dict[str, Any]) -> None:
+    assert decide(job_number(0), None, **asked) == Work(job=job_number(0))
+
+
+@pytest.mark.parametrize("asked", ALL)
+def test_what_is_done_is_left_alone(job_number: JobOf, asked: dict[str, Any]) -> None:
+    assert decide(job_number(0), known("done", file_name="images/j0.png", link=LINK), **asked) is None
+
+
+@pytest.mark.parametrize("asked", ALL)
+def test_what_was_answered_is_never_submitted(job_number: JobOf, asked: dict[str, Any]) -> None:
+    by_link = decide(job_number(0), known("pending", link=LINK, attempts=3), **asked)
+    assert by_link is not None
+    assert (by_link.picture, by_link.costs, by_link.renew) == (Link(url=LINK), False, False)
+    for files in (True, False):  # a spooled file that is gone was moved into its place before a kill
+        by_bytes = decide(job_number(0), known("pending", spool=".spool/1"), files=files, **asked)
+        assert by_bytes is not None
+        assert (by_bytes.picture, by_bytes.costs) == (".spool/1", False)
+
+
+def test_what_was_interrupted_goes_on_counting_its_attempts(job_number: JobOf) -> None:
+    work = decide(job_number(0), known("pending", attempts=3))
+    assert work == Work(job=job_number(0), used=3)
+    assert work.costs
+
+
+def test_what_failed_stays_failed(job_number: JobOf) -> None:
+    for row in (known("failed", error_code="moderated"), known("failed", error_code="download", link=LINK)):
+        assert decide(job_number(0), row) is None
+
+
+@pytest.mark.parametrize("code", ["download", "bad_image", "invalid_request"])
+def test_retry_failed_begins_with_a_link_that_may_live(job_number: JobOf, code: str) -> None:
+    work = decide(job_number(0), known("failed", error_code=code, link=LINK, attempts=5), retry_failed=True)
+    assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "link"),
+    [("server", None), ("invalid_request", None), ("moderated", None), ("echoed_input", LINK), ("unsafe_url", LINK)],
+)
+def test_retry_failed_starts_anew_where_a_link_is_no_help(job_number: JobOf, code: str, link: str | None) -> None:
+    work = decide(job_number(0), known("failed", error_code=code, link=link, attempts=5), retry_failed=True)
+    assert work == Work(job=job_number(0))
+
+
+def test_a_done_job_without_its_file_is_fetched_again(job_number: JobOf) -> None:
+    row = known("done", file_name="images/j0.png", link=LINK)
+    assert decide(job_number(0), row, files=False) == Work(job=job_number(0), picture=Link(url=LINK))
+    retried = decide(job_number(0), row, files=False, retry_failed=True)
+    assert retried == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
+
+
+def test_a_done_job_without_file_and_link_is_made_again_only_when_asked(job_number: JobOf) -> None:
+    row = known("done", file_name="images/j0.png")
+    work = decide(job_number(0), row, files=False)
+    assert work is not None
+    assert work.verdict == (
+        Code.DOWNLOAD,
+        "its file images/j0.png was removed and no link to it is known; --retry-failed makes it again",
+    )
+    assert not work.costs
+    assert decide(job_number(0), row, files=False, retry_failed=True) == Work(job=job_number(0))
+
+
+def test_on_unknown(job_number: JobOf) -> None:
+    row = known("unknown", attempts=2, error_code="unknown")
+    again = decide(job_number(0), row)
+    assert again == Work(job=job_number(0), used=2, resent=1)
+    assert again.costs
+    assert decide(job_number(0), row, on_unknown="hold") is None
+    failed = decide(job_number(0), row, on_unknown="fail")
+    assert failed is not None
+    assert failed.verdict is not None
+    assert (failed.verdict[0], failed.costs) == (Code.UNKNOWN, False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "chosen"),
+    [("j1", True), ("j*", True), ("J*", False), ("k*", False), ("j[0-9]", True), ("?", False), ("*", True)],
+)
+@pytest.mark.parametrize("row", [None, known("pending")])
+def test_only_is_a_glob_on_ids(job_number: JobOf, pattern: str, chosen: bool, row: Known | None) -> None:  # noqa: FBT001  pytest's
+    assert (decide(job_number(1), row, only=pattern) is not None) is chosen
+
+
+def test_a_broken_reference_costs_nothing(job_number: JobOf) -> None:
+    broken = Reference(source="a.jpg", path="/a.jpg", fault="a.jpg is not there")
+    work = decide(job_number(0, images=(broken,)), None)
+    assert work is not None
+    assert not work.costs
