@@ -16,16 +16,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from batchflux.engine.breaker import Breaker
 from batchflux.engine.budget import Budget
+from batchflux.engine.deadline import Deadline
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.health import Deadline, Health
-from batchflux.engine.limits import Gcra, Key, Limits
+from batchflux.engine.limits import Key, Limits
+from batchflux.engine.pace import Pace
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Rules, Steps
+from batchflux.engine.window import Window
 from batchflux.errors import ManifestError, StopRun, UsageError
 from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, exists_in, plan_of, survey_jobs
@@ -198,9 +201,13 @@ class _Run:
             gate=self.gate,
             label=f"{limits.budget} {manifest.provider.currency}",
         )
-        leases = Limits(self.keys, concurrency=limits.concurrency, gate=self.gate)
+        breaker = Breaker(limits.max_consecutive_failures, self.gate)
+        leases = Limits(
+            self.keys, concurrency=limits.concurrency, gate=self.gate, breaker=breaker, fine_sleep=time.sleep
+        )
         rules = Rules(
             limits=leases,
+            breaker=breaker,
             budget=budget,
             deadline=self._deadline(),
             policy=RetryPolicy(attempts=limits.attempts, on_unknown=selection.on_unknown),
@@ -209,8 +216,7 @@ class _Run:
         world = World(
             caller=transport, journal=self.ledger, shelf=shelf, observer=self, gate=self.gate, random=random.Random()
         )
-        health = Health(limits.max_consecutive_failures, self.gate)
-        pool = Pool(Steps(world, rules, styles()), world, health, selection.on_unknown)
+        pool = Pool(Steps(world, rules, styles()), world, breaker, selection.on_unknown)
         self.tally = pool.tally
         jobs = iter(expand(manifest, capabilities(), self._late_fault))
         feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
@@ -322,12 +328,17 @@ def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
             f"export {missing[0]}=... or name another."
         )
 
-    def schedule() -> Gcra | None:
-        return None if rate is None else Gcra(rate.seconds / rate.count)
-
     pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
     pairs = pairs or [("(no key)", None)]
-    return [Key(name=name, secret=secret, schedule=schedule()) for name, secret in pairs]
+    return [
+        Key(
+            name=name,
+            secret=secret,
+            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
+            window=Window(manifest.limits.concurrency, known=rate is not None),
+        )
+        for name, secret in pairs
+    ]
 
 
 def _take_back(manifest: Manifest) -> None:

@@ -1,16 +1,19 @@
 """When a request may leave, and with which key.
 
-**Rate.** Each key has a GCRA (generic cell rate algorithm, ITU-T I.371, as a virtual schedule): a request may leave
-at its theoretical arrival time `tat`, and the next one `interval` after that. There is no burst: a window of w seconds
-holds at most w / interval + 1 requests. One that left late by no more than `slack`, the event loop's resolution, does
-not move the schedule, which keeps the rate reached (and lets the window be `slack` longer); after a longer pause the
-schedule begins anew, so idle time saves nothing up.
+**Concurrency.** At most `concurrency` requests are out, over all keys; each key has a Window of its own below that.
 
-**Concurrency.** At most `concurrency` requests are out, over all keys.
+**Rate.** Each key has a Pace: a schedule that holds the user's limit, and finds the server's. See pace.py for the rule.
 
-**A pool of keys.** Work goes to the key that can take it first. A 429 cools the key it came for (Retry-After, else
-doubling from half a second), not the worker that met it; a key that the provider refuses (`auth`, `quota`) leaves
-the pool.
+**A pool of keys.** Work goes to the key that can take it first. A 429 cools the key it came for (Retry-After, or the
+reset of x-ratelimit headers, else longer and longer from one interval), not the worker that met it; a key that the
+provider refuses (`auth`, `quota`) leaves the pool.
+
+**Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
+the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
+hardly any request that a crash would make look sent has not left. Where a lone 429 has shown that the server counts to
+the millisecond, the last of it is slept out in place: timers of the event loop are a millisecond coarse.
+
+**The breaker** may hold everything back; see breaker.py.
 
 Waiters are served first come, first served, by timers and releases: nothing polls.
 """
@@ -23,34 +26,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
+from batchflux.engine.pace import Pace
+from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from batchflux.engine.breaker import Breaker
     from batchflux.engine.gate import Gate
 
-SLACK = 0.010
-FIRST_COOLING = 0.5
-LONGEST_COOLING = 60.0
+LEAD = 0.05
+COARSE = 0.0015
+SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
 PATIENCE = 900.0
-
-
-class Gcra:
-    """A virtual schedule of one request every `interval` seconds; `slack` seconds of lateness are made up for."""
-
-    def __init__(self, interval: float, slack: float = SLACK) -> None:
-        self.interval = interval
-        self._slack = min(slack, interval)
-        self._tat = float("-inf")
-
-    def next_at(self, now: float) -> float:
-        """Return the earliest time a request may leave."""
-        return max(self._tat, now)
-
-    def take(self, now: float) -> None:
-        """Count a request that leaves now."""
-        self._tat = (self._tat if now - self._tat <= self._slack else now) + self.interval
+NEVER = float("inf")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -59,49 +49,76 @@ class Key:
 
     name: str
     secret: str | None = field(repr=False)
-    schedule: Gcra | None = None
+    pace: Pace = field(default_factory=Pace)
+    window: Window = field(default_factory=lambda: Window(1 << 30, known=True))
     cooling_until: float = float("-inf")
-    cooling: float = FIRST_COOLING
+    refusals: int = 0
     dead: JobError | None = None
+    leased: int = 0
+    preparing: int = 0
+    departing: deque[tuple[Lease, asyncio.Future[bool]]] = field(default_factory=deque)
 
     def next_at(self, now: float) -> float:
-        """Return the earliest time this key may be used."""
-        at = max(now, self.cooling_until)
-        return at if self.schedule is None else max(at, self.schedule.next_at(now))
+        """Return the earliest time that a request may leave with this key."""
+        return max(self.cooling_until, self.pace.next_at(now))
+
+    def grant_at(self, now: float) -> float:
+        """Return the earliest time that a lease makes sense: NEVER while the window is full."""
+        if self.leased >= self.window.size:
+            return NEVER
+        ahead = self.preparing / self.pace.rate if self.preparing else 0.0
+        return self.next_at(now) + ahead - LEAD
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Lease:
+    """The right to send one request with `key`; `departed_at` is set when it leaves."""
+
+    key: Key
+    departed_at: float | None = None
 
 
 class Limits:
-    """Hands out leases: the right to send one request now, with one key.
+    """Hands out leases.
 
     Args:
         keys: the pool, at least one.
         concurrency: most requests out at once.
         gate: closed when all keys are dead; its closing ends all waits.
-        clock: the monotonic clock in seconds; the running loop's when None.
+        breaker: holds everything back while the provider is failing.
+        fine_sleep: blocks for a fraction of a millisecond (time.sleep); None on a virtual clock, which is exact.
     """
 
     def __init__(
-        self, keys: Sequence[Key], *, concurrency: int, gate: Gate, clock: Callable[[], float] | None = None
+        self,
+        keys: Sequence[Key],
+        *,
+        concurrency: int,
+        gate: Gate,
+        breaker: Breaker,
+        fine_sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._clock = clock or self._loop.time
+        self._clock = self._loop.time
         self.keys = list(keys)
         self.concurrency = concurrency
         self.in_flight = 0
         self._gate = gate
-        self._waiting: deque[asyncio.Future[Key]] = deque()
+        self._breaker = breaker
+        self._fine_sleep = fine_sleep
+        self._waiting: deque[asyncio.Future[Lease]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._answered_at = self._clock()
+        self._served_at = self._clock()
         gate.on_close(self._dispatch)
 
-    async def acquire(self) -> Key:
-        """Wait for the right to send one request; give it back with `release`.
+    async def acquire(self) -> Lease:
+        """Wait for a lease; give it back with `release`.
 
         Raises:
             Halted: the run is stopping.
         """
         self._gate.check()
-        future: asyncio.Future[Key] = self._loop.create_future()
+        future: asyncio.Future[Lease] = self._loop.create_future()
         self._waiting.append(future)
         self._dispatch()
         try:
@@ -111,37 +128,75 @@ class Limits:
                 self.release(future.result())
             raise
 
-    def release(self, key: Key) -> None:
-        """Give the slot back."""
+    async def depart(self, lease: Lease) -> bool:
+        """Wait for the moment that the request may leave. False: not soon; give the lease back and acquire again.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._gate.check()
+        key, now = lease.key, self._clock()
+        if not key.departing and key.next_at(now) <= now and key.dead is None:
+            self._leaves(lease, now)
+            return True
+        future: asyncio.Future[bool] = self._loop.create_future()
+        key.departing.append((lease, future))
+        self._dispatch()
+        return await future
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back, however the request ended or whether it left at all."""
         self.in_flight -= 1
+        lease.key.leased -= 1
+        if lease.departed_at is None:
+            lease.key.preparing -= 1
+            self._breaker.gave_back()
         self._dispatch()
 
-    def answered(self, key: Key) -> None:
-        """Note that a request with this key was served, well or badly, but not for its rate."""
-        key.cooling = FIRST_COOLING
-        self._answered_at = self._clock()
+    def served(self, lease: Lease) -> None:
+        """Note that a request failed for another cause than its rate."""
+        self._served_at = self._clock()
+        lease.key.refusals = 0
 
-    def refused(self, key: Key, error: JobError) -> None:
+    def answered(self, lease: Lease, wait: float | None = None) -> None:
+        """Note a picture; `wait` is how many seconds nothing more is to be had, when the provider says so."""
+        self.served(lease)
+        if lease.departed_at is not None:
+            lease.key.window.answered(self._served_at - lease.departed_at)
+        if wait:
+            self._cool(lease.key, self._served_at + wait)
+        self._dispatch()
+
+    def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
-        now = self._clock()
-        if error.code is Code.RATE_LIMITED:
-            self._cool(key, error, now)
-        else:
+        now, key = self._clock(), lease.key
+        if error.code is not Code.RATE_LIMITED:
             key.dead = error
-            self._answered_at = now
+            self._served_at = now
+            self._breaker.gave_back()
+            self._cool(key, NEVER)
             if all(other.dead for other in self.keys):
                 self._gate.close(StopRun(error.code.value, _all_dead(self.keys, error)))
+        else:
+            self._slow_down(lease, error, now)
         self._dispatch()
 
-    def _cool(self, key: Key, error: JobError, now: float) -> None:
-        wait = error.retry_after
-        if wait is None:
-            wait = key.cooling
-            # Several 429s of requests that were out together are one piece of news.
-            if now >= key.cooling_until:
-                key.cooling = min(key.cooling * 2, LONGEST_COOLING)
-        key.cooling_until = max(key.cooling_until, now + wait)
-        if now - self._answered_at > PATIENCE:
+    def _slow_down(self, lease: Lease, error: JobError, now: float) -> None:
+        key = lease.key
+        sent_at = now if lease.departed_at is None else lease.departed_at
+        key.window.refused()
+        self._breaker.answered()
+        self._breaker.gave_back()
+        # 429s of requests that were out together are one piece of news.
+        if sent_at >= key.cooling_until:
+            key.refusals += 1
+        key.pace.refused(sent_at, now)
+        if error.retry_after is not None:
+            self._cool(key, now + error.retry_after)
+        else:
+            base = min(max(1 / key.pace.rate, SHORTEST_COOLING), FIRST_COOLING)
+            self._cool(key, now + min(base * 2 ** min(max(key.refusals - 1, 0), 30), LONGEST_COOLING))
+        if now - self._served_at > PATIENCE:
             self._gate.close(
                 StopRun(
                     "rate_limited",
@@ -150,38 +205,86 @@ class Limits:
                 )
             )
 
+    def _cool(self, key: Key, until: float) -> None:
+        key.cooling_until = max(key.cooling_until, until)
+        if key.cooling_until - self._clock() > LEAD:
+            while key.departing:
+                _, future = key.departing.popleft()
+                if not future.done():
+                    future.set_result(False)
+
+    def _leaves(self, lease: Lease, now: float) -> None:
+        lease.departed_at = now
+        lease.key.preparing -= 1
+        lease.key.pace.take(now)
+        self._breaker.leaves()
+
     def _dispatch(self) -> None:
         if self._gate.closed:
-            while self._waiting:
-                future = self._waiting.popleft()
-                if not future.done():
-                    future.set_exception(Halted())
+            self._halt_all()
             return
         now = self._clock()
+        wake = min(self._let_depart(now), self._grant(now))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake < NEVER:
+            self._timer = self._loop.call_at(wake, self._woken)
+
+    def _let_depart(self, now: float) -> float:
+        """Let those leave whose time has come; return when to look again."""
+        wake = NEVER
+        for key in self.keys:
+            while key.departing:
+                lease, future = key.departing[0]
+                if future.done():
+                    key.departing.popleft()
+                    continue
+                at = key.next_at(now)
+                fine = self._fine_sleep if key.pace.strict else None
+                if at > now and fine is not None and at - now <= COARSE:
+                    fine(at - now)
+                    now = self._clock()
+                if at > now:
+                    wake = min(wake, at - (COARSE / 2 if fine is not None else 0.0))
+                    break
+                key.departing.popleft()
+                self._leaves(lease, now)
+                future.set_result(True)
+        return wake
+
+    def _grant(self, now: float) -> float:
+        """Grant leases to those who wait; return when to look again."""
         while self._waiting and self.in_flight < self.concurrency:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
-            key = min((key for key in self.keys if key.dead is None), key=lambda key: key.next_at(now))
-            at = key.next_at(now)
+            key = min(self._alive(), key=lambda key: key.grant_at(now))
+            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight))
             if at > now:
-                self._wake_at(at)
-                return
-            if key.schedule is not None:
-                key.schedule.take(now)
+                return at
             self.in_flight += 1
-            self._waiting.popleft().set_result(key)
+            key.leased += 1
+            key.preparing += 1
+            self._waiting.popleft().set_result(Lease(key=key))
+        return NEVER
 
-    def _wake_at(self, at: float) -> None:
-        if self._timer is not None:
-            if not self._timer.cancelled() and self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._woken)
+    def _alive(self) -> Iterator[Key]:
+        return (key for key in self.keys if key.dead is None)
 
     def _woken(self) -> None:
         self._timer = None
         self._dispatch()
+
+    def _halt_all(self) -> None:
+        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
+        self._waiting.clear()
+        for key in self.keys:
+            futures += [future for _, future in key.departing]
+            key.departing.clear()
+        for future in futures:
+            if not future.done():
+                future.set_exception(Halted())
 
 
 def _all_dead(keys: Sequence[Key], error: JobError) -> str:

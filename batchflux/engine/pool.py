@@ -18,7 +18,7 @@ from batchflux.errors import Code, JobError, StopRun
 from batchflux.model import Outcome, Status, Stored
 
 if TYPE_CHECKING:
-    from batchflux.engine.health import Health
+    from batchflux.engine.breaker import Breaker
     from batchflux.engine.ports import Source, World
     from batchflux.engine.selection import Work
 
@@ -52,14 +52,15 @@ class Tally:
 class Pool:
     """Works through a source of jobs; `run` returns when it is empty, or when the gate closed and all is in."""
 
-    def __init__(self, steps: Steps, world: World, health: Health, on_unknown: OnUnknown) -> None:
+    def __init__(self, steps: Steps, world: World, breaker: Breaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
         self._steps = steps
         self._journal = world.journal
         self._observer = world.observer
         self._gate = world.gate
         self._now = world.now
-        self._health = health
+        self._clock = asyncio.get_running_loop().time
+        self._breaker = breaker
         self._on_unknown = on_unknown
         self._crash: BaseException | None = None
 
@@ -106,7 +107,7 @@ class Pool:
         outcome = self._outcome(life, stored, failure)
         await self._journal.finish(work.job, outcome)
         self.tally.add(outcome)
-        self._health.ended(outcome)
+        self._breaker.ended(outcome, self._clock())
         self._observer.ended(work.job, outcome)
 
     def _outcome(self, life: Life, stored: Stored | None, failure: JobError | None) -> Outcome:

@@ -39,6 +39,10 @@ class Journal(Protocol):
         """Before a picture is fetched or written."""
         ...
 
+    def withdraw(self, job: Job, *, unknown: bool) -> Awaitable[None]:
+        """Take back an intention whose request has not left; `unknown` when an earlier one is still unanswered."""
+        ...
+
     def settle(self, job: Job, error: JobError, *, counts: bool) -> Awaitable[None]:
         """After an attempt without a picture; `counts` tells whether it is one of the job's attempts."""
         ...

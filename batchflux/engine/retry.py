@@ -7,16 +7,21 @@ Backoff is exponential with full jitter, uniform in [0, min(cap, base * 2**(n-1)
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, stop_never
 
+from batchflux.engine.gate import Halted
 from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
+
+    from batchflux.engine.gate import Gate
 
 T = TypeVar("T")
 OnUnknown = Literal["retry", "hold", "fail"]
@@ -25,6 +30,7 @@ AGAIN = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Cod
 FETCH_AGAIN = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE})
 KEY_IS_DEAD = frozenset({Code.AUTH, Code.QUOTA})
 MAX_DOUBLINGS = 30
+CAPACITY, FRACTION, TRICKLE = 100.0, 0.1, 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +81,62 @@ class RetryPolicy:
         doublings = min(max(tries.used - 1, 0), MAX_DOUBLINGS)
         wait = random.uniform(0.0, min(self.cap, self.base * 2**doublings))
         return max(wait, error.retry_after or 0.0)
+
+
+class RetryQuota:
+    """Keeps retries a small part of all calls, so that an outage is not made worse.
+
+    A purse of `CAPACITY` retries: each retry takes one and gets it back when it succeeds; each first try that succeeds
+    adds `FRACTION`; and one comes every `TRICKLE` seconds, so that nothing waits for ever. While it is empty, retries
+    wait in line and fresh jobs go on. (Google's SRE book, "Handling Overload": a per-client retry budget of a tenth;
+    botocore's standard retry mode: a quota that retries drain and successes refill.)
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._left = CAPACITY
+        self._gate = gate
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        gate.on_close(self._serve)
+
+    async def take(self) -> None:
+        """Take one retry out of the purse; wait while there is none.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._gate.check()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        self._serve()
+        await future
+
+    def succeeded(self, *, retried: bool) -> None:
+        """Pay in for a call that succeeded."""
+        self._left = min(CAPACITY, self._left + (1.0 if retried else FRACTION))
+        if self._waiting:
+            self._serve()
+
+    def _serve(self) -> None:
+        now = self._loop.time()
+        self._left = min(CAPACITY, self._left + (now - self._since) / TRICKLE)
+        self._since = now
+        while self._waiting and (self._gate.closed or self._left >= 1.0):
+            future = self._waiting.popleft()
+            if future.done():
+                continue
+            if self._gate.closed:
+                future.set_exception(Halted())
+            else:
+                self._left -= 1.0
+                future.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._timer = self._loop.call_later((1.0 - self._left) * TRICKLE + 1e-3, self._serve)
 
 
 class Retrying:

@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
-from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryPolicy, Tries
+from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryPolicy, RetryQuota, Tries
 from batchflux.errors import Code, JobError
 from batchflux.model import Link, Request, Stored, Wait
+from batchflux.transport.headers import pause_hinted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from batchflux.engine.breaker import Breaker
     from batchflux.engine.budget import Budget
-    from batchflux.engine.health import Deadline
-    from batchflux.engine.limits import Key, Limits
+    from batchflux.engine.deadline import Deadline
+    from batchflux.engine.limits import Lease, Limits
     from batchflux.engine.ports import World
     from batchflux.engine.selection import Work
     from batchflux.model import Answered, Picture
@@ -47,6 +49,7 @@ class Rules:
     """What holds the run back. `fetches` is the most pictures downloaded at once."""
 
     limits: Limits
+    breaker: Breaker
     budget: Budget
     deadline: Deadline
     policy: RetryPolicy
@@ -66,6 +69,8 @@ class Steps:
         self._now = world.now
         self._limits = rules.limits
         self._budget = rules.budget
+        self._breaker = rules.breaker
+        self._quota = RetryQuota(world.gate)
         self._deadline = rules.deadline
         self._clock = asyncio.get_running_loop().time
         self._fetch_slots = asyncio.Semaphore(rules.fetches)
@@ -126,59 +131,79 @@ class Steps:
         return await self._api(lambda: self._attempt(life, request), life.tries)
 
     async def _attempt(self, life: Life, request: Request) -> tuple[Picture, Link | str]:
-        key = await self._lease()
+        retried = life.tries.used > life.work.used
+        if retried:
+            await self._quota.take()
+        # What waits for money must not hold a slot.
+        await self._budget.reserve()
+        try:
+            lease = await self._departure(life)
+        except BaseException:
+            self._budget.settle(spent=False)
+            raise
         began = self._clock()
         try:
-            answered = await self._send(life, request, key)
+            answered = await self._send(life, request, lease)
         finally:
-            self._limits.release(key)
+            self._limits.release(lease)
         self._budget.settle(spent=True)
-        self._limits.answered(key)
+        self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
+        self._breaker.answered()
+        self._quota.succeeded(retried=retried)
         life.api_seconds = answered.seconds
         kept = answered.picture if isinstance(answered.picture, Link) else await self._shelf.spool(answered.picture)
         await self._journal.answered(life.work.job, kept, api_seconds=answered.seconds)
         self._deadline.took(self._clock() - began)
         return answered.picture, kept
 
-    async def _lease(self) -> Key:
-        """Reserve the money, then take the slot: what waits for money must not hold a slot."""
-        await self._budget.reserve()
-        try:
-            key = await self._limits.acquire()
-        except BaseException:
-            self._budget.settle(spent=False)
-            raise
-        self._deadline.check(self._clock())
-        if self._gate.closed:
-            self._limits.release(key)
-            self._budget.settle(spent=False)
-            raise Halted
-        return key
+    async def _departure(self, life: Life) -> Lease:
+        """Take a lease, write the attempt down, and wait for its moment."""
+        while True:
+            lease = await self._limits.acquire()
+            try:
+                self._deadline.check(self._clock())
+                self._gate.check()
+                await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
+                if await self._left(life, lease):
+                    return lease
+            except BaseException:
+                self._limits.release(lease)
+                raise
+            self._limits.release(lease)
 
-    async def _send(self, life: Life, request: Request, key: Key) -> Answered:
-        job = life.work.job
-        await self._journal.intend(job, price=self._budget.price, at=self._now())
+    async def _left(self, life: Life, lease: Lease) -> bool:
+        left = False
+        try:
+            left = await self._limits.depart(lease)
+        except Halted:
+            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+            raise
+        if not left:
+            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+        return left
+
+    async def _send(self, life: Life, request: Request, lease: Lease) -> Answered:
         life.tries.used += 1
         try:
-            return await self._caller.call(request, key=key.secret)
+            return await self._caller.call(request, key=lease.key.secret)
         except JobError as error:
-            await self._failed(life, key, error)
+            await self._failed(life, lease, error)
             raise
 
-    async def _failed(self, life: Life, key: Key, error: JobError) -> None:
+    async def _failed(self, life: Life, lease: Lease, error: JobError) -> None:
         job = life.work.job
         counts = error.code is not Code.RATE_LIMITED and error.code not in KEY_IS_DEAD
-        if not counts:
+        if counts:
+            self._limits.served(lease)
+            self._breaker.failed(error, self._clock())
+        else:
             life.tries.used -= 1
+            self._limits.refused(lease, error)
+        self._budget.settle(spent=error.billed)
         self._observer.event(
             "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
         )
-        self._budget.settle(spent=error.billed)
         await self._journal.settle(job, error, counts=counts)
-        if counts:
-            self._limits.answered(key)
-        else:
-            self._limits.refused(key, error)
 
     async def _keep(self, life: Life, picture: Link | str) -> Stored:
         if isinstance(picture, str):

@@ -73,6 +73,7 @@ UPDATE jobs SET cost = cost + COALESCE(in_flight, 0), in_flight = NULL, link = ?
 WHERE key = ?
 """
 _FREE = "UPDATE jobs SET in_flight = NULL, attempts = attempts - ? WHERE key = ?"
+_WITHDRAW = "UPDATE jobs SET in_flight = NULL, attempts = attempts - 1, status = ? WHERE key = ?"
 _MAYBE = """
 UPDATE jobs SET status = ?, error_code = ?, error = ?,
     maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
@@ -227,6 +228,15 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute(_ANSWERED, (link, spool, api_seconds, key))
+
+        return self.database.submit(write)
+
+    def withdraw(self, job: Job, *, unknown: bool) -> asyncio.Future[None]:
+        """Take back an intention: its request has not left. `unknown` when an earlier one is still unanswered."""
+        values = ((Status.UNKNOWN if unknown else Status.PENDING).value, bytes.fromhex(job.key))
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute(_WITHDRAW, values)
 
         return self.database.submit(write)
 

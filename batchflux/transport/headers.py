@@ -40,6 +40,18 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
     return None if seconds is None else min(max(seconds, 0.0), LONGEST)
 
 
+def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds until a limit that is used up reopens, or None when none is marked as used up.
+
+    For answers that succeeded: the next request would be the one too many.
+    """
+    if not any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items()):
+        return None
+    here = _date(headers.get("date", ""))
+    seconds = _reset(headers, now if here is None else here)
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST)
+
+
 def _retry_after(text: str, now: float) -> float | None:
     if _NUMBER.fullmatch(text):
         return float(text)

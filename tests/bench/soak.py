@@ -35,8 +35,8 @@ provider:
       server_500: 0.05
       reset: 0.03
       cut: 0.03
-      rate_limited: 0.01
-      flaky_link: 0.04
+      rate_limited: 0.003
+      flaky_link: 0.047
       truncated_image: {{rate: 0.03, times: 1}}
       moderated: 0.01
 limits:

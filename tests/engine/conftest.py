@@ -23,16 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.engine.breaker import Breaker
 from batchflux.engine.budget import Budget
+from batchflux.engine.deadline import Deadline
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.health import Deadline, Health
-from batchflux.engine.limits import Gcra, Key, Limits
+from batchflux.engine.limits import Key, Limits
+from batchflux.engine.pace import Pace
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Rules, Steps
+from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.model import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
 from batchflux.providers import styles
@@ -281,6 +284,11 @@ class SlowDisk:
         await self._ledger.answered(job, picture, api_seconds=api_seconds)
         await asyncio.sleep(self._half)
 
+    async def withdraw(self, job: Job, *, unknown: bool) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.withdraw(job, unknown=unknown)
+        await asyncio.sleep(self._half)
+
     async def settle(self, job: Job, error: JobError, *, counts: bool) -> None:
         await asyncio.sleep(self._half)
         await self._ledger.settle(job, error, counts=counts)
@@ -347,6 +355,8 @@ class Night:
         with asyncio.Runner(loop_factory=lambda: VirtualLoop(asked.lag, asked.kill_after_turns)) as runner:
             loop = runner.get_loop()
             ledger = Ledger(self.folder / "ledger.db", durable=False, threaded=False)
+            # No journal file for each commit: kills are simulated, this process lives, and a night is twice as fast.
+            ledger.database._connection.execute("PRAGMA journal_mode=MEMORY")
             ended: list[Ended] = []
             notes = Notes()
             if asked.kill_at is not None:
@@ -375,8 +385,9 @@ class Night:
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
-        steps = Steps(world, _rules(asked, ledger, gate), asked.providers or styles())
-        pool = Pool(steps, world, Health(asked.max_consecutive_failures, gate), asked.on_unknown)
+        rules = _rules(asked, ledger, gate)
+        steps = Steps(world, rules, asked.providers or styles())
+        pool = Pool(steps, world, rules.breaker, asked.on_unknown)
         selection = Selection(
             only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown
         )
@@ -417,9 +428,15 @@ class Night:
 
 def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
     keys = [
-        Key(name=name, secret=name, schedule=None if asked.interval is None else Gcra(asked.interval))
+        Key(
+            name=name,
+            secret=name,
+            pace=Pace() if asked.interval is None else Pace(1 / asked.interval),
+            window=Window(asked.concurrency, known=asked.interval is not None),
+        )
         for name in asked.keys
     ]
+    breaker = Breaker(asked.max_consecutive_failures, gate)
     budget = Budget(
         limit=None if asked.budget is None else nanos(asked.budget),
         spent=ledger.database.now(spent),
@@ -428,7 +445,8 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         label=f"{asked.budget} CNY",
     )
     return Rules(
-        limits=Limits(keys, concurrency=asked.concurrency, gate=gate),
+        limits=Limits(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
+        breaker=breaker,
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from batchflux.engine.deadline import Deadline
 from batchflux.engine.gate import Gate
-from batchflux.engine.health import Deadline
 
 
 def test_without_a_deadline_nothing_stops() -> None:

@@ -11,16 +11,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate, Halted
 from batchflux.engine.limits import Key, Limits
+from batchflux.engine.pace import LATENESS
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Night, NightFactory
 
-SLACK = 0.010  # how late a request may leave without moving its schedule, in seconds
 PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NightOf = Callable[[int], "Night"]
+
+
+def one_slot(gate: Gate) -> Limits:
+    return Limits([Key(name="A", secret="s")], concurrency=1, gate=gate, breaker=Breaker(20, gate))
 
 
 def crowded(times: list[float], interval: float, slack: float = 0.0) -> list[tuple[float, float, int]]:
@@ -45,7 +50,7 @@ def test_a_run_keeps_its_rate_and_its_concurrency(
         scene.run(interval=interval, concurrency=concurrency, commit_seconds=0.0)
         times = [call.at for call in scene.server.calls]
         assert len(times) == count
-        assert crowded(times, interval, SLACK) == []
+        assert crowded(times, interval, LATENESS) == []
         assert scene.server.peak <= concurrency
 
 
@@ -67,7 +72,7 @@ def test_each_key_has_its_own_rate(night: NightOf) -> None:
     for key in ("A", "B"):
         times = [call.at for call in scene.server.calls if call.key == key]
         assert len(times) == 50
-        assert crowded(times, 1.0, SLACK) == []
+        assert crowded(times, 1.0, LATENESS) == []
     assert scene.server.calls[-1].at == pytest.approx(49, abs=1)
 
 
@@ -146,7 +151,7 @@ def test_when_all_keys_are_dead_the_run_stops_and_names_them(night: NightOf) -> 
 
 async def test_a_closing_gate_ends_all_waits_for_a_slot() -> None:
     gate = Gate()
-    limits = Limits([Key(name="A", secret="s")], concurrency=1, gate=gate)
+    limits = one_slot(gate)
     key = await limits.acquire()
     waiting = [asyncio.ensure_future(limits.acquire()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -159,7 +164,7 @@ async def test_a_closing_gate_ends_all_waits_for_a_slot() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_takes_no_slot_with_it() -> None:
-    limits = Limits([Key(name="A", secret="s")], concurrency=1, gate=Gate())
+    limits = one_slot(Gate())
     key = await limits.acquire()
     before_grant, after_grant = asyncio.ensure_future(limits.acquire()), asyncio.ensure_future(limits.acquire())
     await asyncio.sleep(0)
@@ -173,7 +178,7 @@ async def test_a_waiter_that_is_cancelled_takes_no_slot_with_it() -> None:
 
 
 async def test_waiters_are_served_first_come_first_served() -> None:
-    limits = Limits([Key(name="A", secret="s")], concurrency=1, gate=Gate())
+    limits = one_slot(Gate())
     served: list[int] = []
 
     async def worker(number: int) -> None:
@@ -189,7 +194,7 @@ async def test_waiters_are_served_first_come_first_served() -> None:
 async def test_the_secret_of_a_key_is_not_in_its_text() -> None:
     gate = Gate()
     key = Key(name="TUZI", secret="sk-canary")
-    limits = Limits([key], concurrency=1, gate=gate)
+    limits = Limits([key], concurrency=1, gate=gate, breaker=Breaker(20, gate))
     limits.refused(await limits.acquire(), JobError(Code.AUTH, "wrong key"))
     assert "sk-canary" not in repr(key) + str(gate.reason)
     assert "TUZI" in str(gate.reason)

@@ -185,7 +185,7 @@ def test_a_ledger_that_fails_ends_the_run_and_nothing_is_sent_unrecorded(night: 
     assert ended.reason.reason == "storage"
     assert "database or disk is full" in str(ended.reason)
     assert "j6" not in {call.id for call in scene.server.calls}
-    assert {call.id for call in scene.server.calls} == set(scene.rows())
+    assert {call.id for call in scene.server.calls} == {name for name, row in scene.rows().items() if row.attempts}
     assert all(row.in_flight is None for row in scene.rows().values())
 
 
@@ -195,8 +195,8 @@ def test_failures_in_a_row_stop_the_run(night: NightOf) -> None:
     ended = scene.run(concurrency=2, max_consecutive_failures=6)
     assert ended.reason is not None
     assert (ended.reason.reason, ended.reason.exit_code) == ("failures", 3)
-    assert 6 <= ended.tally.failed <= 8
-    assert len(scene.server.calls) <= 8
+    assert 6 <= ended.tally.failed <= 6 + 1 + 3
+    assert len(scene.server.calls) <= 6 + 1 + 3, "one was out with the last, and three probes followed"
 
 
 def test_the_run_of_a_moderated_batch_goes_on(night: NightOf) -> None:

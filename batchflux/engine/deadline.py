@@ -1,8 +1,4 @@
-"""When a provider is failing: the rule for `max_consecutive_failures`, and the run's own latencies.
-
-A job that ends failed for a cause on the provider's side counts; one that succeeds starts the count again; one that the
-provider rightly refused (moderated) or that was never sent (a missing reference) says nothing about the provider.
-"""
+"""The deadline: no attempt is started that would, by the run's own latencies, end after it."""
 
 from __future__ import annotations
 
@@ -11,42 +7,15 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batchflux.errors import Code, StopRun
-from batchflux.model import Outcome, Status
+from batchflux.errors import StopRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from batchflux.engine.gate import Gate
 
-NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
 REMEMBERED = 256
 QUANTILE = 0.95
-
-
-class Health:
-    """Counts failures in a row and closes the gate at `limit`."""
-
-    def __init__(self, limit: int, gate: Gate) -> None:
-        self._limit = limit
-        self._gate = gate
-        self.in_a_row = 0
-
-    def ended(self, outcome: Outcome) -> None:
-        """Count how a job ended."""
-        if outcome.status is Status.DONE:
-            self.in_a_row = 0
-        elif outcome.error_code not in NOT_THE_PROVIDER:
-            self.in_a_row += 1
-            if self.in_a_row >= self._limit:
-                self._gate.close(
-                    StopRun(
-                        "failures",
-                        f"{self.in_a_row} jobs in a row failed, the last with {outcome.error_code} "
-                        f"({outcome.error}): see to the provider, then run again to continue "
-                        "(--retry-failed for those that failed).",
-                    )
-                )
 
 
 class Deadline:

@@ -1,0 +1,118 @@
+"""How fast one key may be used: a schedule that holds a limit that is known, and finds one that is not.
+
+**The schedule** is a GCRA (generic cell rate algorithm, ITU-T I.371): a request may leave at the theoretical arrival
+time `tat`, the next one an interval later. There is no burst. A request that left late by no more than `LATENESS` does
+not move the schedule, so the rate is reached; after a longer pause it begins anew, so idle time saves nothing up.
+For a limit of N requests in W seconds the interval is (W + LATENESS) / N: with that, N + 1 requests span more than W
+seconds even when the first is late, so no window of the server's can see more than N.
+
+**Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then although
+the rate is right. Such a lone 429 makes the schedule strict (an interval is counted from the last request's own
+departure, nothing is made up for) and lowers the rate by `STEP`. This is additive decrease of a small margin: it ends
+where the path's jitter ends.
+
+**Adaptation.** Where more than `HEAVY` of the requests since the last change are refused, the limit is lower than we
+thought: the rate falls to what was accepted since then, less a twentieth (multiplicative decrease that aims, as in
+TCP Westwood's bandwidth estimate, Mascolo et al., MobiCom 2001). Before the first 429 there is no pace at all, only the
+slow start of `Window`. After a decrease the rate holds for `HOLD` seconds and then grows as the square of the time
+(like the convex part of CUBIC, RFC 9438, 4.2): gently at first, so that a limit that still stands costs few refusals,
+then faster, so that one that was raised is found; never over the limit that the user set.
+A request that left before the last change says nothing about the rate after it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+LATENESS = 0.008
+MARGIN_STEP = 0.00025
+MARGIN_MOST = 0.1
+LOOSENINGS = 4
+HEAVY = 0.1
+HEAVY_COUNT = 3
+EVIDENCE = 0.2
+AIM = 0.95
+HOLD = 6.0
+GROWTH = 0.015
+SLOWEST = 1 / 60.0
+SPAN = 4.0
+QUIET = 1.0
+
+
+class Pace:
+    """The schedule of one key.
+
+    Args:
+        count: requests of the user's limit, None for no limit.
+        seconds: in so many seconds.
+    """
+
+    def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
+        self.ceiling = float("inf") if count is None else count / (seconds + LATENESS)
+        self.learned: float | None = None
+        self.strict = False
+        self.margin = 0.0
+        self._tat = float("-inf")
+        self._sent: deque[float] = deque()
+        self._refused: deque[float] = deque()
+        self._changed_at = float("-inf")
+        self._held_rate = 0.0
+        self._hold_until = float("-inf")
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that the schedule allows now; infinite while no limit is known."""
+        return self.ceiling if self.learned is None else min(self.learned, self.ceiling)
+
+    def next_at(self, now: float) -> float:
+        """Return the earliest time a request may leave."""
+        return max(self._tat, now)
+
+    def take(self, now: float) -> None:
+        """Count a request that leaves now."""
+        self._grow(now)
+        rate = self.rate
+        if rate != float("inf"):
+            late = now - self._tat
+            on_time = late <= LATENESS and not self.strict
+            self._tat = (self._tat if on_time else now) + 1 / rate + self.margin
+        self._sent.append(now)
+        self._forget(now)
+
+    def refused(self, sent_at: float, now: float) -> None:
+        """Note a 429 for a request that left at `sent_at`."""
+        if sent_at < self._changed_at:
+            return
+        if not self._refused or sent_at - self._refused[-1] > QUIET:
+            self._refused.clear()
+        self._refused.append(sent_at)
+        if self.rate == float("inf"):
+            self._change((len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE), now)
+            return
+        refused, elapsed = len(self._refused), now - self._refused[0]
+        self.strict = True
+        if self.learned is None and refused <= LOOSENINGS:
+            self.margin = min(self.margin + MARGIN_STEP, MARGIN_MOST / self.ceiling)
+        elif refused >= HEAVY_COUNT and elapsed >= EVIDENCE:
+            sent = sum(at >= self._refused[0] for at in self._sent)
+            if refused > HEAVY * sent:
+                self._change(AIM * (sent - refused) / elapsed, now)
+
+    def _change(self, rate: float, now: float) -> None:
+        self.learned = max(min(rate, self.rate), SLOWEST)
+        self.margin = 0.0
+        self._refused.clear()
+        self._held_rate = self.learned
+        self._changed_at = now
+        self._hold_until = now + HOLD
+        self._tat = max(self._tat, now)
+
+    def _grow(self, now: float) -> None:
+        if self.learned is None or now <= self._hold_until:
+            return
+        grown = self._held_rate * (1 + GROWTH * (now - self._hold_until) ** 2)
+        self.learned = grown if grown < self.ceiling else None
+
+    def _forget(self, now: float) -> None:
+        while self._sent and self._sent[0] < now - SPAN:
+            self._sent.popleft()
