@@ -18,11 +18,13 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchflux.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 T = TypeVar("T")
@@ -57,6 +59,22 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
         connection.close()
         raise _explain(path, error) from error
     return connection
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database beside the process that writes it, to look something up.
+
+    Raises:
+        StorageError: the file cannot be opened, or turns out to be damaged while it is read.
+    """
+    connection = connect(path)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise _explain(path, error) from error
+    finally:
+        connection.close()
 
 
 def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:

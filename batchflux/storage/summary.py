@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError
-from batchflux.storage.database import connect
+from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, get_meta
 from batchflux.storage.results import iso
 
@@ -125,11 +125,8 @@ def read_state(folder: Path) -> State:
     path = folder / "ledger.db"
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
         raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
-    connection = connect(path)
-    try:
+    with reading(path) as connection:
         return state_of(connection)
-    finally:
-        connection.close()
 
 
 def _rate(connection: sqlite3.Connection, last_at: float | None) -> float:

@@ -103,6 +103,21 @@ def test_a_ledger_that_is_none_is_told_in_one_sentence(tmp_path: Path, content: 
         read_state(tmp_path)
 
 
+async def test_a_ledger_that_is_damaged_inside_is_told_in_one_sentence(
+    tmp_path: Path, make_job: MakeJob, finish: Finish
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", durable=False, threaded=False)
+    for number in range(300):
+        finish(ledger, make_job(f"mug-{number}"))
+    ledger.close()
+    data = bytearray((tmp_path / "ledger.db").read_bytes())
+    page = int.from_bytes(data[16:18], "big")
+    data[page * 8 :] = b"\xff" * (len(data) - page * 8)
+    (tmp_path / "ledger.db").write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged or no ledger of batchflux"):
+        read_state(tmp_path)
+
+
 def summary(**fields: object) -> Summary:
     values: dict[str, object] = {
         "name": "frühling",
