@@ -20,6 +20,8 @@ from batchflux.errors import Code, JobError, StopRun
 from batchflux.model import Outcome, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchflux.engine.gate import Gate
 
 NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
@@ -46,6 +48,11 @@ class Breaker:
         self._probe_at = 0.0
         self._probes = 0
         self._probing = False
+        self._listeners: list[Callable[[], object]] = []
+
+    def on_change(self, listener: Callable[[], object]) -> None:
+        """Call `listener` when what `next_at` says may have changed for a cause that Limits does not see."""
+        self._listeners.append(listener)
 
     def next_at(self, now: float, in_flight: int) -> float:
         """Return the earliest time that a request may leave; NEVER while a probe, or what left before it, is out."""
@@ -106,6 +113,11 @@ class Breaker:
         self.mode = "closed"
         self._probing = False
         self._requests_in_a_row = self._jobs_in_a_row = 0
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _probe_failed(self, why: str, now: float, only: Mode | None = None) -> None:
         if not self._probing or (only is not None and self.mode != only):
@@ -121,6 +133,7 @@ class Breaker:
             self._probe_at = now + min(DOWN_PAUSE * 2**self._probes, LONGEST_PAUSE)
             if self._probe_at - self._opened_at > PATIENCE:
                 self._stop(f"The provider has not been there for {(now - self._first_at) / 60:.0f} minutes ({why})")
+        self._tell()
 
     def _stop(self, what: str) -> None:
         self._gate.close(

@@ -110,6 +110,7 @@ class Limits:
         self._timer: asyncio.TimerHandle | None = None
         self._served_at = self._clock()
         gate.on_close(self._dispatch)
+        breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
 
     async def acquire(self) -> Lease:
         """Wait for a lease; give it back with `release`.

@@ -73,7 +73,9 @@ UPDATE jobs SET cost = cost + COALESCE(in_flight, 0), in_flight = NULL, link = ?
 WHERE key = ?
 """
 _FREE = "UPDATE jobs SET in_flight = NULL, attempts = attempts - ? WHERE key = ?"
-_WITHDRAW = "UPDATE jobs SET in_flight = NULL, attempts = attempts - 1, status = ? WHERE key = ?"
+_WITHDRAW = """
+UPDATE jobs SET in_flight = NULL, attempts = attempts - 1, status = ?, error_code = ?, error = ? WHERE key = ?
+"""
 _MAYBE = """
 UPDATE jobs SET status = ?, error_code = ?, error = ?,
     maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
@@ -233,10 +235,14 @@ class Ledger:
 
     def withdraw(self, job: Job, *, unknown: bool) -> asyncio.Future[None]:
         """Take back an intention: its request has not left. `unknown` when an earlier one is still unanswered."""
-        values = ((Status.UNKNOWN if unknown else Status.PENDING).value, bytes.fromhex(job.key))
+        state: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
+        if unknown:
+            message = "an earlier request of it was sent and never answered; it may have been billed"
+            state = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
+        key = bytes.fromhex(job.key)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(_WITHDRAW, values)
+            connection.execute(_WITHDRAW, (*state, key))
 
         return self.database.submit(write)
 

@@ -106,6 +106,29 @@ async def test_an_attempt_without_a_picture_is_free_or_possibly_billed(  # noqa:
     assert ledger.database.now(spent) == maybe
 
 
+async def test_an_intention_that_is_withdrawn_cost_nothing(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    await ledger.intend(make_job(), price=140, at=1000.0)
+    await ledger.withdraw(make_job(), unknown=False)
+    found = row(ledger)
+    assert (found.status, found.attempts, found.in_flight, found.error_code) == ("pending", 0, None, None)
+    assert (found.possibly_billed, ledger.database.now(spent)) == (0, 0)
+
+
+async def test_a_withdrawn_resend_leaves_the_job_as_unknown_as_it_was(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    await ledger.intend(make_job(), price=140, at=1000.0)
+    await ledger.settle(make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
+    await ledger.intend(make_job(), price=140, at=2000.0)
+    await ledger.withdraw(make_job(), unknown=True)
+    found = row(ledger)
+    assert (found.status, found.error_code, found.attempts, found.in_flight) == ("unknown", "unknown", 1, None)
+    assert found.error == "an earlier request of it was sent and never answered; it may have been billed"
+    assert (found.possibly_billed, ledger.database.now(spent)) == (1, 140)
+
+
 async def test_a_second_intent_clears_the_error_and_keeps_the_first_start(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
