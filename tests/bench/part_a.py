@@ -6,10 +6,12 @@ progress bar on a terminal, and with `verify: decode`, next to what Pillow alone
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass
 from shutil import rmtree
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tests.bench import manifests, pictures
@@ -70,8 +72,7 @@ def run(options: Options) -> dict[str, Any]:
         url = stack.enter_context(nginx(site))
         for name, place in places.items():
             with scratch(place) as folder:
-                decodes = pillow(photo)
-                figures[name] = in_place(folder, url, jobs, rounds, decodes)
+                figures[name] = in_place(folder, url, photo, jobs, rounds)
             title = f"(a) {jobs:,} jobs, {CONCURRENCY} in flight, files in {name}; medians of {rounds} (ratios to bare)"
             table(title, figures[name])
     return figures
@@ -84,8 +85,9 @@ def pillow(photo: Path) -> float:
     return float(done.stdout)
 
 
-def in_place(folder: Path, url: str, jobs: int, rounds: int, decodes: float) -> list[Row]:
+def in_place(folder: Path, url: str, photo: Path, jobs: int, rounds: int) -> list[Row]:
     """Return the rows of one place for files."""
+    alone: list[float] = []
     samples: dict[str, list[Row]] = {name: [] for name in (BASELINE, *(variant.name for variant in VARIANTS))}
     for number in range(rounds):
         say(f"  round {number + 1}/{rounds} in {folder.parent}")
@@ -93,8 +95,9 @@ def in_place(folder: Path, url: str, jobs: int, rounds: int, decodes: float) -> 
         for variant in VARIANTS:
             start = our_run(folder, url, 1, variant)
             samples[variant.name].append(net(start, our_run(folder, url, jobs, variant), jobs))
+        alone.append(pillow(photo))  # right behind the run that decodes, for it shares the machine's mood
     medians = {name: middle(rows) for name, rows in samples.items()}
-    return [row_of(name, found, medians[BASELINE], decodes) for name, found in medians.items()]
+    return [row_of(name, found, medians[BASELINE], median(alone)) for name, found in medians.items()]
 
 
 def net(start: Measured, whole: Measured, jobs: int) -> Row:
@@ -126,6 +129,7 @@ def row_of(name: str, found: Row, baseline: Row, decodes: float) -> Row:
 
 def bare(folder: Path, url: str, jobs: int) -> Measured:
     """Run the baseline."""
+    os.sync()  # what the run before left to be written is not this one's load
     out = folder / "bare"
     out.mkdir()
     command = script("bare_loop", "--url", url, "--out", out, "--jobs", jobs, "--workers", CONCURRENCY)
@@ -136,6 +140,7 @@ def bare(folder: Path, url: str, jobs: int) -> Measured:
 
 def our_run(folder: Path, url: str, jobs: int, variant: Variant) -> Measured:
     """Run batchflux."""
+    os.sync()
     spec = manifests.Spec(url=url, jobs=jobs, concurrency=CONCURRENCY, verify=variant.verify)
     manifest = manifests.write(folder, spec)
     quiet = () if variant.bar else ("--no-progress",)
