@@ -75,7 +75,13 @@ class Lease:
     """The right to send one request with `key`; `departed_at` is set when it leaves."""
 
     key: Key
+    clock: Callable[[], float]
     departed_at: float | None = None
+
+    def sent(self) -> None:
+        """Note that the request is on the wire."""
+        if self.departed_at is not None and self.key.pace.strict:
+            self.key.pace.sent(self.departed_at, self.clock())
 
 
 class Limits:
@@ -267,7 +273,7 @@ class Limits:
             self.in_flight += 1
             key.leased += 1
             key.preparing += 1
-            self._waiting.popleft().set_result(Lease(key=key))
+            self._waiting.popleft().set_result(Lease(key=key, clock=self._clock))
         return NEVER
 
     def _alive(self) -> Iterator[Key]:

@@ -6,18 +6,18 @@ not move the schedule, so the rate is reached; after a longer pause it begins an
 For a limit of N requests in W seconds the interval is (W + LATENESS) / N: with that, N + 1 requests span more than W
 seconds even when the first is late, so no window of the server's can see more than N.
 
-**Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then although
-the rate is right. Such a lone 429 makes the schedule strict (an interval is counted from the last request's own
-departure, nothing is made up for) and lowers the rate by `STEP`. This is additive decrease of a small margin: it ends
-where the path's jitter ends.
+**Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then
+although the rate is right. The first 429 makes the schedule strict: an interval is counted from the moment the last
+request was written to its connection, and nothing is made up for. Each lone 429, and the first `LOOSENINGS` of a burst,
+add `MARGIN_STEP` to the interval; so the margin ends where the path's jitter ends.
 
-**Adaptation.** Where more than `HEAVY` of the requests since the last change are refused, the limit is lower than we
-thought: the rate falls to what was accepted since then, less a twentieth (multiplicative decrease that aims, as in
-TCP Westwood's bandwidth estimate, Mascolo et al., MobiCom 2001). Before the first 429 there is no pace at all, only the
-slow start of `Window`. After a decrease the rate holds for `HOLD` seconds and then grows as the square of the time
-(like the convex part of CUBIC, RFC 9438, 4.2): gently at first, so that a limit that still stands costs few refusals,
-then faster, so that one that was raised is found; never over the limit that the user set.
-A request that left before the last change says nothing about the rate after it.
+**Adaptation.** Where more than `HEAVY` of the requests of a burst of 429s are refused (`HEAVY_SET` while the user's
+limit has not been found wrong), the limit is lower than we thought: the rate falls to what was accepted, less a
+twentieth. That is a multiplicative decrease that aims, as in TCP Westwood's bandwidth estimate (Mascolo et al., MobiCom
+2001). Before the first 429 there is no pace at all, only the slow start of `Window`. After a decrease the rate holds
+for `HOLD` seconds and then grows as the square of the time (like the convex part of CUBIC, RFC 9438, 4.2): gently at
+first, so that a limit that still stands costs few refusals, then faster, so that one that was raised is found; never
+over the limit that the user set. A request that left before the last change says nothing about the rate after it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ MARGIN_STEP = 0.00025
 MARGIN_MOST = 0.1
 LOOSENINGS = 4
 HEAVY = 0.1
+HEAVY_SET = 0.25
 HEAVY_COUNT = 3
 EVIDENCE = 0.2
 AIM = 0.95
 HOLD = 6.0
 GROWTH = 0.015
-SLOWEST = 1 / 60.0
+FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
 SPAN = 4.0
 QUIET = 1.0
+REMEMBERED_DELAYS = 64
 
 
 class Pace:
@@ -54,6 +56,7 @@ class Pace:
         self.margin = 0.0
         self._tat = float("-inf")
         self._sent: deque[float] = deque()
+        self._delays: deque[float] = deque(maxlen=REMEMBERED_DELAYS)
         self._refused: deque[float] = deque()
         self._changed_at = float("-inf")
         self._held_rate = 0.0
@@ -79,15 +82,23 @@ class Pace:
         self._sent.append(now)
         self._forget(now)
 
+    def sent(self, departed_at: float, now: float) -> None:
+        """Note that a request which departed at `departed_at` was written to its connection now (strict pace only).
+
+        An interval is counted from the wire, less the delay that the next request will have at the least.
+        """
+        self._delays.append(now - departed_at)
+        self._tat = max(self._tat, now + 1 / self.rate + self.margin - min(self._delays))
+
     def refused(self, sent_at: float, now: float) -> None:
         """Note a 429 for a request that left at `sent_at`."""
         if sent_at < self._changed_at:
             return
-        if not self._refused or sent_at - self._refused[-1] > QUIET:
+        if not self._refused or sent_at - self._refused[-1] > max(QUIET, 3 / self.rate):
             self._refused.clear()
         self._refused.append(sent_at)
         if self.rate == float("inf"):
-            self._change((len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE), now)
+            self._change(max((len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE), FIRST_RATE), now)
             return
         refused, elapsed = len(self._refused), now - self._refused[0]
         self.strict = True
@@ -95,7 +106,7 @@ class Pace:
             self.margin = min(self.margin + MARGIN_STEP, MARGIN_MOST / self.ceiling)
         elif refused >= HEAVY_COUNT and elapsed >= EVIDENCE:
             sent = sum(at >= self._refused[0] for at in self._sent)
-            if refused > HEAVY * sent:
+            if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
                 self._change(AIM * (sent - refused) / elapsed, now)
 
     def _change(self, rate: float, now: float) -> None:
@@ -114,5 +125,5 @@ class Pace:
         self.learned = grown if grown < self.ceiling else None
 
     def _forget(self, now: float) -> None:
-        while self._sent and self._sent[0] < now - SPAN:
+        while self._sent and self._sent[0] < now - max(SPAN, 10 / self.rate):
             self._sent.popleft()

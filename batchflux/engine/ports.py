@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """Performs HTTP steps (transport.Transport)."""
 
-    async def call(self, request: Request, *, key: str | None) -> Answered:
-        """Perform one API step; raise JobError."""
+    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
+        """Perform one API step, and tell when it is on the wire; raise JobError."""
         ...
 
     async def fetch(self, url: str) -> Fetched:

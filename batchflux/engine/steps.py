@@ -185,7 +185,7 @@ class Steps:
     async def _send(self, life: Life, request: Request, lease: Lease) -> Answered:
         life.tries.used += 1
         try:
-            return await self._caller.call(request, key=lease.key.secret)
+            return await self._caller.call(request, key=lease.key.secret, on_sent=lease.sent)
         except JobError as error:
             await self._failed(life, lease, error)
             raise

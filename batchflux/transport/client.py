@@ -26,6 +26,7 @@ from batchflux.transport.links import shown
 from batchflux.transport.options import MIB, TransportOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from aiohttp import ClientResponse
@@ -44,6 +45,16 @@ class _End(Enum):
     WHOLE = auto()
     CUT = auto()
     OVER = auto()
+
+
+class _Sent:
+    """Whether one request has left, and whom to tell."""
+
+    __slots__ = ("done", "tell")
+
+    def __init__(self, tell: Callable[[], None] | None) -> None:
+        self.done = False
+        self.tell = tell
 
 
 class Transport:
@@ -95,12 +106,13 @@ class Transport:
             await self._names.close()
         self._session = self._downloads = self._names = None
 
-    async def call(self, request: Request, *, key: str | None) -> Answered:
+    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
         """Perform one step of a provider's flow.
 
         Args:
             request: what to send, and who reads the answer.
             key: the API key, or None for an API without.
+            on_sent: called at the moment that the request is written to its connection.
 
         Raises:
             JobError: with the code of what happened. `network` and `timeout`: nothing was sent. `unknown`: the
@@ -114,13 +126,13 @@ class Transport:
         data = await encode(request.body)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        sent: list[bool] = []
+        sent = _Sent(on_sent)
         try:
             response = await self._session.request(
                 request.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
             )
         except WIRE_ERRORS as error:
-            raise unanswered(error, shown(url), sent=bool(sent)) from None
+            raise unanswered(error, shown(url), sent=sent.done) from None
         answer = lowered(response.headers)
         try:
             picture = await self._answer(request, response, answer)
@@ -203,7 +215,9 @@ class Transport:
 async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
     sent = context.trace_request_ctx
     if sent is not None:  # None for downloads, which cost nothing
-        sent.append(True)
+        sent.done = True
+        if sent.tell is not None:
+            sent.tell()
 
 
 async def _finish_tail(response: ClientResponse) -> None:

@@ -173,7 +173,9 @@ class Server:
         self.charged = 0
         self.exposure = 0
 
-    async def call(self, request: Request, *, key: str | None) -> Answered:
+    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
+        if on_sent is not None:
+            on_sent()
         name = str(request.body["prompt"])
         reply = self.by_key(key, self.per_key[key]) or _pick(self.api, name, self.per_job[name])
         self.per_job[name] += 1
