@@ -168,6 +168,7 @@ class _Run:
             transport = await self._transport(stack)
             shelf = DiskShelf(self.folder, self.manifest.output.verify)
             stack.callback(shelf.close)
+            self.ledger.sync_pictures = shelf.sync
             shelf.sweep(self.ledger.database.now(spooled))
             if self.options.signals:
                 stack.enter_context(self._signals())

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+import uvloop
 
 from batchflux.cli.options import manifest_options
 from batchflux.cli.plan import lines
@@ -37,7 +38,8 @@ def command(
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     options = RunOptions(selection=selection, signals=True, watcher=progress, confirm=_confirm if asks else None)
     try:
-        summary = asyncio.run(run(manifest, options))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            summary = runner.run(run(manifest, options))
     finally:
         progress.close()
     if not quiet:

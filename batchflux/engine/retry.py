@@ -161,7 +161,12 @@ class Retrying:
             JobError: of the last try, when it is given up.
             Halted: the run is stopping.
         """
-        return await self._retrying(_perform, step, tries)
+        try:
+            return await step()
+        except JobError as error:
+            # Most steps succeed at once and need no driver; the others hand it their first failure.
+            first: list[JobError] = [error]
+        return await self._retrying(_perform, step, tries, first)
 
     def _again(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome is not None else None
@@ -173,7 +178,9 @@ class Retrying:
         return delay is not None
 
 
-async def _perform(step: Callable[[], Awaitable[T]], tries: Tries) -> T:  # noqa: ARG001  read by _again
+async def _perform(step: Callable[[], Awaitable[T]], tries: Tries, first: list[JobError]) -> T:  # noqa: ARG001  _again's
+    if first:
+        raise first.pop()
     return await step()
 
 

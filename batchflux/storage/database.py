@@ -6,7 +6,8 @@ its write survives kill -9 and a power cut, and a hundred callers share one fsyn
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
 3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
-those versions the rollback journal is used, with synchronous=EXTRA (the directory is synced too); else WAL and FULL.
+those versions the rollback journal is used. It is kept (PERSIST) and not deleted at each commit: what makes a commit
+is then a synced write to it, and no change to the folder that would have to be synced too.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchflux.errors import StorageError
+from batchflux.storage.briefly import Briefly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
+Batch = list[tuple[Operation, asyncio.Future[Any]]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
@@ -84,8 +88,8 @@ def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
     else:
-        connection.execute("PRAGMA journal_mode=DELETE")
-        connection.execute("PRAGMA synchronous=EXTRA")
+        connection.execute("PRAGMA journal_mode=PERSIST")
+        connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-16384")
 
 
@@ -94,6 +98,7 @@ class Database:
 
     Args:
         path: the database file.
+        before_commit: called in the writing thread, before each commit; what it raises rolls back.
         after_commit: called in the writing thread, after each commit, before callers are answered.
         after_rollback: called there after each rollback: what the operations noted beside the database is void.
         durable: False skips fsync; for virtual-time tests only.
@@ -104,6 +109,7 @@ class Database:
         self,
         path: Path,
         *,
+        before_commit: Callable[[], None] | None = None,
         after_commit: Callable[[], None] | None = None,
         after_rollback: Callable[[], None] | None = None,
         durable: bool = True,
@@ -111,15 +117,22 @@ class Database:
     ) -> None:
         self.path = path
         self._connection = connect(path, durable=durable)
+        self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
-        self._queue: queue.SimpleQueue[tuple[Operation, asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._batch: Batch = []
+        self._out = 0
+        self._briefly = Briefly()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._threaded = threaded
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run `operation` in the writing thread; the future is done once it is committed.
+        """Run `operation`; the future is done once it is committed.
+
+        What is submitted in one turn of the loop is one batch: committed in place while commits are brief (see
+        briefly.py), otherwise in the writing thread, together with what else waits there.
 
         The future raises StorageError when the write, the commit or what follows it fails.
         """
@@ -128,12 +141,25 @@ class Database:
         if not self._threaded:
             future.set_result(self.now(operation))
             return future
+        if not self._batch:
+            loop.call_soon(self._flush)
+        self._batch.append((operation, future))
+        return future
+
+    def _flush(self) -> None:
+        """Commit what this turn of the loop submitted, here or in the thread."""
+        batch, self._batch = self._batch, []
+        if self._out == 0 and self._briefly.in_place():
+            began = time.perf_counter()
+            _deliver(batch, *self._outcome(batch))
+            self._briefly.took(time.perf_counter() - began)
+            return
         if self._thread is None:
-            self._loop = loop
+            self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._work, name="batchflux-ledger", daemon=True)
             self._thread.start()
-        self._queue.put((operation, future))
-        return future
+        self._out += 1
+        self._queue.put(batch)
 
     def now(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run `operation` in the calling thread. Only while no submitted operation can be under way."""
@@ -145,48 +171,49 @@ class Database:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+        if self._batch:
+            batch, self._batch = self._batch, []
+            _deliver(batch, *self._outcome(batch))
         self._connection.close()
 
     def _work(self) -> None:
-        while True:
+        """Serve the queue until its end: all batches that wait are one transaction."""
+        last = False
+        while not last:
             first = self._queue.get()
             if first is None:
                 return
-            batch = [first]
-            last = False
-            while len(batch) < BATCH:
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
+            batch, turns = list(first), 1
+            while len(batch) < BATCH and not self._queue.empty():
+                more = self._queue.get()
+                if more is None:
                     last = True
                     break
-                batch.append(item)
-            self._answer(batch)
-            if last:
-                return
+                batch += more
+                turns += 1
+            results, failure = self._outcome(batch)
+            if self._loop is not None:
+                # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._came_back, batch, results, failure, turns)
 
-    def _answer(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
-        results: list[Any] | None = None
-        failure: BaseException | None = None
+    def _came_back(self, batch: Batch, results: list[Any] | None, failure: BaseException | None, turns: int) -> None:
+        self._out -= turns
+        _deliver(batch, results, failure)
+
+    def _outcome(self, batch: Batch) -> tuple[list[Any] | None, BaseException | None]:
         try:
-            results = self._transact([operation for operation, _ in batch])
+            return self._transact([operation for operation, _ in batch]), None
         except Exception as error:  # noqa: BLE001  handed to every caller of the batch
-            failure = error
-        futures = [future for _, future in batch]
-        loop = self._loop
-        if loop is None:
-            raise RuntimeError("the ledger's thread has no loop")
-        # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, futures, results, failure)
+            return None, error
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [operation(connection) for operation in operations]
+            if self._before_commit is not None:
+                self._before_commit()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -205,8 +232,8 @@ class Database:
             self._after_rollback()
 
 
-def _deliver(futures: list[asyncio.Future[Any]], results: list[Any] | None, failure: BaseException | None) -> None:
-    for index, future in enumerate(futures):
+def _deliver(batch: Batch, results: list[Any] | None, failure: BaseException | None) -> None:
+    for index, (_, future) in enumerate(batch):
         if future.done():
             continue
         if failure is not None:

@@ -57,21 +57,26 @@ def write_new(path: Path, data: bytes) -> None:
         FileExistsError: the path is taken.
         OSError: it cannot be written.
     """
-    with path.open("xb", buffering=0) as file:
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a synced file to `target`, whole and durably; over file systems through a copy beside the target."""
+    """Rename a synced file to `target`, whole; over file systems through a copy beside the target.
+
+    The new name lasts after `sync_folder`.
+    """
     try:
-        source.replace(target)
+        os.replace(source, target)  # noqa: PTH105  the hot path: Path.replace makes a Path to return
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -82,7 +87,6 @@ def move(source: Path, target: Path) -> None:
         finally:
             beside.unlink(missing_ok=True)
         source.unlink()
-    sync_folder(target.parent)
 
 
 def sync_file(path: Path) -> None:

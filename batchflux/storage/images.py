@@ -20,7 +20,7 @@ from batchflux.storage import durable
 from batchflux.storage.verify import Expected, check
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from batchflux.storage.structure import Kind, Shape
 
@@ -37,6 +37,8 @@ _ALL_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in su
 class ImageStore:
     """Keeps a run's pictures in its output folder. Safe to use from several threads.
 
+    The bytes of a stored picture are on the disk when `store` returns; its name lasts after `sync`.
+
     Args:
         root: the output folder, which must exist.
 
@@ -47,6 +49,10 @@ class ImageStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._spool = self._root / SPOOL
+        self._mark = uuid.uuid4().hex
+        self._numbers = count()
+        self._folders: set[Path] = set()
+        self._unsynced: set[Path] = set()
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool, _PRIVATE)
@@ -145,25 +151,53 @@ class ImageStore:
         shape, digest = proof
         target = _with_suffix(target, shape.kind)
         with durable.storing(target, named_by_job=True):
-            durable.make_folders(self._root, target.parent)
             if source is not None and self._in_spool(source):
                 durable.sync_file(source)
-                durable.move(source, target)
+                self._move(source, target)
             else:
-                durable.make_folders(self._root, self._spool, _PRIVATE)
-                temporary = self._spool / f"{TEMPORARY}{uuid.uuid4().hex}"
-                durable.write_new(temporary, data)
+                temporary = self._spool / f"{TEMPORARY}{self._mark}-{next(self._numbers)}"
+                self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
                 try:
-                    durable.move(temporary, target)
-                finally:
+                    self._move(temporary, target)
+                except BaseException:
                     temporary.unlink(missing_ok=True)
+                    raise
         return self._stored(target, shape, digest, len(data))
+
+    def sync(self) -> None:
+        """Make the names of all pictures stored so far last.
+
+        Raises:
+            StorageError: their folder is gone or cannot be synced.
+        """
+        while self._unsynced:
+            folder = self._unsynced.pop()
+            with durable.storing(folder):
+                durable.sync_folder(folder)
+
+    def _move(self, source: Path, target: Path) -> None:
+        folder = target.parent
+        if folder in self._folders:
+            self._in_folder(lambda: durable.move(source, target), folder)
+        else:
+            durable.make_folders(self._root, folder)
+            self._folders.add(folder)
+            durable.move(source, target)
+        self._unsynced.add(folder)
+
+    def _in_folder(self, write: Callable[[], None], folder: Path, mode: int = 0o777) -> None:
+        """Write in a folder that was there; make it again when somebody removed it and left the output folder."""
+        try:
+            write()
+        except FileNotFoundError:
+            durable.make_folders(self._root, folder, mode)
+            write()
 
     def _in_spool(self, path: Path) -> bool:
         return path.parent == self._spool or path.parent.samefile(self._spool)
 
     def _stored(self, target: Path, shape: Shape, digest: str, size: int) -> Stored:
-        name = target.relative_to(self._root).as_posix()
+        name = str(target)[len(str(self._root)) + 1 :]
         return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)
 
     def _stored_before(self, path: Path, target: Path, expect: Expected, verify: Verify) -> Stored:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from batchflux.errors import JobError
 from batchflux.storage.images import Expected, ImageStore
+from batchflux.storage.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
     from batchflux.model import Fetched, Inline, Job, Stored, Verify
-
-
-T = TypeVar("T")
 
 
 def expected_of(job: Job) -> Expected:
@@ -36,13 +32,11 @@ class DiskShelf:
         self._root = root
         self._verify = verify
         self._images = ImageStore(root)
-        self._threads = ThreadPoolExecutor(
-            max_workers=max(2, os.cpu_count() or 2), thread_name_prefix="batchflux-shelf"
-        )
+        self._threads = Threads(max(2, os.cpu_count() or 2), "batchflux-shelf")
 
     async def spool(self, picture: Inline) -> str:
         """Keep received bytes durably; return the name of their file in the folder."""
-        return await self._in_thread(lambda: self._images.spool(picture.data))
+        return await self._threads.run(lambda: self._images.spool(picture.data))
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:
         """Verify a downloaded or spooled picture and put it in its place.
@@ -51,7 +45,7 @@ class DiskShelf:
             JobError: it is not the picture that was promised.
             StorageError: the folder cannot take it.
         """
-        return await self._in_thread(lambda: self._store(job, source))
+        return await self._threads.run(lambda: self._store(job, source))
 
     def sweep(self, recorded: Collection[str]) -> None:
         """Remove what a crash left behind, but for the `recorded` names of spooled pictures that are still needed."""
@@ -59,10 +53,11 @@ class DiskShelf:
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._threads.shutdown()
+        self._threads.close()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def sync(self) -> None:
+        """Make the names of all stored pictures last; called in any thread, before they are recorded as done."""
+        self._images.sync()
 
     def _store(self, job: Job, source: Fetched | str) -> Stored:
         if isinstance(source, str):

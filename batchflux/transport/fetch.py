@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HOPS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_GONE = frozenset({404, 410})
+_GONE = frozenset({401, 403, 404, 410, 451})  # among them signed links that have expired
 _BUSY = frozenset({429, 503})
 _HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.5", "Accept-Encoding": "identity"}
 
@@ -79,10 +79,11 @@ class Downloads:
 
     def _check(self, response: ClientResponse) -> None:
         status = response.status
-        place = shown(response.url)
         if status in _GONE:
-            raise JobError(Code.DOWNLOAD, f"{place} answered {status}: the picture is gone", dead=True)
+            message = f"{shown(response.url)} answered {status}: the picture is gone"
+            raise JobError(Code.DOWNLOAD, message, dead=True)
         if not 200 <= status < 300:  # noqa: PLR2004  success, as HTTP counts it
+            place = shown(response.url)
             wait = wait_asked(status, lowered(response.headers), utc_now()) if status in _BUSY else None
             raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
         length = response.content_length

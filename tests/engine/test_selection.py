@@ -18,7 +18,7 @@ ALL: list[dict[str, Any]] = [{}, {"retry_failed": True}, {"on_unknown": "hold"},
 
 
 def known(status: str, **fields: Any) -> Known:
-    values: dict[str, Any] = dict.fromkeys(Known.__slots__)
+    values: dict[str, Any] = dict.fromkeys(Known._fields)
     return Known(**(values | {"status": status, "attempts": 0} | fields))
 
 

@@ -46,7 +46,7 @@ def test_a_durable_database_syncs_every_commit(tmp_path: Path) -> None:
     connection = connect(tmp_path / "l.db")
     (mode,), (level,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous"))
     connection.close()
-    assert (mode, level) == (("wal", 2) if wal_is_safe() else ("delete", 3))
+    assert (mode, level) == (("wal", 2) if wal_is_safe() else ("persist", 2))
 
 
 def test_the_file_is_made_for_its_owner_only(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ CONTRACT = (
 def known(number: int = 0, **fields: Any) -> Known:
     spec = {"prompt": f"mug {number}", "images": [], "model": "m", "provider": "tuzi", "style": "standard"}
     spec |= fields.pop("spec", {})
-    values: dict[str, Any] = dict.fromkeys(Known.__slots__)
+    values: dict[str, Any] = dict.fromkeys(Known._fields)
     values |= {
         "number": number,
         "key": number.to_bytes(32, "big"),
@@ -262,7 +262,7 @@ FULL = textwrap.dedent("""
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path, start: Start, limit: int) -> None:
     path = tmp_path / "results.csv"
     row = known(spec={"prompt": 'one\ntwo\nthree, "four"'})
-    fields = json.dumps({name: getattr(row, name) for name in Known.__slots__ if name != "key"})
+    fields = json.dumps({name: getattr(row, name) for name in Known._fields if name != "key"})
     out, err = start(FULL, path, limit, fields).communicate(timeout=60)
     assert err == ""
     written, _, message = out.partition(" ")
@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path, start: Start, limit: int)
 
 def test_a_full_disk_at_the_header_leaves_a_file_that_is_not_taken_for_whole(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "results.csv"
-    fields = json.dumps({name: getattr(known(), name) for name in Known.__slots__ if name != "key"})
+    fields = json.dumps({name: getattr(known(), name) for name in Known._fields if name != "key"})
     out, err = start(FULL, path, 100, fields).communicate(timeout=60)
     assert (err, out.startswith("0 ")) == ("", True)
     assert path.read_bytes() == b""
@@ -300,7 +300,7 @@ KILLED = textwrap.dedent("""
 def test_a_kill_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "results.csv"
     row = known(spec={"prompt": 'one\ntwo\nthree, "four"' * 50})
-    fields = json.dumps({name: getattr(row, name) for name in Known.__slots__ if name != "key"})
+    fields = json.dumps({name: getattr(row, name) for name in Known._fields if name != "key"})
     process = start(KILLED, path, fields)
     assert process.stdout is not None
     for _ in range(20):

@@ -128,7 +128,7 @@ async def test_the_whole_download_is_bounded(serve: Any, connect: Any, tmp_path:
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(("status", "dead"), [(404, True), (410, True), (403, False), (500, False)])
+@pytest.mark.parametrize(("status", "dead"), [(404, True), (410, True), (403, True), (500, False)])
 async def test_a_picture_that_is_gone_is_dead(serve: Any, connect: Any, status: int, dead: bool) -> None:  # noqa: FBT001  a table's column
     server = await serve(["read", f"HTTP/1.1 {status} X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n".encode()])
     error = await fails(await connect(server.url), server.url)
