@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchflux.engine.selection import Selection
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
-    from batchflux.manifest import Manifest, load_manifest
+    from batchflux.loading import load_manifest
+    from batchflux.manifest import Manifest
     from batchflux.model import Job, Outcome, Status
     from batchflux.planner import Plan, plan
     from batchflux.runner import RunOptions, run
@@ -45,7 +46,7 @@ __all__ = [
 
 _HOMES = {
     "Manifest": "manifest",
-    "load_manifest": "manifest",
+    "load_manifest": "loading",
     "Job": "model",
     "Outcome": "model",
     "Status": "model",

@@ -9,10 +9,12 @@ import click
 
 from batchflux.engine.retry import OnUnknown
 from batchflux.engine.selection import Selection
-from batchflux.manifest import Manifest, load_manifest
+from batchflux.loading import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from batchflux.manifest import Manifest
 
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:

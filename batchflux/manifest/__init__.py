@@ -9,6 +9,7 @@ sources, parquet    tables → rows
 axes, templates, compile                       an entry made ready for rows
 build, capability, identity, references, seen  a row → a Job
 expand              all of it, as a stream
+salvage             what can be told of the rest when something is wrong
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,7 @@ Path = tuple[str | int, ...]
 
 OVERRIDE_FILE = "--set"
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
+_STEPS = re.compile(r"[.\[ ]")
 _MISSING = {"version": 'add "version: 1"', "jobs": "add a list of jobs"}
 
 
@@ -52,7 +54,20 @@ class Faults:
 
     def in_order(self) -> list[Fault]:
         """The faults as they stand in the manifest from top to bottom; those of other files after them."""
-        return sorted(dict.fromkeys(self.found), key=lambda fault: (fault.file != self.file, fault.line or 0))
+        unique = dict.fromkeys(self.found)
+        return sorted(unique, key=lambda fault: (fault.file != self.file, fault.file, fault.line or 0))
+
+    def below(self, part: str) -> dict[str, set[str]]:
+        """The keys (or positions, as text) of a part that have faults, each with what is faulty below it.
+
+        The empty text stands for what is faulty as a whole.
+        """
+        made: dict[str, set[str]] = {}
+        for fault in self.found:
+            head, key, below, *_ = *_STEPS.split(fault.where), "", "", ""
+            if head == part:
+                made.setdefault(key.rstrip("]"), set()).add(below.rstrip("]"))
+        return made
 
     def note(self, fault: Fault) -> None:
         """Take a fault as it is."""
@@ -74,20 +89,29 @@ def line_at(node: Node, path: Path) -> int:
     return line
 
 
-def check(model: type[Model], node: Node, path: Path, faults: Faults) -> Model | None:
-    """Validate a part; None after noting its faults."""
+def check_sound(model: type[Model], node: Node, path: Path, faults: Faults) -> tuple[Model, set[str]]:
+    """Validate a part, none of whose keys is required: a model of the keys that are sound, and the names of the others.
+
+    So the rest of the manifest is judged by what the part does say, not by its defaults.
+    """
     if isinstance(node, Scalar) and node.is_null and path[:1] != ("jobs",):
-        node = Table(node.line)
+        return model(), set()
     if not isinstance(node, Table):
         faults.add(node.line, path, f"found {found(node)}; allowed is a mapping with {_names(model)}")
-        return None
+        return model(), {""}
+    given = loose(node)
     try:
-        return model.model_validate(loose(node))
+        return model.model_validate(given), set()
     except ValidationError as error:
-        for item in error.errors(include_url=False, include_input=False):
-            loc = tuple(item["loc"])
-            faults.add(line_at(node, loc), (*path, *loc), _message(model, item, path))
-        return None
+        _note(model, node, path, error, faults)
+        bad = {str(item["loc"][0]) for item in error.errors(include_url=False, include_input=False)}
+    return model.model_validate({key: value for key, value in given.items() if key not in bad}), bad
+
+
+def _note(model: type[BaseModel], node: Table, path: Path, error: ValidationError, faults: Faults) -> None:
+    for item in error.errors(include_url=False, include_input=False):
+        loc = tuple(item["loc"])
+        faults.add(line_at(node, loc), (*path, *loc), _message(model, item, path))
 
 
 def is_key_name(name: str) -> bool:

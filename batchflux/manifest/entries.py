@@ -1,7 +1,8 @@
 """Elements of `jobs` with `defaults` merged in.
 
 The rule: a field of the entry wins over the default, also when it says null; tags are merged name by name; an axis
-named like a field wins over the default and is a fault beside the entry's own field.
+named like a field wins over the default and is a fault beside the entry's own field. An entry with faults is kept,
+without them, as long as they are in fields that nothing else in it depends on: then its other faults are told too.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.axes import AXIS_FIELDS
-from batchflux.manifest.check import check
+from batchflux.manifest.check import check_sound
 from batchflux.manifest.config import Axis, Entry, Template
+from batchflux.manifest.fields import CONVERTERS, job_id
+from batchflux.manifest.leaves import is_template
 from batchflux.manifest.schema import Defaults, JobEntry
 from batchflux.manifest.tree import Items, Scalar, Table, found, quoted
 
@@ -19,11 +22,12 @@ if TYPE_CHECKING:
 
     from batchflux.manifest.check import Faults, Path
 
+APART = frozenset({*CONVERTERS, "image", "images", "webhook_secret", "tags"}) - {"prompt", "style"}
 _NOT_FIELDS = frozenset({"source", "matrix", "exclude"})
 
 
-def read_entries(root: Table, defaults: Defaults | None, faults: Faults) -> tuple[Entry, ...]:
-    """All entries that are well-formed; faults are noted for the others."""
+def read_entries(root: Table, defaults: Defaults, faults: Faults) -> tuple[Entry, ...]:
+    """All entries that can be judged further, after noting what is wrong with any."""
     jobs = root.pairs.get("jobs")
     if jobs is None or (isinstance(jobs, Scalar) and jobs.is_null):
         faults.add(root.line if jobs is None else jobs.line, ("jobs",), "is missing; add a list of jobs")
@@ -37,19 +41,19 @@ def read_entries(root: Table, defaults: Defaults | None, faults: Faults) -> tupl
     base = _fields(defaults, table, ("defaults",), faults)
     made = []
     for index, node in enumerate(jobs.items):
-        model = check(JobEntry, node, ("jobs", index), faults)
-        if model is not None and isinstance(node, Table):
+        model, bad = check_sound(JobEntry, node, ("jobs", index), faults)
+        if bad <= APART and isinstance(node, Table):
             made.append(_entry(index, model, node, base, faults))
-    _unique_ids(made, faults)
+    _unique_ids(jobs, faults)
     return tuple(made)
 
 
 Given = tuple[dict[str, Any], dict[str, int]]
 
 
-def _fields(model: Defaults | None, table: object, path: Path, faults: Faults) -> Given:
+def _fields(model: Defaults, table: object, path: Path, faults: Faults) -> Given:
     """The job fields that a part sets, and where; `image` counts as `images`."""
-    if model is None or not isinstance(table, Table):
+    if not isinstance(table, Table):
         return {}, {}
     given = model.model_fields_set - _NOT_FIELDS
     if "image" in given and "images" in given:
@@ -112,14 +116,24 @@ def _needs_rows(model: JobEntry, node: Table, path: Path, faults: Faults) -> Non
         faults.add(node.lines["id"], (*path, "id"), message)
 
 
-def _unique_ids(entries: list[Entry], faults: Faults) -> None:
-    first: dict[str, Entry] = {}
-    for entry in entries:
-        given = entry.fields.get("id")
-        if not isinstance(given, str):
+def _unique_ids(jobs: Items, faults: Faults) -> None:
+    """Ids as they are written, also those of entries that have other faults."""
+    first: dict[str, int] = {}
+    for index, node in enumerate(jobs.items):
+        written = node.pairs.get("id") if isinstance(node, Table) else None
+        if not isinstance(node, Table) or not isinstance(written, Scalar) or not _is_id(written):
             continue
-        earlier = first.setdefault(given, entry)
-        if earlier is not entry:
-            at = f"by jobs[{earlier.index}] on line {earlier.line}"
-            message = f"the id {quoted(given)} is used {at} too; ids must differ"
-            faults.add(entry.lines.get("id", entry.line), ("jobs", entry.index, "id"), message)
+        earlier = first.setdefault(written.text, index)
+        if earlier != index:
+            at = f"by jobs[{earlier}] on line {jobs.items[earlier].line}"
+            message = f"the id {quoted(written.text)} is used {at} too; ids must differ"
+            faults.add(node.lines["id"], ("jobs", index, "id"), message)
+
+
+def _is_id(written: Scalar) -> bool:
+    if written.is_null or is_template(written.text):
+        return False
+    try:
+        return job_id(written.text) is not None
+    except ValueError:
+        return False  # told already

@@ -37,16 +37,22 @@ class Expansion:
     """
 
     def __init__(
-        self, manifest: Manifest, styles: Mapping[str, Capabilities], on_fault: Callable[[Fault], None]
+        self,
+        manifest: Manifest,
+        styles: Mapping[str, Capabilities],
+        on_fault: Callable[[Fault], None],
+        most: int | None = None,
     ) -> None:
         self._manifest = manifest
         self._styles = styles
         self._on_fault = on_fault
+        self._most = most
+        self._built = 0
         self.merged = 0
         self.faults = 0
 
     def __iter__(self) -> Iterator[Job]:
-        self.merged = self.faults = 0
+        self.merged = self.faults = self._built = 0
         builder = Builder(self._manifest, self._styles, self)
         try:
             for entry in self._manifest.entries:
@@ -81,6 +87,9 @@ class Expansion:
         for line, row in self._rows(plan):
             for choice in plan.each_choice() if choices is None else choices:
                 variables = row if bare else {**row, **choice.variables, "row": row}
+                if self._built == self._most:
+                    raise _Enough
+                self._built += 1
                 made = builder.build(variables, choice.fields, line)
                 if made:
                     yield made
@@ -108,12 +117,19 @@ class Expansion:
             report(None, "has no rows")
 
 
-def expand(manifest: Manifest, styles: Mapping[str, Capabilities], on_fault: Callable[[Fault], None]) -> Expansion:
+def expand(
+    manifest: Manifest,
+    styles: Mapping[str, Capabilities],
+    on_fault: Callable[[Fault], None],
+    *,
+    most: int | None = None,
+) -> Expansion:
     """The jobs of a manifest, in order, one at a time.
 
     Args:
         manifest: what to expand.
         styles: what each call style of the provider can carry.
         on_fault: told of each fault; the job it belongs to is not yielded.
+        most: look at no more jobs than this, faulty and merged ones counted.
     """
-    return Expansion(manifest, styles, on_fault)
+    return Expansion(manifest, styles, on_fault, most)

@@ -1,7 +1,8 @@
 """The file on disk → a Manifest, or all that is wrong with it in one go.
 
 The rule: reading stops at what cannot be read (one fault); from there on every part is checked, whatever the others
-are like: values, then what needs two of them (budget and price), then tables, axes and templates.
+are like: values, then what needs two of them (budget and price), then tables, axes and templates. When there are
+faults, rows and jobs are looked at too, as far as they can be.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from pydantic import BaseModel
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import fields
-from batchflux.manifest.check import Faults, check, key_names, unknown_key
-from batchflux.manifest.compile import compile_entry
+from batchflux.manifest.check import Faults, check_sound, key_names, unknown_key
 from batchflux.manifest.config import LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.environment import expand_environment
 from batchflux.manifest.overrides import apply_overrides
 from batchflux.manifest.providers import provider_config
 from batchflux.manifest.reader import MAX_BYTES, read_tree
+from batchflux.manifest.salvage import compile_all, note_expansion
 from batchflux.manifest.schema import Defaults, Document, Limits, Output, Provider
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.tree import Node, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from batchflux.model import Capabilities
 
 Model = TypeVar("Model", bound=BaseModel)
 _EXAMPLE = 'a manifest starts with "version: 1"'
@@ -40,6 +43,7 @@ def load_manifest(
     provider: str | None = None,
     out: str | None = None,
     environ: Mapping[str, str] | None = None,
+    styles: Mapping[str, Capabilities] | None = None,
 ) -> Manifest:
     """Read a manifest and check all that needs no row of a table.
 
@@ -49,6 +53,8 @@ def load_manifest(
         provider: replaces provider.name; another provider's base_url, keys and options are dropped.
         out: replaces output.dir.
         environ: where `${NAME}` is looked up; the process's environment when None.
+        styles: what each call style can carry. Given, a manifest with faults is expanded too as far as it is sound,
+            so that the faults of its rows and jobs are told in the same go (see salvage).
 
     Raises:
         ManifestError: with every fault.
@@ -64,6 +70,8 @@ def load_manifest(
     expand_environment(root, os.environ if environ is None else environ, faults)
     manifest = _Loader(Path(display), root, faults).manifest(data.decode("utf-8-sig"), out)
     if faults.found:
+        if styles is not None:
+            note_expansion(manifest, styles, faults)
         raise ManifestError(faults.in_order())
     return manifest
 
@@ -114,8 +122,7 @@ class _Loader:
             entries=entries,
             file_name_line=self._line("output", "file_name"),
         )
-        for entry in entries:
-            compile_entry(entry, manifest, self._faults.note)
+        compile_all(manifest, self._faults)
         return manifest
 
     def _top(self) -> None:
@@ -141,9 +148,9 @@ class _Loader:
             self._faults.add(node.line, ("name",), f"found {found(node)}; {allowed}")
         return name or "manifest"
 
-    def _part(self, key: str, model: type[Model]) -> Model | None:
+    def _part(self, key: str, model: type[Model]) -> Model:
         node = self._root.pairs.get(key)
-        return model() if node is None else check(model, node, (key,), self._faults)
+        return model() if node is None else check_sound(model, node, (key,), self._faults)[0]
 
     def _line(self, *keys: str) -> int:
         node: Node = self._root
@@ -155,15 +162,14 @@ class _Loader:
 
     def _limits(self, provider: ProviderConfig) -> LimitsConfig:
         model = self._part("limits", Limits)
-        if model is None:
-            return LimitsConfig()
-        if model.budget is not None and provider.price is None and provider.name != "simulator":
+        priced = provider.price is not None or provider.name == "simulator"
+        if model.budget is not None and not priced and "price" not in self._faults.below("provider"):
             message = "a budget needs the price of one image; add provider.price"
             self._faults.add(self._line("limits", "budget"), ("limits", "budget"), message)
         return LimitsConfig(**_given(model))
 
     def _output(self, name: str, out: str | None) -> OutputConfig:
-        model = self._part("output", Output) or Output()
+        model = self._part("output", Output)
         given = _given(model)
         folder = out or given.pop("dir", None) or str(Path("out") / name)
         given.pop("dir", None)
@@ -172,7 +178,7 @@ class _Loader:
             compile_template(model.file_name, file_name=True)
         except ValueError as error:
             self._faults.add(at, ("output", "file_name"), str(error))
-            given.pop("file_name")
+            given.pop("file_name", None)
         return OutputConfig(dir=Path(folder).absolute(), **given)
 
 

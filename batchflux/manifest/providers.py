@@ -23,17 +23,15 @@ KNOWN: dict[str, tuple[str | None, tuple[str, ...]]] = {
 }
 
 
-def provider_config(root: Table, model: Provider | None, faults: Faults) -> ProviderConfig:
-    """The provider, with what its name brings; a default after faults."""
-    if model is None:
-        return ProviderConfig()
+def provider_config(root: Table, model: Provider, faults: Faults) -> ProviderConfig:
+    """The provider, with what its name brings."""
     base_url, keys = KNOWN.get(model.name, (None, ()))
     base_url = model.base_url or base_url
     if model.name not in KNOWN and not _has_address(root):
         line = _name_line(root)
         message = f"found {quoted(model.name)}, which is not known; {nearest(model.name, KNOWN)}, or add base_url"
         faults.add(line, ("provider", "name"), message)
-    if model.name == "simulator" and model.base_url is not None:
+    if model.name == "simulator" and model.base_url is not None and "name" not in faults.below("provider"):
         line = _name_line(root, "base_url")
         message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
         faults.add(line, ("provider", "base_url"), message)

@@ -97,12 +97,12 @@ def jobs(expansion: Callable[[str], tuple[Expansion, list[Fault]]]) -> Jobs:
 
 @pytest.fixture
 def faults(load: Load) -> Faulty:
-    """The faults of a manifest as the user sees them: those of loading, or those of expanding."""
+    """The faults of a manifest as the user sees them: those of loading, or those of expanding when there are none."""
 
     def go(text: str | bytes) -> list[str]:
         found: list[Fault] = []
         try:
-            manifest = load(text)
+            manifest = load(text, styles=STYLES)
         except ManifestError as error:
             return [str(fault) for fault in error.faults]
         for _ in expand(manifest, STYLES, found.append):
