@@ -45,7 +45,7 @@ from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 SIMULATOR_HOST = "simulator.localhost"
 SIGNAL_EXIT = 128
+CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
+SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
+SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,6 @@ class RunOptions:
     selection: Selection = field(default_factory=Selection)
     signals: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    confirm: Callable[[Plan], bool] | None = None
     watcher: Watcher | None = None
 
 
@@ -73,7 +75,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
 
     Raises:
         ManifestError: with all faults; nothing was spent.
-        UsageError: a key is not set, or the plan was not confirmed; nothing was spent.
+        UsageError: a key is not set, or the output folder cannot be used; nothing was spent.
         FolderBusy: another process runs this folder.
         StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
     """
@@ -104,6 +106,7 @@ class _Run:
         self.gate = Gate()
         self.tally = Tally()
         self.signal: int | None = None
+        self.cut_off = False
         self.log: RunLog | None = None
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
@@ -113,8 +116,6 @@ class _Run:
             survey = self.ledger.database.now(self._survey)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
-            if self.options.confirm is not None and not self.options.confirm(plan):
-                raise UsageError("Not started: nothing was spent.")
             self.log = RunLog(self.folder / "run.log")
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self._bring_in_line(survey)
@@ -185,6 +186,8 @@ class _Run:
         options = TransportOptions(
             base_url=base_url,
             timeout=limits.timeout,
+            idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
+            download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
             connections=limits.concurrency + _fetches(limits.concurrency),
             max_bytes=self.manifest.output.max_bytes,
             spool_dir=str(self.folder / ".spool"),
@@ -260,7 +263,8 @@ class _Run:
         except asyncio.CancelledError:
             if self.signal is None:
                 raise
-            self.event("killed", message="a second signal ended the run at once")
+            self.cut_off = True
+            self.event("cut_off", message="a second signal ended the run at once")
         finally:
             for number in numbers:
                 self.loop.remove_signal_handler(number)
@@ -268,7 +272,7 @@ class _Run:
     def _finish(self, survey: Survey, already: int) -> Summary:
         database = self.ledger.database
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        if ended:
+        if survey.todo:
             database.now(lambda connection: self.results.rewrite(ended_rows(connection)))
         state = database.now(state_of)
         reason, message, code = self._verdict(state, left=survey.todo - ended)
@@ -300,18 +304,21 @@ class _Run:
 
     def _verdict(self, state: State, left: int) -> tuple[str, str, int]:
         if self.signal is not None and self.gate.reason is not None:
-            return "signal", str(self.gate.reason), SIGNAL_EXIT + self.signal
+            message = CUT_OFF if self.cut_off else str(self.gate.reason)
+            return "signal", message, SIGNAL_EXIT + self.signal
         if self.gate.reason is not None and left > 0:
             return self.gate.reason.reason, str(self.gate.reason), self.gate.reason.exit_code
         if state.failed + state.unknown:
-            bad = " and ".join(f"{n} {name}" for name, n in (("failed", state.failed), ("unknown", state.unknown)) if n)
-            return (
-                "finished",
-                f"{state.done} of {state.total} jobs done, {bad}: run with --retry-failed to try again.",
-                1,
-            )
+            text = f"{state.done} of {state.total} jobs done"
+            if state.failed:
+                text += f", {state.failed} failed (--retry-failed tries them again)"
+            if state.unknown:
+                text += f", {state.unknown} unknown, sent and never answered (--on-unknown retry sends them again)"
+            return "finished", f"{text}.", 1
         if state.pending:
             return "finished", f"{state.done} of {state.total} jobs done; the others were not selected.", 0
+        if state.total == 1:
+            return "finished", "The job is done.", 0
         return "finished", f"All {state.total} jobs are done.", 0
 
 

@@ -56,7 +56,8 @@ def lines(result: Plan) -> list[str]:
     text.append("")
     text.append(f"  to do     {counts['todo']:>9,}  {count(result.calls, 'paid call')}")
     text.append(f"  cost      {_cost(result)}")
-    text.append(f"  time      about {duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call")
+    about = "about " if result.seconds >= 1 else ""
+    text.append(f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call")
     if result.unreadable:
         text.append("")
         text.append(f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,13 @@ from batchflux.cli.options import manifest_options
 from batchflux.cli.plan import lines
 from batchflux.cli.progress import Progress, summary_lines
 from batchflux.cli.words import count, money
+from batchflux.errors import UsageError
+from batchflux.planner import Plan, plan
 from batchflux.runner import RunOptions, run
 
 if TYPE_CHECKING:
     from batchflux.engine.selection import Selection
     from batchflux.manifest import Manifest
-    from batchflux.planner import Plan
 
 
 @click.command("run")
@@ -36,23 +38,37 @@ def command(
     """
     progress = Progress(json_log=log_format == "json", bar=not no_progress, quiet=quiet)
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    options = RunOptions(selection=selection, signals=True, watcher=progress, confirm=_confirm if asks else None)
+    if asks and not _confirm(plan(manifest, selection)):
+        raise UsageError("Not started: nothing was spent.")
+    options = RunOptions(selection=selection, signals=True, watcher=progress)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run(manifest, options))
     finally:
         progress.close()
     if not quiet:
-        click.echo("\n".join(summary_lines(summary)))
+        _print("\n".join(summary_lines(summary)))
     elif summary.exit_code:
         click.echo(summary.message, err=True)
     return summary.exit_code
 
 
-def _confirm(plan: Plan) -> bool:
-    if plan.provider == "simulator" or plan.calls == 0 or plan.cost == 0:
+def _print(text: str) -> None:
+    """Print to stdout; a reader that has gone away changes nothing about how the run ended."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _confirm(proposed: Plan) -> bool:
+    if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
         return True
-    for line in lines(plan):
+    for line in lines(proposed):
         click.echo(line, err=True)
-    what = money(plan.cost, plan.currency) if plan.cost is not None else "an unknown sum (provider.price is not set)"
-    return click.confirm(f"\nSpend {what} on {count(plan.calls, 'call')}?", err=True)
+    what = (
+        money(proposed.cost, proposed.currency)
+        if proposed.cost is not None
+        else "an unknown sum (provider.price is not set)"
+    )
+    return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)

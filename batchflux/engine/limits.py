@@ -77,11 +77,12 @@ class Lease:
     key: Key
     clock: Callable[[], float]
     departed_at: float | None = None
+    mark: list[float] | None = None
 
     def sent(self) -> None:
         """Note that the request is on the wire."""
-        if self.departed_at is not None and self.key.pace.strict:
-            self.key.pace.sent(self.departed_at, self.clock())
+        if self.mark is not None:
+            self.key.pace.sent(self.mark, self.clock())
 
 
 class Limits:
@@ -223,7 +224,7 @@ class Limits:
     def _leaves(self, lease: Lease, now: float) -> None:
         lease.departed_at = now
         lease.key.preparing -= 1
-        lease.key.pace.take(now)
+        lease.mark = lease.key.pace.take(now)
         self._breaker.leaves()
 
     def _dispatch(self) -> None:

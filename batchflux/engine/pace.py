@@ -4,7 +4,9 @@
 time `tat`, the next one an interval later. There is no burst. A request that left late by no more than `LATENESS` does
 not move the schedule, so the rate is reached; after a longer pause it begins anew, so idle time saves nothing up.
 For a limit of N requests in W seconds the interval is (W + LATENESS) / N: with that, N + 1 requests span more than W
-seconds even when the first is late, so no window of the server's can see more than N.
+seconds even when the first is late, so no window of the server's can see more than N. Connections are not equally
+quick, though, so the last N requests are remembered by the moment they were on the wire, and the next one leaves no
+sooner than W + LATENESS after the first of them.
 
 **Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then
 although the rate is right. The first 429 makes the schedule strict: an interval is counted from the moment the last
@@ -37,6 +39,7 @@ HOLD = 6.0
 GROWTH = 0.015
 FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
 SPAN = 4.0
+MOST_REMEMBERED = 10_000
 QUIET = 1.0
 REMEMBERED_DELAYS = 64
 
@@ -51,6 +54,9 @@ class Pace:
 
     def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
         self.ceiling = float("inf") if count is None else count / (seconds + LATENESS)
+        self._window = seconds + LATENESS
+        whole = count is not None and 1 <= count <= MOST_REMEMBERED
+        self._wire: deque[list[float]] = deque(maxlen=int(count) if whole and count is not None else 0)
         self.learned: float | None = None
         self.strict = False
         self.margin = 0.0
@@ -69,10 +75,14 @@ class Pace:
 
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
-        return max(self._tat, now)
+        at = max(self._tat, now)
+        wire = self._wire
+        if wire.maxlen and len(wire) == wire.maxlen:
+            at = max(at, wire[0][0] + self._window)
+        return at
 
-    def take(self, now: float) -> None:
-        """Count a request that leaves now."""
+    def take(self, now: float) -> list[float]:
+        """Count a request that leaves now; return what `sent` wants to know it by."""
         self._grow(now)
         rate = self.rate
         if rate != float("inf"):
@@ -81,12 +91,18 @@ class Pace:
             self._tat = (self._tat if on_time else now) + 1 / rate + self.margin
         self._sent.append(now)
         self._forget(now)
+        mark = [now]
+        self._wire.append(mark)
+        return mark
 
-    def sent(self, departed_at: float, now: float) -> None:
-        """Note that a request which departed at `departed_at` was written to its connection now (strict pace only).
+    def sent(self, mark: list[float], now: float) -> None:
+        """Note that the request that `take` gave `mark` for was written to its connection now.
 
-        An interval is counted from the wire, less the delay that the next request will have at the least.
+        A strict pace counts its interval from here, less the delay that the next request will have at the least.
         """
+        departed_at, mark[0] = mark[0], now
+        if not self.strict:
+            return
         self._delays.append(now - departed_at)
         self._tat = max(self._tat, now + 1 / self.rate + self.margin - min(self._delays))
 

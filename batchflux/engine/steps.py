@@ -74,6 +74,7 @@ class Steps:
         self._deadline = rules.deadline
         self._clock = asyncio.get_running_loop().time
         self._fetch_slots = asyncio.Semaphore(rules.fetches)
+        self._attempts = rules.policy.attempts
         policy, random = rules.policy, world.random
         self._api = Retrying(lambda tries, error: policy.api(tries, error, random), world.gate.sleep)
         self._fetch = Retrying(lambda tries, error: policy.fetch(tries, error, random), world.gate.sleep)
@@ -104,9 +105,20 @@ class Steps:
                 self._observer.event("link_dead", id=work.job.id, message=error.message)
                 picture = None
                 life.fetches = Tries()
-        if picture is None:
-            picture = await self._submit(life)
-        return await self._keep(life, picture)
+        while True:
+            if picture is None:
+                picture = await self._submit(life)
+            try:
+                return await self._keep(life, picture)
+            except JobError as error:
+                # Bytes that came with the answer cannot be fetched again: it was no answer, as with bad_answer.
+                if isinstance(picture, Link) or error.code is not Code.BAD_IMAGE or not self._may_try(life):
+                    raise
+                self._observer.event("bad_picture", id=work.job.id, message=error.message)
+                picture = None
+
+    def _may_try(self, life: Life) -> bool:
+        return life.tries.used < self._attempts
 
     async def _submit(self, life: Life) -> Link | str:
         job = life.work.job

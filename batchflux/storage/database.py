@@ -116,6 +116,7 @@ class Database:
         threaded: bool = True,
     ) -> None:
         self.path = path
+        self._durable = durable
         self._connection = connect(path, durable=durable)
         self._before_commit = before_commit
         self._after_commit = after_commit
@@ -174,6 +175,9 @@ class Database:
         if self._batch:
             batch, self._batch = self._batch, []
             _deliver(batch, *self._outcome(batch))
+        if self._durable and not wal_is_safe():
+            with contextlib.suppress(sqlite3.Error):  # a reader holds the file: the journal stays, empty, beside it
+                self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
 
     def _work(self) -> None:

@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import FolderBusy, StorageError
+from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.storage.results import iso
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ class FolderLock:
 
         Raises:
             FolderBusy: another process has it.
-            StorageError: the lock file cannot be made.
+            UsageError: the folder cannot be made or used.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(
+            raise UsageError(
                 f"The output folder {self._path.parent} cannot be used ({error.strerror}): "
                 "choose another with --out, or repair its permissions."
             ) from error
@@ -49,6 +49,20 @@ class FolderLock:
                 f"Another process is running {self._path.parent}: wait for it, or choose another folder with --out."
             ) from error
         self._descriptor = descriptor
+
+    def is_held(self) -> bool:
+        """Whether a process runs the folder now."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def release(self) -> None:
         """Give the lock back."""

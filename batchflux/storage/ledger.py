@@ -261,7 +261,9 @@ class Ledger:
         status = Status.UNKNOWN if error.code is Code.UNKNOWN else Status.PENDING
 
         def write(connection: sqlite3.Connection) -> None:
-            if error.billed:
+            if error.billed and error.code is Code.ECHOED_INPUT:  # answered, with what we sent: billed for certain
+                connection.execute(_ANSWERED, (None, None, None, key))
+            elif error.billed:
                 connection.execute(_MAYBE, (status.value, error.code.value, error.message, key))
             else:
                 connection.execute(_FREE, (0 if counts else 1, key))

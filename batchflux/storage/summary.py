@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError
 from batchflux.storage.database import reading
+from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import currency, get_meta
 from batchflux.storage.results import iso
 
@@ -126,7 +127,12 @@ def read_state(folder: Path) -> State:
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
         raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
     with reading(path) as connection:
-        return state_of(connection)
+        state = state_of(connection)
+    if state.in_flight and not FolderLock(folder).is_held():
+        # Nobody runs it, so nobody waits for these answers: the next run will find them unknown.
+        lost = state.in_flight
+        return replace(state, in_flight=0, unknown=state.unknown + lost, pending=max(0, state.pending - lost))
+    return state
 
 
 def _rate(connection: sqlite3.Connection, last_at: float | None) -> float:

@@ -94,6 +94,7 @@ class StandIn:
     links: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     most_at_once: int = 0
+    expired: bool = True
     _at_once: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
 
@@ -170,9 +171,10 @@ class StandIn:
         if fault in TEXTS:
             status, text, kind = TEXTS[fault]
             return web.Response(status=status, text=text, content_type=kind)
-        if fault == "b64":
+        if fault in {"b64", "b64half"}:
             seen.answered = True
-            data = base64.b64encode(picture(seen.text)).decode()
+            whole = picture(seen.text)
+            data = base64.b64encode(whole if fault == "b64" else whole[: len(whole) // 2]).decode()
             return web.json_response({"data": [{"b64_json": data}], "created": 1})
         if fault == "reset" and request.transport is not None:
             request.transport.abort()
@@ -187,6 +189,8 @@ class StandIn:
         count = self.links.count(name)
         await asyncio.sleep(self.link_delay)
         data = self.pictures[name]
+        if "link403once" in name and self.expired:
+            return web.Response(status=403)
         if "link404" in name or ("linkflaky" in name and count <= 2):
             return web.Response(status=404 if "link404" in name else 503)
         if "linkhalf" in name:

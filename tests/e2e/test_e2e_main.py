@@ -323,7 +323,7 @@ def test_faults_spend_nothing_and_leave_nothing(
     name = manifest("  - {id: a, prompt: x, aspect_ratio: wide}\n  - {id: a, prompt: y, sed: 3}\n")
     ended = program("run", name)
     assert ended.code == 2
-    assert ended.err.count("\n") == 2, ended.err
+    assert ended.err.count("\n") == 3, ended.err
     assert "m.yaml:7: jobs[0].aspect_ratio" in ended.err
     assert "m.yaml:8: jobs[1].sed" in ended.err
     assert not server.seen
@@ -388,3 +388,64 @@ def test_no_secret_reaches_the_folder_or_the_screen(
             everything += path.read_bytes().decode("latin-1")
     assert "sk-canary" not in everything
     assert "sk-other" not in everything
+
+
+def test_a_picture_that_came_broken_with_the_answer_is_asked_for_again(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: a, prompt: 'x #b64half*1'}\n")
+    assert program("run", name).code == 0
+    (row,) = program.rows()
+    assert (row["status"], row["attempts"], row["cost"]) == ("done", "2", "0.28")
+    assert len(server.seen) == 2
+
+
+def test_a_link_that_expired_is_renewed_only_when_asked(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: a, prompt: 'x #link403once'}\n", limits=", attempts: 2")
+    assert program("run", name).code == 1
+    assert len(server.seen) == 1
+    server.expired = False
+    assert program("run", name, "--retry-failed").code == 0
+    assert len(server.seen) == 1, "the link lives again, so nothing new is paid"
+
+
+def test_unknown_jobs_have_rows_also_when_the_run_stops(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {prompt: 'x {{ n }} #hang', matrix: {n: {range: [1, 3]}}}\n", limits=", deadline: 1s")
+    ended = program("run", name, "--set", "limits.timeout=2s")
+    assert ended.code == 3
+    assert "deadline" in ended.out
+    assert [row["status"] for row in program.rows()] == ["unknown"] * 3
+
+
+def test_a_reader_that_goes_away_changes_nothing(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    process = program.start("run", manifest("  - {id: a, prompt: x}\n"))
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert program.finish(process).code == 0
+
+
+def test_an_output_folder_that_cannot_be_one_is_a_usage_fault(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    program.write("file", "")
+    ended = program("run", manifest("  - {id: a, prompt: x}\n"), "--out", "file")
+    assert ended.code == 2
+    assert "choose another with --out" in ended.err
+    assert not server.seen
+
+
+def test_no_window_of_a_second_sees_more_than_the_rate(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    server.delay = 0.3
+    name = manifest("  - {prompt: 'cat {{ n }}', matrix: {n: {range: [1, 45]}}}\n", limits=", rate: 10/s")
+    assert program("run", name, "--set", "limits.concurrency=30").code == 0
+    times = sorted(seen.at for seen in server.seen)
+    assert all(later - earlier > 0.99 for earlier, later in zip(times, times[10:], strict=False))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.errors import FolderBusy, StorageError
+from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def test_the_lock_of_this_process_counts_too(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(UsageError) as caught:
         FolderLock(tmp_path / "file" / "out").acquire()
     assert str(caught.value) == (
         f"The output folder {tmp_path / 'file' / 'out'} cannot be used (Not a directory): "

@@ -10,6 +10,7 @@ import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
 from batchflux.model import Status
+from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import Ledger, set_meta
 from batchflux.storage.summary import Summary, read_state, state_of
 
@@ -79,11 +80,16 @@ async def test_the_rate_is_that_of_the_last_minutes(ledger: Ledger, make_job: Ma
 
 
 async def test_a_folder_can_be_asked_while_it_is_written(tmp_path: Path, make_job: MakeJob, finish: Finish) -> None:
+    lock = FolderLock(tmp_path)
+    lock.acquire()
     ledger = Ledger(tmp_path / "ledger.db")
     await ledger.intend(make_job(), price=10**9, at=1.0)
     state = read_state(tmp_path)
     assert (state.in_flight, state.pending, state.spent_possibly) == (1, 1, Decimal(1))
     assert read_state(tmp_path).in_flight == 1, "asking must not recover"
+    lock.release()
+    state = read_state(tmp_path)
+    assert (state.in_flight, state.unknown, state.pending) == (0, 1, 0), "nobody waits for the answer any more"
     ledger.close()
 
 
