@@ -1,6 +1,6 @@
 """YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names.
 
-tree, reader        text → nodes with lines; bounds against bombs
+tree, reader, merges    text → nodes with lines; bounds against bombs
 overrides           --set and --provider, on the nodes
 environment         ${NAME}, and no secrets in files
 schema, leaves, fields, units, urls, check     nodes → checked values; faults in our words

@@ -1,19 +1,23 @@
 """YAML text → nodes, from the parser's events.
 
-The rule: nothing here recurses and nothing is expanded, so no text can cost more than its own length. Depth, bytes
-and what aliases stand for are bounded before anyone walks the nodes; merge keys, tags and second documents are
-refused. A syntax error ends the reading with one fault; duplicate keys are noted and the reading goes on.
+The rule: nothing here recurses, and an alias is one node in several places, so no text costs more than its length and
+what its merge keys copy. Depth, bytes and what aliases stand for (merged ones too) are bounded before anyone walks
+the nodes; tags and second documents are refused. A syntax error or a bomb ends the reading with one fault; duplicate
+keys and merge keys that merge nothing are noted and the reading goes on.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest.check import where
+from batchflux.manifest.merges import MERGE, merge
 from batchflux.manifest.tree import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ MAX_ALIASED = 100_000  # nodes that all aliases together may stand for
 # The parser in C is 20 times faster; PyYAML lacks it where libyaml was missing when it was built.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -42,7 +47,7 @@ def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node
     Args:
         data: the file's bytes, UTF-8 with or without a byte order mark.
         file: how messages name the file.
-        on_fault: told of each duplicate key; the last one of its name wins.
+        on_fault: told of each duplicate key, of which the last one wins, and of each merge key that is ignored.
 
     Raises:
         ManifestError: the text cannot be read at all; holds the one fault.
@@ -92,16 +97,31 @@ def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {problem}{hint}"
 
 
+@dataclass(slots=True)
+class _Frame:
+    """A list or mapping that is being read; `before` the count of nodes when it began, `depth` the levels below it."""
+
+    node: Items | Table
+    anchor: str | None
+    before: int
+    key: Scalar | None = None
+    merge: tuple[Scalar, Node] | None = None
+    depth: int = 0
+
+    @property
+    def merging(self) -> bool:
+        """Whether the value of a merge key comes next."""
+        return self.key is not None and self.key.plain and self.key.text == MERGE
+
+
 class _Builder:
-    """Turns events into nodes with an explicit stack; `sizes` tells what each anchored node would expand to."""
+    """Turns events into nodes with an explicit stack; anchors keep what their node would expand to, and its depth."""
 
     def __init__(self, file: str, on_fault: Callable[[Fault], None]) -> None:
         self._file = file
         self._on_fault = on_fault
-        self._stack: list[Items | Table] = []
-        self._keys: list[Scalar | None] = []
-        self._marks: list[tuple[str | None, int]] = []
-        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._stack: list[_Frame] = []
+        self._anchors: dict[str, tuple[Node, int, int]] = {}
         self._open: set[str] = set()
         self._count = 0
         self._aliased = 0
@@ -134,77 +154,94 @@ class _Builder:
         node = Scalar(event.value, bool(event.implicit[0]) and event.tag is None, line)
         self._count += 1
         if event.anchor is not None:
-            self._anchors[event.anchor] = (node, 1)
-        self._place(node)
+            self._anchors[event.anchor] = (node, 1, 0)
+        self._place(node, 0)
 
     def _enter(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if len(self._stack) >= MAX_DEPTH:
-            raise _Stop(line, f"nested more than {MAX_DEPTH} levels deep")
+            raise _Stop(line, _TOO_DEEP)
         if event.tag is not None:
             raise _Stop(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
-        if self._stack and isinstance(self._stack[-1], Table) and self._keys[-1] is None:
+        if self._stack and isinstance(self._stack[-1].node, Table) and self._stack[-1].key is None:
             raise _Stop(line, 'a key must be text. Put quotes around a template: "{{ name }}"')
-        node: Items | Table = Table(line) if isinstance(event, yaml.MappingStartEvent) else Items(line)
         self._count += 1
         if event.anchor is not None:
             self._open.add(event.anchor)
             self._anchors.pop(event.anchor, None)
-        self._stack.append(node)
-        self._keys.append(None)
-        self._marks.append((event.anchor, self._count))
+        node: Items | Table = Table(line) if isinstance(event, yaml.MappingStartEvent) else Items(line)
+        self._stack.append(_Frame(node, event.anchor, self._count))
 
     def _leave(self) -> None:
-        node = self._stack.pop()
-        self._keys.pop()
-        anchor, before = self._marks.pop()
-        if anchor is not None:
-            self._open.discard(anchor)
-            self._anchors[anchor] = (node, self._count - before + 1)
-        self._place(node)
+        frame = self._stack[-1]
+        if isinstance(frame.node, Table) and frame.merge is not None:
+            frame.key, value = frame.merge
+            merge(frame.node, value, partial(self._note, frame.key.line))
+        self._stack.pop()
+        if frame.anchor is not None:
+            self._open.discard(frame.anchor)
+            self._anchors[frame.anchor] = (frame.node, self._count - frame.before + 1, frame.depth + 1)
+        self._place(frame.node, frame.depth + 1)
 
     def _alias(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if event.anchor in self._open:
             raise _Stop(line, f"the alias *{event.anchor} stands inside what it names")
         if event.anchor not in self._anchors:
-            raise _Stop(line, f"the alias *{event.anchor} names an anchor that is not defined before it")
-        node, size = self._anchors[event.anchor]
+            message = f"the alias *{event.anchor} names an anchor that is not defined before it"
+            if not self._merging():
+                raise _Stop(line, message)
+            self._note(line, (), message)
+            self._place(Table(line), 0)  # merges nothing, so that the faults below are found too
+            return
+        node, size, depth = self._anchors[event.anchor]
         self._count += size
         self._aliased += size
         if self._aliased > MAX_ALIASED:
             raise _Stop(line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table")
-        self._place(node)
+        if len(self._stack) + depth > MAX_DEPTH:
+            raise _Stop(line, _TOO_DEEP)
+        self._place(node, depth)
 
-    def _place(self, node: Node) -> None:
+    def _merging(self) -> bool:
+        """Whether what comes next is merged: a merge key's value, or an element of it."""
+        top = self._stack[-1:] if not self._stack or isinstance(self._stack[-1].node, Table) else self._stack[-2:-1]
+        return any(frame.merging for frame in top)
+
+    def _place(self, node: Node, depth: int) -> None:
         if not self._stack:
             self._root = node
             return
         parent = self._stack[-1]
-        if isinstance(parent, Items):
-            parent.items.append(node)
-        elif self._keys[-1] is None:
-            self._keys[-1] = self._key(node)
+        parent.depth = max(parent.depth, depth)
+        if isinstance(parent.node, Items):
+            parent.node.items.append(node)
+        elif parent.key is None:
+            if not isinstance(node, Scalar) or node.is_null:
+                raise _Stop(node.line, "a key must be text")
+            parent.key = node
         else:
-            self._pair(parent, self._keys[-1], node)
-            self._keys[-1] = None
-
-    def _key(self, node: Node) -> Scalar:
-        if not isinstance(node, Scalar) or node.is_null:
-            raise _Stop(node.line, "a key must be text")
-        if node.plain and node.text == "<<":
-            raise _Stop(node.line, 'the merge key "<<" is not allowed; write the fields out or use "defaults"')
-        return node
+            self._pair(parent, parent.node, parent.key, node)
+            parent.key = None
 
     def _path(self) -> tuple[str | int, ...]:
         """Where the builder stands: the open key of each mapping, the next position of each list."""
-        pairs = zip(self._stack, self._keys, strict=True)
-        return tuple(len(at.items) if isinstance(at, Items) else key.text if key else "" for at, key in pairs)
+        return tuple(
+            len(at.node.items) if isinstance(at.node, Items) else at.key.text if at.key else "" for at in self._stack
+        )
 
-    def _pair(self, table: Table, key: Scalar, node: Node) -> None:
+    def _note(self, line: int, at: tuple[int, ...], message: str) -> None:
+        self._on_fault(Fault(file=self._file, line=line, where=where((*self._path(), *at)), message=message))
+
+    def _pair(self, parent: _Frame, table: Table, key: Scalar, node: Node) -> None:
         name = key.text
-        if name in table.pairs:
-            message = f"the key {quoted(name)} stands here and on line {table.lines[name]}; keep one of them"
-            self._on_fault(Fault(file=self._file, line=key.line, where=where(self._path()), message=message))
-        table.pairs[name] = node
-        table.lines[name] = key.line
+        merged = parent.merging
+        earlier = table.lines.get(name) if not merged else parent.merge and parent.merge[0].line
+        if earlier is not None:
+            message = f"the key {quoted(name)} stands here and on line {earlier}; keep one of them"
+            self._note(key.line, (), message)
+        if merged:
+            parent.merge = (key, node)
+        else:
+            table.pairs[name] = node
+            table.lines[name] = key.line

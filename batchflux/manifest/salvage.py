@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from batchflux.manifest.compile import compile_entry
 from batchflux.manifest.entries import APART
 from batchflux.manifest.expand import expand
+from batchflux.manifest.merges import MERGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,10 @@ _NEVER_EQUAL = "{{ key }}.{{ ext }}"
 
 def compile_all(manifest: Manifest, faults: Faults) -> None:
     """Note the faults that entries have without their rows."""
+    faulty = faults.below("jobs")
     for entry in _judged(manifest, faults):
+        if MERGE in faulty.get(str(entry.index), ()):
+            continue  # what should have been merged may be all that it lacks
         compile_entry(entry, manifest, faults.note)
 
 
