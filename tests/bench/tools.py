@@ -163,7 +163,9 @@ def status_of(pid: int) -> dict[str, float]:
 def environment() -> dict[str, str]:
     """Return the environment of children: they find what this process found, and have keys to use."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, **{name: f"sk-{name.lower()}" for name in KEYS}}
+    found = {**os.environ, "PYTHONPATH": path, **{name: f"sk-{name.lower()}" for name in KEYS}}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not at each start
+    return found
 
 
 def ours(verb: str, manifest: Path, *arguments: str) -> list[str]:
