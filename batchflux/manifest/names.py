@@ -3,10 +3,13 @@
 The rule: ids differ, and so do file names, also where a file system ignores case. With the default template an id is
 the file's name but for the ending, and id.ext are equal without case only if both parts are; so ids are kept folded
 then, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
+As a stored picture's suffix follows its bytes, names that differ in a picture's suffix only are one name, unless both
+jobs ask for a format, which then says what the suffix will be.
 """
 
 from __future__ import annotations
 
+from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.config import OutputConfig
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     from batchflux.manifest.config import Manifest
 
 _DEFAULT = OutputConfig.__dataclass_fields__["file_name"].default
-_LINE_BITS = 40
+_LINE_BITS = 36
+_SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2, ".webp": 3}  # with the bits that stand for them in a place
+_ENDS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",)}
 _OPTIONAL = ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url")
 _SURE = ("id", "prompt", "model", "style", "variant", "key")
 
@@ -61,12 +66,35 @@ class Names:
             values["file_name"] = checked_name(f"{name}.{ext}")
             return
         file_name = checked_name(self._template.render(_variables(values, variables, ext)))
-        earlier = self._files.add(hash(folded(file_name)), mark)
-        if earlier is not None:
-            remedy = "add {{ id }} to output.file_name"
-            shown = quoted(file_name.removeprefix("images/"))
-            raise Taken("file_name", f"the file name {shown} is used {self._at(earlier)} too; {remedy}")
+        asked = None if "output_format" in values.get("dropped", ()) else values.get("output_format")
+        self._claim(file_name, asked, mark)
         values["file_name"] = file_name
+
+    def _claim(self, file_name: str, asked: str | None, mark: int) -> None:
+        """Take a file name for a job; the table's places are a mark, the suffix, and whether a format was asked for."""
+        name = folded(file_name)
+        stem, suffix = splitext(name)
+        if suffix not in _SUFFIXES:
+            self._refuse(file_name, self._files.add(hash(name), mark << 3), same=True)
+            return
+        place = mark << 3 | _SUFFIXES[suffix] << 1 | (asked is not None)
+        earlier = self._files.add(hash(f"{stem}\0"), place)  # no name has that character
+        if earlier is not None and not (asked is not None and earlier & 1):
+            self._refuse(file_name, earlier, same=(earlier ^ place) & 6 == 0)
+        if asked is not None:
+            ends = _ENDS[asked]
+            stored = name if suffix in ends else stem + ends[0]
+            earlier = self._files.add(hash(stored), place)
+            self._refuse(file_name, earlier, same=earlier is not None and (earlier ^ place) & 6 == 0)
+
+    def _refuse(self, file_name: str, earlier: int | None, *, same: bool) -> None:
+        if earlier is None:
+            return
+        shown, at = quoted(file_name.removeprefix("images/")), self._at(earlier >> 3)
+        why = f"is used {at} too"
+        if not same:
+            why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
+        raise Taken("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
 
     def _id(self, values: dict[str, Any], mark: int) -> str:
         given: str | None = values.get("id")

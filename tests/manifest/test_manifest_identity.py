@@ -152,3 +152,58 @@ def test_an_id_that_meets_another_by_chance_takes_more_of_its_key(monkeypatch: p
     monkeypatch.setattr("batchflux.manifest.identity._SHORT", 0)
     made = jobs("version: 1\njobs:\n  - {prompt: x, seed: 1}\n  - {prompt: x, seed: 2}\n")
     assert [job.id for job in made] == ["x-", f"x-{made[1].key[:16]}"]
+
+
+def named(template: str, *jobs: str, params: str = "drop") -> str:
+    entries = "\n".join(f"  - {{{job}}}" for job in jobs)
+    return f"version: 1\nprovider: {{params: {params}}}\noutput: {{file_name: '{template}'}}\njobs:\n{entries}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (named("{{ prompt }}", "prompt: a.jpg", "prompt: a.png"), "a.png"),
+        (named("{{ prompt }}", "prompt: a.jpg", "prompt: A.JPEG, output_format: jpeg"), "A.JPEG"),
+        (named("{{ prompt }}", "prompt: a.webp, output_format: jpeg", "prompt: a.png"), "a.png"),
+        (named("a.{{ ext }}", "prompt: x, output_format: jpeg", "prompt: x, output_format: png, style: chat"), "a.png"),
+        (named("{{ prompt }}", "prompt: a.png, output_format: jpeg", "prompt: a.jpg, output_format: jpeg"), "a.jpg"),
+    ],
+    ids=["neither", "the second", "the first", "dropped", "a wrong suffix"],
+)
+def test_names_that_the_bytes_can_make_equal_clash(
+    text: str, shown: str, expansion: Callable[[str], tuple[Expansion, list[Fault]]]
+) -> None:
+    made, faults = expansion(text)
+    assert len(list(made)) == 1
+    why = "differs only in its suffix from one used by jobs[0] on line 5, and the suffix follows the picture that comes"
+    (fault,) = faults
+    assert fault.message == f'the file name "{shown}" {why}; add {{{{ id }}}} to output.file_name'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        named("{{ prompt }}", "prompt: a.jpg", "prompt: A.jpg"),
+        named("{{ prompt }}", "prompt: a.jpg, output_format: jpeg", "prompt: A.jpg, output_format: jpeg"),
+        named("{{ prompt }}", "prompt: a.tif", "prompt: A.tif, output_format: jpeg"),
+        named("{{ prompt }}", "prompt: a", "prompt: A"),
+    ],
+)
+def test_equal_names_are_called_equal(text: str, expansion: Callable[[str], tuple[Expansion, list[Fault]]]) -> None:
+    made, faults = expansion(text)
+    assert len(list(made)) == 1
+    assert [fault.message.split(";")[0].split(" ", 4)[4] for fault in faults] == ["is used by jobs[0] on line 5 too"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        named("{{ prompt }}.{{ ext }}", "prompt: x, output_format: jpeg", "prompt: x, output_format: png"),
+        named("{{ id }}-{{ output_format }}.{{ ext }}", "prompt: x, matrix: {output_format: [jpeg, png]}"),
+        named("{{ prompt }}", "prompt: a.jpg", "prompt: a", "prompt: a.b.jpg", "prompt: a.tif"),
+        named("{{ prompt }}", "prompt: a.jpg", "prompt: a.jpg.png", "prompt: a.png.jpg"),
+    ],
+    ids=["two formats", "formats in the name", "other names", "suffixes in the middle"],
+)
+def test_other_names_do_not_clash(text: str, jobs: Jobs) -> None:
+    assert len({job.file_name for job in jobs(text)}) == len(jobs(text)) > 1
