@@ -4,6 +4,8 @@ In order of trust: pictures that the answer's JSON names as such; markdown image
 bare URLs, that look like a picture; and, when the words report no failure, whatever other link or URL is left. What
 the request itself held is no result. Of several markdown images or inline pictures the last one counts: relays show
 previews first and the final picture last. `![image](url)` followed by a download link is one picture: the image.
+A picture named by a link of another scheme (`file:`, `ftp:`, `javascript:`) is `unsafe_url`: asking again would cost
+money and help nobody. In prose and in plain links such a thing is no candidate at all.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\@]+(?:[/?#]\S*)?", re.IGNORECASE)
 _WITH_PATH = re.compile(r"https?://[^/?#]+[/?][^\s]", re.IGNORECASE)
+_SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
 _PREVIEW = re.compile(r"preview|progress|loading|进度|预览|生成中", re.IGNORECASE)
 _DOWNLOAD = re.compile(r"download|image|picture|original|result|下载|图片|图像|原图|结果|查看", re.IGNORECASE)
 _SERVICE = re.compile(
@@ -47,6 +50,8 @@ class Finder:
         """A picture was there, but it is one of the references."""
         self.unusable: str | None = None
         """A picture was named by something that is no link and no base64."""
+        self.foreign: str | None = None
+        """A picture was named by a link of this scheme, which is none that is fetched."""
         self._prose = ""
 
     @property
@@ -104,7 +109,10 @@ class Finder:
         url = spelled_out(target)
         if len(url) <= _LONGEST_URL and _WEB_URL.fullmatch(url) and url.isprintable():
             return Link(url=url)
-        if certain:
+        foreign = _SCHEME.match(url)
+        if certain and foreign is not None:
+            self.foreign = foreign[1].lower()
+        elif certain:
             self.unusable = f"it names a picture that is neither a http(s) link nor base64: {_shown(url)}"
         return None
 
@@ -133,7 +141,7 @@ def _ranked(candidates: Sequence[Candidate], *, whole: bool) -> list[list[Candid
 
 
 def _is_picture_link(link: Candidate) -> bool:
-    if _SERVICE.search(link.label) or _NOT_A_PICTURE.search(link.target):
+    if _SERVICE.search(link.label) or _NOT_A_PICTURE.search(link.target) or _SCHEME.match(spelled_out(link.target)):
         return False
     return link.named_as_picture or is_data_url(link.target) or _DOWNLOAD.search(link.label) is not None
 
@@ -154,6 +162,9 @@ def no_picture(finder: Finder) -> JobError:
     """Say why an understood answer without a reported failure gave no picture."""
     if finder.echoed:
         return JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt", billed=True)
+    if finder.foreign is not None:
+        message = f"the answer names its picture by a {finder.foreign}: link; only http(s) links are fetched"
+        return JobError(Code.UNSAFE_URL, message, billed=True)
     if finder.unusable is not None:
         return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}", billed=True)
     return JobError(Code.NO_IMAGE, "the answer holds no picture", billed=True)
