@@ -27,7 +27,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png"}
-_BOOLS = {"true": True, "false": False}
+_BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def whole(text: str, lowest: int, highest: int) -> int:
@@ -132,11 +132,11 @@ def safety_tolerance(text: str) -> int | None:
 
 
 def prompt_upsampling(text: str) -> bool | None:
-    """True or false."""
+    """True or false, as YAML and spreadsheets write them; `yes`, `on` and 1 may be meant otherwise."""
     if not text:
         return None
     if text not in _BOOLS:
-        raise ValueError(f"found {quoted(text)}; allowed is true or false")
+        raise ValueError(f"found {quoted(text)}; write true or false")
     return _BOOLS[text]
 
 

@@ -74,6 +74,14 @@ def template(text: str) -> Template:
     return Template(text=text)
 
 
+def model(value: object) -> Any:
+    """A job's model; written out as empty text it is a mistake, unlike an empty cell or nothing at all."""
+    node = scalar(value, "the name of a model")
+    if not node.is_null and node.shown is None and not node.text.strip():
+        raise problem("found an empty text; allowed is the name of a model, or leave it out for the provider's")
+    return job_leaf("model")(node)
+
+
 def _reference(node: Scalar) -> Any:
     return leaf(reference, templated=True)(node)
 
@@ -170,6 +178,8 @@ def exclusion(value: object) -> str:
 def text(value: object) -> str:
     """Text that must be given."""
     node = scalar(value, "text")
+    if node.is_null and node.shown is not None:  # a variable that is not set: told already
+        return node.shown
     text = None if node.is_null else line_of_text(node.text)
     if text is None:
         raise problem("found nothing; allowed is text")

@@ -163,7 +163,8 @@ class _Loader:
     def _limits(self, provider: ProviderConfig) -> LimitsConfig:
         model = self._part("limits", Limits)
         priced = provider.price is not None or provider.name == "simulator"
-        if model.budget is not None and not priced and "price" not in self._faults.below("provider"):
+        unsure = {"", "name", "price"} & self._faults.below("provider").keys()
+        if model.budget is not None and not priced and not unsure:
             message = "a budget needs the price of one image; add provider.price"
             self._faults.add(self._line("limits", "budget"), ("limits", "budget"), message)
         return LimitsConfig(**_given(model))

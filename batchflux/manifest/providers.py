@@ -27,11 +27,12 @@ def provider_config(root: Table, model: Provider, faults: Faults) -> ProviderCon
     """The provider, with what its name brings."""
     base_url, keys = KNOWN.get(model.name, (None, ()))
     base_url = model.base_url or base_url
-    if model.name not in KNOWN and not _has_address(root):
+    sure = "name" not in faults.below("provider")
+    if sure and model.name not in KNOWN and not _has_address(root):
         line = _name_line(root)
         message = f"found {quoted(model.name)}, which is not known; {nearest(model.name, KNOWN)}, or add base_url"
         faults.add(line, ("provider", "name"), message)
-    if model.name == "simulator" and model.base_url is not None and "name" not in faults.below("provider"):
+    if sure and model.name == "simulator" and model.base_url is not None:
         line = _name_line(root, "base_url")
         message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
         faults.add(line, ("provider", "base_url"), message)

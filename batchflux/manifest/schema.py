@@ -152,7 +152,7 @@ class Defaults(Part):
     prompt_upsampling: Annotated[
         Any, PlainValidator(leaves.job_leaf("prompt_upsampling")), _schema("boolean", "string", "null")
     ] = Field(None, description="let the provider rewrite the prompt")
-    model: Annotated[Any, PlainValidator(leaves.job_leaf("model")), _schema("string", "null")] = Field(
+    model: Annotated[Any, PlainValidator(leaves.model), _schema("string", "null")] = Field(
         None, description="another model than the provider's"
     )
     style: Annotated[Any, PlainValidator(leaves.job_leaf("style")), _schema("string", "null")] = Field(

@@ -209,3 +209,17 @@ def test_references_say_what_is_wrong_with_them(folder: Path, jobs: Jobs) -> Non
     ]
     assert made[-1].images[0].path == str(folder / "photos/mug.jpg")
     assert made[-1].images[0].media_type == "image/jpeg"
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", '"true"'])
+def test_true_as_yaml_and_spreadsheets_write_it(word: str, folder: Path, jobs: Callable[[str], list[Job]]) -> None:
+    (folder / "up.csv").write_text(f"up\n{word}\n")
+    entry = '{prompt: y, prompt_upsampling: "{{ up }}", from: up.csv}'
+    made = jobs(f"version: 1\njobs:\n  - {{prompt: x, prompt_upsampling: {word}}}\n  - {entry}\n")
+    assert [job.prompt_upsampling for job in made] == [True, True]
+
+
+def test_an_empty_cell_means_the_providers_model(folder: Path, jobs: Callable[[str], list[Job]]) -> None:
+    (folder / "models.csv").write_text("n,model\n1,\n2,other\n")
+    text = 'version: 1\nprovider: {model: m}\njobs:\n  - {prompt: "{{ n }}", model: "{{ model }}", from: models.csv}\n'
+    assert [job.model for job in jobs(text)] == ["m", "other"]
