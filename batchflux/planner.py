@@ -12,6 +12,7 @@ from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import expand
 from batchflux.model import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
+from batchflux.simulator import parse_options
 from batchflux.storage.database import connect
 from batchflux.storage.ledger import currency, spent
 
@@ -59,9 +60,11 @@ def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
 
     Raises:
         ManifestError: with all faults.
+        UsageError: provider.options holds what the provider does not know.
         StorageError: the ledger in the output folder cannot be read.
     """
     selection = selection or Selection()
+    check_options(manifest)
     path = manifest.output.dir / LEDGER
     connection = connect(path) if path.exists() else None
     try:
@@ -72,6 +75,16 @@ def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
         if connection is not None:
             connection.close()
     return plan_of(manifest, survey, already, measured)
+
+
+def check_options(manifest: Manifest) -> None:
+    """Check what only the provider knows, before anything is made or spent.
+
+    Raises:
+        UsageError: provider.options holds what the simulator does not know.
+    """
+    if manifest.provider.base_url is None:
+        parse_options(manifest.provider.options)
 
 
 def survey_jobs(

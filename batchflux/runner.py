@@ -12,41 +12,36 @@ import random
 import signal
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.breaker import Breaker
-from batchflux.engine.budget import Budget
-from batchflux.engine.deadline import Deadline
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.limits import Key, Limits
-from batchflux.engine.pace import Pace
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
-from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.selection import Selection
-from batchflux.engine.steps import Rules, Steps
-from batchflux.engine.window import Window
-from batchflux.errors import ManifestError, StopRun, UsageError
+from batchflux.engine.steps import Steps
+from batchflux.errors import BatchfluxError, ManifestError, StopRun
 from batchflux.manifest import expand
-from batchflux.planner import LEDGER, Plan, exists_in, plan_of, survey_jobs
+from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
 from batchflux.providers import capabilities, styles
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
-from batchflux.storage.ledger import Ledger, currency, get_meta, nanos, set_meta, spent, spooled
+from batchflux.storage.ledger import Ledger, currency, get_meta, set_meta, spent, spooled
 from batchflux.storage.moves import move_files, record_moves, settle_moves
 from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
-from batchflux.transport import Transport, TransportOptions
+from batchflux.transport import Transport
+from batchflux.tuning import keys_of, retune, rules_of, transport_options
 from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from batchflux.engine.limits import Key
+    from batchflux.engine.steps import Rules
     from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
     from batchflux.manifest import Manifest
@@ -56,18 +51,21 @@ if TYPE_CHECKING:
 SIMULATOR_HOST = "simulator.localhost"
 SIGNAL_EXIT = 128
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
-SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
-SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run. `signals` lets SIGINT and SIGTERM drain the run; `environ` is where keys are looked up."""
+    """How to run.
+
+    `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold from then
+    on; `environ` is where keys are looked up.
+    """
 
     selection: Selection = field(default_factory=Selection)
     signals: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     watcher: Watcher | None = None
+    reload: Callable[[], Manifest] | None = None
 
 
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
@@ -80,7 +78,8 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
         StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
     """
     options = options or RunOptions()
-    keys = _keys(manifest, options.environ)
+    keys = keys_of(manifest, options.environ)
+    check_options(manifest)
     folder = manifest.output.dir
     new = not folder.exists()
     lock = FolderLock(folder)
@@ -176,69 +175,60 @@ class _Run:
             await self._pool(transport, shelf, plan, already)
 
     async def _transport(self, stack: AsyncExitStack) -> Transport:
-        provider, limits = self.manifest.provider, self.manifest.limits
+        provider = self.manifest.provider
         base_url, resolve = provider.base_url, {}
         if base_url is None:
             simulator = EmbeddedSimulator(parse_options(provider.options))
             resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
             stack.push_async_callback(asyncio.to_thread, simulator.stop)
             base_url = f"http://{SIMULATOR_HOST}"
-        options = TransportOptions(
-            base_url=base_url,
-            timeout=limits.timeout,
-            idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
-            download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-            connections=limits.concurrency + _fetches(limits.concurrency),
-            max_bytes=self.manifest.output.max_bytes,
-            spool_dir=str(self.folder / ".spool"),
-            resolve=resolve,
-        )
+        options = transport_options(self.manifest, base_url, resolve)
         return await stack.enter_async_context(Transport(options))
 
     async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
-        manifest, limits = self.manifest, self.manifest.limits
-        selection = self.options.selection
-        budget = Budget(
-            limit=None if limits.budget is None else nanos(limits.budget),
-            spent=already,
-            price=nanos(manifest.provider.price) if manifest.provider.price is not None else 0,
-            gate=self.gate,
-            label=f"{limits.budget} {manifest.provider.currency}",
-        )
-        breaker = Breaker(limits.max_consecutive_failures, self.gate)
-        leases = Limits(
-            self.keys, concurrency=limits.concurrency, gate=self.gate, breaker=breaker, fine_sleep=time.sleep
-        )
-        rules = Rules(
-            limits=leases,
-            breaker=breaker,
-            budget=budget,
-            deadline=self._deadline(),
-            policy=RetryPolicy(attempts=limits.attempts, on_unknown=selection.on_unknown),
-            fetches=_fetches(limits.concurrency),
-        )
+        manifest, selection = self.manifest, self.options.selection
+        rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
         world = World(
             caller=transport, journal=self.ledger, shelf=shelf, observer=self, gate=self.gate, random=random.Random()
         )
-        pool = Pool(Steps(world, rules, styles()), world, breaker, selection.on_unknown)
+        pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
         jobs = iter(expand(manifest, capabilities(), self._late_fault))
         feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
-            self.options.watcher.started(plan, Progress(pool.tally, leases, budget))
-        await pool.run(feeder, min(workers_for(limits.concurrency), max(1, plan.counts["todo"])))
+            self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
+        with self._hangup(rules, pool):
+            await pool.run(feeder, min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"])))
+
+    @contextlib.contextmanager
+    def _hangup(self, rules: Rules, pool: Pool) -> Iterator[None]:
+        """Let SIGHUP read the limits of the manifest again."""
+        read = self.options.reload
+
+        def again() -> None:
+            try:
+                manifest = read() if read is not None else self.manifest
+            except BatchfluxError as error:
+                self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
+                return
+            retune(rules, manifest)
+            pool.grow(workers_for(manifest.limits.concurrency))
+            self.manifest = replace(self.manifest, limits=manifest.limits)
+            self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
+
+        if read is None or not self.options.signals:
+            yield
+            return
+        self.loop.add_signal_handler(signal.SIGHUP, again)
+        try:
+            yield
+        finally:
+            self.loop.remove_signal_handler(signal.SIGHUP)
 
     def _late_fault(self, fault: Fault) -> None:
         """A table or the manifest's files changed after they were checked; called in the feeder's thread."""
         reason = StopRun("manifest", f"The manifest changed while it ran: {fault}")
         self.loop.call_soon_threadsafe(self.gate.close, reason)
-
-    def _deadline(self) -> Deadline:
-        deadline = self.manifest.limits.deadline
-        if deadline is None:
-            return Deadline(None, "", self.gate)
-        seconds = deadline.seconds_from(datetime.now().astimezone())
-        return Deadline(self.loop.time() + seconds, str(deadline), self.gate)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -320,33 +310,6 @@ class _Run:
         if state.total == 1:
             return "finished", "The job is done.", 0
         return "finished", f"All {state.total} jobs are done.", 0
-
-
-def _fetches(concurrency: int) -> int:
-    """Return how many pictures may be downloaded at once."""
-    return 2 * concurrency + 8
-
-
-def _keys(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
-    provider, rate = manifest.provider, manifest.limits.rate
-    missing = [name for name in provider.keys if not environ.get(name)]
-    if missing:
-        raise UsageError(
-            f"The environment variable {missing[0]} is not set, and provider.keys of {manifest.display} names it: "
-            f"export {missing[0]}=... or name another."
-        )
-
-    pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
-    pairs = pairs or [("(no key)", None)]
-    return [
-        Key(
-            name=name,
-            secret=secret,
-            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
-            window=Window(manifest.limits.concurrency, known=rate is not None),
-        )
-        for name, secret in pairs
-    ]
 
 
 def _take_back(manifest: Manifest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -15,11 +15,9 @@ from batchflux.loading import load_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.manifest import Manifest
-
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add MANIFEST and its options; the command gets `manifest: Manifest` and `selection: Selection`."""
+    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
 
     @click.argument("path", metavar="MANIFEST", type=click.Path())
     @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
@@ -41,10 +39,14 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         # a tenth of the time, and what start-up made need not be looked at again.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        manifest: Manifest = load_manifest(
-            given.pop("path"), sets=given.pop("sets"), provider=given.pop("provider"), out=given.pop("out")
+        load = partial(
+            load_manifest,
+            given.pop("path"),
+            sets=given.pop("sets"),
+            provider=given.pop("provider"),
+            out=given.pop("out"),
         )
         selection = Selection(**{name: given.pop(name) for name in ("only", "limit", "retry_failed", "on_unknown")})
-        return function(manifest=manifest, selection=selection, **given)
+        return function(load=load, selection=selection, **given)
 
     return wrapper

@@ -14,6 +14,8 @@ from batchflux.cli.words import count, duration, money, place
 from batchflux.planner import Plan, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchflux.engine.selection import Selection
     from batchflux.manifest import Manifest
 
@@ -32,12 +34,12 @@ MEANINGS = {
 @click.command("plan")
 @manifest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def command(manifest: Manifest, selection: Selection, *, as_json: bool) -> int:
+def command(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
     """Check every job and reference of MANIFEST and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    result = plan(manifest, selection)
+    result = plan(load(), selection)
     if as_json:
         click.echo(json.dumps(asdict(result), default=_plain, ensure_ascii=False, indent=2))
     else:

@@ -19,6 +19,8 @@ from batchflux.planner import Plan, plan
 from batchflux.runner import RunOptions, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchflux.engine.selection import Selection
     from batchflux.manifest import Manifest
 
@@ -30,17 +32,25 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
 def command(
-    manifest: Manifest, selection: Selection, *, no_progress: bool, quiet: bool, log_format: str, yes: bool
+    load: Callable[[], Manifest],
+    selection: Selection,
+    *,
+    no_progress: bool,
+    quiet: bool,
+    log_format: str,
+    yes: bool,
 ) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
+    SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
+    manifest = load()
     progress = Progress(json_log=log_format == "json", bar=not no_progress, quiet=quiet)
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not _confirm(plan(manifest, selection)):
         raise UsageError("Not started: nothing was spent.")
-    options = RunOptions(selection=selection, signals=True, watcher=progress)
+    options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run(manifest, options))

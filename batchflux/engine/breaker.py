@@ -39,7 +39,7 @@ class Breaker:
 
     def __init__(self, limit: int, gate: Gate) -> None:
         self.mode: Mode = "closed"
-        self._limit = limit
+        self.limit = limit
         self._gate = gate
         self._requests_in_a_row = 0
         self._first_at = 0.0
@@ -82,7 +82,7 @@ class Breaker:
         text = f"{error.code.value}: {error.message}"
         if self.mode != "closed":
             self._probe_failed(text, now)
-        elif self._requests_in_a_row >= self._limit and now - self._first_at >= DOWN_SECONDS:
+        elif self._requests_in_a_row >= self.limit and now - self._first_at >= DOWN_SECONDS:
             self._open("down", DOWN_PAUSE, now)
 
     def ended(self, outcome: Outcome, now: float) -> None:
@@ -93,7 +93,7 @@ class Breaker:
                 self._close()
         elif outcome.error_code not in NOT_THE_PROVIDER:
             self._jobs_in_a_row += 1
-            if self.mode == "closed" and self._jobs_in_a_row >= self._limit:
+            if self.mode == "closed" and self._jobs_in_a_row >= self.limit:
                 self._open("jobs", JOBS_PAUSE, now)
             else:
                 self._probe_failed(f"{outcome.error_code}: {outcome.error}", now, only="jobs")

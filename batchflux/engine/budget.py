@@ -39,27 +39,37 @@ class Budget:
         self._waiting: deque[asyncio.Future[None]] = deque()
         gate.on_close(self._wake)
 
-    async def reserve(self) -> None:
-        """Set the price of one attempt aside.
+    def try_reserve(self) -> bool:
+        """Set the price of one attempt aside, if the limit allows it."""
+        if self._limit is not None and self.spent + self.reserved + self.price > self._limit:
+            return False
+        self.reserved += self.price
+        return True
+
+    async def wait(self) -> None:
+        """Wait for a reservation to end, so that it makes sense to try again.
 
         Raises:
             Halted: the money is gone (and the gate is closed), or the run is stopping.
         """
         self._gate.check()
-        while self._limit is not None and self.spent + self.reserved + self.price > self._limit:
-            if self.reserved == 0:
-                self._gate.close(
-                    StopRun(
-                        "budget",
-                        f"The budget of {self._label} is used up: raise limits.budget and run again to continue.",
-                    )
+        if self.reserved == 0:
+            self._gate.close(
+                StopRun(
+                    "budget",
+                    f"The budget of {self._label} is used up: raise limits.budget and run again to continue.",
                 )
-                raise Halted
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
-            self._gate.check()
-        self.reserved += self.price
+            )
+            raise Halted
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+        self._gate.check()
+
+    def retune(self, limit: int | None, label: str) -> None:
+        """Let another limit hold from now on."""
+        self._limit, self._label = limit, label
+        self._wake()
 
     def settle(self, *, spent: bool) -> None:
         """End a reservation: the attempt was (possibly) billed, or it was free."""

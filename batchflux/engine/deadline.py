@@ -25,6 +25,8 @@ class Deadline:
         self._at = at
         self._label = label
         self._gate = gate
+        self._watched = False
+        self._timer: asyncio.TimerHandle | None = None
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
 
     def took(self, seconds: float) -> None:
@@ -39,12 +41,25 @@ class Deadline:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Close the gate at the deadline itself, so that no wait outlasts it."""
-        timer = None if self._at is None else asyncio.get_running_loop().call_at(self._at, self._close)
+        self._watched = True
+        self._set_timer()
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._watched = False
+            self._set_timer()
+
+    def retune(self, at: float | None, label: str) -> None:
+        """Let another deadline hold from now on."""
+        self._at, self._label = at, label
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._watched and self._at is not None:
+            self._timer = asyncio.get_running_loop().call_at(self._at, self._close)
 
     def expected(self) -> float:
         """Return the 95th percentile of what the last attempts took, in seconds; 0 before the first."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LEAD = 0.05
 COARSE = 0.0015
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
+SHUT = 3
 PATIENCE = 900.0
 NEVER = float("inf")
 
@@ -119,6 +120,14 @@ class Limits:
         gate.on_close(self._dispatch)
         breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
 
+    def retune(self, concurrency: int, rate: tuple[float, float] | None) -> None:
+        """Let other limits hold from now on; `rate` is requests in seconds."""
+        self.concurrency = concurrency
+        for key in self.keys:
+            key.pace.retune(rate)
+            key.window.retune(concurrency, known=rate is not None)
+        self._dispatch()
+
     async def acquire(self) -> Lease:
         """Wait for a lease; give it back with `release`.
 
@@ -144,6 +153,8 @@ class Limits:
         """
         self._gate.check()
         key, now = lease.key, self._clock()
+        if key.cooling_until - now > LEAD:  # a dead key cools for ever
+            return False
         if not key.departing and key.next_at(now) <= now and key.dead is None:
             self._leaves(lease, now)
             return True
@@ -192,7 +203,6 @@ class Limits:
     def _slow_down(self, lease: Lease, error: JobError, now: float) -> None:
         key = lease.key
         sent_at = now if lease.departed_at is None else lease.departed_at
-        key.window.refused()
         self._breaker.answered()
         self._breaker.gave_back()
         # 429s of requests that were out together are one piece of news.
@@ -204,6 +214,8 @@ class Limits:
         else:
             base = min(max(1 / key.pace.rate, SHORTEST_COOLING), FIRST_COOLING)
             self._cool(key, now + min(base * 2 ** min(max(key.refusals - 1, 0), 30), LONGEST_COOLING))
+        if key.refusals >= SHUT:
+            key.pace.hold(key.cooling_until)
         if now - self._served_at > PATIENCE:
             self._gate.close(
                 StopRun(

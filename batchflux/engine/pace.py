@@ -16,10 +16,14 @@ add `MARGIN_STEP` to the interval; so the margin ends where the path's jitter en
 **Adaptation.** Where more than `HEAVY` of the requests of a burst of 429s are refused (`HEAVY_SET` while the user's
 limit has not been found wrong), the limit is lower than we thought: the rate falls to what was accepted, less a
 twentieth. That is a multiplicative decrease that aims, as in TCP Westwood's bandwidth estimate (Mascolo et al., MobiCom
-2001). Before the first 429 there is no pace at all, only the slow start of `Window`. After a decrease the rate holds
-for `HOLD` seconds and then grows as the square of the time (like the convex part of CUBIC, RFC 9438, 4.2): gently at
-first, so that a limit that still stands costs few refusals, then faster, so that one that was raised is found; never
-over the limit that the user set. A request that left before the last change says nothing about the rate after it.
+2001). What was accepted is the burst's, but at most `LONGER` times what it was since the last decrease, because a
+server that counts in windows of minutes lets through all or nothing for seconds; and the rate at most halves, because a
+burst may be refused altogether. Before the first 429 there is no pace at all, only the slow start of `Window`. After a
+decrease the rate holds for `HOLD` seconds and then grows as the square of the time (like the convex part of CUBIC, RFC
+9438, 4.2): gently at first, so that a limit that still stands costs few refusals, then faster, so that one that was
+raised is found; never over the limit that the user set, and below one request a second as the square of the requests.
+While nothing at all is let through it holds, too. A request that left before the last change says nothing about the
+rate after it.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ HEAVY_SET = 0.25
 HEAVY_COUNT = 3
 EVIDENCE = 0.2
 AIM = 0.95
-HOLD = 6.0
+LONGER = 1.25
+HOLD, LONGEST_HOLD = 6.0, 60.0
 GROWTH = 0.015
 FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
 SPAN = 4.0
@@ -53,10 +58,8 @@ class Pace:
     """
 
     def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
-        self.ceiling = float("inf") if count is None else count / (seconds + LATENESS)
-        self._window = seconds + LATENESS
-        whole = count is not None and 1 <= count <= MOST_REMEMBERED
-        self._wire: deque[list[float]] = deque(maxlen=int(count) if whole and count is not None else 0)
+        self._wire: deque[list[float]] = deque(maxlen=0)
+        self._limit_to(count, seconds)
         self.learned: float | None = None
         self.strict = False
         self.margin = 0.0
@@ -64,9 +67,21 @@ class Pace:
         self._sent: deque[float] = deque()
         self._delays: deque[float] = deque(maxlen=REMEMBERED_DELAYS)
         self._refused: deque[float] = deque()
-        self._changed_at = float("-inf")
+        self._changed_at: float | None = None
+        self._accepted = 0
         self._held_rate = 0.0
         self._hold_until = float("-inf")
+
+    def retune(self, rate: tuple[float, float] | None) -> None:
+        """Let another limit of the user's hold from now on: requests, in seconds. What was learned is forgotten."""
+        self.learned = None
+        self._limit_to(*(rate or (None, 1.0)))
+
+    def _limit_to(self, count: float | None, seconds: float) -> None:
+        self._window = seconds + LATENESS
+        self.ceiling = float("inf") if count is None else count / self._window
+        whole = count is not None and 1 <= count <= MOST_REMEMBERED
+        self._wire = deque(self._wire, maxlen=int(count) if whole and count is not None else 0)
 
     @property
     def rate(self) -> float:
@@ -89,6 +104,9 @@ class Pace:
             late = now - self._tat
             on_time = late <= LATENESS and not self.strict
             self._tat = (self._tat if on_time else now) + 1 / rate + self.margin
+        if self._changed_at is None:
+            self._changed_at = now
+        self._accepted += 1
         self._sent.append(now)
         self._forget(now)
         mark = [now]
@@ -108,8 +126,9 @@ class Pace:
 
     def refused(self, sent_at: float, now: float) -> None:
         """Note a 429 for a request that left at `sent_at`."""
-        if sent_at < self._changed_at:
+        if self._changed_at is None or sent_at < self._changed_at:
             return
+        self._accepted -= 1
         if not self._refused or sent_at - self._refused[-1] > max(QUIET, 3 / self.rate):
             self._refused.clear()
         self._refused.append(sent_at)
@@ -123,7 +142,14 @@ class Pace:
         elif refused >= HEAVY_COUNT and elapsed >= EVIDENCE:
             sent = sum(at >= self._refused[0] for at in self._sent)
             if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
-                self._change(AIM * (sent - refused) / elapsed, now)
+                longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)
+                self._change(max(AIM * min((sent - refused) / elapsed, longer), self.rate / 2), now)
+
+    def hold(self, until: float) -> None:
+        """Let the learned rate grow no sooner than `HOLD` after `until`: nothing at all is let through now."""
+        if self.learned is not None and self._changed_at is not None:
+            self._held_rate = self.learned
+            self._hold_until = until + min(max(until - self._changed_at, HOLD), LONGEST_HOLD)
 
     def _change(self, rate: float, now: float) -> None:
         self.learned = max(min(rate, self.rate), SLOWEST)
@@ -131,13 +157,15 @@ class Pace:
         self._refused.clear()
         self._held_rate = self.learned
         self._changed_at = now
+        self._accepted = 0
         self._hold_until = now + HOLD
         self._tat = max(self._tat, now)
 
     def _grow(self, now: float) -> None:
         if self.learned is None or now <= self._hold_until:
             return
-        grown = self._held_rate * (1 + GROWTH * (now - self._hold_until) ** 2)
+        since = (now - self._hold_until) * min(1.0, self._held_rate)
+        grown = self._held_rate * (1 + GROWTH * since**2)
         self.learned = grown if grown < self.ceiling else None
 
     def _forget(self, now: float) -> None:

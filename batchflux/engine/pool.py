@@ -62,6 +62,8 @@ class Pool:
         self._clock = asyncio.get_running_loop().time
         self._breaker = breaker
         self._on_unknown = on_unknown
+        self._source: Source | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
 
     async def run(self, source: Source, workers: int) -> None:
@@ -70,16 +72,28 @@ class Pool:
         A failure that is nobody's job's (the ledger cannot be written, a bug) closes the gate: what is out finishes,
         then it is raised.
         """
-        tasks = [asyncio.create_task(self._work(source)) for _ in range(workers)]
+        self._source = source
+        self.grow(workers)
         try:
             with self._steps.on_time():
-                await asyncio.gather(*tasks)
+                while self._tasks:
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._crash is not None:
             raise self._crash
+
+    def grow(self, workers: int) -> None:
+        """Have at least so many workers from now on."""
+        if self._source is None:
+            return
+        for _ in range(workers - len(self._tasks)):
+            task = asyncio.create_task(self._work(self._source))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _work(self, source: Source) -> None:
         while not self._gate.closed:

@@ -44,9 +44,12 @@ class Life:
     link: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Rules:
-    """What holds the run back. `fetches` is the most pictures downloaded at once."""
+    """What holds the run back; changed while it runs when the limits are read again.
+
+    `fetches` is the most pictures downloaded at once.
+    """
 
     limits: Limits
     breaker: Breaker
@@ -74,10 +77,10 @@ class Steps:
         self._deadline = rules.deadline
         self._clock = asyncio.get_running_loop().time
         self._fetch_slots = asyncio.Semaphore(rules.fetches)
-        self._attempts = rules.policy.attempts
-        policy, random = rules.policy, world.random
-        self._api = Retrying(lambda tries, error: policy.api(tries, error, random), world.gate.sleep)
-        self._fetch = Retrying(lambda tries, error: policy.fetch(tries, error, random), world.gate.sleep)
+        self._rules = rules
+        random = world.random
+        self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
+        self._fetch = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
 
     def on_time(self) -> AbstractContextManager[None]:
         """Hold the run to its deadline while this is entered."""
@@ -118,7 +121,7 @@ class Steps:
                 picture = None
 
     def _may_try(self, life: Life) -> bool:
-        return life.tries.used < self._attempts
+        return life.tries.used < self._rules.policy.attempts
 
     async def _submit(self, life: Life) -> Link | str:
         job = life.work.job
@@ -146,13 +149,7 @@ class Steps:
         retried = life.tries.used > life.work.used
         if retried:
             await self._quota.take()
-        # What waits for money must not hold a slot.
-        await self._budget.reserve()
-        try:
-            lease = await self._departure(life)
-        except BaseException:
-            self._budget.settle(spent=False)
-            raise
+        lease = await self._departure(life)
         began = self._clock()
         try:
             answered = await self._send(life, request, lease)
@@ -169,19 +166,32 @@ class Steps:
         return answered.picture, kept
 
     async def _departure(self, life: Life) -> Lease:
-        """Take a lease, write the attempt down, and wait for its moment."""
+        """Take a lease, reserve the money, write the attempt down, and wait for its moment."""
         while True:
             lease = await self._limits.acquire()
+            left = False
             try:
                 self._deadline.check(self._clock())
                 self._gate.check()
-                await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
-                if await self._left(life, lease):
-                    return lease
-            except BaseException:
-                self._limits.release(lease)
-                raise
-            self._limits.release(lease)
+                if reserved := self._budget.try_reserve():
+                    left = await self._written_and_left(life, lease)
+            finally:
+                if not left:
+                    self._limits.release(lease)
+            if left:
+                return lease
+            if not reserved:  # what waits for money does not hold a slot
+                await self._budget.wait()
+
+    async def _written_and_left(self, life: Life, lease: Lease) -> bool:
+        left = False
+        try:
+            await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
+            left = await self._left(life, lease)
+        finally:
+            if not left:
+                self._budget.settle(spent=False)
+        return left
 
     async def _left(self, life: Life, lease: Lease) -> bool:
         left = False

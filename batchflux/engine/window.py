@@ -2,6 +2,7 @@
 
 - A key whose rate is not known begins with `FIRST` requests and adds one for each answer, up to the user's
   `concurrency` (TCP's slow start, RFC 5681, 3.1): so a limit nobody told us is met by a few requests, not by all.
+  A 429 does not end it: from then on the Pace holds the rate, and slow answers need many requests out to reach it.
 - When the median of the last `SAMPLE` latencies is `RISE` times what it usually is, the provider queues: the window
   shrinks by `SHRINK`, then grows by one a window again (AIMD). What is usual follows slowly, so that pictures which
   simply take longer are not taken for a queue for ever; and the window never shrinks below half of `concurrency`.
@@ -33,6 +34,11 @@ class Window:
         """How many requests may be out."""
         return int(self._size)
 
+    def retune(self, concurrency: int, *, known: bool) -> None:
+        """Let another `concurrency` hold from now on; it opens at once when the user knows the rate."""
+        self._most = float(concurrency)
+        self._size = self._most if known else min(self._size, self._most)
+
     def answered(self, seconds: float) -> None:
         """Learn from an answer that took so long."""
         if self._size < self._most:
@@ -49,7 +55,3 @@ class Window:
             self._size = max(self._size * SHRINK, self._most / 2, 1.0)
         if self._usual is not None:
             self._usual += FOLLOW * (now - self._usual)
-
-    def refused(self) -> None:
-        """A 429 ends the slow start: the rate is being learned now."""
-        self._slow_start = False

@@ -154,3 +154,20 @@ def test_a_terminal_is_asked_before_money_is_spent(
     assert (code, len(server.seen)) == (2, 0)
     code, text = on_terminal(b"y\n")
     assert (code, len(server.seen)) == (0, 4), text
+
+
+def test_sighup_reads_the_limits_again(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    jobs = "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 60]}}}\n"
+    process = program.start("run", manifest(jobs, limits=", rate: 60/min"))
+    wait_for(lambda: len(server.seen) >= 2)
+    manifest(jobs, limits=", rate: broken")
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "limits_kept" in (program.folder / "out/m/run.log").read_text(encoding="utf-8"))
+    assert process.poll() is None
+    manifest(jobs, limits=", rate: 100/s, budget: 1.00")
+    process.send_signal(signal.SIGHUP)
+    ended = program.finish(process)
+    assert ended.code == 3
+    assert "budget of 1.00 CNY" in ended.out
+    assert len(server.seen) == 7
+    assert "limits of m.yaml hold from now on" in ended.err

@@ -514,3 +514,9 @@ def virtual() -> Iterator[asyncio.Runner]:
     """A runner on a virtual clock, for parts of the engine by themselves."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         yield runner
+
+
+@pytest.fixture(scope="session")
+def virtual_loop() -> type[VirtualLoop]:
+    """The loop itself, for a test that wants its timers late."""
+    return VirtualLoop

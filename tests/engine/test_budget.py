@@ -24,6 +24,12 @@ NANOS = 140_000_000
 PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+async def reserve(budget: Budget) -> None:
+    """As the engine does: try, and wait while others may give back."""
+    while not budget.try_reserve():
+        await budget.wait()
+
+
 def purse(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
     gate = Gate()
     return Budget(limit=limit, spent=spent, price=10, gate=gate, label="0.25 CNY"), gate
@@ -31,12 +37,12 @@ def purse(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
 
 async def test_the_last_penny_is_spent_and_not_one_more() -> None:
     budget, gate = purse(25)
-    await budget.reserve()
+    await reserve(budget)
     budget.settle(spent=True)
-    await budget.reserve()
+    await reserve(budget)
     budget.settle(spent=True)
     with pytest.raises(Halted):
-        await budget.reserve()
+        await reserve(budget)
     assert gate.reason is not None
     assert (gate.reason.reason, gate.reason.exit_code) == ("budget", 3)
     assert str(gate.reason) == ("The budget of 0.25 CNY is used up: raise limits.budget and run again to continue.")
@@ -46,14 +52,14 @@ async def test_the_last_penny_is_spent_and_not_one_more() -> None:
 async def test_a_budget_that_earlier_runs_used_up_starts_nothing() -> None:
     budget, gate = purse(25, spent=16)
     with pytest.raises(Halted):
-        await budget.reserve()
+        await reserve(budget)
     assert gate.closed
 
 
 async def test_money_that_may_come_back_is_waited_for() -> None:
     budget, gate = purse(10)
-    await budget.reserve()
-    waiting = asyncio.ensure_future(budget.reserve())
+    await reserve(budget)
+    waiting = asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
     assert not waiting.done()
     assert not gate.closed
@@ -64,8 +70,8 @@ async def test_money_that_may_come_back_is_waited_for() -> None:
 
 async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() -> None:
     budget, gate = purse(10)
-    await budget.reserve()
-    waiting = [asyncio.ensure_future(budget.reserve()) for _ in range(3)]
+    await reserve(budget)
+    waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(3)]
     await asyncio.sleep(0)
     budget.settle(spent=True)
     assert [type(result) for result in await asyncio.gather(*waiting, return_exceptions=True)] == [Halted] * 3
@@ -75,8 +81,8 @@ async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() 
 
 async def test_a_closing_gate_ends_the_wait() -> None:
     budget, gate = purse(10)
-    await budget.reserve()
-    waiting = asyncio.ensure_future(budget.reserve())
+    await reserve(budget)
+    waiting = asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
     gate.close(StopRun("signal", "Stopped by SIGTERM."))
     with pytest.raises(Halted):
@@ -86,8 +92,8 @@ async def test_a_closing_gate_ends_the_wait() -> None:
 
 async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None:
     budget, _ = purse(10)
-    await budget.reserve()
-    quitter, other = asyncio.ensure_future(budget.reserve()), asyncio.ensure_future(budget.reserve())
+    await reserve(budget)
+    quitter, other = asyncio.ensure_future(reserve(budget)), asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
     quitter.cancel()
     budget.settle(spent=False)
@@ -98,7 +104,7 @@ async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None
 async def test_without_a_limit_nothing_waits() -> None:
     budget, gate = purse(None)
     for _ in range(100):
-        await budget.reserve()
+        await reserve(budget)
     assert (budget.reserved, gate.closed) == (1000, False)
 
 

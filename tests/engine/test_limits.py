@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate, Halted
-from batchflux.engine.limits import Key, Limits
+from batchflux.engine.limits import Key, Lease, Limits
 from batchflux.engine.pace import LATENESS
 from batchflux.errors import Code, JobError, StopRun
 
@@ -202,3 +202,15 @@ async def test_the_secret_of_a_key_is_not_in_its_text() -> None:
 
 def test_the_window_check_can_fail() -> None:
     assert crowded([0.0, 0.5], 1.0) == [(0.0, 0.5, 2)]
+
+
+@pytest.mark.parametrize("error", [JobError(Code.AUTH, "no"), JobError(Code.RATE_LIMITED, "slow", retry_after=9.0)])
+async def test_a_lease_of_a_key_that_cools_is_given_back_and_not_waited_for(error: JobError) -> None:
+    gate = Gate()
+    keys = [Key(name="A", secret="a"), Key(name="B", secret="b")]
+    limits = Limits(keys, concurrency=4, gate=gate, breaker=Breaker(20, gate))
+    first = await limits.acquire()
+    assert await limits.depart(first)
+    limits.refused(first, error)
+    late = Lease(key=first.key, clock=asyncio.get_running_loop().time)
+    assert not await asyncio.wait_for(limits.depart(late), 5)

@@ -1,0 +1,128 @@
+"""From what the manifest says under `limits` to the engine's rules, at the start and again while it runs (SIGHUP)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from batchflux.engine.breaker import Breaker
+from batchflux.engine.budget import Budget
+from batchflux.engine.deadline import Deadline
+from batchflux.engine.limits import Key, Limits
+from batchflux.engine.pace import Pace
+from batchflux.engine.retry import RetryPolicy
+from batchflux.engine.steps import Rules
+from batchflux.engine.window import Window
+from batchflux.errors import UsageError
+from batchflux.storage.ledger import nanos
+from batchflux.transport import TransportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.engine.gate import Gate
+    from batchflux.engine.retry import OnUnknown
+    from batchflux.manifest import Manifest
+
+SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
+SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
+
+
+def fetches(concurrency: int) -> int:
+    """Return how many pictures may be downloaded at once."""
+    return 2 * concurrency + 8
+
+
+def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
+    """Return the pool of keys, or one without a secret for an API that wants none.
+
+    Raises:
+        UsageError: a variable that the manifest names is not set.
+    """
+    provider, limits = manifest.provider, manifest.limits
+    missing = [name for name in provider.keys if not environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"The environment variable {missing[0]} is not set, and provider.keys of {manifest.display} names it: "
+            f"export {missing[0]}=... or name another."
+        )
+    pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
+    pairs = pairs or [("(no key)", None)]
+    rate = limits.rate
+    return [
+        Key(
+            name=name,
+            secret=secret,
+            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
+            window=Window(limits.concurrency, known=rate is not None),
+        )
+        for name, secret in pairs
+    ]
+
+
+def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
+    """Return the engine's rules; `already` is what the folder has spent, in nanounits."""
+    limits, price = manifest.limits, manifest.provider.price
+    breaker = Breaker(limits.max_consecutive_failures, gate)
+    return Rules(
+        limits=Limits(keys, concurrency=limits.concurrency, gate=gate, breaker=breaker, fine_sleep=time.sleep),
+        breaker=breaker,
+        budget=Budget(
+            limit=_budget(manifest),
+            spent=already,
+            price=0 if price is None else nanos(price),
+            gate=gate,
+            label=_budget_label(manifest),
+        ),
+        deadline=Deadline(_deadline(manifest), str(limits.deadline), gate),
+        policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
+        fetches=fetches(limits.concurrency),
+    )
+
+
+def retune(rules: Rules, manifest: Manifest) -> None:
+    """Let the limits of an edited manifest hold from now on, for what has not left yet.
+
+    What `timeout` bounds is under way already, and a duration as `deadline` counted from the start: both stay.
+    """
+    limits = manifest.limits
+    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
+    rules.limits.retune(limits.concurrency, rate)
+    rules.budget.retune(_budget(manifest), _budget_label(manifest))
+    rules.breaker.limit = limits.max_consecutive_failures
+    rules.policy = replace(rules.policy, attempts=limits.attempts)
+    if limits.deadline is None or limits.deadline.clock is not None:
+        rules.deadline.retune(_deadline(manifest), str(limits.deadline))
+
+
+def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]]) -> TransportOptions:
+    """Return how the HTTP client behaves in a run of this manifest."""
+    limits = manifest.limits
+    return TransportOptions(
+        base_url=base_url,
+        timeout=limits.timeout,
+        idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
+        download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
+        connections=limits.concurrency + fetches(limits.concurrency),
+        max_bytes=manifest.output.max_bytes,
+        spool_dir=str(manifest.output.dir / ".spool"),
+        resolve=resolve,
+    )
+
+
+def _budget(manifest: Manifest) -> int | None:
+    return None if manifest.limits.budget is None else nanos(manifest.limits.budget)
+
+
+def _budget_label(manifest: Manifest) -> str:
+    return f"{manifest.limits.budget} {manifest.provider.currency}"
+
+
+def _deadline(manifest: Manifest) -> float | None:
+    deadline = manifest.limits.deadline
+    if deadline is None:
+        return None
+    return asyncio.get_running_loop().time() + deadline.seconds_from(datetime.now().astimezone())

@@ -1,0 +1,378 @@
+"""The schedule of a key: the limit that is set holds and is reached; one that nobody told us is found.
+
+The first part drives a Pace by itself. The second lets the real Limits send to a server's bucket on a virtual clock:
+a request takes a while to its connection and to the server, timers fire late, answers take their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchflux.engine.breaker import Breaker
+from batchflux.engine.gate import Gate
+from batchflux.engine.limits import Key, Lease, Limits
+from batchflux.engine.pace import LATENESS, Pace
+from batchflux.engine.window import Window
+from batchflux.errors import Code, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.engine.conftest import VirtualLoop
+
+UNKNOWN = (float("inf"), 1.0)
+
+
+def most_in_a_window(times: Sequence[float], seconds: float) -> int:
+    """The most of `times` in any half-open window of so many seconds, as a server counts them."""
+    most, first = 0, 0
+    for last, time in enumerate(times):
+        while time - times[first] >= seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+LATE = st.floats(0, LATENESS)
+GAP = st.one_of(st.just(0.0), st.floats(0, 0.05), st.floats(0, 5))
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 60),
+    seconds=st.sampled_from([0.1, 1.0, 2.0, 60.0]),
+    steps=st.lists(st.tuples(GAP, LATE, LATE), min_size=1, max_size=200),
+)
+def test_no_window_holds_more_than_its_limit(
+    count: int, seconds: float, steps: list[tuple[float, float, float]]
+) -> None:
+    """However long work was missing, however late a timer fired and a connection took the request."""
+    pace, now, written = Pace(count, seconds), 0.0, []
+    for gap, late, wire in steps:
+        now = pace.next_at(now + gap) + late
+        mark = pace.take(now)
+        now += wire
+        pace.sent(mark, now)
+        written.append(now)
+    assert most_in_a_window(written, seconds) <= count
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 200), seed=st.integers(0, 1000))
+def test_the_rate_is_reached_although_timers_are_late(count: int, seed: int) -> None:
+    random, pace, now = Random(seed), Pace(count, 1.0), 0.0
+    for _ in range(20 * count):
+        now = pace.next_at(now) + random.uniform(0, 0.002)
+        pace.sent(pace.take(now), now)
+    assert 20 * count >= 0.985 * count * now
+
+
+def test_idle_time_saves_nothing_up() -> None:
+    pace = Pace(10, 1.0)
+    pace.take(0.0)
+    pace.take(3600.0)
+    assert pace.next_at(3600.0) == pytest.approx(3600.0 + pace._window / 10)
+
+
+def test_before_the_first_429_an_unknown_limit_holds_nothing_back() -> None:
+    pace = Pace()
+    for _ in range(1000):
+        pace.take(5.0)
+    assert pace.next_at(5.0) == 5.0
+
+
+def test_429s_of_requests_that_left_before_the_last_change_are_old_news() -> None:
+    pace = Pace()
+    for number in range(10):
+        pace.take(number / 10)
+    pace.refused(0.5, 1.0)
+    learned = pace.learned
+    for number in range(5, 10):
+        pace.refused(number / 10, 1.1)
+    assert learned is not None
+    assert pace.learned == learned
+
+
+def test_one_burst_at_most_halves_the_rate_though_all_of_it_is_refused() -> None:
+    pace, now, rates = Pace(100, 1.0), 0.0, [100.0]
+    while len(rates) < 5:
+        now = pace.next_at(now)
+        pace.take(now)
+        pace.refused(now, now)
+        if pace.learned is not None and pace.learned != rates[-1]:
+            rates.append(pace.learned)
+    assert rates[1:] == pytest.approx([pace.ceiling / 2**number for number in (1, 2, 3, 4)])
+
+
+def test_a_margin_is_learned_from_lone_429s_and_is_bounded() -> None:
+    pace, now = Pace(50, 1.0), 0.0
+    for number in range(5000):
+        now = pace.next_at(now)
+        pace.take(now)
+        if number % 150 == 0:
+            pace.refused(now, now)
+    assert pace.learned is None
+    assert 0.05 / 50 < pace.margin <= 0.11 / 50
+
+
+class Server(Protocol):
+    """Lets a request through, or not."""
+
+    def admits(self, now: float) -> bool: ...
+
+
+@dataclass(slots=True)
+class Bucket:
+    """`rate` tokens a second, at most `size` of them."""
+
+    rate: float
+    size: float
+    tokens: float = field(init=False)
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens = self.size
+
+    def set(self, rate: float) -> None:
+        self.rate = self.size = rate
+
+    def admits(self, now: float) -> bool:
+        self.tokens = min(self.size, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens < 1 - 1e-9:
+            return False
+        self.tokens -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Sliding:
+    """At most `count` in any `seconds`."""
+
+    count: int
+    seconds: float
+    times: deque[float] = field(default_factory=deque)
+
+    def admits(self, now: float) -> bool:
+        while self.times and now - self.times[0] >= self.seconds:
+            self.times.popleft()
+        if len(self.times) >= self.count:
+            return False
+        self.times.append(now)
+        return True
+
+
+@dataclass(slots=True)
+class Calendar:
+    """At most `count` in each of the clock's spans of `seconds`."""
+
+    count: int
+    seconds: float
+    span: float = -1.0
+    used: int = 0
+
+    def admits(self, now: float) -> bool:
+        if now // self.seconds != self.span:
+            self.span, self.used = now // self.seconds, 0
+        self.used += 1
+        return self.used <= self.count
+
+
+@dataclass(slots=True)
+class Grumpy:
+    """Refuses the first `count`, then does as `behind` does."""
+
+    count: int
+    behind: Server
+
+    def admits(self, now: float) -> bool:
+        if self.count:
+            self.count -= 1
+            return False
+        return self.behind.admits(now)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the server saw: when each request came, and whether it let it through."""
+
+    calls: list[tuple[float, bool]] = field(default_factory=list)
+
+    def used(self, rate: float, begin: float, end: float) -> float:
+        """The share of `rate` that was let through."""
+        return sum(ok for at, ok in self.calls if begin <= at < end) / (rate * (end - begin))
+
+    def refused(self, begin: float, end: float) -> float:
+        """The share of requests that were not let through."""
+        oks = [ok for at, ok in self.calls if begin <= at < end]
+        return oks.count(False) / max(len(oks), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """The real Limits with workers that always have work. `jitter` is of the way to the wire, and of that beyond."""
+
+    loop: type[VirtualLoop]
+    limit: tuple[float, float] = UNKNOWN
+    concurrency: int = 64
+    latency: float = 0.2
+    jitter: float = 0.002
+    lag: float = 0.001
+    seed: int = 1
+    later: tuple[tuple[float, Callable[[], None]], ...] = ()
+
+    def run(self, servers: Sequence[Server], seconds: float) -> Seen:
+        random, seen = Random(self.seed), Seen()
+        with asyncio.Runner(loop_factory=lambda: self.loop(lambda: random.uniform(0, self.lag))) as runner:
+            runner.run(self._run(servers, seconds, random, seen))
+        return seen
+
+    def _key(self, number: int) -> Key:
+        known = self.limit != UNKNOWN
+        pace = Pace(*self.limit) if known else Pace()
+        return Key(name=str(number), secret=None, pace=pace, window=Window(self.concurrency, known=known))
+
+    async def _run(self, servers: Sequence[Server], seconds: float, random: Random, seen: Seen) -> None:
+        loop, gate = asyncio.get_running_loop(), Gate()
+        keys = [self._key(number) for number in range(len(servers))]
+        limits = Limits(keys, concurrency=self.concurrency, gate=gate, breaker=Breaker(20, gate))
+        for at, change in self.later:
+            loop.call_at(at, change)
+
+        async def worker() -> None:
+            while loop.time() < seconds:
+                lease = await limits.acquire()
+                await asyncio.sleep(0.002)  # the ledger's commit
+                if await limits.depart(lease):
+                    await self._call(limits, lease, servers[int(lease.key.name)], random, seen)
+                limits.release(lease)
+
+        await asyncio.gather(*(worker() for _ in range(self.concurrency)))
+
+    async def _call(self, limits: Limits, lease: Lease, server: Server, random: Random, seen: Seen) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(random.uniform(0, self.jitter))
+        lease.sent()
+        await asyncio.sleep(random.uniform(0, self.jitter))
+        admitted = server.admits(loop.time())
+        seen.calls.append((loop.time(), admitted))
+        if admitted:
+            await asyncio.sleep(self.latency)
+            limits.answered(lease)
+        else:
+            await asyncio.sleep(0.01)
+            limits.refused(lease, JobError(Code.RATE_LIMITED, "too many requests"))
+
+
+SEEDS = pytest.mark.parametrize("seed", [1, 2, 3])
+
+
+@pytest.mark.parametrize(("limit", "size"), [((50.0, 1.0), 50), ((600.0, 60.0), 10)])
+@pytest.mark.parametrize("latency", [0.2, 5.0])
+def test_a_set_rate_is_used_and_a_bucket_of_a_second_never_refuses(
+    virtual_loop: type[VirtualLoop], limit: tuple[float, float], size: int, latency: float
+) -> None:
+    rate = limit[0] / limit[1]
+    client = Client(loop=virtual_loop, limit=limit, latency=latency, concurrency=400)
+    seen = client.run([Bucket(rate, size)], 60)
+    assert seen.refused(0, 60) == 0
+    assert seen.used(rate, 0, 60) >= 0.985
+
+
+@SEEDS
+@pytest.mark.parametrize("limit", [(50.0, 1.0), (600.0, 60.0)])
+def test_a_bucket_of_one_token_refuses_few_and_is_used(
+    virtual_loop: type[VirtualLoop], limit: tuple[float, float], seed: int
+) -> None:
+    rate = limit[0] / limit[1]
+    seen = Client(loop=virtual_loop, limit=limit, jitter=0.0005, seed=seed).run([Bucket(rate, 1)], 1500 / rate)
+    assert seen.used(rate, 0, 1500 / rate) >= 0.9
+    assert seen.refused(0, 1500 / rate) <= 0.005
+
+
+@SEEDS
+def test_an_unknown_limit_is_found(virtual_loop: type[VirtualLoop], seed: int) -> None:
+    seen = Client(loop=virtual_loop, seed=seed).run([Bucket(50, 50)], 80)
+    assert seen.used(50, 20, 80) >= 0.9
+    assert seen.refused(0, 80) <= 0.025
+    assert seen.refused(20, 80) <= 0.02
+
+
+def test_an_unknown_limit_is_found_where_answers_are_slow(virtual_loop: type[VirtualLoop]) -> None:
+    """The first 429 must not leave the window as small as it was then."""
+    seen = Client(loop=virtual_loop, latency=5.0, concurrency=400).run([Bucket(50, 50)], 120)
+    assert seen.used(50, 40, 120) >= 0.9
+    assert seen.refused(40, 120) <= 0.02
+
+
+def test_each_key_finds_its_own_limit(virtual_loop: type[VirtualLoop]) -> None:
+    seen = Client(loop=virtual_loop).run([Bucket(50, 50), Bucket(20, 20)], 80)
+    assert seen.used(70, 20, 80) >= 0.9
+    assert seen.refused(20, 80) <= 0.025
+
+
+def test_a_server_that_allows_less_than_was_set_is_found(virtual_loop: type[VirtualLoop]) -> None:
+    seen = Client(loop=virtual_loop, limit=(100.0, 1.0)).run([Bucket(50, 50)], 80)
+    assert seen.used(50, 20, 80) >= 0.9
+    assert seen.refused(0, 80) <= 0.025
+
+
+@SEEDS
+def test_a_limit_that_halves_and_doubles_is_followed(virtual_loop: type[VirtualLoop], seed: int) -> None:
+    server = Bucket(50, 50)
+    later = ((40.0, lambda: server.set(25)), (100.0, lambda: server.set(50)))
+    seen = Client(loop=virtual_loop, seed=seed, later=later).run([server], 150)
+    assert seen.used(25, 60, 100) == pytest.approx(1.0, abs=0.15)
+    assert seen.refused(60, 100) <= 0.025
+    assert seen.used(50, 120, 150) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("server", "refused"),
+    [
+        (Sliding(200, 10.0), 0.05),
+        (Calendar(200, 10.0), 0.05),
+        (Sliding(60, 60.0), 0.25),
+        (Calendar(60, 60.0), 0.2),
+        (Sliding(10, 2.0), 0.1),
+        (Calendar(10, 2.0), 0.1),
+        (Sliding(5, 1.0), 0.1),
+        (Calendar(5, 1.0), 0.1),
+    ],
+    ids=str,
+)
+def test_servers_that_count_in_windows_are_found(
+    virtual_loop: type[VirtualLoop], server: Sliding | Calendar, refused: float
+) -> None:
+    """From a minute and three windows after the start on; the first windows pay for learning."""
+    rate, begin = server.count / server.seconds, 60 + 3 * server.seconds
+    end = begin + max(120.0, 10 * server.seconds)
+    seen = Client(loop=virtual_loop).run([server], end)
+    assert seen.used(rate, begin, end) >= 0.7
+    assert seen.refused(begin, end) <= refused
+
+
+@pytest.mark.parametrize(("first", "share"), [(1, 0.75), (8, 0.75)])
+def test_refused_first_requests_do_not_stop_the_key(virtual_loop: type[VirtualLoop], first: int, share: float) -> None:
+    seen = Client(loop=virtual_loop).run([Grumpy(first, Bucket(50, 50))], 60)
+    assert seen.used(50, 0, 60) >= share
+
+
+def test_a_refused_first_request_of_a_lone_worker_costs_it_seconds(virtual_loop: type[VirtualLoop]) -> None:
+    seen = Client(loop=virtual_loop, concurrency=1).run([Grumpy(1, Bucket(50, 50))], 60)
+    assert seen.used(1 / 0.21, 20, 60) >= 0.9
+
+
+def test_a_key_that_is_refused_for_a_minute_goes_on_after_it(virtual_loop: type[VirtualLoop]) -> None:
+    server = Bucket(0.0, 0.0)
+    seen = Client(loop=virtual_loop, later=((60.0, lambda: server.set(50)),)).run([server], 300)
+    assert sum(at < 60 for at, _ in seen.calls) <= 60
+    assert seen.used(50, 240, 300) >= 0.8
