@@ -97,6 +97,9 @@ class Breaker:
                 self._open("jobs", JOBS_PAUSE, now)
             else:
                 self._probe_failed(f"{outcome.error_code}: {outcome.error}", now, only="jobs")
+        elif self.mode == "jobs":
+            self._probing = False  # it said nothing about the provider: the next one is the probe
+            self._tell()
 
     def gave_back(self) -> None:
         """A lease came back without a request having left."""

@@ -52,6 +52,6 @@ class Window:
             self._usual = now
         elif now > RISE * self._usual:
             self._slow_start = False
-            self._size = max(self._size * SHRINK, self._most / 2, 1.0)
+            self._size = min(self._size, max(self._size * SHRINK, self._most / 2, 1.0))
         if self._usual is not None:
             self._usual += FOLLOW * (now - self._usual)
