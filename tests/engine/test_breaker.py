@@ -1,0 +1,249 @@
+"""The circuit breaker: when it opens, how it probes, what closes it, and what it says when it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchflux.engine.breaker import DOWN_SECONDS, NEVER, PATIENCE, Breaker
+from batchflux.engine.gate import Gate
+from batchflux.errors import Code, JobError
+from batchflux.model import Outcome, Status
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Night, NightFactory
+
+NightOf = Callable[[int], "Night"]
+DONE = Outcome(status=Status.DONE)
+
+
+def error(code: Code = Code.SERVER) -> JobError:
+    return JobError(code, "HTTP 502")
+
+
+def failed(code: Code = Code.SERVER) -> Outcome:
+    return Outcome(status=Status.FAILED, error_code=code.value, error="HTTP 502")
+
+
+@pytest.fixture
+async def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+async def breaker(gate: Gate) -> Breaker:
+    return Breaker(3, gate)
+
+
+def bring_down(breaker: Breaker) -> None:
+    """Three requests in a row over more than ten seconds: down since second 12."""
+    for at in (0.0, 6.0, 12.0):
+        breaker.leaves()
+        breaker.failed(error(), at)
+    assert mode_of(breaker) == "down"
+
+
+def fail_jobs(breaker: Breaker) -> None:
+    """Three jobs in a row failed at second 1."""
+    for _ in range(3):
+        breaker.answered()
+        breaker.ended(failed(Code.BAD_ANSWER), 1.0)
+    assert mode_of(breaker) == "jobs"
+
+
+def mode_of(breaker: Breaker) -> str:
+    """Read anew: to mypy an attribute keeps what was asserted of it."""
+    return breaker.mode
+
+
+def probe_fails(breaker: Breaker, now: float) -> float:
+    """Let the probe that is due leave and fail; return when the next one is due."""
+    assert breaker.next_at(now, 0) == now
+    breaker.leaves()
+    assert breaker.next_at(now, 1) == NEVER
+    breaker.failed(error(), now)
+    return breaker.next_at(now, 0)
+
+
+@pytest.mark.parametrize("code", [Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN])
+def test_requests_in_a_row_over_some_time_open_it(breaker: Breaker, code: Code) -> None:
+    for at in (0.0, 0.1, 0.2, 5.0, DOWN_SECONDS - 0.1):
+        breaker.failed(error(code), at)
+    assert mode_of(breaker) == "closed"
+    breaker.failed(error(code), DOWN_SECONDS)
+    assert mode_of(breaker) == "down"
+
+
+def test_too_few_requests_do_not_however_long_it_took(breaker: Breaker) -> None:
+    breaker.failed(error(), 0.0)
+    breaker.failed(error(), 1000.0)
+    assert mode_of(breaker) == "closed"
+
+
+@pytest.mark.parametrize("code", [Code.BAD_ANSWER, Code.NO_IMAGE, Code.MODERATED, Code.INVALID_REQUEST])
+def test_an_answer_of_any_kind_breaks_the_row(breaker: Breaker, code: Code) -> None:
+    for at in range(20):
+        breaker.failed(error(code if at % 3 == 2 else Code.SERVER), at * 10.0)
+    assert mode_of(breaker) == "closed"
+
+
+def test_while_it_is_down_one_probe_leaves_at_a_time_later_and_later(breaker: Breaker, gate: Gate) -> None:
+    bring_down(breaker)
+    due, gaps = 17.0, []
+    while not gate.closed:
+        after = probe_fails(breaker, due)
+        gaps.append(after - due)
+        due = after
+    assert gaps[:5] == [10, 20, 40, 60, 60]
+    assert set(gaps[4:]) == {60}
+    assert due - 12 > PATIENCE
+    assert due - 60 - 12 <= PATIENCE
+
+
+def test_nothing_leaves_while_what_left_before_it_opened_is_out(breaker: Breaker) -> None:
+    bring_down(breaker)
+    assert breaker.next_at(100.0, 2) == NEVER
+    breaker.failed(error(), 100.0)  # one of those: it was no probe
+    assert breaker.next_at(100.0, 0) == 100.0
+
+
+def test_what_it_says_when_the_provider_stays_down(breaker: Breaker, gate: Gate) -> None:
+    bring_down(breaker)
+    due = 17.0
+    while not gate.closed:
+        due = probe_fails(breaker, due)
+    assert gate.reason is not None
+    assert (gate.reason.reason, gate.reason.exit_code) == ("failures", 3)
+    assert str(gate.reason) == (
+        "The provider has not been there for 9 minutes (server: HTTP 502): "
+        "see to the provider, then run again to continue (--retry-failed for jobs that failed)."
+    )
+
+
+@pytest.mark.parametrize("how", ["answered", "refused"])
+def test_the_first_answer_closes_it_and_wakes_those_who_wait(breaker: Breaker, how: str) -> None:
+    told: list[str] = []
+    bring_down(breaker)
+    breaker.on_change(lambda: told.append(breaker.mode))
+    breaker.leaves()
+    if how == "answered":
+        breaker.answered()
+    else:
+        breaker.failed(error(Code.MODERATED), 20.0)
+    assert (mode_of(breaker), told) == ("closed", ["closed"])
+    assert breaker.next_at(20.0, 5) == 20.0
+    breaker.failed(error(), 40.0)
+    assert mode_of(breaker) == "closed"
+
+
+def test_jobs_in_a_row_open_it_too_and_the_probes_are_brief(breaker: Breaker, gate: Gate) -> None:
+    fail_jobs(breaker)
+    assert breaker.next_at(1.0, 0) == 2.0
+    assert probe_fails(breaker, 2.0) == 4.0
+    assert probe_fails(breaker, 4.0) == 8.0
+    assert not gate.closed
+    probe_fails(breaker, 8.0)
+    assert gate.reason is not None
+    assert str(gate.reason) == (
+        "3 jobs in a row failed, and 3 probes after a pause did too (server: HTTP 502): "
+        "see to the provider, then run again to continue (--retry-failed for jobs that failed)."
+    )
+
+
+def test_a_job_that_is_done_closes_it_an_answer_does_not(breaker: Breaker) -> None:
+    fail_jobs(breaker)
+    breaker.leaves()
+    breaker.answered()
+    assert mode_of(breaker) == "jobs"
+    assert breaker.next_at(5.0, 0) == NEVER
+    breaker.ended(DONE, 6.0)
+    assert mode_of(breaker) == "closed"
+
+
+@pytest.mark.parametrize("code", [Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT])
+def test_jobs_that_fail_by_themselves_say_nothing_about_the_provider(breaker: Breaker, code: Code) -> None:
+    for at in range(50):
+        breaker.ended(failed(code), float(at))
+    assert mode_of(breaker) == "closed"
+
+
+@pytest.mark.parametrize("code", [Code.UNSAFE_URL, Code.ECHOED_INPUT])
+def test_a_probe_whose_job_fails_by_itself_is_followed_by_another(breaker: Breaker, code: Code) -> None:
+    told: list[str] = []
+    fail_jobs(breaker)
+    breaker.on_change(lambda: told.append(breaker.mode))
+    breaker.leaves()
+    breaker.answered()
+    breaker.ended(failed(code), 5.0)
+    assert breaker.next_at(5.0, 0) == 5.0
+    assert told == ["jobs"]
+
+
+def test_a_lease_that_was_given_back_was_no_probe(breaker: Breaker) -> None:
+    bring_down(breaker)
+    breaker.leaves()
+    breaker.gave_back()
+    assert breaker.next_at(30.0, 0) == 30.0
+
+
+def test_a_done_job_breaks_a_row_of_failed_ones(breaker: Breaker) -> None:
+    for at in range(30):
+        breaker.ended(DONE if at % 3 == 2 else failed(), float(at))
+    assert mode_of(breaker) == "closed"
+
+
+def test_a_run_whose_probe_gets_an_unsafe_link_goes_on(night: NightOf) -> None:
+    scene = night(8)
+    scene.server.api = lambda name, _: scene.error(Code.BAD_ANSWER, 0.1) if int(name[1:]) < 2 else scene.picture(0.1)
+    scene.server.files = {"j2": [scene.error(Code.UNSAFE_URL, 1.0)]}
+    ended = scene.run(concurrency=1, workers=1, attempts=1, max_consecutive_failures=2)
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.failed) == (5, 3)
+
+
+def test_while_it_is_open_neither_fresh_jobs_nor_retries_leave(night: NightOf) -> None:
+    scene = night(200)
+    down = range(20, 140)
+
+    def moody(_: str | None, __: int) -> Any:
+        now = asyncio.get_running_loop().time()
+        return scene.error(Code.SERVER, 0.1) if int(now) in down else None
+
+    scene.server.by_key = moody
+    ended = scene.run(concurrency=8, interval=0.25, max_consecutive_failures=10)
+    assert ended.reason is None
+    during = [call.at for call in scene.server.calls if 40 <= call.at < 140]
+    assert 1 <= len(during) <= 4
+    assert ended.seconds < 250
+
+
+PROBE = st.sampled_from([*Code, None])
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    answers=st.lists(PROBE, min_size=1, max_size=25),
+    files=st.lists(st.sampled_from([None, Code.DOWNLOAD, Code.BAD_IMAGE, Code.UNSAFE_URL]), min_size=1, max_size=25),
+    limit=st.integers(1, 4),
+    concurrency=st.integers(1, 3),
+)
+def test_whatever_answers_come_no_run_hangs(
+    nights: NightFactory, answers: list[Code | None], files: list[Code | None], *, limit: int, concurrency: int
+) -> None:
+    """The virtual loop raises when nothing is left that could happen."""
+    with nights(len(answers)) as scene:
+        scene.server.api = lambda name, number: _reply(scene, answers, int(name[1:]) + number)
+        scene.server.files = lambda name, number: _reply(scene, files, int(name[1:]) + number)
+        ended = scene.run(concurrency=concurrency, max_consecutive_failures=limit, attempts=3)
+        assert ended.reason is None or ended.reason.exit_code == 3
+        assert all(row.in_flight is None for row in scene.rows().values())
+
+
+def _reply(scene: Night, codes: list[Code | None], number: int) -> Any:
+    code = codes[number % len(codes)]
+    return scene.picture(0.5) if code is None else scene.error(code, 0.5)
