@@ -212,7 +212,8 @@ class Limits:
         if error.retry_after is not None:
             self._cool(key, now + error.retry_after)
         else:
-            base = min(max(1 / key.pace.rate, SHORTEST_COOLING), FIRST_COOLING)
+            interval = 1 / key.pace.rate or FIRST_COOLING  # 0 while no rate is known
+            base = min(max(interval, SHORTEST_COOLING), FIRST_COOLING)
             self._cool(key, now + min(base * 2 ** min(max(key.refusals - 1, 0), 30), LONGEST_COOLING))
         if key.refusals >= SHUT:
             key.pace.hold(key.cooling_until)

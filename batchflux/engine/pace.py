@@ -21,9 +21,10 @@ server that counts in windows of minutes lets through all or nothing for seconds
 burst may be refused altogether. Before the first 429 there is no pace at all, only the slow start of `Window`. After a
 decrease the rate holds for `HOLD` seconds and then grows as the square of the time (like the convex part of CUBIC, RFC
 9438, 4.2): gently at first, so that a limit that still stands costs few refusals, then faster, so that one that was
-raised is found; never over the limit that the user set, and below one request a second as the square of the requests.
-While nothing at all is let through it holds, too. A request that left before the last change says nothing about the
-rate after it.
+raised is found; never over the limit that the user set, and below `SLOW` requests a second more slowly in proportion,
+because there it takes longer to see what a step did. While nothing at all is let through it holds, too. A burst ends
+with `QUIET` seconds, or the time of `QUIET_REQUESTS`, without a 429. A request that left before the last change says
+nothing about the rate after it.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ EVIDENCE = 0.2
 AIM = 0.95
 LONGER = 1.25
 HOLD, LONGEST_HOLD = 6.0, 60.0
-GROWTH = 0.015
+GROWTH, SLOW = 0.015, 3.0
 FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
-SPAN = 4.0
+SPAN, SPAN_REQUESTS = 4.0, 40
 MOST_REMEMBERED = 10_000
-QUIET = 1.0
+QUIET, QUIET_REQUESTS = 1.0, 10
 REMEMBERED_DELAYS = 64
 
 
@@ -129,11 +130,13 @@ class Pace:
         if self._changed_at is None or sent_at < self._changed_at:
             return
         self._accepted -= 1
-        if not self._refused or sent_at - self._refused[-1] > max(QUIET, 3 / self.rate):
+        if not self._refused or sent_at - self._refused[-1] > max(QUIET, QUIET_REQUESTS / self.rate):
             self._refused.clear()
         self._refused.append(sent_at)
         if self.rate == float("inf"):
-            self._change(max((len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE), FIRST_RATE), now)
+            if len(self._sent) >= HEAVY_COUNT:  # fewer say nothing about a rate
+                seen = (len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE)
+                self._change(max(seen, FIRST_RATE), now)
             return
         refused, elapsed = len(self._refused), now - self._refused[0]
         self.strict = True
@@ -164,10 +167,10 @@ class Pace:
     def _grow(self, now: float) -> None:
         if self.learned is None or now <= self._hold_until:
             return
-        since = (now - self._hold_until) * min(1.0, self._held_rate)
+        since = (now - self._hold_until) * min(1.0, self._held_rate / SLOW)
         grown = self._held_rate * (1 + GROWTH * since**2)
         self.learned = grown if grown < self.ceiling else None
 
     def _forget(self, now: float) -> None:
-        while self._sent and self._sent[0] < now - max(SPAN, 10 / self.rate):
+        while self._sent and self._sent[0] < now - max(SPAN, SPAN_REQUESTS / self.rate):
             self._sent.popleft()

@@ -340,8 +340,9 @@ def test_a_limit_that_halves_and_doubles_is_followed(virtual_loop: type[VirtualL
     [
         (Sliding(200, 10.0), 0.05),
         (Calendar(200, 10.0), 0.05),
-        (Sliding(60, 60.0), 0.25),
-        (Calendar(60, 60.0), 0.2),
+        (Sliding(60, 60.0), 0.15),
+        (Calendar(60, 60.0), 0.15),
+        (Sliding(10, 60.0), 0.2),
         (Sliding(10, 2.0), 0.1),
         (Calendar(10, 2.0), 0.1),
         (Sliding(5, 1.0), 0.1),
@@ -358,6 +359,17 @@ def test_servers_that_count_in_windows_are_found(
     seen = Client(loop=virtual_loop).run([server], end)
     assert seen.used(rate, begin, end) >= 0.7
     assert seen.refused(begin, end) <= refused
+
+
+@pytest.mark.parametrize("latency", [0.2, 8.0])
+@pytest.mark.parametrize(("rate", "size", "share"), [(1, 1, 0.6), (1, 60, 0.9), (2, 2, 0.9), (5, 5, 0.9)])
+def test_small_limits_are_found_too(
+    virtual_loop: type[VirtualLoop], rate: float, size: float, share: float, latency: float
+) -> None:
+    """With few requests to learn from, a burst of 429s must not be taken for lone ones."""
+    seen = Client(loop=virtual_loop, latency=latency).run([Bucket(rate, size)], 900)
+    assert seen.used(rate, 300, 900) >= share
+    assert seen.refused(300, 900) <= 0.15
 
 
 @pytest.mark.parametrize(("first", "share"), [(1, 0.75), (8, 0.75)])
