@@ -304,11 +304,15 @@ class SlowDisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How a run is held back, and how the world around it behaves. Times in seconds, money in the currency."""
+    """How a run is held back, and how the world around it behaves. Times in seconds, money in the currency.
+
+    The rate of each key is one request an `interval`, or `rate`: so many requests in so many seconds.
+    """
 
     concurrency: int = 4
     keys: tuple[str, ...] = ("A",)
     interval: float | None = None
+    rate: tuple[float, float] | None = None
     attempts: int = 5
     price: Decimal = Decimal("0.14")
     budget: Decimal | None = None
@@ -433,8 +437,8 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         Key(
             name=name,
             secret=name,
-            pace=Pace() if asked.interval is None else Pace(1 / asked.interval),
-            window=Window(asked.concurrency, known=asked.interval is not None),
+            pace=_pace(asked),
+            window=Window(asked.concurrency, known=asked.interval is not None or asked.rate is not None),
         )
         for name in asked.keys
     ]
@@ -454,6 +458,12 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
         fetches=asked.fetches or 2 * asked.concurrency + 8,
     )
+
+
+def _pace(asked: Terms) -> Pace:
+    if asked.rate is not None:
+        return Pace(*asked.rate)
+    return Pace() if asked.interval is None else Pace(1 / asked.interval)
 
 
 def _reader(folder: Path) -> Any:
