@@ -21,6 +21,7 @@ Waiters are served first come, first served, by timers and releases: nothing pol
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -107,7 +108,8 @@ class Limits:
         fine_sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._clock = self._loop.time
+        # uvloop's own time moves once a turn and in milliseconds, which is too coarse for a pace.
+        self._clock = self._loop.time if fine_sleep is None else time.monotonic
         self.keys = list(keys)
         self.concurrency = concurrency
         self.in_flight = 0
@@ -250,7 +252,7 @@ class Limits:
             self._timer.cancel()
             self._timer = None
         if wake < NEVER:
-            self._timer = self._loop.call_at(wake, self._woken)
+            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._woken)
 
     def _let_depart(self, now: float) -> float:
         """Let those leave whose time has come; return when to look again."""
@@ -263,11 +265,11 @@ class Limits:
                     continue
                 at = key.next_at(now)
                 fine = self._fine_sleep if key.pace.strict else None
-                if at > now and fine is not None and at - now <= COARSE:
+                if at > now and fine is not None and at - now <= 2 * COARSE:
                     fine(at - now)
                     now = self._clock()
                 if at > now:
-                    wake = min(wake, at - (COARSE / 2 if fine is not None else 0.0))
+                    wake = min(wake, at - (COARSE if fine is not None else 0.0))
                     break
                 key.departing.popleft()
                 self._leaves(lease, now)

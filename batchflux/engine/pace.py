@@ -31,14 +31,14 @@ from __future__ import annotations
 
 from collections import deque
 
-LATENESS = 0.008
-MARGIN_STEP = 0.00025
+LATENESS = 0.007
+MARGIN_STEP = 0.0002
 MARGIN_MOST = 0.1
 LOOSENINGS = 4
 HEAVY = 0.1
 HEAVY_SET = 0.25
 HEAVY_COUNT = 3
-EVIDENCE = 0.2
+EVIDENCE, EVIDENCE_SET = 0.2, 0.6
 AIM = 0.95
 LONGER = 1.25
 HOLD, LONGEST_HOLD = 6.0, 60.0
@@ -81,6 +81,7 @@ class Pace:
     def _limit_to(self, count: float | None, seconds: float) -> None:
         self._window = seconds + LATENESS
         self.ceiling = float("inf") if count is None else count / self._window
+        self._exact = 0.0 if count is None else seconds / count
         whole = count is not None and 1 <= count <= MOST_REMEMBERED
         self._wire = deque(self._wire, maxlen=int(count) if whole and count is not None else 0)
 
@@ -88,6 +89,12 @@ class Pace:
     def rate(self) -> float:
         """Requests a second that the schedule allows now; infinite while no limit is known."""
         return self.ceiling if self.learned is None else min(self.learned, self.ceiling)
+
+    def _interval(self) -> float:
+        """Return the seconds between two requests. A strict pace needs no allowance for lateness: it makes none up."""
+        if self.strict and self.learned is None:
+            return self._exact + self.margin
+        return 1 / self.rate + self.margin
 
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
@@ -104,7 +111,7 @@ class Pace:
         if rate != float("inf"):
             late = now - self._tat
             on_time = late <= LATENESS and not self.strict
-            self._tat = (self._tat if on_time else now) + 1 / rate + self.margin
+            self._tat = (self._tat if on_time else now) + self._interval()
         if self._changed_at is None:
             self._changed_at = now
         self._accepted += 1
@@ -123,7 +130,7 @@ class Pace:
         if not self.strict:
             return
         self._delays.append(now - departed_at)
-        self._tat = max(self._tat, now + 1 / self.rate + self.margin - min(self._delays))
+        self._tat = max(self._tat, now + self._interval() - min(self._delays))
 
     def refused(self, sent_at: float, now: float) -> None:
         """Note a 429 for a request that left at `sent_at`."""
@@ -142,7 +149,7 @@ class Pace:
         self.strict = True
         if self.learned is None and refused <= LOOSENINGS:
             self.margin = min(self.margin + MARGIN_STEP, MARGIN_MOST / self.ceiling)
-        elif refused >= HEAVY_COUNT and elapsed >= EVIDENCE:
+        elif refused >= HEAVY_COUNT and elapsed >= (EVIDENCE_SET if self.learned is None else EVIDENCE):
             sent = sum(at >= self._refused[0] for at in self._sent)
             if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
                 longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 BRIEF = 0.001  # seconds; what the loop may be held for one step
 WEIGHT = 0.1  # of the newest measurement
-TRY_AGAIN = 512  # steps in threads before the next try in place
+TRY_AGAIN = 64  # steps in threads before the next try in place
+LONGEST_NEWS = 4.0  # times BRIEF; a longer step counts as this long
 
 
 class Briefly:
@@ -32,7 +33,9 @@ class Briefly:
         return True
 
     def took(self, seconds: float) -> None:
-        """Learn how long a step took in place. One that is far too long counts at once."""
-        far_too_long = seconds > 4 * self._brief
-        change = 1.0 if far_too_long or self._usual > self._brief else WEIGHT
-        self._usual += (seconds - self._usual) * change
+        """Learn how long a step took in place.
+
+        One long step is no news (the system was busy elsewhere), several are; after a time in threads a brief one is.
+        """
+        change = 1.0 if self._usual > self._brief else WEIGHT
+        self._usual += (min(seconds, LONGEST_NEWS * self._brief) - self._usual) * change
