@@ -3,10 +3,10 @@
 **The schedule** is a GCRA (generic cell rate algorithm, ITU-T I.371): a request may leave at the theoretical arrival
 time `tat`, the next one an interval later. There is no burst. A request that left late by no more than `LATENESS` does
 not move the schedule, so the rate is reached; after a longer pause it begins anew, so idle time saves nothing up.
-For a limit of N requests in W seconds the interval is (W + LATENESS) / N: with that, N + 1 requests span more than W
-seconds even when the first is late, so no window of the server's can see more than N. Connections are not equally
-quick, though, so the last N requests are remembered by the moment they were on the wire, and the next one leaves no
-sooner than W + LATENESS after the first of them.
+For a limit of N requests in W seconds the interval is (W + a) / N, where the allowance a is LATENESS of W, at most
+LONGEST_LATENESS: with that, N + 1 requests span more than W seconds even when the first is late, so no window of the
+server's can see more than N. Connections are not equally quick, though, so the last N requests are remembered by the
+moment they were on the wire, and the next one leaves no sooner than W + a after the first of them.
 
 **Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then
 although the rate is right. The first 429 makes the schedule strict: an interval is counted from the moment the last
@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections import deque
 
-LATENESS = 0.007
+LATENESS, LONGEST_LATENESS = 0.007, 0.05
 MARGIN_STEP = 0.0002
 MARGIN_MOST = 0.1
 LOOSENINGS = 4
@@ -79,7 +79,7 @@ class Pace:
         self._limit_to(*(rate or (None, 1.0)))
 
     def _limit_to(self, count: float | None, seconds: float) -> None:
-        self._window = seconds + LATENESS
+        self._window = seconds + min(LATENESS * max(seconds, 1.0), LONGEST_LATENESS)
         self.ceiling = float("inf") if count is None else count / self._window
         self._exact = 0.0 if count is None else seconds / count
         whole = count is not None and 1 <= count <= MOST_REMEMBERED
