@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from batchflux.ending import Signals, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
 from batchflux.engine.pool import Pool, Tally, workers_for
@@ -38,7 +38,7 @@ from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from batchflux.engine.limits import Key
     from batchflux.engine.steps import Rules
@@ -46,11 +46,8 @@ if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.manifest import Manifest
     from batchflux.model import Job, Outcome
-    from batchflux.storage.summary import State
 
 SIMULATOR_HOST = "simulator.localhost"
-SIGNAL_EXIT = 128
-CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +101,7 @@ class _Run:
         self.loop = asyncio.get_running_loop()
         self.gate = Gate()
         self.tally = Tally()
-        self.signal: int | None = None
-        self.cut_off = False
+        self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
@@ -171,7 +167,7 @@ class _Run:
             self.ledger.sync_pictures = shelf.sync
             shelf.sweep(self.ledger.database.now(spooled))
             if self.options.signals:
-                stack.enter_context(self._signals())
+                stack.enter_context(self.signals.handled())
             await self._pool(transport, shelf, plan, already)
 
     async def _transport(self, stack: AsyncExitStack) -> Transport:
@@ -197,67 +193,29 @@ class _Run:
         feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
             self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
-        with self._hangup(rules, pool):
-            await pool.run(feeder, min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"])))
+        workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
+        with contextlib.ExitStack() as stack:
+            reload = self.options.reload
+            if self.options.signals and reload is not None:
+                stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
+            await pool.run(feeder, workers)
 
-    @contextlib.contextmanager
-    def _hangup(self, rules: Rules, pool: Pool) -> Iterator[None]:
-        """Let SIGHUP read the limits of the manifest again."""
-        read = self.options.reload
-
-        def again() -> None:
-            try:
-                manifest = read() if read is not None else self.manifest
-            except BatchfluxError as error:
-                self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
-                return
-            retune(rules, manifest)
-            pool.grow(workers_for(manifest.limits.concurrency))
-            self.manifest = replace(self.manifest, limits=manifest.limits)
-            self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
-
-        if read is None or not self.options.signals:
-            yield
-            return
-        self.loop.add_signal_handler(signal.SIGHUP, again)
+    def _read_limits(self, rules: Rules, pool: Pool, reload: Callable[[], Manifest]) -> None:
+        """Let the limits of the manifest as it stands now hold from here on."""
         try:
-            yield
-        finally:
-            self.loop.remove_signal_handler(signal.SIGHUP)
+            manifest = reload()
+        except BatchfluxError as error:
+            self.event("limits_kept", message=f"The manifest has faults, so the limits stay: {error}")
+            return
+        retune(rules, manifest)
+        pool.grow(workers_for(manifest.limits.concurrency))
+        self.manifest = replace(self.manifest, limits=manifest.limits)
+        self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
 
     def _late_fault(self, fault: Fault) -> None:
         """A table or the manifest's files changed after they were checked; called in the feeder's thread."""
         reason = StopRun("manifest", f"The manifest changed while it ran: {fault}")
         self.loop.call_soon_threadsafe(self.gate.close, reason)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM drain the run, and the second one end it at once."""
-        task = asyncio.current_task()
-
-        def stop(number: signal.Signals) -> None:
-            if self.signal is None:
-                self.signal = number
-                self.event("signal", signal=number.name)
-                self.gate.close(
-                    StopRun("signal", f"Stopped by {number.name}: what was under way is kept; run again to continue.")
-                )
-            elif task is not None:
-                task.cancel()
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            self.loop.add_signal_handler(number, stop, number)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self.signal is None:
-                raise
-            self.cut_off = True
-            self.event("cut_off", message="a second signal ended the run at once")
-        finally:
-            for number in numbers:
-                self.loop.remove_signal_handler(number)
 
     def _finish(self, survey: Survey, already: int) -> Summary:
         database = self.ledger.database
@@ -265,7 +223,7 @@ class _Run:
         if survey.todo:
             database.now(lambda connection: self.results.rewrite(ended_rows(connection)))
         state = database.now(state_of)
-        reason, message, code = self._verdict(state, left=survey.todo - ended)
+        reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         finished = time.time()
         summary = Summary(
             name=self.manifest.name,
@@ -291,25 +249,6 @@ class _Run:
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         database.now(lambda connection: set_meta(connection, "clean", "1"))
         return summary
-
-    def _verdict(self, state: State, left: int) -> tuple[str, str, int]:
-        if self.signal is not None and self.gate.reason is not None:
-            message = CUT_OFF if self.cut_off else str(self.gate.reason)
-            return "signal", message, SIGNAL_EXIT + self.signal
-        if self.gate.reason is not None and left > 0:
-            return self.gate.reason.reason, str(self.gate.reason), self.gate.reason.exit_code
-        if state.failed + state.unknown:
-            text = f"{state.done} of {state.total} jobs done"
-            if state.failed:
-                text += f", {state.failed} failed (--retry-failed tries them again)"
-            if state.unknown:
-                text += f", {state.unknown} unknown, sent and never answered (--on-unknown retry sends them again)"
-            return "finished", f"{text}.", 1
-        if state.pending:
-            return "finished", f"{state.done} of {state.total} jobs done; the others were not selected.", 0
-        if state.total == 1:
-            return "finished", "The job is done.", 0
-        return "finished", f"All {state.total} jobs are done.", 0
 
 
 def _take_back(manifest: Manifest) -> None:

@@ -107,7 +107,7 @@ def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manife
 
 
 def test_a_second_process_is_turned_away(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
-    server.delay = 1.0
+    server.delay = 4.0
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
     process = program.start("run", name)
     wait_for(lambda: len(server.seen) == 4)
