@@ -25,7 +25,6 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun
 from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
 from batchflux.providers import capabilities, styles
-from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.ledger import Ledger, currency, get_meta, set_meta, spent, spooled
 from batchflux.storage.moves import move_files, record_moves, settle_moves
@@ -174,6 +173,11 @@ class _Run:
         provider = self.manifest.provider
         base_url, resolve = provider.base_url, {}
         if base_url is None:
+            from batchflux.simulator import (  # noqa: PLC0415  a server, which other providers do not need
+                EmbeddedSimulator,
+                parse_options,
+            )
+
             simulator = EmbeddedSimulator(parse_options(provider.options))
             resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
             stack.push_async_callback(asyncio.to_thread, simulator.stop)
