@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[list[Any], str]] = {
     "is too big": (["read", CHUNKED, *[FIRST] * 9], "raise output.max_bytes"),
     "bomb": (["read", ok(gzip.compress(b"\0" * 50 * MIB), b"Content-Encoding: gzip\r\n")], "larger than"),
     "empty redirect": (["read", b"HTTP/1.1 302 X\r\nContent-Length: 0\r\n\r\n"], "answered 302"),
-    "forbidden": (["read", b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n"], "answered 403"),
+    "refused": (["read", b"HTTP/1.1 402 X\r\nContent-Length: 0\r\n\r\n"], "answered 402"),
 }
 
 
