@@ -155,7 +155,7 @@ class Limits:
         """
         self._gate.check()
         key, now = lease.key, self._clock()
-        if key.cooling_until - now > LEAD:  # a dead key cools for ever
+        if key.cooling_until - now > LEAD + COARSE:  # a dead key cools for ever; what was just granted may leave
             return False
         if not key.departing and key.next_at(now) <= now and key.dead is None:
             self._leaves(lease, now)

@@ -90,6 +90,19 @@ def test_retry_after_cools_the_key_it_came_for_and_no_other(night: NightOf) -> N
     assert all(row.status == "done" and row.attempts == 1 for row in scene.rows().values())
 
 
+@PLAIN
+@given(retry_after=st.floats(0.06, 5000), begin=st.floats(0, 30_000), after=st.floats(0, 1))
+def test_a_lease_that_is_granted_as_a_key_has_cooled_is_not_taken_for_too_early(
+    nights: NightFactory, retry_after: float, begin: float, after: float
+) -> None:
+    """However the times round: else it is given back and granted again for ever, and this test times out."""
+    with nights(2) as scene:
+        refused = scene.error(Code.RATE_LIMITED, after, retry_after=retry_after)
+        scene.server.api = {"j0": [scene.picture(begin)], "j1": [refused, scene.picture()]}
+        ended = scene.run(concurrency=1, commit_seconds=0.0)
+        assert ended.tally.done == 2
+
+
 def test_a_rate_limit_slows_all_workers(night: NightOf) -> None:
     scene = night(40)
     scene.server.by_key = lambda _, number: scene.error(Code.RATE_LIMITED, 0.5, retry_after=60) if number < 1 else None
