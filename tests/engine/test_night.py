@@ -188,14 +188,12 @@ PHASES = (
 def test_a_whole_night(night: NightOf) -> None:
     scene = night(JOBS)
     Weather(scene=scene, phases=PHASES, faults=0.1, latency=8.0, seed=1).begin()
-    late = Random(1)
     ended = scene.run(
         concurrency=48,
         keys=("A", "B"),
         rate=(22, 10.0),
         max_consecutive_failures=20,
         commit_seconds=0.0,
-        lag=lambda: late.uniform(0, 0.002),
     )
     calls = scene.server.calls
     assert ended.reason is None
@@ -213,7 +211,7 @@ def test_a_whole_night(night: NightOf) -> None:
 
 def test_a_night_is_the_same_each_time_and_another_with_another_seed(nights: NightFactory) -> None:
     def calls(seed: int) -> list[tuple[str, str | None, float]]:
-        with nights(1500) as scene:
+        with nights(1000) as scene:
             phases = (Phase(begin=0.0, count=3), Phase(begin=60.0, down=Code.SERVER), Phase(begin=200.0, count=5))
             Weather(scene=scene, phases=phases, faults=0.2, latency=4.0, seed=seed).begin()
             late = Random(seed)
@@ -227,7 +225,7 @@ def test_a_night_is_the_same_each_time_and_another_with_another_seed(nights: Nig
             return [(call.id, call.key, call.at) for call in scene.server.calls]
 
     once = calls(7)
-    assert len(once) > 1500
+    assert len(once) > 1000
     assert once == calls(7)
     assert once != calls(8)
 

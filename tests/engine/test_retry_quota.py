@@ -158,7 +158,7 @@ def test_no_more_is_taken_than_was_paid_in(virtual_loop: type[VirtualLoop], step
 
 
 def test_fresh_jobs_go_on_while_retries_wait_for_the_purse(night: NightOf) -> None:
-    """Two hundred jobs fail four times each, more than the purse has; the 300 behind them do not wait for their retries."""
+    """Two hundred jobs fail four times each, more than the purse has; those behind them do not wait for that."""
     scene = night(500)
     scene.server.api = lambda name, number: (
         scene.error(Code.SERVER, 0.1) if int(name[1:]) < 200 and number < 4 else scene.picture(0.1)
