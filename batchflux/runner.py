@@ -26,7 +26,7 @@ from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
 from batchflux.providers import capabilities, styles
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
-from batchflux.storage.ledger import Ledger, currency, get_meta, set_meta, spent, spooled
+from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
 from batchflux.storage.moves import move_files, record_moves, settle_moves
 from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.shelf import DiskShelf
@@ -223,6 +223,8 @@ class _Run:
 
     def _finish(self, survey: Survey, already: int) -> Summary:
         database = self.ledger.database
+        if self.signals.cut_off:
+            database.now(give_up_in_flight)
         ended = self.tally.done + self.tally.failed + self.tally.unknown
         if survey.todo:
             database.now(lambda connection: self.results.rewrite(ended_rows(connection)))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from batchflux.engine.breaker import Breaker
+from batchflux.engine.breaker import LONG_PATIENCE, PATIENCE, Breaker
 from batchflux.engine.budget import Budget
 from batchflux.engine.deadline import Deadline
 from batchflux.engine.limits import Key, Limits
@@ -66,7 +66,8 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
     """Return the engine's rules; `already` is what the folder has spent, in nanounits."""
     limits, price = manifest.limits, manifest.provider.price
-    breaker = Breaker(limits.max_consecutive_failures, gate)
+    patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
+    breaker = Breaker(limits.max_consecutive_failures, gate, patience)
     return Rules(
         limits=Limits(keys, concurrency=limits.concurrency, gate=gate, breaker=breaker, fine_sleep=time.sleep),
         breaker=breaker,

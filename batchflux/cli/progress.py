@@ -61,7 +61,8 @@ class Progress(Watcher):
         if outcome.status is not Status.DONE:
             self._shown += 1
             if self._shown <= MOST_FAILURES_SHOWN or self._json:
-                text = f"{job.id}: {outcome.status.value}, {outcome.error_code}: {outcome.error}"
+                what = outcome.error_code if outcome.status is Status.UNKNOWN else f"failed, {outcome.error_code}"
+                text = f"{job.id}: {what}: {outcome.error}"
                 self._say("job_failed", text, id=job.id, code=outcome.error_code, error=outcome.error)
             if self._shown == MOST_FAILURES_SHOWN and not self._json:
                 self._say("more", "more failures are listed in results.csv and run.log")
@@ -101,7 +102,10 @@ class Progress(Watcher):
             return ""
         tally = self._progress.tally
         a_minute = 60 * tally.done / max(time.monotonic() - self._began, 1e-3)
-        text = f", {tally.done:,} done, {tally.failed + tally.unknown:,} failed, {self._progress.in_flight} in flight"
+        text = f", {tally.done:,} done, {tally.failed:,} failed"
+        if tally.unknown:
+            text += f", {tally.unknown:,} unknown"
+        text += f", {self._progress.in_flight} in flight"
         text += f", {a_minute:,.0f} images/min"
         if self._plan.price is not None:
             text += f", {self._progress.spent:,.2f} {self._plan.currency}"

@@ -3,8 +3,8 @@
 It opens in two ways (the pattern is M. Nygard's, "Release It!", 2007):
 
 - **down**: `limit` requests in a row met a provider that is not there (refused, 5xx, cut off, timed out), over at least
-  `DOWN_SECONDS`. Outages pass, so it probes patiently: one request after 5, 10, 20, 40 and then every 60 seconds, for
-  up to `PATIENCE`. The first answer closes it.
+  `DOWN_SECONDS`. Outages pass, so it probes: one request after 2, 4, 8, ... and then every 60 seconds, for a minute, or
+  for ten when a deadline says that the run has all night. The first answer closes it.
 - **jobs**: `limit` jobs in a row ended failed for a cause on the provider's side. Each may have cost money, so it
   probes briefly: up to three requests, one at a time, after 1, 2 and 4 seconds. A job that is done closes it.
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
 NOT_THERE = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN})
-DOWN_SECONDS = 10.0
-DOWN_PAUSE, LONGEST_PAUSE, PATIENCE = 5.0, 60.0, 600.0
+DOWN_SECONDS = 3.0
+DOWN_PAUSE, LONGEST_PAUSE, PATIENCE, LONG_PATIENCE = 2.0, 60.0, 60.0, 600.0
 JOBS_PAUSE, JOBS_PROBES = 1.0, 3
 NEVER = float("inf")
 
@@ -37,10 +37,11 @@ Mode = Literal["closed", "down", "jobs"]
 class Breaker:
     """Tells when a request may leave, and learns from how requests and jobs end. Times are the loop's clock."""
 
-    def __init__(self, limit: int, gate: Gate) -> None:
+    def __init__(self, limit: int, gate: Gate, patience: float = PATIENCE) -> None:
         self.mode: Mode = "closed"
         self.limit = limit
         self._gate = gate
+        self._patience = patience
         self._requests_in_a_row = 0
         self._first_at = 0.0
         self._jobs_in_a_row = 0
@@ -134,7 +135,7 @@ class Breaker:
                 self._stop(f"{count} jobs in a row failed, and {self._probes} probes after a pause did too ({why})")
         else:
             self._probe_at = now + min(DOWN_PAUSE * 2**self._probes, LONGEST_PAUSE)
-            if self._probe_at - self._opened_at > PATIENCE:
+            if self._probe_at - self._opened_at > self._patience:
                 self._stop(f"The provider has not been there for {(now - self._first_at) / 60:.0f} minutes ({why})")
         self._tell()
 

@@ -210,7 +210,7 @@ class Limits:
         # 429s of requests that were out together are one piece of news.
         if sent_at >= key.cooling_until:
             key.refusals += 1
-        key.pace.refused(sent_at, now)
+        key.pace.refused(sent_at, now, error.retry_after)
         if error.retry_after is not None:
             self._cool(key, now + error.retry_after)
         else:

@@ -24,7 +24,8 @@ decrease the rate holds for `HOLD` seconds and then grows as the square of the t
 raised is found; never over the limit that the user set, and below `SLOW` requests a second more slowly in proportion,
 because there it takes longer to see what a step did. While nothing at all is let through it holds, too. A burst ends
 with `QUIET` seconds, or the time of `QUIET_REQUESTS`, without a 429. A request that left before the last change says
-nothing about the rate after it.
+nothing about the rate after it. A server that says how long to wait (Retry-After) lets nothing through meanwhile: what
+it accepted since the last change, over that time and the pause, is the rate to hold.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
 SPAN, SPAN_REQUESTS = 4.0, 40
 MOST_REMEMBERED = 10_000
 QUIET, QUIET_REQUESTS = 1.0, 10
+ENOUGH = 0.8
 REMEMBERED_DELAYS = 64
 
 
@@ -132,14 +134,17 @@ class Pace:
         self._delays.append(now - departed_at)
         self._tat = max(self._tat, now + self._interval() - min(self._delays))
 
-    def refused(self, sent_at: float, now: float) -> None:
-        """Note a 429 for a request that left at `sent_at`."""
+    def refused(self, sent_at: float, now: float, wait: float | None = None) -> None:
+        """Note a 429 for a request that left at `sent_at`; `wait` is how long the server asked us to wait."""
         if self._changed_at is None or sent_at < self._changed_at:
             return
         self._accepted -= 1
         if not self._refused or sent_at - self._refused[-1] > max(QUIET, QUIET_REQUESTS / self.rate):
             self._refused.clear()
         self._refused.append(sent_at)
+        if wait is not None and wait >= EVIDENCE:
+            self._told_to_wait(now, wait)
+            return
         if self.rate == float("inf"):
             if len(self._sent) >= HEAVY_COUNT:  # fewer say nothing about a rate
                 seen = (len(self._sent) - 1) / max(now - self._sent[0], EVIDENCE)
@@ -154,6 +159,15 @@ class Pace:
             if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
                 longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)
                 self._change(max(AIM * min((sent - refused) / elapsed, longer), self.rate / 2), now)
+
+    def _told_to_wait(self, now: float, wait: float) -> None:
+        """Learn from a pause that the server ordered: what it let through, over the time before and the pause."""
+        began = now if self._changed_at is None else self._changed_at
+        sustained = max(self._accepted, 1) / (max(now - began, 0.0) + wait)
+        self.strict = True
+        if sustained < ENOUGH * self.rate:
+            self._change(sustained, now)
+            self._hold_until = now + wait + HOLD
 
     def hold(self, until: float) -> None:
         """Let the learned rate grow no sooner than `HOLD` after `until`: nothing at all is let through now."""

@@ -30,7 +30,7 @@ AGAIN = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Cod
 FETCH_AGAIN = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE})
 KEY_IS_DEAD = frozenset({Code.AUTH, Code.QUOTA})
 MAX_DOUBLINGS = 30
-CAPACITY, FRACTION, TRICKLE = 100.0, 0.1, 5.0
+CAPACITY, FRACTION, TRICKLE = 500.0, 0.1, 0.5
 
 
 @dataclass(slots=True, kw_only=True)

@@ -97,6 +97,8 @@ def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], 
 
 
 def _failed(job: Job, known: Known) -> Work:
+    if known.error_code == Code.UNKNOWN:
+        return Work(job=job, resent=1)
     # With a link on record the provider gave a picture, so a request that was refused is one for its file's name.
     if known.link is not None and known.error_code in {Code.DOWNLOAD, Code.BAD_IMAGE, Code.INVALID_REQUEST}:
         return Work(job=job, picture=Link(url=known.link), renew=True)

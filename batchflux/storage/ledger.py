@@ -324,6 +324,11 @@ def spent(connection: sqlite3.Connection) -> int:
     return int(row[0] or 0)
 
 
+def give_up_in_flight(connection: sqlite3.Connection) -> int:
+    """Make jobs unknown whose request is out and will not be waited for; return how many."""
+    return connection.execute(_RECOVER).rowcount
+
+
 def spooled(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the spooled pictures that jobs still wait for."""
     return {row[0] for row in connection.execute("SELECT spool FROM jobs WHERE spool IS NOT NULL")}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.breaker import DOWN_SECONDS, NEVER, PATIENCE, Breaker
+from batchflux.engine.breaker import DOWN_SECONDS, LONG_PATIENCE, NEVER, Breaker
 from batchflux.engine.gate import Gate
 from batchflux.errors import Code, JobError
 from batchflux.model import Outcome, Status
@@ -37,7 +37,7 @@ async def gate() -> Gate:
 
 @pytest.fixture
 async def breaker(gate: Gate) -> Breaker:
-    return Breaker(3, gate)
+    return Breaker(3, gate, LONG_PATIENCE)
 
 
 def bring_down(breaker: Breaker) -> None:
@@ -72,7 +72,7 @@ def probe_fails(breaker: Breaker, now: float) -> float:
 
 @pytest.mark.parametrize("code", [Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN])
 def test_requests_in_a_row_over_some_time_open_it(breaker: Breaker, code: Code) -> None:
-    for at in (0.0, 0.1, 0.2, 5.0, DOWN_SECONDS - 0.1):
+    for at in (0.0, 0.1, 0.2, 1.0, DOWN_SECONDS - 0.1):
         breaker.failed(error(code), at)
     assert mode_of(breaker) == "closed"
     breaker.failed(error(code), DOWN_SECONDS)
@@ -99,10 +99,10 @@ def test_while_it_is_down_one_probe_leaves_at_a_time_later_and_later(breaker: Br
         after = probe_fails(breaker, due)
         gaps.append(after - due)
         due = after
-    assert gaps[:5] == [10, 20, 40, 60, 60]
+    assert gaps[:5] == [4, 8, 16, 32, 60]
     assert set(gaps[4:]) == {60}
-    assert due - 12 > PATIENCE
-    assert due - 60 - 12 <= PATIENCE
+    assert due - 12 > LONG_PATIENCE
+    assert due - 60 - 12 <= LONG_PATIENCE
 
 
 def test_nothing_leaves_while_what_left_before_it_opened_is_out(breaker: Breaker) -> None:
