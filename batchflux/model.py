@@ -12,6 +12,17 @@ Style = Literal["standard", "chat"]
 Format = Literal["jpeg", "png"]
 Verify = Literal["decode", "structure"]
 
+CARRIED = (
+    "seed",
+    "aspect_ratio",
+    "output_format",
+    "safety_tolerance",
+    "prompt_upsampling",
+    "webhook_url",
+    "webhook_secret",
+)
+"""The optional fields of a job that a request may or may not have a place for, in the order in which they are sent."""
+
 
 class Status(StrEnum):
     """How a job stands. The first three are rows of results.csv; `pending` never is."""
@@ -150,8 +161,7 @@ Flow = Generator[Request | Wait, Picture | None, Picture]
 class Capabilities:
     """What a call style can carry.
 
-    `fields` are the optional job fields (of `seed aspect_ratio output_format safety_tolerance prompt_upsampling
-    webhook_url webhook_secret`) that its request has a place for; `local_images` whether a file's bytes can travel.
+    `fields` are those of CARRIED that its request has a place for; `local_images` whether a file's bytes can travel.
     """
 
     style: Style

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from batchflux.manifest.capability import CARRIED, local_file, refusal, resolve
+from batchflux.manifest.capability import local_file, refusal, resolve
 from batchflux.manifest.compile import unknown_variable
 from batchflux.manifest.fields import reference, tag
 from batchflux.manifest.identity import default_id, key_of
@@ -16,7 +16,7 @@ from batchflux.manifest.names import Names, Taken
 from batchflux.manifest.references import References, identity
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import Undefined
-from batchflux.model import Job
+from batchflux.model import CARRIED, Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

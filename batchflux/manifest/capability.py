@@ -13,16 +13,6 @@ if TYPE_CHECKING:
 
     from batchflux.model import Capabilities, Reference, Style
 
-CARRIED = (
-    "seed",
-    "aspect_ratio",
-    "output_format",
-    "safety_tolerance",
-    "prompt_upsampling",
-    "webhook_url",
-    "webhook_secret",
-)
-
 
 def local_file(references: tuple[Reference, ...]) -> str | None:
     """The first local file among the references, as the user wrote it."""

@@ -10,23 +10,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Capabilities, Request
+from batchflux.model import CARRIED, Capabilities, Request
 from batchflux.providers.reading import reader
 
 if TYPE_CHECKING:
     from batchflux.model import Flow, Job, Picture
 
 PATH = "/v1/images/generations"
-FIELDS = (
-    "seed",
-    "aspect_ratio",
-    "output_format",
-    "safety_tolerance",
-    "prompt_upsampling",
-    "webhook_url",
-    "webhook_secret",
-)
-"""The optional fields of the body, in the order in which they are sent."""
+FIELDS = CARRIED
+"""The optional fields of the body: this style has a place for all of them."""
 
 
 class Standard:
