@@ -24,6 +24,7 @@ from batchflux.engine.steps import Steps
 from batchflux.errors import BatchfluxError, ManifestError, StopRun
 from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
+from batchflux.points import reach
 from batchflux.providers import capabilities, styles
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
@@ -110,6 +111,7 @@ class _Run:
             survey = self.ledger.database.now(self._survey)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
+            reach("run.surveyed")
             self.log = RunLog(self.folder / "run.log")
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self._bring_in_line(survey)
@@ -223,6 +225,7 @@ class _Run:
 
     def _finish(self, survey: Survey, already: int) -> Summary:
         database = self.ledger.database
+        reach("run.closing")
         if self.signals.cut_off:
             database.now(give_up_in_flight)
         ended = self.tally.done + self.tally.failed + self.tally.unknown
@@ -254,6 +257,7 @@ class _Run:
         write_whole(self.folder / "summary.json", summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         database.now(lambda connection: set_meta(connection, "clean", "1"))
+        reach("run.closed")
         return summary
 
 

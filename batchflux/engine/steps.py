@@ -15,6 +15,7 @@ from batchflux.engine.gate import Halted
 from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryPolicy, RetryQuota, Tries
 from batchflux.errors import Code, JobError
 from batchflux.model import Link, Request, Stored, Wait
+from batchflux.points import reach
 from batchflux.transport.headers import pause_hinted
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Steps:
             answered = await self._send(life, request, lease)
         finally:
             self._limits.release(lease)
+        reach("answer.received")
         self._budget.settle(spent=True)
         self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
         self._breaker.answered()
@@ -162,6 +164,7 @@ class Steps:
         life.api_seconds = answered.seconds
         kept = answered.picture if isinstance(answered.picture, Link) else await self._shelf.spool(answered.picture)
         await self._journal.answered(life.work.job, kept, api_seconds=answered.seconds)
+        reach("answer.recorded")
         self._deadline.took(self._clock() - began)
         return answered.picture, kept
 
@@ -187,6 +190,7 @@ class Steps:
         left = False
         try:
             await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
+            reach("attempt.intended")
             left = await self._left(life, lease)
         finally:
             if not left:
@@ -199,13 +203,16 @@ class Steps:
             left = await self._limits.depart(lease)
         except Halted:
             await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+            reach("attempt.withdrawn")
             raise
         if not left:
             await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+            reach("attempt.withdrawn")
         return left
 
     async def _send(self, life: Life, request: Request, lease: Lease) -> Answered:
         life.tries.used += 1
+        reach("request.leaving")
         try:
             return await self._caller.call(request, key=lease.key.secret, on_sent=lease.sent)
         except JobError as error:
@@ -225,7 +232,9 @@ class Steps:
         self._observer.event(
             "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
         )
+        reach("attempt.failing")
         await self._journal.settle(job, error, counts=counts)
+        reach("attempt.settled")
 
     async def _keep(self, life: Life, picture: Link | str) -> Stored:
         if isinstance(picture, str):

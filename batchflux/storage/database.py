@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchflux.errors import StorageError
+from batchflux.points import reach
 from batchflux.storage.briefly import Briefly
 
 if TYPE_CHECKING:
@@ -218,6 +219,7 @@ class Database:
             results = [operation(connection) for operation in operations]
             if self._before_commit is not None:
                 self._before_commit()
+            reach("commit.begun")
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -225,6 +227,7 @@ class Database:
         except BaseException:
             self._roll_back()
             raise
+        reach("commit.made")
         if self._after_commit is not None:
             self._after_commit()
         return results

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
+from batchflux.points import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,9 @@ def write_new(path: Path, data: bytes) -> None:
         left = memoryview(data)
         while left:
             left = left[os.write(descriptor, left) :]
+        reach("file.written")
         os.fsync(descriptor)
+        reach("file.synced")
     except BaseException:
         path.unlink(missing_ok=True)
         raise

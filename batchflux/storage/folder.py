@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
+from batchflux.points import reach
 from batchflux.storage.results import iso
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
+        reach("whole.written")
         temporary.replace(path)
+        reach("whole.replaced")
     except OSError as error:
         with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run
             temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.model import Stored, Verify
+from batchflux.points import reach
 from batchflux.storage import durable
 from batchflux.storage.verify import Expected, check
 
@@ -67,6 +68,7 @@ class ImageStore:
         Raises:
             StorageError: the bytes cannot be kept.
         """
+        reach("spool.begun")
         digest = hashlib.sha256(data).hexdigest()
         with durable.storing(self._spool / digest):
             durable.make_folders(self._root, self._spool, _PRIVATE)
@@ -78,6 +80,7 @@ class ImageStore:
                     continue
                 break
             durable.sync_folder(self._spool)
+        reach("spool.kept")
         return f"{SPOOL}/{name}"
 
     def store(self, source: bytes | Path, *, file_name: str, expect: Expected, verify: Verify) -> Stored:
@@ -174,15 +177,18 @@ class ImageStore:
             folder = self._unsynced.pop()
             with durable.storing(folder):
                 durable.sync_folder(folder)
+        reach("pictures.synced")
 
     def _move(self, source: Path, target: Path) -> None:
         folder = target.parent
+        reach("picture.moving")
         if folder in self._folders:
             self._in_folder(lambda: durable.move(source, target), folder)
         else:
             durable.make_folders(self._root, folder)
             self._folders.add(folder)
             durable.move(source, target)
+        reach("picture.moved")
         self._unsynced.add(folder)
 
     def _in_folder(self, write: Callable[[], None], folder: Path, mode: int = 0o777) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
+from batchflux.points import reach
 from batchflux.storage.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
         (root / SPOOL).mkdir(mode=0o700, exist_ok=True)
         under_way = [move for move in moves if _take_up(root, move)]
         _sync(root, [f"{SPOOL}/", *(move.source for move in under_way)])
+        reach("moves.taken_up")
         record(under_way)
+        reach("moves.recorded")
         for move in under_way:
             _put_down(root / move.transit, root / move.target)
+        reach("moves.put_down")
         _sync(root, [f"{SPOOL}/", *(move.target for move in under_way)])
 
 

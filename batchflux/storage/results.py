@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.errors import StorageError
+from batchflux.points import reach
 from batchflux.storage.ledger import COLUMNS, Known, currency
 from batchflux.storage.redact import redacted
 
@@ -106,12 +107,14 @@ class Results:
         text = io.StringIO()
         _write_rows(text, (cells(known, self.tag_names) for known in rows))
         data = text.getvalue().encode()
+        reach("csv.appending")
         try:
             if self._file is None:
                 self._file = self._open()
             self._write(self._file, data)
         except OSError as error:
             raise _explain(self.path, error) from error
+        reach("csv.appended")
 
     def rewrite(self, rows: Iterable[Known]) -> None:
         """Replace the file by one of these rows, whole or not at all.
@@ -127,7 +130,9 @@ class Results:
                 _write_rows(file, (cells(known, self.tag_names) for known in rows))
                 file.flush()
                 os.fsync(file.fileno())
+            reach("csv.rewritten")
             temporary.replace(self.path)
+            reach("csv.replaced")
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _explain(self.path, error) from error

@@ -16,6 +16,7 @@ from yarl import URL
 from batchflux import __version__
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered
+from batchflux.points import reach
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
 from batchflux.transport.faults import WIRE_ERRORS, unanswered
@@ -216,6 +217,7 @@ async def _headers_sent(_session: ClientSession, context: Any, _params: object) 
     sent = context.trace_request_ctx
     if sent is not None:  # None for downloads, which cost nothing
         sent.done = True
+        reach("request.sent")
         if sent.tell is not None:
             sent.tell()
 
