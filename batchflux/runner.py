@@ -143,6 +143,8 @@ class _Run:
         survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self.manifest.provider.currency)
+        set_meta(connection, "base", str(self.manifest.base))  # where local references are, for pages and exports
+        set_meta(connection, "started", repr(self.began))  # tells one run from the next, for who looks on
         return survey
 
     def _bring_in_line(self, survey: Survey) -> None:
