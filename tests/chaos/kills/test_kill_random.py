@@ -1,0 +1,37 @@
+"""Fifty kills at random moments over five hundred jobs: nothing lost, nothing paid twice but what was in flight."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.chaos.kills.conftest import Scene
+
+KILLS, EACH = 55, 125
+
+
+@pytest.mark.timeout(400)
+def test_fifty_kills_at_random_moments(scene: Scene, seed: int) -> None:
+    program, bank, chance = scene.program, scene.bank, random.Random(seed)
+    bank.delay = (0.02, 0.12)
+    program.manifest(bank.url, scene.jobs(EACH))
+    for number in range(KILLS):
+        # So many requests later, and a moment more: the kill finds jobs at every stage, in the start-up now and then.
+        more = chance.randint(1, 14) if chance.random() < 0.9 else 0
+        pause = chance.uniform(0, 0.1 if more else 0.6)
+        wanted = bank.posts.total() + more
+        process = program.start("run", "m.yaml", "--quiet")
+        while process.poll() is None and bank.posts.total() < wanted:
+            time.sleep(0.002)
+        time.sleep(pause)
+        ended = program.kill(process)
+        assert ended.code == -9, f"kill {number} (seed {seed}) came too late: the run had ended, {ended.said}"
+        scene.after_kill()
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    scene.at_the_end(scene.names(EACH), KILLS)
+    assert bank.billed.total() > 4 * EACH, f"no kill met a job in flight (seed {seed}), so nothing was shown"
