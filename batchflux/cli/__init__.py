@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "Check a manifest and show what running it would do and cost; spends nothing.",
     "run": "Run a manifest, or continue it.",
     "status": "Show how an output folder stands, also while a run goes on.",
+    "report": "Write report.html: all pictures of an output folder in one page.",
     "simulate": "Serve the simulated image API on a port, for any client.",
     "schema": "Print the manifest's JSON Schema, for editors.",
 }

@@ -1,0 +1,113 @@
+// The bar that stays in sight: views, search, filters and order. It shows only what can tell pictures apart.
+const VIEWS = [["gallery", "Gallery"], ["sheet", "Contact sheet"], ["charts", "Charts"]];
+const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review"];
+const MOST_CHOICES = 200;
+const MOST_TAGS = 6;
+let controlsFor = "";
+
+const segment = (label, pressed, onclick, props = {}) => h("button", { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null }, label);
+
+function showControls(rows) {
+  const wanted = JSON.stringify([rowCount, versionsSum, state.view, activeFilters().map((name) => [name, state[name]]), state.sort, state.group, state.size, state.rows, state.cols]);
+  if (wanted !== controlsFor) {
+    controlsFor = wanted;
+    rebuildControls();
+  }
+  const all = rowCount === rows.length;
+  byId("count").textContent = all ? plural(rows.length, "job") : `${whole.format(rows.length)} of ${plural(rowCount, "job")}`;
+}
+
+// Built anew when something changed, with the focus kept on the control that had it.
+function rebuildControls() {
+  const host = byId("controls");
+  const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
+  const open = host.querySelector(".filters")?.classList.contains("open");
+  const search = byId("search") ?? searchField();
+  const charts = state.view === "charts";
+  const top = h("div", { class: "bar" }, viewSwitch(), h("span", { class: "search", hidden: charts }, search),
+    h("button", { type: "button", class: "filters-toggle", "data-for": "filters", hidden: charts, "aria-expanded": String(Boolean(open)), onclick: toggleFilters }, "Filters"),
+    h("span", { class: "spring" }), h("span", { id: "count", class: "count", role: "status", hidden: charts }),
+    h("button", { type: "button", class: "plain", "data-for": "help", "aria-label": "Keys", title: "Keys (?)", onclick: openHelp }, h("kbd", null, "?")));
+  const filters = h("div", { class: `bar filters${open ? " open" : ""}`, hidden: charts }, statusPills(), facets(), clearButton(), h("span", { class: "spring" }), arrangement());
+  host.replaceChildren(top, filters);
+  if (focused) host.querySelector(`[data-for="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function viewSwitch() {
+  return h("div", { class: "segments", role: "navigation", "aria-label": "Views" }, VIEWS.map(([view, label]) =>
+    segment(label, false, () => change({ view }), { "aria-current": state.view === view ? "page" : "false", "data-for": `view-${view}` })));
+}
+
+function searchField() {
+  let timer = 0;
+  const input = h("input", {
+    type: "search", id: "search", "data-for": "search", placeholder: "Search prompts and ids", "aria-label": "Search prompts and ids", autocomplete: "off", spellcheck: "false",
+    oninput: () => { clearTimeout(timer); timer = setTimeout(() => change({ q: input.value.trim() }), 120); },
+  });
+  input.value = state.q;
+  return input;
+}
+
+function toggleFilters(event) {
+  const on = byId("controls").querySelector(".filters").classList.toggle("open");
+  event.currentTarget.setAttribute("aria-expanded", String(on));
+}
+
+function statusPills() {
+  const counts = countsOf("status");
+  if (counts.size < 2 && !state.status) return null;
+  const pills = [["", "All", rowCount], ...["done", "failed", "unknown"].filter((name) => counts.has(name)).map((name) => [name, STATUS_WORDS[name], counts.get(name)])];
+  return h("div", { class: "segments", role: "group", "aria-label": "Status" }, pills.map(([value, label, count]) =>
+    segment([label, h("small", null, whole.format(count))], state.status === value, () => change({ status: value }), { "data-for": `status-${value}` })));
+}
+
+function facets() {
+  const tags = tagNames().slice(0, MOST_TAGS).map((tag) => `tag.${tag}`);
+  const active = activeFilters().filter((name) => name.startsWith("tag.") && !tags.includes(name));
+  return [...FACETS, ...tags, ...active].map((name) => facet(name));
+}
+
+function facet(name) {
+  const of = field(name);
+  const counts = countsOf(name);
+  const value = state[name] ?? "";
+  if (counts.size < 2 && !value && !(name === "review" && setup.live)) return null;
+  const set = value ? "set" : null;
+  if (counts.size > MOST_CHOICES) {
+    const input = h("input", { type: "search", class: set, value, "data-for": name, placeholder: "any", autocomplete: "off", onchange: () => change({ [name]: input.value.trim() }) });
+    return h("label", { class: "facet" }, of.label, input);
+  }
+  const pairs = [["", "Any"], ...[...counts].map(([found, count]) => [found === "" ? NONE : found, `${sayValue(of, found)} (${whole.format(count)})`])];
+  if (value && !pairs.some(([found]) => found === value)) pairs.push([value, `${value} (0)`]);
+  return h("label", { class: "facet" }, of.label, choice({ class: set, "data-for": name, onchange: (event) => change({ [name]: event.target.value }) }, pairs, value));
+}
+
+function clearButton() {
+  const active = activeFilters();
+  if (!active.length && !state.q) return null;
+  const blank = Object.fromEntries(active.map((name) => [name, ""]));
+  return h("button", { type: "button", class: "plain", "data-for": "clear", onclick: () => { byId("search").value = ""; change({ ...blank, q: "" }); byId("search").focus(); } }, "Clear filters");
+}
+
+function arrangement() {
+  if (state.view === "sheet") {
+    const axes = sheetAxes();
+    const pairs = axes.names.map((name) => [name, field(name).label]);
+    return [["rows", "Down", axes.rows], ["cols", "Across", axes.cols]].map(([name, label, value]) =>
+      h("label", null, label, choice({ "data-for": name, onchange: (event) => change(swapped(axes, name, event.target.value)) }, pairs, value)));
+  }
+  const groups = ["prompt", "reference", "seed_ratio", "status", "model", ...tagNames().slice(0, MOST_TAGS).map((tag) => `tag.${tag}`)].filter((name) => name === state.group || distinct(name) > 1);
+  return [
+    h("label", null, "Group", choice({ "data-for": "group", onchange: (event) => change({ group: event.target.value }) }, [["", "None"], ...groups.map((name) => [name, field(name)?.label ?? name])], state.group)),
+    h("label", null, "Sort", choice({ "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) }, Object.entries(SORTS).map(([name, [label]]) => [name, label]), state.sort)),
+    h("div", { class: "segments", role: "group", "aria-label": "Size of the pictures" }, [["s", "Small"], ["m", "Medium"], ["l", "Large"]].map(([size, label]) =>
+      segment(label[0], state.size === size, () => change({ size }), { "data-for": `size-${size}`, "aria-label": label, title: label }))),
+  ];
+}
+
+// One field cannot go both ways: taking the other's turns the sheet.
+function swapped(axes, name, value) {
+  const next = { rows: axes.rows, cols: axes.cols, [name]: value };
+  if (next.rows === next.cols) next[name === "rows" ? "cols" : "rows"] = axes[name];
+  return next;
+}

@@ -1,0 +1,36 @@
+// Makes elements. Text becomes text nodes and attributes only: nothing on this page ever parses HTML.
+const SVG = "http://www.w3.org/2000/svg";
+const byId = (id) => document.getElementById(id);
+const h = (tag, props, ...children) => fill(document.createElement(tag), props, children);
+const s = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
+
+function fill(node, props, children) {
+  for (const [name, value] of Object.entries(props ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "value") node.value = value;
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  node.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+// A select of [value, label] pairs.
+function choice(props, pairs, value) {
+  const options = pairs.map(([of, label]) => h("option", { value: of, selected: of === value }, label));
+  return h("select", props, options);
+}
+
+// Only http and https leave the page, and they take nothing with them.
+function outside(url) {
+  const fine = /^https?:\/\//i.test(url) && !url.endsWith("…");
+  return fine ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, url) : url;
+}
+
+let newsTimer = 0;
+function tell(text, { bad = false, action = null } = {}) {
+  const line = h("p", { class: bad ? "bad" : null }, text, action && " ", action);
+  byId("news").replaceChildren(line);
+  clearTimeout(newsTimer);
+  newsTimer = setTimeout(() => line.remove(), bad ? 15000 : 8000);
+}

@@ -1,0 +1,56 @@
+// Puts the page together: first from what has been read so far, then from all of it, then after every change.
+let versionsSum = 0;
+let soon = 0;
+
+function refresh() {
+  if (!columns.key && !setup.live) return showNothing("No job of this folder has ended yet.");
+  if (!columns.key) upsertNothing();
+  const rows = filtered();
+  showHeader();
+  showControls(rows);
+  for (const [view] of VIEWS) byId(view).hidden = state.view !== view;
+  byId("view-title").textContent = VIEWS.find(([view]) => view === state.view)?.[1] ?? "Pictures";
+  const message = rowCount === 0 ? "No job of this folder has ended yet." : rows.length === 0 && state.view !== "charts" ? "No picture passes these filters." : "";
+  byId("empty").hidden = message === "";
+  byId("empty").textContent = message;
+  if (state.view === "sheet") showSheet(rows);
+  else if (state.view === "charts") showCharts();
+  else showGallery(rows);
+  followOpen();
+}
+
+function refreshSoon() {
+  soon ||= requestAnimationFrame(() => { soon = 0; refresh(); });
+}
+
+// A live page may start with an empty folder: the columns are there, without rows.
+function upsertNothing() {
+  for (const name of ["id", "status", "error_code", "style", "model", "seed", "aspect_ratio", "variant", "prompt", "tags", "references", "thumb", "width", "height",
+    "spent", "attempts", "api_seconds", "started_at", "finished_at", "review", "note", "position", "key"]) columns[name] = [];
+}
+
+function showNothing(message) {
+  showHeader();
+  byId("empty").hidden = false;
+  byId("empty").textContent = message;
+}
+
+async function start() {
+  readHash();
+  if (!VIEWS.some(([view]) => view === state.view)) state.view = "gallery";
+  startGallery();
+  startLarge();
+  await readBlocks({ packed: false });
+  refresh();
+  document.addEventListener("keydown", onKey);
+  addEventListener("pointerdown", () => byId("gallery").classList.remove("keyed"));
+  addEventListener("popstate", () => { readHash(); if (byId("search")) byId("search").value = state.q; refresh(); });
+  byId("skip").addEventListener("click", () => byId("gallery").focus());
+  if (document.readyState === "loading") await new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
+  await readBlocks({ packed: true });
+  document.documentElement.dataset.ready = "yes";
+  refresh();
+  if (setup.live) follow();
+}
+
+start();

@@ -1,0 +1,87 @@
+// The contact sheet: one field down, another across, in each cell the pictures that have both values.
+const MOST_COLUMNS = 60;
+const IN_CELL = 3;
+let sheetLines = null;
+
+function sheetFields() {
+  const names = ["prompt", "reference", "seed", "ratio", "style", "model", "variant", "status", ...tagNames().map((tag) => `tag.${tag}`)];
+  return names.map((name) => [name, distinct(name)]).filter(([, values]) => values > 1).map(([name]) => name);
+}
+
+function distinct(name) {
+  const of = field(name).of;
+  const values = new Set();
+  for (let row = 0; row < rowCount; row++) values.add(of(row));
+  return values.size;
+}
+
+// Where nobody chose: what varies most goes down, what varies least goes across.
+function sheetAxes() {
+  const names = sheetFields();
+  const sizes = new Map(names.map((name) => [name, distinct(name)]));
+  const few = names.filter((name) => sizes.get(name) <= MOST_COLUMNS).sort((a, b) => sizes.get(a) - sizes.get(b));
+  const cols = names.includes(state.cols) ? state.cols : ["seed", "ratio"].find((name) => few.includes(name) && name !== state.rows) ?? few.find((name) => name !== state.rows) ?? names[0] ?? "status";
+  const left = names.filter((name) => name !== cols);
+  const rows = left.includes(state.rows) ? state.rows : ["reference", "prompt"].find((name) => left.includes(name)) ?? left[0] ?? "prompt";
+  return { names, rows, cols };
+}
+
+function showSheet(rows) {
+  const { rows: down, cols: over } = sheetAxes();
+  const vertical = field(down);
+  const horizontal = field(over);
+  const table = new Map();
+  const heads = new Set();
+  for (const row of rows) {
+    const cells = table.get(vertical.of(row)) ?? new Map();
+    table.set(vertical.of(row), cells);
+    const value = horizontal.of(row);
+    heads.add(value);
+    const cell = cells.get(value);
+    if (cell) cell.push(row);
+    else cells.set(value, [row]);
+  }
+  const all = [...heads].sort(byName.compare);
+  const values = all.slice(0, MOST_COLUMNS);
+  const wide = innerWidth < 700 ? [96, 120] : [176, 176];
+  const template = `${wide[0]}px repeat(${values.length}, ${wide[1]}px)`;
+  const body = h("div", { class: "lines", role: "rowgroup" });
+  const head = h("div", { class: "head", role: "row" },
+    h("div", { class: "corner", role: "columnheader" }, `${vertical.label} ↓ ${horizontal.label} →`),
+    values.map((value) => h("div", { role: "columnheader" }, h("span", null, h("bdi", null, sayValue(horizontal, value))))));
+  head.style.gridTemplateColumns = template;
+  const lines = [...table].map(([value, cells]) => ({ value, cells, height: wide[1] }));
+  const note = h("p", { class: "note" }, `${vertical.label} down, ${horizontal.label.toLowerCase()} across: ${plural(table.size, "row")}, ${plural(all.length, "column")}.`,
+    all.length > MOST_COLUMNS && ` The first ${MOST_COLUMNS} columns are shown; filter to see others.`);
+  byId("sheet").replaceChildren(note, h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Contact sheet, scrolls sideways" },
+    h("div", { class: "table", role: "table", "aria-label": `${vertical.label} by ${horizontal.label}`, "aria-rowcount": table.size + 1 }, h("div", { role: "rowgroup" }, head), body)));
+  body.style.width = `${wide[0] + values.length * wide[1]}px`;
+  sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template }));
+  shownRows = lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? []));
+  placeOf = new Map(shownRows.map((row, k) => [row, k]));
+  sheetLines.set(lines);
+}
+
+function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
+  const first = cells.values().next().value[0];
+  const picture = vertical.picture?.(first);
+  const node = h("div", { class: "line", role: "row", "aria-rowindex": k + 2 },
+    h("div", { role: "rowheader" }, picture && h("img", { src: picture, alt: "" }), h("span", null, h("bdi", null, sayValue(vertical, value)))),
+    values.map((over) => makeCell(cells.get(over) ?? [])));
+  node.style.gridTemplateColumns = template;
+  return node;
+}
+
+function makeCell(rows) {
+  if (!rows.length) return h("div", { role: "cell" }, h("span", { class: "none" }, "–"));
+  const most = rows.length > IN_CELL ? IN_CELL : rows.length;
+  return h("div", { role: "cell" }, rows.slice(0, most).map((row, k) => {
+    const failed = columns.status[row] !== "done";
+    const left = k === most - 1 ? rows.length - most : 0;
+    const button = h("button", { type: "button", class: failed ? "failed" : null, "aria-label": `Open ${columns.id[row]}${left ? `, the first of ${left + 1} more` : ""}`, onclick: () => openLarge(row) });
+    if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
+    else button.append(failed ? columns.error_code[row] ?? columns.status[row] : "no preview");
+    if (left) button.append(h("span", { class: "more" }, `+${left}`));
+    return button;
+  }));
+}

@@ -1,0 +1,92 @@
+// The rows, as columns. Blocks come from the page's own script elements (see blocks.py), later rows from the server.
+const columns = {};
+const rests = []; // {start, count, node}: what the index leaves out, unpacked when a picture is opened
+const later = new Map(); // row -> whole object, for rows that came after the page
+const versions = []; // goes up when a row changes
+const lowered = []; // what the search looks through
+const rowOfKey = new Map();
+const rowOfId = new Map();
+let rowCount = 0;
+
+function addIndex(block) {
+  for (const [name, column] of Object.entries(block.columns)) {
+    const target = (columns[name] ??= []);
+    const { of, at, all } = column;
+    for (let k = 0; k < block.count; k++) target.push(all ? all[k] : of[at ? at[k] : 0]);
+  }
+  for (let row = rowCount; row < rowCount + block.count; row++) noteRow(row);
+  rowCount += block.count;
+}
+
+function noteRow(row) {
+  rowOfKey.set(columns.key[row], row);
+  rowOfId.set(columns.id[row], row);
+  versions[row] = (versions[row] ?? 0) + 1;
+  lowered[row] = undefined;
+}
+
+// Take a row from the server, new or changed; returns its place.
+function upsert(object) {
+  let row = rowOfKey.get(object.key);
+  const fresh = row === undefined;
+  if (fresh) row = rowCount++;
+  for (const name of Object.keys(columns).length ? Object.keys(columns) : Object.keys(object)) {
+    (columns[name] ??= [])[row] = object[name] ?? null;
+  }
+  later.set(row, object);
+  noteRow(row);
+  return { row, fresh };
+}
+
+const searchText = (row) => (lowered[row] ??= `${columns.prompt[row]}\n${columns.id[row]}`.toLowerCase());
+
+// All fields of a row; the promise is done once its block is unpacked.
+async function details(row) {
+  if (later.has(row)) return later.get(row);
+  const all = {};
+  for (const [name, column] of Object.entries(columns)) all[name] = column[row];
+  const rest = rests.find(({ start, count }) => row >= start && row < start + count);
+  const block = await unpackedRest(rest);
+  for (const [name, column] of Object.entries(block.columns)) {
+    const k = row - rest.start;
+    all[name] = column.all ? column.all[k] : column.of[column.at ? column.at[k] : 0];
+  }
+  return later.get(row) ?? all;
+}
+
+const unpackedRests = new Map(); // the last few, least recently used first
+function unpackedRest(rest) {
+  const found = unpackedRests.get(rest) ?? gunzipped(rest.node.textContent);
+  unpackedRests.delete(rest);
+  unpackedRests.set(rest, found);
+  if (unpackedRests.size > 4) unpackedRests.delete(unpackedRests.keys().next().value);
+  return found;
+}
+
+async function gunzipped(base64) {
+  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(base64) : fromBase64(base64);
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
+function fromBase64(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let k = 0; k < binary.length; k++) bytes[k] = binary.charCodeAt(k);
+  return bytes;
+}
+
+// Take up the blocks that the parser has come past; packed ones only once the page is whole.
+async function readBlocks({ packed }) {
+  const indexes = [...document.querySelectorAll("script.index:not([data-read])")];
+  const others = [...document.querySelectorAll("script.rest:not([data-read])")];
+  for (const [k, node] of indexes.entries()) {
+    const plain = node.type === "application/json";
+    if (!plain && !packed) continue;
+    const start = rowCount;
+    const block = plain ? JSON.parse(node.textContent) : await gunzipped(node.textContent);
+    rests.push({ start, count: block.count, node: others[k] });
+    addIndex(block);
+    node.dataset.read = others[k].dataset.read = "yes";
+    node.textContent = "";
+  }
+}

@@ -1,0 +1,57 @@
+// Axes, bars and lines for the charts. The frame is the same for all: WIDE x TALL units, scaled to the column.
+const WIDE = 560;
+const TALL = 220;
+const LEFT = 52;
+const BOTTOM = 26;
+const TOP = 18;
+const plotWide = WIDE - LEFT - 6;
+const plotTall = TALL - BOTTOM - TOP;
+
+// A chart's frame with a vertical axis up to `most` and labels under it; `labels` are [share of the width, text].
+function frame({ title, says, most, format, labels, least = 0 }) {
+  const step = Math.max(least, niceStep(most / 4));
+  const top = Math.max(step, Math.ceil(most / step - 1e-9) * step);
+  const y = (value) => TOP + plotTall * (1 - value / top);
+  const svg = s("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, role: "img", "aria-label": `${title}. ${says}` });
+  for (let value = 0; value <= top + step / 2; value += step) {
+    svg.append(s("line", { class: value ? "grid" : "axis", x1: LEFT, x2: WIDE - 6, y1: y(value), y2: y(value) }),
+      s("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+  }
+  for (const [share, label] of labels) {
+    const anchor = share < 0.05 ? "start" : share > 0.95 ? "end" : "middle";
+    svg.append(s("text", { x: LEFT + share * plotWide, y: TALL - 6, "text-anchor": anchor }, label));
+  }
+  return { svg, y, x: (share) => LEFT + share * plotWide };
+}
+
+// Bars over bins; several series stand on one another. `fills` are the classes of the series.
+function bars({ svg, x, y }, series, fills) {
+  const count = series[0].length;
+  const gap = count > 40 ? 0.5 : 1;
+  const wide = plotWide / count;
+  for (let k = 0; k < count; k++) {
+    let base = 0;
+    for (const [at, counts] of series.entries()) {
+      if (!counts[k]) continue;
+      const height = y(base) - y(base + counts[k]);
+      svg.append(s("rect", { class: `bar ${fills[at] ?? ""}`, x: x(k / count) + gap / 2, width: Math.max(0.5, wide - gap), y: y(base + counts[k]), height }));
+      base += counts[k];
+    }
+  }
+}
+
+function timeLabels({ from, width, count }) {
+  const long = width * count >= 2 * 86400;
+  const say = (share) => {
+    const at = new Date((from + share * width * count) * 1000);
+    return long ? day.format(at) : width * count >= 7200 ? clockShort.format(at) : clock.format(at);
+  };
+  return [0, 0.5, 1].map((share) => [share, say(share)]);
+}
+
+// The numbers of a chart as a table, for those who cannot see it or want them.
+function numbersTable(heads, rows) {
+  return h("details", null, h("summary", null, "Numbers"), h("div", { class: "numbers", tabindex: "0", role: "region", "aria-label": `Numbers: ${heads.join(", ")}` },
+    h("table", null, h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))),
+      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell, k) => (k ? h("td", null, cell) : h("th", { scope: "row" }, cell)))))))));
+}
