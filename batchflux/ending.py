@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchflux.storage.summary import State
 
 SIGNAL_EXIT = 128
+NO_REDO = ("finished", "No redo is waiting: batchflux review asks for them, picture by picture.", 0)
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
 
 

@@ -12,6 +12,9 @@ Style = Literal["standard", "chat"]
 Format = Literal["jpeg", "png"]
 Verify = Literal["decode", "structure"]
 
+MAX_ID = 128  # characters
+MAX_ID_BYTES = 220  # of an id that we make: a file system takes 255 for a name, and a suffix and a mark come behind it
+
 CARRIED = (
     "seed",
     "aspect_ratio",
@@ -57,7 +60,8 @@ class Job:
     `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the
     user did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output
     folder (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that
-    `params: drop` took out of the request. `tags` are pairs in the order written.
+    `params: drop` took out of the request. `tags` are pairs in the order written. `redo_of` is the key of the job
+    that this one tries again, because a person asked for it; None for the manifest's own.
     """
 
     id: str
@@ -79,11 +83,38 @@ class Job:
     webhook_secret: str | None = field(default=None, repr=False)
     tags: tuple[tuple[str, str], ...] = ()
     dropped: tuple[str, ...] = ()
+    redo_of: str | None = None
 
     @property
     def fault(self) -> str | None:
         """Why a reference cannot be sent, or None."""
         return next((image.fault for image in self.images if image.fault is not None), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """Another try at a job that a person asked for: the same job with a new seed or variant.
+
+    `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
+    redos that go back to one job. `prompt` None keeps the origin's; `seed` is what was asked for. `variant` is None
+    until a run pins the redo; from then on `seed` and `variant` are what they are.
+    """
+
+    number: int
+    origin: str
+    ordinal: int
+    prompt: str | None = None
+    seed: int | None = None
+    variant: int | None = None
+
+
+def redo_id(root: str, ordinal: int) -> str:
+    """Return the id of a redo: the first job's with `-redo1` and so on, cut where it would be too long for an id."""
+    suffix = f"-redo{ordinal}"
+    cut = root[: MAX_ID - len(suffix)]
+    while len(cut.encode(errors="replace")) > MAX_ID_BYTES:
+        cut = cut[:-1]
+    return cut.rstrip() + suffix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

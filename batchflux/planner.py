@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.selection import Selection
 from batchflux.engine.survey import Survey, Surveyor
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import expand
+from batchflux.manifest import Redos, expand
 from batchflux.model import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
 from batchflux.storage.database import connect
-from batchflux.storage.ledger import currency, spent
+from batchflux.storage.ledger import currency, rows_by_key, spent
+from batchflux.storage.reviews import pin, redos
 
 if TYPE_CHECKING:
     import sqlite3
@@ -91,19 +92,32 @@ def check_options(manifest: Manifest) -> None:
 def survey_jobs(
     manifest: Manifest, connection: sqlite3.Connection | None, selection: Selection, *, apply: bool
 ) -> Survey:
-    """Go through all jobs once; see engine.survey.
+    """Go through all jobs once, redos included; see engine.survey. `apply` also pins the redos.
 
     Raises:
         ManifestError: with all faults.
     """
     faults: list[Fault] = []
-    jobs = expand(manifest, capabilities(), faults.append)
+    asked = _asked(connection)
+    jobs = expand(manifest, capabilities(), faults.append, redos=asked)
     surveyor = Surveyor(connection, selection, exists_in(manifest), apply=apply)
     survey = surveyor.take(jobs)
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged
+    for made in asked.jobs if asked is not None else ():
+        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
+        survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)
+        if apply and connection is not None and redo != made.redo:
+            pin(connection, redo, made.job.key)
     return survey
+
+
+def _asked(connection: sqlite3.Connection | None) -> Redos | None:
+    found = redos(connection) if connection is not None else {}
+    if connection is None or not found:
+        return None
+    return Redos(found, lambda key: bool(rows_by_key(connection, [key], "1")))
 
 
 def exists_in(manifest: Manifest) -> Callable[[str], bool]:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.ending import Signals, on_hangup, verdict
+from batchflux.ending import NO_REDO, Signals, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
 from batchflux.engine.pool import Pool, Tally, workers_for
@@ -22,7 +22,7 @@ from batchflux.engine.ports import World
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
 from batchflux.errors import BatchfluxError, ManifestError, StopRun
-from batchflux.manifest import expand
+from batchflux.manifest import Redos, expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
 from batchflux.points import reach
 from batchflux.providers import capabilities, styles
@@ -30,6 +30,7 @@ from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
 from batchflux.storage.moves import move_files, record_moves, settle_moves
 from batchflux.storage.results import Results, ended_rows
+from batchflux.storage.reviews import is_stale, shown, verdicts
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
 from batchflux.transport import Transport
@@ -103,6 +104,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
+        self.redos: Redos | None = None
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
 
@@ -143,9 +145,24 @@ class _Run:
         survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self.manifest.provider.currency)
-        set_meta(connection, "base", str(self.manifest.base))  # where local references are, for pages and exports
-        set_meta(connection, "started", repr(self.began))  # tells one run from the next, for who looks on
+        self._introduce(connection)
+        self.results.verdicts = verdicts(connection)
+        if survey.redos:
+            self.redos = Redos(survey.redos, lambda _: False)  # all are pinned, so none is chosen anew
         return survey
+
+    def _rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
+        self.results.verdicts = verdicts(connection)
+        self.results.rewrite(ended_rows(connection, skip))
+        shown(connection)
+
+    def _introduce(self, connection: sqlite3.Connection) -> None:
+        """Tell who looks on (pages, exports) which run this is; `base` is where local references are."""
+        manifest, budget = self.manifest, self.manifest.limits.budget
+        set_meta(connection, "name", manifest.name)
+        set_meta(connection, "base", str(manifest.base))
+        set_meta(connection, "began", repr(self.began))
+        set_meta(connection, "budget", "" if budget is None else format(budget, "f"))
 
     def _bring_in_line(self, survey: Survey) -> None:
         """Make files and results.csv say what the ledger and the manifest say."""
@@ -156,10 +173,10 @@ class _Run:
             move_files(
                 self.folder, moves, lambda moved: database.now(lambda connection: record_moves(connection, moved))
             )
-        clean = database.now(lambda connection: get_meta(connection, "clean")) == "1"
+        clean = database.now(lambda connection: get_meta(connection, "clean") == "1" and not is_stale(connection))
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self.results.intact():
-            database.now(lambda connection: self.results.rewrite(ended_rows(connection, survey.redone.__contains__)))
+            database.now(lambda connection: self._rewrite(connection, survey.redone.__contains__))
         database.now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
 
     async def _work(self, plan: Plan, already: int) -> None:
@@ -197,7 +214,7 @@ class _Run:
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        jobs = iter(expand(manifest, capabilities(), self._late_fault))
+        jobs = iter(expand(manifest, capabilities(), self._late_fault, redos=self.redos))
         feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
             self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
@@ -231,10 +248,12 @@ class _Run:
         if self.signals.cut_off:
             database.now(give_up_in_flight)
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        if survey.todo:
-            database.now(lambda connection: self.results.rewrite(ended_rows(connection)))
+        if survey.todo or database.now(is_stale):
+            database.now(self._rewrite)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
+        if self.options.selection.redo and survey.todo == 0:
+            reason, message, code = NO_REDO
         finished = time.time()
         summary = Summary(
             name=self.manifest.name,

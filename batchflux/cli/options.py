@@ -25,6 +25,7 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
     @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
     @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
+    @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
     @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
     @click.option(
         "--on-unknown",
@@ -46,7 +47,8 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
             provider=given.pop("provider"),
             out=given.pop("out"),
         )
-        selection = Selection(**{name: given.pop(name) for name in ("only", "limit", "retry_failed", "on_unknown")})
+        names = ("only", "limit", "redo", "retry_failed", "on_unknown")
+        selection = Selection(**{name: given.pop(name) for name in names})
         return function(load=load, selection=selection, **given)
 
     return wrapper

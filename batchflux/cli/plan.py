@@ -27,6 +27,7 @@ MEANINGS = {
     "failed": "stay failed until --retry-failed",
     "unknown": "request sent, never answered; see --on-unknown",
     "merged": "listed twice with the same content; made once (variant: 2 makes a second copy)",
+    "redo": "of those to do, asked for in a review",
     "unlisted": "no longer in the manifest; their files stay",
 }
 
@@ -54,7 +55,7 @@ def lines(result: Plan) -> list[str]:
     text = [f"{result.name}: {jobs} for {result.provider} ({result.model}) -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
-    text += [f"  {name:<9} {counts[name]:>9,}  {MEANINGS[name]}" for name in MEANINGS if counts[name]]
+    text += [f"  {name:<9} {counts[name]:>9,}  {MEANINGS[name]}" for name in MEANINGS if counts.get(name)]
     text.append("")
     text.append(f"  to do     {counts['todo']:>9,}  {count(result.calls, 'paid call')}")
     text.append(f"  cost      {_cost(result)}")

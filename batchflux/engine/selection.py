@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What the user asked of this run. `only` is a glob on ids, `limit` the most jobs to work on."""
+    """What the user asked of this run. `only` is a glob on ids, `limit` the most jobs to work on.
+
+    `redo` leaves out all but the redos that were asked for in a review.
+    """
 
     only: str | None = None
     limit: int | None = None
     retry_failed: bool = False
     on_unknown: OnUnknown = "retry"
+    redo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,8 @@ class Work:
 
 def work_for(job: Job, known: Known | None, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
     """Return what there is to do for a job, None for nothing. `exists` tells whether a file of the folder is there."""
-    if selection.only is not None and not fnmatchcase(job.id, selection.only):
+    left_out = selection.redo and job.redo_of is None
+    if left_out or (selection.only is not None and not fnmatchcase(job.id, selection.only)):
         return None
     if known is None:
         return Work(job=job)

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.selection import Selection, Work, work_for
-from batchflux.model import Job, Status
+from batchflux.model import Job, Redo, Status
 from batchflux.storage.ledger import COLUMNS, Known, rows_by_key, tags_text
 from batchflux.storage.moves import REPLACED, Move
 
@@ -45,7 +45,10 @@ class Numbers:
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
-    """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money."""
+    """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
+
+    `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin.
+    """
 
     total: int = 0
     new: int = 0
@@ -57,6 +60,7 @@ class Survey:
     merged: int = 0
     unlisted: int = 0
     todo: int = 0
+    redo: int = 0
     calls: int = 0
     references: int = 0
     reference_faults: list[str] = field(default_factory=list)
@@ -64,12 +68,14 @@ class Survey:
     samples: list[Job] = field(default_factory=list)
     moves: dict[int, Move] = field(default_factory=dict)
     edited: bool = False
+    redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     redone: Numbers = field(default_factory=lambda: Numbers(0))
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
         names = ("total", "new", "changed", "done", "failed", "unknown", "pending", "merged", "unlisted", "todo")
-        return {name: getattr(self, name) for name in names}
+        counts = {name: getattr(self, name) for name in names}
+        return counts | {"redo": self.redo} if self.redo else counts
 
 
 class Surveyor:
@@ -138,6 +144,7 @@ class Surveyor:
         if work is None or (self._selection.limit is not None and result.todo >= self._selection.limit):
             return
         result.todo += 1
+        result.redo += job.redo_of is not None
         if known is not None:
             result.redone.add(known.number)
         if work.costs:

@@ -8,6 +8,7 @@ load, providers, entries, config               → Manifest
 sources, parquet    tables → rows
 axes, templates, compile                       an entry made ready for rows
 build, capability, identity, references, seen  a row → a Job
+redo                a Job → another try at it
 expand              all of it, as a stream
 salvage             what can be told of the rest when something is wrong
 """
@@ -24,6 +25,7 @@ from batchflux.manifest.config import (
 )
 from batchflux.manifest.expand import Expansion, expand
 from batchflux.manifest.load import load_manifest
+from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import schema
 from batchflux.manifest.starter import starter
 
@@ -35,6 +37,7 @@ __all__ = [
     "OutputConfig",
     "ProviderConfig",
     "Rate",
+    "Redos",
     "expand",
     "load_manifest",
     "schema",

@@ -6,6 +6,7 @@ not depend on the row was done before (see compile), so that a million rows take
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from batchflux.manifest.capability import local_file, refusal, resolve
@@ -13,17 +14,18 @@ from batchflux.manifest.compile import unknown_variable
 from batchflux.manifest.fields import reference, tag
 from batchflux.manifest.identity import default_id, key_of
 from batchflux.manifest.names import Names, Taken
+from batchflux.manifest.redo import choose
 from batchflux.manifest.references import References, identity
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import Undefined
 from batchflux.model import CARRIED, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from batchflux.manifest.compile import Part, Plan
     from batchflux.manifest.config import Entry, Manifest
-    from batchflux.model import Capabilities, Reference, Style
+    from batchflux.model import Capabilities, Redo, Reference, Style
 
     class Tell(Protocol):
         """Takes the faults of jobs; see Expansion."""
@@ -78,6 +80,22 @@ class Builder:
         except ValueError as error:
             return self._once("style", wanted, str(error), values)
         return self._identify(values, variables, style, wanted)
+
+    def redo(self, root: Job, parent: Job, redo: Redo, known: Callable[[str], bool]) -> Job | None:
+        """Make the job that tries `parent` again; None when the manifest lists the very same job by now.
+
+        `root` is the manifest's job that the redos of this family go back to, `known` tells whether the ledger has a
+        job of a key.
+        """
+
+        def free(key: str) -> bool:
+            return not known(key) and self._keys.add(int(key[:16], 16)) is None
+
+        job = choose(parent, redo, self._styles[parent.style], free)
+        if redo.variant is not None and self._keys.add(int(job.key[:16], 16)) is not None:
+            return None
+        name, file_name = self._names.redo(root, redo.ordinal, job.key)
+        return replace(job, id=name, file_name=file_name, position=root.position)
 
     def _identify(self, values: dict[str, Any], variables: Mapping[str, Any], style: Style, wanted: str) -> Made:
         """Give the job its key and names, unless it was met before."""

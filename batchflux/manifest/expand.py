@@ -2,7 +2,8 @@
 
 The rule: a faulty job is reported and left out, and nothing holds more than one row. Over the whole manifest an id
 and a file name stand for one job, and a job with the key of an earlier one is that job: counted as merged, not made
-again. After MAX_FAULTS faults the expansion ends, for nobody reads more.
+again. After MAX_FAULTS faults the expansion ends, for nobody reads more. Redos that people asked for come last, so
+that a job of the manifest never has to make way for one; their place (`position`) is their job's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.manifest.compile import Plan
     from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.redo import Redos
     from batchflux.manifest.sources import Row
     from batchflux.model import Capabilities, Job
 
@@ -42,7 +44,9 @@ class Expansion:
         styles: Mapping[str, Capabilities],
         on_fault: Callable[[Fault], None],
         most: int | None = None,
+        redos: Redos | None = None,
     ) -> None:
+        self._redos = redos
         self._manifest = manifest
         self._styles = styles
         self._on_fault = on_fault
@@ -57,6 +61,8 @@ class Expansion:
         try:
             for entry in self._manifest.entries:
                 yield from self._entry(entry, builder)
+            if self._redos is not None:
+                yield from self._redone(self._redos, builder)
         except _Enough:
             return
 
@@ -92,9 +98,20 @@ class Expansion:
                 self._built += 1
                 made = builder.build(variables, choice.fields, line)
                 if made:
+                    if self._redos is not None:
+                        self._redos.met(made)
                     yield made
                 elif made is None:
                     self.merged += 1
+
+    def _redone(self, redos: Redos, builder: Builder) -> Iterator[Job]:
+        for root, parent, redo in redos.wanted():
+            job = builder.redo(root, parent, redo, redos.is_known)
+            if job is None:
+                self.merged += 1
+            else:
+                redos.made(redo, root, job)
+                yield job
 
     def _rows(self, plan: Plan) -> Iterator[tuple[int | None, Row]]:
         entry = plan.entry
@@ -123,6 +140,7 @@ def expand(
     on_fault: Callable[[Fault], None],
     *,
     most: int | None = None,
+    redos: Redos | None = None,
 ) -> Expansion:
     """The jobs of a manifest, in order, one at a time.
 
@@ -131,5 +149,6 @@ def expand(
         styles: what each call style of the provider can carry.
         on_fault: told of each fault; the job it belongs to is not yielded.
         most: look at no more jobs than this, faulty and merged ones counted.
+        redos: what people asked to have tried again; it learns what became of each.
     """
-    return Expansion(manifest, styles, on_fault, most)
+    return Expansion(manifest, styles, on_fault, most, redos)

@@ -13,19 +13,22 @@ from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.config import OutputConfig
-from batchflux.manifest.identity import checked_name, default_id, folded
+from batchflux.manifest.identity import FOLDER, checked_name, default_id, folded
 from batchflux.manifest.sandbox import ImagePath
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.tree import quoted
+from batchflux.model import redo_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchflux.manifest.config import Manifest
+    from batchflux.model import Job
 
 _DEFAULT = OutputConfig.__dataclass_fields__["file_name"].default
 _LINE_BITS = 36
+_DIGITS = 8
 _SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2, ".webp": 3}  # with the bits that stand for them in a place
 _ENDS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",)}
 _OPTIONAL = ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url")
@@ -69,6 +72,29 @@ class Names:
         asked = None if "output_format" in values.get("dropped", ()) else values.get("output_format")
         self._claim(file_name, asked, mark)
         values["file_name"] = file_name
+
+    def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
+        """Return id and file name of a redo: its first job's with `-redo1` and so on, and 8 digits where that is taken.
+
+        No manifest is at fault because of what somebody asked for in a review, so this refuses nothing.
+        """
+        mark = self._manifest.entries[0].index << _LINE_BITS
+        name = redo_id(root.id, ordinal)
+        if self._ids.add(hash(folded(name) if self._plain else name), mark) is not None:
+            name = f"{name}-{key[:_DIGITS]}"
+            self._ids.add(hash(folded(name) if self._plain else name), mark)
+        stem, ext = splitext(root.file_name.removeprefix(FOLDER))
+        if self._plain:
+            return name, checked_name(name + ext)
+        folder, slash, base = stem.rpartition("/")
+        stem = f"{folder}{slash}{redo_id(base, ordinal)}"
+        asked = None if "output_format" in root.dropped else root.output_format
+        try:
+            self._claim(checked_name(stem + ext), asked, mark)
+        except Taken:
+            stem = f"{stem}-{key[:_DIGITS]}"
+            self._claim(checked_name(stem + ext), asked, mark)
+        return name, checked_name(stem + ext)
 
     def _claim(self, file_name: str, asked: str | None, mark: int) -> None:
         """Take a file name for a job; the table's places are a mark, the suffix, and whether a format was asked for."""

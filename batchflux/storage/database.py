@@ -54,12 +54,34 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
         StorageError: the file cannot be opened or is not a database.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not path.is_file():
+            # Never a file that may be in use: to close it would drop all locks that this process has on it
+            # (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread").
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise _explain(path, error) from error
     try:
         _set_up(connection, durable=durable)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _explain(path, error) from error
+    return connection
+
+
+def beside(path: Path) -> sqlite3.Connection:
+    """Open a database that is there, beside the run that writes it, in this process or another; it makes no file.
+
+    Raises:
+        StorageError: the file is not there, cannot be opened or is not a database.
+    """
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise _explain(path, error) from error
+    try:
+        _set_up(connection, durable=True)
     except sqlite3.Error as error:
         connection.close()
         raise _explain(path, error) from error
@@ -73,7 +95,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         StorageError: the file cannot be opened, or turns out to be damaged while it is read.
     """
-    connection = connect(path)
+    connection = beside(path)
     try:
         yield connection
     except sqlite3.Error as error:

@@ -2,6 +2,9 @@
 
 The file is well-formed after a kill: rows are appended whole, each batch in one write, after the ledger has
 committed it; and `rewrite` replaces the file in one rename. What a kill leaves out, the next run writes.
+
+Once anybody judged a picture of the folder, the columns `review` and `note` stand at the very end. They come with a
+rewrite: an append follows the header that the file has.
 """
 
 from __future__ import annotations
@@ -20,13 +23,16 @@ from batchflux.storage.redact import redacted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from batchflux.storage.reviews import Verdict
 
 HEADER = (  # noqa: SIM905  reads like the contract
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
     "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
 ).split()
+REVIEW_HEADER = ("review", "note")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -91,11 +97,16 @@ def _seconds(value: float | None) -> str:
 
 
 class Results:
-    """The results.csv of one output folder. `tag_names` become the columns `tags.NAME`."""
+    """The results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
+
+    `verdicts`, by key, are what its columns `review` and `note` say; with none there are no such columns. They are
+    set before `intact` is asked and before `rewrite`.
+    """
 
     def __init__(self, path: Path, tag_names: Sequence[str]) -> None:
         self.path = path
         self.tag_names = tuple(tag_names)
+        self.verdicts: Mapping[bytes, Verdict] = {}
         self._file: io.FileIO | None = None
 
     def append(self, rows: Iterable[Known]) -> None:
@@ -105,7 +116,7 @@ class Results:
             StorageError: the file cannot take them; it is cut back to its last whole row.
         """
         text = io.StringIO()
-        _write_rows(text, (cells(known, self.tag_names) for known in rows))
+        _write_rows(text, map(self._cells, rows))
         data = text.getvalue().encode()
         reach("csv.appending")
         try:
@@ -123,19 +134,39 @@ class Results:
             StorageError: the folder cannot take the file; the old one stands.
         """
         self.close()
-        temporary = self.path.with_name(".results.csv.tmp")
+        self.swap(self.write_beside(rows, ".results.csv.tmp"))
+
+    def write_beside(self, rows: Iterable[Known], name: str) -> Path:
+        """Write a file of these rows under another name in the folder, for `swap`; return its path.
+
+        Raises:
+            StorageError: the folder cannot take it.
+        """
+        temporary = self.path.with_name(name)
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 _write_rows(file, [self._header()])
-                _write_rows(file, (cells(known, self.tag_names) for known in rows))
+                _write_rows(file, map(self._cells, rows))
                 file.flush()
                 os.fsync(file.fileno())
-            reach("csv.rewritten")
-            temporary.replace(self.path)
-            reach("csv.replaced")
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _explain(self.path, error) from error
+        return temporary
+
+    def swap(self, temporary: Path) -> None:
+        """Put a file that `write_beside` made in this one's place.
+
+        Raises:
+            StorageError: the folder does not allow it; the old one stands.
+        """
+        reach("csv.rewritten")
+        try:
+            temporary.replace(self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _explain(self.path, error) from error
+        reach("csv.replaced")
 
     def intact(self) -> bool:
         """Whether the file is there, has this run's header, and ends with a whole row."""
@@ -170,7 +201,15 @@ class Results:
             raise
 
     def _header(self) -> list[str]:
-        return [*HEADER, *(f"tags.{name}" for name in self.tag_names)]
+        reviews = REVIEW_HEADER if self.verdicts else ()
+        return [*HEADER, *(f"tags.{name}" for name in self.tag_names), *reviews]
+
+    def _cells(self, known: Known) -> list[Any]:
+        row = cells(known, self.tag_names)
+        if self.verdicts:
+            verdict = self.verdicts.get(known.key)
+            row += ["", ""] if verdict is None else [verdict.review, neutralised(verdict.note)]
+        return row
 
     @staticmethod
     def _line(row: Sequence[str]) -> bytes:
@@ -190,7 +229,8 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
 
 def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:
     """Yield the rows of listed jobs that ended, in manifest order, without those whose number `skip` holds."""
-    query = f"SELECT {COLUMNS} FROM jobs WHERE listed AND status IN ('done', 'failed', 'unknown') ORDER BY position"  # noqa: S608  a constant
+    ended = "listed AND status IN ('done', 'failed', 'unknown')"
+    query = f"SELECT {COLUMNS} FROM jobs WHERE {ended} ORDER BY position, number"  # noqa: S608  constants
     for row in connection.execute(query):
         if skip is None or not skip(row[0]):
             yield Known.of(row)

@@ -1,0 +1,112 @@
+"""Another try at a job: what a redo becomes.
+
+The rule: a redo is its origin (the job it tries again) with a new seed where the origin has one and its style carries
+seeds, or where one was asked for; otherwise with the next free `variant`. The prompt may be another. Whatever is chosen
+gives a key that neither the manifest nor the ledger has, so it is another picture and is paid for once. The choice
+follows from the redo alone: it is the same in `plan` and `run`, and a run pins it (storage/reviews.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import count
+from typing import TYPE_CHECKING
+
+from batchflux.manifest.identity import key_of
+from batchflux.manifest.references import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from batchflux.model import Capabilities, Job, Redo
+
+SEEDS = 2**31 - 1  # what every provider takes as a seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A redo and the job it became."""
+
+    redo: Redo
+    job: Job
+
+
+class Redos:
+    """The redos of one expansion: told of the manifest's jobs as they are met, it says which redos follow.
+
+    Args:
+        asked: redos by the key of the job they try again, each family in its order.
+        is_known: whether the ledger has a job of this key.
+
+    `jobs` holds what was made of them.
+    """
+
+    def __init__(self, asked: Mapping[str, Sequence[Redo]], is_known: Callable[[str], bool]) -> None:
+        self.asked = asked
+        self.is_known = is_known
+        self.jobs: list[Made] = []
+        self._next: deque[tuple[Job, Job]] = deque()
+
+    def met(self, job: Job) -> None:
+        """Take notice of a job of the manifest."""
+        if job.key in self.asked:
+            self._next.append((job, job))
+
+    def made(self, redo: Redo, root: Job, job: Job) -> None:
+        """Take notice of what a redo became; it may have redos itself."""
+        self.jobs.append(Made(redo=redo, job=job))
+        if job.key in self.asked:
+            self._next.append((root, job))
+
+    def wanted(self) -> Iterator[tuple[Job, Job, Redo]]:
+        """Yield each redo, last in a triple: after the manifest's job it goes back to and the job that it tries again.
+
+        Asked once all jobs were met.
+        """
+        while self._next:
+            root, parent = self._next.popleft()
+            for redo in self.asked[parent.key]:
+                yield root, parent, redo
+
+
+def choose(parent: Job, redo: Redo, style: Capabilities, free: Callable[[str], bool]) -> Job:
+    """Return the job that tries `parent` again, but for its id and file name.
+
+    `free` is asked for the key of one choice after the other and takes the first that may be used. A pinned redo is
+    what it is.
+    """
+    tried = replace(parent, prompt=parent.prompt if redo.prompt is None else redo.prompt, redo_of=parent.key)
+    pinned = redo.variant is not None
+    choices = ((seed, variant, _key(tried, seed, variant)) for seed, variant in _choices(parent, redo, style))
+    seed, variant, key = next(choice for choice in choices if pinned or free(choice[2]))
+    return replace(tried, seed=seed, variant=variant, key=key)
+
+
+def _choices(parent: Job, redo: Redo, style: Capabilities) -> Iterator[tuple[int | None, int]]:
+    if redo.variant is not None:
+        yield redo.seed, redo.variant
+        return
+    carries = "seed" in style.fields
+    seed = parent.seed
+    if carries and redo.seed is not None:
+        seed = redo.seed
+        yield seed, parent.variant
+    elif carries and seed is not None:
+        for attempt in count():
+            digest = sha256(f"{parent.key} {redo.ordinal} {attempt}".encode()).digest()
+            fresh = int.from_bytes(digest[:8]) % SEEDS
+            if fresh != seed:
+                yield fresh, parent.variant
+    for variant in count(parent.variant + 1):
+        yield seed, variant
+
+
+def _key(job: Job, seed: int | None, variant: int) -> str:
+    return key_of(
+        (job.provider, job.model, job.style),
+        job.prompt,
+        tuple(map(identity, job.images)),
+        (seed, job.aspect_ratio, job.output_format, job.safety_tolerance, job.prompt_upsampling, variant),
+    )

@@ -1,0 +1,204 @@
+"""From a verdict to the new picture: made once, paid for once, and beside the picture that it tries again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux import RunOptions, Selection, load_manifest, plan, run
+from batchflux.storage.judging import Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import Program, StandIn
+
+OUT = "out/m"
+
+
+def judge(program: Program, name: str, review: Any, **more: Any) -> list[Asked]:
+    """Decide about the job of this id, as the review page does."""
+    key = next(row["key"] for row in program.rows() if row["id"] == name)
+    path = program.folder / OUT / "ledger.db"
+    return decide(path, Decision(keys=(bytes.fromhex(key),), review=review, **more))
+
+
+def by_id(program: Program) -> dict[str, dict[str, str]]:
+    return {row["id"]: row for row in program.rows()}
+
+
+def test_a_redo_is_made_once_and_stands_behind_its_picture(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug, seed: 7}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    header = list(program.rows()[0])
+    assert header[-1] == "key"
+    before = by_id(program)["mug"]
+    picture = (program.folder / OUT / before["file_name"]).read_bytes()
+    assert [asked.id for asked in judge(program, "mug", "redo", note="=too dark")] == ["mug-redo1"]
+    server.seen.clear()
+    planned = program("plan", name)
+    assert "redo" in planned.out
+    assert "1 paid call" in planned.out
+    assert program("run", name, "--redo").code == 0
+    assert [seen.body["seed"] != 7 and seen.body["prompt"] == "a mug" for seen in server.seen] == [True]
+    rows = program.rows()
+    assert [row["id"] for row in rows] == ["mug", "mug-redo1", "cup"]
+    assert list(rows[0]) == [*header, "review", "note"]
+    assert [(row["review"], row["note"]) for row in rows] == [("redo", "'=too dark"), ("", ""), ("", "")]
+    made = rows[1]
+    assert made["file_name"] == "images/mug-redo1.jpg"
+    assert (program.folder / OUT / made["file_name"]).read_bytes() != picture
+    assert (program.folder / OUT / before["file_name"]).read_bytes() == picture
+    assert {name: rows[0][name] for name in before} == before
+    for again in (("--redo",), ()):
+        ended = program("run", name, *again)
+        assert ended.code == 0
+    assert len(server.seen) == 1
+    assert program.rows() == rows
+
+
+def test_redo_with_nothing_asked_for(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: bad, prompt: 'x #moderated'}\n")
+    ended = program("run", name, "--redo")
+    assert (ended.code, len(server.seen)) == (0, 0)
+    assert "No redo is waiting" in ended.out
+    assert program("run", name).code == 1
+    ended = program("run", name, "--redo")
+    assert ended.code == 0
+    assert "No redo is waiting" in ended.out
+
+
+def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    for origin, expected in (("mug", "mug-redo1"), ("mug", "mug-redo2"), ("mug-redo1", "mug-redo3")):
+        assert [asked.id for asked in judge(program, origin, "redo")] == [expected]
+        assert program("run", name).code == 0
+    assert [row["id"] for row in program.rows()] == ["mug", "mug-redo1", "mug-redo2", "mug-redo3", "cup"]
+    assert len({row["key"] for row in program.rows()}) == 5
+    assert sorted(server.answered().items()) == [("a cup", 1), ("a mug", 4)]
+
+
+def test_an_edited_prompt_and_a_seed_of_ones_own(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug, seed: 7, tags: {sku: M-1}}\n")
+    assert program("run", name).code == 0
+    judge(program, "mug", "redo", prompt="a red mug", seed=7)
+    assert program("run", name, "--redo").code == 0
+    assert server.seen[-1].body == {**server.seen[0].body, "prompt": "a red mug"}
+    row = by_id(program)["mug-redo1"]
+    assert (row["prompt"], row["seed"], row["tags.sku"]) == ("a red mug", "7", "M-1")
+
+
+@pytest.mark.usefixtures("photo")
+def test_a_style_that_carries_no_seed_makes_a_variant(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: make it red, image: p/a.jpg}\n")
+    assert program("run", name).code == 0
+    judge(program, "mug", "redo", seed=5)
+    assert program("run", name, "--redo").code == 0
+    row = by_id(program)["mug-redo1"]
+    assert (row["style"], row["seed"], row["status"]) == ("chat", "", "done")
+    assert server.seen[0].body == server.seen[1].body
+    with sqlite3.connect(program.folder / OUT / "ledger.db") as connection:
+        specs = [json.loads(spec) for (spec,) in connection.execute("SELECT spec FROM jobs ORDER BY number")]
+    connection.close()
+    assert [spec.get("variant") for spec in specs] == [None, 2]
+
+
+def test_a_redo_makes_way_for_what_the_manifest_lists(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    """The next free variant is free in the whole manifest, also behind the job, and ids are the manifest's first."""
+    jobs = (
+        "  - {id: mug, prompt: a mug}\n  - {id: other, prompt: a mug, variant: 2}\n"
+        "  - {id: mug-redo1, prompt: something else}\n"
+    )
+    name = manifest(jobs)
+    assert program("run", name, "--only", "mug").code == 0
+    judge(program, "mug", "redo")
+    assert program("run", name).code == 0
+    rows = program.rows()
+    redo = rows[1]
+    assert [row["id"] for row in rows] == ["mug", redo["id"], "other", "mug-redo1"]
+    assert redo["id"] == f"mug-redo1-{redo['key'][:8]}"
+    assert server.answered() == {"a mug": 3, "something else": 1}
+    # What the manifest lists later under the redo's own content is the redo's picture, not a second one.
+    name = manifest(jobs + "  - {id: third, prompt: a mug, variant: 3}\n")
+    assert program("run", name).code == 0
+    assert [row["id"] for row in program.rows()] == ["mug", "other", "mug-redo1", "third"]
+    assert by_id(program)["third"]["sha256"] == redo["sha256"]
+    assert server.answered() == {"a mug": 3, "something else": 1}
+
+
+def test_a_redo_is_changed_or_taken_back_while_it_waits(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    for prompt in ("a red mug", "a blue mug"):
+        assert [asked.id for asked in judge(program, "mug", "redo", prompt=prompt)] == ["mug-redo1"]
+    judge(program, "cup", "redo")
+    judge(program, "cup", "accept")
+    server.seen.clear()
+    assert program("run", name).code == 0
+    assert [seen.text for seen in server.seen] == ["a blue mug"]
+
+
+def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    gone = bytes.fromhex(by_id(program)["mug"]["key"])
+    judge(program, "mug", "redo")
+    server.seen.clear()
+    assert program("run", manifest("  - {id: cup, prompt: a cup}\n")).code == 0
+    assert server.seen == []
+    path = program.folder / OUT / "ledger.db"
+    with pytest.raises(UnlistedJobError):
+        decide(path, Decision(keys=(gone,), review="redo"))
+    assert decide(path, Decision(keys=(gone,), review="reject")) == []
+    with pytest.raises(NoSuchJobError):
+        decide(path, Decision(keys=(gone, bytes(32)), review="accept"))
+
+
+async def test_from_python(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: mug, prompt: a mug, seed: 1}\n")
+    loaded = load_manifest(program.folder / name, out=str(program.folder / OUT))
+    options = RunOptions(environ=program.environ)
+    assert (await run(loaded, options)).exit_code == 0
+    judge(program, "mug", "redo")
+    selection = Selection(redo=True)
+    assert plan(loaded, selection).counts["redo"] == 1
+    assert plan(loaded, selection).calls == 1
+    summary = await run(loaded, RunOptions(environ=program.environ, selection=selection))
+    assert (summary.exit_code, summary.this_run["done"], len(server.seen)) == (0, 1, 2)
+    assert "redo" not in plan(loaded, selection).counts
+
+
+def test_a_killed_redo_is_not_made_anew_with_another_choice(
+    program: Program, server: StandIn, manifest: Callable[..., str], tmp_path: Path
+) -> None:
+    """A run pins the redo before it pays: what a kill leaves in flight keeps its key, and is counted as such."""
+    name = manifest("  - {id: mug, prompt: 'a mug #b64*1#hang*1', seed: 3}\n")
+    assert program("run", name).code == 0
+    judge(program, "mug", "redo")
+    process = program.start("run", name, "--redo")
+    while len(server.seen) < 2:
+        assert process.poll() is None
+    program.kill(process)
+    assert program("run", name, "--redo").code == 0
+    row = by_id(program)["mug-redo1"]
+    assert (row["status"], row["possibly_billed"], row["attempts"]) == ("done", "1", "2")
+    assert server.seen[1].body == server.seen[2].body
