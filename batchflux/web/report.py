@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
 from batchflux.storage.database import reading
+from batchflux.storage.reviews import verdicts
 from batchflux.web.header import page_header
 from batchflux.web.ledgers import base_of, ended_numbers, jobs_by_number, ledger_of
 from batchflux.web.page import build_page
@@ -65,8 +66,10 @@ def _with_sources(jobs: Iterator[Known]) -> Iterator[tuple[Known, list[str]]]:
 
 def _rows(connection: sqlite3.Connection, numbers: list[int], places: Places) -> Iterator[dict[str, Any]]:
     short_links = len(numbers) > SHORT_LINKS_FROM
+    said = verdicts(connection)
     for known in jobs_by_number(connection, numbers):
-        row = page_row(known, places)
+        verdict = said.get(known.key)
+        row = page_row(known, places) if verdict is None else page_row(known, places, verdict.review, verdict.note)
         link = row["result_url"]
         if short_links and row["full"] and link is not None and len(link) > _LONGEST_LINK:
             # The picture is here; 100,000 long links would be most of the file. results.csv has them whole.

@@ -1,5 +1,9 @@
 // Four charts of the whole run: speed, latency, money, failures. Each says in a sentence what it shows.
 function showCharts() {
+  const room = byId("charts").clientWidth;
+  const across = room >= 976 ? 2 : 1; // as in charts.css: two columns of at least 480 and a gap of 16
+  WIDE = Math.max(240, Math.round((room - 16 * (across - 1)) / across) - 50);
+  plotWide = WIDE - LEFT - 6;
   const made = [speedChart(), latencyChart(), spendingChart(), failuresChart()].filter(Boolean);
   byId("charts").replaceChildren(...made);
 }

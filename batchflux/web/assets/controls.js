@@ -5,6 +5,9 @@ const MOST_CHOICES = 200;
 const MOST_TAGS = 6;
 let controlsFor = "";
 
+// How much of the window's top the bar covers while the page is scrolled; CSS knows it as --bar.
+const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky" ? byId("controls").offsetHeight : 0);
+
 const segment = (label, pressed, onclick, props = {}) => h("button", { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null }, label);
 
 function showControls(rows) {
@@ -14,6 +17,7 @@ function showControls(rows) {
     rebuildControls();
   }
   const all = rowCount === rows.length;
+  byId("count").classList.toggle("all", all);
   byId("count").textContent = all ? plural(rows.length, "job") : `${whole.format(rows.length)} of ${plural(rowCount, "job")}`;
 }
 
@@ -21,15 +25,17 @@ function showControls(rows) {
 function rebuildControls() {
   const host = byId("controls");
   const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
-  const open = host.querySelector(".filters")?.classList.contains("open");
   const search = byId("search") ?? searchField();
   const charts = state.view === "charts";
   const top = h("div", { class: "bar" }, viewSwitch(), h("span", { class: "search", hidden: charts }, search),
-    h("button", { type: "button", class: "filters-toggle", "data-for": "filters", hidden: charts, "aria-expanded": String(Boolean(open)), onclick: toggleFilters }, "Filters"),
+    h("button", { type: "button", class: "filters-toggle", "data-for": "filters", hidden: charts, "aria-expanded": String(host.classList.contains("open")), onclick: toggleFilters }, "Filters"),
     h("span", { class: "spring" }), h("span", { id: "count", class: "count", role: "status", hidden: charts }),
-    h("button", { type: "button", class: "plain", "data-for": "help", "aria-label": "Keys", title: "Keys (?)", onclick: openHelp }, h("kbd", null, "?")));
-  const filters = h("div", { class: `bar filters${open ? " open" : ""}`, hidden: charts }, statusPills(), facets(), clearButton(), h("span", { class: "spring" }), arrangement());
+    h("span", { class: "arrange", hidden: charts }, arrangement()),
+    h("button", { type: "button", class: "plain help", "data-for": "help", "aria-label": "Keys", title: "Keys (?)", onclick: openHelp }, h("kbd", null, "?")));
+  const parts = [statusPills(), ...facets(), clearButton()].filter((part) => part !== null);
+  const filters = h("div", { class: "bar filters", hidden: charts || !parts.length }, parts);
   host.replaceChildren(top, filters);
+  document.documentElement.style.setProperty("--bar", `${barHeight()}px`);
   if (focused) host.querySelector(`[data-for="${CSS.escape(focused)}"]`)?.focus();
 }
 
@@ -49,7 +55,7 @@ function searchField() {
 }
 
 function toggleFilters(event) {
-  const on = byId("controls").querySelector(".filters").classList.toggle("open");
+  const on = byId("controls").classList.toggle("open");
   event.currentTarget.setAttribute("aria-expanded", String(on));
 }
 
@@ -74,12 +80,13 @@ function facet(name) {
   if (counts.size < 2 && !value && !(name === "review" && setup.live)) return null;
   const set = value ? "set" : null;
   if (counts.size > MOST_CHOICES) {
-    const input = h("input", { type: "search", class: set, value, "data-for": name, placeholder: "any", autocomplete: "off", onchange: () => change({ [name]: input.value.trim() }) });
-    return h("label", { class: "facet" }, of.label, input);
+    const input = h("input", { type: "search", class: set, value, "data-for": name, placeholder: of.label, "aria-label": of.label, autocomplete: "off", onchange: () => change({ [name]: input.value.trim() }) });
+    return h("span", { class: "facet" }, input);
   }
-  const pairs = [["", "Any"], ...[...counts].map(([found, count]) => [found === "" ? NONE : found, `${sayValue(of, found)} (${whole.format(count)})`])];
+  const label = of.label.toLowerCase() === of.label ? of.label : of.label.toLowerCase();
+  const pairs = [["", `Any ${label}`], ...[...counts].map(([found, count]) => [found === "" ? NONE : found, `${sayValue(of, found)} (${whole.format(count)})`])];
   if (value && !pairs.some(([found]) => found === value)) pairs.push([value, `${value} (0)`]);
-  return h("label", { class: "facet" }, of.label, choice({ class: set, "data-for": name, onchange: (event) => change({ [name]: event.target.value }) }, pairs, value));
+  return h("span", { class: "facet" }, choice({ class: set, "data-for": name, "aria-label": of.label, onchange: (event) => change({ [name]: event.target.value }) }, pairs, value));
 }
 
 function clearButton() {
@@ -98,8 +105,8 @@ function arrangement() {
   }
   const groups = ["prompt", "reference", "seed_ratio", "status", "model", ...tagNames().slice(0, MOST_TAGS).map((tag) => `tag.${tag}`)].filter((name) => name === state.group || distinct(name) > 1);
   return [
-    h("label", null, "Group", choice({ "data-for": "group", onchange: (event) => change({ group: event.target.value }) }, [["", "None"], ...groups.map((name) => [name, field(name)?.label ?? name])], state.group)),
-    h("label", null, "Sort", choice({ "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) }, Object.entries(SORTS).map(([name, [label]]) => [name, label]), state.sort)),
+    h("span", null, choice({ "aria-label": "Group", "data-for": "group", onchange: (event) => change({ group: event.target.value }) }, [["", "Not grouped"], ...groups.map((name) => [name, `By ${(field(name)?.label ?? name).toLowerCase()}`])], state.group)),
+    h("span", null, choice({ "aria-label": "Sort", "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) }, Object.entries(SORTS).map(([name, [label]]) => [name, label]), state.sort)),
     h("div", { class: "segments", role: "group", "aria-label": "Size of the pictures" }, [["s", "Small"], ["m", "Medium"], ["l", "Large"]].map(([size, label]) =>
       segment(label[0], state.size === size, () => change({ size }), { "data-for": `size-${size}`, "aria-label": label, title: label }))),
   ];

@@ -137,7 +137,7 @@ function pruneTiles() {
 
 function setCurrent(row, { reveal = true } = {}) {
   current = row;
-  if (reveal && lineWith(row) !== undefined) galleryLines.reveal(lineWith(row), byId("controls").getBoundingClientRect().bottom * (getComputedStyle(byId("controls")).position === "sticky" ? 1 : 0));
+  if (reveal && lineWith(row) !== undefined) galleryLines.reveal(lineWith(row), barHeight());
   pruneTiles();
   markCurrent();
 }

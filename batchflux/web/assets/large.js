@@ -81,13 +81,13 @@ function modesOf(all) {
 
 function largeTop(row, modes, mode) {
   const at = placeOf.get(row);
-  const button = (label, name, onclick, disabled, key) => h("button", { type: "button", "data-for": name, onclick, disabled, title: key }, label);
+  const button = (sign, label, onclick, disabled, key) => h("button", { type: "button", "data-for": label.toLowerCase(), onclick, disabled, title: `${label} (${key})`, "aria-label": label }, `${sign} `, h("span", { class: "word" }, label));
   return h("div", { class: "top" }, h("h2", null, h("bdi", null, columns.id[row])), h("span", { class: "where" }, placeText(row)),
     modes.length > 1 && h("div", { class: "segments", role: "group", "aria-label": "How to show it" }, modes.map(([name, label, key]) =>
       segment(label, name === mode, () => setMode(name), { "data-for": `mode-${name}`, title: `${label} (${key})` }))),
     h("span", { class: "spring" }),
-    button("‹ Previous", "previous", () => step(-1), !at, "Previous (←)"), button("Next ›", "next", () => step(1), at === undefined || at === shownRows.length - 1, "Next (→)"),
-    button("Close", "close", closeLarge, false, "Close (Esc)"));
+    button("‹", "Previous", () => step(-1), !at, "←"), button("›", "Next", () => step(1), at === undefined || at === shownRows.length - 1, "→"),
+    button("✕", "Close", closeLarge, false, "Esc"));
 }
 
 function setMode(name) {
@@ -117,7 +117,7 @@ function stage(row, all, mode) {
 function figure(src, alt, caption, link = null) {
   const image = h("img", { src, alt, decoding: "async" });
   image.addEventListener("error", () => image.replaceWith(nothing("No picture", "the file is missing or damaged")));
-  return h("figure", null, image, h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption));
+  return h("figure", null, h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption), image);
 }
 
 function panel(row, all) {

@@ -8,9 +8,16 @@ class Lines {
     this.tops = [];
     this.shown = new Map();
     this.asked = 0;
-    const later = () => { this.asked ||= requestAnimationFrame(() => { this.asked = 0; this.show(); }); };
-    addEventListener("scroll", later, { passive: true });
-    addEventListener("resize", later, { passive: true });
+    this.later = () => { this.asked ||= requestAnimationFrame(() => { this.asked = 0; this.show(); }); };
+    addEventListener("scroll", this.later, { passive: true });
+    addEventListener("resize", this.later, { passive: true });
+  }
+
+  // Show nothing any more.
+  stop() {
+    removeEventListener("scroll", this.later);
+    removeEventListener("resize", this.later);
+    cancelAnimationFrame(this.asked);
   }
 
   set(lines) {

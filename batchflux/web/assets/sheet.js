@@ -31,35 +31,45 @@ function showSheet(rows) {
   const vertical = field(down);
   const horizontal = field(over);
   const table = new Map();
-  const heads = new Set();
+  const across = new Set();
   for (const row of rows) {
     const cells = table.get(vertical.of(row)) ?? new Map();
     table.set(vertical.of(row), cells);
     const value = horizontal.of(row);
-    heads.add(value);
+    across.add(value);
     const cell = cells.get(value);
     if (cell) cell.push(row);
     else cells.set(value, [row]);
   }
-  const all = [...heads].sort(byName.compare);
+  const all = [...across].sort(byName.compare);
   const values = all.slice(0, MOST_COLUMNS);
-  const wide = innerWidth < 700 ? [96, 120] : [176, 176];
+  const wide = sheetWidths(values.length);
   const template = `${wide[0]}px repeat(${values.length}, ${wide[1]}px)`;
-  const body = h("div", { class: "lines", role: "rowgroup" });
-  const head = h("div", { class: "head", role: "row" },
+  const body = h("div", { class: "lines" });
+  const head = h("div", { class: "head", role: "row", "aria-rowindex": 1 },
     h("div", { class: "corner", role: "columnheader" }, `${vertical.label} ↓ ${horizontal.label} →`),
     values.map((value) => h("div", { role: "columnheader" }, h("span", null, h("bdi", null, sayValue(horizontal, value))))));
   head.style.gridTemplateColumns = template;
+  const heads = h("div", { class: "heads", role: "rowgroup" }, head);
   const lines = [...table].map(([value, cells]) => ({ value, cells, height: wide[1] }));
   const note = h("p", { class: "note" }, `${vertical.label} down, ${horizontal.label.toLowerCase()} across: ${plural(table.size, "row")}, ${plural(all.length, "column")}.`,
     all.length > MOST_COLUMNS && ` The first ${MOST_COLUMNS} columns are shown; filter to see others.`);
-  byId("sheet").replaceChildren(note, h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Contact sheet, scrolls sideways" },
-    h("div", { class: "table", role: "table", "aria-label": `${vertical.label} by ${horizontal.label}`, "aria-rowcount": table.size + 1 }, h("div", { role: "rowgroup" }, head), body)));
-  body.style.width = `${wide[0] + values.length * wide[1]}px`;
+  const scroller = h("div", { class: "scroller", tabindex: "0", role: "rowgroup", "aria-label": "Rows of the contact sheet", onscroll: () => { heads.scrollLeft = scroller.scrollLeft; } }, body);
+  byId("sheet").replaceChildren(note, h("div", { class: "table", role: "table", "aria-label": `${vertical.label} by ${horizontal.label}`, "aria-rowcount": table.size + 1 }, heads, scroller));
+  body.style.width = head.style.width = `${wide[0] + values.length * wide[1]}px`;
+  sheetLines?.stop();
   sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template }));
   shownRows = lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? []));
   placeOf = new Map(shownRows.map((row, k) => [row, k]));
   sheetLines.set(lines);
+}
+
+// Cells take the room there is: the first column for names, then equal squares.
+function sheetWidths(count) {
+  const small = innerWidth < 700;
+  const names = small ? 96 : 176;
+  const room = (byId("sheet").clientWidth - names - 2) / count;
+  return [names, Math.floor(Math.min(small ? 200 : 300, Math.max(small ? 120 : 160, room)))];
 }
 
 function makeSheetLine({ value, cells }, k, { vertical, values, template }) {

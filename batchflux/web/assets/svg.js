@@ -1,10 +1,10 @@
-// Axes, bars and lines for the charts. The frame is the same for all: WIDE x TALL units, scaled to the column.
-const WIDE = 560;
+// Axes, bars and lines for the charts. A unit is a pixel: a chart is drawn as wide as its column is.
+let WIDE = 560;
 const TALL = 220;
 const LEFT = 52;
 const BOTTOM = 26;
 const TOP = 18;
-const plotWide = WIDE - LEFT - 6;
+let plotWide = 0;
 const plotTall = TALL - BOTTOM - TOP;
 
 // A chart's frame with a vertical axis up to `most` and labels under it; `labels` are [share of the width, text].

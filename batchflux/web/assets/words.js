@@ -1,6 +1,7 @@
 // How numbers, money, times and names of fields are said.
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const two = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
@@ -26,6 +27,7 @@ function money(amount, currency) {
 
 function duration(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${two.format(seconds)} s`;
   if (seconds < 60) return `${one.format(seconds)} s`;
   const all = Math.round(seconds);
   const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
