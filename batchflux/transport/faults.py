@@ -7,6 +7,8 @@ links with signatures, and headers with keys.
 
 from __future__ import annotations
 
+import os
+
 from aiohttp import (
     ClientConnectorCertificateError,
     ClientConnectorDNSError,
@@ -54,8 +56,11 @@ def describe(error: BaseException) -> str:
         if isinstance(error, kind):
             return words
     inner = error.os_error if isinstance(error, ClientConnectorError) else error
-    text = inner.strerror if isinstance(inner, OSError) else None
-    return text.lower() if text else "the connection failed"
+    if not isinstance(inner, OSError) or not inner.strerror:
+        return "the connection failed"
+    if inner.errno and inner.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
+        return os.strerror(inner.errno).lower()
+    return inner.strerror.lower()
 
 
 # The first that fits counts, so the narrower stand above the wider.

@@ -141,8 +141,8 @@ class Origin:
         asked = json.loads(body)
         prompt = asked["prompt"] if "prompt" in asked else asked["messages"][0]["content"]
         self.asked.append(Asked(path.decode(), head.decode("latin-1"), str(prompt), asked))
-        name = ANSWER.search(prompt)
-        answer = self.answers.get(name[1]) if name else None
+        asks = ANSWER.search(prompt)
+        answer = self.answers.get(asks[1]) if asks else None
         if isinstance(answer, bytes):
             writer.write(answer)
         elif answer is not None:
@@ -374,7 +374,7 @@ class Program:
 
     def run(self, base_url: str, jobs: list[str], *arguments: str, style: str = "standard", **limits: Any) -> Ended:
         """Run a manifest with a job for each prompt; ids are 0, 1, 2, ..."""
-        known = {"concurrency": 32, "timeout": "5s", "attempts": 5, "max_consecutive_failures": 100_000, **limits}
+        known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, **limits}
         provider = {"name": "tuzi", "base_url": base_url, "keys": ["TEST_KEY"], "price": 0.14, "currency": "CNY"}
         listed = [{"id": f"j{number}", "prompt": prompt} for number, prompt in enumerate(jobs)]
         manifest = {
