@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.selection import Selection
 from batchflux.engine.survey import Survey, Surveyor
+from batchflux.engine.unchanged import unchanged
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import Redos, expand
 from batchflux.model import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
-from batchflux.storage.database import connect
+from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, rows_by_key, spent
 from batchflux.storage.reviews import pin, redos
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from decimal import Decimal
+    from pathlib import Path
 
     from batchflux.manifest import Manifest
 
@@ -66,15 +69,22 @@ def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
     selection = selection or Selection()
     check_options(manifest)
     path = manifest.output.dir / LEDGER
-    connection = connect(path) if path.exists() else None
-    try:
+    with _ledger(path) as connection:
         survey = survey_jobs(manifest, connection, selection, apply=False)
         already = spent(connection) if connection is not None else 0
         measured = _measured(connection) if connection is not None else None
-    finally:
-        if connection is not None:
-            connection.close()
     return plan_of(manifest, survey, already, measured)
+
+
+@contextmanager
+def _ledger(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open the ledger beside who writes it; None when there is none, or a kill left it before its tables were made."""
+    if not path.exists():
+        yield None
+        return
+    with reading(path) as connection:
+        made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None
+        yield connection if made else None
 
 
 def check_options(manifest: Manifest) -> None:
@@ -92,15 +102,20 @@ def check_options(manifest: Manifest) -> None:
 def survey_jobs(
     manifest: Manifest, connection: sqlite3.Connection | None, selection: Selection, *, apply: bool
 ) -> Survey:
-    """Go through all jobs once, redos included; see engine.survey. `apply` also pins the redos.
+    """Go through all jobs once, redos included, unless there is nothing left to do; see engine.survey and unchanged.
+
+    `apply` also pins the redos.
 
     Raises:
         ManifestError: with all faults.
     """
+    exists = exists_in(manifest)
+    if connection is not None and (known := unchanged(connection, manifest, selection, exists)) is not None:
+        return known
     faults: list[Fault] = []
     asked = _asked(connection)
     jobs = expand(manifest, capabilities(), faults.append, redos=asked)
-    surveyor = Surveyor(connection, selection, exists_in(manifest), apply=apply)
+    surveyor = Surveyor(connection, selection, exists, apply=apply)
     survey = surveyor.take(jobs)
     if faults:
         raise ManifestError(faults)

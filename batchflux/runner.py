@@ -21,6 +21,7 @@ from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
+from batchflux.engine.unchanged import digest_of, mark
 from batchflux.errors import BatchfluxError, ManifestError, StopRun
 from batchflux.manifest import Redos, expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
@@ -105,6 +106,7 @@ class _Run:
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.redos: Redos | None = None
+        self.digest = digest_of(manifest, before=self.began)  # before its files are read
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
 
@@ -177,7 +179,12 @@ class _Run:
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self.results.intact():
             database.now(lambda connection: self._rewrite(connection, survey.redone.__contains__))
-        database.now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
+
+        def in_line(connection: sqlite3.Connection) -> None:
+            set_meta(connection, "clean", "0" if survey.todo else "1")
+            mark(connection, self.digest, survey)
+
+        database.now(in_line)
 
     async def _work(self, plan: Plan, already: int) -> None:
         async with AsyncExitStack() as stack:

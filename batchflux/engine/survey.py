@@ -48,6 +48,7 @@ class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
     `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin.
+    `local_files` tells whether any job has a local file as reference.
     """
 
     total: int = 0
@@ -69,6 +70,7 @@ class Survey:
     moves: dict[int, Move] = field(default_factory=dict)
     edited: bool = False
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
+    local_files: bool = False
     redone: Numbers = field(default_factory=lambda: Numbers(0))
 
     def as_counts(self) -> dict[str, int]:
@@ -135,6 +137,8 @@ class Surveyor:
         result.total += 1
         result.styles[job.style] = result.styles.get(job.style, 0) + 1
         work = work_for(job, known, self._selection, self._exists)
+        if not result.local_files:
+            result.local_files = any(image.path is not None for image in job.images)
         if job.fault is not None:
             result.references += 1
             if len(result.reference_faults) < SAMPLES:

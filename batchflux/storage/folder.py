@@ -17,6 +17,8 @@ from batchflux.storage.results import iso
 if TYPE_CHECKING:
     from pathlib import Path
 
+_json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps makes an encoder a call
+
 
 class FolderLock:
     """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
@@ -88,7 +90,7 @@ class RunLog:
         Raises:
             StorageError: the log cannot take it.
         """
-        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        line = _json({"at": iso(time.time()), "event": event, **fields})
         try:
             self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:

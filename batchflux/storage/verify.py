@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchflux.model import Format, Verify
 
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
+_LOOKS = 8  # pixels compared before all are
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 # Here and not around each decode: the filters are the process's own, and pictures are decoded in several threads.
@@ -91,14 +92,24 @@ def _decode(data: bytes, shape: Shape) -> None:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             picture.load()
-            size, frames, extrema = picture.size, getattr(picture, "n_frames", 1), picture.getextrema()
+            size, frames, blank = picture.size, getattr(picture, "n_frames", 1), _blank(picture)
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here
         raise bad(f"the {name} does not decode: {_one_line(error)}") from error
     if size != (shape.width, shape.height) or frames != 1:
         raise bad(f"the {name} is damaged: its header promises {shape.width}x{shape.height}, one frame")
-    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    if all(low == high for low, high in bands):
+    if blank:
         raise bad(f"blank picture: every pixel of the {name} has the same colour")
+
+
+def _blank(picture: Image.Image) -> bool:
+    """Whether all pixels have one colour. Two that differ settle it, so that few pictures are looked at whole."""
+    width, height = picture.size
+    middle = picture.getpixel((width // 2, height // 2))
+    if any(picture.getpixel((width * at // _LOOKS, height * at // _LOOKS)) != middle for at in range(_LOOKS)):
+        return False
+    extrema = picture.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(low == high for low, high in bands)
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from aiohttp import ClientResponse
+    from aiohttp import ClientResponse, TCPConnector
 
     from batchflux.model import Fetched, Picture, Reader, Request
 
@@ -74,6 +74,7 @@ class Transport:
         self._origin = _origin(self._base)
         self._urls: dict[str, URL] = {}
         self._session: ClientSession | None = None
+        self._plain: ClientSession | None = None
         self._downloads: Downloads | None = None
         self._names: Names | None = None
 
@@ -83,29 +84,24 @@ class Transport:
         self._names = Names(guard, self._origin, options.resolve)
         trace = TraceConfig()
         trace.on_request_headers_sent.append(_headers_sent)
-        self._session = ClientSession(
-            connector=connector(guard, self._names, options.connections),
-            cookie_jar=DummyCookieJar(),
-            headers={"User-Agent": f"batchflux/{__version__}"},
-            timeout=ClientTimeout(
-                total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
-            ),
-            trust_env=False,
-            max_line_size=HEADER_BYTES,
-            max_field_size=HEADER_BYTES,
-            trace_configs=[trace],
+        timeout = ClientTimeout(
+            total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
         )
-        self._downloads = Downloads(self._session, options)
+        shared = connector(guard, self._names, options.connections)
+        self._session = _session(shared, timeout=timeout, trace_configs=[trace])
+        self._plain = _session(shared, connector_owner=False)  # downloads cost nothing: nobody asks whether they left
+        self._downloads = Downloads(self._plain, options)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._plain, self._session):
+            if session is not None:
+                await session.close()
         if self._names is not None:
             await self._names.close()
-        self._session = self._downloads = self._names = None
+        self._session = self._plain = self._downloads = self._names = None
 
     async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
         """Perform one step of a provider's flow.
@@ -215,11 +211,22 @@ class Transport:
 
 async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
     sent = context.trace_request_ctx
-    if sent is not None:  # None for downloads, which cost nothing
-        sent.done = True
-        reach("request.sent")
-        if sent.tell is not None:
-            sent.tell()
+    sent.done = True
+    reach("request.sent")
+    if sent.tell is not None:
+        sent.tell()
+
+
+def _session(shared: TCPConnector, **others: Any) -> ClientSession:
+    return ClientSession(
+        connector=shared,
+        cookie_jar=DummyCookieJar(),
+        headers={"User-Agent": f"batchflux/{__version__}"},
+        trust_env=False,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+        **others,
+    )
 
 
 async def _finish_tail(response: ClientResponse) -> None:

@@ -1,7 +1,8 @@
 """Makes the output folder of a run whose jobs are all done, without a request: the real expansion, the real ledger.
 
 Each job goes through the ledger's own verbs with a picture that is a hard link to one file; `results.csv` is written
-by its own class. `differences` tells what such a folder has that a real one has not, times and measured seconds aside.
+by its own class. The mark that a survey leaves is not made, so the first run on it goes through all jobs.
+`differences` tells what such a folder has that a real one has not, times and measured seconds aside.
 Run as `python -m tests.bench.fill MANIFEST PICTURE LINK`.
 """
 
@@ -109,6 +110,7 @@ class Filler:
     def _notes(self, connection: sqlite3.Connection, total: int) -> None:
         set_meta(connection, "total", str(total))
         set_meta(connection, "currency", self._manifest.provider.currency)
+        set_meta(connection, "base", str(self._manifest.base))
         set_meta(connection, "clean", "1")
 
 
@@ -137,7 +139,7 @@ def _query(folder: Path, query: str) -> list[dict[str, Any]]:
 
 
 def _notes_of(folder: Path) -> list[dict[str, Any]]:
-    return _query(folder, "SELECT name, value FROM meta ORDER BY name")
+    return _query(folder, "SELECT name, value FROM meta WHERE name NOT IN ('started', 'surveyed') ORDER BY name")
 
 
 def _rows_of(folder: Path) -> Iterable[dict[str, Any]]:

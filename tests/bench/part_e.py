@@ -1,7 +1,8 @@
 """(e) Resume: how long a run takes that has nothing left to do, with 100,000 and 1,000,000 jobs done.
 
 The folder is filled by fill.py; that it equals a real run's is checked first, at 1,000 jobs. The baseline is the bare
-loop that leaves out the rows whose file is there.
+loop that leaves out the rows whose file is there. Ours runs twice: a filled folder has no mark that its table was gone
+through, as a real run leaves it, so the second figure is what a run's successor takes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECKED = 1000
+WHOLE, AGAIN = "batchflux, table is new to it", "batchflux, table unchanged"
 SIZES = (100_000, 1_000_000)
 
 
@@ -60,13 +62,14 @@ def measure(size: int) -> list[Row]:
             fill(folder, manifest, server)
             arguments = ["--url", server.url, "--out", folder / "out" / "images", "--skip-done"]
             bare = Child(script("bare_loop", *arguments, "--table", folder / "jobs.csv"), folder / "log").wait()
-            found = Child(ours("run", manifest, "--no-progress"), folder / "log").wait()
+            whole, again = (Child(ours("run", manifest, "--no-progress"), folder / "log").wait() for _ in range(2))
             requests = server.stats()["requests"]
     if requests:
         raise BenchError(f"A run with nothing to do sent {requests} requests.")
-    rows = [
+    rows: list[Row] = [
         {"done": size, "who": who, "wall_s": run.wall, "cpu_s": run.cpu, "peak_MiB": run.peak}
-        for who, run in (("bare loop", bare), ("batchflux", found))
+        for who, run in (("bare loop", bare), (WHOLE, whole), (AGAIN, again))
     ]
-    rows[1]["ratio"] = found.wall / bare.wall
+    for row in rows[1:]:
+        row["ratio"] = row["wall_s"] / bare.wall
     return rows

@@ -188,3 +188,23 @@ def test_words() -> None:
     assert (count(1, "job"), count(1200, "call")) == ("1 job", "1,200 calls")
     assert place(str(Path.cwd() / "out" / "x")) == "out/x"
     assert place("/somewhere/else") == "/somewhere/else"
+
+
+def test_a_ledger_that_a_kill_left_empty_is_none_yet(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(f"{QUICK}  - prompt: a mug\n", encoding="utf-8")
+    (tmp_path / "out" / "q").mkdir(parents=True)
+    (tmp_path / "out" / "q" / "ledger.db").touch()
+    planned = call(tmp_path, "plan", "m.yaml")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert call(tmp_path, "run", "m.yaml").returncode == 0
+
+
+def test_a_damaged_ledger_is_said_so_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(f"{QUICK}  - prompt: a mug\n", encoding="utf-8")
+    (tmp_path / "out" / "q").mkdir(parents=True)
+    (tmp_path / "out" / "q" / "ledger.db").write_bytes(b"no database " * 1000)
+    for command in (("plan", "m.yaml"), ("run", "m.yaml"), ("status", "out/q")):
+        ended = call(tmp_path, *command)
+        assert ended.returncode == 3, command
+        assert "damaged" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 1
