@@ -28,6 +28,7 @@ from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, s
 from batchflux.points import reach
 from batchflux.providers import capabilities, styles
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
+from batchflux.storage.images import ImageStore, kept_pictures
 from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
 from batchflux.storage.moves import move_files, record_moves, settle_moves
 from batchflux.storage.results import Results, ended_rows
@@ -108,7 +109,7 @@ class _Run:
         self.redos: Redos | None = None
         self.digest = digest_of(manifest, before=self.began)  # before its files are read
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
-        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append)
+        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
 
     async def whole(self) -> Summary:
         try:
@@ -121,6 +122,8 @@ class _Run:
             self._bring_in_line(survey)
             if survey.todo:
                 await self._work(plan, already)
+            else:
+                ImageStore(self.folder).sweep(self.ledger.database.now(spooled))
             return self._finish(survey, already)
         finally:
             self.ledger.close()
@@ -147,6 +150,8 @@ class _Run:
         survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self.manifest.provider.currency)
+        if survey.edited or survey.moves:
+            set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
         self._introduce(connection)
         self.results.verdicts = verdicts(connection)
         if survey.redos:
@@ -253,7 +258,7 @@ class _Run:
         database = self.ledger.database
         reach("run.closing")
         if self.signals.cut_off:
-            database.now(give_up_in_flight)
+            database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
         if survey.todo or database.now(is_stale):
             database.now(self._rewrite)

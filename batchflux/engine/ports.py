@@ -55,8 +55,8 @@ class Journal(Protocol):
 class Shelf(Protocol):
     """Puts pictures in their place, off the event loop."""
 
-    async def spool(self, picture: Inline) -> str:
-        """Keep received bytes durably; return the name of their file in the folder."""
+    async def spool(self, job: Job, picture: Inline) -> str:
+        """Keep the bytes that a job's answer brought durably; return the name of their file in the folder."""
         ...
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:

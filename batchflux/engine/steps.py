@@ -141,7 +141,7 @@ class Steps:
                 final: Picture = end.value
                 if kept is not None:
                     return kept
-                return final if isinstance(final, Link) else await self._shelf.spool(final)
+                return final if isinstance(final, Link) else await self._shelf.spool(job, final)
 
     async def _step(self, life: Life, request: Request) -> tuple[Picture, Link | str | None]:
         return await self._api(lambda: self._attempt(life, request), life.tries)
@@ -162,8 +162,9 @@ class Steps:
         self._breaker.answered()
         self._quota.succeeded(retried=retried)
         life.api_seconds = answered.seconds
-        kept = answered.picture if isinstance(answered.picture, Link) else await self._shelf.spool(answered.picture)
-        await self._journal.answered(life.work.job, kept, api_seconds=answered.seconds)
+        job, picture = life.work.job, answered.picture
+        kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
+        await self._journal.answered(job, kept, api_seconds=answered.seconds)
         reach("answer.recorded")
         self._deadline.took(self._clock() - began)
         return answered.picture, kept

@@ -2,13 +2,14 @@
 
 Whatever is unfinished lives in `.spool/` beside images/ and is renamed into its place once it is verified and on the
 disk, so that a kill at any moment leaves nothing half-written among the pictures. Names in `.spool/`: `.tmp-...` is
-being written and worthless after a crash; anything else holds the bytes of a picture that came with an answer, paid
-for and recorded, until it is stored.
+being written and worthless after a crash; `<key>-<sha256>` holds the picture that came with the answer to the job of
+that key, paid for, until it is stored.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ IMAGES = "images"
 SPOOL = ".spool"
 TEMPORARY = ".tmp-"
 _PRIVATE = 0o700
+_KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 _ALL_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
@@ -58,27 +60,24 @@ class ImageStore:
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool, _PRIVATE)
 
-    def spool(self, data: bytes) -> str:
-        """Keep the bytes of a picture that came with an answer; they outlast a crash from here on.
+    def spool(self, data: bytes, key: str) -> str:
+        """Keep the picture that came with the answer to a job (`key`); it outlasts a crash from here on.
+
+        The name says whose picture it is: a crash before the ledger knows of it loses nothing (see `kept_pictures`).
 
         Returns:
-            A name relative to the output folder: `.spool/<sha256>`, with `-2`, `-3`, ... behind it while the same
-            bytes are already kept for another job. `store` takes the file behind it and removes it.
+            A name relative to the output folder: `.spool/<key>-<sha256>`. `store` takes the file behind it and
+            removes it.
 
         Raises:
             StorageError: the bytes cannot be kept.
         """
         reach("spool.begun")
-        digest = hashlib.sha256(data).hexdigest()
-        with durable.storing(self._spool / digest):
-            durable.make_folders(self._root, self._spool, _PRIVATE)
-            for number in count(1):
-                name = digest if number == 1 else f"{digest}-{number}"
-                try:
-                    durable.write_new(self._spool / name, data)
-                except FileExistsError:
-                    continue
-                break
+        name = f"{key}-{hashlib.sha256(data).hexdigest()}"
+        temporary = self._temporary()
+        with durable.storing(self._spool / name):
+            self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
+            temporary.replace(self._spool / name)
             durable.sync_folder(self._spool)
         reach("spool.kept")
         return f"{SPOOL}/{name}"
@@ -138,6 +137,9 @@ class ImageStore:
                 path.unlink(missing_ok=True)
         return len(left)
 
+    def _temporary(self) -> Path:
+        return self._spool / f"{TEMPORARY}{self._mark}-{next(self._numbers)}"
+
     def _is_left(self, path: Path, recorded: Collection[str] | None) -> bool:
         if path.name.startswith(TEMPORARY):
             return True
@@ -158,7 +160,7 @@ class ImageStore:
                 durable.sync_file(source)
                 self._move(source, target)
             else:
-                temporary = self._spool / f"{TEMPORARY}{self._mark}-{next(self._numbers)}"
+                temporary = self._temporary()
                 self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
                 try:
                     self._move(temporary, target)
@@ -210,7 +212,7 @@ class ImageStore:
         """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
         if path.name.startswith(TEMPORARY):
             raise JobError(Code.DOWNLOAD, f"the downloaded file {path} is gone, so it has to be fetched again")
-        digest = path.name.partition("-")[0]
+        digest = path.name.rpartition("-")[2]
         places = (
             [target, *(target.with_suffix(suffix) for suffix in _ALL_SUFFIXES)] if _has_suffix(target) else [target]
         )
@@ -222,6 +224,17 @@ class ImageStore:
                     return self._stored(place, shape, digest, len(data))
         message = f"the picture kept in {path} is gone, so it has to be made again"
         raise JobError(Code.DOWNLOAD, message, dead=True)
+
+
+def kept_pictures(root: Path) -> dict[bytes, str]:
+    """Return the pictures that came with answers and wait in the spool: their names by the key of their job.
+
+    Raises:
+        StorageError: the spool cannot be read.
+    """
+    with durable.storing(root / SPOOL):
+        names = [path.name for path in (root / SPOOL).glob("*-*")]
+    return {bytes.fromhex(name[:64]): f"{SPOOL}/{name}" for name in names if _KEPT.fullmatch(name)}
 
 
 def _has_suffix(target: Path) -> bool:

@@ -7,7 +7,7 @@ The rules (CONTRACT 6), each kept by one verb:
 - `settle` ends an attempt that gave no picture: free, or possibly billed.
 - `finish` ends the job for this invocation.
 - An attempt found in flight when the ledger is opened belongs to a process that died: it is possibly billed, and
-  its job is `unknown`.
+  its job is `unknown`; unless its picture lies in the spool: then it was answered, and is recorded so.
 
 Money is kept in whole nanounits of the currency (1e-9), so that sums are exact.
 """
@@ -26,7 +26,7 @@ from batchflux.storage.redact import redacted
 if TYPE_CHECKING:
     import asyncio
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 NANOS = 10**9
@@ -79,6 +79,10 @@ _MAYBE = """
 UPDATE jobs SET status = ?, error_code = ?, error = ?,
     maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
     possibly_billed = possibly_billed + 1 WHERE key = ?
+"""
+_FOUND = """
+UPDATE jobs SET cost = cost + in_flight, in_flight = NULL, link = NULL, spool = ?
+WHERE key = ? AND in_flight IS NOT NULL
 """
 _RECOVER = """
 UPDATE jobs SET status = 'unknown', maybe_cost = maybe_cost + in_flight, possibly_billed = possibly_billed + 1,
@@ -183,6 +187,7 @@ class Ledger:
         on_finish: called in the writing thread with the rows of the jobs whose end was just committed.
         durable: see Database.
         threaded: see Database.
+        kept: pictures in the spool, by the key of their job (storage.images.kept_pictures).
 
     `sync_pictures` may be set to what makes the names of stored pictures last: it is called once before each commit
     that ends jobs, so that a hundred pictures share one sync of their folder.
@@ -198,6 +203,7 @@ class Ledger:
         on_finish: Callable[[list[Known]], None] | None = None,
         durable: bool = True,
         threaded: bool = True,
+        kept: Mapping[bytes, str] | None = None,
     ) -> None:
         self._finished: list[Known] = []
         self._on_finish = on_finish
@@ -211,7 +217,7 @@ class Ledger:
             threaded=threaded,
         )
         try:
-            self.recovered = self.database.now(_prepare)
+            self.recovered = self.database.now(lambda connection: _prepare(connection, kept))
         except StorageError:
             self.database.close()
             raise
@@ -324,8 +330,9 @@ def spent(connection: sqlite3.Connection) -> int:
     return int(row[0] or 0)
 
 
-def give_up_in_flight(connection: sqlite3.Connection) -> int:
-    """Make jobs unknown whose request is out and will not be waited for; return how many."""
+def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
+    """Make jobs unknown whose request is out and will not be waited for, but for `kept` pictures; return how many."""
+    connection.executemany(_FOUND, [(name, key) for key, name in kept.items()])
     return connection.execute(_RECOVER).rowcount
 
 
@@ -345,7 +352,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
-def _prepare(connection: sqlite3.Connection) -> int:
+def _prepare(connection: sqlite3.Connection, kept: Mapping[bytes, str] | None = None) -> int:
     for statement in _SCHEMA.split(";"):
         if statement.strip():
             connection.execute(statement)
@@ -357,4 +364,4 @@ def _prepare(connection: sqlite3.Connection) -> int:
             f"The ledger is of format {found}, and this batchflux reads format {FORMAT}: "
             "use the version that wrote it, or another output folder."
         )
-    return connection.execute(_RECOVER).rowcount
+    return give_up_in_flight(connection, kept or {})

@@ -34,9 +34,9 @@ class DiskShelf:
         self._images = ImageStore(root)
         self._threads = Threads(max(2, os.cpu_count() or 2), "batchflux-shelf")
 
-    async def spool(self, picture: Inline) -> str:
-        """Keep received bytes durably; return the name of their file in the folder."""
-        return await self._threads.run(lambda: self._images.spool(picture.data))
+    async def spool(self, job: Job, picture: Inline) -> str:
+        """Keep the bytes that a job's answer brought durably; return the name of their file in the folder."""
+        return await self._threads.run(lambda: self._images.spool(picture.data, job.key))
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:
         """Verify a downloaded or spooled picture and put it in its place.

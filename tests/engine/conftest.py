@@ -233,7 +233,7 @@ class Pictures:
         self.spooled = 0
         self.faults: dict[str, list[Exception]] = {}
 
-    async def spool(self, picture: Inline) -> str:
+    async def spool(self, job: Job, picture: Inline) -> str:
         await asyncio.sleep(0)
         self.spooled += 1
         name = f".spool/{self.spooled}"

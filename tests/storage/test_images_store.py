@@ -21,9 +21,10 @@ from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.storage.durable import move, storing, write_new
-from batchflux.storage.images import Expected, ImageStore
+from batchflux.storage.images import Expected, ImageStore, kept_pictures
 
 ANY = Expected()
+KEY = hashlib.sha256(b"mug").hexdigest()
 
 
 def picture(kind: str, seed: int = 1, size: tuple[int, int] = (64, 48)) -> bytes:
@@ -55,7 +56,7 @@ def test_a_picture_lands_whole_in_its_place(store: ImageStore, tmp_path: Path) -
 def test_the_spool_is_private_and_pictures_are_as_the_umask_says(store: ImageStore, tmp_path: Path) -> None:
     old = os.umask(0o022)
     try:
-        name = store.spool(picture("PNG"))
+        name = store.spool(picture("PNG"), KEY)
         store.store(tmp_path / name, file_name="images/x.png", expect=ANY, verify="structure")
         store.store(picture("PNG"), file_name="images/y.png", expect=ANY, verify="structure")
     finally:
@@ -99,7 +100,7 @@ def test_a_place_outside_images_is_refused(store: ImageStore, tmp_path: Path, na
 
 
 def test_a_bad_picture_leaves_nothing_but_an_inline_source(store: ImageStore, tmp_path: Path) -> None:
-    inline = store.spool(b"<html>")
+    inline = store.spool(b"<html>", KEY)
     download = tmp_path / ".spool" / ".tmp-1"
     download.write_bytes(b"<html>")
     for source in (b"<html>", tmp_path / inline, download):
@@ -110,8 +111,8 @@ def test_a_bad_picture_leaves_nothing_but_an_inline_source(store: ImageStore, tm
 
 def test_a_spooled_picture_is_moved_and_another_file_is_copied(store: ImageStore, tmp_path: Path) -> None:
     data = picture("JPEG")
-    name = store.spool(data)
-    assert name == f".spool/{hashlib.sha256(data).hexdigest()}"
+    name = store.spool(data, KEY)
+    assert name == f".spool/{KEY}-{hashlib.sha256(data).hexdigest()}"
     inode = (tmp_path / name).stat().st_ino
     other = tmp_path / "other.jpg"
     other.write_bytes(data)
@@ -121,10 +122,18 @@ def test_a_spooled_picture_is_moved_and_another_file_is_copied(store: ImageStore
     assert (tmp_path / "images/x.jpg").stat().st_ino == inode
 
 
+def test_kept_pictures_are_found_by_their_job_and_half_written_ones_are_not(store: ImageStore, tmp_path: Path) -> None:
+    name = store.spool(picture("PNG"), KEY)
+    for other in (".tmp-1", f".tmp-{KEY}-{KEY}", f"move-{KEY}", f"{KEY}-{KEY}.part"):
+        (tmp_path / ".spool" / other).write_bytes(b"half")
+    assert kept_pictures(tmp_path) == {bytes.fromhex(KEY): name}
+    assert kept_pictures(tmp_path / "nowhere") == {}
+
+
 def test_the_same_bytes_for_two_jobs_are_kept_twice(store: ImageStore, tmp_path: Path) -> None:
     data = picture("PNG")
     with ThreadPoolExecutor(8) as threads:
-        names = list(threads.map(store.spool, [data] * 8))
+        names = list(threads.map(store.spool, [data] * 8, [f"{number:064x}" for number in range(8)]))
         assert len(set(names)) == 8
         places = [f"images/{number}.png" for number in range(8)]
         pairs = list(zip(names, places, strict=True))
@@ -138,7 +147,7 @@ def test_the_same_bytes_for_two_jobs_are_kept_twice(store: ImageStore, tmp_path:
 
 
 def test_a_move_that_the_ledger_never_heard_of_is_found_again(store: ImageStore, tmp_path: Path) -> None:
-    name = store.spool(picture("PNG"))
+    name = store.spool(picture("PNG"), KEY)
     how: dict[str, Any] = {"file_name": "images/x.jpg", "expect": ANY, "verify": "decode"}
     first = store.store(tmp_path / name, **how)
     assert ImageStore(tmp_path).store(tmp_path / name, **how) == first
@@ -149,7 +158,7 @@ def test_a_move_that_the_ledger_never_heard_of_is_found_again(store: ImageStore,
 
 
 def test_the_sweep_takes_half_written_files_and_nothing_else(store: ImageStore, tmp_path: Path) -> None:
-    kept = store.spool(picture("PNG"))
+    kept = store.spool(picture("PNG"), KEY)
     store.store(picture("PNG"), file_name="images/.tmp-x.png", expect=ANY, verify="structure")
     for name in (".tmp-1", ".tmp-2"):
         (tmp_path / ".spool" / name).write_bytes(b"half")
@@ -158,7 +167,7 @@ def test_the_sweep_takes_half_written_files_and_nothing_else(store: ImageStore, 
 
 
 def test_the_sweep_takes_spooled_pictures_that_the_ledger_does_not_need(store: ImageStore, tmp_path: Path) -> None:
-    needed, orphan = store.spool(picture("PNG")), store.spool(picture("PNG", 2))
+    needed, orphan = store.spool(picture("PNG"), KEY), store.spool(picture("PNG", 2), KEY)
     assert store.sweep() == 0
     assert store.sweep(recorded={needed}) == 1
     assert files(tmp_path) == {needed}
@@ -216,7 +225,7 @@ def test_a_missing_folder_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the output folder is gone"):
         store.store(picture("PNG"), file_name="images/x.png", expect=ANY, verify="structure")
     with pytest.raises(StorageError, match="the output folder is gone"):
-        store.spool(b"x")
+        store.spool(b"x", KEY)
     assert not (tmp_path / "out").exists()
 
 
@@ -254,7 +263,7 @@ RUNS_OUT = """
     store = ImageStore(root)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, resource.RLIM_INFINITY))
     for work in (
-        lambda: store.spool(data),
+        lambda: store.spool(data, "0" * 64),
         lambda: store.store(data, file_name="images/x.png", expect=Expected(), verify="structure"),
     ):
         try:
@@ -318,7 +327,7 @@ def test_images_on_another_disk_are_copied_and_swept(tmp_path: Path) -> None:
             pytest.skip("one file system only")
         (tmp_path / "images").symlink_to(other)
         store = ImageStore(tmp_path)
-        name = store.spool(picture("PNG"))
+        name = store.spool(picture("PNG"), KEY)
         store.store(tmp_path / name, file_name="images/x.png", expect=ANY, verify="decode")
         assert [path.name for path in other.iterdir()] == ["x.png"]
         assert not (tmp_path / name).exists()

@@ -203,6 +203,26 @@ async def test_an_attempt_in_flight_belongs_to_a_dead_process(
     third.close()
 
 
+async def test_a_picture_in_the_spool_is_an_answer_although_the_ledger_never_heard_of_it(
+    ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]], tmp_path: Path
+) -> None:
+    for name in ("kept", "out"):
+        await ledger.intend(make_job(name), price=140, at=1000.0)
+    await ledger.intend(make_job("linked"), price=140, at=1000.0)
+    await ledger.answered(make_job("linked"), Link(url=LINK), api_seconds=1.0)
+    ledger.close()
+    spool = {bytes.fromhex(make_job(name).key): f".spool/{name}" for name in ("kept", "linked", "stranger")}
+    again = Ledger(tmp_path / "ledger.db", durable=False, threaded=False, kept=spool)
+    assert again.recovered == 1
+    found = rows(again)
+    kept = found["kept"]
+    assert (kept.status, kept.spool, kept.in_flight, kept.cost) == ("pending", ".spool/kept", None, 140)
+    assert (kept.possibly_billed, kept.maybe_cost) == (0, 0)
+    assert (found["out"].status, found["linked"].spool, found["linked"].link) == ("unknown", None, LINK)
+    assert set(found) == {"kept", "out", "linked"}
+    again.close()
+
+
 def test_a_ledger_of_another_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     ledger = Ledger(path, durable=False, threaded=False)

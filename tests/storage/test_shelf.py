@@ -83,7 +83,7 @@ async def test_a_large_download_leaves_no_temporary_file(
 async def test_bytes_of_an_answer_are_kept_until_they_are_stored(
     shelf: DiskShelf, tmp_path: Path, make_job: MakeJob
 ) -> None:
-    name = await shelf.spool(Inline(data=PNG))
+    name = await shelf.spool(make_job(), Inline(data=PNG))
     assert (tmp_path / name).read_bytes() == PNG
     assert (await shelf.store(make_job(), name)).bytes == len(PNG)
     assert spooled(tmp_path) == []
@@ -92,7 +92,7 @@ async def test_bytes_of_an_answer_are_kept_until_they_are_stored(
 async def test_a_kill_after_the_move_finds_the_picture_in_its_place(
     shelf: DiskShelf, tmp_path: Path, make_job: MakeJob
 ) -> None:
-    name = await shelf.spool(Inline(data=PNG))
+    name = await shelf.spool(make_job(), Inline(data=PNG))
     first = await shelf.store(make_job(), name)
     assert not (tmp_path / name).exists()
     assert await shelf.store(make_job(), name) == first
@@ -102,7 +102,7 @@ async def test_a_kill_after_the_move_finds_the_picture_in_its_place(
 async def test_a_folder_that_cannot_take_a_paid_picture_keeps_it_spooled(
     shelf: DiskShelf, tmp_path: Path, make_job: MakeJob
 ) -> None:
-    name = await shelf.spool(Inline(data=PNG))
+    name = await shelf.spool(make_job(), Inline(data=PNG))
     (tmp_path / "images").rmdir()
     (tmp_path / "images").symlink_to("/proc")
     with pytest.raises(StorageError):
@@ -114,15 +114,18 @@ async def test_a_folder_that_cannot_take_a_paid_picture_keeps_it_spooled(
 
 
 async def test_bytes_that_are_no_picture_are_not_kept(shelf: DiskShelf, tmp_path: Path, make_job: MakeJob) -> None:
-    name = await shelf.spool(Inline(data=b"this is no picture"))
+    name = await shelf.spool(make_job(), Inline(data=b"this is no picture"))
     with pytest.raises(JobError) as caught:
         await shelf.store(make_job(), name)
     assert caught.value.code is Code.BAD_IMAGE
     assert spooled(tmp_path) == []
 
 
-async def test_sweeping_leaves_what_was_paid_for_and_is_on_record(shelf: DiskShelf, tmp_path: Path) -> None:
-    needed, unheard_of = await shelf.spool(Inline(data=PNG)), await shelf.spool(Inline(data=PNG))
+async def test_sweeping_leaves_what_was_paid_for_and_is_on_record(
+    shelf: DiskShelf, tmp_path: Path, make_job: MakeJob
+) -> None:
+    needed = await shelf.spool(make_job(), Inline(data=PNG))
+    unheard_of = await shelf.spool(make_job("cup"), Inline(data=PNG))
     (tmp_path / ".spool" / ".tmp-half").write_bytes(b"half")
     assert needed != unheard_of
     shelf.sweep({needed})

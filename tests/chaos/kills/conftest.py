@@ -339,6 +339,11 @@ class Scene:
         )
 
     @staticmethod
+    def picture(name: str) -> bytes:
+        """Return the picture that the provider makes for this job."""
+        return picture_of(name)
+
+    @staticmethod
     def names(each: int) -> set[str]:
         """Return the ids that `jobs` gives."""
         return {f"{letter}{number}" for letter in "ubcd" for number in range(1, each + 1)}

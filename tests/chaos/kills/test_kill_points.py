@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,3 +48,100 @@ def test_a_kill_at_every_point(scene: Scene) -> None:
     ended = program.run()
     assert ended.code == 0, ended.said
     scene.at_the_end(scene.names(EACH), kills)
+
+
+@pytest.mark.parametrize("way", ["b64", "data"])
+@pytest.mark.parametrize(
+    "point", ["spool.kept", "answer.recorded", "picture.moving", "picture.moved", "pictures.synced"]
+)
+def test_a_picture_that_came_with_its_answer_is_paid_once(scene: Scene, way: str, point: str) -> None:
+    """From the moment that its bytes are on the disk; also under --on-unknown hold, which may leave nothing behind."""
+    program, bank = scene.program, scene.bank
+    style = "chat" if way == "data" else "standard"
+    program.manifest(bank.url, f"  - {{id: a, prompt: 'job a #{way}', style: {style}}}\n")
+    assert program.run(**{VARIABLE: point}).code == -9
+    assert bank.billed == {"a": 1}
+    ended = program.run("--on-unknown", "hold")
+    assert ended.code == 0, ended.said
+    scene.at_the_end({"a"}, kills=0)
+    assert program.rows()[0]["attempts"] == "1"
+
+
+@pytest.mark.parametrize("point", ["spool.begun", "file.written", "file.synced"])
+def test_a_picture_whose_bytes_are_not_kept_yet_is_unknown(scene: Scene, point: str) -> None:
+    program, bank = scene.program, scene.bank
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #b64'}\n")
+    assert program.run(**{VARIABLE: point}).code == -9
+    held = program.run("--on-unknown", "hold")
+    assert held.code == 1, held.said
+    assert [(row["status"], row["possibly_billed"]) for row in program.rows()] == [("unknown", "1")]
+    assert program.leftovers() == [], "what is worthless is removed also when there is nothing to do"
+    assert program.run().code == 0
+    assert bank.billed == {"a": 2}
+    scene.at_the_end({"a"}, kills=1)
+
+
+@pytest.mark.parametrize("point", sorted(FAILURES))
+def test_a_kill_around_a_failed_attempt(scene: Scene, point: str) -> None:
+    program, bank = scene.program, scene.bank
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #fail'}\n  - {id: b, prompt: 'job b #url'}\n")
+    assert program.run(**{VARIABLE: point}).code == -9
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    assert bank.billed["a"] == 1
+    scene.at_the_end({"a", "b"}, kills=1)
+
+
+def test_a_kill_as_an_attempt_is_withdrawn(scene: Scene) -> None:
+    """It was written down and had not left when the signal came: it cost nothing and is no attempt."""
+    program, bank = scene.program, scene.bank
+    bank.delay = (0.3, 0.4)
+    jobs = "".join(f"  - {{id: a{number}, prompt: 'job a{number} #url'}}\n" for number in range(60))
+    program.manifest(bank.url, jobs, limits=", rate: 20/s")
+    process = program.start("run", "m.yaml", "--set", "limits.concurrency=30", **{VARIABLE: WITHDRAWN})
+    scene.wait(lambda: bank.posts.total() >= 3)
+    assert program.kill(process, signal.SIGTERM).code == -9
+    scene.after_kill()
+    assert {name for name, row in program.ledger().items() if row["attempts"]} == set(bank.posts)
+    ended = program.run("--set", "limits.rate=1000/s")
+    assert ended.code == 0, ended.said
+    scene.at_the_end({f"a{number}" for number in range(60)}, kills=1, at_once=30)
+
+
+def test_a_kill_at_every_commit_of_a_small_run(scene: Scene) -> None:
+    program, bank = scene.program, scene.bank
+    number, killed = 0, True
+    while killed:
+        number += 1
+        bank.billed.clear()
+        bank.posts.clear()
+        bank.fetched.clear()
+        shutil.rmtree(program.out, ignore_errors=True)
+        program.manifest(bank.url, "  - {id: a, prompt: 'job a #url'}\n  - {id: b, prompt: 'job b #b64'}\n")
+        killed = program.run(**{VARIABLE: f"commit.begun:{number}"}).code == -9
+        scene.after_kill()
+        kept = {path.name for path in (program.out / ".spool").glob("*-*")}
+        ended = program.run()
+        assert ended.code == 0, ended.said
+        scene.at_the_end({"a", "b"}, kills=int(killed))
+        assert not kept or bank.billed["b"] == 1, "its picture was on the disk"
+    assert number > 8
+
+
+@pytest.mark.parametrize("point", [*sorted(MOVES), "run.surveyed", "whole.replaced", "csv.rewritten"])
+def test_a_kill_while_files_follow_the_manifest(scene: Scene, point: str) -> None:
+    """Two jobs swap their names, a third is renamed: no picture is lost, none is asked for again."""
+    program, bank = scene.program, scene.bank
+    line = "  - {{id: {}, prompt: 'job {} #url', output_format: png}}\n"
+    program.manifest(bank.url, line.format("a", "a") + line.format("b", "b") + line.format("c", "c"))
+    assert program.run().code == 0
+    program.manifest(bank.url, line.format("b", "a") + line.format("a", "b") + line.format("x", "c"))
+    assert program.run(**{VARIABLE: point}).code == -9
+    program.rows()
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    got = {path.stem: path.read_bytes() for path in (program.out / "images").iterdir()}
+    assert got == {new: scene.picture(old) for new, old in (("b", "a"), ("a", "b"), ("x", "c"))}
+    assert [row["id"] for row in program.rows()] == ["b", "a", "x"]
+    assert bank.posts.total() == 3
+    assert program.leftovers() == []
