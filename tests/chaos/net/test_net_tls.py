@@ -1,0 +1,98 @@
+"""TLS that cannot be trusted: no byte of the request leaves, so no key leaks and nothing is paid."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from batchflux.errors import Code, JobError
+from batchflux.transport import Transport, TransportOptions
+
+if TYPE_CHECKING:
+    import asyncio
+    from pathlib import Path
+
+    from tests.chaos.net.conftest import Net, Program
+
+WRONG = {
+    "stranger": "its TLS certificate is not valid",
+    "name": "its TLS certificate is not valid",
+    "expired": "its TLS certificate is not valid",
+    "old": "was not reached",
+    "plain": "the TLS handshake failed",
+}
+
+
+def context(authority: trustme.CA, how: str) -> ssl.SSLContext:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    issuer = trustme.CA() if how == "stranger" else authority
+    certificate = issuer.issue_cert(
+        "other.example" if how == "name" else "localhost", not_after=yesterday if how == "expired" else None
+    )
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(made)
+    if how == "old":
+        made.set_ciphers("ALL:@SECLEVEL=0")
+        made.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        made.maximum_version = ssl.TLSVersion.TLSv1_1
+    return made
+
+
+async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that expected no TLS."""
+    await reader.read(100)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    writer.close()
+
+
+@pytest.fixture
+def authority(program: Program) -> trustme.CA:
+    """Who signs certificates that the program trusts."""
+    made = trustme.CA()
+    path = program.folder / "ca.pem"
+    made.cert_pem.write_to_path(str(path))
+    program.environ["SSL_CERT_FILE"] = str(path)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")  # old is what this is about
+@pytest.mark.parametrize("how", WRONG)
+def test_tls_that_cannot_be_trusted_gets_nothing(net: Net, program: Program, authority: trustme.CA, how: str) -> None:
+    port = net.listen(plain) if how == "plain" else net.tls(context(authority, how))
+    ended = program.run(f"https://localhost:{port}", ["cat"], attempts=2)
+    assert ended.code == 1, ended.err
+    (row,) = program.rows()
+    assert (row["error_code"], row["attempts"], row["possibly_billed"], row["cost"]) == ("network", "2", "0", "0")
+    assert WRONG[how] in row["error"]
+    assert "nothing was sent" in row["error"]
+    assert net.origin.asked == []
+
+
+def test_tls_that_can_be_trusted_is(net: Net, program: Program, authority: trustme.CA) -> None:
+    port = net.tls(context(authority, "right"))
+    net.origin.front = f"https://localhost:{port}"
+    assert program.run(f"https://localhost:{port}", ["cat"]).code == 0
+    assert program.images()[0].read_bytes() == net.picture()
+
+
+async def test_a_picture_behind_tls_that_cannot_be_trusted_is_not_taken(
+    net: Net, authority: trustme.CA, tmp_path: Path
+) -> None:
+    port = net.tls(context(authority, "right"))
+    options = TransportOptions(
+        base_url=net.url,
+        timeout=5,
+        connections=1,
+        max_bytes=1 << 20,
+        spool_dir=str(tmp_path),
+        resolve={"cdn.example": ("127.0.0.1", port)},
+    )
+    async with Transport(options) as transport:
+        with pytest.raises(JobError, match="its TLS certificate is not valid") as caught:
+            await transport.fetch("https://cdn.example/files/p.png")
+    assert (caught.value.code, caught.value.dead) == (Code.DOWNLOAD, False)
+    assert net.origin.fetched.total() == 0
