@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Run a manifest, or continue it.",
     "status": "Show how an output folder stands, also while a run goes on.",
     "report": "Write report.html: all pictures of an output folder in one page.",
+    "review": "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
     "simulate": "Serve the simulated image API on a port, for any client.",
     "schema": "Print the manifest's JSON Schema, for editors.",
 }
@@ -33,7 +34,7 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"batchflux.cli.{cmd_name}").command
+        command = import_module(f"batchflux.cli.{cmd_name.replace('-', '_')}").command
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,8 @@ from batchflux.storage.results import iso
 from batchflux.watcher import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchflux import watcher
     from batchflux.model import Job, Outcome
     from batchflux.planner import Plan
@@ -36,7 +39,7 @@ class Progress(Watcher):
 
     def __init__(self, *, json_log: bool, bar: bool, quiet: bool) -> None:
         self._json = json_log
-        self._quiet = quiet
+        self.quiet = quiet
         self._wanted = bar and not quiet
         self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +79,10 @@ class Progress(Watcher):
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
         elif name in {"limits_changed", "limits_kept"}:
             self._say(name, str(fields["message"]))
+
+    def tell(self, text: str) -> None:
+        """Say what was asked for, `--quiet` or not; from any thread."""
+        self._write("watch", text, {})
 
     def close(self) -> None:
         """End the bar."""
@@ -117,14 +124,30 @@ class Progress(Watcher):
         return f"about {duration((total - ended) * (time.monotonic() - self._began) / ended)} left"
 
     def _say(self, event: str, text: str, **fields: Any) -> None:
-        if self._quiet:
-            return
+        if not self.quiet:
+            self._write(event, text, fields)
+
+    def _write(self, event: str, text: str, fields: dict[str, Any]) -> None:
         if self._json:
             text = json.dumps({"at": iso(time.time()), "event": event, "message": text, **fields}, ensure_ascii=False)
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
             click.echo(text, err=True)
+
+
+def progress_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what is shown; the command gets `progress: Progress`."""
+
+    @click.option("--no-progress", is_flag=True, help="No progress bar and no progress lines.")
+    @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    @wraps(function)
+    def wrapper(*, no_progress: bool, quiet: bool, log_format: str, **given: Any) -> Any:
+        progress = Progress(json_log=log_format == "json", bar=not no_progress, quiet=quiet)
+        return function(progress=progress, **given)
+
+    return wrapper
 
 
 def summary_lines(summary: Summary) -> list[str]:

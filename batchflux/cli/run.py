@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ import uvloop
 
 from batchflux.cli.options import manifest_options
 from batchflux.cli.plan import lines
-from batchflux.cli.progress import Progress, summary_lines
+from batchflux.cli.progress import Progress, progress_options, summary_lines
 from batchflux.cli.words import count, money
 from batchflux.errors import UsageError
 from batchflux.planner import Plan, plan
@@ -27,17 +28,15 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @manifest_options
-@click.option("--no-progress", is_flag=True, help="No progress bar and no progress lines.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@progress_options
+@click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
 def command(
     load: Callable[[], Manifest],
     selection: Selection,
+    progress: Progress,
     *,
-    no_progress: bool,
-    quiet: bool,
-    log_format: str,
+    watch: bool,
     yes: bool,
 ) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
@@ -46,21 +45,29 @@ def command(
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
     manifest = load()
-    progress = Progress(json_log=log_format == "json", bar=not no_progress, quiet=quiet)
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not _confirm(plan(manifest, selection)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
-    try:
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        if watch:
+            _watch(stack, manifest, progress)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run(manifest, options))
-    finally:
-        progress.close()
-    if not quiet:
+    if not progress.quiet:
         _print("\n".join(summary_lines(summary)))
     elif summary.exit_code:
         click.echo(summary.message, err=True)
     return summary.exit_code
+
+
+def _watch(stack: ExitStack, manifest: Manifest, progress: Progress) -> None:
+    from batchflux.web.review.beside import Beside  # noqa: PLC0415  a server, which other runs do not need
+
+    page = Beside(manifest.output.dir, progress.tell)
+    page.start()
+    stack.callback(page.stop)
 
 
 def _print(text: str) -> None:

@@ -12,7 +12,7 @@ from batchflux.errors import StorageError
 from batchflux.model import Redo, redo_id
 from batchflux.storage.database import beside
 from batchflux.storage.folder import FolderLock
-from batchflux.storage.reviews import Review, ask_redo, judge, prepare_reviews, take_back_redo
+from batchflux.storage.reviews import Review, ask_redo, judge, prepare_reviews, take_back_redo, verdicts_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,17 +22,25 @@ _AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run."""
+
+    prompt: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What a person decided: a verdict on these jobs; `note` None leaves the notes as they are.
 
-    `prompt` and `seed` are for `redo`: None keeps the prompt, and leaves the seed to the run.
+    `again` goes with the verdict `redo`; without it a redo is asked for only of jobs that had another verdict, so that
+    a note on a picture to redo changes nothing about the redo.
     """
 
     keys: tuple[bytes, ...]
     review: Review
     note: str | None = None
-    prompt: str | None = None
-    seed: int | None = None
+    again: Again | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +72,15 @@ def decide(path: Path, decision: Decision) -> list[Asked]:
         _check(connection, decision)
         prepare_reviews(connection)
         at = time.time()
+        had = verdicts_on(connection, decision.keys)
         judge(connection, decision.keys, decision.review, decision.note, at)
-        if decision.review == "redo":
-            return [_asked(connection, key, decision, at, live=live) for key in decision.keys]
-        for key in decision.keys:
-            take_back_redo(connection, key, live=live)
-        return []
+        if decision.review != "redo":
+            for key in decision.keys:
+                take_back_redo(connection, key, live=live)
+            return []
+        again = decision.again or Again()
+        keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
+        return [_asked(connection, key, again, at, live=live) for key in keys]
 
 
 def _check(connection: sqlite3.Connection, decision: Decision) -> None:
@@ -80,8 +91,8 @@ def _check(connection: sqlite3.Connection, decision: Decision) -> None:
         raise UnlistedJobError
 
 
-def _asked(connection: sqlite3.Connection, key: bytes, decision: Decision, at: float, *, live: bool) -> Asked:
-    redo = Redo(number=0, origin=key.hex(), ordinal=0, prompt=decision.prompt, seed=decision.seed)
+def _asked(connection: sqlite3.Connection, key: bytes, again: Again, at: float, *, live: bool) -> Asked:
+    redo = Redo(number=0, origin=key.hex(), ordinal=0, prompt=again.prompt, seed=again.seed)
     ordinal = ask_redo(connection, key, redo, at, live=live)
     root = connection.execute("SELECT root FROM redos WHERE origin = ? AND ordinal = ?", (key, ordinal)).fetchone()[0]
     return Asked(key=key, id=redo_id(dict(_columns(connection, "id", [root]))[root], ordinal))

@@ -15,6 +15,7 @@ Money is kept in whole nanounits of the currency (1e-9), so that sums are exact.
 from __future__ import annotations
 
 import json
+import sqlite3
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +26,6 @@ from batchflux.storage.redact import redacted
 
 if TYPE_CHECKING:
     import asyncio
-    import sqlite3
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
@@ -350,6 +350,13 @@ def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     """Keep a note about the folder."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def empty_ledger() -> sqlite3.Connection:
+    """Return a ledger in memory that holds nothing, for who looks at a folder before there is one."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _prepare(connection)
+    return connection
 
 
 def _prepare(connection: sqlite3.Connection, kept: Mapping[bytes, str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import RunOptions, Selection, load_manifest, plan, run
-from batchflux.storage.judging import Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+from batchflux.storage.judging import Again, Asked, Decision, NoSuchJobError, UnlistedJobError, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +92,7 @@ def test_an_edited_prompt_and_a_seed_of_ones_own(
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 7, tags: {sku: M-1}}\n")
     assert program("run", name).code == 0
-    judge(program, "mug", "redo", prompt="a red mug", seed=7)
+    judge(program, "mug", "redo", again=Again(prompt="a red mug", seed=7))
     assert program("run", name, "--redo").code == 0
     assert server.seen[-1].body == {**server.seen[0].body, "prompt": "a red mug"}
     row = by_id(program)["mug-redo1"]
@@ -105,7 +105,7 @@ def test_a_style_that_carries_no_seed_makes_a_variant(
 ) -> None:
     name = manifest("  - {id: mug, prompt: make it red, image: p/a.jpg}\n")
     assert program("run", name).code == 0
-    judge(program, "mug", "redo", seed=5)
+    judge(program, "mug", "redo", again=Again(seed=5))
     assert program("run", name, "--redo").code == 0
     row = by_id(program)["mug-redo1"]
     assert (row["style"], row["seed"], row["status"]) == ("chat", "", "done")
@@ -147,7 +147,8 @@ def test_a_redo_is_changed_or_taken_back_while_it_waits(
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
     for prompt in ("a red mug", "a blue mug"):
-        assert [asked.id for asked in judge(program, "mug", "redo", prompt=prompt)] == ["mug-redo1"]
+        assert [asked.id for asked in judge(program, "mug", "redo", again=Again(prompt=prompt))] == ["mug-redo1"]
+    assert judge(program, "mug", "redo", note="only a note") == []
     judge(program, "cup", "redo")
     judge(program, "cup", "accept")
     server.seen.clear()

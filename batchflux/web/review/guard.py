@@ -1,0 +1,117 @@
+"""Who is let in: the person who was given the address, in a browser that shows our own page; nobody else.
+
+A page of anybody's in that browser, and any program on a shared machine, can reach a port on loopback. So:
+
+- Host must be an address we serve under: a name that an attacker made to point here (DNS rebinding) is none of them.
+- Sec-Fetch-Site, which browsers send and pages cannot change, must not speak of another site, and Origin, where there
+  is one, must be ours; a POST must have one. There are no CORS headers, so no other page can read an answer.
+- Who brings the token in the address gets a cookie (HttpOnly, SameSite=Strict) and is sent to an address without it: it
+  stays out of what is bookmarked, logged or sent as a Referer. The cookie is no key to anything but looking: a POST
+  needs the token itself in a header, which only our page knows. (All ports of a host share cookies, so a server at
+  another port sees ours; and so each port has a cookie of its own name.)
+- Secrets are compared in constant time, and both are new each time the server starts.
+
+Every answer carries the headers of `protect`: nothing may be run, framed, sniffed, kept or referred to.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+
+TOKEN_HEADER = "X-Batchflux-Token"  # noqa: S105  a header's name
+ASK_AGAIN = "Open the address that batchflux printed, with its token, by pasting it into the browser's address bar."
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+_OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
+
+
+class Guard:
+    """Decides about each request.
+
+    Args:
+        hosts: Host headers that are ours, in lower case; the address a connection arrived at is one too when
+            `wildcard`, because it was not known before.
+        port: where it listens.
+    """
+
+    def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:
+        self.token = secrets.token_urlsafe(32)
+        self.cookie = f"batchflux_review_{port}"
+        self._ticket = secrets.token_urlsafe(32)
+        self._hosts = hosts
+        self._port = port
+        self._wildcard = wildcard
+
+    def middleware(self) -> Middleware:
+        """Return the middleware that turns away who is not let in."""
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self.check(request)
+            return await handler(request)
+
+        return guarded
+
+    def check(self, request: web.Request) -> None:
+        """Let a request pass.
+
+        Raises:
+            HTTPForbidden: says why not.
+        """
+        host = request.headers.get("Host", "").lower()
+        if host not in self._hosts and not (self._wildcard and host == self._arrived_at(request)):
+            raise web.HTTPForbidden(text="This server does not go by that name.")
+        if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
+            raise web.HTTPForbidden(text=f"Another site led here. {ASK_AGAIN}")
+        origin = request.headers.get("Origin")
+        if origin != f"http://{host}" and (origin is not None or request.method not in {"GET", "HEAD"}):
+            raise web.HTTPForbidden(text="Requests of other pages are not answered.")
+        if request.path == "/" and "token" in request.query:
+            if not _same(request.query["token"], self.token):
+                raise web.HTTPForbidden(text=f"This is not the token of this review. {ASK_AGAIN}")
+            return
+        if not _same(request.cookies.get(self.cookie, ""), self._ticket):
+            raise web.HTTPForbidden(text=f"This review is for who has its address. {ASK_AGAIN}")
+        if request.method not in {"GET", "HEAD"} and not _same(request.headers.get(TOKEN_HEADER, ""), self.token):
+            raise web.HTTPForbidden(text=f"The page's token is missing or of an earlier review. {ASK_AGAIN}")
+
+    def welcome(self) -> web.Response:
+        """Answer who brought the token: a cookie instead of it."""
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(self.cookie, self._ticket, path="/", httponly=True, samesite="Strict")
+        return response
+
+    def _arrived_at(self, request: web.Request) -> str | None:
+        name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        return None if name is None else host_of(name[0], self._port)
+
+
+async def protect(_request: web.Request, response: web.StreamResponse) -> None:
+    """Put on every answer what keeps a browser from doing anything else with it."""
+    response.headers.update(_HEADERS)
+    response.headers.setdefault("Content-Security-Policy", _NOTHING)
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.popall("Server", None)
+
+
+def host_of(address: str, port: int) -> str:
+    """Return the Host header of an address, as browsers write it."""
+    name = f"[{address}]" if ":" in address else address
+    return name if port == 80 else f"{name}:{port}"  # noqa: PLR2004  the port that http means without saying
+
+
+def _same(given: str, secret: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode())
