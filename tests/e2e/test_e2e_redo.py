@@ -80,7 +80,7 @@ def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
     for origin, expected in (("mug", "mug-redo1"), ("mug", "mug-redo2"), ("mug-redo1", "mug-redo3")):
-        assert [asked.id for asked in judge(program, origin, "redo")] == [expected]
+        assert [asked.id for asked in judge(program, origin, "redo", again=Again())] == [expected]
         assert program("run", name).code == 0
     assert [row["id"] for row in program.rows()] == ["mug", "mug-redo1", "mug-redo2", "mug-redo3", "cup"]
     assert len({row["key"] for row in program.rows()}) == 5
