@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchflux.providers.echoes import Own
 
 _LONGEST_URL = 8192
-_WEB_URL = re.compile(r"https?://[^\s/?#\\@]+(?:[/?#]\S*)?", re.IGNORECASE)
+_WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _WITH_PATH = re.compile(r"https?://[^/?#]+[/?][^\s]", re.IGNORECASE)
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
 _PREVIEW = re.compile(r"preview|progress|loading|进度|预览|生成中", re.IGNORECASE)

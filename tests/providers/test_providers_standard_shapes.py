@@ -49,7 +49,7 @@ BIG = "9" * 5000
         ({"data": [{"url": "/files/a.png"}]}, Code.BAD_ANSWER),
         ({"data": [{"url": "https://"}]}, Code.BAD_ANSWER),
         ({"data": [{"url": "https://a b/c"}]}, Code.BAD_ANSWER),
-        ({"data": [{"url": "https://user@host/c.png"}]}, Code.BAD_ANSWER),
+        ({"data": [{"url": "https://user@host/c.png"}]}, Link(url="https://user@host/c.png")),
         ({"data": [{"url": "javascript:alert(1)"}]}, Code.UNSAFE_URL),
         ({"data": [{"url": "https://x.example/" + "a" * 9000}]}, Code.BAD_ANSWER),
         ({"data": [{"b64_json": "not base64!"}]}, Code.BAD_ANSWER),
