@@ -14,17 +14,19 @@ function card(name, title, says, ...children) {
 }
 
 const empty = (name, title, says) => card(name, title, says);
-const binClock = (bins, k) => clock.format(new Date((bins.from + k * bins.width) * 1000));
+const binStart = (bins, k) => sayTime(bins, bins.starts[k]);
+const inParts = ({ cuts }) => (cuts.length ? `, in ${cuts.length + 1} parts; the time between them is left out` : "");
 
 function speedChart() {
   const title = "Images per minute";
   const data = throughput();
   if (!data) return empty("speed", title, "No picture has been made yet.");
   const most = Math.max(...data.rates);
-  const says = `${plural(data.total, "picture")} in ${duration(data.count * data.width)}; at most ${one.format(most)} a minute, each bar ${duration(data.width)}.`;
+  const says = `${plural(data.total, "picture")} in ${duration(data.starts.length * data.width)}${inParts(data)}; at most ${one.format(most)} a minute, each bar ${duration(data.width)}.`;
   const plot = frame({ title, says, most, format: (value) => one.format(value), labels: timeLabels(data) });
   bars(plot, [data.rates], []);
-  return card("speed", title, says, plot.svg, numbersTable(["From", "Images", "Images per minute"], data.counts.map((count, k) => [binClock(data, k), count, one.format(data.rates[k])])));
+  markCuts(plot, data);
+  return card("speed", title, says, plot.svg, numbersTable(["From", "Images", "Images per minute"], data.counts.map((count, k) => [binStart(data, k), count, one.format(data.rates[k])])));
 }
 
 function latencyChart() {
@@ -62,13 +64,14 @@ function spendingChart() {
   const before = data.elsewhere > 0 ? ` ${money(data.elsewhere, currency)} of it is for jobs that are not listed here.` : "";
   const says = `${money(header.spent, currency)} spent; ${limit}.${before}`;
   const plot = frame({ title, says, most: Math.max(data.total, data.budget ?? 0), format: (value) => money(tidy(value), ""), labels: timeLabels(data) });
-  const points = [[0, data.elsewhere], ...data.sums.map((sum, k) => [(k + 1) / data.count, sum])].map(([share, sum]) => `${plot.x(share)},${plot.y(sum)}`);
+  const points = [[0, data.elsewhere], ...data.sums.map((sum, k) => [(k + 1) / data.sums.length, sum])].map(([share, sum]) => `${plot.x(share)},${plot.y(sum)}`);
   plot.svg.append(s("polygon", { class: "area", points: `${plot.x(0)},${plot.y(0)} ${points.join(" ")} ${plot.x(1)},${plot.y(0)}` }), s("polyline", { class: "path", points: points.join(" ") }));
+  markCuts(plot, data);
   if (data.budget !== null) {
     plot.svg.append(s("line", { class: "limit", x1: LEFT, x2: WIDE - 6, y1: plot.y(data.budget), y2: plot.y(data.budget) }),
       s("text", { class: "limit-text", x: WIDE - 6, y: plot.y(data.budget) - 5, "text-anchor": "end" }, "budget"));
   }
-  return card("spend", title, says, plot.svg, numbersTable(["Until", `Spent (${currency})`], data.sums.map((sum, k) => [binClock(data, k + 1), money(sum, "")])));
+  return card("spend", title, says, plot.svg, numbersTable(["Until", `Spent (${currency})`], data.sums.map((sum, k) => [sayTime(data, data.starts[k] + data.width), money(sum, "")])));
 }
 
 const FILLS = 6;
@@ -84,6 +87,7 @@ function failuresChart() {
   const sums = shown[0].counts.map((_, k) => shown.reduce((sum, { counts }) => sum + counts[k], 0));
   const plot = frame({ title, says, most: Math.max(...sums), format: (value) => whole.format(value), least: 1, labels: timeLabels(data) });
   bars(plot, shown.map(({ counts }) => counts), shown.map((_, k) => `fill-${k + 1}`));
+  markCuts(plot, data);
   const legend = h("ul", { class: "legend" }, shown.map(({ code }, k) => h("li", null, s("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, s("rect", { class: `fill-${k + 1}`, width: 10, height: 10, rx: 2 })), code)));
-  return card("failures", title, says, plot.svg, legend, numbersTable(["From", ...data.series.map(({ code }) => code)], data.series[0].counts.map((_, k) => [binClock(data, k), ...data.series.map(({ counts }) => counts[k])])));
+  return card("failures", title, says, plot.svg, legend, numbersTable(["From", ...data.series.map(({ code }) => code)], data.series[0].counts.map((_, k) => [binStart(data, k), ...data.series.map(({ counts }) => counts[k])])));
 }

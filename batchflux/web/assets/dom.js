@@ -27,6 +27,16 @@ function outside(url) {
   return fine ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, url) : url;
 }
 
+// Call back when an element's width changes; its height is nobody's business.
+function onNewWidth(node, then) {
+  let width = node.clientWidth;
+  new ResizeObserver(() => {
+    if (node.clientWidth === width) return;
+    width = node.clientWidth;
+    then();
+  }).observe(node);
+}
+
 let newsTimer = 0;
 function tell(text, { bad = false, action = null } = {}) {
   const line = h("p", { class: bad ? "bad" : null }, text, action && " ", action);

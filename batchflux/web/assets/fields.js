@@ -1,6 +1,7 @@
 // The fields that pictures are filtered, grouped and laid out by, and the order they are shown in.
 const text = (name) => (row) => (columns[name][row] === null ? "" : String(columns[name][row]));
 const FIELDS = {
+  __proto__: null, // names come from the URL
   status: { label: "Status", of: text("status"), say: (value) => STATUS_WORDS[value] ?? value },
   code: { label: "Error code", of: text("error_code"), none: "no error" },
   style: { label: "Style", of: text("style") },
@@ -20,6 +21,7 @@ const FIELDS = {
   },
 };
 const SORTS = {
+  __proto__: null,
   manifest: ["Manifest order", (a, b) => columns.position[a] - columns.position[b]],
   newest: ["Newest first", (a, b) => compare(columns.finished_at[b], columns.finished_at[a])],
   oldest: ["Oldest first", (a, b) => compare(columns.finished_at[a], columns.finished_at[b])],
@@ -33,7 +35,7 @@ const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 function field(name) {
   if (!name.startsWith("tag.")) return FIELDS[name];
   const tag = name.slice(4);
-  return { label: tag, of: (row) => columns.tags[row][tag] ?? "", none: `no ${tag}` };
+  return { label: tag, of: (row) => (Object.hasOwn(columns.tags[row], tag) ? columns.tags[row][tag] : ""), none: `no ${tag}` };
 }
 
 const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? of.say(value) : value);

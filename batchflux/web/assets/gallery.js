@@ -1,5 +1,6 @@
 // The gallery: all pictures that pass the filters, as lines of tiles, grouped or not. One tile is the current one.
-const SIZES = { s: 128, m: 190, l: 300 };
+const SIZES = { __proto__: null, s: 128, m: 190, l: 300 };
+const SMALL_SIZES = { __proto__: null, s: 100, m: 150, l: 280 }; // on a phone
 const GAP = 12;
 const CAPTION = 42;
 const HEADING = 52;
@@ -26,7 +27,7 @@ function startGallery() {
     setCurrent(row, { reveal: false });
     openLarge(row);
   });
-  new ResizeObserver(() => layGallery()).observe(gallery);
+  onNewWidth(gallery, () => layGallery());
 }
 
 function showGallery(rows) {
@@ -43,7 +44,7 @@ function layGallery(force = false) {
   const gallery = byId("gallery");
   if (!gallery.clientWidth || !showGallery.groups) return;
   const width = gallery.clientWidth;
-  const least = innerWidth < 600 ? { s: 100, m: 150, l: 280 }[state.size] : (SIZES[state.size] ?? SIZES.m);
+  const least = innerWidth < 600 ? (SMALL_SIZES[state.size] ?? SMALL_SIZES.m) : (SIZES[state.size] ?? SIZES.m);
   across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
   tileSide = (width - GAP * (across - 1)) / across;
   const now = `${across} ${tileSide}`;
@@ -110,11 +111,11 @@ function tileFrame(row, status) {
   else if (status === "done") frame.append(nothing("No preview", "the picture is missing or damaged"));
   else frame.append(nothing(status === "failed" ? "✕ Failed" : "? Unknown", columns.error_code[row] ?? "", status === "failed" ? "bad" : "unsure"));
   const review = columns.review[row];
-  if (review) frame.append(h("span", { class: `badge ${{ accept: "good", reject: "bad", redo: "unsure" }[review] ?? ""}` }, `${REVIEW_MARKS[review] ?? ""} ${REVIEW_WORDS[review] ?? review}`));
+  if (review) frame.append(h("span", { class: `badge ${REVIEW_TONES[review] ?? ""}` }, `${REVIEW_MARKS[review] ?? ""} ${REVIEW_WORDS[review] ?? review}`));
   if (setup.live) frame.append(h("button", { type: "button", class: "pick", tabindex: "-1", "aria-label": `Select ${columns.id[row]}` }, picked.has(row) ? "✓" : ""));
   return frame;
 }
-const REVIEW_MARKS = { accept: "✓", reject: "✕", redo: "↻" };
+const REVIEW_MARKS = { __proto__: null, accept: "✓", reject: "✕", redo: "↻" };
 
 function thumbOf(row, lost) {
   const image = h("img", { alt: columns.prompt[row] || columns.id[row], decoding: "async", draggable: "false" });
@@ -122,6 +123,8 @@ function thumbOf(row, lost) {
   image.src = columns.thumb[row];
   return image;
 }
+
+const REVIEW_TONES = { __proto__: null, accept: "good", reject: "bad", redo: "unsure" };
 
 const nothing = (title, note, tone = null) => h("div", { class: "nothing" }, h("b", { class: tone }, title), note);
 

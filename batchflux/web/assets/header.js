@@ -2,7 +2,7 @@
 const setup = JSON.parse(byId("setup").textContent);
 let header = setup.header;
 let headerFor = "";
-const STATES = { running: "● running", ended: "ended", none: "" };
+const STATES = { __proto__: null, running: "● running", ended: "ended", none: "" };
 
 function showHeader() {
   const text = JSON.stringify(header);
@@ -27,7 +27,7 @@ function figures() {
   if (counts.failed) list.push(["Failed", whole.format(counts.failed)]);
   if (counts.unknown) list.push(["Unknown", whole.format(counts.unknown)]);
   if (counts.pending) list.push(["To do", whole.format(counts.pending), counts.in_flight ? `${whole.format(counts.in_flight)} under way` : null]);
-  const maybe = Number(header.spent_possibly) ? `, of it ${money(header.spent_possibly, "")} possibly` : "";
+  const maybe = Number(header.spent_possibly) ? `, ${money(header.spent_possibly, "")} of it possibly` : "";
   const budget = header.budget === null ? "" : ` of ${money(header.budget, "")}`;
   list.push(["Spent", money(header.spent, ""), `${header.currency}${budget}${maybe}`]);
   if (header.seconds !== null) list.push(["Time", duration(header.seconds)]);

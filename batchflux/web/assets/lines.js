@@ -57,16 +57,9 @@ class Lines {
     if (fresh.childNodes.length) this.host.append(fresh);
   }
 
-  // The line at this height, by halving.
+  // The line at this height.
   at(y) {
-    let low = 0;
-    let high = this.lines.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (this.tops[middle] <= y) low = middle;
-      else high = middle - 1;
-    }
-    return Math.max(0, low);
+    return this.tops.length ? lastAtMost(this.tops, y) : 0;
   }
 
   // Bring a line into the window; `under` is how much of its top something covers.

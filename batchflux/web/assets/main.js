@@ -43,7 +43,7 @@ async function start() {
   await readBlocks({ packed: false });
   refresh();
   document.addEventListener("keydown", onKey);
-  new ResizeObserver(() => { if (state.view === "charts") showCharts(); else if (state.view === "sheet") refreshSoon(); }).observe(byId("main"));
+  onNewWidth(byId("main"), () => { if (state.view !== "gallery") refreshSoon(); });
   addEventListener("pointerdown", () => byId("gallery").classList.remove("keyed"));
   addEventListener("popstate", () => { readHash(); if (byId("search")) byId("search").value = state.q; refresh(); });
   byId("skip").addEventListener("click", () => byId("gallery").focus());

@@ -3,18 +3,49 @@ const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 1
 const MOST_BINS = 60;
 const endOf = (row) => Date.parse(columns.finished_at[row] || columns.started_at[row]) / 1000;
 
-// The shortest whole width that gives at most MOST_BINS bins over these times; bins start at `from`.
+// Bins over these times, of the shortest whole width that gives at most MOST_BINS. A run that was continued much later
+// has parts; the time between them is left out, and `cuts` holds the bins that begin a part after the first.
 function binsOver(times) {
-  let from = Infinity;
-  let to = -Infinity;
-  for (const time of times) {
-    if (time < from) from = time;
-    if (time > to) to = time;
+  if (!times.length) return null;
+  const parts = partsOf([...times].sort((a, b) => a - b));
+  const sizeOf = ([from, to], width) => Math.floor(to / width) - Math.floor(from / width) + 1;
+  const width = WIDTHS.find((size) => parts.reduce((sum, part) => sum + sizeOf(part, size), 0) <= Math.max(MOST_BINS, 2 * parts.length)) ?? WIDTHS.at(-1);
+  const starts = [];
+  const cuts = [];
+  for (const part of parts) {
+    const first = Math.floor(part[0] / width);
+    const count = sizeOf(part, width);
+    for (let k = 0; k < count; k++) {
+      if ((first + k) * width <= starts.at(-1)) continue; // parts that meet in one bin
+      if (k === 0 && starts.length) cuts.push(starts.length);
+      starts.push((first + k) * width);
+    }
   }
-  if (from > to) return null;
-  const width = WIDTHS.find((size) => Math.floor(to / size) - Math.floor(from / size) < MOST_BINS) ?? Math.ceil((to - from) / MOST_BINS);
-  const first = Math.floor(from / width) * width;
-  return { from: first, width, count: Math.floor((to - first) / width) + 1 };
+  return { width, starts, cuts, of: (time) => lastAtMost(starts, time) };
+}
+
+// The parts of a run as [from, to]: split where nothing ended for five minutes and for fifty times the usual gap.
+function partsOf(sorted) {
+  const gaps = sorted.slice(1).map((time, k) => time - sorted[k]);
+  const usual = [...gaps].sort((a, b) => a - b)[gaps.length >> 1] ?? 0;
+  const idle = Math.max(300, 50 * usual);
+  const parts = [[sorted[0], sorted[0]]];
+  for (const [k, gap] of gaps.entries()) {
+    if (gap > idle) parts.push([sorted[k + 1], sorted[k + 1]]);
+    else parts.at(-1)[1] = sorted[k + 1];
+  }
+  return parts;
+}
+
+function lastAtMost(sorted, value) {
+  let low = 0;
+  let high = sorted.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (sorted[middle] <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }
 
 function rowsThat(test) {
@@ -28,8 +59,8 @@ function throughput() {
   const times = rowsThat((row) => columns.status[row] === "done").map(endOf);
   const bins = binsOver(times);
   if (!bins) return null;
-  const counts = new Array(bins.count).fill(0);
-  for (const time of times) counts[Math.floor((time - bins.from) / bins.width)] += 1;
+  const counts = new Array(bins.starts.length).fill(0);
+  for (const time of times) counts[bins.of(time)] += 1;
   return { ...bins, total: times.length, counts, rates: counts.map((count) => (count * 60) / bins.width) };
 }
 
@@ -55,11 +86,11 @@ function spending(header) {
   const bins = binsOver(rows.map(endOf));
   const total = Number(header.spent);
   if (!bins || !total) return null;
-  const steps = new Array(bins.count).fill(0);
+  const steps = new Array(bins.starts.length).fill(0);
   let told = 0;
   for (const row of rows) {
     const spent = Number(columns.spent[row]);
-    steps[Math.floor((endOf(row) - bins.from) / bins.width)] += spent;
+    steps[bins.of(endOf(row))] += spent;
     told += spent;
   }
   const elsewhere = Math.max(0, total - told) < 1e-6 ? 0 : total - told;
@@ -77,9 +108,9 @@ function failuresOverTime() {
   if (!bins) return null;
   const codes = new Map();
   for (const row of rows) {
-    const counts = codes.get(columns.error_code[row]) ?? new Array(bins.count).fill(0);
+    const counts = codes.get(columns.error_code[row]) ?? new Array(bins.starts.length).fill(0);
     codes.set(columns.error_code[row], counts);
-    counts[Math.floor((endOf(row) - bins.from) / bins.width)] += 1;
+    counts[bins.of(endOf(row))] += 1;
   }
   const sum = (counts) => counts.reduce((a, b) => a + b, 0);
   const series = [...codes].map(([code, counts]) => ({ code, counts, total: sum(counts) })).sort((a, b) => b.total - a.total || compare(a.code, b.code));

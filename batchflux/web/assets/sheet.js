@@ -88,10 +88,10 @@ function makeCell(rows) {
   return h("div", { role: "cell" }, rows.slice(0, most).map((row, k) => {
     const failed = columns.status[row] !== "done";
     const left = k === most - 1 ? rows.length - most : 0;
-    const button = h("button", { type: "button", class: failed ? "failed" : null, "aria-label": `Open ${columns.id[row]}${left ? `, the first of ${left + 1} more` : ""}`, onclick: () => openLarge(row) });
+    const button = h("button", { type: "button", class: failed ? "failed" : null, onclick: () => openLarge(row) }, h("span", { class: "unseen" }, `Open ${columns.id[row]}: `));
     if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
     else button.append(failed ? columns.error_code[row] ?? columns.status[row] : "no preview");
-    if (left) button.append(h("span", { class: "more" }, `+${left}`));
+    if (left) button.append(h("span", { class: "more" }, `+${left}`, h("span", { class: "unseen" }, " more in this cell")));
     return button;
   }));
 }

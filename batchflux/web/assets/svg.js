@@ -40,13 +40,33 @@ function bars({ svg, x, y }, series, fills) {
   }
 }
 
-function timeLabels({ from, width, count }) {
-  const long = width * count >= 2 * 86400;
-  const say = (share) => {
-    const at = new Date((from + share * width * count) * 1000);
-    return long ? day.format(at) : width * count >= 7200 ? clockShort.format(at) : clock.format(at);
-  };
-  return [0, 0.5, 1].map((share) => [share, say(share)]);
+const spanOf = ({ starts, width }) => starts.at(-1) + width - starts[0];
+const sayTime = (bins, time) => {
+  const at = new Date(time * 1000);
+  if (spanOf(bins) >= 86400) return bins.width >= 86400 ? day.format(at) : dayAndClock.format(at);
+  return spanOf(bins) >= 7200 ? clockShort.format(at) : clock.format(at);
+};
+
+// Where the axis says the time: at its ends, in the middle of a run without cuts, at the cuts where there is room.
+function timeLabels(bins) {
+  const { starts, width, cuts } = bins;
+  const labels = [[0, sayTime(bins, starts[0])], [1, sayTime(bins, starts.at(-1) + width)]];
+  if (!cuts.length && starts.length > 1) labels.push([0.5, sayTime(bins, starts[0] + (starts.length * width) / 2)]);
+  let last = 0;
+  for (const cut of cuts) {
+    const share = cut / starts.length;
+    if ((share - last) * plotWide < 110 || (1 - share) * plotWide < 110) continue;
+    labels.push([share, sayTime(bins, starts[cut])]);
+    last = share;
+  }
+  return labels;
+}
+
+function markCuts({ svg, x }, { starts, cuts }) {
+  for (const cut of cuts) {
+    const at = x(cut / starts.length);
+    svg.append(s("line", { class: "cut", x1: at, x2: at, y1: TOP, y2: TALL - BOTTOM }, s("title", null, "The run was continued here")));
+  }
 }
 
 // The numbers of a chart as a table, for those who cannot see it or want them.

@@ -4,9 +4,11 @@ const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const two = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const dayAndClock = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
 const LABELS = {
+  __proto__: null,
   id: "Id", status: "Status", file_name: "File", images: "References", seed: "Seed", aspect_ratio: "Ratio",
   output_format: "Format", safety_tolerance: "Safety tolerance", prompt_upsampling: "Prompt upsampling",
   variant: "Variant", model: "Model", provider: "Provider", style: "Style", size: "Size", bytes: "Bytes",
@@ -14,8 +16,8 @@ const LABELS = {
   started_at: "Started", finished_at: "Finished", api_seconds: "API time", download_seconds: "Download time",
   result_url: "Result link", key: "Key", review: "Verdict", note: "Note",
 };
-const STATUS_WORDS = { done: "Done", failed: "Failed", unknown: "Unknown" };
-const REVIEW_WORDS = { accept: "Accepted", reject: "Rejected", redo: "Redo", "": "Not judged" };
+const STATUS_WORDS = { __proto__: null, done: "Done", failed: "Failed", unknown: "Unknown" };
+const REVIEW_WORDS = { __proto__: null, accept: "Accepted", reject: "Rejected", redo: "Redo", "": "Not judged" };
 
 const plural = (number, word, words = `${word}s`) => `${whole.format(number)} ${number === 1 ? word : words}`;
 

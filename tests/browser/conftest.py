@@ -1,0 +1,155 @@
+"""A real browser (Debian's chromium, driven by Playwright), and pages that must stay silent.
+
+Playwright's sync API holds an event loop while it is open, so its fixture lives as long as a module: pytest ends it
+before the next module's tests, which may be coroutines, begin.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, Page, ViewportSize
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = (
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+MANIFEST = """
+version: 1
+name: rich
+provider:
+  name: simulator
+  price: 0.14
+  currency: CNY
+  options: {latency: [0.01, 0.2], seed: 5, size: 96, faults: {bad_json: 0.1, moderated: 0.1}}
+limits: {concurrency: 8, attempts: 2, budget: 20, max_consecutive_failures: 100}
+jobs:
+  - prompt: "{{ subject }}, {{ light }}"
+    matrix:
+      subject: [A lighthouse on a cliff, A fox in the snow]
+      light: [morning light, at night]
+      seed: {range: [1, 5]}
+      aspect_ratio: [1:1, 16:9]
+    tags: {light: "{{ light }}"}
+  - prompt: Put it on a marble table
+    matrix:
+      image: {glob: PHOTOS/*.jpg}
+    id: "{{ image.stem }}-marble"
+    tags: {kind: edit}
+"""
+
+
+def batchflux(*arguments: str | Path, cwd: Path = ROOT, codes: tuple[int, ...] = (0, 1)) -> str:
+    """Run the program; return its stdout."""
+    command = [sys.executable, "-m", "batchflux", *map(str, arguments)]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode in codes, done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """An output folder with its report, and what results.csv and summary.json say."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.folder}/report.html"
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        with (self.folder / "results.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+        return data
+
+
+@dataclass(kw_only=True)
+class Opener:
+    """Opens pages and keeps what they said and asked for."""
+
+    browser: Browser
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, url: str, *, width: int = 1280, height: int = 900, scheme: Any = "light") -> Page:
+        size: ViewportSize = {"width": width, "height": height}
+        context = self.browser.new_context(viewport=size, color_scheme=scheme, locale="en-GB", timezone_id="UTC")
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(url)
+        page.wait_for_selector("html[data-ready]", state="attached")
+        return page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        sentence = "There is no chromium: install it (Debian: apt-get install chromium) and run the tests again."
+        if os.environ.get("CI"):
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Opener]:
+    """Opens pages; at the end of the test none of them may have said a word or asked anybody else for anything."""
+    opener = Opener(browser=browser)
+    yield opener
+    for context in browser.contexts:
+        context.close()
+    assert opener.said == []
+    assert [url for url in opener.asked if not url.startswith(("file://", "http://127.0.0.1:", "data:"))] == []
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A real run on the simulator, with failures, a budget, ratios, seeds, tags and references; 44 jobs."""
+    place = tmp_path_factory.mktemp("rich")
+    (place / "rich.yaml").write_text(MANIFEST.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
+    batchflux("run", "rich.yaml", "--out", "out", "--quiet", "--yes", cwd=place)
+    batchflux("report", "out", cwd=place)
+    return Made(folder=place / "out")
+
+
+@pytest.fixture
+def report_of() -> Callable[[Path], Made]:
+    """Writes the report of a folder with the program."""
+
+    def make(folder: Path) -> Made:
+        batchflux("report", folder)
+        return Made(folder=folder)
+
+    return make

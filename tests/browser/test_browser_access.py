@@ -1,0 +1,91 @@
+"""Accessible: axe-core finds no serious fault in any view, light and dark, wide and narrow; focus is led well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Made, Opener
+
+AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+
+
+def faults(page: Page, rules: list[str] | None = None) -> list[str]:
+    page.evaluate(AXE)
+    found: dict[str, Any] = page.evaluate("rules => axe.run(document, rules ? { runOnly: rules } : {})", rules)
+    return [
+        f"{fault['impact']}: {fault['id']}: {[node['target'] for node in fault['nodes'][:3]]}"
+        for fault in found["violations"]
+        if fault["impact"] in {"serious", "critical"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "rules"),
+    [
+        ("light", 1440, None),
+        ("dark", 390, None),
+        ("dark", 1440, ["color-contrast"]),
+        ("light", 390, ["color-contrast"]),
+    ],
+)
+def test_axe_finds_no_serious_fault(
+    rich: Made, opened: Opener, scheme: str, width: int, rules: list[str] | None
+) -> None:
+    edit = next(row["id"] for row in rich.rows if row["images"] and row["status"] == "done")
+    failed = next(row["id"] for row in rich.rows if row["status"] == "failed")
+    for view in ("", "#group=seed_ratio&size=s", "#view=sheet", "#view=charts", f"#open={edit}", f"#open={failed}"):
+        page = opened(f"{rich.url}{view}", width=width, scheme=scheme)
+        assert faults(page, rules) == [], view
+    page.keyboard.press("3")
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").wait_for()
+    assert faults(page, rules) == []
+
+
+def test_focus_stays_in_the_dialog_and_comes_back(rich: Made, opened: Opener) -> None:
+    page = opened(rich.url)
+    page.locator("#gallery").focus()
+    page.keyboard.press("Enter")
+    page.locator("#large .panel").wait_for()
+    seen = set()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        where = page.evaluate("document.activeElement.closest('#large') ? 'in' : document.activeElement.tagName")
+        seen.add(where)
+    assert seen <= {"in", "BODY"}  # the browser's own bar lies between the last and the first
+    page.keyboard.press("Escape")
+    page.locator("#large").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.id") == "gallery"
+
+
+def test_the_order_of_focus_is_that_of_the_page(rich: Made, opened: Opener) -> None:
+    page = opened(rich.url)
+    order = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        order.append(
+            page.evaluate(
+                "(document.activeElement.dataset.for ?? document.activeElement.id) || document.activeElement.tagName"
+            )
+        )
+        if order[-1] == "gallery":
+            break
+    assert order[0] == "skip"
+    wanted = [name for name in order if name in {"view-gallery", "search", "status-", "gallery"}]
+    assert wanted == ["view-gallery", "search", "status-", "gallery"]
+    page.keyboard.press("ArrowRight")
+    active = page.locator("#gallery").get_attribute("aria-activedescendant")
+    assert page.locator(f"#{active}").get_attribute("class") == "tile done current"
+
+
+def test_a_phone_scrolls_down_only(rich: Made, opened: Opener) -> None:
+    for view in ("", "#view=sheet", "#view=charts"):
+        page = opened(f"{rich.url}{view}", width=390, height=844)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
