@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "Show how an output folder stands, also while a run goes on.",
     "report": "Write report.html: all pictures of an output folder in one page.",
     "review": "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
+    "export-review": "Write a manifest of what a review asked to redo.",
     "simulate": "Serve the simulated image API on a port, for any client.",
     "schema": "Print the manifest's JSON Schema, for editors.",
 }
