@@ -12,6 +12,9 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive Hu
 _OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a body: TEM and the restarts
 _COMPONENTS = frozenset({1, 3, 4})
+_MOST_SCANS = (
+    100  # encoders make ten or twenty; each costs the decoder a walk over all pixels, however few bytes it has
+)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in scan data: neither a stuffed byte, a restart nor fill
 
 
@@ -23,6 +26,7 @@ def inspect(data: bytes) -> Shape:
     """
     shape: Shape | None = None
     seen: set[int] = set()
+    scans = 0
     at = 2
     while True:
         marker, at = _marker(data, at)
@@ -41,6 +45,9 @@ def inspect(data: bytes) -> Shape:
             if shape is None or _DQT not in seen:
                 raise bad("the JPEG's pixel data comes before its frame or its tables")
             at = _scan_end(data, at)
+            scans += 1
+            if scans > _MOST_SCANS:
+                raise bad(f"the JPEG has more than {_MOST_SCANS} scans, which would take long to decode")
     if shape is None or _SOS not in seen:
         raise bad("the JPEG holds no picture")
     check_tail("jpeg", data, at)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -140,6 +140,7 @@ class Origin:
             return
         asked = json.loads(body)
         prompt = asked["prompt"] if "prompt" in asked else asked["messages"][0]["content"]
+        prompt = prompt[0]["text"] if isinstance(prompt, list) else prompt
         self.asked.append(Asked(path.decode(), head.decode("latin-1"), str(prompt), asked))
         asks = ANSWER.search(prompt)
         answer = self.answers.get(asks[1]) if asks else None
@@ -372,11 +373,21 @@ class Program:
         assert self.crashes or "Traceback" not in done.stderr, done.stderr
         return Ended(done.returncode, done.stdout, done.stderr, int(peak.read_text()) / 1024 if peak.exists() else 0)
 
-    def run(self, base_url: str, jobs: list[str], *arguments: str, style: str = "standard", **limits: Any) -> Ended:
-        """Run a manifest with a job for each prompt; ids are 0, 1, 2, ..."""
+    def run(
+        self,
+        base_url: str,
+        jobs: Sequence[str | dict[str, Any]],
+        *arguments: str,
+        style: str = "standard",
+        **limits: Any,
+    ) -> Ended:
+        """Run a manifest with a job for each prompt or mapping of fields; ids are j0, j1, j2, ..."""
         known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, **limits}
         provider = {"name": "tuzi", "base_url": base_url, "keys": ["TEST_KEY"], "price": 0.14, "currency": "CNY"}
-        listed = [{"id": f"j{number}", "prompt": prompt} for number, prompt in enumerate(jobs)]
+        listed = [
+            {"id": f"j{number}", **({"prompt": job} if isinstance(job, str) else job)}
+            for number, job in enumerate(jobs)
+        ]
         manifest = {
             "version": 1,
             "name": "m",
