@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from batchflux import openfiles
 from batchflux.ending import NO_REDO, Signals, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
@@ -22,11 +23,12 @@ from batchflux.engine.ports import World
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
 from batchflux.engine.unchanged import digest_of, mark
-from batchflux.errors import BatchfluxError, ManifestError, StopRun
+from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.manifest import Redos, expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
 from batchflux.points import reach
 from batchflux.providers import capabilities, styles
+from batchflux.storage.ballast import Ballast
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.images import ImageStore, kept_pictures
 from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
@@ -125,6 +127,11 @@ class _Run:
             else:
                 ImageStore(self.folder).sweep(self.ledger.database.now(spooled))
             return self._finish(survey, already)
+        except StorageError as error:
+            first = self.gate.reason
+            if first is error or not isinstance(first, StorageError):
+                raise
+            raise first from error  # what stopped the run says more than what its end could not write then
         finally:
             self.ledger.close()
             self.results.close()
@@ -192,12 +199,18 @@ class _Run:
         database.now(in_line)
 
     async def _work(self, plan: Plan, already: int) -> None:
+        at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
+        openfiles.ensure(at_once)
         async with AsyncExitStack() as stack:
             transport = await self._transport(stack)
-            shelf = DiskShelf(self.folder, self.manifest.output.verify)
+            ballast = Ballast(self.folder, at_once, self._disk_full)
+            shelf = DiskShelf(self.folder, self.manifest.output.verify, ballast)
             stack.callback(shelf.close)
             self.ledger.sync_pictures = shelf.sync
             shelf.sweep(self.ledger.database.now(spooled))
+            stack.callback(ballast.drop)
+            ballast.hold()
+            self.ledger.database.relief = ballast.release
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
             await self._pool(transport, shelf, plan, already)
@@ -248,6 +261,10 @@ class _Run:
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)
         self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
+
+    def _disk_full(self, error: StorageError) -> None:
+        """Start no more requests; called in any thread."""
+        self.loop.call_soon_threadsafe(self.gate.close, error)
 
     def _late_fault(self, fault: Fault) -> None:
         """A table or the manifest's files changed after they were checked; called in the feeder's thread."""

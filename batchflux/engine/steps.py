@@ -230,12 +230,12 @@ class Steps:
             life.tries.used -= 1
             self._limits.refused(lease, error)
         self._budget.settle(spent=error.billed)
-        self._observer.event(
-            "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
-        )
         reach("attempt.failing")
         await self._journal.settle(job, error, counts=counts)
         reach("attempt.settled")
+        self._observer.event(
+            "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
+        )
 
     async def _keep(self, life: Life, picture: Link | str) -> Stored:
         if isinstance(picture, str):

@@ -25,6 +25,8 @@ _CAUSES = {
     errno.EROFS: ("the file system is read-only", "mount it writable or choose another folder with --out"),
     errno.EACCES: ("permission denied", "make the folder writable"),
     errno.EPERM: ("permission denied", "make the folder writable"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) or lower limits.concurrency"),
+    errno.ENFILE: ("too many files are open on this system", "raise its limit or close other programs"),
     errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
 }
 _NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.points import reach
+from batchflux.storage.durable import sync_file, sync_folder
 from batchflux.storage.results import iso
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps makes an encoder a call
+LONGEST_LINE = 1 << 20  # bytes of run.log
 
 
 class FolderLock:
@@ -35,7 +37,7 @@ class FolderLock:
             UsageError: the folder cannot be made or used.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _make_lasting(self._path.parent.absolute())
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(
@@ -80,7 +82,8 @@ class RunLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            _cut_half_line(self._descriptor)
         except OSError as error:
             raise self._explain(error) from error
 
@@ -112,6 +115,24 @@ class RunLog:
         )
 
 
+def _make_lasting(folder: Path) -> None:
+    """Make a folder whose name outlasts a power cut: what is paid for is recorded in it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        with contextlib.suppress(PermissionError):  # a folder that may be written and not read cannot be synced
+            sync_folder(each.parent)
+
+
+def _cut_half_line(descriptor: int) -> None:
+    """Cut off what a power cut left of the last line."""
+    size = os.fstat(descriptor).st_size
+    start = max(0, size - LONGEST_LINE)
+    tail = os.pread(descriptor, LONGEST_LINE, start)
+    if tail and not tail.endswith(b"\n"):
+        os.ftruncate(descriptor, start + tail.rfind(b"\n") + 1)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a small text file, whole or not at all.
 
@@ -121,8 +142,10 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
+        sync_file(temporary)
         reach("whole.written")
         temporary.replace(path)
+        sync_folder(path.parent)
         reach("whole.replaced")
     except OSError as error:
         with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.errors import StorageError
 from batchflux.points import reach
+from batchflux.storage.durable import sync_folder
 from batchflux.storage.ledger import COLUMNS, Known, currency
 from batchflux.storage.redact import redacted
 
@@ -163,6 +164,7 @@ class Results:
         reach("csv.rewritten")
         try:
             temporary.replace(self.path)
+            sync_folder(self.path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _explain(self.path, error) from error

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchflux.errors import JobError
+from batchflux.errors import JobError, StorageError
 from batchflux.storage.images import Expected, ImageStore
 from batchflux.storage.threads import Threads
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from batchflux.model import Fetched, Inline, Job, Stored, Verify
+    from batchflux.storage.ballast import Ballast
 
 
 def expected_of(job: Job) -> Expected:
@@ -26,17 +27,18 @@ def expected_of(job: Job) -> Expected:
 
 
 class DiskShelf:
-    """An ImageStore behind a few threads; `root` is the output folder."""
+    """An ImageStore behind a few threads; `root` is the output folder, `ballast` its reserve for a full disk."""
 
-    def __init__(self, root: Path, verify: Verify) -> None:
+    def __init__(self, root: Path, verify: Verify, ballast: Ballast | None = None) -> None:
         self._root = root
         self._verify = verify
+        self._ballast = ballast
         self._images = ImageStore(root)
         self._threads = Threads(max(2, os.cpu_count() or 2), "batchflux-shelf")
 
     async def spool(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that a job's answer brought durably; return the name of their file in the folder."""
-        return await self._threads.run(lambda: self._images.spool(picture.data, job.key))
+        return await self._threads.run(lambda: self._spool(job, picture.data))
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:
         """Verify a downloaded or spooled picture and put it in its place.
@@ -58,6 +60,17 @@ class DiskShelf:
     def sync(self) -> None:
         """Make the names of all stored pictures last; called in any thread, before they are recorded as done."""
         self._images.sync()
+
+    def _spool(self, job: Job, data: bytes) -> str:
+        try:
+            name = self._images.spool(data, job.key)
+        except StorageError as error:
+            if self._ballast is None or not self._ballast.helps(error) or not self._ballast.release():
+                raise
+            return self._images.spool(data, job.key)
+        if self._ballast is not None:
+            self._ballast.came(len(data))
+        return name
 
     def _store(self, job: Job, source: Fetched | str) -> Stored:
         if isinstance(source, str):

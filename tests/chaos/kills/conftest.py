@@ -66,11 +66,16 @@ def picture_of(name: str, side: int = 48) -> bytes:
 
 @dataclass
 class Bank:
-    """The provider. `delay` seconds (from, to) before an answer; `out` the folder it looks into as a witness."""
+    """The provider.
+
+    `delay` seconds (from, to) pass before an answer; its pictures are `side` pixels wide; `query` ends its links; `out`
+    is the folder it looks into as a witness; `hook` is called with a job's id before it is answered.
+    """
 
     url: str = ""
     delay: tuple[float, float] = (0.0, 0.0)
     side: int = 48
+    query: str = ""
     out: Path | None = None
     posts: Counter[str] = field(default_factory=Counter)
     billed: Counter[str] = field(default_factory=Counter)
@@ -111,7 +116,7 @@ class Bank:
         if "#drop" in text and self.posts[name] == 1 and request.transport is not None:
             request.transport.abort()
             return web.Response()
-        url = f"{self.url}/files/{name}.png"
+        url = f"{self.url}/files/{name}.png{self.query}"
         data = base64.b64encode(picture_of(name, self.side)).decode()
         if request.path.endswith("generations"):
             return web.json_response({"data": [{"b64_json": data} if "#b64" in text else {"url": url}], "created": 1})
