@@ -4,6 +4,7 @@ const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review"];
 const MOST_CHOICES = 200;
 const MOST_TAGS = 6;
 let controlsFor = "";
+let shownFor = "";
 
 // How much of the window's top the bar covers while the page is scrolled; CSS knows it as --bar.
 const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky" ? byId("controls").offsetHeight : 0);
@@ -11,14 +12,20 @@ const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky
 const segment = (label, pressed, onclick, props = {}) => h("button", { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null }, label);
 
 function showControls(rows) {
-  const wanted = JSON.stringify([rowCount, versionsSum, state.view, activeFilters().map((name) => [name, state[name]]), state.sort, state.group, state.size, state.rows, state.cols]);
-  if (wanted !== controlsFor) {
+  const { open, ...shown } = state;
+  const wanted = JSON.stringify([rowCount, versionsSum, shown]);
+  const same = JSON.stringify(shown) === shownFor;
+  // New rows must not shut a list that somebody has open, or take a word from under the pen.
+  const busy = byId("controls").contains(document.activeElement) && document.activeElement.matches("select, input");
+  if (wanted !== controlsFor && !(same && busy)) {
     controlsFor = wanted;
+    shownFor = JSON.stringify(shown);
     rebuildControls();
   }
-  const all = rowCount === rows.length;
+  const count = presentRows().length;
+  const all = count === rows.length;
   byId("count").classList.toggle("all", all);
-  byId("count").textContent = all ? plural(rows.length, "job") : `${whole.format(rows.length)} of ${plural(rowCount, "job")}`;
+  byId("count").textContent = all ? plural(rows.length, "job") : `${whole.format(rows.length)} of ${plural(count, "job")}`;
 }
 
 // Built anew when something changed, with the focus kept on the control that had it.
@@ -62,7 +69,7 @@ function toggleFilters(event) {
 function statusPills() {
   const counts = countsOf("status");
   if (counts.size < 2 && !state.status) return null;
-  const pills = [["", "All", rowCount], ...["done", "failed", "unknown"].filter((name) => counts.has(name)).map((name) => [name, STATUS_WORDS[name], counts.get(name)])];
+  const pills = [["", "All", presentRows().length], ...["done", "failed", "unknown"].filter((name) => counts.has(name)).map((name) => [name, STATUS_WORDS[name], counts.get(name)])];
   return h("div", { class: "segments", role: "group", "aria-label": "Status" }, pills.map(([value, label, count]) =>
     segment([label, h("small", null, whole.format(count))], state.status === value, () => change({ status: value }), { "data-for": `status-${value}` })));
 }

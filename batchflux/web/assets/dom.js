@@ -40,7 +40,11 @@ function onNewWidth(node, then) {
 let newsTimer = 0;
 function tell(text, { bad = false, action = null } = {}) {
   const line = h("p", { class: bad ? "bad" : null }, text, action && " ", action);
-  byId("news").replaceChildren(line);
+  const news = byId("news");
+  news.replaceChildren(line);
+  // As a popover it lies above an open dialog, too; shown anew, above the latest.
+  if (news.matches(":popover-open")) news.hidePopover();
+  news.showPopover();
   clearTimeout(newsTimer);
-  newsTimer = setTimeout(() => line.remove(), bad ? 15000 : 8000);
+  newsTimer = setTimeout(() => { line.remove(); news.hidePopover(); }, bad ? 15000 : 8000);
 }

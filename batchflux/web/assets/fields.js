@@ -44,7 +44,7 @@ const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? o
 function countsOf(name) {
   const of = field(name).of;
   const counts = new Map();
-  for (let row = 0; row < rowCount; row++) {
+  for (const row of presentRows()) {
     const value = of(row);
     counts.set(value, (counts.get(value) ?? 0) + 1);
   }
@@ -54,7 +54,8 @@ function countsOf(name) {
 function tagNames() {
   const names = new Set();
   let last = null;
-  for (const tags of columns.tags ?? []) {
+  for (const row of presentRows()) {
+    const tags = columns.tags[row];
     if (tags !== last) for (const name of Object.keys(tags)) names.add(name);
     last = tags;
   }
@@ -71,8 +72,7 @@ function filtered() {
   });
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length) tests.push((row) => words.every((word) => searchText(row).includes(word)));
-  const rows = [];
-  for (let row = 0; row < rowCount; row++) if (tests.every((test) => test(row))) rows.push(row);
+  const rows = presentRows().filter((row) => tests.every((test) => test(row)));
   return rows.sort((SORTS[state.sort] ?? SORTS.manifest)[1]);
 }
 

@@ -32,6 +32,7 @@ function startGallery() {
 
 function showGallery(rows) {
   const groups = state.group && field(state.group) ? grouped(rows, state.group) : [{ label: null, rows }];
+  for (const row of picked) if (gone.has(row)) picked.delete(row);
   shownRows = groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows);
   placeOf = new Map(shownRows.map((row, k) => [row, k]));
   if (current === null || !placeOf.has(current)) current = shownRows[0] ?? null;

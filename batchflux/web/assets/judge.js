@@ -4,8 +4,9 @@ const VERDICTS = [["accept", "✓ Accept", "a"], ["reject", "✕ Reject", "r"], 
 // Whom a key means just now.
 const judged = () => (large !== null ? [large] : picked.size ? [...picked] : current !== null ? [current] : []);
 
+// Send a verdict; returns what went wrong, "" when nothing did.
 async function judge(rows, review, { note = null, redo = null } = {}) {
-  if (!rows.length) return false;
+  if (!rows.length) return "";
   const body = JSON.stringify({ keys: rows.map((row) => columns.key[row]), review, note, redo });
   try {
     const answer = await fetch("/api/verdicts", {
@@ -16,10 +17,11 @@ async function judge(rows, review, { note = null, redo = null } = {}) {
     if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
     takeRows(said.rows);
     for (const { id } of review === "redo" ? said.redo ?? [] : []) tell(`${id} will be made by the next batchflux run (or run --redo).`);
-    return true;
+    return "";
   } catch (error) {
-    tell(error instanceof TypeError ? "The review server cannot be reached; the verdict is not kept." : error.message, { bad: true });
-    return false;
+    const why = error instanceof TypeError ? "The review server cannot be reached; the verdict is not kept." : error.message;
+    tell(why, { bad: true });
+    return why;
   }
 }
 
@@ -65,12 +67,17 @@ function openRedo(rows) {
     event.preventDefault();
     const edited = single !== null && prompt.value.trim() !== "" && prompt.value !== before ? prompt.value : null;
     const redo = { prompt: edited, seed: seed.value === "" ? null : Number(seed.value) };
-    if (await judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo })) dialog.close();
+    const why = await judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo });
+    if (why) fault.replaceChildren(h("p", { class: "error" }, why));
+    else dialog.close();
   };
+  const fault = h("div", { role: "alert" });
+  const seeded = single !== null && columns.style[single] === "standard"; // the chat style carries no seed
   dialog.replaceChildren(h("form", { method: "dialog", onsubmit: send }, h("h2", { id: "redo-title" }, single === null ? `Redo ${plural(rows.length, "picture")}` : "Redo this picture"),
     h("p", { class: "hint" }, "The next batchflux run makes a new variant; this picture stays."),
-    single !== null && [h("label", { for: "redo-prompt" }, "Prompt"), prompt, h("label", { for: "redo-seed" }, "Seed"), seed],
-    h("label", { for: "redo-note" }, "Note"), note,
+    single !== null && [h("label", { for: "redo-prompt" }, "Prompt"), prompt],
+    seeded && [h("label", { for: "redo-seed" }, "Seed"), seed],
+    h("label", { for: "redo-note" }, "Note"), note, fault,
     h("div", { class: "actions" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), h("button", { type: "submit", class: "main-action" }, "Redo"))));
   dialog.showModal();
   (single === null ? note : prompt).focus();

@@ -8,7 +8,7 @@ function takeRows(rows) {
     const { row, fresh } = upsert(object);
     if (fresh) last = row;
   }
-  versionsSum += rows.length;
+  versionsSum += 1;
   if (last !== null && /-redo\d+$/.test(columns.id[last])) {
     tell(`${columns.id[last]} has been made.`, { action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show") });
   }
@@ -24,15 +24,29 @@ function follow() {
   events.addEventListener("rows", (event) => {
     const data = JSON.parse(event.data);
     sequence = data.sequence;
+    takeAway(data.gone ?? []);
     takeRows(data.rows);
+  });
+  events.addEventListener("reset", () => { // another ledger is in the folder now: begin anew
+    forget();
+    tiles.clear();
+    picked.clear();
+    current = null;
+    versionsSum += 1;
+    showJudging();
+    refreshSoon();
   });
   events.addEventListener("header", (event) => {
     header = JSON.parse(event.data);
     refreshSoon();
   });
   events.addEventListener("error", () => {
-    if (!lost) tell("The review server is gone; this page shows what it had and tries again.", { bad: true });
+    const refused = events.readyState === EventSource.CLOSED; // otherwise the browser tries again by itself
+    if (!lost) {
+      tell(refused ? "The review does not take this page any more: if it was started anew, open the address that it printed."
+        : "The review has ended or cannot be reached; this page shows what it had and tries again.");
+    }
     lost = true;
-    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
+    if (refused) setTimeout(follow, 5000);
   });
 }

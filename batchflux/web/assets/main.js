@@ -10,7 +10,7 @@ function refresh() {
   showControls(rows);
   for (const [view] of VIEWS) byId(view).hidden = state.view !== view;
   byId("view-title").textContent = VIEWS.find(([view]) => view === state.view)?.[1] ?? "Pictures";
-  const message = rowCount === 0 ? "No job of this folder has ended yet." : rows.length === 0 && state.view !== "charts" ? "No picture passes these filters." : "";
+  const message = presentRows().length === 0 ? "No job of this folder has ended yet." : rows.length === 0 && state.view !== "charts" ? "No picture passes these filters." : "";
   byId("empty").hidden = message === "";
   byId("empty").textContent = message;
   if (state.view === "sheet") showSheet(rows);
@@ -46,6 +46,7 @@ async function start() {
   onNewWidth(byId("main"), () => { if (state.view !== "gallery") refreshSoon(); });
   addEventListener("pointerdown", () => byId("gallery").classList.remove("keyed"));
   addEventListener("popstate", () => { readHash(); if (byId("search")) byId("search").value = state.q; refresh(); });
+  byId("controls").addEventListener("focusout", refreshSoon);
   byId("skip").addEventListener("click", () => byId("gallery").focus());
   if (document.readyState === "loading") await new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
   await readBlocks({ packed: true });

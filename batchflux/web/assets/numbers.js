@@ -49,9 +49,7 @@ function lastAtMost(sorted, value) {
 }
 
 function rowsThat(test) {
-  const rows = [];
-  for (let row = 0; row < rowCount; row++) if (test(row) && !Number.isNaN(endOf(row))) rows.push(row);
-  return rows;
+  return presentRows().filter((row) => test(row) && !Number.isNaN(endOf(row)));
 }
 
 // Pictures that were finished in each bin, and what that is a minute.
@@ -68,8 +66,7 @@ function throughput() {
 const percentile = (sorted, p) => sorted[Math.max(0, Math.ceil((p / 100) * sorted.length) - 1)];
 
 function latency() {
-  const values = [];
-  for (let row = 0; row < rowCount; row++) if (columns.api_seconds[row] !== null) values.push(columns.api_seconds[row]);
+  const values = presentRows().map((row) => columns.api_seconds[row]).filter((value) => value !== null);
   if (!values.length) return null;
   values.sort((a, b) => a - b);
   const longest = values.at(-1);

@@ -11,7 +11,7 @@ function sheetFields() {
 function distinct(name) {
   const of = field(name).of;
   const values = new Set();
-  for (let row = 0; row < rowCount; row++) values.add(of(row));
+  for (const row of presentRows()) values.add(of(row));
   return values.size;
 }
 

@@ -6,7 +6,34 @@ const versions = []; // goes up when a row changes
 const lowered = []; // what the search looks through
 const rowOfKey = new Map();
 const rowOfId = new Map();
+const gone = new Set(); // rows whose job is no longer listed
 let rowCount = 0;
+let present = null; // all rows but those that are gone; made anew after a change
+
+function presentRows() {
+  if (present === null) {
+    present = [];
+    for (let row = 0; row < rowCount; row++) if (!gone.has(row)) present.push(row);
+  }
+  return present;
+}
+
+function forget() {
+  for (const column of Object.values(columns)) column.length = 0;
+  for (const kept of [later, rowOfKey, rowOfId, gone, unpackedRests]) kept.clear();
+  rests.length = versions.length = lowered.length = rowCount = 0;
+  present = null;
+}
+
+function takeAway(keys) {
+  for (const key of keys) {
+    const row = rowOfKey.get(key);
+    if (row === undefined) continue;
+    gone.add(row);
+    if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]);
+  }
+  present = null;
+}
 
 function addIndex(block) {
   for (const [name, column] of Object.entries(block.columns)) {
@@ -19,6 +46,8 @@ function addIndex(block) {
 }
 
 function noteRow(row) {
+  present = null;
+  gone.delete(row);
   rowOfKey.set(columns.key[row], row);
   rowOfId.set(columns.id[row], row);
   versions[row] = (versions[row] ?? 0) + 1;
@@ -30,6 +59,7 @@ function upsert(object) {
   let row = rowOfKey.get(object.key);
   const fresh = row === undefined;
   if (fresh) row = rowCount++;
+  else if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]); // an edit may have renamed it
   for (const name of Object.keys(columns).length ? Object.keys(columns) : Object.keys(object)) {
     (columns[name] ??= [])[row] = object[name] ?? null;
   }

@@ -1,0 +1,185 @@
+"""The live page: judge, redo, run, and see the new picture arrive, without a reload."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import ROOT, batchflux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.browser.conftest import Opener
+
+MANIFEST = """
+version: 1
+name: judged
+provider: {name: simulator, options: {latency: [0.01, 0.05], size: 96}}
+jobs:
+  - prompt: "{{ thing }} on a table"
+    id: "{{ thing }}"
+    matrix: {thing: [cup, bowl, vase, lamp], seed: [7]}
+  - prompt: Put it on a marble table
+    id: "cat-marble"
+    images: [PHOTOS/cat-cushion.jpg]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewed:
+    """A folder under review: its manifest's folder and the address that lets in."""
+
+    place: Path
+    url: str
+
+    def run(self, *arguments: str) -> None:
+        batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", *arguments, cwd=self.place)
+
+    @property
+    def rows(self) -> dict[str, dict[str, str]]:
+        with (self.place / "out/results.csv").open(encoding="utf-8", newline="") as file:
+            return {row["id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path) -> Iterator[Reviewed]:
+    (tmp_path / "judged.yaml").write_text(MANIFEST.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
+    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
+    command = [sys.executable, "-u", "-m", "batchflux", "review", "out"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), url
+        yield Reviewed(place=tmp_path, url=url)
+        server.send_signal(signal.SIGTERM)
+
+
+def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened: Opener) -> None:
+    page = opened(reviewed.url)
+    assert "token" not in page.url
+    page.evaluate("window.sameAsBefore = true")
+    expect(page.locator(".tile")).to_have_count(3)
+    page.locator(".tile").first.click()
+    dialog = page.locator("#large")
+    expect(dialog.get_by_role("heading", name="cup")).to_be_visible()
+    page.keyboard.press("n")
+    expect(page.locator("#note")).to_be_focused()
+    page.keyboard.type("too dark, a r e")
+    page.locator('[data-for="close"]').focus()
+    page.keyboard.press("r")
+    expect(dialog.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile").first.locator(".badge")).to_have_text("✕ Rejected")
+    page.locator("#gallery").focus()
+    page.keyboard.press("e")
+    redo = page.get_by_role("dialog", name="Redo this picture")
+    redo.get_by_label("Prompt").fill("cup on a table, bright daylight")
+    redo.get_by_label("Seed").fill("99")
+    redo.get_by_role("button", name="Redo").click()
+    expect(redo).to_be_hidden()
+    expect(page.locator(".tile").first.locator(".badge")).to_have_text("↻ Redo")
+    expect(page.locator("#news")).to_contain_text("cup-redo1")
+    assert reviewed.rows["cup"]["review"] == "redo"
+    assert reviewed.rows["cup"]["note"] == "too dark, a r e"
+
+    reviewed.run("--redo")
+    fresh = page.locator(".tile").filter(has=page.locator("bdi:text-is('cup-redo1')"))
+    expect(fresh.locator("img")).to_be_visible()
+    fresh.locator("img").evaluate("image => image.decode()")
+    expect(page.locator(".tile .caption b").nth(1)).to_have_text("cup-redo1")  # right behind the one it came from
+    expect(page.locator("#news")).to_contain_text("cup-redo1 has been made")
+    assert page.evaluate("window.sameAsBefore") is True
+    fresh.click()
+    expect(dialog.locator('[data-field="seed"]')).to_have_text("99")
+    expect(dialog.locator(".prompt")).to_have_text("cup on a table, bright daylight")
+    dialog.get_by_role("button", name="cup", exact=True).click()  # its other makings
+    expect(dialog.get_by_role("heading", name="cup", exact=True)).to_be_visible()
+
+
+def test_a_selection_is_judged_at_once_and_taken_back(reviewed: Reviewed, opened: Opener) -> None:
+    page = opened(reviewed.url)
+    page.locator("#gallery").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Shift+ArrowRight")
+    bar = page.get_by_role("region", name="Verdict on the selection")
+    expect(bar.locator("b")).to_have_text("2 selected")
+    page.keyboard.press("a")
+    expect(page.locator(".badge")).to_have_text(["✓ Accepted", "✓ Accepted"])
+    assert [row["review"] for row in reviewed.rows.values()] == ["accept", "accept", ""]
+    page.keyboard.press("Control+a")
+    expect(bar.locator("b")).to_have_text("3 selected")
+    bar.get_by_role("button", name="Clear").click()
+    expect(page.locator(".badge")).to_have_count(0)
+    page.locator("#gallery").focus()
+    page.keyboard.press("Escape")
+    expect(bar).to_be_hidden()
+    page.locator(".tile").nth(2).locator(".pick").click()
+    expect(bar.locator("b")).to_have_text("1 selected")
+    page.keyboard.press("r")
+    expect(page.locator(".tile").nth(2).locator(".badge")).to_have_text("✕ Rejected")
+    page.get_by_label("Verdict", exact=True).select_option("reject")
+    expect(page.locator(".tile")).to_have_count(1)
+
+
+def test_new_pictures_and_counts_arrive_while_another_process_runs(reviewed: Reviewed, opened: Opener) -> None:
+    page = opened(reviewed.url)
+    pictures = page.locator("#header dd").first
+    expect(pictures).to_have_text("3 of 5")
+    page.get_by_label("Sort").focus()  # a control in use is not torn down by what arrives
+    page.get_by_label("Sort").evaluate("node => { node.mark = 1 }")
+    reviewed.run()
+    expect(pictures).to_have_text("5 of 5")
+    expect(page.locator(".tile")).to_have_count(5)
+    expect(page.locator("#count")).to_have_text("5 jobs")
+    assert page.get_by_label("Sort").evaluate("node => node.mark") == 1
+    edited = MANIFEST.replace("vase, lamp", "lamp").replace("PHOTOS", str(ROOT / "jobs/photos"))
+    (reviewed.place / "judged.yaml").write_text(edited, encoding="utf-8")
+    reviewed.run()  # an edit takes a job out of the manifest: its picture leaves the page
+    expect(page.locator(".tile .caption b")).to_have_text(["cup", "bowl", "lamp", "cat-marble"])
+
+
+def test_a_redo_of_a_chat_job_offers_no_seed_and_shows_what_the_server_says(reviewed: Reviewed, opened: Opener) -> None:
+    reviewed.run()
+    page = opened(f"{reviewed.url}#open=cat-marble")
+    page.keyboard.press("e")
+    redo = page.get_by_role("dialog", name="Redo this picture")
+    expect(redo.get_by_label("Prompt")).to_be_focused()
+    assert redo.get_by_label("Seed").count() == 0
+    page.context.clear_cookies()
+    redo.get_by_role("button", name="Redo").click()
+    expect(redo.get_by_role("alert")).to_contain_text("This review is for who has its address.")
+    assert [line for line in opened.said if "403" not in line] == []
+    opened.said.clear()
+
+
+def test_the_page_says_when_the_review_is_gone(reviewed: Reviewed, opened: Opener) -> None:
+    page = opened(reviewed.url)
+    expect(page.locator(".tile")).to_have_count(3)
+    page.context.set_offline(True)
+    page.evaluate("fetch('/api/rows').catch(() => null)")
+    page.locator("#gallery").focus()
+    page.keyboard.press("a")
+    expect(page.locator("#news")).to_contain_text("cannot be reached")
+    assert page.locator(".badge").count() == 0
+    page.context.set_offline(False)
+    page.keyboard.press("a")
+    expect(page.locator(".badge")).to_have_text("✓ Accepted")
+    assert [line for line in opened.said if "ERR_INTERNET_DISCONNECTED" not in line] == []
+    opened.said.clear()
