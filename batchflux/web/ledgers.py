@@ -53,3 +53,9 @@ def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> It
         query = f"SELECT {COLUMNS} FROM jobs WHERE number IN ({marks}) AND {_ENDED}"  # noqa: S608  constants and marks
         found = {row[0]: row for row in connection.execute(query, batch).fetchall()}
         yield from (Known.of(found[number]) for number in batch if number in found)
+
+
+def links_length(connection: sqlite3.Connection) -> int:
+    """Return how many characters the links of the listed jobs have together."""
+    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM jobs WHERE {_ENDED}"  # noqa: S608  a constant
+    return int(connection.execute(query).fetchone()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from batchflux.errors import StorageError
 from batchflux.storage.database import reading
 from batchflux.storage.reviews import verdicts
 from batchflux.web.header import page_header
-from batchflux.web.ledgers import base_of, ended_numbers, jobs_by_number, ledger_of
+from batchflux.web.ledgers import base_of, ended_numbers, jobs_by_number, ledger_of, links_length
 from batchflux.web.page import build_page
 from batchflux.web.places import Places
 from batchflux.web.rows import page_row
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from batchflux.storage.ledger import Known
 
 REPORT = "report.html"
-SHORT_LINKS_FROM = 50_000
-_LONGEST_LINK = 120
+MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows without them are about 13 MB
+_SHORT_LINK = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,15 @@ def _with_sources(jobs: Iterator[Known]) -> Iterator[tuple[Known, list[str]]]:
 
 
 def _rows(connection: sqlite3.Connection, numbers: list[int], places: Places) -> Iterator[dict[str, Any]]:
-    short_links = len(numbers) > SHORT_LINKS_FROM
+    short_links = links_length(connection) > MOST_LINKS
     said = verdicts(connection)
     for known in jobs_by_number(connection, numbers):
         verdict = said.get(known.key)
         row = page_row(known, places) if verdict is None else page_row(known, places, verdict.review, verdict.note)
         link = row["result_url"]
-        if short_links and row["full"] and link is not None and len(link) > _LONGEST_LINK:
-            # The picture is here; 100,000 long links would be most of the file. results.csv has them whole.
-            row["result_url"] = f"{link[:_LONGEST_LINK]}…"
+        if short_links and row["full"] and link is not None and len(link) > _SHORT_LINK:
+            # The picture is here, and links would be most of the file. results.csv has them whole.
+            row["result_url"] = f"{link[:_SHORT_LINK]}…"
         yield row
 
 
@@ -84,7 +85,8 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
             file.writelines(pieces)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then try again."
         ) from error

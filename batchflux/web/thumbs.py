@@ -6,6 +6,7 @@ none, and never stops the others. Pillow lets other threads work while it decode
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import warnings
@@ -54,7 +55,8 @@ def shrink(source: Path, target: Path, side: int) -> bool:
         small.save(beside, "JPEG", quality=82)
         beside.replace(target)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing is to be removed
+            beside.unlink(missing_ok=True)
         raise StorageError(
             f"{target.parent} cannot take thumbnails ({error.strerror}): free space or repair its permissions, "
             "then make the report again."
