@@ -99,6 +99,6 @@ def _tag_names(folder: Path, connection: sqlite3.Connection) -> list[str]:
         with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file), [])
         return [name.removeprefix(_TAGS) for name in header if name.startswith(_TAGS)]
-    except FileNotFoundError:
+    except OSError:  # there is none to take after; what cannot be replaced either will say so
         texts = connection.execute("SELECT DISTINCT tags FROM jobs WHERE listed AND tags != ''").fetchall()
         return list(dict.fromkeys(name for (text,) in texts for name in json.loads(text)))

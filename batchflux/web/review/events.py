@@ -38,7 +38,7 @@ class Events:
         self._turn = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._stopping = False
-        self._looks = 0  # that brought news
+        self._news = 0  # of the store, that listeners know of
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -66,12 +66,11 @@ class Events:
                 await asyncio.wait_for(self._wanted.wait(), LOOK if self._listeners else None)
 
     async def _look(self, *, last: bool = False) -> None:
-        news = last
         with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
-            news |= await self._do(lambda: self._store.look(last=last))
-        if news:
+            await self._do(partial(self._store.look, exact=last))
+        if last or self._store.news != self._news:  # also what others who looked have found
             async with self._turn:
-                self._looks += 1
+                self._news = self._store.news
                 self._turn.notify_all()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -96,7 +95,7 @@ class Events:
         known: dict[str, Any] = {}
         last = False
         while not last:
-            last, looks = self._stopping, self._looks
+            last, news = self._stopping, self._news
             try:
                 since = await self._rows(response, since)
                 header = await self._do(self._store.header)
@@ -105,7 +104,7 @@ class Events:
             if lasting(header) != lasting(known):
                 known = header
                 await response.write(_event("header", None, header))
-            if not last and not await self._changed(looks):
+            if not last and not await self._changed(news):
                 await response.write(b": still here\n\n")
 
     async def _rows(self, response: web.StreamResponse, since: int) -> int:
@@ -120,11 +119,11 @@ class Events:
             since, more = batch.sequence, batch.more
         return since
 
-    async def _changed(self, looks: int) -> bool:
-        """Wait for news after so many looks; False when it is time for a sign of life instead."""
+    async def _changed(self, known: int) -> bool:
+        """Wait for news beyond what is known; False when it is time for a sign of life instead."""
         try:
             async with asyncio.timeout(HEARTBEAT), self._turn:
-                await self._turn.wait_for(lambda: self._looks != looks)
+                await self._turn.wait_for(lambda: self._news != known or self._stopping)
         except TimeoutError:
             return False
         return True

@@ -90,7 +90,7 @@ class Server:
 
     async def _rows(self, request: web.Request) -> web.StreamResponse:
         since = since_of(request.query.get("since", "0"))
-        await self._do(self._store.look)
+        await self._do(partial(self._store.look, exact=True))
         header = await self._do(self._store.header)
         response = web.StreamResponse()
         response.content_type, response.charset = "application/json", "utf-8"
@@ -149,7 +149,7 @@ class Server:
         """Make a small copy; False when the folder does not take one."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._shrinking, shrink, source, target, side)
-        except StorageError:  # a full disk or a read-only folder; the page can do without
+        except (StorageError, OSError):  # a full disk or a read-only folder; the page can do without
             return False
 
     async def _there(self, top: str, name: str) -> bool:

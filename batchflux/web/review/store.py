@@ -80,20 +80,21 @@ class Store:
         self._held: bool | None = None
         self._next_header = 0.0
         self._header_due = True
+        self.news = 0  # looks that found something to tell
 
     @_reading
-    def look(self, *, last: bool = False) -> bool:
-        """Notice what changed in the ledger and about the run; return whether there is news.
+    def look(self, *, exact: bool = False) -> None:
+        """Notice what changed in the ledger and about the run; `news` grows when there is something to tell.
 
-        `last` has the header counted anew, however fresh it is.
+        `exact` has the header counted anew, however fresh it is.
         """
         changed = self._board.look()
         held = FolderLock(self.folder).is_held()
-        self._header_due |= last or changed or held != self._held
+        self._header_due |= exact or changed or held != self._held
         self._held = held
-        if last:
+        if exact:
             self._next_header = 0.0
-        return changed or self._header_due
+        self.news += self._header_due
 
     @_reading
     def batch(self, since: int) -> Batch:
@@ -121,7 +122,7 @@ class Store:
     @_reading
     def page(self, token: str) -> Iterator[bytes]:
         """Yield the whole page in pieces; each is made in the thread that asks for it."""
-        self.look(last=True)
+        self.look(exact=True)
         header, live = self.header(), Live(token=token, sequence=self._board.sequence)
         connection = self._board.connection
         numbers = ended_numbers(connection) if connection is not None else []
