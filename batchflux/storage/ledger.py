@@ -9,56 +9,58 @@ The rules (CONTRACT 6), each kept by one verb:
 - An attempt found in flight when the ledger is opened belongs to a process that died: it is possibly billed, and
   its job is `unknown`; unless its picture lies in the spool: then it was answered, and is recorded so.
 
-Money is kept in whole nanounits of the currency (1e-9), so that sums are exact.
+Money is kept in whole nanounits of the currency (1e-9), so that sums are exact. The tables, and what is looked up in
+them, are in rows.py.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.model import Job, Link, Outcome, Status
+from batchflux.model import Link, Status
 from batchflux.storage.database import Database
 from batchflux.storage.redact import redacted
+from batchflux.storage.rows import (
+    COLUMNS,
+    Known,
+    currency,
+    empty_ledger,
+    get_meta,
+    nanos,
+    prepare,
+    rows_by_key,
+    set_meta,
+    spec_text,
+    spent,
+    spooled,
+    tags_text,
+)
 
 if TYPE_CHECKING:
     import asyncio
+    import sqlite3
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-NANOS = 10**9
-FORMAT = 1
+    from batchflux.model import Job, Outcome
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY,
-    key BLOB NOT NULL UNIQUE,
-    id TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    listed INTEGER NOT NULL DEFAULT 1,
-    planned TEXT NOT NULL,          -- file name the manifest asks for
-    tags TEXT NOT NULL,             -- JSON object, '' when there are none
-    spec TEXT NOT NULL,             -- JSON object of what else the row says about the job
-    status TEXT NOT NULL DEFAULT 'pending',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    in_flight INTEGER,              -- price of the attempt that is out, in nanounits
-    possibly_billed INTEGER NOT NULL DEFAULT 0,
-    cost INTEGER NOT NULL DEFAULT 0,        -- nanounits, certain
-    maybe_cost INTEGER NOT NULL DEFAULT 0,  -- nanounits, of the possibly billed attempts
-    link TEXT,                      -- the received picture, when it came as a link
-    spool TEXT,                     -- the received picture, when its bytes came: a file in the output folder
-    file_name TEXT, width INTEGER, height INTEGER, bytes INTEGER, sha256 TEXT,
-    error_code TEXT, error TEXT,
-    started_at REAL, finished_at REAL, api_seconds REAL, download_seconds REAL
-);
-CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (id);
-CREATE INDEX IF NOT EXISTS jobs_by_planned ON jobs (planned);
-CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status) WHERE status != 'done';
-"""
+__all__ = [
+    "COLUMNS",
+    "Known",
+    "Ledger",
+    "currency",
+    "empty_ledger",
+    "get_meta",
+    "give_up_in_flight",
+    "nanos",
+    "rows_by_key",
+    "set_meta",
+    "spec_text",
+    "spent",
+    "spooled",
+    "tags_text",
+]
 
 _INSERT = """
 INSERT INTO jobs (key, id, position, planned, tags, spec, status, attempts, in_flight, started_at)
@@ -90,93 +92,10 @@ UPDATE jobs SET status = 'unknown', maybe_cost = maybe_cost + in_flight, possibl
     error = 'the process ended while this request was out; it may have been billed'
 WHERE in_flight IS NOT NULL
 """
-COLUMNS = (
-    "number, key, id, position, listed, planned, tags, spec, status, attempts, in_flight, possibly_billed, cost, "
-    "maybe_cost, link, spool, file_name, width, height, bytes, sha256, error_code, error, started_at, finished_at, "
-    "api_seconds, download_seconds"
-)
-
-
 _FINISH = f"""
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
     link = COALESCE(?, link), finished_at = ?, download_seconds = ?, spool = NULL WHERE key = ? RETURNING {COLUMNS}
 """  # noqa: S608  COLUMNS is a constant
-
-
-class Known(NamedTuple):
-    """What the ledger knows of one job: the columns of its row. Money in nanounits, times in epoch seconds.
-
-    A tuple, because a run that continues makes one a job: it costs a tenth of a frozen dataclass.
-    """
-
-    number: int
-    key: bytes
-    id: str
-    position: int
-    listed: int
-    planned: str
-    tags: str
-    spec: str
-    status: str
-    attempts: int
-    in_flight: int | None
-    possibly_billed: int
-    cost: int
-    maybe_cost: int
-    link: str | None
-    spool: str | None
-    file_name: str | None
-    width: int | None
-    height: int | None
-    bytes: int | None
-    sha256: str | None
-    error_code: str | None
-    error: str | None
-    started_at: float | None
-    finished_at: float | None
-    api_seconds: float | None
-    download_seconds: float | None
-
-    @classmethod
-    def of(cls, row: Sequence[Any]) -> Known:
-        """Make it from a row of COLUMNS."""
-        return cls._make(row)
-
-
-def tags_text(job: Job) -> str:
-    """Return the job's tags as the ledger keeps them."""
-    return json.dumps(dict(job.tags), ensure_ascii=False) if job.tags else ""
-
-
-def spec_text(job: Job) -> str:
-    """Return what a row says about a job beyond id, place and tags. No secrets."""
-    spec: dict[str, Any] = {
-        "prompt": job.prompt,
-        "images": [image.source for image in job.images],
-        "model": job.model,
-        "provider": job.provider,
-        "style": job.style,
-    }
-    for name in ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"):
-        value = getattr(job, name)
-        if value is not None:
-            spec[name] = value
-    if job.variant != 1:
-        spec["variant"] = job.variant
-    if job.dropped:
-        spec["dropped"] = list(job.dropped)
-    return json.dumps(spec, ensure_ascii=False)
-
-
-def nanos(amount: Decimal) -> int:
-    """Return an amount of currency in nanounits, rounded up."""
-    return int((amount * NANOS).to_integral_value(ROUND_CEILING))
-
-
-def currency(amount: int) -> Decimal:
-    """Return nanounits as an amount of currency, without trailing zeros."""
-    value = (Decimal(amount) / NANOS).normalize()
-    return value or Decimal(0)
 
 
 class Ledger:
@@ -217,7 +136,7 @@ class Ledger:
             threaded=threaded,
         )
         try:
-            self.recovered = self.database.now(lambda connection: _prepare(connection, kept))
+            self.recovered = self.database.now(lambda connection: _open(connection, kept or {}))
         except StorageError:
             self.database.close()
             raise
@@ -317,58 +236,12 @@ class Ledger:
             self._on_finish(rows)
 
 
-def rows_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: str = COLUMNS) -> list[Any]:
-    """Return rows (`columns`) of the jobs with these keys (hex), in no order."""
-    marks = ",".join("?" * len(keys))
-    sql = f"SELECT {columns} FROM jobs WHERE key IN ({marks})"  # noqa: S608  only marks are put in
-    return connection.execute(sql, [bytes.fromhex(key) for key in keys]).fetchall()
-
-
-def spent(connection: sqlite3.Connection) -> int:
-    """Return what the folder's jobs have cost so far in nanounits, possibly billed and in-flight attempts included."""
-    row = connection.execute("SELECT SUM(cost + maybe_cost + COALESCE(in_flight, 0)) FROM jobs").fetchone()
-    return int(row[0] or 0)
-
-
 def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
     """Make jobs unknown whose request is out and will not be waited for, but for `kept` pictures; return how many."""
     connection.executemany(_FOUND, [(name, key) for key, name in kept.items()])
     return connection.execute(_RECOVER).rowcount
 
 
-def spooled(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of the spooled pictures that jobs still wait for."""
-    return {row[0] for row in connection.execute("SELECT spool FROM jobs WHERE spool IS NOT NULL")}
-
-
-def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return a note about the folder, or None."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return None if row is None else str(row[0])
-
-
-def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Keep a note about the folder."""
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-
-def empty_ledger() -> sqlite3.Connection:
-    """Return a ledger in memory that holds nothing, for who looks at a folder before there is one."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    _prepare(connection)
-    return connection
-
-
-def _prepare(connection: sqlite3.Connection, kept: Mapping[bytes, str] | None = None) -> int:
-    for statement in _SCHEMA.split(";"):
-        if statement.strip():
-            connection.execute(statement)
-    found = get_meta(connection, "format")
-    if found is None:
-        set_meta(connection, "format", str(FORMAT))
-    elif found != str(FORMAT):
-        raise StorageError(
-            f"The ledger is of format {found}, and this batchflux reads format {FORMAT}: "
-            "use the version that wrote it, or another output folder."
-        )
-    return give_up_in_flight(connection, kept or {})
+def _open(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
+    prepare(connection)
+    return give_up_in_flight(connection, kept)
