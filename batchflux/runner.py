@@ -224,7 +224,9 @@ class _Run:
                 parse_options,
             )
 
-            simulator = EmbeddedSimulator(parse_options(provider.options))
+            # A request does not tell its job's variant, and a redo must not be the same picture once more.
+            salt = sum(map(len, self.redos.asked.values())) if self.redos is not None else 0
+            simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt))
             resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
             stack.push_async_callback(asyncio.to_thread, simulator.stop)
             base_url = f"http://{SIMULATOR_HOST}"

@@ -115,7 +115,8 @@ class Api:
             await self.pause(pause)
             return breaks.reset(request)
         origin = f"{request.scheme}://{request.host}"
-        recipe = recipe_for(ask, self._options.size, fault=shown(chosen.link, ask), turn=turn)
+        fault = shown(chosen.link, ask)
+        recipe = recipe_for(ask, self._options.size, fault=fault, turn=turn, salt=self._options.salt)
         given = await give(self._studio, ask, recipe, origin, inline=bool(chosen.form & INLINE))
         if ask.style == "standard":
             await self.pause(pause)

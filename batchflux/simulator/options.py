@@ -39,7 +39,8 @@ class SimulatorOptions:
     `latency` and `download_latency` are seconds, from and to. `rate` is requests per second and `burst` how many
     may come at once (None: one second's worth, at least 1); `concurrency` how many may be in flight. `seed` drives
     the faults and latencies. `size` is the long side of a picture in pixels. `keys` are the accepted bearer keys;
-    None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references.
+    None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references. `salt` changes the pictures
+    of requests without a seed, as time does at a real API; only the program sets it.
     """
 
     latency: Span = (0.05, 0.25)
@@ -53,6 +54,7 @@ class SimulatorOptions:
     faults: tuple[FaultRule, ...] = ()
     script: tuple[ScriptRule, ...] = ()
     cache_dir: str = field(default_factory=default_cache_dir)
+    salt: int = 0
 
 
 def _keys(place: str, value: Any) -> frozenset[str]:

@@ -43,9 +43,9 @@ class BadLinkError(Exception):
 class Recipe:
     """Everything a picture is drawn from.
 
-    `digest` covers prompt, references, seed and ratio and drives every choice of the drawing. `references` are
-    `f` and the SHA-256 of an upload, or `u` and a digest of a URL; of many, the first four are drawn. `fault` is what
-    happens to whoever fetches the link, `turn` sets the links of repeated requests apart when there is one.
+    `digest` covers prompt, references, ratio, and seed or salt, and drives every choice of the drawing. `references`
+    are `f` and the SHA-256 of an upload, or `u` and a digest of a URL; of many, the first four are drawn. `fault` is
+    what happens to whoever fetches the link, `turn` sets the links of repeated requests apart when there is one.
     """
 
     digest: str
@@ -63,13 +63,16 @@ class Recipe:
         return f"{encode(self)}.{_SUFFIXES[self.output_format]}"
 
 
-def recipe_for(ask: Ask, size: int, *, fault: str = "", turn: int = 0) -> Recipe:
-    """Return how the picture for `ask` is drawn, `size` pixels long."""
+def recipe_for(ask: Ask, size: int, *, fault: str = "", turn: int = 0, salt: int = 0) -> Recipe:
+    """Return how the picture for `ask` is drawn, `size` pixels long; `salt` changes it where no seed was asked for."""
     references = [f"f{upload.sha256}" for upload in ask.uploads]
     urls = [f"u{_hash(url, 8)}" for url in ask.urls]
     everything = [*urls, *references]
+    asked = [ask.prompt, everything, ask.seed, ask.aspect_ratio]
+    if salt and ask.seed is None:
+        asked.append(salt)
     return Recipe(
-        digest=_hash(dumps([ask.prompt, everything, ask.seed, ask.aspect_ratio]).decode(), 16),
+        digest=_hash(dumps(asked).decode(), 16),
         caption=caption(ask.prompt),
         references=tuple(everything[:DRAWN_REFERENCES]),
         ratio=ask.aspect_ratio or "",
