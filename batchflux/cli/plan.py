@@ -57,7 +57,8 @@ def lines(result: Plan) -> list[str]:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     text += [f"  {name:<9} {counts[name]:>9,}  {MEANINGS[name]}" for name in MEANINGS if counts.get(name)]
     text.append("")
-    text.append(f"  to do     {counts['todo']:>9,}  {count(result.calls, 'paid call')}")
+    call = "call" if result.provider == "simulator" else "paid call"
+    text.append(f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}")
     text.append(f"  cost      {_cost(result)}")
     about = "about " if result.seconds >= 1 else ""
     text.append(f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call")
