@@ -66,17 +66,21 @@ def reviewed(tmp_path: Path) -> Iterator[Reviewed]:
     (tmp_path / "judged.yaml").write_text(MANIFEST.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
     batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
     command = [sys.executable, "-u", "-m", "batchflux", "review", "out"]
-    with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as server:
+    said = tmp_path / "review.err"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as server,
+    ):
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), url
+        assert url.startswith("http://127.0.0.1:"), said.read_text()
         yield Reviewed(place=tmp_path, url=url)
         server.send_signal(signal.SIGTERM)
 
