@@ -8,19 +8,24 @@
     ├── FolderBusy          exit 4  another process runs this folder
     └── JobError                    one job's step failed; `code` is the contract's error code
 
-A message names the cause, the place and the remedy. Secrets never enter a message.
+A message names the cause, the place and the remedy. Secrets never enter a message: what looks like one is taken out by
+the providers' wording, and what is known to be one by `hushed`, whatever it looks like.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 SHOWN_FAULTS = 20
+HIDDEN = "***"
+_TELLING = 6  # characters; a shorter beginning of a secret gives nothing away
 
 
 class Code(StrEnum):
@@ -137,9 +142,28 @@ class JobError(BatchfluxError):
         self.billed = billed
         self.dead = dead
 
+    def hush(self, secrets: Iterable[str]) -> None:
+        """Take secrets out of the message."""
+        self.message = hushed(self.message, secrets)
+        self.args = (self.message,)
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_job_error, (self.code, self.message, self.retry_after, self.billed, self.dead))
 
 
 def _job_error(code: Code, message: str, retry_after: float | None, billed: bool, dead: bool) -> JobError:  # noqa: FBT001  pickle calls by position
     return JobError(code, message, retry_after=retry_after, billed=billed, dead=dead)
+
+
+def hushed(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without these secrets: plain, as URLs and JSON write them, or begun where it was cut off."""
+    for secret in secrets:
+        for form in sorted(
+            {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1]}
+        ):
+            text = text.replace(form, HIDDEN)
+        cut = text.removesuffix("…")
+        begun = next((n for n in range(len(secret) - 1, _TELLING - 1, -1) if cut.endswith(secret[:n])), 0)
+        if begun and cut is not text:
+            text = f"{cut[:-begun]}{HIDDEN}…"
+    return text

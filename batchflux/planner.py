@@ -16,6 +16,7 @@ from batchflux.model import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
 from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, rows_by_key, spent
+from batchflux.storage.redact import without_signatures
 from batchflux.storage.reviews import pin, redos
 
 if TYPE_CHECKING:
@@ -186,7 +187,21 @@ def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     if not isinstance(request, Request):
         raise TypeError("a flow begins with a request")
     base = manifest.provider.base_url or "http://simulator.localhost"
-    return {"id": job.id, "method": request.method, "url": base + request.path, "body": request_preview(request)}
+    return {
+        "id": job.id,
+        "method": request.method,
+        "url": base + request.path,
+        "body": _unsigned(request_preview(request)),
+    }
+
+
+def _unsigned(value: Any) -> Any:
+    """Take the signatures out of the URLs of a request that is shown."""
+    if isinstance(value, str):
+        return without_signatures(value)
+    if isinstance(value, dict):
+        return {key: _unsigned(item) for key, item in value.items()}
+    return [_unsigned(item) for item in value] if isinstance(value, list) else value
 
 
 def _measured(connection: sqlite3.Connection) -> float | None:

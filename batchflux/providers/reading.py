@@ -135,6 +135,14 @@ class AnswerReader:
         Raises:
             JobError: with the code of what came instead.
         """
+        try:
+            return self._finish(complete=complete)
+        except JobError as error:
+            if self._hide is not None:
+                error.hush([self._hide])  # also where the words were not tidied: in a link that is none
+            raise
+
+    def _finish(self, *, complete: bool) -> Picture:
         if self._fault is None:
             try:
                 self._close(complete=complete)

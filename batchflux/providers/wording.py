@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from batchflux.errors import hushed
+
 LONGEST = 300
 _READ = 6000
 
@@ -33,7 +35,7 @@ def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
         limit: characters, the ellipsis included.
     """
     if hide:
-        text = text.replace(hide, "***")
+        text = hushed(text, [hide])
     text = _DATA_URL.sub("data:…", text)[:_READ]
     text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
     text = _NAMED.sub(r"\1\2***", _BEARER.sub(r"\1 ***", text))

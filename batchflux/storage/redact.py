@@ -7,6 +7,7 @@ password before the host go too.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlsplit
 
 _SIGNING = (
@@ -30,6 +31,8 @@ _SIGNING = (
 )
 _TELLING = ("token", "secret", "signature", "password", "credential", "api_key", "api-key", "apikey", "auth")
 _RANDOM = 20
+_MORE = re.compile(r"[?#@]")
+_URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 
 def redacted(url: str) -> str:
@@ -37,6 +40,8 @@ def redacted(url: str) -> str:
 
     What is no URL at all comes back without all that follows a `?` or `#`.
     """
+    if not _MORE.search(url):
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -49,6 +54,11 @@ def redacted(url: str) -> str:
     if len(parts.fragment) >= _RANDOM:
         clean = clean._replace(query="", fragment="")
     return url if clean is parts else clean.geturl()
+
+
+def without_signatures(text: str) -> str:
+    """Return a text whose URLs are redacted."""
+    return _URL.sub(lambda match: redacted(match.group()), text)
 
 
 def _secret(name: str, value: str) -> bool:

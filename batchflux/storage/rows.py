@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
+from batchflux.storage.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ def spec_text(job: Job) -> str:
     """Return what a row says about a job beyond id, place and tags. No secrets."""
     spec: dict[str, Any] = {
         "prompt": job.prompt,
-        "images": [image.source for image in job.images],
+        "images": [image.source if image.url is None else redacted(image.source) for image in job.images],
         "model": job.model,
         "provider": job.provider,
         "style": job.style,

@@ -72,6 +72,7 @@ class Transport:
         self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
         self._base = options.base_url.rstrip("/")
         self._origin = _origin(self._base)
+        self._keys: set[str] = set()
         self._urls: dict[str, URL] = {}
         self._session: ClientSession | None = None
         self._plain: ClientSession | None = None
@@ -118,7 +119,10 @@ class Transport:
         """
         if self._session is None:
             raise RuntimeError("the transport is not open; use it in `async with`")
-        headers = _HEADERS if key is None else {**_HEADERS, "Authorization": f"Bearer {_checked(key)}"}
+        headers = _HEADERS
+        if key is not None:
+            headers = {**_HEADERS, "Authorization": f"Bearer {_checked(key)}"}
+            self._keys.add(key)
         url = self._url(request.path)
         data = await encode(request.body)
         loop = asyncio.get_running_loop()
@@ -136,6 +140,7 @@ class Transport:
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answer, utc_now())
+            error.hush(self._keys)
             raise
         finally:
             response.release()  # closes the connection unless the body was read to its end
