@@ -115,6 +115,7 @@ def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
         connection.execute("PRAGMA journal_mode=PERSIST")
         connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA secure_delete=ON")  # a link whose picture is there leaves no signature in a free page
 
 
 class Database:
