@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps makes an encoder a call
-LONGEST_LINE = 1 << 20  # bytes of run.log
+MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
 
 
 class FolderLock:
@@ -83,7 +83,7 @@ class RunLog:
         self._path = path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            _cut_half_line(self._descriptor)
+            _mend(self._descriptor)
         except OSError as error:
             raise self._explain(error) from error
 
@@ -124,13 +124,15 @@ def _make_lasting(folder: Path) -> None:
             sync_folder(each.parent)
 
 
-def _cut_half_line(descriptor: int) -> None:
-    """Cut off what a power cut left of the last line."""
-    size = os.fstat(descriptor).st_size
-    start = max(0, size - LONGEST_LINE)
-    tail = os.pread(descriptor, LONGEST_LINE, start)
-    if tail and not tail.endswith(b"\n"):
-        os.ftruncate(descriptor, start + tail.rfind(b"\n") + 1)
+def _mend(descriptor: int) -> None:
+    """Take out what a power cut left at the end of a log: half a line, or zeros where a line was to come."""
+    start = max(0, os.fstat(descriptor).st_size - MENDED)
+    tail = os.pread(descriptor, MENDED, start)
+    if (tail.endswith(b"\n") and b"\0" not in tail) or not tail:
+        return
+    whole = tail[: tail.rfind(b"\n") + 1].splitlines(keepends=True)
+    os.ftruncate(descriptor, start)
+    os.write(descriptor, b"".join(line for line in whole if b"\0" not in line))
 
 
 def write_whole(path: Path, text: str) -> None:
