@@ -174,14 +174,16 @@ def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> 
 
 def _complaints(text: str) -> tuple[Complaint, ...]:
     """Read the error out of a failed answer's body: JSON, an event stream, or plain words."""
+    mute: tuple[Complaint, ...] = ()  # JSON that says nothing, such as a frame with `choices: []` before the error
     for line in (text, *text.splitlines()[:50]):
         try:
             found = complaints_in(parse(line.removeprefix("data:").strip()), certain=True)
         except UnreadableError:
             continue
-        if found:
+        if any(layer != Complaint() for layer in found):
             return found
-    return (Complaint(message=text),) if text else ()
+        mute = mute or found
+    return mute or ((Complaint(message=text),) if text else ())
 
 
 def _classify(complaints: Sequence[Complaint], status: int) -> Code:
