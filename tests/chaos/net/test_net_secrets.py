@@ -127,12 +127,13 @@ def said_by(*calls: Ended) -> str:
 def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     net.origin.answers |= told(net)
     names = [*net.origin.answers]
-    silent = ["@cut:0 cut", "@half:0 half"]
-    manifest(noisy, net, [*names, *silent], attempts=2, timeout="2s", rate="9/s", max_consecutive_failures=1000)
+    silent = ["@cut:0 cut", "@half:0*1 half"]
+    manifest(noisy, net, [*names, *silent], attempts=2, timeout="1s", rate="25/s", max_consecutive_failures=1000)
     calls = [
         noisy("plan", "m.yaml", *(["--json"] if how == "json" else [])),
         noisy("run", "m.yaml", "--log-format", how),
         noisy("status", "out/m", *(["--json"] if how == "json" else [])),
+        noisy("report", "out/m"),
     ]
     assert calls[1].code == 1, calls[1].err
     rows = {row["id"]: row for row in noisy.rows()}
@@ -200,7 +201,7 @@ def test_references_are_shown_without_their_signature(net: Net, noisy: Program) 
         noisy("plan", "m.yaml"),
         noisy("plan", "m.yaml", "--json"),
         noisy("run", "m.yaml"),
-        noisy("status", "out/m"),
+        noisy("report", "out/m"),
     ]
     assert calls[2].code == 0, calls[2].err
     assert signed in net.origin.asked[0].body["prompt"]
