@@ -40,9 +40,10 @@ function changedNote(row) {
 function verdictSection(row, all) {
   const save = () => { if (changedNote(row) !== null) judge([row], columns.review[row], { note: changedNote(row) }); };
   return h("section", { class: "verdict" }, h("h3", { class: "unseen" }, "Verdict"),
-    h("div", { class: "segments", role: "group", "aria-label": "Verdict" }, VERDICTS.filter(([review]) => review || all.review).map(([review, label, key]) =>
-      segment([label, " ", h("kbd", { "aria-hidden": "true" }, key.toUpperCase())], review !== "" && all.review === review, () => verdictKey(review), { "data-for": `verdict-${review}` }))),
-    h("textarea", { id: "note", "data-for": "note", rows: "2", "aria-label": "Note", placeholder: "Note (N)", dir: "auto", value: all.note ?? "", onchange: save }));
+    h("div", { class: "segments", role: "group", "aria-label": "Verdict" }, VERDICTS.filter(([review]) => review).map(([review, label, key]) =>
+      segment([label, " ", h("kbd", { "aria-hidden": "true" }, key.toUpperCase())], all.review === review, () => verdictKey(review), { "data-for": `verdict-${review}` }))),
+    h("textarea", { id: "note", "data-for": "note", rows: "2", "aria-label": "Note", placeholder: "Note (N)", dir: "auto", value: all.note ?? "", onchange: save }),
+    all.review && h("button", { type: "button", class: "plain clear", "data-for": "verdict-", onclick: () => verdictKey("") }, "Clear the verdict ", h("kbd", { "aria-hidden": "true" }, "U")));
 }
 
 function showJudging() {
