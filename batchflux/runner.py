@@ -102,7 +102,7 @@ class _Run:
         self.options = options
         self.keys = keys
         self.folder = manifest.output.dir
-        self.began = time.time()
+        self.began, self.started = time.time(), time.monotonic()
         self.loop = asyncio.get_running_loop()
         self.gate = Gate()
         self.tally = Tally()
@@ -285,7 +285,7 @@ class _Run:
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = NO_REDO
-        finished = time.time()
+        seconds = time.monotonic() - self.started
         summary = Summary(
             name=self.manifest.name,
             folder=str(self.folder),
@@ -293,7 +293,8 @@ class _Run:
             reason=reason,
             message=message,
             started_at=self.began,
-            finished_at=finished,
+            finished_at=time.time(),
+            seconds=seconds,
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
             this_run={"done": self.tally.done, "failed": self.tally.failed, "unknown": self.tally.unknown},
             failures=state.failures,
@@ -304,7 +305,7 @@ class _Run:
             spent_this_run=state.spent - currency(already),
             currency=self.manifest.provider.currency,
             budget=self.manifest.limits.budget,
-            images_per_minute=60.0 * self.tally.done / max(finished - self.began, 1e-3),
+            images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
         )
         write_whole(self.folder / "summary.json", summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)

@@ -48,7 +48,8 @@ class Summary:
     """How a run ended. `reason` is `finished`, or why it stopped; `message` says it in a sentence.
 
     `jobs` counts all jobs of the manifest, `this_run` those that ended in this run; `spent` is the folder's total with
-    what was possibly billed (`spent_possibly`), `spent_this_run` this run's part. Times in epoch seconds.
+    what was possibly billed (`spent_possibly`), `spent_this_run` this run's part. Times in epoch seconds;
+    `seconds` is how long the run took, by a clock that nobody sets.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Summary:
     message: str
     started_at: float
     finished_at: float
+    seconds: float
     jobs: dict[str, int]
     this_run: dict[str, int]
     failures: dict[str, int]
@@ -70,11 +72,6 @@ class Summary:
     budget: Decimal | None = None
     images_per_minute: float = 0.0
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def seconds(self) -> float:
-        """How long the run took."""
-        return self.finished_at - self.started_at
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""

@@ -133,6 +133,7 @@ def summary(**fields: object) -> Summary:
         "message": "The budget is used up.",
         "started_at": 0.0,
         "finished_at": 90.5,
+        "seconds": 90.5,
         "jobs": {"total": 3, "done": 2},
         "this_run": {"done": 2, "failed": 0, "unknown": 0},
         "failures": {},

@@ -1,0 +1,114 @@
+"""SIGTERM at random moments drains and loses nothing; a second one stops at once; the clock may jump meanwhile."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.chaos.kills.conftest import Scene
+
+EACH = 30
+ROUNDS = 10
+# Loaded by the child's interpreter before anything else: its wall clock jumps when the file CLOCK changes.
+SHIFTED_CLOCK = """
+import os, time
+_real, _file = time.time, os.environ["CLOCK"]
+def _shifted():
+    try:
+        with open(_file) as file:
+            return _real() + float(file.read() or 0)
+    except OSError:
+        return _real()
+time.time = _shifted
+"""
+
+
+def test_sigterm_drains_at_any_moment(scene: Scene, seed: int) -> None:
+    program, bank, chance = scene.program, scene.bank, random.Random(seed)
+    bank.delay = (0.05, 0.15)
+    program.manifest(bank.url, scene.jobs(EACH))
+    for _ in range(ROUNDS):
+        wanted = bank.posts.total() + chance.randint(1, 10)
+        process = program.start("run", "m.yaml")
+        scene.wait(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, 0.1))
+        ended = program.kill(process, signal.SIGTERM)
+        assert ended.code == 143, f"{ended.said} (seed {seed})"
+        assert "Stopped by SIGTERM" in ended.out
+        scene.after_kill()
+        state = program.status()
+        assert (state["unknown"], state["in_flight"], state["possibly_billed"]) == (0, 0, 0)
+        assert state["done"] == bank.billed.total() == bank.posts.total(), "what had left was not waited for"
+        assert program.summary()["reason"] == "signal"
+        assert program.leftovers() == []
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    scene.at_the_end(scene.names(EACH), kills=0)
+
+
+def test_a_second_sigterm_stops_at_once(scene: Scene, seed: int) -> None:
+    program, bank, chance = scene.program, scene.bank, random.Random(seed)
+    bank.delay = (0.1, 0.6)
+    program.manifest(bank.url, scene.jobs(EACH))
+    rounds = 4
+    for _ in range(rounds):
+        wanted = bank.posts.total() + chance.randint(6, 12)
+        process = program.start("run", "m.yaml")
+        scene.wait(lambda wanted=wanted: bank.posts.total() >= wanted)  # type: ignore[misc]
+        process.send_signal(signal.SIGTERM)
+        scene.wait(lambda: '"signal"' in (program.out / "run.log").read_text(encoding="utf-8"))
+        time.sleep(chance.uniform(0, 0.1))
+        ended = program.kill(process, signal.SIGTERM)
+        assert ended.code == 143, ended.said
+        (program.out / "run.log").unlink()
+        scene.after_kill()
+        state = program.status()
+        assert state["in_flight"] == 0
+        assert state["unknown"] <= 6
+        rows = {row["status"] for row in program.rows()}
+        assert rows <= {"done", "unknown"}
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    scene.at_the_end(scene.names(EACH), kills=rounds)
+
+
+@pytest.mark.parametrize("jumps", [(86_400.0, 172_800.0), (-86_400.0, -172_800.0), (4e9, -1.7e9)])
+def test_a_clock_that_jumps(scene: Scene, tmp_path: Path, jumps: tuple[float, float]) -> None:
+    """Waits, limits and the budget go by the steady clock: only the times in the table show that the clock was set."""
+    program, bank = scene.program, scene.bank
+    site, clock = tmp_path / "site", tmp_path / "clock"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SHIFTED_CLOCK, encoding="utf-8")
+    clock.write_text("0", encoding="utf-8")
+    program.environ |= {"PYTHONPATH": f"{site}:{program.environ['PYTHONPATH']}", "CLOCK": str(clock)}
+    bank.delay = (0.05, 0.15)
+
+    def hook(_name: str) -> None:
+        for number, jump in zip((15, 70), jumps, strict=True):  # in the first run, and in the second
+            if bank.posts.total() == number:
+                clock.write_text(str(jump), encoding="utf-8")
+
+    bank.hook = hook
+    count = 80
+    jobs = "".join(f"  - {{id: a{n}, prompt: 'job a{n} #{'fail' if n % 9 == 0 else 'url'}'}}\n" for n in range(count))
+    program.manifest(bank.url, jobs, limits=", rate: 60/s, deadline: 1h, budget: 100")
+    process = program.start("run", "m.yaml")
+    scene.wait(lambda: bank.posts.total() >= 40)
+    program.kill(process)
+    scene.after_kill()
+    assert program.status()["done"] > 0
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    scene.at_the_end({f"a{n}" for n in range(count)}, kills=1)
+    summary = program.summary()
+    assert 0 <= summary["seconds"] < 60
+    assert 0 <= summary["images_per_minute"] < 60 * 60
+    clock.write_text("0", encoding="utf-8")
+    assert program.run().code == 0
