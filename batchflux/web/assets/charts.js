@@ -9,8 +9,13 @@ function showCharts() {
 }
 
 function card(name, title, says, ...children) {
-  return h("section", { class: "chart", "data-chart": name, "aria-labelledby": `chart-${name}` },
-    h("h3", { id: `chart-${name}` }, title), h("p", { class: "says" }, says), children);
+  return h(
+    "section",
+    { class: "chart", "data-chart": name, "aria-labelledby": `chart-${name}` },
+    h("h3", { id: `chart-${name}` }, title),
+    h("p", { class: "says" }, says),
+    children,
+  );
 }
 
 const empty = (name, title, says) => card(name, title, says);
@@ -26,7 +31,16 @@ function speedChart() {
   const plot = frame({ title, says, most, format: (value) => one.format(value), labels: timeLabels(data) });
   bars(plot, [data.rates], []);
   markCuts(plot, data);
-  return card("speed", title, says, plot.svg, numbersTable(["From", "Images", "Images per minute"], data.counts.map((count, k) => [binStart(data, k), count, one.format(data.rates[k])])));
+  return card(
+    "speed",
+    title,
+    says,
+    plot.svg,
+    numbersTable(
+      ["From", "Images", "Images per minute"],
+      data.counts.map((count, k) => [binStart(data, k), count, one.format(data.rates[k])]),
+    ),
+  );
 }
 
 function latencyChart() {
@@ -35,10 +49,21 @@ function latencyChart() {
   if (!data) return empty("latency", title, "No request has been answered yet.");
   const says = `Half of ${plural(data.total, "answer")} came within ${duration(data.p50)}, 95 % within ${duration(data.p95)}, 99 % within ${duration(data.p99)}; the slowest took ${duration(data.longest)}.`;
   const end = data.counts.length * data.width;
-  const plot = frame({ title, says, most: Math.max(...data.counts), format: (value) => whole.format(value), least: 1, labels: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${tidy(Math.round(share * end * 1000) / 1000)} s`]) });
+  const plot = frame({
+    title,
+    says,
+    most: Math.max(...data.counts),
+    format: (value) => whole.format(value),
+    least: 1,
+    labels: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${tidy(Math.round(share * end * 1000) / 1000)} s`]),
+  });
   bars(plot, [data.counts], []);
   markPercentiles(plot, data, end);
-  const rows = [["p50", `${data.p50.toFixed(3)} s`], ["p95", `${data.p95.toFixed(3)} s`], ["p99", `${data.p99.toFixed(3)} s`]];
+  const rows = [
+    ["p50", `${data.p50.toFixed(3)} s`],
+    ["p95", `${data.p95.toFixed(3)} s`],
+    ["p99", `${data.p99.toFixed(3)} s`],
+  ];
   const bins = data.counts.map((count, k) => [`${tidy(k * data.width)} to ${tidy((k + 1) * data.width)} s`, count]);
   return card("latency", title, says, plot.svg, numbersTable(["What", "Value"], [...rows, ...bins]));
 }
@@ -50,8 +75,19 @@ function markPercentiles({ svg, x }, data, end) {
     const at = x(data[name] / end);
     const low = at - last < 30;
     last = low ? -Infinity : at;
-    svg.append(s("line", { class: "mark", x1: at, x2: at, y1: low ? TOP : TOP - 4, y2: TALL - BOTTOM }),
-      s("text", { class: "mark-text", x: low ? at + 4 : at, y: low ? TOP + 10 : TOP - 7, "text-anchor": low ? "start" : "middle" }, name));
+    svg.append(
+      s("line", { class: "mark", x1: at, x2: at, y1: low ? TOP : TOP - 4, y2: TALL - BOTTOM }),
+      s(
+        "text",
+        {
+          class: "mark-text",
+          x: low ? at + 4 : at,
+          y: low ? TOP + 10 : TOP - 7,
+          "text-anchor": low ? "start" : "middle",
+        },
+        name,
+      ),
+    );
   }
 }
 
@@ -60,18 +96,44 @@ function spendingChart() {
   const data = spending(header);
   const currency = header.currency;
   if (!data) return empty("spend", title, "Nothing has been spent.");
-  const limit = data.budget === null ? "no budget is set" : `of a budget of ${money(header.budget, currency)}, ${one.format((100 * data.total) / data.budget)} %`;
-  const before = data.elsewhere > 0 ? ` ${money(data.elsewhere, currency)} of it is for jobs that are not listed here.` : "";
+  const limit =
+    data.budget === null
+      ? "no budget is set"
+      : `of a budget of ${money(header.budget, currency)}, ${one.format((100 * data.total) / data.budget)} %`;
+  const before =
+    data.elsewhere > 0 ? ` ${money(data.elsewhere, currency)} of it is for jobs that are not listed here.` : "";
   const says = `${money(header.spent, currency)} spent; ${limit}.${before}`;
-  const plot = frame({ title, says, most: Math.max(data.total, data.budget ?? 0), format: (value) => money(tidy(value), ""), labels: timeLabels(data) });
-  const points = [[0, data.elsewhere], ...data.sums.map((sum, k) => [(k + 1) / data.sums.length, sum])].map(([share, sum]) => `${plot.x(share)},${plot.y(sum)}`);
-  plot.svg.append(s("polygon", { class: "area", points: `${plot.x(0)},${plot.y(0)} ${points.join(" ")} ${plot.x(1)},${plot.y(0)}` }), s("polyline", { class: "path", points: points.join(" ") }));
+  const plot = frame({
+    title,
+    says,
+    most: Math.max(data.total, data.budget ?? 0),
+    format: (value) => money(tidy(value), ""),
+    labels: timeLabels(data),
+  });
+  const points = [[0, data.elsewhere], ...data.sums.map((sum, k) => [(k + 1) / data.sums.length, sum])].map(
+    ([share, sum]) => `${plot.x(share)},${plot.y(sum)}`,
+  );
+  plot.svg.append(
+    s("polygon", { class: "area", points: `${plot.x(0)},${plot.y(0)} ${points.join(" ")} ${plot.x(1)},${plot.y(0)}` }),
+    s("polyline", { class: "path", points: points.join(" ") }),
+  );
   markCuts(plot, data);
   if (data.budget !== null) {
-    plot.svg.append(s("line", { class: "limit", x1: LEFT, x2: WIDE - 6, y1: plot.y(data.budget), y2: plot.y(data.budget) }),
-      s("text", { class: "limit-text", x: WIDE - 6, y: plot.y(data.budget) - 5, "text-anchor": "end" }, "budget"));
+    plot.svg.append(
+      s("line", { class: "limit", x1: LEFT, x2: WIDE - 6, y1: plot.y(data.budget), y2: plot.y(data.budget) }),
+      s("text", { class: "limit-text", x: WIDE - 6, y: plot.y(data.budget) - 5, "text-anchor": "end" }, "budget"),
+    );
   }
-  return card("spend", title, says, plot.svg, numbersTable(["Until", `Spent (${currency})`], data.sums.map((sum, k) => [sayTime(data, data.starts[k] + data.width), money(sum, "")])));
+  return card(
+    "spend",
+    title,
+    says,
+    plot.svg,
+    numbersTable(
+      ["Until", `Spent (${currency})`],
+      data.sums.map((sum, k) => [sayTime(data, data.starts[k] + data.width), money(sum, "")]),
+    ),
+  );
 }
 
 const FILLS = 6;
@@ -83,11 +145,51 @@ function failuresChart() {
   const shown = data.series.slice(0, FILLS - 1);
   const others = data.series.slice(FILLS - 1);
   if (others.length === 1) shown.push(others[0]);
-  else if (others.length) shown.push({ code: "others", counts: others[0].counts.map((_, k) => others.reduce((sum, { counts }) => sum + counts[k], 0)) });
+  else if (others.length)
+    shown.push({
+      code: "others",
+      counts: others[0].counts.map((_, k) => others.reduce((sum, { counts }) => sum + counts[k], 0)),
+    });
   const sums = shown[0].counts.map((_, k) => shown.reduce((sum, { counts }) => sum + counts[k], 0));
-  const plot = frame({ title, says, most: Math.max(...sums), format: (value) => whole.format(value), least: 1, labels: timeLabels(data) });
-  bars(plot, shown.map(({ counts }) => counts), shown.map((_, k) => `fill-${k + 1}`));
+  const plot = frame({
+    title,
+    says,
+    most: Math.max(...sums),
+    format: (value) => whole.format(value),
+    least: 1,
+    labels: timeLabels(data),
+  });
+  bars(
+    plot,
+    shown.map(({ counts }) => counts),
+    shown.map((_, k) => `fill-${k + 1}`),
+  );
   markCuts(plot, data);
-  const legend = h("ul", { class: "legend" }, shown.map(({ code }, k) => h("li", null, s("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, s("rect", { class: `fill-${k + 1}`, width: 10, height: 10, rx: 2 })), code)));
-  return card("failures", title, says, plot.svg, legend, numbersTable(["From", ...data.series.map(({ code }) => code)], data.series[0].counts.map((_, k) => [binStart(data, k), ...data.series.map(({ counts }) => counts[k])])));
+  const legend = h(
+    "ul",
+    { class: "legend" },
+    shown.map(({ code }, k) =>
+      h(
+        "li",
+        null,
+        s(
+          "svg",
+          { viewBox: "0 0 10 10", "aria-hidden": "true" },
+          s("rect", { class: `fill-${k + 1}`, width: 10, height: 10, rx: 2 }),
+        ),
+        code,
+      ),
+    ),
+  );
+  return card(
+    "failures",
+    title,
+    says,
+    plot.svg,
+    legend,
+    numbersTable(
+      ["From", ...data.series.map(({ code }) => code)],
+      data.series[0].counts.map((_, k) => [binStart(data, k), ...data.series.map(({ counts }) => counts[k])]),
+    ),
+  );
 }

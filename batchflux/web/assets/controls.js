@@ -1,18 +1,24 @@
 // The bar that stays in sight: views, search, filters and order. It shows only what can tell pictures apart.
-const VIEWS = [["gallery", "Gallery"], ["sheet", "Contact sheet"], ["charts", "Charts"]];
-const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review"];
-const MOST_CHOICES = 200;
-const MOST_TAGS = 6;
+const VIEWS = [
+  ["gallery", "Gallery"],
+  ["sheet", "Contact sheet"],
+  ["charts", "Charts"],
+];
 let controlsFor = "";
 let shownFor = "";
 
 // How much of the window's top the bar covers while the page is scrolled; CSS knows it as --bar.
 const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky" ? byId("controls").offsetHeight : 0);
 
-const segment = (label, pressed, onclick, props = {}) => h("button", { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null }, label);
+const segment = (label, pressed, onclick, props = {}) =>
+  h(
+    "button",
+    { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null },
+    label,
+  );
 
 function showControls(rows) {
-  const { open, ...shown } = state;
+  const shown = { ...state, open: "" };
   const wanted = JSON.stringify([rowCount, versionsSum, shown]);
   const same = JSON.stringify(shown) === shownFor;
   // New rows must not shut a list that somebody has open, or take a word from under the pen.
@@ -25,7 +31,9 @@ function showControls(rows) {
   const count = presentRows().length;
   const all = count === rows.length;
   byId("count").classList.toggle("all", all);
-  byId("count").textContent = all ? plural(rows.length, "job") : `${whole.format(rows.length)} of ${plural(count, "job")}`;
+  byId("count").textContent = all
+    ? plural(rows.length, "job")
+    : `${whole.format(rows.length)} of ${plural(count, "job")}`;
 }
 
 // Built anew when something changed, with the focus kept on the control that had it.
@@ -34,11 +42,39 @@ function rebuildControls() {
   const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
   const search = byId("search") ?? searchField();
   const charts = state.view === "charts";
-  const top = h("div", { class: "bar" }, viewSwitch(), h("span", { class: "search", hidden: charts }, search),
-    h("button", { type: "button", class: "filters-toggle", "data-for": "filters", hidden: charts, "aria-expanded": String(host.classList.contains("open")), onclick: toggleFilters }, "Filters"),
-    h("span", { class: "spring" }), h("span", { id: "count", class: "count", role: "status", hidden: charts }),
+  const top = h(
+    "div",
+    { class: "bar" },
+    viewSwitch(),
+    h("span", { class: "search", hidden: charts }, search),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "filters-toggle",
+        "data-for": "filters",
+        hidden: charts,
+        "aria-expanded": String(host.classList.contains("open")),
+        onclick: toggleFilters,
+      },
+      "Filters",
+    ),
+    h("span", { class: "spring" }),
+    h("span", { id: "count", class: "count", role: "status", hidden: charts }),
     h("span", { class: "arrange", hidden: charts }, arrangement()),
-    h("button", { type: "button", class: "plain help", "data-for": "help", "aria-label": "Keys", title: "Keys (?)", onclick: openHelp }, h("kbd", null, "?")));
+    h(
+      "button",
+      {
+        type: "button",
+        class: "plain help",
+        "data-for": "help",
+        "aria-label": "Keys",
+        title: "Keys (?)",
+        onclick: openHelp,
+      },
+      h("kbd", null, "?"),
+    ),
+  );
   const parts = [statusPills(), ...facets(), clearButton()].filter((part) => part !== null);
   const filters = h("div", { class: "bar filters", hidden: charts || !parts.length }, parts);
   host.replaceChildren(top, filters);
@@ -47,15 +83,32 @@ function rebuildControls() {
 }
 
 function viewSwitch() {
-  return h("div", { class: "segments", role: "navigation", "aria-label": "Views" }, VIEWS.map(([view, label]) =>
-    segment(label, false, () => change({ view }), { "aria-current": state.view === view ? "page" : "false", "data-for": `view-${view}` })));
+  return h(
+    "div",
+    { class: "segments", role: "navigation", "aria-label": "Views" },
+    VIEWS.map(([view, label]) =>
+      segment(label, false, () => change({ view }), {
+        "aria-current": state.view === view ? "page" : "false",
+        "data-for": `view-${view}`,
+      }),
+    ),
+  );
 }
 
 function searchField() {
   let timer = 0;
   const input = h("input", {
-    type: "search", id: "search", "data-for": "search", placeholder: "Search prompts and ids", "aria-label": "Search prompts and ids", autocomplete: "off", spellcheck: "false",
-    oninput: () => { clearTimeout(timer); timer = setTimeout(() => change({ q: input.value.trim() }), 120); },
+    type: "search",
+    id: "search",
+    "data-for": "search",
+    placeholder: "Search prompts and ids",
+    "aria-label": "Search prompts and ids",
+    autocomplete: "off",
+    spellcheck: "false",
+    oninput: () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => change({ q: input.value.trim() }), 120);
+    },
   });
   input.value = state.q;
   return input;
@@ -66,56 +119,90 @@ function toggleFilters(event) {
   event.currentTarget.setAttribute("aria-expanded", String(on));
 }
 
-function statusPills() {
-  const counts = countsOf("status");
-  if (counts.size < 2 && !state.status) return null;
-  const pills = [["", "All", presentRows().length], ...["done", "failed", "unknown"].filter((name) => counts.has(name)).map((name) => [name, STATUS_WORDS[name], counts.get(name)])];
-  return h("div", { class: "segments", role: "group", "aria-label": "Status" }, pills.map(([value, label, count]) =>
-    segment([label, h("small", null, whole.format(count))], state.status === value, () => change({ status: value }), { "data-for": `status-${value}` })));
-}
-
-function facets() {
-  const tags = tagNames().slice(0, MOST_TAGS).map((tag) => `tag.${tag}`);
-  const active = activeFilters().filter((name) => name.startsWith("tag.") && !tags.includes(name));
-  return [...FACETS, ...tags, ...active].map((name) => facet(name));
-}
-
-function facet(name) {
-  const of = field(name);
-  const counts = countsOf(name);
-  const value = state[name] ?? "";
-  if (counts.size < 2 && !value && !(name === "review" && setup.live)) return null;
-  const set = value ? "set" : null;
-  if (counts.size > MOST_CHOICES) {
-    const input = h("input", { type: "search", class: set, value, "data-for": name, placeholder: of.label, "aria-label": of.label, autocomplete: "off", onchange: () => change({ [name]: input.value.trim() }) });
-    return h("span", { class: "facet" }, input);
-  }
-  const label = of.label.toLowerCase() === of.label ? of.label : of.label.toLowerCase();
-  const pairs = [["", `Any ${label}`], ...[...counts].map(([found, count]) => [found === "" ? NONE : found, `${sayValue(of, found)} (${whole.format(count)})`])];
-  if (value && !pairs.some(([found]) => found === value)) pairs.push([value, `${value} (0)`]);
-  return h("span", { class: "facet" }, choice({ class: set, "data-for": name, "aria-label": of.label, onchange: (event) => change({ [name]: event.target.value }) }, pairs, value));
-}
-
 function clearButton() {
   const active = activeFilters();
   if (!active.length && !state.q) return null;
   const blank = Object.fromEntries(active.map((name) => [name, ""]));
-  return h("button", { type: "button", class: "plain", "data-for": "clear", onclick: () => { byId("search").value = ""; change({ ...blank, q: "" }); byId("search").focus(); } }, "Clear filters");
+  return h(
+    "button",
+    {
+      type: "button",
+      class: "plain",
+      "data-for": "clear",
+      onclick: () => {
+        byId("search").value = "";
+        change({ ...blank, q: "" });
+        byId("search").focus();
+      },
+    },
+    "Clear filters",
+  );
 }
 
 function arrangement() {
   if (state.view === "sheet") {
     const axes = sheetAxes();
     const pairs = axes.names.map((name) => [name, field(name).label]);
-    return [["rows", "Down", axes.rows], ["cols", "Across", axes.cols]].map(([name, label, value]) =>
-      h("label", null, label, choice({ "data-for": name, onchange: (event) => change(swapped(axes, name, event.target.value)) }, pairs, value)));
+    return [
+      ["rows", "Down", axes.rows],
+      ["cols", "Across", axes.cols],
+    ].map(([name, label, value]) =>
+      h(
+        "label",
+        null,
+        label,
+        choice(
+          { "data-for": name, onchange: (event) => change(swapped(axes, name, event.target.value)) },
+          pairs,
+          value,
+        ),
+      ),
+    );
   }
-  const groups = ["prompt", "reference", "seed_ratio", "status", "model", ...tagNames().slice(0, MOST_TAGS).map((tag) => `tag.${tag}`)].filter((name) => name === state.group || distinct(name) > 1);
+  const groups = [
+    "prompt",
+    "reference",
+    "seed_ratio",
+    "status",
+    "model",
+    ...tagNames()
+      .slice(0, MOST_TAGS)
+      .map((tag) => `tag.${tag}`),
+  ].filter((name) => name === state.group || distinct(name) > 1);
   return [
-    h("span", null, choice({ "aria-label": "Group", "data-for": "group", onchange: (event) => change({ group: event.target.value }) }, [["", "Not grouped"], ...groups.map((name) => [name, `By ${(field(name)?.label ?? name).toLowerCase()}`])], state.group)),
-    h("span", null, choice({ "aria-label": "Sort", "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) }, Object.entries(SORTS).map(([name, [label]]) => [name, label]), state.sort)),
-    h("div", { class: "segments", role: "group", "aria-label": "Size of the pictures" }, [["s", "Small"], ["m", "Medium"], ["l", "Large"]].map(([size, label]) =>
-      segment(label[0], state.size === size, () => change({ size }), { "data-for": `size-${size}`, "aria-label": label, title: label }))),
+    h(
+      "span",
+      null,
+      choice(
+        { "aria-label": "Group", "data-for": "group", onchange: (event) => change({ group: event.target.value }) },
+        [["", "Not grouped"], ...groups.map((name) => [name, `By ${(field(name)?.label ?? name).toLowerCase()}`])],
+        state.group,
+      ),
+    ),
+    h(
+      "span",
+      null,
+      choice(
+        { "aria-label": "Sort", "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) },
+        Object.entries(SORTS).map(([name, [label]]) => [name, label]),
+        state.sort,
+      ),
+    ),
+    h(
+      "div",
+      { class: "segments", role: "group", "aria-label": "Size of the pictures" },
+      [
+        ["s", "Small"],
+        ["m", "Medium"],
+        ["l", "Large"],
+      ].map(([size, label]) =>
+        segment(label[0], state.size === size, () => change({ size }), {
+          "data-for": `size-${size}`,
+          "aria-label": label,
+          title: label,
+        }),
+      ),
+    ),
   ];
 }
 

@@ -46,5 +46,11 @@ function tell(text, { bad = false, action = null } = {}) {
   if (news.matches(":popover-open")) news.hidePopover();
   news.showPopover();
   clearTimeout(newsTimer);
-  newsTimer = setTimeout(() => { line.remove(); news.hidePopover(); }, bad ? 15000 : 8000);
+  newsTimer = setTimeout(
+    () => {
+      line.remove();
+      news.hidePopover();
+    },
+    bad ? 15000 : 8000,
+  );
 }

@@ -12,12 +12,15 @@ const FIELDS = {
   review: { label: "Verdict", of: text("review"), say: (value) => REVIEW_WORDS[value] ?? value, none: "Not judged" },
   prompt: { label: "Prompt", of: text("prompt") },
   reference: {
-    label: "Reference", of: (row) => columns.references[row].map(({ label }) => label).join(" + "), none: "no reference",
+    label: "Reference",
+    of: (row) => columns.references[row].map(({ label }) => label).join(" + "),
+    none: "no reference",
     picture: (row) => columns.references[row][0]?.src,
   },
   seed_ratio: {
     label: "Seed and ratio",
-    of: (row) => `${columns.seed[row] === null ? "no seed" : `seed ${columns.seed[row]}`}, ${columns.aspect_ratio[row] ?? "own ratio"}`,
+    of: (row) =>
+      `${columns.seed[row] === null ? "no seed" : `seed ${columns.seed[row]}`}, ${columns.aspect_ratio[row] ?? "own ratio"}`,
   },
 };
 const SORTS = {
@@ -35,7 +38,11 @@ const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 function field(name) {
   if (!name.startsWith("tag.")) return FIELDS[name];
   const tag = name.slice(4);
-  return { label: tag, of: (row) => (Object.hasOwn(columns.tags[row], tag) ? columns.tags[row][tag] : ""), none: `no ${tag}` };
+  return {
+    label: tag,
+    of: (row) => (Object.hasOwn(columns.tags[row], tag) ? columns.tags[row][tag] : ""),
+    none: `no ${tag}`,
+  };
 }
 
 const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? of.say(value) : value);
@@ -65,11 +72,13 @@ function tagNames() {
 // The rows that pass the filters, in order. NONE stands in the URL for rows that have no value.
 const NONE = "(none)";
 function filtered() {
-  const tests = activeFilters().filter((name) => field(name)).map((name) => {
-    const of = field(name).of;
-    const wanted = state[name] === NONE ? "" : state[name];
-    return (row) => of(row) === wanted;
-  });
+  const tests = activeFilters()
+    .filter((name) => field(name))
+    .map((name) => {
+      const of = field(name).of;
+      const wanted = state[name] === NONE ? "" : state[name];
+      return (row) => of(row) === wanted;
+    });
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length) tests.push((row) => words.every((word) => searchText(row).includes(word)));
   const rows = presentRows().filter((row) => tests.every((test) => test(row)));
@@ -89,7 +98,8 @@ function grouped(rows, name) {
   const made = [];
   const singles = [];
   for (const [value, members] of groups) {
-    if (members.length > 1 || groups.size <= 50) made.push({ label: sayValue(of, value), picture: of.picture?.(members[0]), rows: members });
+    if (members.length > 1 || groups.size <= 50)
+      made.push({ label: sayValue(of, value), picture: of.picture?.(members[0]), rows: members });
     else singles.push(...members);
   }
   if (singles.length) made.push({ label: `One picture each, by ${of.label.toLowerCase()}`, rows: singles });

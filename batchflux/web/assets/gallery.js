@@ -17,12 +17,22 @@ const galleryLines = new Lines(galleryBody, makeLine);
 
 function startGallery() {
   const gallery = byId("gallery");
-  fill(gallery, { role: "grid", tabindex: "0", "aria-labelledby": "view-title", "aria-multiselectable": setup.live ? "true" : null }, [galleryBody]);
+  fill(
+    gallery,
+    {
+      role: "grid",
+      tabindex: "0",
+      "aria-labelledby": "view-title",
+      "aria-multiselectable": setup.live ? "true" : null,
+    },
+    [galleryBody],
+  );
   gallery.addEventListener("click", (event) => {
     const tile = event.target.closest(".tile");
     if (!tile) return;
     const row = Number(tile.dataset.row);
-    if (event.target.closest(".pick") || (setup.live && (event.ctrlKey || event.metaKey))) return pick(row, !picked.has(row));
+    if (event.target.closest(".pick") || (setup.live && (event.ctrlKey || event.metaKey)))
+      return pick(row, !picked.has(row));
     if (setup.live && event.shiftKey) return pickTo(row);
     setCurrent(row, { reveal: false });
     openLarge(row);
@@ -86,20 +96,36 @@ function makeLine(line, k) {
 }
 
 function makeHeading({ label, picture, rows }, k) {
-  return h("div", { class: "line heading", role: "row", "aria-rowindex": k + 1 },
+  return h(
+    "div",
+    { class: "line heading", role: "row", "aria-rowindex": k + 1 },
     picture && h("img", { src: picture, alt: "" }),
-    h("div", { role: "gridcell" },
-      h("span", { class: "label", title: label }, h("bdi", null, label)), h("small", null, plural(rows.length, "picture"))));
+    h(
+      "div",
+      { role: "gridcell" },
+      h("span", { class: "label", title: label }, h("bdi", null, label)),
+      h("small", null, plural(rows.length, "picture")),
+    ),
+  );
 }
 
 function makeTile(row, k) {
   const kept = tiles.get(row);
   if (kept && kept.version === versions[row]) return kept.node;
   const status = columns.status[row];
-  const node = h("div", {
-    class: `tile ${status}`, role: "gridcell", id: `t${row}`, "data-row": row, "aria-colindex": k + 1,
-    "aria-selected": setup.live ? String(picked.has(row)) : null,
-  }, tileFrame(row, status), h("div", { class: "caption" }, h("b", null, h("bdi", null, columns.id[row])), h("span", null, tileNote(row))));
+  const node = h(
+    "div",
+    {
+      class: `tile ${status}`,
+      role: "gridcell",
+      id: `t${row}`,
+      "data-row": row,
+      "aria-colindex": k + 1,
+      "aria-selected": setup.live ? String(picked.has(row)) : null,
+    },
+    tileFrame(row, status),
+    h("div", { class: "caption" }, h("b", null, h("bdi", null, columns.id[row])), h("span", null, tileNote(row))),
+  );
   tiles.set(row, { node, version: versions[row] });
   node.classList.toggle("current", row === current);
   return node;
@@ -108,12 +134,36 @@ function makeTile(row, k) {
 function tileFrame(row, status) {
   const thumb = columns.thumb[row];
   const frame = h("div", { class: "frame" });
-  if (thumb) frame.append(thumbOf(row, (image) => image.replaceWith(nothing("No preview", "the picture is missing or damaged"))));
+  if (thumb)
+    frame.append(
+      thumbOf(row, (image) => image.replaceWith(nothing("No preview", "the picture is missing or damaged"))),
+    );
   else if (status === "done") frame.append(nothing("No preview", "the picture is missing or damaged"));
-  else frame.append(nothing(status === "failed" ? "✕ Failed" : "? Unknown", columns.error_code[row] ?? "", status === "failed" ? "bad" : "unsure"));
+  else
+    frame.append(
+      nothing(
+        status === "failed" ? "✕ Failed" : "? Unknown",
+        columns.error_code[row] ?? "",
+        status === "failed" ? "bad" : "unsure",
+      ),
+    );
   const review = columns.review[row];
-  if (review) frame.append(h("span", { class: `badge ${REVIEW_TONES[review] ?? ""}` }, `${REVIEW_MARKS[review] ?? ""} ${REVIEW_WORDS[review] ?? review}`));
-  if (setup.live) frame.append(h("button", { type: "button", class: "pick", tabindex: "-1", "aria-label": `Select ${columns.id[row]}` }, picked.has(row) ? "✓" : ""));
+  if (review)
+    frame.append(
+      h(
+        "span",
+        { class: `badge ${REVIEW_TONES[review] ?? ""}` },
+        `${REVIEW_MARKS[review] ?? ""} ${REVIEW_WORDS[review] ?? review}`,
+      ),
+    );
+  if (setup.live)
+    frame.append(
+      h(
+        "button",
+        { type: "button", class: "pick", tabindex: "-1", "aria-label": `Select ${columns.id[row]}` },
+        picked.has(row) ? "✓" : "",
+      ),
+    );
   return frame;
 }
 const REVIEW_MARKS = { __proto__: null, accept: "✓", reject: "✕", redo: "↻" };

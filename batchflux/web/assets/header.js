@@ -12,11 +12,27 @@ function showHeader() {
   document.title = `${header.state === "running" ? `${counts.done}/${counts.total} ` : ""}${header.name} – batchflux`;
   byId("header").replaceChildren();
   fill(byId("header"), null, [
-    h("div", { class: "title" }, h("h1", null, h("bdi", null, header.name)), h("span", { class: `state ${header.state}` }, STATES[header.state] ?? header.state),
-      header.started_at && h("span", { class: "state" }, when(header.started_at))),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", null, h("bdi", null, header.name)),
+      h("span", { class: `state ${header.state}` }, STATES[header.state] ?? header.state),
+      header.started_at && h("span", { class: "state" }, when(header.started_at)),
+    ),
     header.message && h("p", { class: "message" }, header.message),
     progressBar(counts),
-    h("dl", { class: "figures" }, figures().map(([label, value, small]) => h("div", { class: "figure" }, h("dt", null, label), h("dd", null, value, small && h("small", null, ` ${small}`))))),
+    h(
+      "dl",
+      { class: "figures" },
+      figures().map(([label, value, small]) =>
+        h(
+          "div",
+          { class: "figure" },
+          h("dt", null, label),
+          h("dd", null, value, small && h("small", null, ` ${small}`)),
+        ),
+      ),
+    ),
     failuresList(),
   ]);
 }
@@ -26,18 +42,31 @@ function figures() {
   const list = [["Pictures", whole.format(counts.done), `of ${whole.format(counts.total)}`]];
   if (counts.failed) list.push(["Failed", whole.format(counts.failed)]);
   if (counts.unknown) list.push(["Unknown", whole.format(counts.unknown)]);
-  if (counts.pending) list.push(["To do", whole.format(counts.pending), counts.in_flight ? `${whole.format(counts.in_flight)} under way` : null]);
+  if (counts.pending)
+    list.push([
+      "To do",
+      whole.format(counts.pending),
+      counts.in_flight ? `${whole.format(counts.in_flight)} under way` : null,
+    ]);
   const maybe = Number(header.spent_possibly) ? `, ${money(header.spent_possibly, "")} of it possibly` : "";
   const budget = header.budget === null ? "" : ` of ${money(header.budget, "")}`;
   list.push(["Spent", money(header.spent, ""), `${header.currency}${budget}${maybe}`]);
   if (header.seconds !== null) list.push(["Time", duration(header.seconds)]);
   if (header.images_per_minute) list.push(["Images per minute", one.format(header.images_per_minute)]);
-  list.push(["Attempts", whole.format(header.attempts), header.possibly_billed ? `${whole.format(header.possibly_billed)} possibly billed` : null]);
+  list.push([
+    "Attempts",
+    whole.format(header.attempts),
+    header.possibly_billed ? `${whole.format(header.possibly_billed)} possibly billed` : null,
+  ]);
   return list;
 }
 
 function progressBar(counts) {
-  const bar = h("div", { class: "progress", role: "img", "aria-label": `${counts.done} of ${counts.total} done, ${counts.failed} failed, ${counts.unknown} unknown` });
+  const bar = h("div", {
+    class: "progress",
+    role: "img",
+    "aria-label": `${counts.done} of ${counts.total} done, ${counts.failed} failed, ${counts.unknown} unknown`,
+  });
   for (const name of ["done", "failed", "unknown"]) {
     const part = h("i", { class: name });
     part.style.width = `${(100 * counts[name]) / Math.max(1, counts.total)}%`;
@@ -49,6 +78,17 @@ function progressBar(counts) {
 function failuresList() {
   const codes = Object.entries(header.failures);
   if (!codes.length) return null;
-  return h("div", { class: "failures", role: "group", "aria-label": "Failures by code" }, h("span", null, "Failures by code"),
-    codes.map(([code, count]) => h("button", { type: "button", title: `Show ${code} only`, onclick: () => change({ view: "gallery", status: "", code }) }, `${code} `, h("b", null, whole.format(count)))));
+  return h(
+    "div",
+    { class: "failures", role: "group", "aria-label": "Failures by code" },
+    h("span", null, "Failures by code"),
+    codes.map(([code, count]) =>
+      h(
+        "button",
+        { type: "button", title: `Show ${code} only`, onclick: () => change({ view: "gallery", status: "", code }) },
+        `${code} `,
+        h("b", null, whole.format(count)),
+      ),
+    ),
+  );
 }

@@ -1,17 +1,41 @@
 // The keyboard. Keys that write or choose in a control are the control's own.
 const KEYS = [
-  ["← → ↑ ↓", "move; in the large view: previous, next"], ["Space, Enter", "open a picture, close it"], ["Home, End", "first, last picture"],
-  ["1 2 3", "picture, beside its reference, slider"], ["/", "search"], ["G S C", "gallery, contact sheet, charts"], ["+ −", "larger, smaller pictures"], ["Esc", "close, deselect"], ["?", "these keys"],
+  ["← → ↑ ↓", "move; in the large view: previous, next"],
+  ["Space, Enter", "open a picture, close it"],
+  ["Home, End", "first, last picture"],
+  ["1 2 3", "picture, beside its reference, slider"],
+  ["/", "search"],
+  ["G S C", "gallery, contact sheet, charts"],
+  ["+ −", "larger, smaller pictures"],
+  ["Esc", "close, deselect"],
+  ["?", "these keys"],
 ];
 const JUDGE_KEYS = [
-  ["A R E", "accept, reject, redo"], ["U", "clear the verdict"], ["N", "write a note"], ["X", "select the picture"], ["Shift + ← →", "select a range"], ["Ctrl + A", "select all that are shown"],
+  ["A R E", "accept, reject, redo"],
+  ["U", "clear the verdict"],
+  ["N", "write a note"],
+  ["X", "select the picture"],
+  ["Shift + ← →", "select a range"],
+  ["Ctrl + A", "select all that are shown"],
 ];
 
 function openHelp() {
   const dialog = byId("help");
-  const list = (keys) => h("dl", { class: "key-list" }, keys.map(([key, says]) => [h("dt", null, h("kbd", null, key)), h("dd", null, says)]));
-  dialog.replaceChildren(h("h2", { id: "help-title" }, "Keys"), list(setup.live ? [...KEYS, ...JUDGE_KEYS] : KEYS),
-    h("div", { class: "actions" }, h("button", { type: "button", class: "main-action", onclick: () => dialog.close() }, "Close")));
+  const list = (keys) =>
+    h(
+      "dl",
+      { class: "key-list" },
+      keys.map(([key, says]) => [h("dt", null, h("kbd", null, key)), h("dd", null, says)]),
+    );
+  dialog.replaceChildren(
+    h("h2", { id: "help-title" }, "Keys"),
+    list(setup.live ? [...KEYS, ...JUDGE_KEYS] : KEYS),
+    h(
+      "div",
+      { class: "actions" },
+      h("button", { type: "button", class: "main-action", onclick: () => dialog.close() }, "Close"),
+    ),
+  );
   dialog.showModal();
 }
 
@@ -31,7 +55,12 @@ function onKey(event) {
 }
 
 function chords(event) {
-  return setup.live && event.key === "a" && large === null && state.view === "gallery" ? () => { shownRows.forEach((row) => picked.add(row)); showPicks(); } : null;
+  return setup.live && event.key === "a" && large === null && state.view === "gallery"
+    ? () => {
+        shownRows.forEach((row) => picked.add(row));
+        showPicks();
+      }
+    : null;
 }
 
 function largeKeys(event) {
@@ -39,22 +68,42 @@ function largeKeys(event) {
   const pressable = event.target.matches?.("button, a, summary");
   const modes = Object.fromEntries(MODES.map(([name, , key]) => [key, () => setMode(name)]));
   const own = {
-    ArrowLeft: onSlider ? null : () => step(-1), ArrowRight: onSlider ? null : () => step(1),
-    " ": pressable && event.target.dataset.for !== "close" ? null : closeLarge, "?": openHelp, ...modes,
+    ArrowLeft: onSlider ? null : () => step(-1),
+    ArrowRight: onSlider ? null : () => step(1),
+    " ": pressable && event.target.dataset.for !== "close" ? null : closeLarge,
+    "?": openHelp,
+    ...modes,
   };
   return own[event.key] ?? judgeKeys(event);
 }
 
 function gridKeys(event) {
-  const inGrid = event.target === document.body || event.target === byId("gallery") || event.target.closest?.("#gallery");
-  const views = { "/": focusSearch, "?": openHelp, g: () => change({ view: "gallery" }), s: () => change({ view: "sheet" }), c: () => change({ view: "charts" }) };
+  const inGrid =
+    event.target === document.body || event.target === byId("gallery") || event.target.closest?.("#gallery");
+  const views = {
+    "/": focusSearch,
+    "?": openHelp,
+    g: () => change({ view: "gallery" }),
+    s: () => change({ view: "sheet" }),
+    c: () => change({ view: "charts" }),
+  };
   if (views[event.key]) return views[event.key];
   if (state.view !== "gallery" || !inGrid) return null;
-  const keyed = (go) => () => { byId("gallery").classList.add("keyed"); go(); };
+  const keyed = (go) => () => {
+    byId("gallery").classList.add("keyed");
+    go();
+  };
   const arrows = {
-    ArrowLeft: () => moved(event, () => move(-1)), ArrowRight: () => moved(event, () => move(1)), ArrowUp: () => moved(event, () => moveLine(-1)), ArrowDown: () => moved(event, () => moveLine(1)),
-    Home: () => move(-Infinity), End: () => move(Infinity),
-    " ": () => current !== null && openLarge(current), Enter: () => current !== null && openLarge(current), "+": () => resize(1), "-": () => resize(-1),
+    ArrowLeft: () => moved(event, () => move(-1)),
+    ArrowRight: () => moved(event, () => move(1)),
+    ArrowUp: () => moved(event, () => moveLine(-1)),
+    ArrowDown: () => moved(event, () => moveLine(1)),
+    Home: () => move(-Infinity),
+    End: () => move(Infinity),
+    " ": () => current !== null && openLarge(current),
+    Enter: () => current !== null && openLarge(current),
+    "+": () => resize(1),
+    "-": () => resize(-1),
   };
   if (arrows[event.key]) return keyed(arrows[event.key]);
   return judgeKeys(event);
@@ -75,7 +124,15 @@ function judgeKeys(event) {
   const key = event.key.toLowerCase();
   const verdict = VERDICTS.find(([, , of]) => of === key);
   if (verdict) return () => verdictKey(verdict[0]);
-  if (key === "n") return large === null ? () => { if (current !== null) { openLarge(current); focusNote(); } } : focusNote;
+  if (key === "n")
+    return large === null
+      ? () => {
+          if (current !== null) {
+            openLarge(current);
+            focusNote();
+          }
+        }
+      : focusNote;
   if (large === null && key === "x") return () => current !== null && pick(current, !picked.has(current));
   if (large === null && key === "escape" && picked.size) return pickNone;
   return null;

@@ -1,7 +1,9 @@
 // One picture, large: with its references, all fields of its row, and (live) its verdict.
-const MODES = [["picture", "Picture", "1"], ["beside", "Beside", "2"], ["slider", "Slider", "3"]];
-const FIELD_ORDER = ("id status error_code error file_name images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style "
-  + "size bytes attempts possibly_billed cost started_at finished_at api_seconds download_seconds result_url sha256 key").split(" ");
+const MODES = [
+  ["picture", "Picture", "1"],
+  ["beside", "Beside", "2"],
+  ["slider", "Slider", "3"],
+];
 let large = null; // the row that is open
 let largeMode = "beside";
 let opener = null;
@@ -31,7 +33,8 @@ function followOpen() {
     if (dialog.open) dialog.close();
     return;
   }
-  if (dialog.open && large === row && followOpen.version === versions[row] && followOpen.place === placeText(row)) return;
+  if (dialog.open && large === row && followOpen.version === versions[row] && followOpen.place === placeText(row))
+    return;
   const same = large === row;
   followOpen.version = versions[row];
   followOpen.place = placeText(row);
@@ -40,7 +43,10 @@ function followOpen() {
   showLarge(row, same);
 }
 
-const placeText = (row) => (placeOf.has(row) ? `${whole.format(placeOf.get(row) + 1)} of ${whole.format(shownRows.length)}` : "not among those shown");
+const placeText = (row) =>
+  placeOf.has(row)
+    ? `${whole.format(placeOf.get(row) + 1)} of ${whole.format(shownRows.length)}`
+    : "not among those shown";
 
 async function showLarge(row, same) {
   const dialog = byId("large");
@@ -52,11 +58,21 @@ async function showLarge(row, same) {
   const mode = modes.some(([name]) => name === largeMode) ? largeMode : modes[0][0];
   const scrolled = same ? dialog.querySelector(".panel")?.scrollTop : 0;
   dialog.setAttribute("aria-label", `Picture ${all.id}`);
-  dialog.replaceChildren(h("div", { class: "whole" }, largeTop(row, modes, mode), h("div", { class: "stage" }, stage(row, all, mode)), panel(row, all)));
+  dialog.replaceChildren(
+    h(
+      "div",
+      { class: "whole" },
+      largeTop(row, modes, mode),
+      h("div", { class: "stage" }, stage(row, all, mode)),
+      panel(row, all),
+    ),
+  );
   if (note !== undefined && byId("note")) byId("note").value = note;
   if (!dialog.open) dialog.showModal();
   dialog.querySelector(".panel").scrollTop = scrolled ?? 0;
-  (dialog.querySelector(`[data-for="${CSS.escape(kept ?? "close")}"]`) ?? dialog.querySelector('[data-for="close"]')).focus({ preventScroll: true });
+  (
+    dialog.querySelector(`[data-for="${CSS.escape(kept ?? "close")}"]`) ?? dialog.querySelector('[data-for="close"]')
+  ).focus({ preventScroll: true });
   nearby(row);
 }
 
@@ -75,19 +91,48 @@ const seenReferences = (all) => all.references.filter(({ src }) => src);
 
 function modesOf(all) {
   const references = all.full ? seenReferences(all).length : 0;
-  return MODES.filter(([name]) => name === "picture" || (name === "beside" && references) || (name === "slider" && references === 1))
-    .sort(([a], [b]) => (a === largeMode ? -1 : b === largeMode ? 1 : 0) && 0);
+  return MODES.filter(
+    ([name]) => name === "picture" || (name === "beside" && references) || (name === "slider" && references === 1),
+  ).sort(([a], [b]) => (a === largeMode ? -1 : b === largeMode ? 1 : 0) && 0);
 }
 
 function largeTop(row, modes, mode) {
   const at = placeOf.get(row);
-  const button = (sign, label, onclick, disabled, key) => h("button", { type: "button", "data-for": label.toLowerCase(), onclick, disabled, title: `${label} (${key})`, "aria-label": label }, `${sign} `, h("span", { class: "word" }, label));
-  return h("div", { class: "top" }, h("h2", null, h("bdi", null, columns.id[row])), h("span", { class: "where" }, placeText(row)),
-    modes.length > 1 && h("div", { class: "segments", role: "group", "aria-label": "How to show it" }, modes.map(([name, label, key]) =>
-      segment(label, name === mode, () => setMode(name), { "data-for": `mode-${name}`, title: `${label} (${key})` }))),
+  const button = (sign, label, onclick, disabled, key) =>
+    h(
+      "button",
+      {
+        type: "button",
+        "data-for": label.toLowerCase(),
+        onclick,
+        disabled,
+        title: `${label} (${key})`,
+        "aria-label": label,
+      },
+      `${sign} `,
+      h("span", { class: "word" }, label),
+    );
+  return h(
+    "div",
+    { class: "top" },
+    h("h2", null, h("bdi", null, columns.id[row])),
+    h("span", { class: "where" }, placeText(row)),
+    modes.length > 1 &&
+      h(
+        "div",
+        { class: "segments", role: "group", "aria-label": "How to show it" },
+        modes.map(([name, label, key]) =>
+          segment(label, name === mode, () => setMode(name), {
+            "data-for": `mode-${name}`,
+            title: `${label} (${key})`,
+          }),
+        ),
+      ),
     h("span", { class: "spring" }),
-    button("‹", "Previous", () => step(-1), !at, "←"), button("›", "Next", () => step(1), at === undefined || at === shownRows.length - 1, "→"),
-    button("✕", "Close", closeLarge, false, "Esc"));
+    button("‹", "Previous", () => step(-1), !at, "←"),
+    button("›", "Next", () => step(1), at === undefined || at === shownRows.length - 1, "→"),
+    button("✕", "Close", closeLarge, false, "Esc"),
+  );
 }
 
 function setMode(name) {
@@ -104,62 +149,49 @@ function step(by) {
 function stage(row, all, mode) {
   const references = seenReferences(all);
   if (!all.full && !columns.thumb[row]) {
-    return h("div", { class: "nothing" }, h("b", null, all.status === "done" ? "The picture's file is missing" : `${STATUS_WORDS[all.status] ?? all.status}: ${all.error_code ?? "no picture"}`),
-      h("span", null, all.status === "done" ? `${all.file_name ?? ""} is not in the folder; batchflux run brings it back.` : all.error ?? ""));
+    return h(
+      "div",
+      { class: "nothing" },
+      h(
+        "b",
+        null,
+        all.status === "done"
+          ? "The picture's file is missing"
+          : `${STATUS_WORDS[all.status] ?? all.status}: ${all.error_code ?? "no picture"}`,
+      ),
+      h(
+        "span",
+        null,
+        all.status === "done"
+          ? `${all.file_name ?? ""} is not in the folder; batchflux run brings it back.`
+          : (all.error ?? ""),
+      ),
+    );
   }
   const full = all.full || all.thumb;
   if (mode === "slider") return beforeAfter(references[0], row, full);
-  const picture = figure(full, columns.prompt[row] || all.id, [all.width && `${all.width} × ${all.height}`, all.file_name].filter(Boolean).join(" · "), all.full);
+  const picture = figure(
+    full,
+    columns.prompt[row] || all.id,
+    [all.width && `${all.width} × ${all.height}`, all.file_name].filter(Boolean).join(" · "),
+    all.full,
+  );
   if (mode === "picture") return picture;
-  return h("div", { class: "beside" }, references.map(({ src, label }) => figure(src, `Reference: ${label}`, `Reference · ${label}`)), picture);
+  return h(
+    "div",
+    { class: "beside" },
+    references.map(({ src, label }) => figure(src, `Reference: ${label}`, `Reference · ${label}`)),
+    picture,
+  );
 }
 
 function figure(src, alt, caption, link = null) {
   const image = h("img", { src, alt, decoding: "async" });
   image.addEventListener("error", () => image.replaceWith(nothing("No picture", "the file is missing or damaged")));
-  return h("figure", null, h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption), image);
-}
-
-function panel(row, all) {
-  return h("div", { class: "panel", tabindex: "0", role: "region", "aria-label": "About this picture" },
-    setup.live && verdictSection(row, all),
-    all.error && h("section", null, h("p", { class: "error" }, h("b", null, all.error_code ?? "Note"), " ", all.error)),
-    h("section", null, h("h3", null, "Prompt"), h("p", { class: "prompt", dir: "auto" }, all.prompt || "(none)")),
-    !setup.live && (all.review || all.note) && h("section", null, h("h3", null, "Verdict"), h("p", null, REVIEW_WORDS[all.review] ?? all.review, all.note && `: ${all.note}`)),
-    referenceSection(all), familySection(all), tagSection(all),
-    h("section", null, h("h3", null, "Fields"), fieldList(all)));
-}
-
-function referenceSection(all) {
-  if (!all.references.length) return null;
-  return h("section", null, h("h3", null, all.references.length === 1 ? "Reference" : "References"), h("ul", { class: "reference-list" }, all.references.map(({ label, src, url }) =>
-    h("li", null, src && h("img", { src, alt: "" }), h("span", null, url ? outside(url) : h("bdi", null, label))))));
-}
-
-// The other makings of the same job.
-function familySection(all) {
-  const root = all.id.replace(/-redo\d+$/, "");
-  const others = [root, ...[...rowOfId.keys()].filter((id) => id.startsWith(`${root}-redo`) && /^\d+$/.test(id.slice(root.length + 5)))].filter((id) => id !== all.id && rowOfId.has(id));
-  if (!others.length) return null;
-  return h("section", null, h("h3", null, "Other makings"), h("ul", null, others.map((id) => h("li", null, h("button", { type: "button", class: "plain", onclick: () => openLarge(rowOfId.get(id), false) }, id)))));
-}
-
-function tagSection(all) {
-  const tags = Object.entries(all.tags);
-  if (!tags.length) return null;
-  return h("section", null, h("h3", null, "Tags"), h("dl", { class: "fields" }, tags.map(([name, value]) => [h("dt", null, h("bdi", null, name)), h("dd", { dir: "auto" }, value || "–")])));
-}
-
-function fieldList(all) {
-  const size = all.width ? `${all.width} × ${all.height} px` : null;
-  const say = {
-    size: () => size, bytes: (value) => plural(value, "byte"), cost: (value) => money(value, header.currency), status: (value) => STATUS_WORDS[value] ?? value,
-    started_at: (value) => value, finished_at: (value) => value, api_seconds: (value) => `${value.toFixed(3)} s`, download_seconds: (value) => `${value.toFixed(3)} s`,
-    result_url: (value) => outside(value), prompt_upsampling: (value) => (value ? "yes" : "no"),
-  };
-  const rows = FIELD_ORDER.map((name) => [name, name === "size" ? size : all[name]]).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return h("dl", { class: "fields" }, rows.map(([name, value]) => [
-    h("dt", null, LABELS[name] ?? name),
-    h("dd", { class: ["sha256", "key"].includes(name) ? "code" : null, "data-field": name, dir: "auto" }, say[name] ? say[name](value) : String(value)),
-  ]));
+  return h(
+    "figure",
+    null,
+    h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption),
+    image,
+  );
 }

@@ -8,7 +8,12 @@ class Lines {
     this.tops = [];
     this.shown = new Map();
     this.asked = 0;
-    this.later = () => { this.asked ||= requestAnimationFrame(() => { this.asked = 0; this.show(); }); };
+    this.later = () => {
+      this.asked ||= requestAnimationFrame(() => {
+        this.asked = 0;
+        this.show();
+      });
+    };
     addEventListener("scroll", this.later, { passive: true });
     addEventListener("resize", this.later, { passive: true });
   }

@@ -10,7 +10,9 @@ function takeRows(rows) {
   }
   versionsSum += 1;
   if (last !== null && /-redo\d+$/.test(columns.id[last])) {
-    tell(`${columns.id[last]} has been made.`, { action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show") });
+    tell(`${columns.id[last]} has been made.`, {
+      action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show"),
+    });
   }
   refreshSoon();
 }
@@ -27,7 +29,8 @@ function follow() {
     takeAway(data.gone ?? []);
     takeRows(data.rows);
   });
-  events.addEventListener("reset", () => { // another ledger is in the folder now: begin anew
+  events.addEventListener("reset", () => {
+    // another ledger is in the folder now: begin anew
     forget();
     tiles.clear();
     picked.clear();
@@ -43,8 +46,11 @@ function follow() {
   events.addEventListener("error", () => {
     const refused = events.readyState === EventSource.CLOSED; // otherwise the browser tries again by itself
     if (!lost) {
-      tell(refused ? "The review does not take this page any more: if it was started anew, open the address that it printed."
-        : "The review has ended or cannot be reached; this page shows what it had and tries again.");
+      tell(
+        refused
+          ? "The review does not take this page any more: if it was started anew, open the address that it printed."
+          : "The review has ended or cannot be reached; this page shows what it had and tries again.",
+      );
     }
     lost = true;
     if (refused) setTimeout(follow, 5000);

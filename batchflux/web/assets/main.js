@@ -10,7 +10,12 @@ function refresh() {
   showControls(rows);
   for (const [view] of VIEWS) byId(view).hidden = state.view !== view;
   byId("view-title").textContent = VIEWS.find(([view]) => view === state.view)?.[1] ?? "Pictures";
-  const message = presentRows().length === 0 ? "No job of this folder has ended yet." : rows.length === 0 && state.view !== "charts" ? "No picture passes these filters." : "";
+  const message =
+    presentRows().length === 0
+      ? "No job of this folder has ended yet."
+      : rows.length === 0 && state.view !== "charts"
+        ? "No picture passes these filters."
+        : "";
   byId("empty").hidden = message === "";
   byId("empty").textContent = message;
   if (state.view === "sheet") showSheet(rows);
@@ -20,13 +25,40 @@ function refresh() {
 }
 
 function refreshSoon() {
-  soon ||= requestAnimationFrame(() => { soon = 0; refresh(); });
+  soon ||= requestAnimationFrame(() => {
+    soon = 0;
+    refresh();
+  });
 }
 
 // A live page may start with an empty folder: the columns are there, without rows.
 function upsertNothing() {
-  for (const name of ["id", "status", "error_code", "style", "model", "seed", "aspect_ratio", "variant", "prompt", "tags", "references", "thumb", "width", "height",
-    "spent", "attempts", "api_seconds", "started_at", "finished_at", "review", "note", "position", "key"]) columns[name] = [];
+  for (const name of [
+    "id",
+    "status",
+    "error_code",
+    "style",
+    "model",
+    "seed",
+    "aspect_ratio",
+    "variant",
+    "prompt",
+    "tags",
+    "references",
+    "thumb",
+    "width",
+    "height",
+    "spent",
+    "attempts",
+    "api_seconds",
+    "started_at",
+    "finished_at",
+    "review",
+    "note",
+    "position",
+    "key",
+  ])
+    columns[name] = [];
 }
 
 function showNothing(message) {
@@ -43,12 +75,19 @@ async function start() {
   await readBlocks({ packed: false });
   refresh();
   document.addEventListener("keydown", onKey);
-  onNewWidth(byId("main"), () => { if (state.view !== "gallery") refreshSoon(); });
+  onNewWidth(byId("main"), () => {
+    if (state.view !== "gallery") refreshSoon();
+  });
   addEventListener("pointerdown", () => byId("gallery").classList.remove("keyed"));
-  addEventListener("popstate", () => { readHash(); if (byId("search")) byId("search").value = state.q; refresh(); });
+  addEventListener("popstate", () => {
+    readHash();
+    if (byId("search")) byId("search").value = state.q;
+    refresh();
+  });
   byId("controls").addEventListener("focusout", refreshSoon);
   byId("skip").addEventListener("click", () => byId("gallery").focus());
-  if (document.readyState === "loading") await new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
+  if (document.readyState === "loading")
+    await new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
   await readBlocks({ packed: true });
   document.documentElement.dataset.ready = "yes";
   refresh();

@@ -9,7 +9,10 @@ function binsOver(times) {
   if (!times.length) return null;
   const parts = partsOf([...times].sort((a, b) => a - b));
   const sizeOf = ([from, to], width) => Math.floor(to / width) - Math.floor(from / width) + 1;
-  const width = WIDTHS.find((size) => parts.reduce((sum, part) => sum + sizeOf(part, size), 0) <= Math.max(MOST_BINS, 2 * parts.length)) ?? WIDTHS.at(-1);
+  const width =
+    WIDTHS.find(
+      (size) => parts.reduce((sum, part) => sum + sizeOf(part, size), 0) <= Math.max(MOST_BINS, 2 * parts.length),
+    ) ?? WIDTHS.at(-1);
   const starts = [];
   const cuts = [];
   for (const part of parts) {
@@ -66,7 +69,9 @@ function throughput() {
 const percentile = (sorted, p) => sorted[Math.max(0, Math.ceil((p / 100) * sorted.length) - 1)];
 
 function latency() {
-  const values = presentRows().map((row) => columns.api_seconds[row]).filter((value) => value !== null);
+  const values = presentRows()
+    .map((row) => columns.api_seconds[row])
+    .filter((value) => value !== null);
   if (!values.length) return null;
   values.sort((a, b) => a - b);
   const longest = values.at(-1);
@@ -93,7 +98,13 @@ function spending(header) {
   const elsewhere = Math.max(0, total - told) < 1e-6 ? 0 : total - told;
   let sum = elsewhere;
   const sums = steps.map((step) => tidy((sum += step)));
-  return { ...bins, sums, elsewhere: tidy(elsewhere), total, budget: header.budget === null ? null : Number(header.budget) };
+  return {
+    ...bins,
+    sums,
+    elsewhere: tidy(elsewhere),
+    total,
+    budget: header.budget === null ? null : Number(header.budget),
+  };
 }
 
 const tidy = (number) => Math.round(number * 1e9) / 1e9;
@@ -110,7 +121,9 @@ function failuresOverTime() {
     counts[bins.of(endOf(row))] += 1;
   }
   const sum = (counts) => counts.reduce((a, b) => a + b, 0);
-  const series = [...codes].map(([code, counts]) => ({ code, counts, total: sum(counts) })).sort((a, b) => b.total - a.total || compare(a.code, b.code));
+  const series = [...codes]
+    .map(([code, counts]) => ({ code, counts, total: sum(counts) }))
+    .sort((a, b) => b.total - a.total || compare(a.code, b.code));
   return { ...bins, series, total: rows.length };
 }
 

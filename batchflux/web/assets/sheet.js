@@ -4,8 +4,21 @@ const IN_CELL = 3;
 let sheetLines = null;
 
 function sheetFields() {
-  const names = ["prompt", "reference", "seed", "ratio", "style", "model", "variant", "status", ...tagNames().map((tag) => `tag.${tag}`)];
-  return names.map((name) => [name, distinct(name)]).filter(([, values]) => values > 1).map(([name]) => name);
+  const names = [
+    "prompt",
+    "reference",
+    "seed",
+    "ratio",
+    "style",
+    "model",
+    "variant",
+    "status",
+    ...tagNames().map((tag) => `tag.${tag}`),
+  ];
+  return names
+    .map((name) => [name, distinct(name)])
+    .filter(([, values]) => values > 1)
+    .map(([name]) => name);
 }
 
 function distinct(name) {
@@ -20,9 +33,16 @@ function sheetAxes() {
   const names = sheetFields();
   const sizes = new Map(names.map((name) => [name, distinct(name)]));
   const few = names.filter((name) => sizes.get(name) <= MOST_COLUMNS).sort((a, b) => sizes.get(a) - sizes.get(b));
-  const cols = names.includes(state.cols) ? state.cols : ["seed", "ratio"].find((name) => few.includes(name) && name !== state.rows) ?? few.find((name) => name !== state.rows) ?? names[0] ?? "status";
+  const cols = names.includes(state.cols)
+    ? state.cols
+    : (["seed", "ratio"].find((name) => few.includes(name) && name !== state.rows) ??
+      few.find((name) => name !== state.rows) ??
+      names[0] ??
+      "status");
   const left = names.filter((name) => name !== cols);
-  const rows = left.includes(state.rows) ? state.rows : ["reference", "prompt"].find((name) => left.includes(name)) ?? left[0] ?? "prompt";
+  const rows = left.includes(state.rows)
+    ? state.rows
+    : (["reference", "prompt"].find((name) => left.includes(name)) ?? left[0] ?? "prompt");
   return { names, rows, cols };
 }
 
@@ -46,16 +66,50 @@ function showSheet(rows) {
   const wide = sheetWidths(values.length);
   const template = `${wide[0]}px repeat(${values.length}, ${wide[1]}px)`;
   const body = h("div", { class: "lines" });
-  const head = h("div", { class: "head", role: "row", "aria-rowindex": 1 },
+  const head = h(
+    "div",
+    { class: "head", role: "row", "aria-rowindex": 1 },
     h("div", { class: "corner", role: "columnheader" }, `${vertical.label} ↓ ${horizontal.label} →`),
-    values.map((value) => h("div", { role: "columnheader" }, h("span", null, h("bdi", null, sayValue(horizontal, value))))));
+    values.map((value) =>
+      h("div", { role: "columnheader" }, h("span", null, h("bdi", null, sayValue(horizontal, value)))),
+    ),
+  );
   head.style.gridTemplateColumns = template;
   const heads = h("div", { class: "heads", role: "rowgroup" }, head);
   const lines = [...table].map(([value, cells]) => ({ value, cells, height: wide[1] }));
-  const note = h("p", { class: "note" }, `${vertical.label} down, ${horizontal.label.toLowerCase()} across: ${plural(table.size, "row")}, ${plural(all.length, "column")}.`,
-    all.length > MOST_COLUMNS && ` The first ${MOST_COLUMNS} columns are shown; filter to see others.`);
-  const scroller = h("div", { class: "scroller", tabindex: "0", role: "rowgroup", "aria-label": "Rows of the contact sheet", onscroll: () => { heads.scrollLeft = scroller.scrollLeft; } }, body);
-  byId("sheet").replaceChildren(note, h("div", { class: "table", role: "table", "aria-label": `${vertical.label} by ${horizontal.label}`, "aria-rowcount": table.size + 1 }, heads, scroller));
+  const note = h(
+    "p",
+    { class: "note" },
+    `${vertical.label} down, ${horizontal.label.toLowerCase()} across: ${plural(table.size, "row")}, ${plural(all.length, "column")}.`,
+    all.length > MOST_COLUMNS && ` The first ${MOST_COLUMNS} columns are shown; filter to see others.`,
+  );
+  const scroller = h(
+    "div",
+    {
+      class: "scroller",
+      tabindex: "0",
+      role: "rowgroup",
+      "aria-label": "Rows of the contact sheet",
+      onscroll: () => {
+        heads.scrollLeft = scroller.scrollLeft;
+      },
+    },
+    body,
+  );
+  byId("sheet").replaceChildren(
+    note,
+    h(
+      "div",
+      {
+        class: "table",
+        role: "table",
+        "aria-label": `${vertical.label} by ${horizontal.label}`,
+        "aria-rowcount": table.size + 1,
+      },
+      heads,
+      scroller,
+    ),
+  );
   body.style.width = head.style.width = `${wide[0] + values.length * wide[1]}px`;
   sheetLines?.stop();
   sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template }));
@@ -75,9 +129,17 @@ function sheetWidths(count) {
 function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
   const first = cells.values().next().value[0];
   const picture = vertical.picture?.(first);
-  const node = h("div", { class: "line", role: "row", "aria-rowindex": k + 2 },
-    h("div", { role: "rowheader" }, picture && h("img", { src: picture, alt: "" }), h("span", null, h("bdi", null, sayValue(vertical, value)))),
-    values.map((over) => makeCell(cells.get(over) ?? [])));
+  const node = h(
+    "div",
+    { class: "line", role: "row", "aria-rowindex": k + 2 },
+    h(
+      "div",
+      { role: "rowheader" },
+      picture && h("img", { src: picture, alt: "" }),
+      h("span", null, h("bdi", null, sayValue(vertical, value))),
+    ),
+    values.map((over) => makeCell(cells.get(over) ?? [])),
+  );
   node.style.gridTemplateColumns = template;
   return node;
 }
@@ -85,13 +147,22 @@ function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
 function makeCell(rows) {
   if (!rows.length) return h("div", { role: "cell" }, h("span", { class: "none" }, "–"));
   const most = rows.length > IN_CELL ? IN_CELL : rows.length;
-  return h("div", { role: "cell" }, rows.slice(0, most).map((row, k) => {
-    const failed = columns.status[row] !== "done";
-    const left = k === most - 1 ? rows.length - most : 0;
-    const button = h("button", { type: "button", class: failed ? "failed" : null, onclick: () => openLarge(row) }, h("span", { class: "unseen" }, `Open ${columns.id[row]}: `));
-    if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
-    else button.append(failed ? columns.error_code[row] ?? columns.status[row] : "no preview");
-    if (left) button.append(h("span", { class: "more" }, `+${left}`, h("span", { class: "unseen" }, " more in this cell")));
-    return button;
-  }));
+  return h(
+    "div",
+    { role: "cell" },
+    rows.slice(0, most).map((row, k) => {
+      const failed = columns.status[row] !== "done";
+      const left = k === most - 1 ? rows.length - most : 0;
+      const button = h(
+        "button",
+        { type: "button", class: failed ? "failed" : null, onclick: () => openLarge(row) },
+        h("span", { class: "unseen" }, `Open ${columns.id[row]}: `),
+      );
+      if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
+      else button.append(failed ? (columns.error_code[row] ?? columns.status[row]) : "no preview");
+      if (left)
+        button.append(h("span", { class: "more" }, `+${left}`, h("span", { class: "unseen" }, " more in this cell")));
+      return button;
+    }),
+  );
 }

@@ -2,7 +2,12 @@
 function beforeAfter(reference, row, full) {
   const pair = h("div", { class: "pair" });
   const range = h("input", {
-    type: "range", id: "slider", min: "0", max: "100", step: "1", "aria-label": "Edge between the reference and the picture",
+    type: "range",
+    id: "slider",
+    min: "0",
+    max: "100",
+    step: "1",
+    "aria-label": "Edge between the reference and the picture",
     oninput: () => {
       pair.style.setProperty("--at", `${range.value}%`);
       range.setAttribute("aria-valuetext", `reference up to ${range.value} %, picture from there`);
@@ -12,6 +17,13 @@ function beforeAfter(reference, row, full) {
   pair.append(
     h("img", { class: "before", src: reference.src, alt: `Reference: ${reference.label}`, draggable: "false" }),
     h("img", { class: "after", src: full, alt: columns.prompt[row] || columns.id[row], draggable: "false" }),
-    h("div", { class: "rule", "aria-hidden": "true" }), range);
-  return h("div", { class: "slider" }, pair, h("div", { class: "ends" }, h("span", null, "Reference"), h("span", null, "Picture")));
+    h("div", { class: "rule", "aria-hidden": "true" }),
+    range,
+  );
+  return h(
+    "div",
+    { class: "slider" },
+    pair,
+    h("div", { class: "ends" }, h("span", null, "Reference"), h("span", null, "Picture")),
+  );
 }

@@ -1,7 +1,21 @@
 // What is looked at lives in the URL's fragment, so that a link, a reload and the back button bring it back.
 const DEFAULTS = {
-  view: "gallery", q: "", status: "", code: "", style: "", ratio: "", seed: "", model: "", variant: "", review: "",
-  sort: "manifest", group: "", size: "m", rows: "", cols: "", open: "",
+  view: "gallery",
+  q: "",
+  status: "",
+  code: "",
+  style: "",
+  ratio: "",
+  seed: "",
+  model: "",
+  variant: "",
+  review: "",
+  sort: "manifest",
+  group: "",
+  size: "m",
+  rows: "",
+  cols: "",
+  open: "",
 };
 const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review"];
 const state = { ...DEFAULTS };

@@ -14,8 +14,10 @@ function frame({ title, says, most, format, labels, least = 0 }) {
   const y = (value) => TOP + plotTall * (1 - value / top);
   const svg = s("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, role: "img", "aria-label": `${title}. ${says}` });
   for (let value = 0; value <= top + step / 2; value += step) {
-    svg.append(s("line", { class: value ? "grid" : "axis", x1: LEFT, x2: WIDE - 6, y1: y(value), y2: y(value) }),
-      s("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, format(value)));
+    svg.append(
+      s("line", { class: value ? "grid" : "axis", x1: LEFT, x2: WIDE - 6, y1: y(value), y2: y(value) }),
+      s("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, format(value)),
+    );
   }
   for (const [share, label] of labels) {
     const anchor = share < 0.05 ? "start" : share > 0.95 ? "end" : "middle";
@@ -34,7 +36,15 @@ function bars({ svg, x, y }, series, fills) {
     for (const [at, counts] of series.entries()) {
       if (!counts[k]) continue;
       const height = y(base) - y(base + counts[k]);
-      svg.append(s("rect", { class: `bar ${fills[at] ?? ""}`, x: x(k / count) + gap / 2, width: Math.max(0.5, wide - gap), y: y(base + counts[k]), height }));
+      svg.append(
+        s("rect", {
+          class: `bar ${fills[at] ?? ""}`,
+          x: x(k / count) + gap / 2,
+          width: Math.max(0.5, wide - gap),
+          y: y(base + counts[k]),
+          height,
+        }),
+      );
       base += counts[k];
     }
   }
@@ -50,7 +60,10 @@ const sayTime = (bins, time) => {
 // Where the axis says the time: at its ends, in the middle of a run without cuts, at the cuts where there is room.
 function timeLabels(bins) {
   const { starts, width, cuts } = bins;
-  const labels = [[0, sayTime(bins, starts[0])], [1, sayTime(bins, starts.at(-1) + width)]];
+  const labels = [
+    [0, sayTime(bins, starts[0])],
+    [1, sayTime(bins, starts.at(-1) + width)],
+  ];
   if (!cuts.length && starts.length > 1) labels.push([0.5, sayTime(bins, starts[0] + (starts.length * width) / 2)]);
   let last = 0;
   for (const cut of cuts) {
@@ -65,13 +78,49 @@ function timeLabels(bins) {
 function markCuts({ svg, x }, { starts, cuts }) {
   for (const cut of cuts) {
     const at = x(cut / starts.length);
-    svg.append(s("line", { class: "cut", x1: at, x2: at, y1: TOP, y2: TALL - BOTTOM }, s("title", null, "The run was continued here")));
+    svg.append(
+      s(
+        "line",
+        { class: "cut", x1: at, x2: at, y1: TOP, y2: TALL - BOTTOM },
+        s("title", null, "The run was continued here"),
+      ),
+    );
   }
 }
 
 // The numbers of a chart as a table, for those who cannot see it or want them.
 function numbersTable(heads, rows) {
-  return h("details", null, h("summary", null, "Numbers"), h("div", { class: "numbers", tabindex: "0", role: "region", "aria-label": `Numbers: ${heads.join(", ")}` },
-    h("table", null, h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))),
-      h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell, k) => (k ? h("td", null, cell) : h("th", { scope: "row" }, cell)))))))));
+  return h(
+    "details",
+    null,
+    h("summary", null, "Numbers"),
+    h(
+      "div",
+      { class: "numbers", tabindex: "0", role: "region", "aria-label": `Numbers: ${heads.join(", ")}` },
+      h(
+        "table",
+        null,
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            heads.map((head) => h("th", { scope: "col" }, head)),
+          ),
+        ),
+        h(
+          "tbody",
+          null,
+          rows.map((cells) =>
+            h(
+              "tr",
+              null,
+              cells.map((cell, k) => (k ? h("td", null, cell) : h("th", { scope: "row" }, cell))),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }

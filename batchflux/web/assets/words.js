@@ -4,17 +4,44 @@ const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const two = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const dayAndClock = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const dayAndClock = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+});
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
 const LABELS = {
   __proto__: null,
-  id: "Id", status: "Status", file_name: "File", images: "References", seed: "Seed", aspect_ratio: "Ratio",
-  output_format: "Format", safety_tolerance: "Safety tolerance", prompt_upsampling: "Prompt upsampling",
-  variant: "Variant", model: "Model", provider: "Provider", style: "Style", size: "Size", bytes: "Bytes",
-  sha256: "SHA-256", attempts: "Attempts", possibly_billed: "Possibly billed", cost: "Cost", error_code: "Error code",
-  started_at: "Started", finished_at: "Finished", api_seconds: "API time", download_seconds: "Download time",
-  result_url: "Result link", key: "Key", review: "Verdict", note: "Note",
+  id: "Id",
+  status: "Status",
+  file_name: "File",
+  images: "References",
+  seed: "Seed",
+  aspect_ratio: "Ratio",
+  output_format: "Format",
+  safety_tolerance: "Safety tolerance",
+  prompt_upsampling: "Prompt upsampling",
+  variant: "Variant",
+  model: "Model",
+  provider: "Provider",
+  style: "Style",
+  size: "Size",
+  bytes: "Bytes",
+  sha256: "SHA-256",
+  attempts: "Attempts",
+  possibly_billed: "Possibly billed",
+  cost: "Cost",
+  error_code: "Error code",
+  started_at: "Started",
+  finished_at: "Finished",
+  api_seconds: "API time",
+  download_seconds: "Download time",
+  result_url: "Result link",
+  key: "Key",
+  review: "Verdict",
+  note: "Note",
 };
 const STATUS_WORDS = { __proto__: null, done: "Done", failed: "Failed", unknown: "Unknown" };
 const REVIEW_WORDS = { __proto__: null, accept: "Accepted", reject: "Rejected", redo: "Redo", "": "Not judged" };
@@ -32,11 +59,19 @@ function duration(seconds) {
   if (seconds < 10) return `${two.format(seconds)} s`;
   if (seconds < 60) return `${one.format(seconds)} s`;
   const all = Math.round(seconds);
-  const parts = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const parts = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
   const first = parts.findIndex(([size]) => all >= size);
-  return parts.slice(first, first + 2)
+  return parts
+    .slice(first, first + 2)
     .map(([size, unit], k) => [Math.floor((k ? all % parts[first][0] : all) / size), unit])
-    .filter(([count]) => count > 0).map(([count, unit]) => `${count} ${unit}`).join(" ");
+    .filter(([count]) => count > 0)
+    .map(([count, unit]) => `${count} ${unit}`)
+    .join(" ");
 }
 
 function when(iso) {
