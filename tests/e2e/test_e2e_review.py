@@ -1,0 +1,293 @@
+"""Reviewing as a person does it: real processes, a run beside it, kills at the worst moment."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import stat
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from tests.e2e.conftest import Program, StandIn
+
+ADDRESS = re.compile(r"http://\S+/\?token=[A-Za-z0-9_-]{43}")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+class Browser:
+    """A page of a review, as far as HTTP goes."""
+
+    def __init__(self, address: str) -> None:
+        where = urlsplit(address)
+        self._netloc = where.netloc
+        self.token = where.query.partition("=")[2]
+        status, headers, _ = self._send("GET", f"/?{where.query}", {})
+        assert status == 303
+        self._cookie = headers["Set-Cookie"].partition(";")[0]
+
+    def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Any:
+        with closing(http.client.HTTPConnection(self._netloc, timeout=60)) as connection:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+
+    def get(self, path: str) -> Any:
+        status, _, body = self._send("GET", path, {"Cookie": self._cookie})
+        assert status == 200, body
+        return body
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in json.loads(self.get("/api/rows"))["rows"]}
+
+    def judge(self, names: list[str], review: str, **more: Any) -> dict[str, Any]:
+        rows = self.rows()
+        body = {"keys": [rows[name]["key"] for name in names], "review": review, **more}
+        headers = {
+            "Cookie": self._cookie,
+            "Origin": f"http://{self._netloc}",
+            "X-Batchflux-Token": self.token,
+            "Content-Type": "application/json",
+        }
+        status, _, answer = self._send("POST", "/api/verdicts", headers, json.dumps(body).encode())
+        found: dict[str, Any] = json.loads(answer)
+        assert status == 200, found
+        return found
+
+
+@dataclass
+class Reviews:
+    """Starts `batchflux review` and opens its page."""
+
+    program: Program
+    processes: list[subprocess.Popen[str]]
+
+    def start(self, *arguments: str) -> tuple[subprocess.Popen[str], Browser]:
+        process = self.program.start("review", *arguments)
+        self.processes.append(process)
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert ADDRESS.fullmatch(address), address
+        return process, Browser(address)
+
+
+@pytest.fixture
+def reviews(program: Program) -> Iterator[Reviews]:
+    made = Reviews(program, [])
+    yield made
+    for process in made.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=60)
+
+
+def by_id(program: Program) -> dict[str, dict[str, str]]:
+    return {row["id"]: row for row in program.rows()}
+
+
+def test_from_the_verdict_to_the_new_picture(
+    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+) -> None:
+    """The page stays open over two runs; what is redone is paid for once, and appears without a reload."""
+    name = manifest("  - {id: mug, prompt: a mug, seed: 7}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    process, browser = reviews.start("out/m")
+    assert b"a mug" in browser.get("/")
+    answer = browser.judge(["mug"], "redo", note="brighter", redo={"prompt": "a bright mug", "seed": None})
+    assert [redo["id"] for redo in answer["redo"]] == ["mug-redo1"]
+    browser.judge(["cup"], "accept")
+    wait_for(lambda: by_id(program)["cup"].get("review") == "accept")
+    server.seen.clear()
+    assert program("run", name, "--redo").code == 0
+    assert server.answered() == {"a bright mug": 1}
+    wait_for(lambda: "mug-redo1" in browser.rows())
+    rows = browser.rows()
+    assert (rows["mug"]["review"], rows["mug"]["note"]) == ("redo", "brighter")
+    assert rows["mug-redo1"]["review"] == ""
+    assert rows["mug-redo1"]["seed"] != 7
+    assert browser.get(f"/{rows['mug-redo1']['full']}") != browser.get(f"/{rows['mug']['full']}")
+    assert {row["id"]: row["review"] for row in program.rows()} == {"mug": "redo", "mug-redo1": "", "cup": "accept"}
+    process.send_signal(signal.SIGINT)
+    ended = program.finish(process)
+    assert ended.code == 0
+    assert browser.token not in ended.err
+
+
+def test_a_kill_right_after_the_answer_loses_nothing(
+    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    for prompt in ("a red mug", "a blue mug", "a green mug"):
+        process, browser = reviews.start("out/m")
+        browser.judge(["mug"], "redo", note=prompt, redo={"prompt": prompt, "seed": None})
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        _, again = reviews.start("out/m")
+        assert (again.rows()["mug"]["review"], again.rows()["mug"]["note"]) == ("redo", prompt)
+    server.seen.clear()
+    assert program("run", name).code == 0
+    assert server.answered() == {"a green mug": 1}
+    assert by_id(program)["mug"]["note"] == "a green mug"
+
+
+def test_judging_while_a_run_writes(
+    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+) -> None:
+    """Hundreds of verdicts beside a run at full speed: neither loses anything, and the run's end shows them all."""
+    server.delay = 0.02
+    name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 300]}}}\n")
+    assert program("run", name, "--limit", "5").code == 0
+    _, browser = reviews.start("out/m")
+    run = program.start("run", name, "--set", "limits.concurrency=8")
+    judged: dict[str, str] = {}
+    wait_for(lambda: len(server.seen) > 20)
+    while run.poll() is None and len(judged) < 120:
+        for row in browser.rows().values():
+            if row["id"] not in judged and len(judged) < 120:
+                browser.judge([row["id"]], "reject", note=f"note of {row['id']}")
+                judged[row["id"]] = f"note of {row['id']}"
+    assert len(judged) > 5, "no verdict fell into the run"
+    ended = program.finish(run)
+    assert ended.code == 0, ended.err
+    assert sum(server.answered().values()) == 300
+    wait_for(lambda: {row["id"]: row["note"] for row in program.rows() if row["review"] == "reject"} == judged)
+    assert len(program.rows()) == 300
+    assert {row["possibly_billed"] for row in program.rows()} == {"0"}
+
+
+def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    server.delay = 0.3
+    name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 40]}}}\n")
+    process = program.start("run", name, "--watch")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = ADDRESS.search(line)
+    assert found is not None, line
+    browser = Browser(found[0])
+    wait_for(lambda: len(browser.rows()) > 3)
+    assert json.loads(browser.get("/api/rows"))["header"]["state"] == "running"
+    first = next(iter(browser.rows()))
+    browser.judge([first], "redo", note="while it runs")
+    assert b"<html" in browser.get("/")
+    ended = program.finish(process)
+    assert ended.code == 0
+    assert browser.token not in ended.out
+    assert by_id(program)[first]["review"] == "redo"
+    assert sum(server.answered().values()) == 40
+    with pytest.raises(OSError, match="refused"):
+        Browser(found[0])
+    assert program("run", name).code == 0
+    assert sum(server.answered().values()) == 41
+    for path in (program.folder / "out/m").rglob("*"):
+        assert not path.is_file() or browser.token.encode() not in path.read_bytes()
+
+
+def test_watching_keeps_results_on_stdout_and_says_its_address_in_json_too(
+    program: Program, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n")
+    plain = program("run", name, "--out", "a", "--provider", "simulator")
+    ended = program("run", name, "--out", "b", "--provider", "simulator", "--watch", "--log-format", "json")
+    assert (plain.code, ended.code) == (0, 0)
+    assert ended.out.splitlines()[0] == plain.out.splitlines()[0]
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert lines[0]["event"] == "watch"
+    assert ADDRESS.search(lines[0]["message"])
+    quiet = program("run", name, "--out", "c", "--provider", "simulator", "--watch", "--quiet")
+    assert quiet.out == ""
+    assert ADDRESS.search(quiet.err)
+
+
+def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    server.delay = 3.0
+    name = manifest("  - {id: mug, prompt: a mug}\n")
+    first = program.start("run", name)
+    wait_for(lambda: server.seen)
+    assert program("run", name, "--watch").code == 4
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_a_watched_run(
+    program: Program, server: StandIn, manifest: Callable[..., str], number: signal.Signals
+) -> None:
+    server.delay = 0.5
+    name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
+    process = program.start("run", name, "--watch")
+    wait_for(lambda: len(server.seen) >= 4)
+    process.send_signal(number)
+    assert program.finish(process).code == 128 + number
+
+
+def test_what_the_command_says(program: Program, manifest: Callable[..., str], reviews: Reviews) -> None:
+    ended = program("review", "nowhere")
+    assert (ended.code, "no output folder" in ended.err) == (2, True)
+    assert program("run", manifest("  - {id: mug, prompt: a mug}\n"), "--provider", "simulator").code == 0
+    process, browser = reviews.start("out/m", "--host", "0.0.0.0")  # noqa: S104  to read what it says
+    port = browser.rows() and urlsplit(f"http://{browser._netloc}").port
+    ended = program("review", "out/m", "--port", str(port))
+    assert (ended.code, "name another --port" in ended.err) == (2, True)
+    ended = program("review", "out/m", "--host", "192.0.2.7")
+    assert ended.code == 2
+    process.send_signal(signal.SIGTERM)
+    ended = program.finish(process)
+    assert ended.code == 0
+    assert "Everyone who can reach any address of this machine" in ended.err
+    assert "not encrypted" in ended.err
+
+
+def test_it_opens_the_browser_that_the_user_has(
+    program: Program, manifest: Callable[..., str], reviews: Reviews, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program("run", manifest("  - {id: mug, prompt: a mug}\n"), "--provider", "simulator").code == 0
+    script = program.write("browser.sh", '#!/bin/sh\necho "$1" > opened.tmp && mv opened.tmp opened\n')
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setitem(os.environ, "BROWSER", str(script))
+    _, browser = reviews.start("out/m", "--open")
+    opened = program.folder / "opened"
+    wait_for(opened.exists)
+    assert opened.read_text(encoding="utf-8").strip().endswith(f"/?token={browser.token}")
+
+
+def test_verdicts_outlive_another_run_and_its_edits(
+    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+) -> None:
+    """A verdict is of the picture: ids and order may change, the content may not."""
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    process, browser = reviews.start("out/m")
+    browser.judge(["mug", "cup"], "accept", note="-1+2")
+    process.send_signal(signal.SIGINT)
+    assert program.finish(process).code == 0
+    with suppress(FileNotFoundError):
+        (program.folder / "out/m/results.csv").unlink()
+    name = manifest("  - {id: big cup, prompt: a cup}\n  - {id: mug, prompt: a red mug}\n")
+    assert program("run", name).code == 0
+    rows = program.rows()
+    assert [(row["id"], row["review"], row["note"]) for row in rows] == [
+        ("big cup", "accept", "'-1+2"),
+        ("mug", "", ""),
+    ]
