@@ -26,7 +26,7 @@ from batchflux.storage.reviews import judged_since, last_revision
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 Row = tuple[Any, ...]
@@ -58,10 +58,11 @@ class News:
 
 
 class Board:
-    """Follows one ledger. Not for several threads at once."""
+    """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
         self._file: tuple[int, int] | None = None
         self.connection: sqlite3.Connection | None = None
         self.sequence = 0
@@ -96,7 +97,7 @@ class Board:
         changed = version != self._version
         self._version = version
         self._dirty |= changed
-        if self._dirty and (time.monotonic() >= self._next_full or (changed and self._run_changed(connection))):
+        if self._dirty and (self._clock() >= self._next_full or (changed and self._run_changed(connection))):
             self._compare_all(connection)
         elif changed:
             self._compare_some(connection)
@@ -153,7 +154,7 @@ class Board:
         return changed
 
     def _compare_all(self, connection: sqlite3.Connection) -> None:
-        began = time.monotonic()
+        began = self._clock()
         self._dirty = False
         self._run_changed(connection)
         changed: list[tuple[int, int]] = []
@@ -162,7 +163,7 @@ class Board:
             changed += self._compare(rows)
             last = rows[-1][0]
         self._tell(connection, changed)
-        now = time.monotonic()
+        now = self._clock()
         self._next_full = now + _SHARE * (now - began)
 
     def _compare_some(self, connection: sqlite3.Connection) -> None:
