@@ -35,6 +35,9 @@ def _lines(out: Path, state: State) -> list[str]:
     counts = {name: getattr(state, name) for name in ("pending", "in_flight", "unknown", "failed")}
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
     text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]
+    if state.unknown:
+        text.append("  unknown: sent and never answered, possibly billed; the next run sends each once more")
+        text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     text.append(f"  attempts   {state.attempts:>9,}")
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:

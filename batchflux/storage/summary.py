@@ -128,7 +128,14 @@ def read_state(folder: Path) -> State:
     if state.in_flight and not FolderLock(folder).is_held():
         # Nobody runs it, so nobody waits for these answers: the next run will find them unknown.
         lost = state.in_flight
-        return replace(state, in_flight=0, unknown=state.unknown + lost, pending=max(0, state.pending - lost))
+        return replace(
+            state,
+            in_flight=0,
+            unknown=state.unknown + lost,
+            pending=max(0, state.pending - lost),
+            possibly_billed=state.possibly_billed + lost,
+            failures={**state.failures, "unknown": state.failures.get("unknown", 0) + lost},
+        )
     return state
 
 

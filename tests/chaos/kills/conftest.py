@@ -3,7 +3,7 @@
 The provider is written from CONTRACT 7 and shares no code with batchflux or its simulator. It bills a request when it
 has made the answer, whether or not anybody still listens, as real ones do. What it does is said in the prompt:
 `job ID #url` answers with a link, `#b64` and `#data` with the picture itself, `#link` with a link in a stream;
-`#fail` answers the first request with 500, `#drop` cuts the first one off.
+`#fail` answers the first request with 500, `#drop` bills the first one and cuts it off, `#lost` does so with all.
 
 It is also a witness: a request for a job whose picture was fetched before, or lies in the folder, is noted in `again`.
 """
@@ -113,7 +113,7 @@ class Bank:
         if "#fail" in text and self.posts[name] == 1:
             return web.json_response({"error": {"message": "oops", "type": "server", "code": "x"}}, status=500)
         self.billed[name] += 1
-        if "#drop" in text and self.posts[name] == 1 and request.transport is not None:
+        if ("#lost" in text or ("#drop" in text and self.posts[name] == 1)) and request.transport is not None:
             request.transport.abort()
             return web.Response()
         url = f"{self.url}/files/{name}.png{self.query}"
