@@ -32,7 +32,8 @@ PROMPTS = (
 def harm(number: int, row: dict[str, Any], spec: dict[str, Any]) -> None:
     prompt = PROMPTS[number % len(PROMPTS)]
     spec |= {"prompt": prompt, "model": prompt[:60], "images": [f"javascript:window.harmed=6//{number}"]}
-    row["tags"] = json.dumps({"__proto__": prompt[:80], "<b>name</b>": "=1+1", "constructor": "x"})
+    tags = {"__proto__": prompt[:80], "<b>name</b>": "=1+1", "constructor": "x"}
+    row["tags"] = json.dumps(tags if number % 2 else {"<b>name</b>": "=1+1"})
     row["id"] = f"{number}-{prompt[:40]}"
     row["error"] = prompt
     row["error_code"] = row["error_code"] and "<i>code</i>"
@@ -57,8 +58,9 @@ def test_hostile_text_does_nothing_anywhere(
     assert {prompt for prompt in PROMPTS if prompt in alts} == set(PROMPTS) - {
         PROMPTS[k] for k in range(12) if k % 5 == 4 and (k + 12) % 5 == 4
     }
-    for group in ("prompt", "tag.__proto__", "model"):
+    for group in ("prompt", "tag.__proto__", "model", "tag.constructor"):
         page.get_by_label("Group").select_option(group)
+    assert page.locator(".heading .label").all_inner_texts() == ["no constructor", "x"]
     page.get_by_role("button", name="Contact sheet").click()
     page.get_by_role("button", name="Charts").click()
     page.get_by_role("button", name="Gallery").click()
@@ -79,5 +81,6 @@ def test_hostile_filters_in_the_url_do_nothing(rich: Made, opened: Opener) -> No
         f"{rich.url}#view=<script>&group=__proto__&sort=constructor&size=toString&tag.__proto__=1&rows=x&open=nobody&seed=%00"
     )
     assert page.locator("#empty").inner_text() == "No picture passes these filters."
-    page = opened(f"{rich.url}#group=tag.nobody&sort=toString&size=constructor")
+    page = opened(f"{rich.url}#group=constructor&sort=toString&size=constructor&constructor=1", height=4000)
     assert page.locator("#count").inner_text() == "44 jobs"
+    assert page.locator(".tile .caption b").all_inner_texts() == [row["id"] for row in rich.rows]
