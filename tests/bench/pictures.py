@@ -1,4 +1,4 @@
-"""The pictures that the servers give: a photograph of about 200 KB, without grain as models make them, and a tiny one."""
+"""The pictures that the servers give: a photograph of about 200 KB, free of grain as models make them; a tiny one."""
 
 from __future__ import annotations
 
