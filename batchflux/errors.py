@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAULTS = 20
 HIDDEN = "***"
+_LONGEST_FAULT = 1500  # characters; of a longer text the middle is left out
 _TELLING = 6  # characters; a shorter beginning of a secret gives nothing away
 
 
@@ -70,7 +71,12 @@ class Fault:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.where}: {self.message}" if self.where else f"{place}: {self.message}"
+        text = f"{place}: {self.where}: {self.message}" if self.where else f"{place}: {self.message}"
+        # Names of files and columns are a stranger's text: as long as they like, and commands to a terminal.
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+        if len(text) > _LONGEST_FAULT:
+            text = f"{text[: _LONGEST_FAULT // 2]}...{text[-_LONGEST_FAULT // 4 :]}"
+        return text
 
 
 class ManifestError(BatchfluxError):

@@ -19,6 +19,7 @@ Path = tuple[str | int, ...]
 
 OVERRIDE_FILE = "--set"
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
+_COMPARED, _LISTED = 100, 40  # characters of an unknown name, and known names, that a message deals with
 _STEPS = re.compile(r"[.\[ ]")
 _MISSING = {"version": 'add "version: 1"', "jobs": "add a list of jobs"}
 
@@ -27,16 +28,19 @@ def where(path: Path) -> str:
     """`("jobs", 2, "seed")` as `jobs[2].seed`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = part if isinstance(part, int) else quoted(part)[1:-1]  # a stranger's key may be long, or no text at all
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """What an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower()[:_COMPARED], names, n=1, cutoff=0.6)
     meant = f"did you mean {quoted(close[0])}? " if close else ""
-    return f"{meant}Allowed: {', '.join(names)}"
+    shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{meant}Allowed: {shown}{more}"
 
 
 class Faults:

@@ -27,7 +27,8 @@ _WORD = re.compile(r"[a-z0-9]+")
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
 _EASY = re.compile(rf"(?!{_DEVICE}$)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?", re.IGNORECASE)
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, among them those that turn the direction of text, so that a name reads as another.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Scalars = tuple[int | None, str | None, str | None, int | None, bool | None, int]
 
