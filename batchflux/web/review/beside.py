@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+_REST = 1.0  # half of the time the interpreter is the run's alone, however large a page is being built
+
 
 class Beside:
     """Serves the review of `folder` on loopback from `start` until `stop`; `tell` takes sentences for the person."""
@@ -49,7 +51,7 @@ class Beside:
 
     async def _serve(self) -> None:
         try:
-            site = await serve(self._folder, "127.0.0.1", 0, self._tell)
+            site = await serve(self._folder, "127.0.0.1", 0, self._tell, rest=_REST)
         except (UsageError, OSError) as error:
             self._tell(f"The run goes on without a page to watch it: {error}")
             self._ready.set()

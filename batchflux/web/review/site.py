@@ -34,8 +34,10 @@ class Site:
         await self._runner.cleanup()
 
 
-async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None]) -> Site:
+async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> Site:
     """Serve the review of an output folder, which need not be there yet; `port` 0 takes a free one.
+
+    `tell` and `rest` are the Server's.
 
     Raises:
         UsageError: the address is none of this machine's, or the port is taken.
@@ -46,7 +48,7 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None])
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
     runner = web.AppRunner(
-        Server(folder, guard, tell).app(), access_log=None, shutdown_timeout=_PATIENCE, handler_cancellation=True
+        Server(folder, guard, tell, rest).app(), access_log=None, shutdown_timeout=_PATIENCE, handler_cancellation=True
     )
     try:
         await runner.setup()

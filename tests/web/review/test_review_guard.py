@@ -38,7 +38,7 @@ async def raw(page: Page, request: str) -> str:
     """Send a request as it stands, and return the first line and the body of the answer."""
     where = urlsplit(page.base)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    writer.write(request.replace("\n", "\r\n").encode())
+    writer.write(request.replace("\n", "\r\n").encode(errors="surrogateescape"))
     answer = (await asyncio.wait_for(reader.read(), 30)).decode(errors="replace")
     writer.close()
     await writer.wait_closed()
@@ -145,6 +145,16 @@ async def test_a_post_without_the_pages_token_is_refused(page: Page, folder: Fol
 async def test_the_cookie_is_no_token(page: Page, folder: Folder, cookie: str) -> None:
     """Another server of this machine sees our cookie; it can do nothing with it."""
     assert (await verdict(page, folder, **{"X-Batchflux-Token": cookie.partition("=")[2]}))[0] == 403
+
+
+@pytest.mark.parametrize("place", ["Cookie: {name}=", "Cookie: {cookie}\nX-Batchflux-Token: "])
+async def test_a_secret_that_is_no_text_is_refused_like_any_other(page: Page, cookie: str, place: str) -> None:
+    """Bytes that are no UTF-8 come as lone surrogates, which must not be what ends the comparison."""
+    where = urlsplit(page.base)
+    head = f"POST /api/verdicts HTTP/1.1\nHost: {where.netloc}\nOrigin: {page.base}\nConnection: close\n"
+    secret = place.format(cookie=cookie, name=cookie.partition("=")[0]) + "\udcff\udcfe"
+    answer = await raw(page, f"{head}{secret}\nContent-Length: 0\n\n")
+    assert answer.startswith("HTTP/1.1 403 ")
 
 
 async def test_a_post_needs_the_cookie_too(page: Page, folder: Folder) -> None:
