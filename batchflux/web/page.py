@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from batchflux.web.blocks import blocks, script_json
+from batchflux.web.blocks import INDEX, blocks, script_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,7 +62,7 @@ class Live:
 def build_page(rows: Iterable[dict[str, Any]], header: dict[str, Any], *, live: Live | None = None) -> Iterator[bytes]:
     """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`)."""
     template = _environment().get_template("page.html.j2")
-    setup = {"header": header, "live": None if live is None else {"sequence": live.sequence}}
+    setup = {"columns": INDEX, "header": header, "live": None if live is None else {"sequence": live.sequence}}
     pieces = template.generate(
         name=header["name"],
         policy=content_security_policy(live=False),

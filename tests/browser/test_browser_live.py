@@ -197,3 +197,53 @@ def test_the_page_says_when_the_review_is_gone(reviewed: Reviewed, opened: Opene
     expect(page.locator(".badge")).to_have_text("✓ Accepted")
     assert [line for line in opened.said if "ERR_INTERNET_DISCONNECTED" not in line] == []
     opened.said.clear()
+
+
+def test_what_arrives_disturbs_nobody_who_looks_or_writes(reviewed: Reviewed, opened: Opener) -> None:
+    reviewed.run("--only", "cat-*")
+    page = opened(f"{reviewed.url}", width=420, height=500)
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Sort").select_option("newest")
+    tile = page.locator(".tile").last
+    tile.scroll_into_view_if_needed()
+    where = tile.evaluate("node => node.getBoundingClientRect().top")
+    name = tile.locator("b").inner_text()
+    reviewed.run("--only", "vase")
+    expect(page.locator("#header dd").first).to_have_text("4 of 5")
+    tile = page.locator(".tile").filter(has=page.locator(f"bdi:text-is('{name}')"))
+    assert tile.evaluate("node => node.getBoundingClientRect().top") == pytest.approx(where, abs=2)
+
+    page.goto(f"{page.url.partition('#')[0]}#open=cat-marble")
+    page.reload()
+    page.keyboard.press("3")
+    page.locator("#slider").press("End")
+    page.locator("#note").fill("half a wor")
+    page.locator("#note").evaluate("node => node.setSelectionRange(4, 4)")
+    expect(page.locator("#large .where")).to_have_text("4 of 4")
+    reviewed.run()
+    expect(page.locator("#large .where")).to_have_text("5 of 5")
+    assert page.locator("#slider").input_value() == "100"
+    assert page.locator("#note").input_value() == "half a wor"
+    assert page.locator("#note").evaluate("node => document.activeElement === node && node.selectionStart") == 4
+
+
+def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
+    reviewed: Reviewed, opened: Opener
+) -> None:
+    page = opened(f"{reviewed.url}#review=(none)")
+    expect(page.locator(".tile")).to_have_count(3)
+    page.locator("#gallery").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("a")
+    expect(page.locator(".tile")).to_have_count(2)
+    expect(page.locator(".tile.current b")).to_have_text("vase")
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    dialog = page.locator("#large")
+    expect(dialog.get_by_role("heading", name="cup")).to_be_visible()
+    page.keyboard.press("r")
+    expect(dialog.locator(".where")).to_have_text("not among those shown")
+    expect(dialog.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("heading", name="vase")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Next")).to_be_disabled()

@@ -43,9 +43,10 @@ function startGallery() {
 function showGallery(rows) {
   const groups = state.group && field(state.group) ? grouped(rows, state.group) : [{ label: null, rows }];
   for (const row of picked) if (gone.has(row)) picked.delete(row);
+  const was = placeOf.get(current) ?? 0;
   shownRows = groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows);
   placeOf = new Map(shownRows.map((row, k) => [row, k]));
-  if (current === null || !placeOf.has(current)) current = shownRows[0] ?? null;
+  if (current === null || !placeOf.has(current)) current = shownRows[Math.min(was, shownRows.length - 1)] ?? null;
   showGallery.groups = groups;
   layGallery(true);
 }
@@ -75,6 +76,25 @@ function layGallery(force = false) {
   galleryLines.set(lines);
   pruneTiles();
   markCurrent();
+}
+
+// What is at the top of the window, and how far down, so that rows that come in above do not push it away.
+function anchorOf() {
+  if (state.view !== "gallery" || scrollY === 0) return null;
+  const covered = barHeight();
+  const top = galleryBody.getBoundingClientRect().top;
+  if (top > covered) return null;
+  const k = galleryLines.lines.findIndex(
+    (line, at) => line.rows && top + galleryLines.tops[at] + line.height > covered,
+  );
+  return k < 0 ? null : { row: galleryLines.lines[k].rows[0], at: top + galleryLines.tops[k] };
+}
+
+function backTo(anchor) {
+  const k = anchor === null ? undefined : lineWith(anchor.row);
+  if (k === undefined) return;
+  scrollBy(0, galleryBody.getBoundingClientRect().top + galleryLines.tops[k] - anchor.at);
+  galleryLines.show();
 }
 
 let lineOfRow = null;

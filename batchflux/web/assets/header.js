@@ -1,5 +1,4 @@
 // The header: what the run is, how it stands, what it cost. It is built anew when the server says that it changed.
-const setup = JSON.parse(byId("setup").textContent);
 let header = setup.header;
 let headerFor = "";
 const STATES = { __proto__: null, running: "● running", ended: "ended", none: "" };
@@ -18,6 +17,9 @@ function showHeader() {
       h("h1", null, h("bdi", null, header.name)),
       h("span", { class: `state ${header.state}` }, STATES[header.state] ?? header.state),
       header.started_at && h("span", { class: "state" }, when(header.started_at)),
+      !setup.live &&
+        header.state === "running" &&
+        h("span", { class: "state" }, `as it was on ${when(header.made_at)}`),
     ),
     header.message && h("p", { class: "message" }, header.message),
     progressBar(counts),

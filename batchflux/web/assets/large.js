@@ -5,6 +5,8 @@ const MODES = [
   ["slider", "Slider", "3"],
 ];
 let large = null; // the row that is open
+let largeAt = 0; // where it is, or was last, among those shown
+let shownVersion = 0;
 let largeMode = "beside";
 let opener = null;
 
@@ -33,14 +35,46 @@ function followOpen() {
     if (dialog.open) dialog.close();
     return;
   }
-  if (dialog.open && large === row && followOpen.version === versions[row] && followOpen.place === placeText(row))
-    return;
-  const same = large === row;
-  followOpen.version = versions[row];
-  followOpen.place = placeText(row);
+  if (placeOf.has(row)) largeAt = placeOf.get(row);
+  const same = dialog.open && large === row;
+  const changed = shownVersion !== versions[row];
   large = row;
-  if (placeOf.has(row)) setCurrent(row, { reveal: state.view === "gallery" });
-  showLarge(row, same);
+  shownVersion = versions[row];
+  if (!same) {
+    if (placeOf.has(row)) setCurrent(row, { reveal: state.view === "gallery" });
+    showLarge(row);
+  } else if (changed) showPanel(row);
+  else showPlace();
+}
+
+// The pictures before and after; they are there also when this one's verdict has taken it out of the filter.
+const neighbours = () => [shownRows[largeAt - 1], shownRows[placeOf.has(large) ? largeAt + 1 : largeAt]];
+
+function showPlace() {
+  const dialog = byId("large");
+  const [before, after] = neighbours();
+  dialog.querySelector(".where").textContent = placeText(large);
+  dialog.querySelector('[data-for="previous"]').disabled = before === undefined;
+  dialog.querySelector('[data-for="next"]').disabled = after === undefined;
+}
+
+// A change of the row (a verdict, here or elsewhere) leaves the pictures alone, and what is being written.
+async function showPanel(row) {
+  const all = await details(row);
+  const old = byId("large").querySelector(".panel");
+  if (large !== row || !old) return;
+  const { scrollTop } = old;
+  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const written = focused?.id === "note" ? focused : null;
+  const fresh = panel(row, all);
+  if (written) fresh.querySelector("#note").replaceWith(written);
+  old.replaceWith(fresh);
+  fresh.scrollTop = scrollTop;
+  (written ?? (focused && fresh.querySelector(`[data-for="${CSS.escape(focused.dataset.for ?? "")}"]`)))?.focus({
+    preventScroll: true,
+  });
+  if (focused && !fresh.contains(document.activeElement)) byId("large").querySelector('[data-for="close"]').focus();
+  showPlace();
 }
 
 const placeText = (row) =>
@@ -48,15 +82,13 @@ const placeText = (row) =>
     ? `${whole.format(placeOf.get(row) + 1)} of ${whole.format(shownRows.length)}`
     : "not among those shown";
 
-async function showLarge(row, same) {
+async function showLarge(row) {
   const dialog = byId("large");
   const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.for : null;
-  const note = same ? byId("note")?.value : undefined;
   const all = await details(row);
   if (large !== row) return;
   const modes = modesOf(all);
   const mode = modes.some(([name]) => name === largeMode) ? largeMode : modes[0][0];
-  const scrolled = same ? dialog.querySelector(".panel")?.scrollTop : 0;
   dialog.setAttribute("aria-label", `Picture ${all.id}`);
   dialog.replaceChildren(
     h(
@@ -67,20 +99,18 @@ async function showLarge(row, same) {
       panel(row, all),
     ),
   );
-  if (note !== undefined && byId("note")) byId("note").value = note;
+  showPlace();
   if (!dialog.open) dialog.showModal();
-  dialog.querySelector(".panel").scrollTop = scrolled ?? 0;
-  (
-    dialog.querySelector(`[data-for="${CSS.escape(kept ?? "close")}"]`) ?? dialog.querySelector('[data-for="close"]')
-  ).focus({ preventScroll: true });
+  const close = dialog.querySelector('[data-for="close"]');
+  (dialog.querySelector(`[data-for="${CSS.escape(kept ?? "close")}"]:not(:disabled)`) ?? close).focus({
+    preventScroll: true,
+  });
   nearby(row);
 }
 
 // Pictures before and after are fetched ahead, so that the arrows show them at once.
 async function nearby(row) {
-  const at = placeOf.get(row);
-  if (at === undefined) return;
-  for (const next of [shownRows[at + 1], shownRows[at - 1]]) {
+  for (const next of neighbours().reverse()) {
     if (next === undefined) continue;
     const { full } = await details(next);
     if (full && large === row) new Image().src = full;
@@ -93,19 +123,17 @@ function modesOf(all) {
   const references = all.full ? seenReferences(all).length : 0;
   return MODES.filter(
     ([name]) => name === "picture" || (name === "beside" && references) || (name === "slider" && references === 1),
-  ).sort(([a], [b]) => (a === largeMode ? -1 : b === largeMode ? 1 : 0) && 0);
+  );
 }
 
 function largeTop(row, modes, mode) {
-  const at = placeOf.get(row);
-  const button = (sign, label, onclick, disabled, key) =>
+  const button = (sign, label, onclick, key) =>
     h(
       "button",
       {
         type: "button",
         "data-for": label.toLowerCase(),
         onclick,
-        disabled,
         title: `${label} (${key})`,
         "aria-label": label,
       },
@@ -129,20 +157,19 @@ function largeTop(row, modes, mode) {
         ),
       ),
     h("span", { class: "spring" }),
-    button("‹", "Previous", () => step(-1), !at, "←"),
-    button("›", "Next", () => step(1), at === undefined || at === shownRows.length - 1, "→"),
-    button("✕", "Close", closeLarge, false, "Esc"),
+    button("‹", "Previous", () => step(-1), "←"),
+    button("›", "Next", () => step(1), "→"),
+    button("✕", "Close", closeLarge, "Esc"),
   );
 }
 
 function setMode(name) {
   largeMode = name;
-  followOpen.version = null;
-  followOpen();
+  showLarge(large);
 }
 
 function step(by) {
-  const next = shownRows[(placeOf.get(large) ?? -1) + by];
+  const next = neighbours()[by < 0 ? 0 : 1];
   if (next !== undefined) openLarge(next, false);
 }
 

@@ -2,9 +2,7 @@
 let versionsSum = 0;
 let soon = 0;
 
-function refresh() {
-  if (!columns.key && !setup.live) return showNothing("No job of this folder has ended yet.");
-  if (!columns.key) upsertNothing();
+function refresh({ keepPlace = false } = {}) {
   const rows = filtered();
   showHeader();
   showControls(rows);
@@ -18,53 +16,19 @@ function refresh() {
         : "";
   byId("empty").hidden = message === "";
   byId("empty").textContent = message;
+  const anchor = anchorOf();
   if (state.view === "sheet") showSheet(rows);
   else if (state.view === "charts") showCharts();
   else showGallery(rows);
+  if (keepPlace) backTo(anchor);
   followOpen();
 }
 
 function refreshSoon() {
   soon ||= requestAnimationFrame(() => {
     soon = 0;
-    refresh();
+    refresh({ keepPlace: true });
   });
-}
-
-// A live page may start with an empty folder: the columns are there, without rows.
-function upsertNothing() {
-  for (const name of [
-    "id",
-    "status",
-    "error_code",
-    "style",
-    "model",
-    "seed",
-    "aspect_ratio",
-    "variant",
-    "prompt",
-    "tags",
-    "references",
-    "thumb",
-    "width",
-    "height",
-    "spent",
-    "attempts",
-    "api_seconds",
-    "started_at",
-    "finished_at",
-    "review",
-    "note",
-    "position",
-    "key",
-  ])
-    columns[name] = [];
-}
-
-function showNothing(message) {
-  showHeader();
-  byId("empty").hidden = false;
-  byId("empty").textContent = message;
 }
 
 async function start() {

@@ -1,5 +1,6 @@
 // The rows, as columns. Blocks come from the page's own script elements (see blocks.py), later rows from the server.
-const columns = {};
+const setup = JSON.parse(byId("setup").textContent);
+const columns = Object.fromEntries(setup.columns.map((name) => [name, []]));
 const rests = []; // {start, count, node}: what the index leaves out, unpacked when a picture is opened
 const later = new Map(); // row -> whole object, for rows that came after the page
 const versions = []; // goes up when a row changes
@@ -37,7 +38,7 @@ function takeAway(keys) {
 
 function addIndex(block) {
   for (const [name, column] of Object.entries(block.columns)) {
-    const target = (columns[name] ??= []);
+    const target = columns[name];
     const { of, at, all } = column;
     for (let k = 0; k < block.count; k++) target.push(all ? all[k] : of[at ? at[k] : 0]);
   }
@@ -60,9 +61,7 @@ function upsert(object) {
   const fresh = row === undefined;
   if (fresh) row = rowCount++;
   else if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]); // an edit may have renamed it
-  for (const name of Object.keys(columns).length ? Object.keys(columns) : Object.keys(object)) {
-    (columns[name] ??= [])[row] = object[name] ?? null;
-  }
+  for (const [name, column] of Object.entries(columns)) column[row] = object[name] ?? null;
   later.set(row, object);
   noteRow(row);
   return { row, fresh };
