@@ -3,119 +3,35 @@
 Every operation is a function of the connection. The thread takes all operations that wait, runs them in one
 transaction, commits it durably and only then answers their callers: so a caller that has its answer knows that
 its write survives kill -9 and a power cut, and a hundred callers share one fsync.
-
-SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
-3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
-those versions the rollback journal is used. It is kept (PERSIST) and not deleted at each commit: what makes a commit
-is then a synced write to it, and no change to the folder that would have to be synced too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.points import reach
 from batchflux.storage.briefly import Briefly
+from batchflux.storage.opening import beside, connect, explained, identity, reading, wal_is_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+__all__ = ["BATCH", "Database", "beside", "connect", "reading", "wal_is_safe"]
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 Batch = list[tuple[Operation, asyncio.Future[Any]]]
 
 BATCH = 1000
-BUSY_SECONDS = 30.0
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})  # the latter: a quota
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
-    """Whether this SQLite may use WAL with several connections."""
-    fixed_in_branch = {(3, 50): 7, (3, 44): 6}
-    patch = fixed_in_branch.get((version[0], version[1]))
-    return version >= (3, 51, 3) or (patch is not None and version[2] >= patch)
-
-
-def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """Open the database file, made 0600 when it is new.
-
-    Raises:
-        StorageError: the file cannot be opened or is not a database.
-    """
-    try:
-        if not path.is_file():
-            # Never a file that may be in use: to close it would drop all locks that this process has on it
-            # (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread").
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise _explain(path, error) from error
-    try:
-        _set_up(connection, durable=durable)
-    except sqlite3.Error as error:
-        connection.close()
-        raise _explain(path, error) from error
-    return connection
-
-
-def beside(path: Path) -> sqlite3.Connection:
-    """Open a database that is there, beside the run that writes it, in this process or another; it makes no file.
-
-    Raises:
-        StorageError: the file is not there, cannot be opened or is not a database.
-    """
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise _explain(path, error) from error
-    try:
-        _set_up(connection, durable=True)
-    except sqlite3.Error as error:
-        connection.close()
-        raise _explain(path, error) from error
-    return connection
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database beside the process that writes it, to look something up.
-
-    Raises:
-        StorageError: the file cannot be opened, or turns out to be damaged while it is read.
-    """
-    connection = beside(path)
-    try:
-        yield connection
-    except sqlite3.Error as error:
-        raise _explain(path, error) from error
-    finally:
-        connection.close()
-
-
-def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
-    if not durable:
-        connection.execute("PRAGMA synchronous=OFF")
-    elif wal_is_safe():
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-    else:
-        connection.execute("PRAGMA journal_mode=PERSIST")
-        connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA cache_size=-16384")
-    connection.execute("PRAGMA secure_delete=ON")  # a link whose picture is there leaves no signature in a free page
 
 
 class Database:
@@ -145,7 +61,7 @@ class Database:
         self.path = path
         self._durable = durable
         self._connection = connect(path, durable=durable)
-        self._identity = _identity(path)
+        self._identity = identity(path)
         self.relief: Callable[[], bool] = lambda: False
         self._before_commit = before_commit
         self._after_commit = after_commit
@@ -241,7 +157,7 @@ class Database:
             return None, error
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
-        if _identity(self.path) != self._identity:
+        if identity(self.path) != self._identity:
             raise StorageError(
                 f"The output folder {self.path.parent} was removed or replaced while it was in use: put it back, then "
                 "run again to continue; without its ledger everything would be made and paid for anew."
@@ -250,11 +166,11 @@ class Database:
             return self._commit(operations)
         except sqlite3.Error as error:
             if error.sqlite_errorcode not in _NO_ROOM or not self.relief():
-                raise _explain(self.path, error) from error
+                raise explained(self.path, error) from error
         try:
             return self._commit(operations)
         except sqlite3.Error as error:
-            raise _explain(self.path, error) from error
+            raise explained(self.path, error) from error
 
     def _commit(self, operations: list[Operation]) -> list[Any]:
         connection = self._connection
@@ -288,25 +204,3 @@ def _deliver(batch: Batch, results: list[Any] | None, failure: BaseException | N
             future.set_exception(failure)
         elif results is not None:
             future.set_result(results[index])
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Say which file a path leads to, None when to none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  once a commit: half the time of Path.stat
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _explain(path: Path, error: Exception) -> StorageError:
-    # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
-    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-        return StorageError(
-            f"{path} is damaged or no ledger of batchflux ({error}): restore it from a copy, or choose another folder "
-            "with --out."
-        )
-    return StorageError(
-        f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions, "
-        "then run again to continue."
-    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Scene
 
 EACH = 30
-ROUNDS = 10
+ROUNDS = 6
 # Loaded by the child's interpreter before anything else: its wall clock jumps when the file CLOCK changes.
 SHIFTED_CLOCK = """
 import os, time
@@ -57,7 +57,7 @@ def test_a_second_sigterm_stops_at_once(scene: Scene, seed: int) -> None:
     program, bank, chance = scene.program, scene.bank, random.Random(seed)
     bank.delay = (0.1, 0.6)
     program.manifest(bank.url, scene.jobs(EACH))
-    rounds = 4
+    rounds = 3
     for _ in range(rounds):
         wanted = bank.posts.total() + chance.randint(6, 12)
         process = program.start("run", "m.yaml")

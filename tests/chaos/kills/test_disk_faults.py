@@ -1,0 +1,113 @@
+"""Every kind of call to the disk fails once, or from some moment on: the run stops in one sentence and can go on.
+
+strace makes the n-th call fail (`inject=fdatasync:error=EIO:when=N`). CI takes a few N of each kind, at random and
+with the seed printed; BATCHFLUX_LONG_FAULTS=1 takes all.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.chaos.kills.conftest import Ended, Scene
+
+EACH = 2
+LONG = bool(os.environ.get("BATCHFLUX_LONG_FAULTS"))
+REMEDY = re.compile(
+    r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable)"
+)
+
+
+@pytest.fixture
+def strace(need: Callable[[str, bool], None]) -> str:
+    found = shutil.which("strace")
+    need("strace (apt-get install strace)", found is not None)
+    return str(found)
+
+
+def judge(scene: Scene, ended: Ended, at: str) -> None:
+    """A run met a fault: what it says, and that the next one ends well and pays for nothing that was recorded."""
+    program, bank = scene.program, scene.bank
+    assert ended.code in {0, 1, 2, 3}, f"{at}: {ended.said}"
+    if ended.code:
+        assert REMEDY.search(ended.said), f"{at}: no remedy in {ended.said}"
+        assert len(ended.err.strip().splitlines()) <= 3, f"{at}: more than a sentence: {ended.err}"
+    scene.settle()
+    again = program.run()
+    assert again.code == 0, f"{at}: {again.said}"
+    assert not bank.again, f"{at}: paid again although the picture was fetched: {bank.again}"
+    rows = {row["id"]: row for row in program.rows()}
+    assert set(rows) == scene.names(EACH), at
+    assert program.pictures() == scene.names(EACH), at
+    for name, count in bank.billed.items():
+        assert count <= 1 + int(rows[name]["possibly_billed"]), f"{at}: {name} was paid {count} times without a word"
+    assert program.leftovers() == [], at
+
+
+def fresh(scene: Scene) -> None:
+    shutil.rmtree(scene.program.out, ignore_errors=True)
+    for counter in (scene.bank.posts, scene.bank.billed, scene.bank.fetched):
+        counter.clear()
+    scene.bank.again.clear()
+
+
+def with_fault(scene: Scene, strace: str, *options: str) -> Ended:
+    scene.program.wrapper = (strace, "-f", "-qq", "-o", str(scene.program.folder / "trace"), *options)
+    try:
+        return scene.program.run("--set", "limits.concurrency=2")
+    finally:
+        scene.program.wrapper = ()
+
+
+@pytest.mark.timeout(6000 if LONG else 200)
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    [("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"), ("fallocate", "ENOSPC")],
+)
+def test_the_nth_call_fails(scene: Scene, strace: str, calls: str, error: str, seed: int) -> None:
+    scene.program.manifest(scene.bank.url, scene.jobs(EACH))
+    assert with_fault(scene, strace, "-e", f"trace={calls}").code == 0
+    trace = (scene.program.folder / "trace").read_text(encoding="utf-8", errors="replace")
+    total = len(re.findall(rf"\b{calls}\(", trace))
+    assert total
+    numbers = list(range(1, total + 1))
+    if not LONG:
+        numbers = random.Random(seed).sample(numbers, min(3, total))
+    for number in numbers:
+        fresh(scene)
+        ended = with_fault(scene, strace, "-e", f"inject={calls}:error={error}:when={number}")
+        judge(scene, ended, f"{calls} {number} of {total} with {error} (seed {seed})")
+
+
+@pytest.mark.parametrize(
+    ("names", "calls", "error"),
+    [
+        (("ledger.db",), "pwrite64", "ENOSPC"),
+        (("ledger.db",), "fdatasync", "EIO"),
+        (("ledger.db-journal",), "pwrite64", "ENOSPC"),
+        (("results.csv", ".results.csv.tmp"), "write", "ENOSPC"),
+        (("run.log",), "write", "ENOSPC"),
+        (("run.log",), "write", "EIO"),
+        ((".summary.json.tmp",), "write", "ENOSPC"),
+        ((".manifest.yaml.tmp",), "write", "ENOSPC"),
+    ],
+)
+@pytest.mark.parametrize("begin", [1, 6])
+def test_a_file_takes_no_more(
+    scene: Scene, strace: str, names: tuple[str, ...], calls: str, error: str, begin: int
+) -> None:
+    """From its n-th write on, one file of the folder is refused: table, log, ledger, summary."""
+    scene.program.manifest(scene.bank.url, scene.jobs(EACH))
+    paths = [option for name in names for option in ("-P", str(scene.program.out / name))]
+    ended = with_fault(scene, strace, *paths, "-e", f"inject={calls}:error={error}:when={begin}+")
+    if begin == 1:
+        assert ended.code == 3, ended.said
+    judge(scene, ended, f"{names} from {calls} {begin} on")
