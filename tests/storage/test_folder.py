@@ -158,3 +158,38 @@ def test_a_small_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) 
     with pytest.raises(StorageError, match=r"summary\.json cannot be written \(Is a directory\)"):
         write_whole(path, "x")
     assert os.listdir(tmp_path) == ["summary.json"]  # noqa: PTH208  names are all that is asked
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [
+        (b"", b""),
+        (b'{"n": 1}\n', b'{"n": 1}\n'),
+        (b'{"n": 1}\n{"n": 2', b'{"n": 1}\n'),
+        (b'{"n": 1}\n\0\0\0\0', b'{"n": 1}\n'),
+        (b'{"n": 1}\n\0\0\0\0{"n": 3}\n{"n": 4}\n', b'{"n": 1}\n{"n": 4}\n'),
+        (b"\0\0\0", b""),
+        (b'{"half', b""),
+    ],
+)
+def test_a_log_that_a_power_cut_left_is_mended(tmp_path: Path, left: bytes, kept: bytes) -> None:
+    path = tmp_path / "run.log"
+    path.write_bytes(left)
+    log = RunLog(path)
+    log.write("again")
+    log.close()
+    data = path.read_bytes()
+    assert data.startswith(kept)
+    assert json.loads(data[len(kept) :])["event"] == "again"
+
+
+def test_a_folder_in_one_that_cannot_be_read_is_made_all_the_same(tmp_path: Path) -> None:
+    outer = tmp_path / "drop"
+    outer.mkdir(mode=0o300)
+    try:
+        lock = FolderLock(outer / "a" / "b")
+        lock.acquire()
+        assert (outer / "a" / "b").is_dir()
+        lock.release()
+    finally:
+        outer.chmod(0o700)

@@ -1,0 +1,96 @@
+"""The reserve on the disk: held, grown with what comes, and given up once."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.errors import StorageError
+from batchflux.storage import ballast as module
+from batchflux.storage.ballast import LEDGER_ROOM, NAME, Ballast
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def told() -> list[StorageError]:
+    return []
+
+
+@pytest.fixture
+def reserve(tmp_path: Path, told: list[StorageError]) -> Ballast:
+    (tmp_path / ".spool").mkdir()
+    return Ballast(tmp_path, 3, told.append)
+
+
+def test_it_takes_up_room_and_gives_it_back(reserve: Ballast, tmp_path: Path, told: list[StorageError]) -> None:
+    reserve.hold()
+    found = (tmp_path / NAME).stat()
+    assert found.st_size == LEDGER_ROOM
+    assert found.st_blocks * 512 >= LEDGER_ROOM, "a file of holes holds no room"
+    reserve.drop()
+    reserve.drop()
+    assert not (tmp_path / NAME).exists()
+    assert not reserve.release()
+    assert told == []
+
+
+def test_it_grows_with_the_pictures_that_come(reserve: Ballast, tmp_path: Path) -> None:
+    reserve.hold()
+    for size, largest in ((1000, 1000), (500, 1000), (5000, 5000)):
+        reserve.came(size)
+        assert (tmp_path / NAME).stat().st_size == LEDGER_ROOM + 3 * largest
+
+
+def test_it_is_given_up_once_and_says_so(reserve: Ballast, tmp_path: Path, told: list[StorageError]) -> None:
+    reserve.hold()
+    assert reserve.release()
+    assert not reserve.release()
+    assert not (tmp_path / NAME).exists()
+    reserve.came(10**6)
+    assert not (tmp_path / NAME).exists(), "what was given up is not taken again"
+    assert [str(error) for error in told] == [
+        f"The disk of {tmp_path} is full: what was paid for is kept; free space, then run again to continue."
+    ]
+
+
+def test_a_folder_that_is_gone_can_hold_nothing(reserve: Ballast, tmp_path: Path) -> None:
+    (tmp_path / ".spool").rmdir()
+    with pytest.raises(StorageError, match="the output folder is gone"):
+        reserve.hold()
+    reserve.drop()
+
+
+def test_room_that_cannot_grow_stops_the_run(reserve: Ballast, tmp_path: Path, told: list[StorageError]) -> None:
+    reserve.hold()
+    (tmp_path / NAME).unlink()
+    (tmp_path / NAME).mkdir()  # what refuses the write here is not a full disk, but it refuses
+    reserve.came(2_000_000)
+    (error,) = told
+    assert str(error).startswith(f"The disk of {tmp_path} is almost full, and the pictures under way need 6 MB: free ")
+
+
+def test_where_room_cannot_be_reserved_it_is_written(
+    reserve: Ballast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    reserve.hold()
+    reserve.came(1000)
+    found = (tmp_path / NAME).stat()
+    assert found.st_size == LEDGER_ROOM + 3000
+    assert found.st_blocks * 512 >= LEDGER_ROOM
+
+
+@pytest.mark.parametrize(
+    ("cause", "helps"),
+    [(OSError(errno.ENOSPC, "full"), True), (OSError(errno.EDQUOT, "quota"), True), (OSError(errno.EIO, "io"), False)],
+)
+def test_it_helps_where_room_is_wanting(cause: OSError, helps: bool) -> None:  # noqa: FBT001  pytest's
+    error = StorageError("it failed")
+    error.__cause__ = cause
+    assert module.Ballast.helps(error) is helps
+    assert not Ballast.helps(StorageError("without a cause"))
