@@ -160,6 +160,20 @@ def test_a_picture_opens_large_with_every_field_of_its_row(rich: Made, opened: O
     assert "open" not in state(page)
 
 
+def test_a_slow_click_right_after_a_search_opens_the_picture(rich: Made, opened: Opener) -> None:
+    page = opened(rich.url)
+    page.get_by_label("Search prompts").fill("fox")
+    expect(page.locator("#count")).to_have_text("20 of 44 jobs")
+    box = page.locator(".tile").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()  # takes the focus from the search, which is a reason to build the controls anew
+    for _ in range(5):
+        page.evaluate("new Promise(done => requestAnimationFrame(done))")
+    page.mouse.up()
+    expect(page.locator("#large .panel")).to_be_visible()
+
+
 def test_the_slider_moves_by_keyboard_and_by_mouse(rich: Made, opened: Opener) -> None:
     row = next(row for row in rich.rows if row["images"] and row["status"] == "done")
     page = opened(f"{rich.url}#open={row['id']}")

@@ -1,6 +1,8 @@
 // Puts the page together: first from what has been read so far, then from all of it, then after every change.
 let versionsSum = 0;
 let soon = 0;
+let pressed = false;
+let held = false;
 
 function refresh({ keepPlace = false } = {}) {
   const rows = filtered();
@@ -24,10 +26,31 @@ function refresh({ keepPlace = false } = {}) {
   followOpen();
 }
 
+// Not while a button is held down: what is being clicked would be torn out from under the pointer, and the click lost.
 function refreshSoon() {
+  if (pressed) {
+    held = true;
+    return;
+  }
   soon ||= requestAnimationFrame(() => {
     soon = 0;
-    refresh({ keepPlace: true });
+    if (pressed) held = true;
+    else refresh({ keepPlace: true });
+  });
+}
+
+function watchPointer() {
+  const release = () => {
+    pressed = false;
+    if (held) setTimeout(refreshSoon);
+    held = false;
+  };
+  addEventListener("pointerdown", () => (pressed = true), true);
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, release, true);
+  addEventListener("blur", release); // the window's own
+  addEventListener("pointermove", ({ buttons }) => pressed && buttons === 0 && release(), {
+    capture: true,
+    passive: true,
   });
 }
 
@@ -38,6 +61,7 @@ async function start() {
   startLarge();
   await readBlocks({ packed: false });
   refresh();
+  watchPointer();
   document.addEventListener("keydown", onKey);
   onNewWidth(byId("main"), () => {
     if (state.view !== "gallery") refreshSoon();
