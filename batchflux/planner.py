@@ -17,7 +17,7 @@ from batchflux.providers import capabilities, request_preview, styles
 from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, rows_by_key, spent
 from batchflux.storage.redact import without_signatures
-from batchflux.storage.reviews import pin, redos
+from batchflux.storage.reviews import is_pinned, pin, redos
 
 if TYPE_CHECKING:
     import sqlite3
@@ -133,7 +133,7 @@ def _asked(connection: sqlite3.Connection | None) -> Redos | None:
     found = redos(connection) if connection is not None else {}
     if connection is None or not found:
         return None
-    return Redos(found, lambda key: bool(rows_by_key(connection, [key], "1")))
+    return Redos(found, lambda key: bool(rows_by_key(connection, [key], "1")) or is_pinned(connection, key))
 
 
 def exists_in(manifest: Manifest) -> Callable[[str], bool]:

@@ -84,8 +84,8 @@ class Builder:
     def redo(self, root: Job, parent: Job, redo: Redo, known: Callable[[str], bool]) -> Job | None:
         """Make the job that tries `parent` again; None when the manifest lists the very same job by now.
 
-        `root` is the manifest's job that the redos of this family go back to, `known` tells whether the ledger has a
-        job of a key.
+        `root` is the manifest's job that the redos of this family go back to, `known` tells whether a key is
+        taken already.
         """
 
         def free(key: str) -> bool:

@@ -38,7 +38,7 @@ class Redos:
 
     Args:
         asked: redos by the key of the job they try again, each family in its order.
-        is_known: whether the ledger has a job of this key.
+        is_known: whether the ledger has a job of this key, or a redo that was pinned to it.
 
     `jobs` holds what was made of them.
     """

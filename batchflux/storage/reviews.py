@@ -218,6 +218,11 @@ def pin(connection: sqlite3.Connection, redo: Redo, key: str) -> None:
     )
 
 
+def is_pinned(connection: sqlite3.Connection, key: str) -> bool:
+    """Whether a redo was pinned to this key (hex), made or not."""
+    return connection.execute("SELECT 1 FROM redos WHERE key = ?", (bytes.fromhex(key),)).fetchone() is not None
+
+
 def is_stale(connection: sqlite3.Connection) -> bool:
     """Whether results.csv does not show the latest verdicts."""
     return get_meta(connection, _STALE) == "1"
