@@ -108,6 +108,35 @@ async def test_without_a_limit_nothing_waits() -> None:
     assert (budget.reserved, gate.closed) == (1000, False)
 
 
+async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_up() -> None:
+    budget, gate = purse(10)
+    await reserve(budget)
+    waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(2)]
+    await asyncio.sleep(0)
+    budget.retune(20, "0.50 CNY")
+    await asyncio.wait_for(waiting[0], 5)
+    assert (budget.reserved, waiting[1].done(), gate.closed) == (20, False, False)
+    budget.retune(None, "no limit")
+    await asyncio.wait_for(waiting[1], 5)
+    assert budget.reserved == 30
+    budget.retune(20, "0.50 CNY")
+    for _ in range(3):
+        budget.settle(spent=True)
+    with pytest.raises(Halted):
+        await reserve(budget)
+    assert str(gate.reason) == "The budget of 0.50 CNY is used up: raise limits.budget and run again to continue."
+
+
+async def test_no_one_waits_for_money_once_the_run_is_stopping() -> None:
+    budget, gate = purse(10)
+    await reserve(budget)
+    gate.close(StopRun("signal", "Stopped by SIGTERM."))
+    with pytest.raises(Halted):
+        await asyncio.wait_for(budget.wait(), 5)
+    assert gate.reason is not None
+    assert gate.reason.reason == "signal"
+
+
 def test_a_run_waits_for_a_free_ending_before_it_gives_up(night: Callable[[int], Night]) -> None:
     scene = night(2)
     scene.server.api = {"j0": [scene.error(Code.MODERATED, 50)], "j1": [scene.picture(), scene.picture()]}
