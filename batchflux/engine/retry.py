@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, stop_never
+from tenacity import AsyncRetrying, RetryCallState
 
 from batchflux.engine.gate import Halted
 from batchflux.errors import Code, JobError
@@ -152,7 +152,7 @@ class Retrying:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._decide = decide
-        self._retrying = AsyncRetrying(retry=self._again, wait=_waiting, stop=stop_never, sleep=sleep, reraise=True)
+        self._retrying = AsyncRetrying(retry=self._again, wait=_waiting, sleep=sleep)
 
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """Await `step()` until it succeeds or is given up; return its value.

@@ -32,6 +32,11 @@ def test_which_codes_are_tried_again(code: Code) -> None:
     assert RetryPolicy(attempts=1).fetch(Tries(used=1), error(code), Random(1)) is None
 
 
+@pytest.mark.parametrize("code", sorted(FREE))
+def test_a_rate_limit_and_a_dead_key_cost_no_wait_of_their_own(code: Code) -> None:
+    assert RetryPolicy().api(Tries(used=1), error(code, 60.0), Random(1)) == 0.0
+
+
 @given(used=st.integers(1, 10_000), base=st.floats(0.01, 10), cap=st.floats(0.01, 600), seed=st.integers())
 def test_backoff_is_jittered_doubles_and_is_capped(used: int, base: float, cap: float, seed: int) -> None:
     policy = RetryPolicy(attempts=10**6, base=base, cap=cap)
@@ -127,6 +132,26 @@ async def test_the_last_error_is_raised_as_it_was() -> None:
     with pytest.raises(JobError) as caught:
         await Retrying(lambda *_: None, no_sleep)(step, Tries())
     assert caught.value is last
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 4])
+async def test_a_step_is_tried_no_more_often_than_was_decided(allowed: int) -> None:
+    """Each try may cost money: the first failure is judged before the step is performed again."""
+    calls, judged = 0, list[int]()
+
+    async def step() -> None:
+        nonlocal calls
+        calls += 1
+        raise error(Code.SERVER)
+
+    def decide(*_: object) -> float | None:
+        judged.append(calls)
+        return 0.0 if len(judged) <= allowed else None
+
+    with pytest.raises(JobError):
+        await Retrying(decide, no_sleep)(step, Tries())
+    assert calls == 1 + allowed
+    assert judged == list(range(1, 2 + allowed))
 
 
 async def test_the_wait_is_what_was_decided() -> None:

@@ -124,6 +124,31 @@ def test_a_closing_gate_ends_the_wait(virtual: asyncio.Runner) -> None:
     assert virtual.run(scene()) == [Halted] * 3
 
 
+def test_one_who_gave_up_does_not_hold_up_those_behind_as_the_run_stops(virtual: asyncio.Runner) -> None:
+    async def scene() -> tuple[list[object], float]:
+        gate = Gate()
+        quota = await emptied(gate)
+        quitter, *others = [asyncio.create_task(quota.take()) for _ in range(3)]
+        await asyncio.sleep(0)
+        quitter.cancel()
+        gate.close(STOP)
+        ended = await asyncio.gather(*others, return_exceptions=True)
+        return [type(result) for result in ended], asyncio.get_running_loop().time()
+
+    assert virtual.run(scene()) == ([Halted] * 2, 0)
+
+
+def test_part_of_a_retry_in_the_purse_shortens_the_wait(virtual: asyncio.Runner) -> None:
+    async def scene() -> float:
+        quota = await emptied()
+        for _ in range(5):
+            quota.succeeded(retried=False)
+        await quota.take()
+        return asyncio.get_running_loop().time()
+
+    assert virtual.run(scene()) == pytest.approx(TRICKLE * (1 - 5 * FRACTION), abs=0.01)
+
+
 STEPS = st.lists(st.one_of(st.sampled_from(["take", "first", "retried"]), st.floats(0, 60)), max_size=300)
 
 
