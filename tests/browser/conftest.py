@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Page, ViewportSize
 
+expect.set_options(timeout=20_000)  # CI machines are slow at times; nothing waits that long when all is well
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (
     "--no-sandbox",

@@ -1,6 +1,6 @@
 // The contact sheet: one field down, another across, in each cell the pictures that have both values.
 const MOST_COLUMNS = 60;
-const IN_CELL = 3;
+const IN_CELL = 4;
 let sheetLines = null;
 
 function sheetFields() {
@@ -144,25 +144,32 @@ function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
   return node;
 }
 
+// The pictures of a cell: one fills it, two to four share it as a square.
 function makeCell(rows) {
   if (!rows.length) return h("div", { role: "cell" }, h("span", { class: "none" }, "–"));
-  const most = rows.length > IN_CELL ? IN_CELL : rows.length;
-  return h(
-    "div",
-    { role: "cell" },
-    rows.slice(0, most).map((row, k) => {
-      const failed = columns.status[row] !== "done";
-      const left = k === most - 1 ? rows.length - most : 0;
-      const button = h(
-        "button",
-        { type: "button", class: failed ? "failed" : null, onclick: () => openLarge(row) },
-        h("span", { class: "unseen" }, `Open ${columns.id[row]}: `),
-      );
-      if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
-      else button.append(failed ? (columns.error_code[row] ?? columns.status[row]) : "no preview");
-      if (left)
-        button.append(h("span", { class: "more" }, `+${left}`, h("span", { class: "unseen" }, " more in this cell")));
-      return button;
-    }),
+  const some = rows.slice(0, IN_CELL);
+  const buttons = some.map((row) => cellButton(row, some.length > 1));
+  const left = rows.length - some.length;
+  if (left) buttons.at(-1).append(h("span", { class: "more" }, `+${left}`, unseen(" more in this cell")));
+  return h("div", { role: "cell", class: some.length > 1 ? "several" : null }, buttons);
+}
+
+const unseen = (words) => h("span", { class: "unseen" }, words);
+
+function cellButton(row, small) {
+  const failed = columns.status[row] !== "done";
+  const why = failed ? (columns.error_code[row] ?? columns.status[row]) : "no preview";
+  const button = h(
+    "button",
+    {
+      type: "button",
+      class: failed ? "failed" : null,
+      onclick: () => openLarge(row),
+      title: columns.thumb[row] ? null : why,
+    },
+    unseen(`Open ${columns.id[row]}: `),
   );
+  if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
+  else button.append(...(small ? ["✕", unseen(why)] : [why]));
+  return button;
 }

@@ -34,6 +34,7 @@ const LABELS = {
   possibly_billed: "Possibly billed",
   cost: "Cost",
   error_code: "Error code",
+  error: "Error",
   started_at: "Started",
   finished_at: "Finished",
   api_seconds: "API time",
