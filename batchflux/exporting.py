@@ -75,6 +75,8 @@ def export_review(out: Path, target: Path) -> Exported:
 
 
 def _check_target(target: Path) -> None:
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{target} cannot be written, for there is no such folder: make it, or name another file.")
     try:
         with target.open(encoding="utf-8", errors="replace") as file:
             if file.read(len(MARK)) != MARK:

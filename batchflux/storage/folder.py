@@ -22,6 +22,9 @@ _json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps m
 MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
 
 
+_PAUSES = (0.001, 0.01, 0.05)  # seconds
+
+
 class FolderLock:
     """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
 
@@ -45,7 +48,7 @@ class FolderLock:
                 "choose another with --out, or repair its permissions."
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(descriptor)
         except OSError as error:
             os.close(descriptor)
             if error.errno not in {errno.EAGAIN, errno.EACCES}:
@@ -74,6 +77,16 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _take(descriptor: int) -> None:
+    """Lock a file; a lock that somebody else has for a moment only, to look (`is_held`), is waited for."""
+    for pause in _PAUSES:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(pause)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunLog:

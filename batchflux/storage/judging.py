@@ -67,8 +67,9 @@ def decide(path: Path, decision: Decision) -> list[Asked]:
         UnlistedJobError: a redo of a job that is no longer in the manifest; no run would make it.
         StorageError: the ledger cannot be written.
     """
-    live = FolderLock(path.parent).is_held()
     with _writing(path) as connection:
+        # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
+        live = FolderLock(path.parent).is_held()
         _check(connection, decision)
         prepare_reviews(connection)
         at = time.time()

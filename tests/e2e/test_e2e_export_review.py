@@ -88,6 +88,8 @@ def test_what_it_refuses(program: Program, manifest: Callable[..., str]) -> None
     ended = program("export-review", "out/m", "-o", name)
     assert (ended.code, "was not written by export-review" in ended.err) == (2, True)
     assert (program.folder / name).read_bytes() == before
+    ended = program("export-review", "out/m", "-o", "nowhere/redo.yaml")
+    assert (ended.code, "no such folder" in ended.err) == (2, True)
     ended = program("export-review", "nowhere", "-o", "redo.yaml")
     assert (ended.code, "no output folder" in ended.err) == (2, True)
     for _ in range(2):  # a file of its own it writes anew

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import stat
 import textwrap
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,25 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, start: Start) -> None:
     lock = FolderLock(tmp_path)
     lock.acquire()
     lock.release()
+
+
+def test_who_only_looks_keeps_no_run_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look takes a shared lock for some microseconds; a run that begins just then waits for it to go."""
+    looking = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            fcntl.flock(looking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(time, "sleep", pause)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    assert len(pauses) == 2
+    lock.release()
+    os.close(looking)
 
 
 def test_the_lock_of_this_process_counts_too(tmp_path: Path) -> None:

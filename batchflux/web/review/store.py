@@ -60,7 +60,7 @@ def _reading(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate
     def wrapper(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
             raise StorageError(f"The ledger {self.path} cannot be read ({error}): try again.") from error
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+import pytest
+
 from batchflux.storage.folder import FolderLock, write_whole
 from batchflux.storage.ledger import set_meta
+from batchflux.web.review import events as review_events
 from batchflux.web.review.site import serve
 from tests.web.review.conftest import Events, Folder, Page, opened
+
+
+@pytest.fixture(autouse=True)
+def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing come by the heartbeat that does not come by itself."""
+    monkeypatch.setattr(review_events, "HEARTBEAT", 3600.0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
@@ -170,3 +179,13 @@ async def test_streams_are_bounded_in_number(page: Page, folder: Folder) -> None
         assert "close some" in (await response.json())["error"]
     for stream in streams:
         await stream.__aexit__(None, None, None)
+
+
+async def test_a_quiet_stream_gives_signs_of_life(page: Page, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what stands between, and the server itself, notice when the other end has gone."""
+    await folder.add("mug")
+    monkeypatch.setattr(review_events, "HEARTBEAT", 0.05)
+    async with page.events() as events:
+        await events.until("rows")
+        lines = [await events.response.content.readline() for _ in range(12)]
+    assert b": still here\n" in lines

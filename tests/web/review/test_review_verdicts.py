@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.storage import projection
 from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import get_meta
 from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.reviews import verdicts, waiting_redos
+from batchflux.web.review import refresh, store
 from batchflux.web.review.site import serve
 from tests.web.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def table(folder: Folder) -> list[dict[str, str]]:
@@ -145,13 +148,25 @@ async def test_results_are_left_to_a_run_that_holds_the_folder(page: Page, folde
     assert table(folder)[0]["review"] == "accept"
 
 
-async def test_the_end_of_a_review_shows_what_is_left_to_show(folder: Folder, told: list[str]) -> None:
+async def test_the_end_of_a_review_shows_what_is_left_to_show(
+    folder: Folder, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[str] = []
+
+    def recorded(root: Path) -> projection.Outcome:
+        outcome = projection.show_verdicts(root)
+        outcomes.append(outcome)
+        return outcome
+
+    monkeypatch.setattr(store, "show_verdicts", recorded)
+    monkeypatch.setattr(refresh, "_HELD", 3600.0)
     mug = await folder.add("mug")
     lock = FolderLock(folder.root)
     lock.acquire()
     site = await serve(folder.root, "127.0.0.1", 0, told.append)
     async with opened(site) as page:
         await page.judge([mug], "reject", note="gone")
+        await eventually(lambda: "held" in outcomes)
     lock.release()
     await site.stop()
     assert table(folder)[0]["note"] == "gone"
