@@ -34,6 +34,8 @@ class AxisValue:
 
 
 MAX_LINES_BYTES = 64 << 20
+MAX_COMBINATIONS = 10_000_000
+MAX_DEEP = 2
 AXIS_FIELDS = frozenset({*CONVERTERS, "image", "images"})  # an axis of such a name sets the field
 Combination = tuple[AxisValue, ...]
 
@@ -53,6 +55,14 @@ def axis_values(axis: Axis, base: Path) -> Sequence[AxisValue]:
         texts = _lines(axis.values[0], base)
         return [AxisValue(text, ImagePath(text) if axis.name == "image" else text) for text in texts]
     return [_listed(axis.name, item) for item in axis.values]
+
+
+def least_size(axis: Axis) -> int:
+    """How many values an axis has at least, told without making them."""
+    if axis.kind == "range":
+        first, last = axis.values
+        return int(last) - int(first) + 1
+    return 1 if axis.kind in {"glob", "lines"} else len(axis.values)
 
 
 def axis_field(name: str, value: AxisValue) -> tuple[str, Any]:
@@ -78,12 +88,25 @@ def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
 
 
 def _matches(pattern: str, base: Path) -> list[str]:
+    _check_pattern(pattern)
     names = sorted(name for name in glob.glob(pattern, root_dir=base, recursive=True) if (base / name).is_file())  # noqa: PTH207  Path.glob takes no absolute pattern
     if not names:
         raise ValueError(f"no file matches the pattern {quoted(pattern)} beside the manifest")
     if len(names) > MAX_RANGE:
         raise ValueError(f"the pattern {quoted(pattern)} matches more than {MAX_RANGE} files")
     return [name.replace(os.sep, "/") for name in names]
+
+
+def _check_pattern(pattern: str) -> None:
+    """Refuse a pattern that would walk the same folders over and over: `*/../*/../*`."""
+    parts = pattern.split("/")
+    wild = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    if ".." in parts[wild:]:
+        raise ValueError(f"found .. behind a wildcard in the pattern {quoted(pattern)}; write it in front")
+    if parts.count("**") > MAX_DEEP:
+        raise ValueError(
+            f"found more than {MAX_DEEP} ** in the pattern {quoted(pattern)}; one finds folders of any depth"
+        )
 
 
 def _lines(source: str, base: Path) -> list[str]:
@@ -112,7 +135,10 @@ def combinations(
 ) -> Iterator[Combination]:
     """The product, less the excluded; one empty combination when there are no axes."""
     at = {name: index for index, name in enumerate(names)}
-    rules = [[(at[name], text) for name, text in rule.items()] for rule in exclude]
+    rules: dict[tuple[int, ...], set[tuple[str, ...]]] = {}  # by the axes they name, so that many rules are one look
+    for rule in exclude:
+        pairs = sorted((at[name], text) for name, text in rule.items())
+        rules.setdefault(tuple(index for index, _ in pairs), set()).add(tuple(text for _, text in pairs))
     for combination in itertools.product(*values):
-        if not any(all(combination[index].text == text for index, text in rule) for rule in rules):
+        if not any(tuple(combination[index].text for index in indexes) in texts for indexes, texts in rules.items()):
             yield combination

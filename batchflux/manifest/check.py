@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from batchflux.errors import Fault
+from batchflux.errors import Fault, ManifestError
 from batchflux.manifest.tree import OVERRIDE, Items, Node, Scalar, Table, found, loose, quoted
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ Path = tuple[str | int, ...]
 
 OVERRIDE_FILE = "--set"
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
-_COMPARED, _LISTED = 100, 40  # characters of an unknown name, and known names, that a message deals with
+MAX_FAULTS = 2000  # nobody reads more, and looking for what each might have meant takes time
+_COMPARED, _SEARCHED, _LISTED = 100, 1000, 40  # characters of an unknown name, known names searched, known names shown
 _STEPS = re.compile(r"[.\[ ]")
 _MISSING = {"version": 'add "version: 1"', "jobs": "add a list of jobs"}
 
@@ -35,16 +37,21 @@ def where(path: Path) -> str:
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """What an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
-    names = sorted(allowed)
+    known = list(allowed)
+    names = heapq.nsmallest(_SEARCHED, known)
     close = difflib.get_close_matches(name.lower()[:_COMPARED], names, n=1, cutoff=0.6)
     meant = f"did you mean {quoted(close[0])}? " if close else ""
     shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"{meant}Allowed: {shown}{more}"
 
 
 class Faults:
-    """Collects the faults of one manifest; knows its file, so that callers give line, path and message."""
+    """Collects the faults of one manifest; knows its file, so that callers give line, path and message.
+
+    Raises:
+        ManifestError: from `add` and `note`, with all faults, when they are as many as anybody reads.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -54,7 +61,7 @@ class Faults:
         """Note a fault of the manifest, or of a `--set` when the line says so."""
         override = line == OVERRIDE
         file, at = (OVERRIDE_FILE, None) if override else (self.file, line)
-        self.found.append(Fault(file=file, line=at, where=where(path), message=message))
+        self.note(Fault(file=file, line=at, where=where(path), message=message))
 
     def in_order(self) -> list[Fault]:
         """The faults as they stand in the manifest from top to bottom; those of other files after them."""
@@ -76,6 +83,8 @@ class Faults:
     def note(self, fault: Fault) -> None:
         """Take a fault as it is."""
         self.found.append(fault)
+        if len(self.found) >= MAX_FAULTS:
+            raise ManifestError(self.in_order())
 
 
 def line_at(node: Node, path: Path) -> int:

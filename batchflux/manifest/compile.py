@@ -7,9 +7,18 @@ A template may read the table's columns, the axes and `row`; an axis named like 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.axes import AXIS_FIELDS, AxisValue, axis_field, axis_values, combinations
+from batchflux.manifest.axes import (
+    AXIS_FIELDS,
+    MAX_COMBINATIONS,
+    AxisValue,
+    axis_field,
+    axis_values,
+    combinations,
+    least_size,
+)
 from batchflux.manifest.check import nearest
 from batchflux.manifest.config import Axis, Entry, Manifest, Template
 from batchflux.manifest.fields import CONVERTERS
@@ -91,7 +100,7 @@ class _Compiler:
     def run(self) -> Plan | None:
         entry = self._entry
         columns = self._columns(entry.source) if entry.source is not None else ()
-        values = tuple(self._axis(axis, columns or ()) for axis in entry.axes)
+        values = self._axes(columns or ())
         names = {axis.name for axis in entry.axes}
         self._check_matrix(names)
         variables = names | {"row"} if entry.source is not None else names
@@ -112,6 +121,17 @@ class _Compiler:
             self._failed = True
             self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
         return None
+
+    def _axes(self, columns: Sequence[str]) -> tuple[Sequence[AxisValue], ...]:
+        """The values of all axes; none when their product is beyond what anybody can mean, or make."""
+        axes = self._entry.axes
+        values: list[Sequence[AxisValue]] = []
+        if prod(map(least_size, axes)) <= MAX_COMBINATIONS:
+            values = [self._axis(axis, columns) for axis in axes]
+        if (not values and axes) or prod(map(len, values)) > MAX_COMBINATIONS:
+            self._report("matrix", f"has more than {MAX_COMBINATIONS} combinations; split the job, or take values out")
+            return ()
+        return tuple(values)
 
     def _axis(self, axis: Axis, columns: Sequence[str]) -> Sequence[AxisValue]:
         key = f"matrix.{axis.name}"

@@ -80,7 +80,8 @@ def _tree(data: bytes, display: str, faults: Faults) -> Node:
     try:
         return read_tree(data, display, faults.note)
     except ManifestError as error:
-        raise ManifestError([*faults.found, *error.faults]) from None  # with what was noted before it ended
+        # With what was noted before it ended.
+        raise ManifestError([*dict.fromkeys([*faults.found, *error.faults])]) from None
 
 
 def _read(path: Path, display: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.sources import Unreadable
@@ -51,14 +52,14 @@ def _opened(path: Path) -> Any:
     except ImportError:
         message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
         raise Unreadable(None, message) from None
-    if not path.is_file():
-        raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
     try:
+        if not path.is_file():
+            raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
         raise Unreadable(None, f"is no Parquet file that can be read: {error}") from None
     names = file.schema_arrow.names
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise Unreadable(None, f"has the column {quoted(twice)} twice")
     return file

@@ -11,6 +11,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     import io
 
 MAX_CELL = 1 << 20
+MAX_DIGITS = 1000
 MAX_LINE = 16 << 20
+BOMB_BYTES, BOMB_RATIO = 32 << 20, 200  # from so many bytes on, no table of rows that differ packs so well
+LINE_COSTS = 16  # bytes that a line counts for besides its own: empty ones take time too
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Row = Mapping[str, Any]
@@ -83,10 +87,11 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
         yield from parquet.rows_of(path)
         return
     with _opened(path, zipped=zipped) as stream:
+        most = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size) if zipped else None
         if suffix == ".jsonl":
-            yield from _json_rows(_lines(stream), report)
+            yield from _json_rows(_lines(stream, most), report)
         else:
-            yield from _csv_rows(_lines(stream), _delimiter(suffix), report)
+            yield from _csv_rows(_lines(stream, most), _delimiter(suffix), report)
 
 
 def _delimiter(suffix: str) -> str:
@@ -102,13 +107,20 @@ def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
         raise Unreadable(None, f"cannot be read: {error.strerror}") from None
 
 
-def _lines(stream: io.BufferedReader | gzip.GzipFile) -> Iterator[str]:
-    number = 0
+def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
+    """The lines as text; `most` is how many bytes a packed table may unpack to."""
+    number = size = 0
     try:
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
             if len(raw) > MAX_LINE:
                 raise Unreadable(number, f"the line has more than {MAX_LINE} bytes")
+            size += len(raw) + LINE_COSTS
+            if most is not None and size > most:
+                message = (
+                    f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does; unpack it first"
+                )
+                raise Unreadable(number, message)
             text = raw.decode()
             yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
@@ -129,11 +141,13 @@ def _header(reader: Any) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
         raise Unreadable(1, "the first line is blank; it must be the header with the columns' names")
+    seen: set[str] = set()
     for index, name in enumerate(names):
         if not name:
             raise Unreadable(1, f"column {index + 1} has no name in the header")
-        if name in names[:index]:
+        if name in seen:
             raise Unreadable(1, f"the column {quoted(name)} stands twice in the header")
+        seen.add(name)
     return names
 
 
@@ -160,7 +174,7 @@ def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]
             continue
         try:
             bare = text.rstrip("\r\n")
-            row = json.loads(bare, parse_float=Written, parse_constant=_no_constant, object_pairs_hook=_unique)
+            row = json.loads(bare, **_JSON)
         except json.JSONDecodeError as error:
             report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
@@ -180,10 +194,23 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the column {quoted(twice)} stands twice")
     return made
+
+
+_JSON: dict[str, Any] = {
+    "parse_float": Written,
+    "parse_int": _whole,
+    "parse_constant": _no_constant,
+    "object_pairs_hook": _unique,
+}
