@@ -106,6 +106,17 @@ async def test_an_attempt_without_a_picture_is_free_or_possibly_billed(  # noqa:
     assert ledger.database.now(spent) == maybe
 
 
+async def test_an_input_that_came_back_was_answered_and_is_paid_for(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    await ledger.intend(make_job(), price=140, at=1000.0)
+    await ledger.settle(make_job(), failed(Code.ECHOED_INPUT, billed=True), counts=True)
+    found = row(ledger)
+    assert (found.status, found.attempts, found.in_flight) == ("pending", 1, None)
+    assert (found.cost, found.maybe_cost, found.possibly_billed) == (140, 0, 0)
+    assert (found.link, found.spool, found.api_seconds) == (None, None, None)
+
+
 async def test_an_intention_that_is_withdrawn_cost_nothing(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
@@ -167,6 +178,16 @@ async def test_a_failed_download_keeps_the_whole_link_for_the_next_run(
     )
     found = row(ledger)
     assert (found.status, found.link, found.error_code, found.error) == ("failed", LINK, "download", "slow")
+
+
+async def test_a_job_that_ends_without_saying_where_its_picture_was_keeps_its_link(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    job = make_job()
+    await ledger.intend(job, price=140, at=1000.0)
+    await ledger.answered(job, Link(url=LINK), api_seconds=2.5)
+    await ledger.finish(job, Outcome(status=Status.FAILED, error_code="download", error="slow", finished_at=1.0))
+    assert (row(ledger).link, row(ledger).cost, row(ledger).attempts) == (LINK, 140, 1)
 
 
 async def test_a_job_that_was_never_sent_can_end(
@@ -247,6 +268,55 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
 
 def test_the_ledger_is_for_its_owner_only(ledger: Ledger) -> None:
     assert stat.S_IMODE(ledger.database.path.stat().st_mode) == 0o600
+
+
+def test_a_ledger_lasts_unless_told_otherwise(tmp_path: Path) -> None:
+    def level(ledger: Ledger) -> int:
+        found = ledger.database.now(lambda connection: connection.execute("PRAGMA synchronous").fetchone())
+        ledger.close()
+        return int(found[0])
+
+    path = tmp_path / "ledger.db"
+    assert level(Ledger(path)) == 2
+    assert level(Ledger(path, durable=True)) == 2
+    assert level(Ledger(path, durable=False)) == 0
+
+
+async def test_pictures_last_before_the_commit_that_ends_their_jobs(
+    tmp_path: Path, make_job: MakeJob, stored: Callable[..., Stored]
+) -> None:
+    """Once for all jobs of the commit, and only where a job ends."""
+    done_at_sync: list[int] = []
+
+    def sync() -> None:
+        other = sqlite3.connect(tmp_path / "ledger.db")
+        done_at_sync.append(other.execute("SELECT COUNT(*) FROM jobs WHERE status = 'done'").fetchone()[0])
+        other.close()
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    jobs = [make_job(f"mug-{number}") for number in range(5)]
+    await asyncio.gather(*(ledger.intend(job, price=1, at=1.0) for job in jobs))
+    ledger.sync_pictures = sync
+    await ledger.answered(jobs[0], Link(url=LINK), api_seconds=1.0)
+    assert done_at_sync == []
+    done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
+    await asyncio.gather(*(ledger.finish(job, done) for job in jobs[:4]))
+    await ledger.finish(jobs[4], done)
+    ledger.close()
+    assert done_at_sync == [0, 4]
+
+
+async def test_jobs_whose_pictures_cannot_be_made_to_last_do_not_end(
+    ledger: Ledger, make_job: MakeJob, stored: Callable[..., Stored], row: Callable[[Ledger], Known]
+) -> None:
+    def full() -> None:
+        raise StorageError("the disk is full")
+
+    await ledger.intend(make_job(), price=140, at=1000.0)
+    ledger.sync_pictures = full
+    with pytest.raises(StorageError, match="the disk is full"):
+        await ledger.finish(make_job(), Outcome(status=Status.DONE, stored=stored(), finished_at=2.0))
+    assert (row(ledger).status, row(ledger).in_flight) == ("pending", 140)
 
 
 async def test_rows_that_ended_are_told_after_their_commit(
