@@ -30,6 +30,42 @@ def test_before_the_first_answer_only_the_clock_counts() -> None:
     assert str(gate.reason) == "The deadline (06:00) leaves no time for another request: run again to continue."
 
 
+def test_the_deadline_itself_ends_every_wait_and_another_one_takes_its_place(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        gate = Gate()
+        deadline = Deadline(100.0, "06:00", gate)
+        deadline.retune(10.0, "00:10")
+        await asyncio.sleep(20)
+        assert not gate.closed, "nobody is working yet"
+        deadline.retune(100.0, "06:00")
+        with deadline.watch():
+            deadline.retune(50.0, "05:00")
+            await asyncio.sleep(29)
+            assert not gate.closed
+            deadline.retune(None, "")
+            await asyncio.sleep(100)
+            assert not gate.closed
+            deadline.retune(200.0, "07:00")
+            await asyncio.sleep(52)
+            assert str(gate.reason) == (
+                "The deadline (07:00) leaves no time for another request: run again to continue."
+            )
+
+    virtual.run(scene())
+
+
+def test_nothing_rings_after_the_work_is_done(virtual: asyncio.Runner) -> None:
+    async def scene() -> bool:
+        gate = Gate()
+        deadline = Deadline(10.0, "06:00", gate)
+        with deadline.watch():
+            await asyncio.sleep(5)
+        await asyncio.sleep(10)
+        return gate.closed
+
+    assert not virtual.run(scene())
+
+
 def test_what_is_expected_is_what_nearly_all_took() -> None:
     deadline = Deadline(100.0, "06:00", Gate())
     for seconds in range(1, 101):

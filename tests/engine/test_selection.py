@@ -64,6 +64,12 @@ def test_retry_failed_begins_with_a_link_that_may_live(job_number: JobOf, code: 
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
 
 
+def test_retry_failed_counts_a_request_that_may_have_been_billed_as_sent_again(job_number: JobOf) -> None:
+    """So that of a job left failed by --on-unknown fail, a second unknown outcome is not sent a third time."""
+    work = decide(job_number(0), known("failed", error_code="unknown", attempts=2), retry_failed=True)
+    assert work == Work(job=job_number(0), resent=1)
+
+
 @pytest.mark.parametrize(
     ("code", "link"),
     [("server", None), ("invalid_request", None), ("moderated", None), ("echoed_input", LINK), ("unsafe_url", LINK)],
