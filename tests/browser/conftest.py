@@ -10,8 +10,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,19 @@ jobs:
       image: {glob: PHOTOS/*.jpg}
     id: "{{ image.stem }}-marble"
     tags: {kind: edit}
+"""
+
+JUDGED = """
+version: 1
+name: judged
+provider: {name: simulator, options: {latency: [0.01, 0.05], size: 96}}
+jobs:
+  - prompt: "{{ thing }} on a table"
+    id: "{{ thing }}"
+    matrix: {thing: [cup, bowl, vase, lamp], seed: [7]}
+  - prompt: Put it on a marble table
+    id: "cat-marble"
+    images: [PHOTOS/cat-cushion.jpg]
 """
 
 
@@ -154,3 +169,52 @@ def report_of() -> Callable[[Path], Made]:
         return Made(folder=folder)
 
     return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewed:
+    """A folder under review: its manifest's folder and the address that lets in."""
+
+    place: Path
+    url: str
+
+    def run(self, *arguments: str) -> None:
+        batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", *arguments, cwd=self.place)
+
+    def comes_to_be(self, wanted: dict[str, str]) -> None:
+        """Wait until results.csv, which follows the verdicts soon after, has these ones."""
+        for _ in range(200):
+            found = {name: row["review"] for name, row in self.rows.items() if row.get("review")}
+            if found == wanted:
+                return
+            time.sleep(0.05)
+        pytest.fail(f"results.csv has {found}")
+
+    @property
+    def rows(self) -> dict[str, dict[str, str]]:
+        with (self.place / "out/results.csv").open(encoding="utf-8", newline="") as file:
+            return {row["id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path) -> Iterator[Reviewed]:
+    (tmp_path / "judged.yaml").write_text(JUDGED.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
+    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
+    command = [sys.executable, "-u", "-m", "batchflux", "review", "out"]
+    said = tmp_path / "review.err"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as server,
+    ):
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), said.read_text()
+        yield Reviewed(place=tmp_path, url=url)
+        server.send_signal(signal.SIGTERM)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.browser.conftest import Made, Opener
+    from tests.browser.conftest import Made, Opener, Reviewed
 
 AXE = Path(__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
@@ -47,6 +48,23 @@ def test_axe_finds_no_serious_fault(
     page.keyboard.press("?")
     page.get_by_role("dialog", name="Keys").wait_for()
     assert faults(page, rules) == []
+
+
+def test_axe_finds_no_serious_fault_in_the_review(opened: Opener, reviewed: Reviewed) -> None:
+    page = opened(reviewed.url)
+    page.locator("#gallery").focus()
+    page.keyboard.press("a")
+    page.keyboard.press("x")
+    expect(page.get_by_role("region", name="Verdict on the selection")).to_be_visible()
+    expect(page.locator(".badge")).to_have_count(1)
+    assert faults(page) == []
+    page.keyboard.press("Escape")
+    page.keyboard.press("Space")
+    expect(page.locator("#note")).to_be_visible()
+    assert faults(page) == []
+    page.keyboard.press("e")
+    expect(page.locator("#redo-prompt")).to_be_focused()
+    assert faults(page) == []
 
 
 def test_focus_stays_in_the_dialog_and_comes_back(rich: Made, opened: Opener) -> None:

@@ -2,87 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ROOT, batchflux
+from tests.browser.conftest import JUDGED, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from tests.browser.conftest import Opener
-
-MANIFEST = """
-version: 1
-name: judged
-provider: {name: simulator, options: {latency: [0.01, 0.05], size: 96}}
-jobs:
-  - prompt: "{{ thing }} on a table"
-    id: "{{ thing }}"
-    matrix: {thing: [cup, bowl, vase, lamp], seed: [7]}
-  - prompt: Put it on a marble table
-    id: "cat-marble"
-    images: [PHOTOS/cat-cushion.jpg]
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reviewed:
-    """A folder under review: its manifest's folder and the address that lets in."""
-
-    place: Path
-    url: str
-
-    def run(self, *arguments: str) -> None:
-        batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", *arguments, cwd=self.place)
-
-    def comes_to_be(self, wanted: dict[str, str]) -> None:
-        """Wait until results.csv, which follows the verdicts soon after, has these ones."""
-        for _ in range(200):
-            found = {name: row["review"] for name, row in self.rows.items() if row.get("review")}
-            if found == wanted:
-                return
-            time.sleep(0.05)
-        pytest.fail(f"results.csv has {found}")
-
-    @property
-    def rows(self) -> dict[str, dict[str, str]]:
-        with (self.place / "out/results.csv").open(encoding="utf-8", newline="") as file:
-            return {row["id"]: row for row in csv.DictReader(file)}
-
-
-@pytest.fixture
-def reviewed(tmp_path: Path) -> Iterator[Reviewed]:
-    (tmp_path / "judged.yaml").write_text(MANIFEST.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
-    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
-    command = [sys.executable, "-u", "-m", "batchflux", "review", "out"]
-    said = tmp_path / "review.err"
-    with (
-        said.open("w") as errors,
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as server,
-    ):
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), said.read_text()
-        yield Reviewed(place=tmp_path, url=url)
-        server.send_signal(signal.SIGTERM)
+    from tests.browser.conftest import Opener, Reviewed
 
 
 def test_reject_redo_run_and_the_new_picture_is_there(reviewed: Reviewed, opened: Opener) -> None:
@@ -163,7 +91,7 @@ def test_new_pictures_and_counts_arrive_while_another_process_runs(reviewed: Rev
     expect(page.locator(".tile")).to_have_count(5)
     expect(page.locator("#count")).to_have_text("5 jobs")
     assert page.get_by_label("Sort").evaluate("node => node.mark") == 1
-    edited = MANIFEST.replace("vase, lamp", "lamp").replace("PHOTOS", str(ROOT / "jobs/photos"))
+    edited = JUDGED.replace("vase, lamp", "lamp").replace("PHOTOS", str(ROOT / "jobs/photos"))
     (reviewed.place / "judged.yaml").write_text(edited, encoding="utf-8")
     reviewed.run()  # an edit takes a job out of the manifest: its picture leaves the page
     expect(page.locator(".tile .caption b")).to_have_text(["cup", "bowl", "lamp", "cat-marble"])

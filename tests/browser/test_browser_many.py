@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Made, batchflux
@@ -25,6 +26,7 @@ def elements(page: Page) -> int:
     return count
 
 
+@pytest.mark.timeout(300)  # makes 100,000 files and a page of 18 MB; a busy machine takes its time
 def test_fifty_thousand_pictures(opened: Opener, filled: Callable[..., Path], tmp_path: Path) -> None:
     folder = filled(tmp_path / "out", count=COUNT, thumbs=True)
     batchflux("report", folder)
