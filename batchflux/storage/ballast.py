@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEDGER_ROOM = 4 << 20  # bytes; a few pages of the ledger and its journal for each answer
+LEAST_ROOM = 1 << 16  # on a small disk it is an eighth of what is free, and no less than this
 NAME = ".spool/.tmp-reserve"  # swept after a crash, as all temporary files are
 _BLOCK = 1 << 20
 
@@ -40,6 +41,7 @@ class Ballast:
         self._folder = folder
         self._at_once = at_once
         self._full = full
+        self._room = LEDGER_ROOM
         self._largest = 0
         self._held = False
         self._lock = threading.Lock()
@@ -51,7 +53,9 @@ class Ballast:
             StorageError: there is not that much; nothing was spent.
         """
         with storing(self._folder):
-            self._take(LEDGER_ROOM)
+            disk = os.statvfs(self._folder)
+            self._room = min(LEDGER_ROOM, max(LEAST_ROOM, disk.f_bavail * disk.f_frsize // 8))
+            self._take(self._room)
         self._held = True
 
     @staticmethod
@@ -84,7 +88,7 @@ class Ballast:
             if not self._held:
                 return
             try:
-                self._take(LEDGER_ROOM + self._at_once * self._largest)
+                self._take(self._room + self._at_once * self._largest)
             except OSError:
                 refused = True
             else:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from batchflux.errors import StorageError
 from batchflux.storage import ballast as module
-from batchflux.storage.ballast import LEDGER_ROOM, NAME, Ballast
+from batchflux.storage.ballast import LEAST_ROOM, LEDGER_ROOM, NAME, Ballast
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class SmallDisk(NamedTuple):
+    f_bavail: int
+    f_frsize: int
 
 
 @pytest.fixture
@@ -94,3 +99,13 @@ def test_it_helps_where_room_is_wanting(cause: OSError, helps: bool) -> None:  #
     error.__cause__ = cause
     assert module.Ballast.helps(error) is helps
     assert not Ballast.helps(StorageError("without a cause"))
+
+
+def test_on_a_small_disk_it_is_small(reserve: Ballast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs(tmp_path)
+    for free, size in ((8 << 20, 1 << 20), (100_000, LEAST_ROOM)):
+        blocks = free // real.f_frsize
+        monkeypatch.setattr(os, "statvfs", lambda _, blocks=blocks: SmallDisk(blocks, real.f_frsize))
+        reserve.hold()
+        assert abs((tmp_path / NAME).stat().st_size - size) < real.f_frsize
+        reserve.drop()

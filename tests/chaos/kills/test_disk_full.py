@@ -117,11 +117,11 @@ def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
 
 def test_a_disk_without_room_for_the_reserve_spends_nothing(scene: Scene, disk: Disk) -> None:
     program, bank = scene.program, scene.bank
-    disk.fill(2 * MB)
+    disk.fill(MB // 16)
     program.manifest(bank.url, lines("url", 3))
     ended = program.run()
     assert ended.code == 3, ended.said
-    assert "the disk is full; free space, then run again" in ended.err
+    assert re.search("free space.*run again", ended.err), ended.err
     assert bank.posts.total() == 0
     disk.relieve()
     assert program.run().code == 0
