@@ -18,7 +18,7 @@ from batchflux.storage.database import beside
 from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import COLUMNS, Known, get_meta
 from batchflux.storage.results import Results
-from batchflux.storage.reviews import is_stale, last_revision, shown, verdicts
+from batchflux.storage.reviews import has_reviews, is_stale, last_revision, shown, verdicts
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,12 +42,15 @@ def show_verdicts(folder: Path) -> Outcome:
         StorageError: the ledger or the folder cannot be used.
         sqlite3.Error: the ledger went away while it was read.
     """
-    if FolderLock(folder).is_held():
-        return "held"
-    connection = beside(folder / "ledger.db")
+    ledger = folder / "ledger.db"
+    if not ledger.is_file():
+        return "fresh"
+    connection = beside(ledger)
     try:
-        if not is_stale(connection):
+        if not has_reviews(connection) or not is_stale(connection):
             return "fresh"
+        if FolderLock(folder).is_held():
+            return "held"
         results = Results(folder / "results.csv", _tag_names(folder, connection))
         results.verdicts = verdicts(connection)
         before = _moment(connection)

@@ -142,6 +142,7 @@ def test_a_kill_right_after_the_answer_loses_nothing(
         process.wait(60)
         _, again = reviews.start("out/m")
         assert (again.rows()["mug"]["review"], again.rows()["mug"]["note"]) == ("redo", prompt)
+        wait_for(lambda prompt=prompt: by_id(program)["mug"].get("note") == prompt)  # type: ignore[misc]  # bound now
     server.seen.clear()
     assert program("run", name).code == 0
     assert server.answered() == {"a green mug": 1}

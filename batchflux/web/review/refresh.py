@@ -51,7 +51,7 @@ class Refresh:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._once()
+        await self._once()
 
     async def _work(self) -> None:
         while self._again:

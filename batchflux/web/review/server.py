@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +23,8 @@ from batchflux.web.review.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from batchflux.storage.judging import Asked, Decision
 
 
 T = TypeVar("T")
@@ -121,14 +123,19 @@ class Server:
             raise BadBodyError("The body must be of type application/json.")
         decision = parse_decision(await request.read())
         # Shielded: a verdict that is under way is kept, and shown, also when its page is closed meanwhile.
-        rows, asked = await asyncio.shield(asyncio.ensure_future(self._do(lambda: self._store.decide(decision))))
-        self._refresh.wanted()
-        self._events.look_soon()
+        rows, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
         redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
         return web.json_response({"rows": rows, "redo": redo}, dumps=dumps)
 
+    async def _decide(self, decision: Decision) -> tuple[list[dict[str, Any]], list[Asked]]:
+        decided = await self._do(lambda: self._store.decide(decision))
+        self._refresh.wanted()
+        self._events.look_soon()
+        return decided
+
     async def _start(self, _app: web.Application) -> None:
         self._events.start()
+        self._refresh.wanted()  # an earlier review may have been killed before it came to that
 
     async def _stop(self, _app: web.Application) -> None:
         await self._events.stop()
