@@ -44,7 +44,7 @@ def shrink(source: Path, target: Path, side: int) -> bool:
     """
     try:
         with Image.open(source, formats=_FORMATS) as picture:
-            picture.draft("RGB", (side * 2, side * 2))
+            picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
     except Exception:  # noqa: BLE001  decoders raise a dozen kinds for broken bytes; all mean that there is no picture

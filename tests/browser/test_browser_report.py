@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Made, Opener
@@ -126,88 +122,6 @@ def test_groups_by_prompt_reference_and_seed_with_ratio(rich: Made, opened: Open
     assert state(page) == {"group": "seed_ratio"}
 
 
-def test_a_picture_opens_large_with_every_field_of_its_row(rich: Made, opened: Opener) -> None:
-    page = opened(rich.url)
-    row = next(row for row in rich.rows if row["images"] and row["status"] == "done")
-    page.get_by_label("Search prompts").fill(row["id"])
-    expect(page.locator("#count")).to_have_text("1 of 44 jobs")
-    page.locator(".tile").first.click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("heading", name=row["id"]).wait_for()
-    assert state(page)["open"] == row["id"]
-    shown = {
-        name: dialog.locator(f'[data-field="{name}"]') for name in row if name not in {"width", "height", "prompt"}
-    }
-    for name, value in row.items():
-        if not value or name.startswith("tags.") or name not in shown:
-            continue
-        text = shown[name].inner_text()
-        plain = text.replace(",", "").removesuffix(" CNY").removesuffix(" bytes").removesuffix(" s")
-        same = (
-            float(plain) == float(value) if name in {"cost", "bytes"} else text in (value, f"{value} s", value.title())
-        )
-        assert same, (name, text, value)
-    assert dialog.locator('[data-field="size"]').inner_text() == f"{row['width']} × {row['height']} px"  # noqa: RUF001  as typeset
-    assert dialog.locator(".prompt").inner_text() == row["prompt"]
-    assert dialog.locator("dd", has_text="edit").count() == 1
-    images = dialog.locator(".stage img")
-    images.last.evaluate("async image => { await image.decode() }")
-    assert images.evaluate_all("all => all.map(one => one.naturalWidth > 0)") == [True, True]
-    assert images.nth(0).get_attribute("alt") == f"Reference: {row['images']}"
-    assert images.nth(1).get_attribute("alt") == row["prompt"]
-    page.go_back()
-    dialog.wait_for(state="hidden")
-    assert "open" not in state(page)
-
-
-def test_a_slow_click_right_after_a_search_opens_the_picture(rich: Made, opened: Opener) -> None:
-    page = opened(rich.url)
-    page.get_by_label("Search prompts").fill("fox")
-    expect(page.locator("#count")).to_have_text("20 of 44 jobs")
-    box = page.locator(".tile").first.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 50, box["y"] + 50)
-    page.mouse.down()  # takes the focus from the search, which is a reason to build the controls anew
-    for _ in range(5):
-        page.evaluate("new Promise(done => requestAnimationFrame(done))")
-    page.mouse.up()
-    expect(page.locator("#large .panel")).to_be_visible()
-
-
-def test_the_slider_moves_by_keyboard_and_by_mouse(rich: Made, opened: Opener) -> None:
-    row = next(row for row in rich.rows if row["images"] and row["status"] == "done")
-    page = opened(f"{rich.url}#open={row['id']}")
-    page.keyboard.press("3")
-    slider = page.get_by_role("slider", name="Edge between the reference and the picture")
-    slider.focus()
-    assert slider.input_value() == "50"
-    for _ in range(5):
-        page.keyboard.press("ArrowLeft")
-    assert slider.input_value() == "45"
-    assert (
-        page.locator(".pair .after").evaluate("image => getComputedStyle(image).clipPath") == "inset(0px 0px 0px 45%)"
-    )
-    assert state(page)["open"] == row["id"]  # the arrows moved the edge, not the picture
-    page.keyboard.press("End")
-    assert (
-        page.locator(".pair .after").evaluate("image => getComputedStyle(image).clipPath") == "inset(0px 0px 0px 100%)"
-    )
-    box = slider.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] * 0.25, box["y"] + 40)
-    assert 20 <= int(slider.input_value()) <= 30
-    assert "reference up to" in (slider.get_attribute("aria-valuetext") or "")
-
-
-def test_the_slider_is_for_one_reference_only(rich: Made, opened: Opener) -> None:
-    row = next(row for row in rich.rows if not row["images"] and row["status"] == "done")
-    page = opened(f"{rich.url}#open={row['id']}")
-    page.locator(".stage img").wait_for()
-    assert page.get_by_role("group", name="How to show it").count() == 0
-    page.keyboard.press("3")
-    assert page.get_by_role("slider").count() == 0
-
-
 def test_keys_move_open_close_search_and_explain_themselves(rich: Made, opened: Opener) -> None:
     page = opened(rich.url)
     rows = [row["id"] for row in rich.rows]
@@ -263,21 +177,3 @@ def test_the_contact_sheet_lays_two_fields_out(rich: Made, opened: Opener) -> No
     assert page.get_by_role("rowheader").all_inner_texts() == ["morning light", "at night"]
     assert state(page)["rows"] == "tag.light"
     assert page.get_by_role("row").nth(1).get_by_role("cell").nth(0).get_by_role("button").count() == 2
-
-
-def test_missing_and_damaged_pictures_are_said_so_and_stop_nothing(
-    opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = filled(tmp_path / "broken", count=12, failing=0)
-    (folder / "images/job-000002.jpg").unlink()
-    (folder / "images/job-000003.jpg").unlink()
-    (folder / "images/job-000003.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
-    made = report_of(folder)
-    page = opened(made.url)
-    assert page.locator(".tile", has_text="No preview").locator("b").all_inner_texts()[1::2] == [
-        "job-000002",
-        "job-000003",
-    ]
-    assert page.locator(".tile img").count() == 10
-    page.locator(".tile").nth(2).click()
-    page.get_by_role("dialog").get_by_text("The picture's file is missing").wait_for()
