@@ -95,6 +95,8 @@ class Database:
     def _flush(self) -> None:
         """Commit what this turn of the loop submitted, here or in the thread."""
         batch, self._batch = self._batch, []
+        if not batch:
+            return
         if self._out == 0 and self._briefly.in_place():
             began = time.perf_counter()
             _deliver(batch, *self._outcome(batch))
@@ -108,11 +110,20 @@ class Database:
         self._queue.put(batch)
 
     def now(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `operation` in the calling thread. Only while no submitted operation can be under way."""
+        """Run `operation` in the calling thread (the loop's), after all that was submitted."""
+        self._finish()
         return self._transact([operation])[0]  # type: ignore[no-any-return]  # one operation, its own type
 
     def close(self) -> None:
         """Finish what was submitted, then close the file."""
+        self._finish()
+        if self._durable and not wal_is_safe():
+            with contextlib.suppress(sqlite3.Error):  # a reader holds the file: the journal stays, empty, beside it
+                self._connection.execute("PRAGMA journal_mode=DELETE")
+        self._connection.close()
+
+    def _finish(self) -> None:
+        """Finish what was submitted: also by tasks that were cancelled since, and wait for it no more."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
@@ -120,10 +131,6 @@ class Database:
         if self._batch:
             batch, self._batch = self._batch, []
             _deliver(batch, *self._outcome(batch))
-        if self._durable and not wal_is_safe():
-            with contextlib.suppress(sqlite3.Error):  # a reader holds the file: the journal stays, empty, beside it
-                self._connection.execute("PRAGMA journal_mode=DELETE")
-        self._connection.close()
 
     def _work(self) -> None:
         """Serve the queue until its end: all batches that wait are one transaction."""

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -292,3 +293,27 @@ async def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await database.submit(add(9999)) == 99990
     database.close()
+
+
+async def test_what_runs_at_once_waits_for_what_was_submitted(tmp_path: Path) -> None:
+    """A second signal cancels those who wait, not the writes: what follows must not meet them in their midst."""
+    database = slow_disk(Database(tmp_path / "l.db"))
+    database.now(make_table)
+    entered = threading.Event()
+
+    def slowly(connection: sqlite3.Connection) -> None:
+        entered.set()
+        add(1)(connection)
+        time.sleep(0.05)
+
+    slow = database.submit(slowly)
+    await asyncio.sleep(0)  # handed to the thread
+    assert entered.wait(10)
+    late = database.submit(add(2))
+    slow.cancel()
+    rows = database.now(lambda connection: connection.execute("SELECT n FROM t ORDER BY n").fetchall())
+    assert rows == [(1,), (2,)]
+    assert await late == 20
+    assert await database.submit(add(3)) == 30
+    database.close()
+    assert seen_by_another(tmp_path / "l.db") == [1, 2, 3]
