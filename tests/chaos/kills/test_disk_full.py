@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.kills.conftest import Scene
 
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+
 LARGE = 700  # pixels: a picture of 1.5 MB
 MB = 1 << 20
 MOUNT, UMOUNT = "/bin/mount", "/bin/umount"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.kills.conftest import Scene
 
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+
 MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 COUNT = 40
 NAMES = {f"a{n}" for n in range(COUNT)}

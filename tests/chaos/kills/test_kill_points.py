@@ -13,6 +13,8 @@ from batchflux.points import POINTS, VARIABLE, armed
 if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Scene
 
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+
 EACH = 75
 MOVES = {"moves.taken_up", "moves.recorded", "moves.put_down"}
 FAILURES = {"attempt.failing", "attempt.settled"}
@@ -32,7 +34,6 @@ def test_no_other_point_can_be_asked_for() -> None:
         armed("ledger.commited")
 
 
-@pytest.mark.timeout(300)
 def test_a_kill_at_every_point(scene: Scene) -> None:
     """One folder, killed at each point in turn, so that each kill also meets what the ones before it left."""
     program, bank = scene.program, scene.bank

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.kills.conftest import Scene
 
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+
 EACH = 30
 ROUNDS = 6
 # Loaded by the child's interpreter before anything else: its wall clock jumps when the file CLOCK changes.

@@ -11,6 +11,8 @@ from batchflux.points import VARIABLE
 if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Scene
 
+pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+
 CHOICES = ["retry", "hold", "fail"]
 
 
