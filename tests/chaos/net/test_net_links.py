@@ -17,7 +17,6 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux.errors import Code, JobError
 from batchflux.transport import Transport, TransportOptions, dial
-from batchflux.transport.guard import is_public
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,8 +211,7 @@ async def test_a_name_is_judged_by_the_address_that_is_dialled(
                 await transport.fetch(f"http://{NAME}:{knocks.port}/p{turn}.png")
             codes.add(caught.value.code)
     assert codes <= {Code.UNSAFE_URL, Code.DOWNLOAD}
-    assert all(is_public(ip_address(address)) for address in dialled), dialled
-    assert ("1.1.1.1" in dialled) is ("1.1.1.1" in str(TURNS[name])), "the seam sees what is dialled"
+    assert set(dialled) == ({"1.1.1.1"} if "1.1.1.1" in str(TURNS[name]) else set())
     assert knocks.count() == 0
 
 
