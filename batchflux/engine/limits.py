@@ -157,7 +157,7 @@ class Limits:
         key, now = lease.key, self._clock()
         if key.cooling_until - now > LEAD + COARSE:  # a dead key cools for ever; what was just granted may leave
             return False
-        if not key.departing and key.next_at(now) <= now and key.dead is None:
+        if not key.departing and key.next_at(now) <= now:
             self._leaves(lease, now)
             return True
         future: asyncio.Future[bool] = self._loop.create_future()

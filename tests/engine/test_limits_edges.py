@@ -265,6 +265,7 @@ def test_the_window_learns_how_long_the_answer_took(virtual: asyncio.Runner) -> 
         window = Window(100, known=False)
         here = Scene(Key(name="A", secret=None, window=window))
         before = window.size
+        await asyncio.sleep(100)
         lease = await here.out()
         await asyncio.sleep(2.5)
         await here.ends(lease)
@@ -367,7 +368,7 @@ def test_work_goes_to_the_key_that_can_take_it_first(virtual: asyncio.Runner) ->
     assert sorted(virtual.run(scene())) == ["fast"] * 6 + ["slow"] * 3
 
 
-@pytest.mark.parametrize(("beyond", "waits"), [(-1e-6, True), (1e-6, False)])
+@pytest.mark.parametrize(("beyond", "waits"), [(-1e-6, True), (0.0, True), (1e-6, False)])
 def test_a_lease_whose_key_cools_longer_than_its_lead_is_not_waited_for(
     virtual: asyncio.Runner, *, beyond: float, waits: bool
 ) -> None:
@@ -431,6 +432,24 @@ def test_one_who_is_early_does_not_leave_before_one_who_waits(virtual: asyncio.R
         return order
 
     assert virtual.run(scene()) == [2, 0, 1]
+
+
+def test_one_whose_time_has_come_leaves_before_one_who_comes_before_the_timer(virtual: asyncio.Runner) -> None:
+    async def scene() -> list[float | None]:
+        here = Scene(paced("A", 100))
+        await here.out()
+        first, second = [await here.limits.acquire() for _ in range(2)]
+        waits = asyncio.create_task(here.limits.depart(first))
+        await asyncio.sleep(0)
+        asyncio.get_running_loop()._skipper.now += 5.0  # type: ignore[attr-defined]  # a turn that took five seconds
+        comes = asyncio.create_task(here.limits.depart(second))
+        assert all(await asyncio.gather(waits, comes))
+        return [first.departed_at, second.departed_at]
+
+    earlier, later = virtual.run(scene())
+    assert earlier is not None
+    assert later is not None
+    assert earlier < later
 
 
 def test_a_closing_gate_ends_the_wait_to_leave(virtual: asyncio.Runner) -> None:
