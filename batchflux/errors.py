@@ -27,6 +27,7 @@ SHOWN_FAULTS = 20
 HIDDEN = "***"
 _LONGEST_FAULT = 1500  # characters; of a longer text the middle is left out
 _TELLING = 6  # characters; a shorter beginning of a secret gives nothing away
+_SHORTEST = 4  # characters; what is shorter is no secret, and stands in every other word
 
 
 class Code(StrEnum):
@@ -164,9 +165,10 @@ def _job_error(code: Code, message: str, retry_after: float | None, billed: bool
 def hushed(text: str, secrets: Iterable[str]) -> str:
     """Return the text without these secrets: plain, as URLs and JSON write them, or begun where it was cut off."""
     for secret in secrets:
-        for form in sorted(
-            {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), json.dumps(secret)[1:-1]}
-        ):
+        if len(secret) < _SHORTEST:
+            continue
+        as_url = (quote(secret, safe="", errors="replace"), quote(secret, errors="replace"))
+        for form in (secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]):
             text = text.replace(form, HIDDEN)
         cut = text.removesuffix("…")
         begun = next((n for n in range(len(secret) - 1, _TELLING - 1, -1) if cut.endswith(secret[:n])), 0)
