@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,25 +197,33 @@ class Reviewed:
             return {row["id"]: row for row in csv.DictReader(file)}
 
 
-@pytest.fixture
-def reviewed(tmp_path: Path) -> Iterator[Reviewed]:
-    (tmp_path / "judged.yaml").write_text(JUDGED.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
-    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
-    command = [sys.executable, "-u", "-m", "batchflux", "review", "out"]
-    said = tmp_path / "review.err"
+@contextmanager
+def serving(place: Path, port: int = 0) -> Iterator[str]:
+    """Serve the review of `place`/out; give the address that lets in. Ends with SIGTERM."""
+    command = [sys.executable, "-u", "-m", "batchflux", "review", "out", "--port", str(port)]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    said = place / "review.err"
     with (
         said.open("w") as errors,
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as server,
+        subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
     ):
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:"), said.read_text()
-        yield Reviewed(place=tmp_path, url=url)
+        yield url
         server.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    """A folder with JUDGED, of which three jobs have been run into `out`."""
+    (tmp_path / "judged.yaml").write_text(JUDGED.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
+    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def reviewed(judged: Path) -> Iterator[Reviewed]:
+    """The same, with a review of it being served."""
+    with serving(judged) as url:
+        yield Reviewed(place=judged, url=url)

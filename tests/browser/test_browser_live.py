@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import JUDGED, ROOT
+from tests.browser.conftest import JUDGED, ROOT, batchflux, serving
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.browser.conftest import Opener, Reviewed
 
 
@@ -175,3 +178,26 @@ def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
     page.keyboard.press("ArrowRight")
     expect(dialog.get_by_role("heading", name="vase")).to_be_visible()
     expect(dialog.get_by_role("button", name="Next")).to_be_disabled()
+
+
+def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: Opener) -> None:
+    with serving(judged) as url:
+        page = opened(url)
+        expect(page.locator(".tile")).to_have_count(3)
+        page.evaluate("window.sameAsBefore = true")
+    expect(page.locator("#news")).to_contain_text("has ended or cannot be reached")
+    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
+    port = urlsplit(url).port
+    assert port
+    with serving(judged, port) as again:
+        other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
+        other.goto(again)
+        expect(page.locator(".tile")).to_have_count(5)
+        expect(page.locator("#news")).to_contain_text("The review server is back")
+        assert page.evaluate("window.sameAsBefore") is True
+        page.locator("#gallery").focus()
+        page.keyboard.press("a")
+        expect(page.locator("#news")).to_contain_text("token is missing or of an earlier review")
+        page.context.close()
+    assert [line for line in opened.said if "ERR_CONNECTION_REFUSED" not in line and "403" not in line] == []
+    opened.said.clear()

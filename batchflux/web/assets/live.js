@@ -1,6 +1,7 @@
 // The server's events: new and changed rows, and how the run stands. The stream is taken up again where it broke off.
 let sequence = setup.live?.sequence ?? 0;
 let lost = false;
+let patience = 1000; // milliseconds until the next try
 
 function takeRows(rows) {
   let last = null;
@@ -22,6 +23,7 @@ function follow() {
   events.addEventListener("open", () => {
     if (lost) tell("The review server is back.");
     lost = false;
+    patience = 1000;
   });
   events.addEventListener("rows", (event) => {
     const data = JSON.parse(event.data);
@@ -29,8 +31,9 @@ function follow() {
     takeAway(data.gone ?? []);
     takeRows(data.rows);
   });
-  events.addEventListener("reset", () => {
-    // another ledger is in the folder now: begin anew
+  events.addEventListener("reset", (event) => {
+    sequence = JSON.parse(event.data).sequence;
+    // Another ledger is in the folder now: begin anew.
     forget();
     tiles.clear();
     picked.clear();
@@ -44,7 +47,8 @@ function follow() {
     refreshSoon();
   });
   events.addEventListener("error", () => {
-    const refused = events.readyState === EventSource.CLOSED; // otherwise the browser tries again by itself
+    const refused = events.readyState === EventSource.CLOSED;
+    events.close(); // the browser would ask every few seconds for ever
     if (!lost) {
       tell(
         refused
@@ -53,6 +57,7 @@ function follow() {
       );
     }
     lost = true;
-    if (refused) setTimeout(follow, 5000);
+    setTimeout(follow, patience);
+    patience = Math.min(30_000, patience * 2);
   });
 }
