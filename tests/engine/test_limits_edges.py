@@ -560,7 +560,47 @@ def test_a_strict_pace_sleeps_out_the_last_moment_in_place_and_leaves_no_sooner(
     assert slept == []
     asyncio.run(scene(strict))
     assert slept
+    for rate in (250, 100):  # here timers are used first
+        key = paced("C", rate)
+        key.pace.strict = True
+        asyncio.run(scene(key))
     assert all(0 < seconds <= 2 * COARSE for seconds in slept)
+
+
+async def test_a_strict_pace_is_woken_before_its_moment_by_what_timers_are_coarse() -> None:
+    """Read from the timer that is set; of several, because this process may be held up between two looks at a clock."""
+    gate = Gate()
+    key = paced("A", 20)
+    key.pace.strict = True
+    limits = Limits([key], concurrency=9, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
+    early = []
+    assert await limits.depart(await limits.acquire())
+    lease = await limits.acquire()
+    for _ in range(10):
+        waits = asyncio.create_task(limits.depart(lease))
+        await asyncio.sleep(0)
+        timer = limits._timer
+        assert timer is not None
+        early.append(key.next_at(0.0) - timer.when())
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+    assert max(early) == pytest.approx(COARSE, abs=COARSE / 2)
+
+
+def test_where_nothing_can_happen_no_timer_is_set(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        here = Scene(paced("A", 1))
+        first = await here.out()
+        (waits,) = await here.begun(here.out())
+        assert here.limits._timer is not None
+        waits.cancel()
+        await asyncio.gather(waits, return_exceptions=True)
+        await here.ends(first)
+        assert here.limits._timer is None
+        here.limits.release(await here.limits.acquire())
+        assert here.limits._timer is None
+
+    virtual.run(scene())
 
 
 def test_the_wire_is_marked_at_the_moment_it_is_told(virtual: asyncio.Runner) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sqlite3
 import stat
+import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,15 @@ from batchflux.storage.ledger import (
     Known,
     Ledger,
     currency,
+    empty_ledger,
     get_meta,
+    give_up_in_flight,
     nanos,
     rows_by_key,
     set_meta,
     spec_text,
     spent,
+    spooled,
     tags_text,
 )
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.model import Stored
+    from batchflux.model import Job, Stored
     from tests.storage.conftest import Finish, MakeJob
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"
@@ -198,6 +202,120 @@ async def test_a_job_that_was_never_sent_can_end(
     found = row(ledger)
     assert (found.status, found.attempts, found.cost, found.in_flight) == ("failed", 0, 0, None)
     assert (found.started_at, found.finished_at, found.error) == (5.0, 6.0, "gone")
+
+
+async def test_what_attempts_cost_adds_up(ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]) -> None:
+    job = make_job()
+    for price in (100, 30):
+        await ledger.intend(job, price=price, at=1000.0)
+        await ledger.answered(job, ".spool/abc", api_seconds=2.5)
+    for price in (5, 7):
+        await ledger.intend(job, price=price, at=1000.0)
+        await ledger.settle(job, failed(Code.NO_IMAGE, billed=True), counts=True)
+    found = row(ledger)
+    assert (found.cost, found.maybe_cost, found.possibly_billed, found.attempts) == (130, 12, 2, 4)
+    assert ledger.database.now(spent) == 142
+
+
+async def test_what_a_crash_adds_to_what_was_spent_before(
+    ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]], tmp_path: Path
+) -> None:
+    for name in ("kept", "out"):
+        job = make_job(name)
+        await ledger.intend(job, price=100, at=1000.0)
+        await ledger.settle(job, failed(Code.UNKNOWN, billed=True), counts=True)
+        await ledger.intend(job, price=40, at=1000.0)
+        await ledger.answered(job, ".spool/old", api_seconds=1.0)
+        await ledger.finish(job, Outcome(status=Status.UNKNOWN, error_code="unknown", finished_at=1010.0))
+        await ledger.intend(job, price=7, at=2000.0)
+    ledger.close()
+    kept = {bytes.fromhex(make_job("kept").key): ".spool/kept"}
+    again = Ledger(tmp_path / "ledger.db", durable=False, threaded=False, kept=kept)
+    found = rows(again)
+    again.close()
+    assert (found["kept"].cost, found["kept"].maybe_cost, found["kept"].possibly_billed) == (47, 100, 1)
+    assert (found["out"].cost, found["out"].maybe_cost, found["out"].possibly_billed) == (40, 107, 2)
+    assert found["out"].finished_at is None, "it has not ended: it is sent again, or left unknown"
+
+
+async def test_each_verb_is_about_its_own_job_only(
+    ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]], stored: Callable[..., Stored]
+) -> None:
+    jobs = sorted((make_job(f"mug-{number}") for number in range(7)), key=lambda job: job.key)
+    for job in jobs:
+        await ledger.intend(job, price=140, at=1000.0)
+    before = rows(ledger)
+    verbs: tuple[Callable[[Job], asyncio.Future[None]], ...] = (
+        lambda job: ledger.answered(job, Link(url=LINK), api_seconds=1.0),
+        lambda job: ledger.withdraw(job, unknown=True),
+        lambda job: ledger.settle(job, failed(Code.SERVER), counts=False),
+        lambda job: ledger.settle(job, failed(Code.NO_IMAGE, billed=True), counts=True),
+        lambda job: ledger.finish(job, Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)),
+    )
+    for number, verb in enumerate(verbs, start=1):
+        await verb(jobs[number])
+        after = rows(ledger)
+        assert {job.id for job in jobs if before[job.id] != after[job.id]} == {jobs[number].id}
+        before = after
+
+
+async def test_an_answer_that_comes_after_it_was_given_up_costs_nothing_more(
+    ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]]
+) -> None:
+    """As at a second signal: what was out is unknown, and an answer may still be on its way into the ledger."""
+    for name in ("answered", "failed"):
+        await ledger.intend(make_job(name), price=140, at=1000.0)
+    assert ledger.database.now(lambda connection: give_up_in_flight(connection, {})) == 2
+    await ledger.answered(make_job("answered"), Link(url=LINK), api_seconds=1.0)
+    await ledger.settle(make_job("failed"), failed(Code.NO_IMAGE, billed=True), counts=True)
+    found = rows(ledger)
+    assert (found["answered"].link, found["answered"].cost, found["answered"].maybe_cost) == (LINK, 0, 140)
+    assert (found["failed"].cost, found["failed"].maybe_cost) == (0, 140)
+    assert ledger.database.now(spent) == 280
+
+
+async def test_a_new_attempt_forgets_the_picture_of_the_one_before(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    for picture in (Link(url=LINK), ".spool/abc"):
+        await ledger.intend(make_job(), price=140, at=1000.0)
+        await ledger.answered(make_job(), picture, api_seconds=2.5)
+        assert (row(ledger).link or row(ledger).spool) is not None
+        await ledger.intend(make_job(), price=140, at=2000.0)
+        assert (row(ledger).link, row(ledger).spool) == (None, None)
+
+
+async def test_a_stored_picture_waits_in_the_spool_no_more(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], stored: Callable[..., Stored]
+) -> None:
+    await ledger.intend(make_job(), price=140, at=1000.0)
+    await ledger.answered(make_job(), ".spool/abc", api_seconds=2.5)
+    assert ledger.database.now(spooled) == {".spool/abc"}
+    await ledger.finish(make_job(), Outcome(status=Status.DONE, stored=stored(), finished_at=2.0))
+    assert row(ledger).spool is None
+    assert ledger.database.now(spooled) == set()
+
+
+async def test_a_job_that_ended_before_it_ever_started_starts_with_its_first_attempt(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+) -> None:
+    await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="reference", error="gone"))
+    assert row(ledger).started_at is None
+    await ledger.intend(make_job(), price=140, at=2000.0)
+    assert row(ledger).started_at == 2000.0
+
+
+def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing() -> None:
+    connection = empty_ledger()
+    assert (spent(connection), spooled(connection), rows_by_key(connection, [])) == (0, set(), [])
+    assert get_meta(connection, "format") == "1"
+    assert not connection.in_transaction
+    found: list[int] = []
+    other = threading.Thread(target=lambda: found.append(spent(connection)))  # pages read it in threads of their own
+    other.start()
+    other.join()
+    connection.close()
+    assert found == [0]
 
 
 async def test_an_attempt_in_flight_belongs_to_a_dead_process(
