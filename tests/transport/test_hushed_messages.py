@@ -6,7 +6,7 @@ import pickle
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError, hushed
@@ -48,6 +48,7 @@ def test_an_error_keeps_the_rest_of_what_it_says() -> None:
         )
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(st.characters(), min_size=4) | st.just("\udc80\udc81abc"), st.text())
 def test_no_secret_is_left_whole(before: str, secret: str, after: str) -> None:
     shown = hushed(before + secret + after, [secret])
