@@ -25,6 +25,7 @@ from batchflux.engine.limits import (
 from batchflux.engine.pace import HOLD, LATENESS, Pace
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
+from batchflux.model import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -585,6 +586,59 @@ async def test_a_strict_pace_is_woken_before_its_moment_by_what_timers_are_coars
         waits.cancel()
         await asyncio.gather(waits, return_exceptions=True)
     assert max(early) == pytest.approx(COARSE, abs=COARSE / 2)
+
+
+async def test_departures_are_timed_by_a_clock_that_is_finer_than_a_loops_may_be() -> None:
+    gate = Gate()
+    real = Limits([paced("A", 1)], concurrency=1, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
+    assert real._clock is time.monotonic
+    assert Scene().limits._clock == asyncio.get_running_loop().time
+
+
+def test_a_breaker_that_closes_lets_those_go_who_waited_for_nothing_else(virtual: asyncio.Runner) -> None:
+    async def scene() -> float:
+        here = Scene()
+        here.breaker.mode = "jobs"
+        here.breaker._probing = True
+        (waits,) = await here.begun(here.out())
+        await asyncio.sleep(5)
+        assert not waits.done()
+        assert here.limits._timer is None
+        here.breaker.ended(Outcome(status=Status.DONE), here.now())
+        await asyncio.wait_for(waits, 1)
+        return here.now()
+
+    assert virtual.run(scene()) == 5
+
+
+def test_one_who_is_cancelled_as_the_lease_comes_gives_it_back(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        here = Scene(concurrency=1)
+        lease = await here.limits.acquire()
+        task = asyncio.create_task(here.limits.acquire())
+        await asyncio.sleep(0)
+        here.limits.release(lease)  # granted to the task, which has not run since
+        assert here.limits.in_flight == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+        assert (here.limits.in_flight, here.keys[0].leased, here.keys[0].preparing) == (0, 0, 0)
+
+    virtual.run(scene())
+
+
+def test_one_who_is_cancelled_as_the_run_stops_is_cancelled(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        here = Scene(concurrency=1)
+        await here.limits.acquire()
+        task = asyncio.create_task(here.limits.acquire())
+        await asyncio.sleep(0)
+        here.gate.close(StopRun("signal", "Stopped."))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+    virtual.run(scene())
 
 
 def test_where_nothing_can_happen_no_timer_is_set(virtual: asyncio.Runner) -> None:
