@@ -187,7 +187,7 @@ class _Run:
             move_files(
                 self.folder, moves, lambda moved: database.now(lambda connection: record_moves(connection, moved))
             )
-        clean = database.now(lambda connection: get_meta(connection, "clean") == "1" and not is_stale(connection))
+        clean = database.now(lambda connection: get_meta(connection, "clean") == "1")
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self.results.intact():
             database.now(lambda connection: self._rewrite(connection, survey.redone.__contains__))

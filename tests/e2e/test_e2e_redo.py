@@ -141,6 +141,32 @@ def test_a_redo_makes_way_for_what_the_manifest_lists(
     assert server.answered() == {"a mug": 3, "something else": 1}
 
 
+def test_two_redos_that_could_be_the_same_picture_are_two(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    """What a run has pinned is taken, also when it has not come to it."""
+    name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
+    assert program("run", name).code == 0
+    judge(program, "cup", "redo", again=Again(prompt="a mug"))
+    assert program("run", name, "--only", "nothing").code == 0
+    judge(program, "mug", "redo")
+    assert program("run", name).code == 0
+    assert [row["id"] for row in program.rows()] == ["mug", "mug-redo1", "cup", "cup-redo1"]
+    assert server.answered() == {"a mug": 3, "a cup": 1}
+
+
+def test_a_run_with_nothing_to_do_shows_the_verdicts_that_nobody_has_shown(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {id: mug, prompt: a mug}\n")
+    assert program("run", name).code == 0
+    for review in ("accept", "reject"):
+        judge(program, "mug", review)
+        assert program("run", name).code == 0
+        assert program.rows()[0]["review"] == review
+    assert len(server.seen) == 1
+
+
 def test_a_redo_is_changed_or_taken_back_while_it_waits(
     program: Program, server: StandIn, manifest: Callable[..., str]
 ) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from batchflux.storage.ledger import Ledger, get_meta, set_meta
+from batchflux.storage.ledger import Ledger, set_meta
 from batchflux.storage.reviews import judge, prepare_reviews
 from batchflux.web.review.board import Board
 
-NUMBERS = st.integers(1, 12)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NUMBERS = st.integers(1, 5)
 _ENDED = ("done", "failed", "unknown")
+
+
+def key_of(number: int) -> bytes:
+    return bytes([number]) * 32
 
 
 class Following(RuleBasedStateMachine):
@@ -27,6 +37,7 @@ class Following(RuleBasedStateMachine):
         self.temporary = tempfile.TemporaryDirectory()
         self.path = Path(self.temporary.name) / "ledger.db"
         self.now = 0.0
+        self.runs = 0
         self.board = Board(self.path, self.clock)
         self.seen: dict[int, dict[bytes, Any]] = {}
         self.at: dict[int, int] = {}
@@ -42,51 +53,42 @@ class Following(RuleBasedStateMachine):
     def make(self) -> None:
         Ledger(self.path, durable=False, threaded=False).close()
 
-    def write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(self.path, isolation_level=None)
+        connection.execute("PRAGMA synchronous=OFF")
         connection.execute("BEGIN IMMEDIATE")
-        for statement, values in statements:
-            connection.execute(statement, values)
+        yield connection
         connection.execute("COMMIT")
         connection.close()
 
-    @rule(number=NUMBERS)
-    def a_job_begins(self, number: int) -> None:
+    @rule(number=NUMBERS, status=st.sampled_from([*_ENDED, "pending"]), attempts=st.integers(0, 3))
+    def a_job_goes_on(self, number: int, status: str, attempts: int) -> None:
+        """It may begin, end, or both between two looks."""
         insert = "INSERT INTO jobs (key, id, position, planned, tags, spec) VALUES (?, ?, ?, '', '', '{}')"
-        again = " ON CONFLICT (key) DO UPDATE SET status = 'pending'"
-        self.write((insert + again, (bytes([number]) * 32, f"job{number}", number % 4)))
+        with self.writing() as connection:
+            connection.execute(f"{insert} ON CONFLICT DO NOTHING", (key_of(number), f"job{number}", number % 3))
+            update = "UPDATE jobs SET status = ?, attempts = ? WHERE key = ?"
+            connection.execute(update, (status, attempts, key_of(number)))
 
-    @rule(number=NUMBERS, status=st.sampled_from(_ENDED), attempts=st.integers(0, 3))
-    def a_job_ends(self, number: int, status: str, attempts: int) -> None:
-        self.write(
-            (
-                "UPDATE jobs SET status = ?, attempts = ? WHERE key = ? AND status = 'pending'",
-                (status, attempts, bytes([number]) * 32),
-            )
-        )
+    @rule(number=NUMBERS, listed=st.integers(0, 1))
+    def a_run_begins_with_an_edit(self, number: int, listed: int) -> None:
+        self.runs += 1
+        with self.writing() as connection:
+            set_meta(connection, "began", str(self.runs))
+            connection.execute("UPDATE jobs SET listed = ?, id = 'x' WHERE key = ?", (listed, key_of(number)))
 
-    @rule(number=NUMBERS, listed=st.integers(0, 1), began=st.floats(0, 9))
-    def a_run_begins_with_an_edit(self, number: int, listed: int, began: float) -> None:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        set_meta(connection, "began", f"{began} {get_meta(connection, 'began')}"[:40])
-        connection.execute("UPDATE jobs SET listed = ?, id = 'x' WHERE key = ?", (listed, bytes([number]) * 32))
-        connection.execute("COMMIT")
-        connection.close()
-
-    @rule(numbers=st.lists(NUMBERS, max_size=3), note=st.sampled_from(["", "a", "b"]))
+    @rule(numbers=st.lists(NUMBERS, min_size=1, max_size=3), note=st.sampled_from(["", "a", "b"]))
     def somebody_judges(self, numbers: list[int], note: str) -> None:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        prepare_reviews(connection)
-        judge(connection, [bytes([number]) * 32 for number in numbers], "accept", note, 1.0)
-        connection.execute("COMMIT")
-        connection.close()
+        with self.writing() as connection:
+            prepare_reviews(connection)
+            judge(connection, [key_of(number) for number in numbers], "accept", note, 1.0)
 
-    @rule()
-    def the_folder_is_replaced(self) -> None:
-        self.path.unlink()
-        self.make()
+    @rule(really=st.integers(0, 9))
+    def the_folder_is_replaced(self, really: int) -> None:
+        if really == 0:
+            self.path.unlink()
+            self.make()
 
     @rule(listener=st.integers(0, 2), most=st.integers(1, 5), patient=st.booleans())
     def somebody_listens(self, listener: int, most: int, patient: bool) -> None:  # noqa: FBT001  hypothesis gives it
@@ -137,3 +139,56 @@ class Following(RuleBasedStateMachine):
 
 TestFollowing = Following.TestCase
 TestFollowing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[tuple[Board, sqlite3.Connection]]:
+    """A board that has looked at three jobs, and for which it is not time to compare everything again."""
+    Ledger(tmp_path / "ledger.db", durable=False, threaded=False).close()
+    ticks = itertools.count(0.0, 0.001)
+    board = Board(tmp_path / "ledger.db", lambda: next(ticks))
+    connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    for number, status in ((1, "done"), (2, "failed"), (3, "pending")):
+        values = (number, key_of(number), status)
+        insert = "INSERT INTO jobs (number, key, id, position, planned, tags, spec, status)"
+        connection.execute(insert + " VALUES (?, ?, 'x', 0, '', '', '', ?)", values)  # noqa: S608  constants
+    board.look()
+    assert board.news(0, 9).numbers == [1, 2]
+    yield board, connection
+    connection.close()
+    board.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "numbers", "gone"),
+    [
+        ("INSERT INTO jobs SELECT 4, x'04', id, 0, 1, '', '', '', 'done' FROM jobs WHERE number = 1", [4], []),
+        ("UPDATE jobs SET status = 'done' WHERE number = 3", [3], []),
+        ("UPDATE jobs SET status = 'pending' WHERE number = 2", [], [2]),
+        ("INSERT INTO meta VALUES ('began', '9'); UPDATE jobs SET id = 'y' WHERE number = 1", [1], []),
+        ("INSERT INTO meta VALUES ('clean', '1'); UPDATE jobs SET listed = 0 WHERE number = 1", [], [1]),
+        ("UPDATE jobs SET id = 'y' WHERE number = 1", [], []),  # that no run does without saying that it began
+    ],
+)
+def test_what_is_noticed_at_once(
+    quick: tuple[Board, sqlite3.Connection], statement: str, numbers: list[int], gone: list[int]
+) -> None:
+    """All that a run does while it goes on, without reading everything again."""
+    board, connection = quick
+    known = board.sequence
+    columns = "(number, key, id, position, listed, planned, tags, spec, status)"
+    for part in statement.replace("jobs SELECT", f"jobs {columns} SELECT").split(";"):
+        connection.execute(part)
+    board.look()
+    news = board.news(known, 9)
+    assert (news.numbers, news.gone) == (numbers, [key_of(number).hex() for number in gone])
+
+
+def test_a_verdict_is_noticed_at_once(quick: tuple[Board, sqlite3.Connection]) -> None:
+    board, connection = quick
+    known = board.sequence
+    prepare_reviews(connection)
+    judge(connection, [key_of(2), key_of(3)], "accept", "", 1.0)
+    board.look()
+    assert board.news(known, 9).numbers == [2]
+    assert not board.look()
