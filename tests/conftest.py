@@ -1,8 +1,150 @@
-"""What holds for all tests: no example of hypothesis fails for being slow, for a busy machine is no fault of ours."""
+"""What holds for all tests, and what tests of several folders share.
+
+No example of hypothesis fails for being slow: a busy machine is no fault of ours. `filled` makes output folders of any
+size, through the ledger's own table.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
 from hypothesis import settings
+from PIL import Image
+
+from batchflux.storage.ledger import Ledger, nanos, set_meta
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+SOURCES = 40  # different pictures; all others are further names of them
+BEGAN = 1_795_000_000.0
+COLUMNS = (  # noqa: SIM905  reads like the table
+    "key id position planned tags spec status attempts possibly_billed cost maybe_cost link file_name width height "
+    "bytes sha256 error_code error started_at finished_at api_seconds download_seconds"
+).split()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """What goes into a folder: `count` jobs, one in `failing` failed; `thumbs` makes their thumbnails, too.
+
+    `change` may alter the row and the spec of each job, by its number.
+    """
+
+    count: int
+    failing: int = 25
+    thumbs: bool = False
+    change: Callable[[int, dict[str, Any], dict[str, Any]], None] | None = None
+    meta: tuple[tuple[str, str], ...] = ()
+
+
+def fill(folder: Path, filling: Filling) -> Path:
+    """Make an output folder as a run would leave it; the pictures are hard links to a few."""
+    (folder / "images").mkdir(parents=True)
+    ledger = Ledger(folder / "ledger.db", durable=False)
+    marks = ", ".join("?" * len(COLUMNS))
+    insert = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608  constants and marks
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.executemany(insert, _rows(folder, filling))
+        notes = {"total": str(filling.count), "currency": "CNY", "name": "filled", **dict(filling.meta)}
+        for name, value in notes.items():
+            set_meta(connection, name, value)
+
+    try:
+        ledger.database.now(write)
+    finally:
+        ledger.close()
+    return folder
+
+
+def _rows(folder: Path, filling: Filling) -> Iterator[list[Any]]:
+    pictures = _pictures(folder, filling)
+    for number in range(filling.count):
+        row, spec = _job(number)
+        if filling.failing and number % filling.failing == filling.failing - 1:
+            codes = ("moderated", "bad_answer", "timeout")
+            row |= {"status": "failed", "error_code": codes[number // filling.failing % 3], "error": "it said no"}
+        else:
+            row |= {"cost": nanos_of("0.14"), "bytes": 1234, "width": 120, "height": 80, "link": _link(number)}
+            row["file_name"] = f"images/{row['id']}.jpg"
+            row["sha256"] = hashlib.sha256(str(number % SOURCES).encode()).hexdigest()
+        if filling.change is not None:
+            filling.change(number, row, spec)
+        row["spec"] = json.dumps(spec, ensure_ascii=False)
+        if row["file_name"] is not None:
+            _link_picture(folder, row, pictures[number % SOURCES], thumbs=filling.thumbs)
+        yield [row[name] for name in COLUMNS]
+
+
+def _job(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    scene = ("on marble", "on oak", "in the rain", "by a window", "at night")[number % 5]
+    spec: dict[str, Any] = {
+        "prompt": f"Product number {number // 10}, a cup with a saucer, {scene}, soft light, product photograph",
+        "images": [],
+        "model": "flux-kontext-pro",
+        "provider": "tuzi",
+        "style": "standard",
+        "seed": number % 10,
+        "aspect_ratio": ("1:1", "16:9", "9:16")[number % 3],
+    }
+    began = BEGAN + number * 0.2
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"key": hashlib.sha256(f"key {number}".encode()).digest(), "id": f"job-{number:06}", "position": number}
+    row |= {"planned": f"images/job-{number:06}.jpg", "tags": json.dumps({"sku": f"S-{number // 10}", "scene": scene})}
+    row |= {"status": "done", "attempts": 1, "possibly_billed": 0, "cost": 0, "maybe_cost": 0}
+    row |= {"started_at": began, "finished_at": began + 3 + number % 7 / 10, "api_seconds": 2 + number % 100 / 50}
+    return row, spec
+
+
+def nanos_of(text: str) -> int:
+    """Return an amount in the ledger's unit."""
+    return nanos(Decimal(text))
+
+
+def _link(number: int) -> str:
+    """Return a link as long and random as the simulator's."""
+    digests = b"".join(hashlib.sha256(f"{number} {part}".encode()).digest() for part in range(6))
+    return f"http://simulator.localhost/v1/files/{base64.urlsafe_b64encode(digests).decode()}.jpg"
+
+
+def _pictures(folder: Path, filling: Filling) -> list[Path]:
+    made = []
+    sources = folder / ".sources"
+    sources.mkdir()
+    for number in range(min(SOURCES, filling.count)):
+        path = sources / f"{number}.jpg"
+        Image.new("RGB", (120, 80), (number * 6 % 256, 120, 255 - number * 6 % 256)).save(path)
+        made.append(path)
+    return made
+
+
+def _link_picture(folder: Path, row: dict[str, Any], source: Path, *, thumbs: bool) -> None:
+    target = folder / row["file_name"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.link(source, target)
+    if thumbs:
+        (folder / "thumbs").mkdir(exist_ok=True)
+        os.link(source, folder / "thumbs" / f"{row['key'].hex()[:16]}-{row['sha256'][:12]}.jpg")
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., Path]:
+    """Makes an output folder: `filled(path, count=1000, thumbs=True)`; see Filling."""
+
+    def make(folder: Path, **filling: Any) -> Path:
+        return fill(folder, Filling(**filling))
+
+    return make
