@@ -12,12 +12,13 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from batchflux.web.blocks import INDEX, blocks, script_json
+from batchflux.web.blocks import FIRST, INDEX, blocks, script_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,6 +63,8 @@ class Live:
 def build_page(rows: Iterable[dict[str, Any]], header: dict[str, Any], *, live: Live | None = None) -> Iterator[bytes]:
     """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`)."""
     template = _environment().get_template("page.html.j2")
+    stream = iter(rows)
+    first = list(islice(stream, FIRST))
     setup = {"columns": INDEX, "header": header, "live": None if live is None else {"sequence": live.sequence}}
     pieces = template.generate(
         name=header["name"],
@@ -70,7 +73,8 @@ def build_page(rows: Iterable[dict[str, Any]], header: dict[str, Any], *, live: 
         style=Markup(style()),  # noqa: S704  the package's own file
         script=Markup(script()),  # noqa: S704  the package's own file
         setup=Markup(script_json(setup)),  # noqa: S704  escaped for a script element
-        blocks=((Markup(block.index), Markup(block.rest), block.plain) for block in blocks(rows)),  # noqa: S704  base64, or escaped
+        first=first,
+        blocks=((Markup(block.index), Markup(block.rest), block.plain) for block in blocks(chain(first, stream))),  # noqa: S704  base64, or escaped
     )
     for piece in pieces:
         yield piece.encode(errors="replace")

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import html
 import re
+from html.parser import HTMLParser
 from typing import Any
 
+from batchflux.web.blocks import FIRST, INDEX
 from batchflux.web.page import Live, build_page, content_security_policy, script, style
 
 HEADER: dict[str, Any] = {"name": "</title><script>alert(1)</script>", "counts": {}}
@@ -68,3 +70,47 @@ def test_script_and_style_cannot_end_their_elements_and_ask_nobody() -> None:
         assert way not in script()
     assert "@import" not in style()
     assert "url(" not in style()
+
+
+class Plain(HTMLParser):
+    """What the page holds for browsers without JavaScript."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = False
+        self.tags: set[str] = set()
+        self.pictures: list[dict[str, str | None]] = []
+        self.links: list[str | None] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.inside:
+            self.tags.add(tag)
+        if self.inside and tag == "img":
+            self.pictures.append(dict(attrs))
+        if self.inside and tag == "a":
+            self.links.append(dict(attrs)["href"])
+        self.inside = self.inside or tag == "noscript"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag != "noscript"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self.inside else ""
+
+
+def test_without_javascript_the_first_pictures_are_there_and_text_is_text() -> None:
+    prompt = '"><script>alert(1)</script></noscript><img src=x onerror=alert(2)>'
+    rows = [
+        dict.fromkeys(INDEX) | {"id": f"j{number}", "prompt": prompt, "full": f"images/{number}.png", "error": None}
+        for number in range(FIRST + 5)
+    ]
+    rows[0] |= {"thumb": "thumbs/0.jpg"}
+    rows[1] |= {"full": "", "status": "failed", "error": "moderated: <b>no</b>"}
+    plain = Plain()
+    plain.feed(page(rows))
+    assert plain.tags == {"p", "ul", "li", "a", "img"}
+    assert len(plain.pictures) == FIRST - 1
+    assert plain.pictures[0] == {"src": "thumbs/0.jpg", "alt": prompt, "loading": "lazy"}
+    assert plain.links[1] == "images/2.png"
+    assert "failed, moderated: <b>no</b>" in plain.text
