@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
 import json
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,13 +60,22 @@ def _json(body: Mapping[str, Any], urls: Mapping[LocalImage, str], found: set[Lo
 
 async def _data_url(image: LocalImage) -> str:
     try:
-        async with aiofiles.open(image.path, "rb") as file:
+        async with aiofiles.open(image.path, "rb", opener=_at_once) as file:
             data = await file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = error.strerror if isinstance(error, OSError) else str(error)
         message = f"reference {image.path} cannot be read: {why}; put the file back and run again"
         raise JobError(Code.REFERENCE, message) from None
     return await asyncio.to_thread(_checked_url, image, data)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file and nothing else: a pipe that took its place would wait for ever, and a device would never end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is not a file")
 
 
 def _checked_url(image: LocalImage, data: bytes) -> str:

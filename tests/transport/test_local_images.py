@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,9 +52,11 @@ async def test_a_file_changed_since_the_plan_is_not_sent(tmp_path: Path) -> None
     assert caught.value.code is Code.REFERENCE
 
 
-@pytest.mark.parametrize("name", ["missing.png", "folder", "nul\0.png"])
+@pytest.mark.parametrize("name", ["missing.png", "folder", "nul\0.png", "pipe", "device"])
 async def test_a_file_that_cannot_be_read_is_a_reference_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
     picture = LocalImage(path=f"{tmp_path}/{name}", sha256="0" * 64, media_type="image/png")
     with pytest.raises(JobError, match="cannot be read") as caught:
         await encode(chat(picture))
