@@ -74,7 +74,11 @@ def _flat(picture: Image.Image) -> Image.Image:
 
 
 class Thumbs:
-    """Makes the thumbnails and copies of one output folder, as many at once as there are cores."""
+    """Makes the thumbnails and copies of one output folder, as many at once as there are cores.
+
+    Raises:
+        StorageError: their folder cannot be read.
+    """
 
     def __init__(self, folder: Path, places: Places) -> None:
         self._folder = folder
@@ -134,3 +138,7 @@ def _names(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.name.endswith(".jpg")}
     except FileNotFoundError:
         return set()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot hold thumbnails ({error.strerror}): move it away, then make the report again."
+        ) from error

@@ -78,6 +78,13 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(filled: Callable[...
     assert (folder / "report.html").read_bytes() == before
 
 
+def test_a_file_where_thumbnails_belong_is_said_so(filled: Callable[..., Path], tmp_path: Path) -> None:
+    folder = filled(tmp_path / "out", count=2, failing=0)
+    (folder / "thumbs").write_text("mine", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"thumbs cannot hold thumbnails \(Not a directory\): move it away"):
+        write_report(folder)
+
+
 def test_an_empty_run_has_a_page_too(filled: Callable[..., Path], tmp_path: Path) -> None:
     folder = filled(tmp_path / "out", count=0)
     assert write_report(folder).rows == 0
