@@ -305,7 +305,8 @@ async def test_a_job_that_ended_before_it_ever_started_starts_with_its_first_att
     assert row(ledger).started_at == 2000.0
 
 
-def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing() -> None:
+def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     connection = empty_ledger()
     assert (spent(connection), spooled(connection), rows_by_key(connection, [])) == (0, set(), [])
     assert get_meta(connection, "format") == "1"
@@ -316,6 +317,7 @@ def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing() -> None:
     other.join()
     connection.close()
     assert found == [0]
+    assert list(tmp_path.iterdir()) == [], "no file is made"
 
 
 async def test_an_attempt_in_flight_belongs_to_a_dead_process(
@@ -553,6 +555,18 @@ def test_a_row_keeps_what_the_csv_needs_and_no_secret(make_job: MakeJob) -> None
     assert "canary" not in text
     assert tags_text(job) == '{"größe": "ü"}'
     assert tags_text(make_job()) == ""
+
+
+def test_a_row_keeps_no_signature_of_a_reference_and_shows_a_path_as_it_is(make_job: MakeJob) -> None:
+    signed = Reference(source=LINK, url=LINK)
+    local = Reference(source="photos/mug.jpg?X-Amz-Signature=1", path="/home/me/photos/mug.jpg?X-Amz-Signature=1")
+    images = json.loads(spec_text(make_job(images=(signed, local))))["images"]
+    assert images == ["https://cdn.example/mug.png", "photos/mug.jpg?X-Amz-Signature=1"]
+
+
+def test_a_row_can_be_read_by_people_of_any_script(make_job: MakeJob) -> None:
+    assert "größe 杯子" in spec_text(make_job(prompt="größe 杯子"))
+    assert tags_text(make_job(tags=(("größe", "杯子"),))) == '{"größe": "杯子"}'
 
 
 @given(st.decimals(min_value=0, max_value=10**6, places=9))
