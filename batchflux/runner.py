@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux import openfiles
+from batchflux.books import Books, take_back
+from batchflux.connecting import connected
 from batchflux.ending import NO_REDO, Signals, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
@@ -22,27 +24,22 @@ from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
-from batchflux.engine.unchanged import digest_of, mark
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
-from batchflux.manifest import Redos, expand
-from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of, survey_jobs
+from batchflux.manifest import expand
+from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
 from batchflux.points import reach
 from batchflux.providers import capabilities, styles
 from batchflux.storage.ballast import Ballast
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.images import ImageStore, kept_pictures
-from batchflux.storage.ledger import Ledger, currency, get_meta, give_up_in_flight, set_meta, spent, spooled
-from batchflux.storage.moves import move_files, record_moves, settle_moves
-from batchflux.storage.results import Results, ended_rows
-from batchflux.storage.reviews import is_stale, shown, verdicts
+from batchflux.storage.ledger import Ledger, currency, give_up_in_flight, spent, spooled
+from batchflux.storage.results import Results
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
-from batchflux.transport import Transport
-from batchflux.tuning import keys_of, retune, rules_of, transport_options
+from batchflux.tuning import keys_of, retune, rules_of
 from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Mapping
 
     from batchflux.engine.limits import Key
@@ -51,8 +48,7 @@ if TYPE_CHECKING:
     from batchflux.errors import Fault
     from batchflux.manifest import Manifest
     from batchflux.model import Job, Outcome
-
-SIMULATOR_HOST = "simulator.localhost"
+    from batchflux.transport import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +86,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
         return await _Run(manifest, options, keys).whole()
     except ManifestError:
         if new:
-            _take_back(manifest)
+            take_back(manifest)
         raise
     finally:
         lock.release()
@@ -108,20 +104,19 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
-        self.redos: Redos | None = None
-        self.digest = digest_of(manifest, before=self.began)  # before its files are read
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
+        self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
         try:
-            survey = self.ledger.database.now(self._survey)
+            survey = self.books.survey(self.options.selection)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
             self.log = RunLog(self.folder / "run.log")
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
-            self._bring_in_line(survey)
+            self.books.bring_in_line(survey)
             if survey.todo:
                 await self._work(plan, already)
             else:
@@ -152,57 +147,11 @@ class _Run:
         if self.options.watcher is not None:
             self.options.watcher.event(name, **fields)
 
-    def _survey(self, connection: sqlite3.Connection) -> Survey:
-        settle_moves(self.folder, connection)
-        survey = survey_jobs(self.manifest, connection, self.options.selection, apply=True)
-        set_meta(connection, "total", str(survey.total))
-        set_meta(connection, "currency", self.manifest.provider.currency)
-        if survey.edited or survey.moves:
-            set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
-        self._introduce(connection)
-        self.results.verdicts = verdicts(connection)
-        if survey.redos:
-            self.redos = Redos(survey.redos, lambda _: False)  # all are pinned, so none is chosen anew
-        return survey
-
-    def _rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
-        self.results.verdicts = verdicts(connection)
-        self.results.rewrite(ended_rows(connection, skip))
-        shown(connection)
-
-    def _introduce(self, connection: sqlite3.Connection) -> None:
-        """Tell who looks on (pages, exports) which run this is; `base` is where local references are."""
-        manifest, budget = self.manifest, self.manifest.limits.budget
-        set_meta(connection, "name", manifest.name)
-        set_meta(connection, "base", str(manifest.base))
-        set_meta(connection, "began", repr(self.began))
-        set_meta(connection, "budget", "" if budget is None else format(budget, "f"))
-
-    def _bring_in_line(self, survey: Survey) -> None:
-        """Make files and results.csv say what the ledger and the manifest say."""
-        database = self.ledger.database
-        write_whole(self.folder / "manifest.yaml", self.manifest.text)
-        if survey.moves:
-            moves = list(survey.moves.values())
-            move_files(
-                self.folder, moves, lambda moved: database.now(lambda connection: record_moves(connection, moved))
-            )
-        clean = database.now(lambda connection: get_meta(connection, "clean") == "1")
-        redo = survey.failed + survey.unknown > 0 and survey.todo > 0
-        if not clean or survey.edited or survey.moves or redo or not self.results.intact():
-            database.now(lambda connection: self._rewrite(connection, survey.redone.__contains__))
-
-        def in_line(connection: sqlite3.Connection) -> None:
-            set_meta(connection, "clean", "0" if survey.todo else "1")
-            mark(connection, self.digest, survey)
-
-        database.now(in_line)
-
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
         openfiles.ensure(at_once)
         async with AsyncExitStack() as stack:
-            transport = await self._transport(stack)
+            transport = await connected(stack, self.manifest, self.books.redos)
             ballast = Ballast(self.folder, at_once, self._disk_full)
             shelf = DiskShelf(self.folder, self.manifest.output.verify, ballast)
             stack.callback(shelf.close)
@@ -215,24 +164,6 @@ class _Run:
                 stack.enter_context(self.signals.handled())
             await self._pool(transport, shelf, plan, already)
 
-    async def _transport(self, stack: AsyncExitStack) -> Transport:
-        provider = self.manifest.provider
-        base_url, resolve = provider.base_url, {}
-        if base_url is None:
-            from batchflux.simulator import (  # noqa: PLC0415  a server, which other providers do not need
-                EmbeddedSimulator,
-                parse_options,
-            )
-
-            # A request does not tell its job's variant, and a redo must not be the same picture once more.
-            salt = sum(map(len, self.redos.asked.values())) if self.redos is not None else 0
-            simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt))
-            resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
-            stack.push_async_callback(asyncio.to_thread, simulator.stop)
-            base_url = f"http://{SIMULATOR_HOST}"
-        options = transport_options(self.manifest, base_url, resolve)
-        return await stack.enter_async_context(Transport(options))
-
     async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
@@ -241,7 +172,7 @@ class _Run:
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        jobs = iter(expand(manifest, capabilities(), self._late_fault, redos=self.redos))
+        jobs = iter(expand(manifest, capabilities(), self._late_fault, redos=self.books.redos))
         feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
             self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
@@ -279,8 +210,7 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        if survey.todo or database.now(is_stale):
-            database.now(self._rewrite)
+        self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
@@ -309,15 +239,6 @@ class _Run:
         )
         write_whole(self.folder / "summary.json", summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
-        database.now(lambda connection: set_meta(connection, "clean", "1"))
+        self.books.note_clean()
         reach("run.closed")
         return summary
-
-
-def _take_back(manifest: Manifest) -> None:
-    """Remove the folder that was made for a manifest that turned out to have faults."""
-    folder = manifest.output.dir
-    for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", ".lock"):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then the folder stays
-        folder.rmdir()
