@@ -321,6 +321,32 @@ def need() -> Callable[[str, bool], None]:
     return check
 
 
+MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
+
+
+@pytest.fixture(scope="session")
+def mounting(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip where the system gives no right to mount: that is nothing that could be installed."""
+    place = tmp_path_factory.mktemp("mounted")
+    if (
+        os.geteuid()
+        or not Path(MOUNT).exists()
+        or subprocess.run([MOUNT, "-t", "tmpfs", "tmpfs", str(place)], check=False).returncode
+    ):
+        pytest.skip("this test needs the right to mount a file system (root, and no sandbox that forbids it)")
+    subprocess.run([UMOUNT, str(place)], check=True)
+
+
+@pytest.fixture
+def strace(need: Callable[[str, bool], None]) -> str:
+    """Return strace; skip where the system lets no process trace another."""
+    found = shutil.which("strace")
+    need("strace (apt-get install strace)", found is not None)
+    if subprocess.run([str(found), "-f", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this test needs the right to trace a process, which this system does not give")
+    return str(found)
+
+
 @dataclass
 class Scene:
     """A provider and a program that runs against it, and the verdict on what a kill left behind."""

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.chaos.kills.conftest import Ended, Scene
 
 EACH = 2
@@ -24,13 +22,6 @@ LONG = bool(os.environ.get("BATCHFLUX_LONG_FAULTS"))
 REMEDY = re.compile(
     r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable)"
 )
-
-
-@pytest.fixture
-def strace(need: Callable[[str, bool], None]) -> str:
-    found = shutil.which("strace")
-    need("strace (apt-get install strace)", found is not None)
-    return str(found)
 
 
 def judge(scene: Scene, ended: Ended, at: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -97,8 +96,7 @@ def test_the_folder_is_replaced_by_another(running: Scene) -> None:
     running.at_the_end(NAMES, kills=1)
 
 
-def test_a_folder_of_pictures_that_turns_read_only(running: Scene, need: Callable[[str, bool], None]) -> None:
-    need("root, to mount", os.geteuid() == 0)
+def test_a_folder_of_pictures_that_turns_read_only(running: Scene, mounting: None) -> None:
     program, bank = running.program, running.bank
     images = program.out / "images"
 
@@ -123,10 +121,7 @@ def test_a_folder_of_pictures_that_turns_read_only(running: Scene, need: Callabl
 
 
 @pytest.mark.parametrize("inner", [".", "images", ".spool"])
-def test_a_folder_that_is_read_only_from_the_start(
-    running: Scene, need: Callable[[str, bool], None], inner: str
-) -> None:
-    need("root, to mount", os.geteuid() == 0)
+def test_a_folder_that_is_read_only_from_the_start(running: Scene, mounting: None, inner: str) -> None:
     program, bank = running.program, running.bank
     assert program.run("--limit", "2").code == 0
     place = program.out / inner

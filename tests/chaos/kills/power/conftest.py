@@ -8,7 +8,6 @@ One thing more is taken for granted, as every journalling file system gives it: 
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -276,15 +275,13 @@ class Recording:
 
 
 @pytest.fixture
-def record(scene: Scene, need: Callable[[str, bool], None]) -> Callable[..., Recording]:
+def record(scene: Scene, strace: str) -> Callable[..., Recording]:
     """Run the program under strace, and return what it did to its output folder."""
-    strace = shutil.which("strace")
-    need("strace (apt-get install strace)", strace is not None)
     trace = scene.program.folder / "trace"
 
     def run(*arguments: str) -> Recording:
         options = ("-f", "-y", "-x", "-s", "16000000", "-e", f"trace={CALLS}", "-o", str(trace))
-        scene.program.wrapper = (str(strace), *options)
+        scene.program.wrapper = (strace, *options)
         ended = scene.program.run(*arguments)
         scene.program.wrapper = ()
         assert ended.code == 0, ended.said
