@@ -38,6 +38,8 @@ def _lines(out: Path, state: State) -> list[str]:
     if state.unknown:
         text.append("  unknown: sent and never answered, possibly billed; the next run sends each once more")
         text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
+    if state.redo:
+        text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     text.append(f"  attempts   {state.attempts:>9,}")
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:

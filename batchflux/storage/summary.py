@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError
@@ -11,6 +11,7 @@ from batchflux.storage.database import reading
 from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import currency, get_meta
 from batchflux.storage.results import iso
+from batchflux.storage.reviews import waiting_redos
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,7 +25,8 @@ RECENT = 600.0
 class State:
     """Counts of listed jobs in a ledger, money in the manifest's currency, rate in pictures a minute.
 
-    `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended.
+    `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended; `redo` the
+    redos that a review asked for and no run has begun.
     """
 
     total: int
@@ -41,6 +43,7 @@ class State:
     currency: str
     images_per_minute: float
     last_at: float | None
+    redo: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,6 @@ class Summary:
     currency: str
     budget: Decimal | None = None
     images_per_minute: float = 0.0
-    notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
@@ -110,6 +112,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         currency=get_meta(connection, "currency") or "",
         images_per_minute=_rate(connection, sums[5]),
         last_at=sums[5],
+        redo=len(waiting_redos(connection)),
     )
 
 

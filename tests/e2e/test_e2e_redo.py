@@ -42,11 +42,14 @@ def test_a_redo_is_made_once_and_stands_behind_its_picture(
     picture = (program.folder / OUT / before["file_name"]).read_bytes()
     assert [asked.id for asked in judge(program, "mug", "redo", note="=too dark")] == ["mug-redo1"]
     server.seen.clear()
+    assert json.loads(program("status", OUT, "--json").out)["redo"] == 1
+    assert "asked for in a review" in program("status", OUT).out
     planned = program("plan", name)
     assert "redo" in planned.out
     assert "1 paid call" in planned.out
     assert program("run", name, "--redo").code == 0
     assert [seen.body["seed"] != 7 and seen.body["prompt"] == "a mug" for seen in server.seen] == [True]
+    assert json.loads(program("status", OUT, "--json").out)["redo"] == 0
     rows = program.rows()
     assert [row["id"] for row in rows] == ["mug", "mug-redo1", "cup"]
     assert list(rows[0]) == [*header, "review", "note"]
