@@ -127,19 +127,30 @@ def read_state(folder: Path) -> State:
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
         raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
     with reading(path) as connection:
-        state = state_of(connection)
-    if state.in_flight and not FolderLock(folder).is_held():
-        # Nobody runs it, so nobody waits for these answers: the next run will find them unknown.
-        lost = state.in_flight
-        return replace(
-            state,
-            in_flight=0,
-            unknown=state.unknown + lost,
-            pending=max(0, state.pending - lost),
-            possibly_billed=state.possibly_billed + lost,
-            failures={**state.failures, "unknown": state.failures.get("unknown", 0) + lost},
-        )
-    return state
+        return state_in(folder, connection)[0]
+
+
+def state_in(folder: Path, connection: sqlite3.Connection) -> tuple[State, bool]:
+    """Count what an output folder's ledger holds, and tell whether a run holds the folder.
+
+    Where nobody runs it, nobody waits for the answers of what is in flight: that is unknown, as the next run will find.
+    """
+    lock = FolderLock(folder)
+    running = lock.is_held()
+    state = state_of(connection)
+    lost = state.in_flight
+    running = running or (lost > 0 and lock.is_held())  # it may have begun meanwhile
+    if running or not lost:
+        return state, running
+    settled = replace(
+        state,
+        in_flight=0,
+        unknown=state.unknown + lost,
+        pending=max(0, state.pending - lost),
+        possibly_billed=state.possibly_billed + lost,
+        failures={**state.failures, "unknown": state.failures.get("unknown", 0) + lost},
+    )
+    return settled, False
 
 
 def _rate(connection: sqlite3.Connection, last_at: float | None) -> float:

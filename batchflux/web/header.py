@@ -1,4 +1,8 @@
-"""The page's header: what the run is, how it stands, what it has cost."""
+"""The page's header: what the run is, how it stands, what it has cost.
+
+The rule: counts and money are the folder's; `state`, times and images a minute are the last run's. That is the one the
+ledger names with `began`: a summary that began at another moment is an earlier run's, and says nothing of this one.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +10,35 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from batchflux.storage.folder import FolderLock
 from batchflux.storage.ledger import get_meta
 from batchflux.storage.results import iso
-from batchflux.storage.summary import state_of
+from batchflux.storage.summary import state_in
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
+CUT_OFF = "The last run was cut off; run it again to continue."
+
 
 def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the header's JSON object.
 
-    `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, otherwise
-    `none`. Money is decimal text, times are UTC ISO 8601, `seconds` is how long the last run took (up to now, while it
-    runs; None when nothing tells).
+    `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, `stopped`
+    when it was cut off before that, and `none` when nothing tells. Money is decimal text, times are UTC ISO 8601,
+    `seconds` is how long the last run took (up to now while it runs, up to its last picture when it was cut off; None
+    when nothing tells), and `images_per_minute` are those of that time.
     """
-    state = state_of(connection)
-    running = FolderLock(folder).is_held()
-    last = {} if running else _summary(folder)
+    state, running = state_in(folder, connection)
+    began = _began(connection)
+    last = {} if running else _summary(folder, began)
+    cut_off = began is not None and not running and not last
     counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending", "in_flight")}
     return {
         "name": last.get("name") or get_meta(connection, "name") or folder.resolve().name,
         "folder": folder.resolve().name,
-        "state": "running" if running else "ended" if last else "none",
-        "message": last.get("message", ""),
+        "state": "running" if running else "ended" if last else "stopped" if cut_off else "none",
+        "message": CUT_OFF if cut_off else last.get("message", ""),
         "counts": counts,
         "failures": state.failures,
         "attempts": state.attempts,
@@ -40,21 +47,22 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "spent_possibly": format(state.spent_possibly, "f"),
         "budget": last.get("budget") if last else get_meta(connection, "budget") or None,
         "currency": state.currency,
-        "images_per_minute": round(state.images_per_minute, 1),
-        "started_at": last.get("started_at") or _meta_time(connection),
+        "started_at": last.get("started_at") or iso(began) or None,
         "finished_at": last.get("finished_at"),
-        "seconds": last.get("seconds") or _since(connection, running=running),
+        **_pace(connection, last, began, running=running),
         "made_at": iso(time.time()),
     }
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    """Return the last run's summary, {} when there is none that can be read."""
+def _summary(folder: Path, began: float | None) -> dict[str, Any]:
+    """Return the summary of the run that began then, {} when there is none that can be read."""
     try:
         data = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict) or (began is not None and data.get("started_at") != iso(began)):
+        return {}
+    return data
 
 
 def _began(connection: sqlite3.Connection) -> float | None:
@@ -62,10 +70,16 @@ def _began(connection: sqlite3.Connection) -> float | None:
     return None if text is None else float(text)
 
 
-def _meta_time(connection: sqlite3.Connection) -> str | None:
-    return iso(_began(connection)) or None
-
-
-def _since(connection: sqlite3.Connection, *, running: bool) -> float | None:
-    began = _began(connection)
-    return round(time.time() - began, 1) if running and began is not None else None
+def _pace(
+    connection: sqlite3.Connection, last: dict[str, Any], began: float | None, *, running: bool
+) -> dict[str, float | None]:
+    """Return how long the run took and its pictures a minute, both of the same time."""
+    if last or began is None:
+        return {"seconds": last.get("seconds"), "images_per_minute": last.get("images_per_minute", 0.0)}
+    query = "SELECT COUNT(*), MAX(finished_at) FROM jobs WHERE status = 'done' AND finished_at >= ?"
+    made, until = connection.execute(query, (began,)).fetchone()
+    until = time.time() if running else until
+    if until is None:
+        return {"seconds": None, "images_per_minute": 0.0}
+    seconds = max(until - began, 1e-3)
+    return {"seconds": round(seconds, 1), "images_per_minute": round(60.0 * made / seconds, 1)}

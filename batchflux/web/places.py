@@ -75,7 +75,7 @@ class Places:
 
     def copy_name(self, source: str) -> str:
         """Return the name of a local reference's copy in `thumbs/references/`, '' when it has no file."""
-        if self._base is None or _is_url(source):
+        if self._base is None or is_url(source):
             return ""
         try:
             path = Path(os.path.normpath(self._base / source))
@@ -92,7 +92,7 @@ class Places:
         return self._sources.get(name)
 
     def _reference(self, source: str) -> dict[str, Any]:
-        if _is_url(source):
+        if is_url(source):
             link = redacted(source)
             return {"label": _short(link), "src": None, "url": link}
         name = self.copy_name(source)
@@ -103,7 +103,8 @@ class Places:
         return self._made is None or name in self._made
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether a reference is a remote one."""
     return source.lower().startswith(("http://", "https://"))
 
 

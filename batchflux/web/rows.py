@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.storage.ledger import currency
 from batchflux.storage.redact import redacted
 from batchflux.storage.results import iso
+from batchflux.web.places import is_url
 
 if TYPE_CHECKING:
     from batchflux.storage.ledger import Known
@@ -30,7 +31,7 @@ def page_row(known: Known, places: Places, review: str = "", note: str = "") -> 
         "status": known.status,
         "file_name": known.file_name,
         "prompt": spec["prompt"],
-        "images": " ".join(redacted(source) for source in spec["images"]),
+        "images": " ".join(redacted(source) if is_url(source) else source for source in spec["images"]),
         "seed": spec.get("seed"),
         "aspect_ratio": spec.get("aspect_ratio"),
         "output_format": spec.get("output_format"),

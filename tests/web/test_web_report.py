@@ -10,7 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from batchflux.web.ledgers import ended_numbers, jobs_by_number
 from batchflux.web.report import write_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 def setup_of(page: Path) -> dict[str, Any]:
@@ -34,6 +34,22 @@ def setup_of(page: Path) -> dict[str, Any]:
     assert match
     data: dict[str, Any] = json.loads(match[1])
     return data
+
+
+def header_of(folder: Path) -> dict[str, Any]:
+    with reading(folder / "ledger.db") as connection:
+        return page_header(folder, connection)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[None]:
+    """Hold the folder, as a run does."""
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def test_writes_one_page_beside_the_images(filled: Callable[..., Path], tmp_path: Path) -> None:
@@ -111,29 +127,70 @@ def test_a_run_can_commit_at_any_moment_of_a_report(filled: Callable[..., Path],
 def test_the_header_of_a_run_that_goes_on(filled: Callable[..., Path], tmp_path: Path) -> None:
     folder = filled(tmp_path / "out", count=4, meta=(("began", "1795000000.0"), ("budget", "25.00")))
     (folder / "summary.json").write_text('{"name": "of an earlier run", "seconds": 5, "message": "old"}')
-    lock = FolderLock(folder)
-    lock.acquire()
-    with reading(folder / "ledger.db") as connection:
-        header = page_header(folder, connection)
-        lock.release()
-        ended = page_header(folder, connection)
+    with running(folder):
+        header = header_of(folder)
     assert (header["state"], header["name"], header["message"]) == ("running", "filled", "")
     assert (header["budget"], header["started_at"]) == ("25.00", "2026-11-18T11:06:40.000Z")
     assert header["seconds"] > 0
-    assert (ended["state"], ended["name"], ended["seconds"], ended["message"]) == (
-        "ended",
-        "of an earlier run",
-        5,
-        "old",
+
+
+def test_the_header_of_a_run_that_ended_says_what_its_summary_does(filled: Callable[..., Path], tmp_path: Path) -> None:
+    folder = filled(tmp_path / "out", count=4, meta=(("began", "1795000000.0"),))
+    summary = {"name": "mine", "seconds": 5.25, "message": "All 4 jobs are done.", "images_per_minute": 45.71}
+    summary |= {"started_at": "2026-11-18T11:06:40.000Z", "finished_at": "2026-11-18T11:06:45.250Z"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    header = header_of(folder)
+    assert {name: header[name] for name in summary} == summary
+    assert header["state"] == "ended"
+
+
+@pytest.mark.parametrize("earlier", ["2026-11-18T11:06:39.999Z", None])
+def test_a_run_that_was_cut_off_is_not_the_one_before_it(
+    earlier: str | None, filled: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Nothing runs, and the summary, if there is one, is of a run that began at another moment."""
+
+    def leave(number: int, row: dict[str, Any], _spec: dict[str, Any]) -> None:
+        row |= {"started_at": 1_795_000_000.0, "finished_at": 1_795_000_000.0 + 6 * number - 12}
+        if number >= 7:
+            row |= {"status": "pending", "in_flight": 140_000_000, "finished_at": None, "file_name": None}
+
+    meta = (("began", "1795000000.0"), ("budget", "25.00"))
+    folder = filled(tmp_path / "out", count=10, failing=0, change=leave, meta=meta)
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as writer:
+        writer.execute("UPDATE jobs SET in_flight = 140000000 WHERE status = 'pending'")
+    if earlier is not None:
+        old = {"name": "old", "seconds": 0.4, "message": "2 of 10 jobs done", "images_per_minute": 300.0, "budget": "1"}
+        (folder / "summary.json").write_text(json.dumps(old | {"started_at": earlier, "finished_at": earlier}))
+    header = header_of(folder)
+    assert (header["state"], header["name"]) == ("stopped", "filled")
+    assert header["message"] == "The last run was cut off; run it again to continue."
+    assert header["counts"] == {"total": 10, "done": 7, "failed": 0, "unknown": 3, "pending": 0, "in_flight": 0}
+    assert header["failures"] == {"unknown": 3}
+    assert header["possibly_billed"] == 3
+    assert (header["budget"], header["started_at"], header["finished_at"]) == (
+        "25.00",
+        "2026-11-18T11:06:40.000Z",
+        None,
     )
+    # Five of the seven pictures are of this run, the last of them 24 s after it began.
+    assert (header["seconds"], header["images_per_minute"]) == (24.0, 12.5)
+    with running(folder):
+        header = header_of(folder)
+    assert (header["state"], header["message"], header["counts"]["in_flight"]) == ("running", "", 3)
+
+
+def test_a_run_that_was_cut_off_before_its_first_picture(filled: Callable[..., Path], tmp_path: Path) -> None:
+    folder = filled(tmp_path / "out", count=2, meta=(("began", "9999999999.0"),))
+    header = header_of(folder)
+    assert (header["state"], header["seconds"], header["images_per_minute"]) == ("stopped", None, 0.0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")])
 def test_a_summary_that_cannot_be_read_is_none(text: str, filled: Callable[..., Path], tmp_path: Path) -> None:
     folder = filled(tmp_path / "out", count=2)
     (folder / "summary.json").write_text(text, encoding="latin-1")
-    with reading(folder / "ledger.db") as connection:
-        assert page_header(folder, connection)["state"] == "none"
+    assert header_of(folder)["state"] == "none"
 
 
 def test_nothing_secret_reaches_the_page(filled: Callable[..., Path], tmp_path: Path) -> None:

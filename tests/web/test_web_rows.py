@@ -44,6 +44,13 @@ def test_links_lose_their_signatures(known: Callable[..., Known]) -> None:
     assert "pw@" not in json.dumps(row)
 
 
+def test_a_files_name_is_no_link_and_is_shown_whole(known: Callable[..., Known], tmp_path: Path) -> None:
+    names = ["photos/cup #2.jpg", "photos/why?.jpg", "a@b#c/?token=secretsecretsecretsecret.png"]
+    row = page_row(known(spec={"images": names}), Places(tmp_path / "out", tmp_path))
+    assert row["images"] == " ".join(names)
+    assert [reference["label"] for reference in row["references"]] == names
+
+
 def test_what_was_dropped_is_said_in_the_error(known: Callable[..., Known]) -> None:
     row = page_row(known(spec={"dropped": ["seed"]}), NOWHERE)
     assert row["error"] == "not sent, style chat cannot carry it: seed"
