@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from batchflux.cli.streams import fill_in, say
+
 COMMANDS = {
     "init": "Write a commented starter manifest.",
     "plan": "Check a manifest and show what running it would do and cost; spends nothing.",
@@ -58,19 +60,20 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
+    fill_in()
     try:
         code: Any = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("Stopped.", err=True)
+        say("Stopped.", err=True)
         sys.exit(130)
     except Exception as error:
         from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
 
         if not isinstance(error, BatchfluxError):
             raise
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
 from batchflux.model import Status
 from batchflux.storage.results import iso
@@ -133,7 +134,7 @@ class Progress(Watcher):
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
-            click.echo(text, err=True)
+            say(text, err=True)  # who looks on may go; the run goes on
 
 
 def progress_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ import uvloop
 from batchflux.cli.options import manifest_options
 from batchflux.cli.plan import lines
 from batchflux.cli.progress import Progress, progress_options, summary_lines
-from batchflux.cli.words import count, money
+from batchflux.cli.streams import say
+from batchflux.cli.words import count, money, place
 from batchflux.errors import UsageError
 from batchflux.planner import Plan, plan
 from batchflux.runner import RunOptions, run
@@ -56,9 +56,9 @@ def command(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run(manifest, options))
     if not progress.quiet:
-        _print("\n".join(summary_lines(summary)))
+        _print("\n".join(summary_lines(summary)), summary.folder)
     elif summary.exit_code:
-        click.echo(summary.message, err=True)
+        say(summary.message, err=True)
     return summary.exit_code
 
 
@@ -70,12 +70,11 @@ def _watch(stack: ExitStack, manifest: Manifest, progress: Progress) -> None:
     stack.callback(page.stop)
 
 
-def _print(text: str) -> None:
-    """Print to stdout; a reader that has gone away changes nothing about how the run ended."""
-    try:
-        click.echo(text)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _print(text: str, folder: str) -> None:
+    """Print to stdout; a disk that is full, or a reader that has gone away, changes nothing about how the run ended."""
+    error = say(text)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        say(f"The summary cannot be printed ({error.strerror}); {place(folder)}/summary.json has it.", err=True)
 
 
 def _confirm(proposed: Plan) -> bool:
