@@ -40,7 +40,7 @@ class Browser:
         self._netloc = where.netloc
         self.token = where.query.partition("=")[2]
         status, headers, _ = self._send("GET", f"/?{where.query}", {})
-        assert status == 303
+        assert status == 200
         self._cookie = headers["Set-Cookie"].partition(";")[0]
 
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Any:

@@ -51,7 +51,6 @@ class Events:
 
     async def stop(self) -> None:
         """Tell listeners how things stand, then end their streams."""
-        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -68,6 +67,7 @@ class Events:
     async def _look(self, *, last: bool = False) -> None:
         with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
             await self._do(partial(self._store.look, exact=last))
+        self._stopping = last  # only now: a listener that saw it before would end without what this look found
         if last or self._store.news != self._news:  # also what others who looked have found
             async with self._turn:
                 self._news = self._store.news

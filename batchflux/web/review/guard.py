@@ -5,10 +5,12 @@ A page of anybody's in that browser, and any program on a shared machine, can re
 - Host must be an address we serve under: a name that an attacker made to point here (DNS rebinding) is none of them.
 - Sec-Fetch-Site, which browsers send and pages cannot change, must not speak of another site, and Origin, where there
   is one, must be ours; a POST must have one. There are no CORS headers, so no other page can read an answer.
-- Who brings the token in the address gets a cookie (HttpOnly, SameSite=Strict) and is sent to an address without it: it
-  stays out of what is bookmarked, logged or sent as a Referer. The cookie is no key to anything but looking: a POST
-  needs the token itself in a header, which only our page knows. (All ports of a host share cookies, so a server at
-  another port sees ours; and so each port has a cookie of its own name.)
+- The token, in the address or in a header, is proof for all that only looks, so that a program without cookies can do
+  that too. A browser that opens the page with it gets a cookie (HttpOnly, SameSite=Strict) for what the page asks for.
+  Neither cookie nor address is a key to anything but looking: a POST needs the token in a header, which only our page
+  knows and a form cannot send. (All ports of a host share cookies, so a server at another port sees ours; and so each
+  port has a cookie of its own name.)
+- The address with the token stays where it was typed: nothing is logged, referred to, or kept of what it answers.
 - Secrets are compared in constant time, and both are new each time the server starts.
 
 Every answer carries the headers of `protect`: nothing may be run, framed, sniffed, kept or referred to.
@@ -79,30 +81,32 @@ class Guard:
         origin = request.headers.get("Origin")
         if origin != f"http://{host}" and (origin is not None or request.method not in {"GET", "HEAD"}):
             raise web.HTTPForbidden(text="Requests of other pages are not answered.")
-        if request.path == "/" and "token" in request.query:
-            if not _same(request.query["token"], self.token):
-                raise web.HTTPForbidden(text=f"This is not the token of this review. {ASK_AGAIN}")
+        if request.method not in {"GET", "HEAD"}:
+            if not _same(request.headers.get(TOKEN_HEADER, ""), self.token):
+                raise web.HTTPForbidden(text=f"The page's token is missing or of an earlier review. {ASK_AGAIN}")
             return
-        if not _same(request.cookies.get(self.cookie, ""), self._ticket):
+        token = request.query.get("token", request.headers.get(TOKEN_HEADER))
+        if token is not None:
+            if not _same(token, self.token):
+                raise web.HTTPForbidden(text=f"This is not the token of this review. {ASK_AGAIN}")
+        elif not _same(request.cookies.get(self.cookie, ""), self._ticket):
             raise web.HTTPForbidden(text=f"This review is for who has its address. {ASK_AGAIN}")
-        if request.method not in {"GET", "HEAD"} and not _same(request.headers.get(TOKEN_HEADER, ""), self.token):
-            raise web.HTTPForbidden(text=f"The page's token is missing or of an earlier review. {ASK_AGAIN}")
 
-    def welcome(self) -> web.Response:
-        """Answer who brought the token: a cookie instead of it."""
-        response = web.Response(status=303, headers={"Location": "/"})
+    def welcome(self, response: web.StreamResponse) -> None:
+        """Give who opened the page with the token a cookie, which lets in from here on."""
         response.set_cookie(self.cookie, self._ticket, path="/", httponly=True, samesite="Strict")
-        return response
 
     def _arrived_at(self, request: web.Request) -> str | None:
         name = request.transport.get_extra_info("sockname") if request.transport is not None else None
         return None if name is None else host_of(name[0], self._port)
 
 
-async def protect(_request: web.Request, response: web.StreamResponse) -> None:
+async def protect(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every answer what keeps a browser from doing anything else with it."""
     response.headers.update(_HEADERS)
     response.headers.setdefault("Content-Security-Policy", _NOTHING)
+    if "token" in request.query:  # a cache would keep it with the address
+        response.headers["Cache-Control"] = "no-store"
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.popall("Server", None)
 

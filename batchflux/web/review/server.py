@@ -82,12 +82,12 @@ class Server:
                 time.sleep(self._rest * took)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        if "token" in request.query:
-            return self._guard.welcome()
         pieces = await self._do(lambda: self._store.page(self._guard.token))
         headers = {"Content-Security-Policy": content_security_policy(live=True)}
         response = web.StreamResponse(headers=headers)
         response.content_type, response.charset = "text/html", "utf-8"
+        if "token" in request.query:
+            self._guard.welcome(response)
         await response.prepare(request)
         with cut_off():
             while piece := await self._do(lambda: _gathered(pieces)):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import UsageError
 from batchflux.web.review.guard import Guard, host_of
@@ -48,7 +50,11 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
     runner = web.AppRunner(
-        Server(folder, guard, tell, rest).app(), access_log=None, shutdown_timeout=_PATIENCE, handler_cancellation=True
+        Server(folder, guard, tell, rest).app(),
+        access_log=None,
+        logger=_logger(),
+        shutdown_timeout=_PATIENCE,
+        handler_cancellation=True,
     )
     try:
         await runner.setup()
@@ -59,6 +65,17 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     shown = "127.0.0.1" if where.is_unspecified else address
     url = f"http://{host_of(shown, port)}/?token={guard.token}"
     return Site(runner, url, None if where.is_loopback else _warning(folder, where.is_unspecified, address, port))
+
+
+def _logger() -> logging.Logger:
+    """Return where faults of ours are logged. What is no HTTP is not: that would quote the request, with its token."""
+    logger = logging.getLogger("batchflux.review")
+    logger.addFilter(_is_ours)  # once, however often it is added
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _warning(folder: Path, everywhere: bool, address: str, port: int) -> str:  # noqa: FBT001  read once, right above
