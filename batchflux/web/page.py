@@ -42,6 +42,7 @@ SCRIPTS = (
     "slider.js",
     "panel.js",
     "large.js",
+    "notes.js",
     "judge.js",
     "live.js",
     "keys.js",

@@ -48,6 +48,8 @@ function showGallery(rows) {
   placeOf = new Map(shownRows.map((row, k) => [row, k]));
   if (current === null || !placeOf.has(current)) current = shownRows[Math.min(was, shownRows.length - 1)] ?? null;
   showGallery.groups = groups;
+  for (const row of leaving) if (!placeOf.has(row)) picked.delete(row);
+  leaving.clear();
   layGallery(true);
 }
 

@@ -6,52 +6,94 @@ const VERDICTS = [
   ["", "Clear", "u"],
 ];
 
-// Whom a key means just now.
-const judged = () => (large !== null ? [large] : picked.size ? [...picked] : current !== null ? [current] : []);
+// Whom a key means just now. Of a selection only what is shown: nobody judges what nobody sees.
+const judged = () => (large !== null ? [large] : picked.size ? shownPicks() : current !== null ? [current] : []);
+const shownPicks = () => shownRows.filter((row) => picked.has(row));
+
+const AT_ONCE = 2000; // keys a request; the server takes no endless list
+const onTheWay = new Map(); // key -> {review}, the latest that is being sent
+const leaving = new Set(); // rows just judged: those that a filter hides now are not selected any more
+let sending = Promise.resolve(); // one request after the other, so that no older one overtakes a newer
+
+// The verdict of a row as the server will have it.
+const verdictOf = (row) => onTheWay.get(columns.key[row])?.review ?? columns.review[row] ?? "";
 
 // Send a verdict; returns what went wrong, "" when nothing did.
-async function judge(rows, review, { note = null, redo = null } = {}) {
-  if (!rows.length) return "";
-  const body = JSON.stringify({ keys: rows.map((row) => columns.key[row]), review, note, redo });
+function judge(rows, review, { note = null, redo = null } = {}) {
+  const keys = rows.map((row) => columns.key[row]);
+  const mine = { review };
+  for (const key of keys) onTheWay.set(key, mine);
+  return inTurn(async () => {
+    try {
+      return await sendAll(keys, { review, note, redo });
+    } finally {
+      for (const key of keys) if (onTheWay.get(key) === mine) onTheWay.delete(key);
+    }
+  });
+}
+
+function inTurn(send) {
+  const turn = sending.then(send);
+  sending = turn.catch(() => null); // who asked for it hears of it
+  return turn;
+}
+
+async function sendAll(keys, verdict) {
+  const asked = [];
+  let kept = 0;
+  let why = "";
   try {
-    const answer = await fetch("/api/verdicts", {
-      method: "POST",
-      body,
-      headers: {
-        "Content-Type": "application/json",
-        "X-Batchflux-Token": document.querySelector('meta[name="batchflux-token"]').content,
-      },
-    });
-    const said = await answer.json();
-    if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
-    takeRows(said.rows);
-    for (const { id } of review === "redo" ? (said.redo ?? []) : [])
-      tell(`${id} will be made by the next batchflux run (or run --redo).`);
-    return "";
+    for (; kept < keys.length; kept = Math.min(keys.length, kept + AT_ONCE)) {
+      const said = await sendVerdict({ ...verdict, keys: keys.slice(kept, kept + AT_ONCE) });
+      asked.push(...(verdict.review === "redo" ? (said.redo ?? []) : []));
+      takeRows(said.rows);
+      for (const { key } of said.rows) leaving.add(rowOfKey.get(key));
+    }
   } catch (error) {
-    const why =
-      error instanceof TypeError ? "The review server cannot be reached; the verdict is not kept." : error.message;
-    tell(why, { bad: true });
-    return why;
+    why = whyNot(error);
+    if (kept) why = `Kept for ${whole.format(kept)} of ${plural(keys.length, "picture")} only: ${why}`;
   }
+  if (why) tell(why, { bad: true });
+  else if (asked.length) {
+    const what = asked.length === 1 ? asked[0].id : plural(asked.length, "new picture");
+    tell(`${what} will be made by the next batchflux run (or run --redo).`);
+  }
+  return why;
+}
+
+const whyNot = (error) =>
+  error instanceof TypeError ? "The review server cannot be reached; the verdict or note is not kept." : error.message;
+
+async function sendVerdict(body, { keepalive = false } = {}) {
+  const answer = await fetch("/api/verdicts", {
+    method: "POST",
+    body: JSON.stringify(body),
+    keepalive, // goes out also when the page is closed
+    headers: {
+      "Content-Type": "application/json",
+      "X-Batchflux-Token": document.querySelector('meta[name="batchflux-token"]').content,
+    },
+  });
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
+  return said;
+}
+
+function tellHidden() {
+  if (picked.size) tell("All selected pictures are hidden by filters; Esc deselects them.");
 }
 
 function verdictKey(review) {
   const rows = judged();
+  if (!rows.length) {
+    tellHidden();
+    return "";
+  }
   if (review === "redo") return openRedo(rows);
   return judge(rows, review, { note: large !== null ? changedNote(large) : null });
 }
 
-// The note as typed, null when it is as it was.
-function changedNote(row) {
-  const typed = byId("note")?.value;
-  return typed === undefined || typed === (columns.note[row] ?? "") ? null : typed;
-}
-
 function verdictSection(row, all) {
-  const save = () => {
-    if (changedNote(row) !== null) judge([row], columns.review[row], { note: changedNote(row) });
-  };
   return h(
     "section",
     { class: "verdict" },
@@ -68,16 +110,7 @@ function verdictSection(row, all) {
         ),
       ),
     ),
-    h("textarea", {
-      id: "note",
-      "data-for": "note",
-      rows: "2",
-      "aria-label": "Note",
-      placeholder: "Note (N)",
-      dir: "auto",
-      value: all.note ?? "",
-      onchange: save,
-    }),
+    noteField(row, all.note ?? ""),
     all.review &&
       h(
         "button",
@@ -88,29 +121,44 @@ function verdictSection(row, all) {
   );
 }
 
+// The bar for a selection; the gallery is where one is made and seen.
+let barFor = "";
 function showJudging() {
   const host = byId("judging");
-  host.hidden = picked.size === 0;
-  if (host.hidden) return host.replaceChildren();
-  host.replaceChildren(
-    h("b", null, `${whole.format(picked.size)} selected`),
-    ...VERDICTS.map(([review, label, key]) =>
-      h(
-        "button",
-        { type: "button", onclick: () => verdictKey(review) },
-        label,
-        " ",
-        h("kbd", { "aria-hidden": "true" }, key.toUpperCase()),
-      ),
-    ),
+  const shown = state.view === "gallery" ? shownPicks().length : 0;
+  const hidden = picked.size - shown;
+  const wanted = picked.size === 0 || state.view !== "gallery" ? "" : `${shown} ${hidden}`;
+  if (wanted === barFor) return;
+  barFor = wanted;
+  const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
+  host.hidden = wanted === "";
+  host.replaceChildren(...(wanted ? barParts(shown, hidden) : []));
+  placeNews();
+  if (focused) (host.querySelector(`[data-for="${CSS.escape(focused)}"]:not(:disabled)`) ?? byId("gallery")).focus();
+}
+
+function barParts(shown, hidden) {
+  const button = (name, label, key, onclick, props) =>
     h(
       "button",
-      { type: "button", class: "plain", onclick: pickNone },
-      "Deselect ",
-      h("kbd", { "aria-hidden": "true" }, "Esc"),
+      { type: "button", "data-for": `bar-${name}`, onclick, ...props },
+      label,
+      " ",
+      h("kbd", { "aria-hidden": "true" }, key),
+    );
+  const count = `${whole.format(shown + hidden)} selected${hidden ? `, ${whole.format(hidden)} hidden by filters` : ""}`;
+  return [
+    h("b", null, count),
+    ...VERDICTS.map(([review, label, key]) =>
+      button(review, label, key.toUpperCase(), () => verdictKey(review), { disabled: shown === 0 }),
     ),
-  );
+    button("note", "Note…", "N", () => openNote(shownPicks()), { disabled: shown === 0 }),
+    button("deselect", "Deselect", "Esc", pickNone, { class: "plain" }),
+  ];
 }
+
+// What the server and the keys say in passing stands above the bar, not on it.
+const placeNews = () => document.documentElement.style.setProperty("--judging", `${byId("judging").offsetHeight}px`);
 
 // What to make anew: the prompt may be edited and a seed given for one picture; for several only the note is asked.
 function openRedo(rows) {
@@ -128,18 +176,22 @@ function openRedo(rows) {
   });
   const send = async (event) => {
     event.preventDefault();
+    if (button.disabled) return;
+    button.disabled = true;
     const edited = single !== null && prompt.value.trim() !== "" && prompt.value !== before ? prompt.value : null;
     const redo = { prompt: edited, seed: seed.value === "" ? null : Number(seed.value) };
     const why = await judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo });
+    button.disabled = false;
     if (why) fault.replaceChildren(h("p", { class: "error" }, why));
     else dialog.close();
   };
+  const button = h("button", { type: "submit", class: "main-action" }, "Redo");
   const fault = h("div", { role: "alert" });
   const seeded = single !== null && columns.style[single] === "standard"; // the chat style carries no seed
   dialog.replaceChildren(
     h(
       "form",
-      { method: "dialog", onsubmit: send },
+      { method: "dialog", onsubmit: send, onkeydown: submitKey },
       h("h2", { id: "redo-title" }, single === null ? `Redo ${plural(rows.length, "picture")}` : "Redo this picture"),
       h("p", { class: "hint" }, "The next batchflux run makes a new variant; this picture stays."),
       single !== null && [h("label", { for: "redo-prompt" }, "Prompt"), prompt],
@@ -151,7 +203,7 @@ function openRedo(rows) {
         "div",
         { class: "actions" },
         h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { type: "submit", class: "main-action" }, "Redo"),
+        button,
       ),
     ),
   );

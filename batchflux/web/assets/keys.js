@@ -13,7 +13,8 @@ const KEYS = [
 const JUDGE_KEYS = [
   ["A R E", "accept, reject, redo"],
   ["U", "clear the verdict"],
-  ["N", "write a note"],
+  ["N", "write a note, on all selected ones too"],
+  ["Ctrl + Enter", "keep what is written"],
   ["X", "select the picture"],
   ["Shift + ← →", "select a range"],
   ["Ctrl + A", "select all that are shown"],
@@ -42,7 +43,7 @@ function openHelp() {
 const writing = (node) => node.matches?.("textarea, select, input") && node.id !== "slider";
 
 function onKey(event) {
-  if (event.defaultPrevented || event.altKey || byId("help").open || byId("redo").open) return;
+  if (event.defaultPrevented || event.altKey || document.querySelector(".small-dialog[open]")) return;
   const target = event.target;
   if (writing(target)) {
     if (event.key === "Escape" && target.id === "search") byId("gallery").focus();
@@ -125,17 +126,22 @@ function judgeKeys(event) {
   const verdict = VERDICTS.find(([, , of]) => of === key);
   if (verdict) return () => verdictKey(verdict[0]);
   if (key === "n")
-    return large === null
-      ? () => {
-          if (current !== null) {
-            openLarge(current);
-            focusNote();
-          }
-        }
-      : focusNote;
+    return writeNote;
   if (large === null && key === "x") return () => current !== null && pick(current, !picked.has(current));
   if (large === null && key === "escape" && picked.size) return pickNone;
   return null;
+}
+
+function writeNote() {
+  if (large === null && picked.size) {
+    const rows = judged();
+    return rows.length ? openNote(rows) : tellHidden();
+  }
+  if (large === null) {
+    if (current === null) return;
+    openLarge(current);
+  }
+  focusNote();
 }
 
 function focusNote() {

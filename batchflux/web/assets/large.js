@@ -15,6 +15,7 @@ function startLarge() {
   dialog.addEventListener("close", () => {
     if (state.open) change({ open: "" });
     large = null;
+    if (setup.live) saveNote();
     dialog.replaceChildren();
     (opener?.isConnected ? opener : byId("gallery")).focus({ preventScroll: true });
   });
@@ -87,6 +88,7 @@ async function showLarge(row) {
   const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.for : null;
   const all = await details(row);
   if (large !== row) return;
+  if (setup.live) saveNote(); // of the picture that was open
   const modes = modesOf(all);
   const mode = modes.some(([name]) => name === largeMode) ? largeMode : modes[0][0];
   dialog.setAttribute("aria-label", `Picture ${all.id}`);

@@ -37,6 +37,7 @@ function follow() {
     forget();
     tiles.clear();
     picked.clear();
+    leaving.clear();
     current = null;
     versionsSum += 1;
     showJudging();

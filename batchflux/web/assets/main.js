@@ -23,6 +23,7 @@ function refresh({ keepPlace = false } = {}) {
   else if (state.view === "charts") showCharts();
   else showGallery(rows);
   if (keepPlace) backTo(anchor);
+  if (setup.live) showJudging();
   followOpen();
 }
 
@@ -55,6 +56,8 @@ function watchPointer() {
 }
 
 async function start() {
+  // The cookie lets in from here on; the token need not stand in the address that is shown and bookmarked.
+  if (location.search.includes("token=")) history.replaceState(null, "", location.pathname + location.hash);
   readHash();
   if (!VIEWS.some(([view]) => view === state.view)) state.view = "gallery";
   startGallery();
@@ -79,7 +82,11 @@ async function start() {
   await readBlocks({ packed: true });
   document.documentElement.dataset.ready = "yes";
   refresh();
-  if (setup.live) follow();
+  if (setup.live) {
+    follow();
+    watchLeaving();
+    onNewWidth(byId("judging"), placeNews);
+  }
 }
 
 start();
