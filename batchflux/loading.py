@@ -30,7 +30,8 @@ def load_manifest(
     Args:
         path: the YAML file.
         sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
-        provider: replaces provider.name; another provider's base_url, keys and options are dropped.
+        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and
+            with the simulator its price.
         out: replaces output.dir.
         environ: where `${NAME}` is looked up; the process's environment when None.
 

@@ -2,7 +2,8 @@
 
 The rule: a path names keys and list positions with dots; mappings on its way are made when missing, list positions
 must exist. Another provider takes nothing of the manifest's provider that would lead to the wrong place: base_url,
-keys and options go, unless they are set on the command line too.
+keys and options go, unless they are set on the command line too. The price goes as well when that other provider is the
+simulator, for nothing is spent there; any other keeps it, because a budget needs one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from batchflux.manifest.check import Faults
 
 _OF_ONE_PROVIDER = ("base_url", "keys", "options")
+_SIMULATOR = "simulator"
 MAX_PARTS = 16
 _DIGITS = 9  # of a list position
 _FLOW = ("[", "{", '"', "'")
@@ -30,9 +32,9 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
     section = _provider_section(root)
     if provider is not None:
         name = section.pairs.get("name")
-        current = name.text if isinstance(name, Scalar) and not name.is_null else "simulator"
+        current = name.text if isinstance(name, Scalar) and not name.is_null else _SIMULATOR
         if provider != current:
-            for key in _OF_ONE_PROVIDER:
+            for key in (*_OF_ONE_PROVIDER, *(("price",) if provider == _SIMULATOR else ())):
                 section.pairs.pop(key, None)
                 section.lines.pop(key, None)
         _put(section, "name", Scalar(provider, plain=False, line=OVERRIDE))

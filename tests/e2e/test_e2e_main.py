@@ -216,6 +216,23 @@ def test_the_budget_is_never_passed_and_a_higher_one_continues(
     assert program.summary()["spent"] == "4.2"
 
 
+def test_the_simulator_spends_nothing_of_the_budget(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 7]}}}\n", limits=", budget: 1.00")
+    simulated = ["--provider", "simulator", "--set", "provider.options={latency: 0, size: 64}"]
+    assert "nothing (simulated)" in program("plan", name, *simulated).out
+    assert program("run", name, *simulated).code == 0
+    assert program.summary()["spent"] == "0"
+    planned = program("plan", name).out
+    assert "7 paid calls" in planned
+    assert "spent already" not in planned
+    ended = program("run", name)
+    assert ended.code == 0, ended.out
+    assert len(server.seen) == 7  # a simulated picture is none of the provider's
+    assert program.summary()["spent"] == "0.98"
+
+
 def test_unknown_attempts_follow_on_unknown(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: a, prompt: 'x #reset*1'}\n  - {id: b, prompt: fine}\n")
     held = program("run", name, "--on-unknown", "hold")

@@ -64,13 +64,21 @@ def test_values_are_read_as_in_the_file(load: Load) -> None:
 
 
 def test_the_simulator_takes_nothing_of_another_provider(load: Load) -> None:
-    assert load(TEXT, provider="simulator").provider == ProviderConfig(price=Decimal("0.1"))
+    assert load(TEXT, provider="simulator").provider == ProviderConfig()
+    assert load(TEXT, sets=["provider.price=2"], provider="simulator").provider.price == 2
     assert load(TEXT, sets=["provider.options.latency=2"], provider="simulator").provider.options == {"latency": 2}
 
 
 def test_the_same_provider_keeps_what_is_its_own(load: Load) -> None:
     made = load(TEXT, provider="tuzi", environ={"HOST": "h.example"})
     assert (made.provider.base_url, made.provider.keys) == ("https://h.example", ("A",))
+
+
+def test_a_price_goes_only_with_the_real_provider(load: Load) -> None:
+    assert load(TEXT, provider="relay", sets=["provider.base_url=http://r"]).provider.price == Decimal("0.1")
+    for provider in ("{name: simulator, price: 0.1}", "{price: 0.1}"):  # people try their budget on it
+        text = f"version: 1\nprovider: {provider}\nlimits: {{budget: 1}}\njobs: [{{prompt: x}}]\n"
+        assert load(text, provider="simulator").provider.price == Decimal("0.1")
 
 
 def test_a_provider_can_be_added(load: Load) -> None:
