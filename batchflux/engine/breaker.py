@@ -3,10 +3,14 @@
 It opens in two ways (the pattern is M. Nygard's, "Release It!", 2007):
 
 - **down**: `limit` requests in a row met a provider that is not there (refused, 5xx, cut off, timed out), over at least
-  `DOWN_SECONDS`. Outages pass, so it probes: one request after 2, 4, 8, ... and then every 60 seconds, for a minute, or
-  for ten when a deadline says that the run has all night. The first answer closes it.
+  `DOWN_SECONDS`, or `limit` of them may have been billed. Outages pass, so it probes: one request after 2, 4, 8, ...
+  and then every 60 seconds, for a minute, or for ten when a deadline says that the run has all night. The first answer
+  closes it.
 - **jobs**: `limit` jobs in a row ended failed for a cause on the provider's side. Each may have cost money, so it
   probes briefly: up to three requests, one at a time, after 1, 2 and 4 seconds. A job that is done closes it.
+
+Before that, it holds requests back while the pictures of `limit` jobs in a row could not be fetched at first: they are
+paid, and until their second tries have shown whether the host of the pictures is there, no more should be.
 
 While it is open nothing else leaves: neither fresh jobs nor retries. When the probes fail, the gate closes (exit 3) and
 what did not end stays pending.
@@ -42,9 +46,10 @@ class Breaker:
         self.limit = limit
         self._gate = gate
         self._patience = patience
-        self._requests_in_a_row = 0
+        self._requests_in_a_row = self._billed_in_a_row = 0
         self._first_at = 0.0
         self._jobs_in_a_row = 0
+        self._troubled_in_a_row = self._in_trouble = 0
         self._opened_at = 0.0
         self._probe_at = 0.0
         self._probes = 0
@@ -58,7 +63,7 @@ class Breaker:
     def next_at(self, now: float, in_flight: int) -> float:
         """Return the earliest time that a request may leave; NEVER while a probe, or what left before it, is out."""
         if self.mode == "closed":
-            return now
+            return NEVER if self._in_trouble and self._troubled_in_a_row >= self.limit else now
         return NEVER if self._probing or in_flight else max(now, self._probe_at)
 
     def leaves(self) -> None:
@@ -67,9 +72,19 @@ class Breaker:
 
     def answered(self) -> None:
         """A request was answered by a provider that is there, with a picture or a refusal."""
-        self._requests_in_a_row = 0
+        self._requests_in_a_row = self._billed_in_a_row = 0
         if self.mode == "down":
             self._close()
+
+    def troubled(self) -> None:
+        """The first try to fetch a job's picture failed; `relieved` is called when the job ends or submits again."""
+        self._in_trouble += 1
+        self._troubled_in_a_row += 1
+
+    def relieved(self) -> None:
+        """A troubled job is none any more."""
+        self._in_trouble -= 1
+        self._tell()
 
     def failed(self, error: JobError, now: float) -> None:
         """A request failed; codes that say that the provider is there count as answered."""
@@ -80,16 +95,19 @@ class Breaker:
         if self._requests_in_a_row == 0:
             self._first_at = now
         self._requests_in_a_row += 1
+        self._billed_in_a_row += error.billed
         text = f"{error.code.value}: {error.message}"
         if self.mode != "closed":
             self._probe_failed(text, now)
-        elif self._requests_in_a_row >= self.limit and now - self._first_at >= DOWN_SECONDS:
+        elif self._billed_in_a_row >= self.limit or (
+            self._requests_in_a_row >= self.limit and now - self._first_at >= DOWN_SECONDS
+        ):
             self._open("down", DOWN_PAUSE, now)
 
     def ended(self, outcome: Outcome, now: float) -> None:
         """A job ended."""
         if outcome.status is Status.DONE:
-            self._jobs_in_a_row = 0
+            self._jobs_in_a_row = self._troubled_in_a_row = 0
             if self.mode == "jobs":
                 self._close()
         elif outcome.error_code not in NOT_THE_PROVIDER:
@@ -116,7 +134,7 @@ class Breaker:
     def _close(self) -> None:
         self.mode = "closed"
         self._probing = False
-        self._requests_in_a_row = self._jobs_in_a_row = 0
+        self._requests_in_a_row = self._billed_in_a_row = self._jobs_in_a_row = self._troubled_in_a_row = 0
         self._tell()
 
     def _tell(self) -> None:

@@ -122,6 +122,7 @@ class Pool:
         await self._journal.finish(work.job, outcome)
         self.tally.add(outcome)
         self._breaker.ended(outcome, self._clock())
+        self._steps.relieve(life)
         self._observer.ended(work.job, outcome)
 
     def _outcome(self, life: Life, stored: Stored | None, failure: JobError | None) -> Outcome:

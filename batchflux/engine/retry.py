@@ -46,11 +46,13 @@ class Tries:
 class RetryPolicy:
     """Decides whether a step is tried again, and after how many seconds.
 
-    `attempts` is the most a job may use, `base` and `cap` bound the backoff in seconds.
+    `attempts` is the most a job may use, `base` and `cap` bound the backoff in seconds; `patient` is the base for
+    downloads, which cost nothing.
     """
 
     attempts: int = 5
     base: float = 0.5
+    patient: float = 1.0
     cap: float = 60.0
     on_unknown: OnUnknown = "retry"
 
@@ -75,7 +77,11 @@ class RetryPolicy:
         """Return the seconds to wait before a picture is fetched again, None to give up."""
         if error.code not in FETCH_AGAIN or tries.used >= self.attempts:
             return None
-        return self._backoff(tries, error, random)
+        if error.code is Code.BAD_IMAGE:
+            return self._backoff(tries, error, random)
+        # The picture is paid for and its host may only be restarting: half of each wait is certain.
+        longest = min(self.cap, self.patient * 2 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
+        return max(random.uniform(longest / 2, longest), error.retry_after or 0.0)
 
     def _backoff(self, tries: Tries, error: JobError, random: Random) -> float:
         doublings = min(max(tries.used - 1, 0), MAX_DOUBLINGS)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Life:
-    """What has happened to one job in this run; `began` in epoch seconds."""
+    """What has happened to one job in this run; `began` in epoch seconds, `troubled` see Breaker."""
 
     work: Work
     tries: Tries = field(default_factory=Tries)
@@ -43,6 +43,7 @@ class Life:
     api_seconds: float | None = None
     download_seconds: float | None = None
     link: str | None = None
+    troubled: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,6 +110,7 @@ class Steps:
                 self._observer.event("link_dead", id=work.job.id, message=error.message)
                 picture = None
                 life.fetches = Tries()
+                self.relieve(life)
         while True:
             if picture is None:
                 picture = await self._submit(life)
@@ -120,6 +122,12 @@ class Steps:
                     raise
                 self._observer.event("bad_picture", id=work.job.id, message=error.message)
                 picture = None
+
+    def relieve(self, life: Life) -> None:
+        """Count the job among the troubled no longer; see Breaker."""
+        if life.troubled:
+            life.troubled = False
+            self._breaker.relieved()
 
     def _may_try(self, life: Life) -> bool:
         return life.tries.used < self._rules.policy.attempts
@@ -251,6 +259,9 @@ class Steps:
                 life.download_seconds = fetched.seconds
                 return await self._shelf.store(life.work.job, fetched)
             except JobError as error:
+                if not life.troubled:
+                    life.troubled = True
+                    self._breaker.troubled()
                 self._observer.event(
                     "fetch_failed",
                     id=life.work.job.id,

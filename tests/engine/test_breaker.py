@@ -206,6 +206,75 @@ def test_a_run_whose_probe_gets_an_unsafe_link_goes_on(night: NightOf) -> None:
     assert (ended.tally.done, ended.tally.failed) == (5, 3)
 
 
+def test_as_many_as_may_have_been_billed_open_it_at_once(breaker: Breaker) -> None:
+    lost = JobError(Code.UNKNOWN, "cut off", billed=True)
+    breaker.failed(lost, 0.0)
+    breaker.failed(lost, 0.0)
+    breaker.answered()
+    for _ in range(2):
+        breaker.failed(lost, 0.1)
+    assert mode_of(breaker) == "closed"
+    breaker.failed(lost, 0.1)
+    assert mode_of(breaker) == "down"
+
+
+def test_pictures_that_cannot_be_fetched_hold_requests_back_until_that_is_settled(breaker: Breaker) -> None:
+    told: list[str] = []
+    breaker.on_change(lambda: told.append(breaker.mode))
+    for _ in range(3):
+        assert breaker.next_at(1.0, 5) == 1.0
+        breaker.troubled()
+    assert breaker.next_at(1.0, 0) == NEVER
+    breaker.ended(DONE, 2.0)  # its second try succeeded: the host is there
+    breaker.relieved()
+    assert breaker.next_at(2.0, 5) == 2.0
+    assert told == ["closed"]
+
+
+def test_when_no_troubled_job_is_left_requests_leave_again(breaker: Breaker) -> None:
+    for _ in range(3):
+        breaker.troubled()
+    for _ in range(3):
+        assert breaker.next_at(1.0, 0) == NEVER
+        breaker.ended(failed(Code.UNSAFE_URL), 1.0)
+        breaker.relieved()
+    assert breaker.next_at(1.0, 0) == 1.0
+
+
+@pytest.mark.parametrize("code", [Code.DOWNLOAD, Code.BAD_IMAGE])
+def test_few_pictures_are_paid_for_that_cannot_be_fetched(night: NightOf, code: Code) -> None:
+    scene = night(400)
+    scene.server.api = lambda _, __: scene.picture(0.05)
+    scene.server.files = lambda _, __: scene.error(code, 0.05)
+    ended = scene.run(concurrency=8, max_consecutive_failures=5)
+    assert ended.reason is not None
+    assert ended.reason.reason == "failures"
+    assert scene.server.charged <= 5 + 3 * 8  # out, answered and being fetched when the fifth failed
+
+
+def test_few_requests_are_lost_before_the_run_pauses(night: NightOf) -> None:
+    scene = night(400)
+    scene.server.api = lambda _, __: scene.error(Code.UNKNOWN, 0.05, billed=True)
+    ended = scene.run(concurrency=8, max_consecutive_failures=5)
+    assert ended.reason is not None
+    assert ended.reason.reason == "failures"
+    assert scene.server.charged <= 5 + 8 + 8
+
+
+def test_a_restart_of_the_host_of_pictures_costs_no_job(night: NightOf) -> None:
+    scene = night(100)
+
+    def host(_: str, __: int) -> Any:
+        away = 3 <= asyncio.get_running_loop().time() < 9
+        return scene.error(Code.DOWNLOAD, 0.05) if away else scene.picture(0.05)
+
+    scene.server.api = lambda _, __: scene.picture(0.2)
+    scene.server.files = host
+    ended = scene.run(concurrency=4, max_consecutive_failures=20)
+    assert ended.reason is None
+    assert ended.tally.done == 100
+
+
 def test_while_it_is_open_neither_fresh_jobs_nor_retries_leave(night: NightOf) -> None:
     scene = night(200)
     down = range(20, 140)
