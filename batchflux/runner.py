@@ -32,11 +32,11 @@ from batchflux.providers import capabilities, styles
 from batchflux.storage.ballast import Ballast
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.images import ImageStore, kept_pictures
-from batchflux.storage.ledger import Ledger, currency, give_up_in_flight, spent, spooled
+from batchflux.storage.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
 from batchflux.storage.results import Results
 from batchflux.storage.shelf import DiskShelf
 from batchflux.storage.summary import Summary, state_of
-from batchflux.tuning import keys_of, retune, rules_of
+from batchflux.tuning import keep_distance, keys_of, retune, rules_of
 from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ class _Run:
     async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
+        if manifest.limits.rate is not None:
+            keep_distance(self.keys, self.ledger.database.now(last_activity))
         world = World(
             caller=transport, journal=self.ledger, shelf=shelf, observer=self, gate=self.gate, random=random.Random()
         )

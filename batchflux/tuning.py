@@ -84,6 +84,17 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
     )
 
 
+def keep_distance(keys: list[Key], last: float | None) -> None:
+    """Let each key's first request keep the user's rate to what an earlier run sent last, at epoch second `last`.
+
+    Which key that was, and when exactly it left, is not known; so it counts for all, and an end as a departure. A clock
+    that was set back makes `last` lie ahead: it counts as now.
+    """
+    if last is not None:
+        for key in keys:
+            key.pace.departed(time.monotonic() - max(0.0, time.time() - last))
+
+
 def retune(rules: Rules, manifest: Manifest) -> None:
     """Let the limits of an edited manifest hold from now on, for what has not left yet.
 

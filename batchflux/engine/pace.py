@@ -123,6 +123,11 @@ class Pace:
         self._wire.append(mark)
         return mark
 
+    def departed(self, at: float) -> None:
+        """Count a request that left at `at` before this schedule began: the next one keeps its distance to it."""
+        if self.rate != float("inf"):
+            self._tat = max(self._tat, at + min(self._interval(), self._window))
+
     def sent(self, mark: list[float], now: float) -> None:
         """Note that the request that `take` gave `mark` for was written to its connection now.
 

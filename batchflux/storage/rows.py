@@ -146,6 +146,13 @@ def spent(connection: sqlite3.Connection) -> int:
     return int(row[0] or 0)
 
 
+def last_activity(connection: sqlite3.Connection) -> float | None:
+    """Return when the folder's jobs last sent a request or ended, in epoch seconds, as far as it is on record."""
+    query = "SELECT MAX(MAX(started_at), COALESCE(MAX(finished_at), 0)) FROM jobs WHERE attempts > 0"
+    found = connection.execute(query).fetchone()[0]
+    return None if found is None else float(found)
+
+
 def spooled(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the spooled pictures that jobs still wait for."""
     return {row[0] for row in connection.execute("SELECT spool FROM jobs WHERE spool IS NOT NULL")}

@@ -466,3 +466,14 @@ def test_no_window_of_a_second_sees_more_than_the_rate(
     assert program("run", name, "--set", "limits.concurrency=30").code == 0
     times = sorted(seen.at for seen in server.seen)
     assert all(later - earlier > 0.99 for earlier, later in zip(times, times[10:], strict=False))
+
+
+def test_the_rate_holds_from_one_run_to_the_next(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {prompt: 'cat {{ n }}', matrix: {n: {range: [1, 3]}}}\n", limits=", rate: 30/min")
+    for _ in range(3):
+        assert program("run", name, "--limit", "1").code == 0
+    first, second, third = (seen.at for seen in server.seen)
+    assert second - first > 1.99
+    assert third - second > 1.99

@@ -1,0 +1,53 @@
+"""The user's rate from one run to the next: the first request keeps its distance to the last one on record."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from batchflux.engine.limits import Key
+from batchflux.engine.pace import Pace
+from batchflux.storage.ledger import last_activity
+from batchflux.storage.rows import empty_ledger
+from batchflux.tuning import keep_distance
+
+INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window
+
+
+def _wait(pace: Pace, last: float | None) -> float:
+    keep_distance([Key(name="A", secret=None, pace=pace)], last)
+    now = time.monotonic()
+    return pace.next_at(now) - now
+
+
+@pytest.mark.parametrize(
+    ("age", "wait"),
+    [
+        (0.0, INTERVAL),
+        (10.0, INTERVAL - 10.0),
+        (3600.0, 0.0),
+        (-3600.0, INTERVAL),  # the clock was set back meanwhile
+    ],
+)
+def test_the_first_request_waits_for_what_is_left_of_an_interval(age: float, wait: float) -> None:
+    assert _wait(Pace(2, 60.0), time.time() - age) == pytest.approx(wait, abs=2.0)
+
+
+def test_never_more_than_the_window() -> None:
+    assert _wait(Pace(0.01, 60.0), time.time()) == pytest.approx(60.0, abs=2.0)
+
+
+def test_without_a_rate_or_an_earlier_run_nothing_waits() -> None:
+    assert _wait(Pace(), time.time()) == 0.0
+    assert _wait(Pace(2, 60.0), None) == 0.0
+
+
+def test_the_last_activity_is_the_latest_of_all_that_sent() -> None:
+    with empty_ledger() as connection:
+        assert last_activity(connection) is None
+        row = "INSERT INTO jobs (key, id, position, planned, tags, spec, attempts, started_at, finished_at)"
+        for number, values in enumerate([(1, 5.0, None), (1, 1.0, 7.0), (2, 2.0, 3.0), (0, 9.0, 9.0)]):
+            connection.execute(f"{row} VALUES (?, 'a', 0, '', '', '', ?, ?, ?)", (bytes([number]), *values))
+        assert last_activity(connection) == 7.0
+    connection.close()
