@@ -64,7 +64,7 @@ class Following(RuleBasedStateMachine):
 
     @rule(number=NUMBERS, status=st.sampled_from([*_ENDED, "pending"]), attempts=st.integers(1, 3))
     def a_job_goes_on(self, number: int, status: str, attempts: int) -> None:
-        """It may begin, end, or both between two looks; what it took only grows, so no row comes back to what it was."""
+        """It may begin, end, or both between two looks; what it took grows, so no row is again what it was."""
         insert = "INSERT INTO jobs (key, id, position, planned, tags, spec) VALUES (?, ?, ?, '', '', '{}')"
         with self.writing() as connection:
             connection.execute(f"{insert} ON CONFLICT DO NOTHING", (key_of(number), f"job{number}", number % 3))
