@@ -13,8 +13,8 @@ from typing import Any, cast, get_args
 from batchflux.storage.judging import Again, Decision
 from batchflux.storage.reviews import Review
 
-MAX_BODY = 1 << 20
-MAX_KEYS = 5000
+MAX_KEYS = 100_000
+MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a note and a prompt
 MAX_NOTE = 5000
 MAX_PROMPT = 100_000  # as in a manifest
 

@@ -21,7 +21,7 @@ from batchflux.web.review.refresh import Refresh
 from batchflux.web.review.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from batchflux.storage.judging import Asked, Decision
@@ -121,13 +121,19 @@ class Server:
     async def _verdicts(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":
             raise BadBodyError("The body must be of type application/json.")
-        decision = parse_decision(await request.read())
+        decision = await asyncio.to_thread(parse_decision, await request.read())
         # Shielded: a verdict that is under way is kept, and shown, also when its page is closed meanwhile.
-        rows, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
-        redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
-        return web.json_response({"rows": rows, "redo": redo}, dumps=dumps)
+        numbers, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
+        response = web.StreamResponse()
+        response.content_type, response.charset = "application/json", "utf-8"
+        await response.prepare(request)
+        pieces = _answer(self._store.pages_of(numbers), asked)
+        with cut_off():
+            while piece := await self._do(lambda: _gathered(pieces)):
+                await response.write(piece)
+        return response
 
-    async def _decide(self, decision: Decision) -> tuple[list[dict[str, Any]], list[Asked]]:
+    async def _decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
         decided = await self._do(lambda: self._store.decide(decision))
         self._refresh.wanted()
         self._events.look_soon()
@@ -146,6 +152,17 @@ class Server:
             await self._do(self._store.close)
         self._thread.shutdown()
         self._pictures.close()
+
+
+def _answer(pages: Iterable[list[dict[str, Any]]], asked: Iterable[Asked]) -> Iterator[bytes]:
+    """Yield what a verdict is answered with: the rows as they are now, and the redos that it asked for."""
+    yield b'{"rows": ['
+    between = ""
+    for rows in pages:
+        yield between.encode() + ", ".join(map(dumps, rows)).encode()
+        between = ", "
+    redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
+    yield f'], "redo": {dumps(redo)}}}'.encode()
 
 
 def _gathered(pieces: Iterator[bytes]) -> bytes:

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
@@ -126,15 +127,10 @@ class Store:
         header, live = self.header(), Live(token=token, sequence=self._board.sequence)
         connection = self._board.connection
         numbers = ended_numbers(connection) if connection is not None else []
-        return build_page(self._each_row(numbers), header, live=live)
+        return build_page(chain.from_iterable(self.pages_of(numbers)), header, live=live)
 
-    def _each_row(self, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
-        for first in range(0, len(numbers), _AT_ONCE):
-            # Asked for anew: the ledger may have been replaced while the page was on its way.
-            yield from self._rows(self._board.connection, numbers[first : first + _AT_ONCE])
-
-    def decide(self, decision: Decision) -> tuple[list[dict[str, Any]], list[Asked]]:
-        """Record a decision; return the rows as they are now, and the redos it asked for. On the disk on return.
+    def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
+        """Record a decision; return the numbers of its rows, and the redos it asked for. On the disk on return.
 
         Raises:
             NoLedgerError: nothing has been run here yet.
@@ -143,21 +139,26 @@ class Store:
         if not self.path.is_file():
             raise NoLedgerError
         asked = decide(self.path, decision)
-        return self._rows_of(decision.keys), asked
+        return self._numbers_of(decision.keys), asked
 
     @_reading
-    def _rows_of(self, keys: Sequence[bytes]) -> list[dict[str, Any]]:
+    def _numbers_of(self, keys: Sequence[bytes]) -> list[int]:
         self.look()
         connection = self._board.connection
         if connection is None:
             return []
-        numbers: list[int] = []
+        found: list[tuple[int, int]] = []
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT number FROM jobs WHERE key IN ({marks}) ORDER BY position, number"  # noqa: S608  only marks
-            numbers += [row[0] for row in connection.execute(query, some).fetchall()]
-        return self._rows(connection, numbers)
+            query = f"SELECT position, number FROM jobs WHERE key IN ({','.join('?' * len(some))})"  # noqa: S608  only marks
+            found += connection.execute(query, some).fetchall()
+        return [number for _, number in sorted(found)]
+
+    def pages_of(self, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+        """Yield these rows as they are when they are come to, some at a time, in the thread that asks for them."""
+        for first in range(0, len(numbers), _AT_ONCE):
+            # Asked for anew: the ledger may have been replaced while the answer was on its way.
+            yield self._rows(self._board.connection, numbers[first : first + _AT_ONCE])
 
     @_reading
     def _rows(self, connection: sqlite3.Connection | None, numbers: Iterable[int]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.storage.judging import Again, Decision
-from batchflux.web.review.bodies import MAX_KEYS, MAX_NOTE, BadBodyError, parse_decision
+from batchflux.web.review.bodies import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
 
 KEY = "ab" * 32
 GOOD: dict[str, Any] = {"keys": [KEY], "review": "accept"}
@@ -86,6 +86,13 @@ def test_what_a_verdict_means() -> None:
     assert parse(GOOD | {"review": "", "note": "", "redo": None}).note == ""
     assert parse(GOOD | {"review": "redo", "redo": {}}).again == Again()
     assert parse(GOOD | {"review": "redo"}).again is None
+
+
+def test_as_many_keys_as_are_allowed_are_within_the_bound_of_the_body() -> None:
+    keys = [f"{number:064x}" for number in range(MAX_KEYS)]
+    data = json.dumps({"keys": keys, "review": "redo", "note": "x" * MAX_NOTE, "redo": {"prompt": "y" * MAX_PROMPT}})
+    assert len(data) <= MAX_BODY
+    assert len(parse_decision(data.encode()).keys) == MAX_KEYS == 100_000
 
 
 @pytest.mark.parametrize(

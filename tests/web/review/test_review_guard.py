@@ -284,7 +284,7 @@ async def test_other_methods_do_nothing(page: Page, folder: Folder, method: str,
 
 async def test_bodies_are_bounded(page: Page, folder: Folder) -> None:
     job = await folder.add("mug")
-    async with page.post({"keys": [job.key], "review": "accept", "note": "x" * (1 << 20)}) as response:
+    async with page.post({"keys": [job.key], "review": "accept", "note": "x" * (8 << 20)}) as response:
         assert response.status == 413
         assert "error" in await response.json()
     assert (await page.rows())["rows"][0]["note"] == ""
