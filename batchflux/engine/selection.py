@@ -8,6 +8,7 @@
 | done, file there       | nothing                                                                            |
 | done, file removed     | fetch its link again; without a link it is failed until `--retry-failed`            |
 | failed                 | nothing; with `--retry-failed` fetch a link that may still live, else submit        |
+| its request is out     | as for unknown, which a run made it at its start: only a plan meets this, after a kill |
 | unknown                | `--on-unknown`: retry submits once more, hold leaves it, fail makes it failed         |
 """
 
@@ -70,7 +71,7 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         return None
     if known is None:
         return Work(job=job)
-    match known.status:
+    match standing(known):
         case Status.DONE:
             return _lost(job, known, selection, exists)
         case Status.FAILED:
@@ -79,6 +80,11 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
             return _unknown(job, known, selection)
         case _:
             return _unfinished(job, known)
+
+
+def standing(known: Known) -> str:
+    """Return the job's status as the next run finds it: what was out when a process died is unknown then."""
+    return known.status if known.in_flight is None else Status.UNKNOWN
 
 
 def _unfinished(job: Job, known: Known) -> Work:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.selection import Selection, Work, work_for
+from batchflux.engine.selection import Selection, Work, standing, work_for
 from batchflux.model import Job, Redo, Status
 from batchflux.storage.ledger import COLUMNS, Known, rows_by_key, tags_text
 from batchflux.storage.moves import REPLACED, Move
@@ -158,7 +158,7 @@ class Surveyor:
 
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
         self._seen.add(known.number)
-        self._by_status[known.status] += 1
+        self._by_status[standing(known)] += 1
         now = (job.id, job.position, 1, job.file_name, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True

@@ -63,6 +63,26 @@ def test_killed_half_way_and_run_again(program: Program, server: StandIn, manife
     assert len(list((program.folder / "out/m/images").iterdir())) == 200
 
 
+def test_a_plan_after_a_kill_says_what_the_run_then_does(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    server.delay = 60
+    name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
+    process = program.start("run", name)
+    wait_for(lambda: len(server.seen) == 4)
+    program.kill(process)
+    held, failed, again = (program("plan", name, "--on-unknown", what) for what in ("hold", "fail", "retry"))
+    assert "0 paid calls" in held.out
+    assert "0 paid calls" in failed.out
+    assert "4 paid calls" in again.out
+    assert all("unknown           4" in planned.out for planned in (held, failed, again))
+    assert program("run", name, "--on-unknown", "hold").code == 1
+    assert len(server.seen) == 4
+    server.delay = 0
+    assert program("run", name).code == 0
+    assert len(server.seen) == 8
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_drains(
     program: Program, server: StandIn, manifest: Callable[..., str], number: signal.Signals

@@ -53,6 +53,13 @@ def test_what_was_interrupted_goes_on_counting_its_attempts(job_number: JobOf) -
     assert work.costs
 
 
+@pytest.mark.parametrize("asked", ALL)
+def test_what_is_out_is_unknown_to_a_plan(job_number: JobOf, asked: dict[str, Any]) -> None:
+    """As it is to the run that follows, which counts it as unknown before it looks."""
+    out = decide(job_number(0), known("pending", in_flight=0, attempts=1), **asked)
+    assert out == decide(job_number(0), known("unknown", attempts=1), **asked)
+
+
 def test_what_failed_stays_failed(job_number: JobOf) -> None:
     for row in (known("failed", error_code="moderated"), known("failed", error_code="download", link=LINK)):
         assert decide(job_number(0), row) is None
