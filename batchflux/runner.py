@@ -25,6 +25,7 @@ from batchflux.engine.ports import World
 from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
+from batchflux.keywatch import KeyWatch
 from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
 from batchflux.points import reach
@@ -169,8 +170,9 @@ class _Run:
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
+        watch = KeyWatch(self, self.keys)
         world = World(
-            caller=transport, journal=self.ledger, shelf=shelf, observer=self, gate=self.gate, random=random.Random()
+            caller=transport, journal=self.ledger, shelf=shelf, observer=watch, gate=self.gate, random=random.Random()
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
@@ -217,6 +219,7 @@ class _Run:
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = NO_REDO
+        unknown = max(self.tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         seconds = time.monotonic() - self.started
         summary = Summary(
             name=self.manifest.name,
@@ -228,7 +231,7 @@ class _Run:
             finished_at=time.time(),
             seconds=seconds,
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
-            this_run={"done": self.tally.done, "failed": self.tally.failed, "unknown": self.tally.unknown},
+            this_run={"done": self.tally.done, "failed": self.tally.failed, "unknown": unknown},
             failures=state.failures,
             attempts=state.attempts,
             possibly_billed=state.possibly_billed,

@@ -78,7 +78,7 @@ class Progress(Watcher):
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
-        elif name in {"limits_changed", "limits_kept"}:
+        elif name in {"limits_changed", "limits_kept", "key_refused"}:
             self._say(name, str(fields["message"]))
 
     def tell(self, text: str) -> None:

@@ -122,6 +122,7 @@ def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manife
     process.send_signal(signal.SIGINT)
     ended = program.finish(process)
     assert ended.code == 130
+    assert program.summary()["this_run"] == {"done": 1, "failed": 0, "unknown": 1}
     assert program("run", name).code == 0
     assert [(row["id"], row["possibly_billed"]) for row in program.rows()] == [("a", "1"), ("b", "0")]
 

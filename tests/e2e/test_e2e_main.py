@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,13 @@ def test_a_dead_key_leaves_the_pool_to_the_others(
     ended = program("run", name, "--set", "provider.keys=[TEST_KEY, OTHER_KEY]")
     assert ended.code == 0, ended.err + ended.out
     assert len(program.rows()) == 6
+    assert len(re.findall(r"The key in (?:TEST|OTHER)_KEY was refused", ended.err)) == 1
+    assert "sk-" not in ended.err
+    log = (program.folder / "out/m/run.log").read_text(encoding="utf-8")
+    events = [json.loads(line) for line in log.splitlines()]
+    [told] = [event for event in events if event["event"] == "key_refused"]
+    assert told["key"] in {"TEST_KEY", "OTHER_KEY"}
+    assert told["code"] == "auth"
 
 
 def test_the_budget_is_never_passed_and_a_higher_one_continues(
@@ -456,6 +464,19 @@ def test_an_output_folder_that_cannot_be_one_is_a_usage_fault(
     assert ended.code == 2
     assert "choose another with --out" in ended.err
     assert not server.seen
+
+
+def test_what_a_stop_leaves_unknown_counts_as_this_run_s(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    name = manifest("  - {prompt: 'x {{ n }} #reset', matrix: {n: {range: [1, 9]}}}\n", limits=", budget: 0.42")
+    ended = program("run", name)
+    assert ended.code == 3, ended.out
+    assert program.summary()["jobs"]["unknown"] == len({seen.text for seen in server.seen})
+    assert program.summary()["this_run"]["unknown"] == program.summary()["jobs"]["unknown"] > 0
+    assert f"{program.summary()['this_run']['unknown']} unknown" in ended.out
+    program("run", name, "--on-unknown", "hold")
+    assert program.summary()["this_run"]["unknown"] == 0
 
 
 def test_no_window_of_a_second_sees_more_than_the_rate(
