@@ -21,7 +21,8 @@ from batchflux.storage.reviews import is_stale, shown, verdicts
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from batchflux.engine.selection import Selection
     from batchflux.engine.survey import Survey
@@ -124,10 +125,12 @@ class Books:
         shown(connection)
 
 
-def take_back(manifest: Manifest) -> None:
-    """Remove the folder that was made for a manifest that turned out to have faults."""
-    folder = manifest.output.dir
+def take_back(manifest: Manifest, made: Sequence[Path]) -> None:
+    """Remove the folders that were made for a manifest that turned out to have faults, the innermost first."""
+    if not made:
+        return
     for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", ".lock"):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then the folder stays
-        folder.rmdir()
+        (manifest.output.dir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then that folder stays
+        for folder in made:
+            folder.rmdir()

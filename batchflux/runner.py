@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux import openfiles
 from batchflux.books import Books, take_back
 from batchflux.connecting import connected
-from batchflux.ending import NO_REDO, Signals, on_hangup, verdict
+from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
 from batchflux.engine.pool import Pool, Tally, workers_for
@@ -79,15 +79,12 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     options = options or RunOptions()
     keys = keys_of(manifest, options.environ)
     check_options(manifest)
-    folder = manifest.output.dir
-    new = not folder.exists()
-    lock = FolderLock(folder)
+    lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
         return await _Run(manifest, options, keys).whole()
     except ManifestError:
-        if new:
-            take_back(manifest)
+        take_back(manifest, lock.made)
         raise
     finally:
         lock.release()
@@ -218,7 +215,7 @@ class _Run:
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
-            reason, message, code = NO_REDO
+            reason, message, code = nothing_to_redo(survey.waiting)
         unknown = max(self.tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         seconds = time.monotonic() - self.started
         summary = Summary(

@@ -26,11 +26,15 @@ _PAUSES = (0.001, 0.01, 0.05)  # seconds
 
 
 class FolderLock:
-    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
+    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies.
+
+    `made` are the folders that `acquire` made, the innermost first: this one and those that it is in.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ".lock"
         self._descriptor: int | None = None
+        self.made: list[Path] = []
 
     def acquire(self) -> None:
         """Take the lock.
@@ -40,7 +44,7 @@ class FolderLock:
             UsageError: the folder cannot be made or used.
         """
         try:
-            _make_lasting(self._path.parent.absolute())
+            self.made = _make_lasting(self._path.parent.absolute())
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(
@@ -128,13 +132,14 @@ class RunLog:
         )
 
 
-def _make_lasting(folder: Path) -> None:
-    """Make a folder whose name outlasts a power cut: what is paid for is recorded in it."""
+def _make_lasting(folder: Path) -> list[Path]:
+    """Make a folder whose name outlasts a power cut: what is paid for is recorded in it. Return what was missing."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
         with contextlib.suppress(PermissionError):  # a folder that may be written and not read cannot be synced
             sync_folder(each.parent)
+    return missing
 
 
 def _mend(descriptor: int) -> None:

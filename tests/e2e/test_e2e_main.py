@@ -366,6 +366,13 @@ def test_a_fault_in_the_last_row_spends_nothing(
     assert "t.csv:302" in ended.err
     assert "banana" in ended.err
     assert not server.seen
+    assert not (program.folder / "out").exists()
+    program.write("deep/kept.txt", "mine")
+    (program.folder / "empty").mkdir()
+    for out in ("deep/er/and/deeper", "empty"):
+        assert program("run", name, "--out", out).code == 2
+    assert [path.name for path in (program.folder / "deep").iterdir()] == ["kept.txt"]
+    assert (program.folder / "empty").exists(), "a folder that was there before stays"
 
 
 def test_a_missing_key_is_said_before_anything_else(program: Program, manifest: Callable[..., str]) -> None:
