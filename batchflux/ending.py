@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from batchflux.storage.summary import State
 
 SIGNAL_EXIT = 128
-NO_REDO = ("finished", "No redo is waiting: batchflux review asks for them, picture by picture.", 0)
+NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
+
+
+def stranded(waiting: int) -> str:
+    """Say that so many redos wait for jobs that the manifest does not list as they were."""
+    what = "1 redo waits for a job that the manifest no longer lists as it was"
+    if waiting != 1:
+        what = f"{waiting:,} redos wait for jobs that the manifest no longer lists as they were"
+    return f"{what}; undo the edit or judge anew."
 
 
 class Signals:
@@ -68,6 +76,11 @@ def on_hangup(action: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
+
+
+def nothing_to_redo(waiting: int) -> tuple[str, str, int]:
+    """Return reason, message and exit code of a run that was to make redos and had none to make."""
+    return "finished", stranded(waiting) if waiting else NO_REDO, 0
 
 
 def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str, str, int]:

@@ -17,7 +17,7 @@ from batchflux.providers import capabilities, request_preview, styles
 from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, rows_by_key, spent
 from batchflux.storage.redact import without_signatures
-from batchflux.storage.reviews import is_pinned, pin, redos
+from batchflux.storage.reviews import is_pinned, pin, redos, waiting_redos
 
 if TYPE_CHECKING:
     import sqlite3
@@ -121,6 +121,9 @@ def survey_jobs(
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged
+    if asked is not None and connection is not None:
+        left = {redo.number for redo in asked.left}
+        survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
     for made in asked.jobs if asked is not None else ():
         redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
         survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)

@@ -11,6 +11,7 @@ import click
 
 from batchflux.cli.options import manifest_options
 from batchflux.cli.words import count, duration, money, place
+from batchflux.ending import stranded
 from batchflux.planner import Plan, plan
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def lines(result: Plan) -> list[str]:
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     text += [f"  {name:<9} {counts[name]:>9,}  {MEANINGS[name]}" for name in MEANINGS if counts.get(name)]
+    if counts.get("waiting"):
+        text.append(f"  {stranded(counts['waiting'])}")
     text.append("")
     call = "call" if result.provider == "simulator" else "paid call"
     text.append(f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}")

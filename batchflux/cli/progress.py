@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
+from batchflux.ending import stranded
 from batchflux.model import Status
 from batchflux.storage.results import iso
 from batchflux.watcher import Watcher
@@ -170,5 +171,8 @@ def summary_lines(summary: Summary) -> list[str]:
     ):
         if summary.jobs.get(name):
             text.append(f"  {name:<10} {summary.jobs[name]:,} {words}")
+    waiting = summary.jobs.get("waiting", 0)
+    if waiting and stranded(waiting) != summary.message:
+        text.append(f"  {stranded(waiting)}")
     text.append(f"  results    {place(summary.folder)}/results.csv")
     return text

@@ -47,7 +47,8 @@ class Numbers:
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
-    `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin.
+    `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin;
+    `waiting` redos were asked for of jobs that the manifest does not list as they were, so nothing makes them.
     `local_files` tells whether any job has a local file as reference.
     """
 
@@ -62,6 +63,7 @@ class Survey:
     unlisted: int = 0
     todo: int = 0
     redo: int = 0
+    waiting: int = 0
     calls: int = 0
     references: int = 0
     reference_faults: list[str] = field(default_factory=list)
@@ -77,7 +79,7 @@ class Survey:
         """Return the counts that `plan` and `summary.json` show."""
         names = ("total", "new", "changed", "done", "failed", "unknown", "pending", "merged", "unlisted", "todo")
         counts = {name: getattr(self, name) for name in names}
-        return counts | {"redo": self.redo} if self.redo else counts
+        return counts | {name: value for name in ("redo", "waiting") if (value := getattr(self, name))}
 
 
 class Surveyor:

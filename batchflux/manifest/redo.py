@@ -40,7 +40,7 @@ class Redos:
         asked: redos by the key of the job they try again, each family in its order.
         is_known: whether the ledger has a job of this key, or a redo that was pinned to it.
 
-    `jobs` holds what was made of them.
+    `jobs` holds what was made of them, `left` those of jobs that were not met.
     """
 
     def __init__(self, asked: Mapping[str, Sequence[Redo]], is_known: Callable[[str], bool]) -> None:
@@ -48,6 +48,12 @@ class Redos:
         self.is_known = is_known
         self.jobs: list[Made] = []
         self._next: deque[tuple[Job, Job]] = deque()
+        self._met: set[str] = set()
+
+    @property
+    def left(self) -> list[Redo]:
+        """The redos of jobs that were not met."""
+        return [redo for origin, redos in self.asked.items() if origin not in self._met for redo in redos]
 
     def met(self, job: Job) -> None:
         """Take notice of a job of the manifest."""
@@ -67,6 +73,7 @@ class Redos:
         """
         while self._next:
             root, parent = self._next.popleft()
+            self._met.add(parent.key)
             for redo in self.asked[parent.key]:
                 yield root, parent, redo
 

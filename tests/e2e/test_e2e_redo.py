@@ -203,6 +203,36 @@ def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
         decide(path, Decision(keys=(gone, bytes(32)), review="accept"))
 
 
+def test_redos_that_wait_for_a_job_that_was_edited_are_not_forgotten_in_silence(
+    program: Program, server: StandIn, manifest: Callable[..., str]
+) -> None:
+    jobs = "  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n  - {id: bowl, prompt: a bowl}\n"
+    name = manifest(jobs)
+    assert program("run", name).code == 0
+    for origin in ("mug", "cup", "bowl"):
+        judge(program, origin, "redo")
+    one = "1 redo waits for a job that the manifest no longer lists as it was; undo the edit or judge anew."
+    two = "2 redos wait for jobs that the manifest no longer lists as they were; undo the edit or judge anew."
+    assert "no longer lists as" not in program("plan", name).out
+    manifest(jobs.replace("a mug", "a red mug").replace("  - {id: bowl, prompt: a bowl}\n", ""))
+    planned = program("plan", name)
+    assert [line.strip() for line in planned.out.splitlines() if "no longer lists as" in line] == [two]
+    assert json.loads(program("plan", name, "--json").out)["counts"]["waiting"] == 2
+    ended = program("run", name)
+    assert [line.strip() for line in ended.out.splitlines() if "no longer lists as" in line] == [two]
+    log = [json.loads(line) for line in (program.folder / OUT / "run.log").read_text(encoding="utf-8").splitlines()]
+    assert [one["jobs"].get("waiting") for one in log if one["event"] == "run_started"] == [None, 2]
+    assert program.summary()["jobs"]["waiting"] == 2
+    manifest(jobs.replace("a mug", "a red mug"))
+    assert program("run", name).code == 0
+    ended = program("run", name, "--redo")
+    assert (ended.code, [line for line in ended.out.splitlines() if "no longer lists as" in line]) == (0, [one])
+    server.seen.clear()
+    assert program("run", manifest(jobs)).code == 0
+    assert server.answered() == {"a mug": 1}
+    assert "waiting" not in program.summary()["jobs"]
+
+
 async def test_from_python(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 1}\n")
     loaded = load_manifest(program.folder / name, out=str(program.folder / OUT))
