@@ -208,10 +208,12 @@ def serving(place: Path, port: int = 0) -> Iterator[str]:
         subprocess.Popen(command, cwd=place, env=environ, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
     ):
         assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), said.read_text()
-        yield url
-        server.send_signal(signal.SIGTERM)
+        try:
+            url = server.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:"), said.read_text()
+            yield url
+        finally:
+            server.send_signal(signal.SIGTERM)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ROOT
+from tests.browser.conftest import ROOT, serving
 from tests.browser.test_browser_report import state
 
 if TYPE_CHECKING:
@@ -140,3 +140,81 @@ def test_several_references_stand_beside_and_remote_ones_are_links_that_nobody_f
     link = page.locator(".reference-list a")
     expect(link).to_have_text("https://example.org/cup.jpg")
     assert link.get_attribute("rel") == "noopener noreferrer"
+
+
+def test_how_a_picture_is_shown_is_in_the_address(rich: Made, opened: Opener) -> None:
+    edits = [row["id"] for row in rich.rows if row["images"] and row["status"] == "done"]
+    page = opened(f"{rich.url}#open={edits[0]}")
+    page.get_by_role("button", name="Slider").click()
+    slider = page.get_by_role("slider")
+    slider.wait_for()
+    assert state(page) == {"open": edits[0], "mode": "slider"}
+    page.reload()
+    slider.wait_for()
+    page.keyboard.press("1")
+    expect(slider).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(f"{rich.url}#")
+    page.locator(".tile", has_text=edits[1]).click()
+    page.get_by_role("dialog").get_by_role("heading", name=edits[1]).wait_for()
+    assert state(page) == {"open": edits[1], "mode": "picture"}
+    assert page.locator(".stage img").count() == 1
+
+
+def test_references_stand_beside_a_picture_that_failed_or_is_missing(
+    opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
+) -> None:
+    def refer(_number: int, _row: dict[str, Any], spec: dict[str, Any]) -> None:
+        spec["images"] = ["photos/dahlia.jpg"]
+
+    meta = (("base", str(ROOT / "jobs")),)
+    folder = filled(tmp_path / "out", count=4, failing=4, change=refer, meta=meta)
+    (folder / "images/job-000001.jpg").unlink()
+    page = opened(f"{report_of(folder).url}#open=job-000003")
+    stage = page.locator(".stage")
+    expect(stage).to_contain_text("Failed: ")
+    expect(stage.get_by_role("img", name="Reference: photos/dahlia.jpg")).to_be_visible()
+    page.goto(f"{page.url.partition('#')[0]}#open=job-000001")
+    expect(stage).to_contain_text("The picture's file is missing")
+    expect(stage.get_by_role("img")).to_have_count(1)
+    expect(page.get_by_role("button", name="Slider")).to_have_count(0)
+
+
+def test_a_missing_picture_is_asked_for_once(opened: Opener, filled: Callable[..., Path], tmp_path: Path) -> None:
+    def refer(_number: int, _row: dict[str, Any], spec: dict[str, Any]) -> None:
+        spec["images"] = ["photos/dahlia.jpg"]
+
+    meta = (("base", str(ROOT / "jobs")),)
+    folder = filled(tmp_path / "out", count=3, failing=0, change=refer, meta=meta)
+    with serving(tmp_path) as url:
+        page = opened(f"{url}#mode=slider&open=job-000000")
+        heading = page.get_by_role("dialog").locator(".top h2")
+        expect(page.get_by_role("slider")).to_be_visible()
+        (folder / "images/job-000002.jpg").unlink()
+        for key, name in (("Right", "1"), ("Right", "2"), ("Left", "1"), ("Left", "0"), ("Right", "1"), ("Right", "2")):
+            page.keyboard.press(f"Arrow{key}")
+            expect(heading).to_have_text(f"job-00000{name}")
+        expect(page.locator(".stage")).to_contain_text("Preview only, the file is missing")
+        expect(page.locator(".stage img")).to_have_count(2)  # with the reference
+        page.context.close()
+    asked = [one for one in opened.asked if one.endswith("/images/job-000002.jpg")]
+    assert len(asked) == 1
+    assert [line.partition(" (")[0][-3:] for line in opened.said] == ["404"]
+    opened.said.clear()
+
+
+def test_other_makings_are_found_whatever_their_ids(
+    opened: Opener, report_of: Callable[[Path], Made], filled: Callable[..., Path], tmp_path: Path
+) -> None:
+    ids = ["mug", "mug-redo1", "mug-redo1-347fa2a9", "mug-redo2"]
+
+    def rename(number: int, row: dict[str, Any], _spec: dict[str, Any]) -> None:
+        # The second is a job of its own that had the name first.
+        row.update(id=ids[number], position=1 if number == 1 else 0)
+
+    page = opened(f"{report_of(filled(tmp_path / 'out', count=4, failing=0, change=rename)).url}#open=mug")
+    others = page.locator(".panel section", has=page.get_by_role("heading", name="Other makings")).get_by_role("button")
+    expect(others).to_have_text(["mug-redo1-347fa2a9", "mug-redo2"])
+    others.first.click()
+    expect(page.locator(".top h2")).to_have_text("mug-redo1-347fa2a9")
+    expect(others).to_have_text(["mug", "mug-redo2"])

@@ -21,6 +21,19 @@ function choice(props, pairs, value) {
   return h("select", props, options);
 }
 
+// An image, or what `lost` makes where it cannot be had. Whoever was asked in vain once is not asked again.
+const lostImages = new Set();
+function picture(src, props, lost) {
+  if (lostImages.has(src)) return lost();
+  const image = h("img", props);
+  image.addEventListener("error", () => {
+    lostImages.add(src);
+    image.replaceWith(lost() ?? "");
+  });
+  image.src = src;
+  return image;
+}
+
 // Only http and https leave the page, and they take nothing with them.
 function outside(url) {
   const fine = /^https?:\/\//i.test(url) && !url.endsWith("…");

@@ -117,11 +117,11 @@ function makeLine(line, k) {
   return node;
 }
 
-function makeHeading({ label, picture, rows }, k) {
+function makeHeading({ label, picture: image, rows }, k) {
   return h(
     "div",
     { class: "line heading", role: "row", "aria-rowindex": k + 1 },
-    picture && h("img", { src: picture, alt: "" }),
+    image && picture(image, { alt: "" }, () => null),
     h(
       "div",
       { role: "gridcell" },
@@ -157,9 +157,7 @@ function tileFrame(row, status) {
   const thumb = columns.thumb[row];
   const frame = h("div", { class: "frame" });
   if (thumb)
-    frame.append(
-      thumbOf(row, (image) => image.replaceWith(nothing("No preview", "the picture is missing or damaged"))),
-    );
+    frame.append(thumbOf(row, () => nothing("No preview", "the picture is missing or damaged")));
   else if (status === "done") frame.append(nothing("No preview", "the picture is missing or damaged"));
   else
     frame.append(
@@ -190,12 +188,12 @@ function tileFrame(row, status) {
 }
 const REVIEW_MARKS = { __proto__: null, accept: "✓", reject: "✕", redo: "↻" };
 
-function thumbOf(row, lost) {
-  const image = h("img", { alt: columns.prompt[row] || columns.id[row], decoding: "async", draggable: "false" });
-  image.addEventListener("error", () => lost(image));
-  image.src = columns.thumb[row];
-  return image;
-}
+const thumbOf = (row, lost) =>
+  picture(
+    columns.thumb[row],
+    { alt: columns.prompt[row] || columns.id[row], decoding: "async", draggable: "false" },
+    lost,
+  );
 
 const REVIEW_TONES = { __proto__: null, accept: "good", reject: "bad", redo: "unsure" };
 

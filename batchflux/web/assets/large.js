@@ -7,7 +7,7 @@ const MODES = [
 let large = null; // the row that is open
 let largeAt = 0; // where it is, or was last, among those shown
 let shownVersion = 0;
-let largeMode = "beside";
+let shownMode = "";
 let opener = null;
 
 function startLarge() {
@@ -37,10 +37,11 @@ function followOpen() {
     return;
   }
   if (placeOf.has(row)) largeAt = placeOf.get(row);
-  const same = dialog.open && large === row;
+  const same = dialog.open && large === row && shownMode === state.mode;
   const changed = shownVersion !== versions[row];
   large = row;
   shownVersion = versions[row];
+  shownMode = state.mode;
   if (!same) {
     if (placeOf.has(row)) setCurrent(row, { reveal: state.view === "gallery" });
     showLarge(row);
@@ -90,7 +91,8 @@ async function showLarge(row) {
   if (large !== row) return;
   if (setup.live) saveNote(); // of the picture that was open
   const modes = modesOf(all);
-  const mode = modes.some(([name]) => name === largeMode) ? largeMode : modes[0][0];
+  const could = modes.map(([name]) => name);
+  const mode = [state.mode, "beside"].find((name) => could.includes(name) && state.mode !== "picture") ?? "picture";
   dialog.setAttribute("aria-label", `Picture ${all.id}`);
   dialog.replaceChildren(
     h(
@@ -115,17 +117,21 @@ async function nearby(row) {
   for (const next of neighbours().reverse()) {
     if (next === undefined) continue;
     const { full } = await details(next);
-    if (full && large === row) new Image().src = full;
+    if (full && large === row) picture(full, {}, () => null);
   }
 }
 
 const seenReferences = (all) => all.references.filter(({ src }) => src);
 
 function modesOf(all) {
-  const references = all.full ? seenReferences(all).length : 0;
-  return MODES.filter(
-    ([name]) => name === "picture" || (name === "beside" && references) || (name === "slider" && references === 1),
-  );
+  const references = seenReferences(all);
+  const pair = references.length === 1 ? [all.full, references[0].src] : [];
+  const could = {
+    picture: true,
+    beside: references.length > 0,
+    slider: pair.length === 2 && pair.every((src) => src && !lostImages.has(src)),
+  };
+  return MODES.filter(([name]) => could[name]);
 }
 
 function largeTop(row, modes, mode) {
@@ -165,9 +171,10 @@ function largeTop(row, modes, mode) {
   );
 }
 
-function setMode(name) {
-  largeMode = name;
-  showLarge(large);
+async function setMode(name) {
+  const row = large;
+  const modes = modesOf(await details(row));
+  if (large === row && modes.some(([mode]) => mode === name)) change({ mode: name });
 }
 
 function step(by) {
@@ -175,52 +182,44 @@ function step(by) {
   if (next !== undefined) openLarge(next, false);
 }
 
+// The references stand there also where no picture came of them: they may be why.
 function stage(row, all, mode) {
-  const references = seenReferences(all);
-  if (!all.full && !columns.thumb[row]) {
-    return h(
-      "div",
-      { class: "nothing" },
-      h(
-        "b",
-        null,
-        all.status === "done"
-          ? "The picture's file is missing"
-          : `${STATUS_WORDS[all.status] ?? all.status}: ${all.error_code ?? "no picture"}`,
-      ),
-      h(
-        "span",
-        null,
-        all.status === "done"
-          ? `${all.file_name ?? ""} is not in the folder; batchflux run brings it back.`
-          : (all.error ?? ""),
-      ),
-    );
-  }
-  const full = all.full || all.thumb;
-  if (mode === "slider") return beforeAfter(references[0], row, full);
-  const picture = figure(
-    full,
-    columns.prompt[row] || all.id,
-    [all.width && `${all.width} × ${all.height}`, all.file_name].filter(Boolean).join(" · "),
-    all.full,
-  );
-  if (mode === "picture") return picture;
+  const references = mode === "picture" ? [] : seenReferences(all);
+  if (mode === "slider") return beforeAfter(references[0], row, all.full);
+  const [src] = [all.full, all.thumb].filter((one) => one && !lostImages.has(one));
+  const intact = src === all.full;
+  const notes = [intact ? all.width && `${all.width} × ${all.height}` : "Preview only, the file is missing or damaged", all.file_name];
+  const shown = src
+    ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null)
+    : missing(all);
+  if (!references.length) return shown;
   return h(
     "div",
     { class: "beside" },
     references.map(({ src, label }) => figure(src, `Reference: ${label}`, `Reference · ${label}`)),
-    picture,
+    shown,
+  );
+}
+
+function missing(all) {
+  const done = all.status === "done";
+  return nothing(
+    done
+      ? "The picture's file is missing or damaged"
+      : `${STATUS_WORDS[all.status] ?? all.status}: ${all.error_code ?? "no picture"}`,
+    h(
+      "span",
+      null,
+      done ? `${all.file_name ?? ""} is not in the folder as it was; batchflux run brings it back.` : (all.error ?? ""),
+    ),
   );
 }
 
 function figure(src, alt, caption, link = null) {
-  const image = h("img", { src, alt, decoding: "async" });
-  image.addEventListener("error", () => image.replaceWith(nothing("No picture", "the file is missing or damaged")));
   return h(
     "figure",
     null,
     h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption),
-    image,
+    picture(src, { alt, decoding: "async" }, () => nothing("No picture", "the file is missing or damaged")),
   );
 }

@@ -10,7 +10,7 @@ function takeRows(rows) {
     if (fresh) last = row;
   }
   versionsSum += 1;
-  if (last !== null && /-redo\d+$/.test(columns.id[last])) {
+  if (last !== null && REDO.test(columns.id[last])) {
     tell(`${columns.id[last]} has been made.`, {
       action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show"),
     });
@@ -21,7 +21,12 @@ function takeRows(rows) {
 function follow() {
   const events = new EventSource(`/api/events?since=${sequence}`);
   events.addEventListener("open", () => {
-    if (lost) tell("The review server is back.");
+    if (lost) {
+      tell("The review server is back.");
+      lostImages.clear(); // nobody was there to give them
+      tiles.clear();
+      refreshSoon();
+    }
     lost = false;
     patience = 1000;
   });

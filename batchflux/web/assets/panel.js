@@ -36,19 +36,22 @@ function referenceSection(all) {
       "ul",
       { class: "reference-list" },
       all.references.map(({ label, src, url }) =>
-        h("li", null, src && h("img", { src, alt: "" }), h("span", null, url ? outside(url) : h("bdi", null, label))),
+        h("li", null, src && picture(src, { alt: "" }, () => null), h("span", null, url ? outside(url) : h("bdi", null, label))),
       ),
     ),
   );
 }
 
-// The other makings of the same job.
+// A redo's id: its job's with -redo1 and so on, and 8 digits of its key where that was taken.
+const REDO = /-redo\d+(-[0-9a-f]{8})?$/;
+
+// The other makings of the same job: a redo has the place of its job in the manifest.
 function familySection(all) {
-  const root = all.id.replace(/-redo\d+$/, "");
-  const others = [
-    root,
-    ...[...rowOfId.keys()].filter((id) => id.startsWith(`${root}-redo`) && /^\d+$/.test(id.slice(root.length + 5))),
-  ].filter((id) => id !== all.id && rowOfId.has(id));
+  const others = presentRows()
+    .filter((row) => columns.position[row] === all.position)
+    .map((row) => columns.id[row])
+    .filter((id) => id !== all.id && (REDO.test(id) || REDO.test(all.id)))
+    .sort(byName.compare);
   if (!others.length) return null;
   return h(
     "section",

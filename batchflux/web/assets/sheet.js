@@ -128,14 +128,14 @@ function sheetWidths(count) {
 
 function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
   const first = cells.values().next().value[0];
-  const picture = vertical.picture?.(first);
+  const image = vertical.picture?.(first);
   const node = h(
     "div",
     { class: "line", role: "row", "aria-rowindex": k + 2 },
     h(
       "div",
       { role: "rowheader" },
-      picture && h("img", { src: picture, alt: "" }),
+      image && picture(image, { alt: "" }, () => null),
       h("span", null, h("bdi", null, sayValue(vertical, value))),
     ),
     values.map((over) => makeCell(cells.get(over) ?? [])),
@@ -169,7 +169,7 @@ function cellButton(row, small) {
     },
     unseen(`Open ${columns.id[row]}: `),
   );
-  if (columns.thumb[row]) button.append(thumbOf(row, (image) => image.replaceWith("no preview")));
+  if (columns.thumb[row]) button.append(thumbOf(row, () => "no preview"));
   else button.append(...(small ? ["✕", unseen(why)] : [why]));
   return button;
 }

@@ -14,9 +14,14 @@ function beforeAfter(reference, row, full) {
     },
   });
   range.value = "50";
+  // Without one of the two there is no edge: the large view falls back to showing them side by side.
+  const lost = () => {
+    if (large === row && state.open !== "") showLarge(row);
+    return null;
+  };
   pair.append(
-    h("img", { class: "before", src: reference.src, alt: `Reference: ${reference.label}`, draggable: "false" }),
-    h("img", { class: "after", src: full, alt: columns.prompt[row] || columns.id[row], draggable: "false" }),
+    picture(reference.src, { class: "before", alt: `Reference: ${reference.label}`, draggable: "false" }, lost),
+    picture(full, { class: "after", alt: columns.prompt[row] || columns.id[row], draggable: "false" }, lost),
     h("div", { class: "rule", "aria-hidden": "true" }),
     range,
   );

@@ -16,6 +16,7 @@ const DEFAULTS = {
   rows: "",
   cols: "",
   open: "",
+  mode: "beside", // how the open picture is shown
 };
 const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review"];
 const state = { ...DEFAULTS };
@@ -23,13 +24,18 @@ const state = { ...DEFAULTS };
 function readHash() {
   const found = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(state)) if (!(name in DEFAULTS)) delete state[name];
-  for (const [name, value] of Object.entries(DEFAULTS)) state[name] = found.get(name) ?? value;
+  for (const [name, value] of Object.entries(DEFAULTS)) {
+    if (name === "mode" && !found.has("open")) continue; // the next picture opens as the last one was shown
+    state[name] = found.get(name) ?? value;
+  }
   for (const [name, value] of found) if (name.startsWith("tag.")) state[name] = value;
 }
 
 function hashOf() {
   const text = new URLSearchParams();
-  for (const [name, value] of Object.entries(state)) if (value !== (DEFAULTS[name] ?? "")) text.set(name, value);
+  for (const [name, value] of Object.entries(state)) {
+    if (value !== (DEFAULTS[name] ?? "") && (name !== "mode" || state.open !== "")) text.set(name, value);
+  }
   return `#${text}`;
 }
 

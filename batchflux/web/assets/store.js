@@ -63,6 +63,7 @@ function upsert(object) {
   else if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]); // an edit may have renamed it
   for (const [name, column] of Object.entries(columns)) column[row] = object[name] ?? null;
   later.set(row, object);
+  if (object.full) for (const src of [object.full, object.thumb]) lostImages.delete(src); // it is there (again)
   noteRow(row);
   return { row, fresh };
 }
