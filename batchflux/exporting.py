@@ -43,8 +43,9 @@ _TEMPLATES = ("{{", "{%")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """How many jobs a manifest was written of, and the folder that running it will write to."""
+    """A manifest's text, of how many jobs it is, and the folder that running it will write to."""
 
+    text: str
     jobs: int
     folder: str
 
@@ -53,13 +54,25 @@ def export_review(out: Path, target: Path) -> Exported:
     """Write a manifest of the redos that wait in an output folder.
 
     Raises:
-        UsageError: nothing waits, the folder's manifest.yaml is missing, or `target` is a file of somebody else.
+        UsageError: as for `redo_manifest`, or `target` is a file of somebody else.
         StorageError: the ledger cannot be read, or `target` not be written.
+    """
+    exported = redo_manifest(out, target.absolute().parent)
+    _check_target(target)
+    write_whole(target, exported.text)
+    return exported
+
+
+def redo_manifest(out: Path, place: Path) -> Exported:
+    """Return a manifest of the redos that wait in an output folder, to be read in the folder `place`.
+
+    Raises:
+        UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
+        StorageError: the ledger cannot be read.
     """
     ledger = out / "ledger.db"
     if not ledger.is_file():
         raise UsageError(f"{out} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
-    _check_target(target)
     with closing(beside(ledger)) as connection:
         waiting = waiting_redos(connection)
         if not waiting:
@@ -68,10 +81,9 @@ def export_review(out: Path, target: Path) -> Exported:
         jobs = _jobs(connection, waiting)
     folder = f"{out}-redo"
     document = _document(_manifest(out, jobs[0].provider), jobs, folder)
-    document.pairs["jobs"] = Items(0, [_entry(job, base, target.absolute().parent) for job in jobs])
+    document.pairs["jobs"] = Items(0, [_entry(job, base, place) for job in jobs])
     head = f"{MARK} from {json.dumps(str(out), ensure_ascii=True)}: what a review asked to redo.\n"
-    write_whole(target, head + yaml_text(document))
-    return Exported(jobs=len(jobs), folder=folder)
+    return Exported(text=head + yaml_text(document), jobs=len(jobs), folder=folder)
 
 
 def _check_target(target: Path) -> None:

@@ -77,6 +77,20 @@ def test_the_provider_that_was_used_counts(program: Program, server: StandIn, ma
     assert server.seen == []
 
 
+@pytest.mark.usefixtures("photo")
+def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> None:
+    name = manifest("  - {id: mug, prompt: a müg, image: p/a.jpg}\n")
+    assert program("run", name, "--provider", "simulator").code == 0
+    redo(program, ["mug"])
+    assert program("export-review", "out/m", "-o", "redo.yaml").code == 0
+    ended = program("export-review", "out/m", "-o", "-")
+    assert (ended.code, "to be made into out/m-redo" in ended.err) == (0, True)
+    assert ended.out == (program.folder / "redo.yaml").read_text(encoding="utf-8")
+    assert not (program.folder / "-").exists()
+    assert program("export-review", "out/m", "-o", "./-").out == ""
+    assert (program.folder / "-").read_text(encoding="utf-8") == ended.out
+
+
 def test_what_it_refuses(program: Program, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name, "--provider", "simulator").code == 0
