@@ -193,3 +193,24 @@ async def test_a_verdict_on_many(page: Page, folder: Folder, count: int) -> None
     assert [row["id"] for row in answer["rows"]] == [job.id for job in jobs]
     assert [redo["id"] for redo in answer["redo"]] == [f"{job.id}-redo1" for job in jobs]
     assert len(read(folder, waiting_redos)) == count
+
+
+async def test_one_verdict_on_more_than_a_page_sends_is_one_transaction(
+    filled: Callable[..., Path], tmp_path: Path, told: list[str]
+) -> None:
+    root = filled(tmp_path / "out", count=6000)
+    with closing(sqlite3.connect(root / "ledger.db")) as connection:
+        keys = [key.hex() for (key,) in connection.execute("SELECT key FROM jobs ORDER BY position")]
+    site = await serve(root, "127.0.0.1", 0, told.append)
+    try:
+        async with opened(site) as page:
+            assert (await refused(page, {"keys": [*keys, "0" * 64], "review": "reject"}))[0] == 404
+            async with page.post({"keys": keys[::-1], "review": "accept"}) as response:
+                assert response.status == 200
+                rows = (await response.json())["rows"]
+            assert [row["key"] for row in rows] == keys
+            assert {row["review"] for row in rows} == {"accept"}
+    finally:
+        await site.stop()
+    with closing(sqlite3.connect(root / "ledger.db")) as connection:
+        assert len(verdicts(connection)) == 6000
