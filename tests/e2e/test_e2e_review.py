@@ -149,6 +149,42 @@ def test_a_kill_right_after_the_answer_loses_nothing(
     assert by_id(program)["mug"]["note"] == "a green mug"
 
 
+def test_a_killed_run_is_shown_as_one_that_was_cut_off(
+    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+) -> None:
+    """An open page sees it happen, and neither it nor the report takes an earlier run's end for this one's."""
+    name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 60]}}}\n")
+    assert program("run", name, "--limit", "2").code == 0
+    _, browser = reviews.start("out/m")
+
+    def header() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(browser.get("/api/rows"))["header"]
+        return found
+
+    summary = program.summary()
+    assert {key: header()[key] for key in ("message", "seconds", "images_per_minute")} == {
+        key: summary[key] for key in ("message", "seconds", "images_per_minute")
+    }
+    server.delay = 0.2
+    server.seen.clear()
+    run = program.start("run", name)
+    wait_for(lambda: len(server.seen) > 12)
+    assert (header()["state"], header()["message"]) == ("running", "")
+    program.kill(run)
+    wait_for(lambda: header()["state"] == "stopped")
+    seen = header()
+    assert seen["message"] == "The last run was cut off; run it again to continue."
+    assert seen["counts"]["in_flight"] == 0
+    assert seen["counts"]["unknown"] > 0
+    assert sum(seen["counts"][key] for key in ("done", "failed", "unknown", "pending")) == seen["counts"]["total"] == 60
+    assert seen["finished_at"] is None
+    assert program("report", "out/m").code == 0
+    assert seen["message"] in (program.folder / "out/m/report.html").read_text(encoding="utf-8")
+    assert program("run", name).code == 0
+    wait_for(lambda: header()["state"] == "ended")
+    assert header()["message"] == "All 60 jobs are done."
+
+
 def test_judging_while_a_run_writes(
     program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
