@@ -17,6 +17,7 @@ from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.steps import Rules
 from batchflux.engine.window import Window
 from batchflux.errors import UsageError
+from batchflux.manifest.places import keys_fault
 from batchflux.storage.ledger import nanos
 from batchflux.transport import TransportOptions
 
@@ -43,12 +44,13 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
         UsageError: a variable that the manifest names is not set.
     """
     provider, limits = manifest.provider, manifest.limits
-    missing = [name for name in provider.keys if not environ.get(name)]
-    if missing:
-        raise UsageError(
-            f"The environment variable {missing[0]} is not set, and provider.keys of {manifest.display} names it: "
-            f"export {missing[0]}=... or name another."
-        )
+    faults = [
+        keys_fault(manifest, index, f"the environment variable {name} is not set; export {name}=... or name another")
+        for index, name in enumerate(provider.keys)
+        if not environ.get(name)
+    ]
+    if faults:
+        raise UsageError("\n".join(str(fault) for fault in faults))
     pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
     pairs = pairs or [("(no key)", None)]
     rate = limits.rate

@@ -123,8 +123,8 @@ class Manifest:
     """A manifest without static faults.
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
-    (secrets unexpanded). `entries` is what `expand` makes jobs of, and `file_name_line` where output.file_name
-    stands.
+    (secrets unexpanded). `entries` is what `expand` makes jobs of; `file_name_line` is where output.file_name
+    stands, and `keys_line` where provider.keys does, or the provider when it brings its own.
     """
 
     path: Path
@@ -137,6 +137,7 @@ class Manifest:
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
+    keys_line: int = field(default=1, repr=False)
 
     @property
     def tag_names(self) -> tuple[str, ...]:

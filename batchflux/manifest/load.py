@@ -123,6 +123,7 @@ class _Loader:
             text=text,
             entries=entries,
             file_name_line=self._line("output", "file_name"),
+            keys_line=self._line("provider", "keys"),
         )
         compile_all(manifest, self._faults)
         return manifest

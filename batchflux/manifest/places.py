@@ -1,4 +1,4 @@
-"""Where a fault below `jobs` stands: at a field of the manifest, at a row of a table, or at a job by its id."""
+"""Where a fault found below `jobs` or by a run stands: at a field, at a row of a table, or at a job by its id."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def row_fault(manifest: Manifest, entry: Entry, line: int | None, key: str, mess
 def file_name_fault(manifest: Manifest, message: str) -> Fault:
     """A fault of output.file_name that an entry brings to light."""
     return _written(manifest, manifest.file_name_line, "output.file_name", message)
+
+
+def keys_fault(manifest: Manifest, index: int, message: str) -> Fault:
+    """A fault of one of provider.keys, which a run brings to light."""
+    return _written(manifest, manifest.keys_line, f"provider.keys[{index}]", message)
 
 
 def _written(manifest: Manifest, line: int, where: str, message: str) -> Fault:

@@ -375,11 +375,25 @@ def test_a_fault_in_the_last_row_spends_nothing(
     assert (program.folder / "empty").exists(), "a folder that was there before stays"
 
 
-def test_a_missing_key_is_said_before_anything_else(program: Program, manifest: Callable[..., str]) -> None:
+def test_a_missing_key_is_said_before_anything_else(
+    program: Program, manifest: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TUZI_API_KEY", raising=False)
     name = manifest("  - {id: a, prompt: x}\n")
     ended = program("run", name, "--set", "provider.keys=[NOT_SET_KEY]")
     assert ended.code == 2
     assert "export NOT_SET_KEY=" in ended.err
+    program.write(
+        "n.yaml", "version: 1\nprovider:\n  name: tuzi\n  keys: [NOT_SET, TEST_KEY, NOR_THIS]\njobs: [{prompt: x}]\n"
+    )
+    ended = program("run", "n.yaml")
+    assert ended.code == 2
+    assert [line.partition(";")[0] for line in ended.err.splitlines()] == [
+        f"n.yaml:4: provider.keys[{index}]: the environment variable {key} is not set"
+        for index, key in ((0, "NOT_SET"), (2, "NOR_THIS"))
+    ]
+    program.write("bare.yaml", "version: 1\nprovider: tuzi\njobs: [{prompt: x}]\n")
+    assert "bare.yaml:2: provider.keys[0]: the environment variable TUZI_API_KEY" in program("run", "bare.yaml").err
 
 
 def test_status_speaks_json(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
