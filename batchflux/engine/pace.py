@@ -24,8 +24,16 @@ decrease the rate holds for `HOLD` seconds and then grows as the square of the t
 raised is found; never over the limit that the user set, and below `SLOW` requests a second more slowly in proportion,
 because there it takes longer to see what a step did. While nothing at all is let through it holds, too. A burst ends
 with `QUIET` seconds, or the time of `QUIET_REQUESTS`, without a 429. A request that left before the last change says
-nothing about the rate after it. A server that says how long to wait (Retry-After) lets nothing through meanwhile: what
-it accepted since the last change, over that time and the pause, is the rate to hold.
+nothing about the rate after it.
+
+**Told to wait.** A server that says how long to wait (Retry-After) is obeyed each time; what it lets through with its
+pauses, measured over `TOLD` refusals, is taken for its limit, less a twentieth, where that is well below the rate. But
+one that refuses by chance lets through less with its pauses, too, and the slower we go the less. What tells the two
+apart is what going slower does: at a rate that a limit has sustained it stops refusing until the rate has grown again
+(`GROWN`); chance goes on. So a lowering is a trial. When `TRIALS` of them in a row have ended no refusals (the first
+may have measured a bucket that was full, or part of a window), no limit was the cause: the rate from before them is
+taken back, and the next `_doubt` pauses teach nothing, from `DOUBT` on twice as many each time. Those that cost little,
+because they are rare or short, never lower the rate below about half: there it is ENOUGH of what is sustained.
 """
 
 from __future__ import annotations
@@ -49,6 +57,9 @@ SPAN, SPAN_REQUESTS = 4.0, 40
 MOST_REMEMBERED = 10_000
 QUIET, QUIET_REQUESTS = 1.0, 10
 ENOUGH = 0.8
+TOLD, TRIALS = 3, 2
+GROWN = 1.25
+DOUBT, LONGEST_DOUBT = 16, 64
 REMEMBERED_DELAYS = 64
 
 
@@ -72,12 +83,17 @@ class Pace:
         self._refused: deque[float] = deque()
         self._changed_at: float | None = None
         self._accepted = 0
-        self._held_rate = 0.0
+        self._held_rate: float | None = None
+        self._told, self._told_until = 0, float("-inf")
+        self._lowered, self._taught = 0, 0.0
+        self._before: float | None = None
+        self._deaf, self._doubt, self._passed = 0, DOUBT, False
         self._hold_until = float("-inf")
 
     def retune(self, rate: tuple[float, float] | None) -> None:
         """Let another limit of the user's hold from now on: requests, in seconds. What was learned is forgotten."""
         self.learned = None
+        self._lowered, self._deaf, self._doubt = 0, 0, DOUBT
         self._limit_to(*(rate or (None, 1.0)))
 
     def _limit_to(self, count: float | None, seconds: float) -> None:
@@ -148,7 +164,7 @@ class Pace:
             self._refused.clear()
         self._refused.append(sent_at)
         if wait is not None and wait >= EVIDENCE:
-            self._told_to_wait(now, wait)
+            self._told_to_wait(sent_at, now, wait)
             return
         if self.rate == float("inf"):
             if len(self._sent) >= HEAVY_COUNT:  # fewer say nothing about a rate
@@ -165,14 +181,44 @@ class Pace:
                 longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)
                 self._change(max(AIM * min((sent - refused) / elapsed, longer), self.rate / 2), now)
 
-    def _told_to_wait(self, now: float, wait: float) -> None:
-        """Learn from a pause that the server ordered: what it let through, over the time before and the pause."""
-        began = now if self._changed_at is None else self._changed_at
-        sustained = max(self._accepted, 1) / (max(now - began, 0.0) + wait)
+    def _told_to_wait(self, sent_at: float, now: float, wait: float) -> None:
+        """Count a pause that the server ordered, and judge the rate when `TOLD` refusals have come."""
         self.strict = True
-        if sustained < ENOUGH * self.rate:
-            self._change(sustained, now)
-            self._hold_until = now + wait + HOLD
+        if sent_at >= self._told_until and self._deaf:
+            self._deaf -= 1
+        self._told_until = max(self._told_until, now + wait)
+        if self._deaf:
+            self._listen_from(self._told_until)
+            return
+        self._told += 1
+        if self._told == 1:
+            self._passed = self._lowered > 0 and self.rate >= GROWN * self._taught
+        if self._told >= TOLD and self._changed_at is not None:
+            self._judge(now - self._changed_at + wait)
+            self._listen_from(self._told_until)
+
+    def _judge(self, seconds: float) -> None:
+        """Lower the rate to what was sustained for so many seconds, or take back what lowering it did not mend."""
+        sustained = max(self._accepted, 1) / seconds
+        if self._passed:
+            self._lowered, self._doubt = 0, DOUBT
+        elif sustained >= ENOUGH * self.rate:
+            return
+        if self._lowered < TRIALS:
+            if not self._lowered:
+                self._before = sustained if self.rate == float("inf") else self.learned
+            self._lowered += 1
+            self._change(AIM * sustained, self._told_until)
+            self._taught = self.rate
+        else:
+            self._lowered, self._deaf, self._doubt = 0, self._doubt, min(2 * self._doubt, LONGEST_DOUBT)
+            self.learned = self._held_rate = self._before
+            self._hold_until = self._told_until + HOLD
+
+    def _listen_from(self, at: float) -> None:
+        """Measure anew from `at` on: what leaves before is old news."""
+        self._changed_at, self._accepted, self._told = at, 0, 0
+        self._refused.clear()
 
     def hold(self, until: float) -> None:
         """Let the learned rate grow no sooner than `HOLD` after `until`: nothing at all is let through now."""
@@ -186,16 +232,18 @@ class Pace:
         self._refused.clear()
         self._held_rate = self.learned
         self._changed_at = now
-        self._accepted = 0
+        self._accepted, self._told = 0, 0
         self._hold_until = now + HOLD
         self._tat = max(self._tat, now)
 
     def _grow(self, now: float) -> None:
-        if self.learned is None or now <= self._hold_until:
+        if self.learned is None or self._held_rate is None or now <= self._hold_until:
             return
         since = (now - self._hold_until) * min(1.0, self._held_rate / SLOW)
         grown = self._held_rate * (1 + GROWTH * since**2)
         self.learned = grown if grown < self.ceiling else None
+        if self.learned is None:
+            self._lowered = 0
 
     def _forget(self, now: float) -> None:
         while self._sent and self._sent[0] < now - max(SPAN, SPAN_REQUESTS / self.rate):
