@@ -23,7 +23,7 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.tree import Items, Node, Scalar, Table
 from batchflux.manifest.urls import is_url
 from batchflux.manifest.write import literal, plain_scalar, quoted_scalar, table, yaml_text
-from batchflux.model import Job, Reference, redo_id
+from batchflux.model import MAX_ID, Job, Reference, redo_id
 from batchflux.providers import capabilities
 from batchflux.storage.database import beside
 from batchflux.storage.folder import write_whole
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from batchflux.storage.reviews import Waiting
 
 MARK = "# Written by batchflux export-review"
+_DIGITS = 8  # of a key behind an id that another redo has
 _NAME = 95  # characters; a name has at most 100
 _TEMPLATES = ("{{", "{%")
 
@@ -103,6 +104,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Jo
     """Return what the redos come to. Their keys are not those of a run: only what differs matters."""
     jobs: list[Job] = []
     taken: set[str] = set()
+    names: set[str] = set()
 
     def free(key: str) -> bool:
         new = key not in taken
@@ -112,7 +114,11 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Jo
     for one in waiting:
         parent, root = _job(connection, one.redo.origin), _job(connection, one.root)
         job = choose(parent, one.redo, capabilities()[parent.style], free)
-        jobs.append(replace(job, id=redo_id(root.id, one.redo.ordinal)))
+        name = redo_id(root.id, one.redo.ordinal)
+        if folded(name) in names:  # of a job that had this id before it was edited, say
+            name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"
+        names.add(folded(name))
+        jobs.append(replace(job, id=name))
     return jobs
 
 

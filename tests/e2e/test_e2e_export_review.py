@@ -91,6 +91,19 @@ def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> Non
     assert (program.folder / "-").read_text(encoding="utf-8") == ended.out
 
 
+def test_redos_of_one_id_before_and_after_an_edit_are_two(program: Program, manifest: Callable[..., str]) -> None:
+    ids = [f"{'n' * 127}{last}" for last in "ab"]
+    long = "".join(f"  - {{id: {name}, prompt: {name[-1]}}}\n" for name in ids)
+    assert program("run", manifest(f"  - {{id: mug, prompt: a mug}}\n{long}"), "--provider", "simulator").code == 0
+    redo(program, ["mug", *ids])
+    assert program("run", manifest("  - {id: Mug, prompt: a red mug}\n"), "--provider", "simulator").code == 0
+    redo(program, ["Mug"])
+    assert program("export-review", "out/m", "-o", "redo.yaml").code == 0
+    planned = program("plan", "redo.yaml", "--json")
+    assert planned.code == 0, planned.err
+    assert json.loads(planned.out)["counts"]["new"] == 4
+
+
 def test_what_it_refuses(program: Program, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name, "--provider", "simulator").code == 0
