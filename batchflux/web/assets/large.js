@@ -188,7 +188,8 @@ function stage(row, all, mode) {
   if (mode === "slider") return beforeAfter(references[0], row, all.full);
   const [src] = [all.full, all.thumb].filter((one) => one && !lostImages.has(one));
   const intact = src === all.full;
-  const notes = [intact ? all.width && `${all.width} × ${all.height}` : "Preview only, the file is missing or damaged", all.file_name];
+  const said = intact ? all.width && `${all.width} × ${all.height}` : "Preview only, the file is missing or damaged";
+  const notes = [said, all.file_name];
   const shown = src
     ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null)
     : missing(all);

@@ -108,7 +108,7 @@ function openNote(rows) {
       "form",
       { method: "dialog", onsubmit: send, onkeydown: submitKey },
       h("h2", { id: "noting-title" }, `Note on ${plural(rows.length, "picture")}`),
-      h("p", { class: "hint" }, `Their verdicts stay as they are. ${hint}`),
+      h("p", { class: "hint" }, `${rows.length === 1 ? "The verdict stays as it is." : "The verdicts stay as they are."} ${hint}`),
       h("label", { for: "noting-note" }, "Note"),
       note,
       fault,
