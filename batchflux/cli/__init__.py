@@ -5,13 +5,14 @@ Commands are imported when they are called, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
-from batchflux.cli.streams import fill_in, say
+from batchflux.cli.streams import fill_in, printing, say
 
 COMMANDS = {
     "init": "Write a commented starter manifest.",
@@ -58,17 +59,29 @@ def cli() -> None:
     """
 
 
+def _shown(error: click.ClickException) -> str:
+    """Return what click shows of an error."""
+    text = io.StringIO()
+    error.show(file=text)
+    return text.getvalue().removesuffix("\n")
+
+
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
     fill_in()
     try:
         code: Any = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        say(_shown(error), err=True)
         sys.exit(error.exit_code)
     except click.Abort:
         say("Stopped.", err=True)
         sys.exit(130)
+    except OSError as error:
+        if not printing(error):
+            raise
+        say(f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", err=True)
+        sys.exit(1)
     except Exception as error:
         from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
 

@@ -133,7 +133,8 @@ class Progress(Watcher):
         if self._json:
             text = json.dumps({"at": iso(time.time()), "event": event, "message": text, **fields}, ensure_ascii=False)
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            with self._bar.external_write_mode(file=sys.stderr):
+                say(text, err=True)
         else:
             say(text, err=True)  # who looks on may go; the run goes on
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import click
 
@@ -32,8 +33,18 @@ def say(text: str, *, err: bool = False) -> OSError | None:
     try:
         click.echo(text, err=err)
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2 if err else 1)
-        os.close(nowhere)
+        _shut(2 if err else 1)
         return error
     return None
+
+
+def printing(error: OSError) -> bool:
+    """Whether an error came from printing, by click.echo: the last frame that it went through tells."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") == click.echo.__module__
+
+
+def _shut(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -53,6 +53,22 @@ def test_a_full_stdout_is_said_and_changes_nothing(tmp_path: Path) -> None:
     assert "out/q/summary.json has it" in ended.stderr
 
 
+@pytest.mark.parametrize("arguments", [["plan", "m.yaml"], ["schema"], ["--help"], ["status", "out/q"]])
+def test_an_output_that_cannot_be_printed_is_said_in_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "m.yaml").write_text(QUICK)
+    assert sh(tmp_path, "", "run", "m.yaml").returncode == 0
+    ended = sh(tmp_path, "> /dev/full", *arguments)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("The output cannot be printed (No space left on device)")
+    assert ended.stderr.count("\n") == 1
+    assert sh(tmp_path, ">&-", *arguments).returncode == 0
+
+
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])
+def test_a_wrong_command_has_its_exit_code_without_streams(tmp_path: Path, redirections: str) -> None:
+    assert sh(tmp_path, redirections, "fly").returncode == 2
+
+
 @pytest.mark.parametrize("redirections", ["<&- 2>&-", "2>/dev/full"])
 def test_a_fault_has_its_exit_code_without_streams(tmp_path: Path, redirections: str) -> None:
     (tmp_path / "m.yaml").write_text("version: 1\njobs: nonsense\n")
