@@ -26,14 +26,12 @@ because there it takes longer to see what a step did. While nothing at all is le
 with `QUIET` seconds, or the time of `QUIET_REQUESTS`, without a 429. A request that left before the last change says
 nothing about the rate after it.
 
-**Told to wait.** A server that says how long to wait (Retry-After) is obeyed each time; what it lets through with its
-pauses, measured over `TOLD` refusals, is taken for its limit, less a twentieth, where that is well below the rate. But
-one that refuses by chance lets through less with its pauses, too, and the slower we go the less. What tells the two
-apart is what going slower does: at a rate that a limit has sustained it stops refusing until the rate has grown again
-(`GROWN`); chance goes on. So a lowering is a trial. When `TRIALS` of them in a row have ended no refusals (the first
-may have measured a bucket that was full, or part of a window), no limit was the cause: the rate from before them is
-taken back, and the next `_doubt` pauses teach nothing, from `DOUBT` on twice as many each time. Those that cost little,
-because they are rare or short, never lower the rate below about half: there it is ENOUGH of what is sustained.
+**Told to wait.** A server that says how long to wait (Retry-After) is obeyed each time. What it lets through with its
+pauses, over `TOLD` refusals, is taken for its limit, less a twentieth, where that is well below the rate. But one that
+refuses by chance lets through less with its pauses, too, and ever less the slower we go. What tells them apart is what
+going slower does: at a rate that a limit sustains it refuses no more until the rate has grown (`GROWN`); chance goes
+on. So a lowering is a trial. When `TRIALS` in a row (the first may have seen a full bucket) have ended no refusals, the
+rate from before is taken back, and the next `DOUBT` pauses teach nothing, later twice as many, unless most are refused.
 """
 
 from __future__ import annotations
@@ -41,12 +39,8 @@ from __future__ import annotations
 from collections import deque
 
 LATENESS, LONGEST_LATENESS = 0.007, 0.05
-MARGIN_STEP = 0.0002
-MARGIN_MOST = 0.1
-LOOSENINGS = 4
-HEAVY = 0.1
-HEAVY_SET = 0.25
-HEAVY_COUNT = 3
+MARGIN_STEP, MARGIN_MOST, LOOSENINGS = 0.0002, 0.1, 4
+HEAVY, HEAVY_SET, HEAVY_COUNT = 0.1, 0.25, 3
 EVIDENCE, EVIDENCE_SET = 0.2, 0.6
 AIM = 0.95
 LONGER = 1.25
@@ -88,6 +82,7 @@ class Pace:
         self._lowered, self._taught = 0, 0.0
         self._before: float | None = None
         self._deaf, self._doubt, self._passed = 0, DOUBT, False
+        self._left, self._shut = 0, 0
         self._hold_until = float("-inf")
 
     def retune(self, rate: tuple[float, float] | None) -> None:
@@ -133,6 +128,7 @@ class Pace:
         if self._changed_at is None:
             self._changed_at = now
         self._accepted += 1
+        self._left += 1
         self._sent.append(now)
         self._forget(now)
         mark = [now]
@@ -157,6 +153,9 @@ class Pace:
 
     def refused(self, sent_at: float, now: float, wait: float | None = None) -> None:
         """Note a 429 for a request that left at `sent_at`; `wait` is how long the server asked us to wait."""
+        self._shut += 1
+        if self._shut >= TOLD and 2 * self._shut > self._left:
+            self._deaf = 0
         if self._changed_at is None or sent_at < self._changed_at:
             return
         self._accepted -= 1
@@ -201,11 +200,11 @@ class Pace:
         """Lower the rate to what was sustained for so many seconds, or take back what lowering it did not mend."""
         sustained = max(self._accepted, 1) / seconds
         if self._passed:
-            self._lowered, self._doubt = 0, DOUBT
-        elif sustained >= ENOUGH * self.rate:
+            self._lowered, self._doubt = 0, max(self._doubt // 2, DOUBT)
+        if sustained >= ENOUGH * self.rate:
             return
         if self._lowered < TRIALS:
-            if not self._lowered:
+            if not self._lowered and not self._passed:
                 self._before = sustained if self.rate == float("inf") else self.learned
             self._lowered += 1
             self._change(AIM * sustained, self._told_until)
@@ -213,6 +212,7 @@ class Pace:
         else:
             self._lowered, self._deaf, self._doubt = 0, self._doubt, min(2 * self._doubt, LONGEST_DOUBT)
             self.learned = self._held_rate = self._before
+            self._left, self._shut = 0, 0
             self._hold_until = self._told_until + HOLD
 
     def _listen_from(self, at: float) -> None:
