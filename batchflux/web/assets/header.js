@@ -1,7 +1,7 @@
 // The header: what the run is, how it stands, what it cost. It is built anew when the server says that it changed.
 let header = setup.header;
 let headerFor = "";
-const STATES = { __proto__: null, running: "● running", ended: "ended", none: "" };
+const STATES = { __proto__: null, running: "● running", ended: "ended", stopped: "cut off", none: "" };
 
 function showHeader() {
   const text = JSON.stringify(header);

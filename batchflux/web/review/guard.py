@@ -10,7 +10,7 @@ A page of anybody's in that browser, and any program on a shared machine, can re
   Neither cookie nor address is a key to anything but looking: a POST needs the token in a header, which only our page
   knows and a form cannot send. (All ports of a host share cookies, so a server at another port sees ours; and so each
   port has a cookie of its own name.)
-- The address with the token stays where it was typed: nothing is logged, referred to, or kept of what it answers.
+- The page takes the token out of its address, and nothing logs it, refers to it, or keeps what the address answers.
 - Secrets are compared in constant time, and both are new each time the server starts.
 
 Every answer carries the headers of `protect`: nothing may be run, framed, sniffed, kept or referred to.
