@@ -289,3 +289,12 @@ def test_a_lowered_rate_grows_when_the_pause_is_over_and_it_was_held() -> None:
     assert told.pace.rate == lowered
     told.pace.take(told.now + HOLD + 5)
     assert told.pace.rate > lowered
+
+
+def test_where_most_are_refused_the_pauses_teach_again() -> None:
+    told = Told(Pace(10, 1.0))
+    told.refused(TOLD * (TRIALS + 1), after=7)
+    assert told.pace.learned is None
+    told.refused(2 * TOLD, after=0)
+    assert 2 * TOLD < DOUBT
+    assert told.pace.rate < 1.0
