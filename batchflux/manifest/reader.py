@@ -93,6 +93,8 @@ def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
     if "\t" in around[: len(around) - len(around.lstrip())]:
         return "a tab stands in the indentation; YAML allows spaces only"
     problem = " ".join(part for part in (error.context, error.problem) if part)
+    if "maximum nesting depth" in problem:
+        return _TOO_DEEP  # libyaml 0.2.6 and later give up before our own bound is reached
     hint = '. Put quotes around a template: "{{ name }}"' if "{{" in around or "{%" in around else ""
     return f"not valid YAML: {problem}{hint}"
 
