@@ -162,16 +162,17 @@ class Steps:
         began = self._clock()
         try:
             answered = await self._send(life, request, lease)
+            reach("answer.received")
+            self._budget.settle(spent=True)
+            self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
+            self._breaker.answered()
+            self._quota.succeeded(retried=retried)
+            life.api_seconds = answered.seconds
+            job, picture = life.work.job, answered.picture
+            # A picture that came inside keeps its slot until it is kept: the reserve on the disk is for so many.
+            kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
         finally:
             self._limits.release(lease)
-        reach("answer.received")
-        self._budget.settle(spent=True)
-        self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
-        self._breaker.answered()
-        self._quota.succeeded(retried=retried)
-        life.api_seconds = answered.seconds
-        job, picture = life.work.job, answered.picture
-        kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
         await self._journal.answered(job, kept, api_seconds=answered.seconds)
         reach("answer.recorded")
         self._deadline.took(self._clock() - began)
