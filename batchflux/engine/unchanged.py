@@ -74,12 +74,14 @@ def unchanged(
     if selection.only is not None or selection.limit is not None or redos(connection):
         return None
     noted = json.loads(get_meta(connection, MARK) or "{}")
-    if not noted or noted["digest"] != digest_of(manifest):
+    if not noted:
         return None
     ended: dict[str, int] = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
     done, failed, unknown = (ended.pop(str(name), 0) for name in (Status.DONE, Status.FAILED, Status.UNKNOWN))
     again = (failed and selection.retry_failed) or (unknown and selection.on_unknown != "hold")
     if ended or again or done + failed + unknown != noted["total"]:
+        return None
+    if noted["digest"] != digest_of(manifest):
         return None
     names = connection.execute("SELECT file_name FROM jobs WHERE listed AND status = 'done'")
     if not all(name is not None and exists(name) for (name,) in names):
