@@ -44,12 +44,7 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise explained(path, error) from error
-    try:
-        _set_up(connection, durable=durable)
-    except sqlite3.Error as error:
-        connection.close()
-        raise explained(path, error) from error
-    return connection
+    return _ready(path, connection, durable=durable)
 
 
 def beside(path: Path) -> sqlite3.Connection:
@@ -63,12 +58,7 @@ def beside(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
     except sqlite3.Error as error:
         raise explained(path, error) from error
-    try:
-        _set_up(connection, durable=True)
-    except sqlite3.Error as error:
-        connection.close()
-        raise explained(path, error) from error
-    return connection
+    return _ready(path, connection, durable=True)
 
 
 @contextmanager
@@ -85,6 +75,15 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise explained(path, error) from error
     finally:
         connection.close()
+
+
+def _ready(path: Path, connection: sqlite3.Connection, *, durable: bool) -> sqlite3.Connection:
+    try:
+        _set_up(connection, durable=durable)
+    except sqlite3.Error as error:
+        connection.close()
+        raise explained(path, error) from error
+    return connection
 
 
 def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
