@@ -25,6 +25,18 @@ MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwrit
 _PAUSES = (0.001, 0.01, 0.05)  # seconds
 
 
+def ledger_of(folder: Path) -> Path:
+    """Return the ledger of an output folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = folder / "ledger.db"
+    if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
+        raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
+    return path
+
+
 class FolderLock:
     """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies.
 

@@ -11,23 +11,21 @@ from __future__ import annotations
 import csv
 import json
 import os
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.storage.database import beside
 from batchflux.storage.folder import FolderLock
-from batchflux.storage.ledger import COLUMNS, Known, get_meta
+from batchflux.storage.ledger import get_meta
 from batchflux.storage.results import Results
 from batchflux.storage.reviews import has_reviews, is_stale, last_revision, shown, verdicts
+from batchflux.storage.rows import ended_numbers, jobs_by_number
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
     from pathlib import Path
 
 Outcome = Literal["fresh", "written", "held", "overtaken"]
 
-_AT_ONCE = 500
 _TAGS = "tags."
 
 
@@ -54,7 +52,9 @@ def show_verdicts(folder: Path) -> Outcome:
         results = Results(folder / "results.csv", _tag_names(folder, connection))
         results.verdicts = verdicts(connection)
         before = _moment(connection)
-        temporary = results.write_beside(_rows(connection), f".results.csv.{os.getpid()}.tmp")
+        temporary = results.write_beside(
+            jobs_by_number(connection, ended_numbers(connection)), f".results.csv.{os.getpid()}.tmp"
+        )
         try:
             return _swap(folder, connection, results, temporary, before)
         finally:
@@ -83,17 +83,6 @@ def _swap(
 
 def _moment(connection: sqlite3.Connection) -> tuple[object, ...]:
     return get_meta(connection, "began"), last_revision(connection)
-
-
-def _rows(connection: sqlite3.Connection) -> Iterator[Known]:
-    """Yield what `ended_rows` does, in reads that are brief."""
-    query = "SELECT number FROM jobs WHERE listed AND status IN ('done', 'failed', 'unknown') ORDER BY position, number"
-    numbers = iter([row[0] for row in connection.execute(query).fetchall()])
-    while batch := list(islice(numbers, _AT_ONCE)):
-        marks = ",".join("?" * len(batch))
-        rows = connection.execute(f"SELECT {COLUMNS} FROM jobs WHERE number IN ({marks})", batch).fetchall()  # noqa: S608  constants and marks
-        found = {row[0]: Known.of(row) for row in rows}
-        yield from (found[number] for number in batch)
 
 
 def _tag_names(folder: Path, connection: sqlite3.Connection) -> list[str]:

@@ -21,6 +21,7 @@ from batchflux.points import reach
 from batchflux.storage.durable import sync_folder
 from batchflux.storage.ledger import COLUMNS, Known, currency
 from batchflux.storage.redact import redacted
+from batchflux.storage.rows import ENDED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -73,7 +74,7 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
         known.possibly_billed,
         format(currency(known.cost), "f"),
         known.error_code,
-        neutralised(_error(known, spec)),
+        neutralised(error_text(known, spec)),
         iso(known.started_at),
         iso(known.finished_at),
         _seconds(known.api_seconds),
@@ -84,8 +85,8 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
     ]
 
 
-def _error(known: Known, spec: dict[str, Any]) -> str:
-    """Return the error, and what `params: drop` left out of the request."""
+def error_text(known: Known, spec: dict[str, Any]) -> str:
+    """Return the error, and what `params: drop` left out of the request (`spec`: the row's, parsed)."""
     error = known.error or ""
     if "dropped" not in spec:
         return error
@@ -231,8 +232,7 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
 
 def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:
     """Yield the rows of listed jobs that ended, in manifest order, without those whose number `skip` holds."""
-    ended = "listed AND status IN ('done', 'failed', 'unknown')"
-    query = f"SELECT {COLUMNS} FROM jobs WHERE {ended} ORDER BY position, number"  # noqa: S608  constants
+    query = f"SELECT {COLUMNS} FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
     for row in connection.execute(query):
         if skip is None or not skip(row[0]):
             yield Known.of(row)

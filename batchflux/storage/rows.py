@@ -1,7 +1,6 @@
 """The ledger's tables: their columns, a row as the program sees it, and what is looked up in them.
 
-The verbs that write rows, and their rules, are in ledger.py, which also passes these names on: it is where others take
-them from.
+The verbs that write rows, and their rules, are in ledger.py, which passes on the names that go with them.
 """
 
 from __future__ import annotations
@@ -9,18 +8,22 @@ from __future__ import annotations
 import json
 import sqlite3
 from decimal import ROUND_CEILING, Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
 from batchflux.storage.redact import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchflux.model import Job
 
 NANOS = 10**9
 FORMAT = 1
+ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
+_AT_ONCE = 500  # rows read at once beside a run
+_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder a call
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -99,7 +102,7 @@ class Known(NamedTuple):
 
 def tags_text(job: Job) -> str:
     """Return the job's tags as the ledger keeps them."""
-    return json.dumps(dict(job.tags), ensure_ascii=False) if job.tags else ""
+    return _json(dict(job.tags)) if job.tags else ""
 
 
 def spec_text(job: Job) -> str:
@@ -119,7 +122,7 @@ def spec_text(job: Job) -> str:
         spec["variant"] = job.variant
     if job.dropped:
         spec["dropped"] = list(job.dropped)
-    return json.dumps(spec, ensure_ascii=False)
+    return _json(spec)
 
 
 def nanos(amount: Decimal) -> int:
@@ -138,6 +141,26 @@ def rows_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: st
     marks = ",".join("?" * len(keys))
     sql = f"SELECT {columns} FROM jobs WHERE key IN ({marks})"  # noqa: S608  only marks are put in
     return connection.execute(sql, [bytes.fromhex(key) for key in keys]).fetchall()
+
+
+def ended_numbers(connection: sqlite3.Connection) -> list[int]:
+    """Return the numbers of the listed jobs that ended, in manifest order."""
+    query = f"SELECT number FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  a constant
+    return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> Iterator[Known]:
+    """Yield the jobs with these numbers in this order, as they stand when they are come to; without any now gone.
+
+    Never read for long at once: with a rollback journal a reader holds off the writer's commit, and a run must not wait
+    for somebody who looks at it.
+    """
+    stream = iter(numbers)
+    while batch := list(islice(stream, _AT_ONCE)):
+        marks = ",".join("?" * len(batch))
+        query = f"SELECT {COLUMNS} FROM jobs WHERE number IN ({marks}) AND {ENDED}"  # noqa: S608  constants and marks
+        found = {row[0]: row for row in connection.execute(query, batch).fetchall()}
+        yield from (Known.of(found[number]) for number in batch if number in found)
 
 
 def spent(connection: sqlite3.Connection) -> int:

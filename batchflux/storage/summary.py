@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import UsageError
 from batchflux.storage.database import reading
-from batchflux.storage.folder import FolderLock
+from batchflux.storage.folder import FolderLock, ledger_of
 from batchflux.storage.ledger import currency, get_meta
 from batchflux.storage.results import iso
 from batchflux.storage.reviews import waiting_redos
@@ -123,10 +122,7 @@ def read_state(folder: Path) -> State:
         UsageError: there is no ledger in it.
         StorageError: the ledger cannot be read.
     """
-    path = folder / "ledger.db"
-    if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
-        raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
-    with reading(path) as connection:
+    with reading(ledger_of(folder)) as connection:
         return state_in(folder, connection)[0]
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
 from batchflux.storage.database import reading
+from batchflux.storage.folder import ledger_of
 from batchflux.storage.reviews import verdicts
+from batchflux.storage.rows import ended_numbers, jobs_by_number
 from batchflux.web.header import page_header
-from batchflux.web.ledgers import base_of, ended_numbers, jobs_by_number, ledger_of, links_length
+from batchflux.web.ledgers import base_of, links_length
 from batchflux.web.page import build_page
 from batchflux.web.places import Places
 from batchflux.web.rows import page_row

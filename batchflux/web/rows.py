@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.storage.ledger import currency
 from batchflux.storage.redact import redacted
-from batchflux.storage.results import iso
+from batchflux.storage.results import error_text, iso
 from batchflux.web.places import is_url
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def page_row(known: Known, places: Places, review: str = "", note: str = "") -> 
         "provider": spec["provider"],
         "style": spec["style"],
         **_ending(known),
-        "error": _error(known, spec),
+        "error": error_text(known, spec) or None,
         "key": known.key.hex(),
         "tags": json.loads(known.tags) if known.tags else _NO_TAGS,
         "references": [places.reference(source) for source in spec["images"]],
@@ -72,13 +72,6 @@ def _ending(known: Known) -> dict[str, Any]:
         "download_seconds": _seconds(known.download_seconds),
         "result_url": redacted(known.link) if known.link else None,
     }
-
-
-def _error(known: Known, spec: dict[str, Any]) -> str | None:
-    if "dropped" not in spec:
-        return known.error
-    note = f"not sent, style {spec['style']} cannot carry it: {', '.join(spec['dropped'])}"
-    return f"{known.error}; {note}" if known.error else note
 
 
 def _seconds(value: float | None) -> float | None:

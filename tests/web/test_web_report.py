@@ -21,8 +21,8 @@ from batchflux.cli.report import command
 from batchflux.errors import StorageError, UsageError
 from batchflux.storage.database import reading
 from batchflux.storage.folder import FolderLock
+from batchflux.storage.rows import ended_numbers, jobs_by_number
 from batchflux.web.header import page_header
-from batchflux.web.ledgers import ended_numbers, jobs_by_number
 from batchflux.web.report import write_report
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from batchflux.storage.judging import Asked, Decision, decide
 from batchflux.storage.ledger import COLUMNS, Known, empty_ledger
 from batchflux.storage.projection import show_verdicts
 from batchflux.storage.reviews import verdicts_on
+from batchflux.storage.rows import ended_numbers, jobs_by_number
 from batchflux.web.header import page_header
-from batchflux.web.ledgers import base_of, ended_numbers, jobs_by_number
+from batchflux.web.ledgers import base_of
 from batchflux.web.page import Live, build_page
 from batchflux.web.places import THUMB_NAME, Places, thumb_name
 from batchflux.web.review.board import Board
