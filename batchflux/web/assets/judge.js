@@ -163,7 +163,6 @@ const placeNews = () => document.documentElement.style.setProperty("--judging", 
 // What to make anew: the prompt may be edited and a seed given for one picture; for several only the note is asked.
 function openRedo(rows) {
   if (!rows.length) return;
-  const dialog = byId("redo");
   const single = rows.length === 1 ? rows[0] : null;
   const before = single === null ? "" : columns.prompt[single];
   const prompt = h("textarea", { id: "redo-prompt", rows: "5", dir: "auto", value: before });
@@ -174,39 +173,22 @@ function openRedo(rows) {
     dir: "auto",
     value: single === null ? "" : (byId("note")?.value ?? columns.note[single] ?? ""),
   });
-  const send = async (event) => {
-    event.preventDefault();
-    if (button.disabled) return;
-    button.disabled = true;
+  const send = () => {
     const edited = single !== null && prompt.value.trim() !== "" && prompt.value !== before ? prompt.value : null;
     const redo = { prompt: edited, seed: seed.value === "" ? null : Number(seed.value) };
-    const why = await judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo });
-    button.disabled = false;
-    if (why) fault.replaceChildren(h("p", { class: "error" }, why));
-    else dialog.close();
+    return judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo });
   };
-  const button = h("button", { type: "submit", class: "main-action" }, "Redo");
-  const fault = h("div", { role: "alert" });
   const seeded = single !== null && columns.style[single] === "standard"; // the chat style carries no seed
-  dialog.replaceChildren(
-    h(
-      "form",
-      { method: "dialog", onsubmit: send, onkeydown: submitKey },
-      h("h2", { id: "redo-title" }, single === null ? `Redo ${plural(rows.length, "picture")}` : "Redo this picture"),
-      h("p", { class: "hint" }, "The next batchflux run makes a new variant; this picture stays."),
-      single !== null && [h("label", { for: "redo-prompt" }, "Prompt"), prompt],
-      seeded && [h("label", { for: "redo-seed" }, "Seed"), seed],
-      h("label", { for: "redo-note" }, "Note"),
-      note,
-      fault,
-      h(
-        "div",
-        { class: "actions" },
-        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-        button,
-      ),
-    ),
+  openForm(
+    byId("redo"),
+    "Redo",
+    send,
+    single === null ? `Redo ${plural(rows.length, "picture")}` : "Redo this picture",
+    h("p", { class: "hint" }, "The next batchflux run makes a new variant; this picture stays."),
+    single !== null && [h("label", { for: "redo-prompt" }, "Prompt"), prompt],
+    seeded && [h("label", { for: "redo-seed" }, "Seed"), seed],
+    h("label", { for: "redo-note" }, "Note"),
+    note,
   );
-  dialog.showModal();
   (single === null ? note : prompt).focus();
 }

@@ -83,44 +83,51 @@ function watchLeaving() {
   document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && saveLast());
 }
 
-// One note for all of a selection; their verdicts stay as they are.
-function openNote(rows) {
-  if (!rows.length) return;
-  const dialog = byId("noting");
-  const notes = new Set(rows.map((row) => columns.note[row] ?? ""));
-  const before = notes.size === 1 ? [...notes][0] : "";
-  const note = h("textarea", { id: "noting-note", rows: "3", dir: "auto", value: before });
+// A dialog with a form: `send` does what it is for and returns what went wrong; it closes when nothing did.
+function openForm(dialog, label, send, title, ...fields) {
   const fault = h("div", { role: "alert" });
-  const button = h("button", { type: "submit", class: "main-action" }, "Save");
-  const send = async (event) => {
+  const button = h("button", { type: "submit", class: "main-action" }, label);
+  const onsubmit = async (event) => {
     event.preventDefault();
     if (button.disabled) return;
     button.disabled = true;
-    const why = note.value === before ? "" : await noteAll(rows, note.value);
+    const why = await send();
     button.disabled = false;
     if (why) fault.replaceChildren(h("p", { class: "error" }, why));
     else dialog.close();
   };
-  const hint =
-    notes.size > 1 ? "They have different notes, which this one replaces; left empty it changes nothing." : "";
+  const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
   dialog.replaceChildren(
     h(
       "form",
-      { method: "dialog", onsubmit: send, onkeydown: submitKey },
-      h("h2", { id: "noting-title" }, `Note on ${plural(rows.length, "picture")}`),
-      h("p", { class: "hint" }, `${rows.length === 1 ? "The verdict stays as it is." : "The verdicts stay as they are."} ${hint}`),
-      h("label", { for: "noting-note" }, "Note"),
-      note,
+      { method: "dialog", onsubmit, onkeydown: submitKey },
+      h("h2", { id: `${dialog.id}-title` }, title),
+      ...fields,
       fault,
-      h(
-        "div",
-        { class: "actions" },
-        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
-        button,
-      ),
+      h("div", { class: "actions" }, cancel, button),
     ),
   );
   dialog.showModal();
+}
+
+// One note for all of a selection; their verdicts stay as they are.
+function openNote(rows) {
+  if (!rows.length) return;
+  const notes = new Set(rows.map((row) => columns.note[row] ?? ""));
+  const before = notes.size === 1 ? [...notes][0] : "";
+  const note = h("textarea", { id: "noting-note", rows: "3", dir: "auto", value: before });
+  const send = () => (note.value === before ? "" : noteAll(rows, note.value));
+  const hint =
+    notes.size > 1 ? "They have different notes, which this one replaces; left empty it changes nothing." : "";
+  openForm(
+    byId("noting"),
+    "Save",
+    send,
+    `Note on ${plural(rows.length, "picture")}`,
+    h("p", { class: "hint" }, `${rows.length === 1 ? "The verdict stays as it is." : "The verdicts stay as they are."} ${hint}`),
+    h("label", { for: "noting-note" }, "Note"),
+    note,
+  );
   note.focus();
 }
 
