@@ -17,7 +17,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from PIL import Image
+
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -203,31 +204,8 @@ class StandIn:
 @pytest.fixture
 def server() -> Iterator[StandIn]:
     stand_in = StandIn()
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    runner: list[web.AppRunner] = []
-
-    async def start() -> None:
-        runner.append(web.AppRunner(stand_in.app(), shutdown_timeout=0.1, handler_cancellation=True))
-        await runner[0].setup()
-        site = web.TCPSite(runner[0], "127.0.0.1", 0)
-        await site.start()
-        stand_in.url = f"http://127.0.0.1:{runner[0].addresses[0][1]}"
-        ready.set()
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner[0].cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    yield stand_in
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    with serving(stand_in.app(), handler_cancellation=True) as stand_in.url:
+        yield stand_in
 
 
 @dataclass

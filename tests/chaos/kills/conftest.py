@@ -24,7 +24,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import closing
@@ -36,6 +35,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from PIL import Image
+
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,36 +148,9 @@ async def _stream(request: web.Request, text: str) -> web.StreamResponse:
 @pytest.fixture
 def bank() -> Iterator[Bank]:
     provider = Bank()
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    runner: list[web.AppRunner] = []
-
-    async def start() -> None:
-        # Handlers are not cancelled when a client dies: what was ordered is made, and billed.
-        runner.append(web.AppRunner(provider.app(), shutdown_timeout=0.1))
-        await runner[0].setup()
-        site = web.TCPSite(runner[0], "127.0.0.1", 0)
-        await site.start()
-        provider.url = f"http://127.0.0.1:{runner[0].addresses[0][1]}"
-        ready.set()
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner[0].cleanup())
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    yield provider
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    # Handlers are not cancelled when a client dies: what was ordered is made, and billed.
+    with serving(provider.app()) as provider.url:
+        yield provider
 
 
 @dataclass
