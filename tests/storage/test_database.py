@@ -82,6 +82,19 @@ def seen_by_another(path: Path) -> list[int]:
         connection.close()
 
 
+async def held_up(database: Database) -> tuple[asyncio.Future[None], threading.Event]:
+    """Keep the database's thread busy until the event is set; return the operation that does."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    first = database.submit(slow)
+    await asyncio.to_thread(entered.wait, 30)
+    return first, go_on
+
+
 async def test_an_answer_comes_after_the_commit_and_brings_the_result(tmp_path: Path) -> None:
     database = Database(tmp_path / "l.db")
     await database.submit(make_table)
@@ -95,14 +108,7 @@ async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
     commits: list[int] = []
     database = slow_disk(Database(tmp_path / "l.db", after_commit=lambda: commits.append(1)))
     await database.submit(make_table)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(connection: sqlite3.Connection) -> None:
-        entered.set()
-        go_on.wait(30)
-
-    first = database.submit(slow)
-    await asyncio.to_thread(entered.wait, 30)
+    first, go_on = await held_up(database)
     others = [database.submit(add(number)) for number in range(50)]
     go_on.set()
     await first
@@ -116,19 +122,13 @@ async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
 async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp_path: Path, fault: str) -> None:
     database = slow_disk(Database(tmp_path / "l.db"))
     await database.submit(make_table)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(connection: sqlite3.Connection) -> None:
-        entered.set()
-        go_on.wait(30)
 
     def bad(connection: sqlite3.Connection) -> None:
         if fault == "python":
             raise ZeroDivisionError
         connection.execute("INSERT INTO no_such_table VALUES (1)")
 
-    first = database.submit(slow)
-    await asyncio.to_thread(entered.wait, 30)
+    first, go_on = await held_up(database)
     batch: list[asyncio.Future[Any]] = [database.submit(add(1)), database.submit(bad), database.submit(add(2))]
     go_on.set()
     await first
@@ -144,14 +144,7 @@ async def test_a_commit_takes_no_more_than_a_batch_and_leaves_the_rest_to_the_ne
     commits: list[int] = []
     database = slow_disk(Database(tmp_path / "l.db", after_commit=lambda: commits.append(1)))
     await database.submit(make_table)
-    entered, go_on = threading.Event(), threading.Event()
-
-    def slow(connection: sqlite3.Connection) -> None:
-        entered.set()
-        go_on.wait(30)
-
-    first = database.submit(slow)
-    await asyncio.to_thread(entered.wait, 30)
+    first, go_on = await held_up(database)
     turns = []
     for turn in range(3):
         turns += [database.submit(add(number)) for number in range(turn * BATCH, (turn + 1) * BATCH)]
