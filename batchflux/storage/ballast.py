@@ -44,6 +44,7 @@ class Ballast:
         self._room = LEDGER_ROOM
         self._largest = 0
         self._held = False
+        self._given = False
         self._lock = threading.Lock()
 
     def hold(self) -> None:
@@ -65,11 +66,12 @@ class Ballast:
         return isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}
 
     def release(self) -> bool:
-        """Give the room back to what is being refused; say whether there was any."""
+        """Give the room back to what is being refused; say whether it was, now or to others refused in the same moment."""
         with self._lock:
             held, self._held = self._held, False
             if held:
                 self._path.unlink(missing_ok=True)
+                self._given = True
         if held:
             self._full(
                 StorageError(
@@ -77,7 +79,7 @@ class Ballast:
                     "continue."
                 )
             )
-        return held
+        return self._given
 
     def came(self, size: int) -> None:
         """Learn that a picture of `size` bytes came inside an answer: the others under way may be as large."""

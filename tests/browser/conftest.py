@@ -182,10 +182,10 @@ class Reviewed:
     def run(self, *arguments: str) -> None:
         batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", *arguments, cwd=self.place)
 
-    def comes_to_be(self, wanted: dict[str, str]) -> None:
+    def comes_to_be(self, wanted: dict[str, str], column: str = "review") -> None:
         """Wait until results.csv, which follows the verdicts soon after, has these ones."""
         for _ in range(200):
-            found = {name: row["review"] for name, row in self.rows.items() if row.get("review")}
+            found = {name: row[column] for name, row in self.rows.items() if row.get(column)}
             if found == wanted:
                 return
             time.sleep(0.05)

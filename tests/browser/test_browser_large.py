@@ -194,7 +194,8 @@ def test_a_missing_picture_is_asked_for_once(opened: Opener, filled: Callable[..
         for key, name in (("Right", "1"), ("Right", "2"), ("Left", "1"), ("Left", "0"), ("Right", "1"), ("Right", "2")):
             page.keyboard.press(f"Arrow{key}")
             expect(heading).to_have_text(f"job-00000{name}")
-        expect(page.locator(".stage")).to_contain_text("Preview only, the file is missing")
+            if name == "2":  # whoever leaves before the answer asks again
+                expect(page.locator(".stage")).to_contain_text("Preview only, the file is missing")
         expect(page.locator(".stage img")).to_have_count(2)  # with the reference
         page.context.close()
     asked = [one for one in opened.asked if one.endswith("/images/job-000002.jpg")]

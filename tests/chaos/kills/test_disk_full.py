@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from batchflux.model import Inline, Job
+from batchflux.storage.ballast import Ballast
+from batchflux.storage.shelf import DiskShelf
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from batchflux.errors import StorageError
     from tests.chaos.kills.conftest import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
@@ -64,6 +72,19 @@ def lines(way: str, count: int) -> str:
     return "".join(f"  - {{id: a{n}, prompt: 'job a{n} #{way}', style: {style}}}\n" for n in range(count))
 
 
+def job(number: int) -> Job:
+    return Job(
+        id=f"a{number}",
+        key=f"{number:064x}",
+        prompt="a mug",
+        style="standard",
+        model="flux-kontext-pro",
+        provider="tuzi",
+        file_name=f"images/a{number}.png",
+        position=number,
+    )
+
+
 def check_stop(scene: Scene, said: str, code: int) -> None:
     assert code == 3, said
     assert re.search(r"(is full|almost full|No space left).*(free space|make room).*run again", said), said
@@ -84,6 +105,36 @@ def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) 
     assert ended.code == 0, ended.said
     assert bank.billed.total() == 30, "an answer that had been paid for was lost"
     scene.at_the_end({f"a{n}" for n in range(30)}, kills=0)
+
+
+def test_pictures_that_are_refused_in_the_same_moment_are_all_kept(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads meet the full disk before either has given the reserve back."""
+    folder = disk.path / "out"
+    (folder / ".spool").mkdir(parents=True)
+    told: list[StorageError] = []
+    ballast = Ballast(folder, 4, told.append)
+    shelf = DiskShelf(folder, "structure", ballast)
+    ballast.hold()
+    ballast.came(MB)
+    disk.fill(0)
+    both, release = threading.Barrier(2), ballast.release
+
+    def meet() -> bool:
+        both.wait(timeout=30)
+        return release()
+
+    monkeypatch.setattr(ballast, "release", meet)
+
+    async def keep(number: int) -> str:
+        return await shelf.spool(job(number), Inline(data=bytes([number]) * MB))
+
+    with ThreadPoolExecutor(2) as threads:
+        names = list(threads.map(lambda number: asyncio.run(keep(number)), range(2)))
+    shelf.close()
+    assert [(folder / name).stat().st_size for name in names] == [MB, MB]
+    assert len(told) == 1
 
 
 def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
