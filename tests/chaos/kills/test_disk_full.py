@@ -107,9 +107,7 @@ def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) 
     scene.at_the_end({f"a{n}" for n in range(30)}, kills=0)
 
 
-def test_pictures_that_are_refused_in_the_same_moment_are_all_kept(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_that_are_refused_in_the_same_moment_are_all_kept(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads meet the full disk before either has given the reserve back."""
     folder = disk.path / "out"
     (folder / ".spool").mkdir(parents=True)
