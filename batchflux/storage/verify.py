@@ -1,7 +1,8 @@
 """Whether bytes are the picture that was promised. The rule: bytes prove themselves, nothing else is believed.
 
 `structure` walks the container (structure.py and one module a kind). `decode` decodes every pixel besides, because
-bytes inside a picture can be wrong where no checksum tells, and refuses a picture of one single colour.
+bytes inside a picture can be wrong where no checksum tells, and refuses a picture of one single colour. Pillow decodes;
+of most PNGs the same is proven without it (see png.py), and what is not proven is left to Pillow.
 """
 
 from __future__ import annotations
@@ -91,8 +92,11 @@ def _decode(data: bytes, shape: Shape) -> None:
     name = NAMES[shape.kind]
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            picture.load()
-            size, frames, blank = picture.size, getattr(picture, "n_frames", 1), _blank(picture)
+            blank = False
+            if not (shape.kind == "png" and png.proven(data)):
+                picture.load()
+                blank = _blank(picture)
+            size, frames = picture.size, getattr(picture, "n_frames", 1)
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here
         raise bad(f"the {name} does not decode: {_one_line(error)}") from error
     if size != (shape.width, shape.height) or frames != 1:
