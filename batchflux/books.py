@@ -94,6 +94,16 @@ class Books:
         if survey.todo or self._database.now(is_stale):
             self._database.now(self._rewrite)
 
+    def count_merged(self, survey: Survey, merged: int) -> None:
+        """Take the merged jobs of a vetted table, which the run has met by now, out of the counts."""
+        survey.merge(merged)
+
+        def count(connection: sqlite3.Connection) -> None:
+            set_meta(connection, "total", str(survey.total))
+            mark(connection, self._digest, survey)
+
+        self._database.now(count)
+
     def note_clean(self) -> None:
         """Note that the folder's files say all that the ledger does."""
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))

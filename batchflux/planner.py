@@ -18,6 +18,7 @@ from batchflux.storage.database import reading
 from batchflux.storage.ledger import currency, rows_by_key, spent
 from batchflux.storage.redact import without_signatures
 from batchflux.storage.reviews import is_pinned, pin, redos, waiting_redos
+from batchflux.vetting import vetted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -103,9 +104,9 @@ def check_options(manifest: Manifest) -> None:
 def survey_jobs(
     manifest: Manifest, connection: sqlite3.Connection | None, selection: Selection, *, apply: bool
 ) -> Survey:
-    """Go through all jobs once, redos included, unless there is nothing left to do; see engine.survey and unchanged.
+    """Go through all jobs once, redos included, unless it is known without: see engine.unchanged, and vetting.
 
-    `apply` also pins the redos.
+    `apply` also pins the redos, and allows for a survey that meets merged jobs later.
 
     Raises:
         ManifestError: with all faults.
@@ -113,6 +114,8 @@ def survey_jobs(
     exists = exists_in(manifest)
     if connection is not None and (known := unchanged(connection, manifest, selection, exists)) is not None:
         return known
+    if apply and connection is not None and (quick := vetted(manifest, connection, selection)) is not None:
+        return quick
     faults: list[Fault] = []
     asked = _asked(connection)
     jobs = expand(manifest, capabilities(), faults.append, redos=asked)

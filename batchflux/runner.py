@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from batchflux.engine.steps import Rules
     from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Expansion, Manifest
     from batchflux.model import Job, Outcome
     from batchflux.transport import Transport
 
@@ -100,6 +100,7 @@ class _Run:
         self.loop = asyncio.get_running_loop()
         self.gate = Gate()
         self.tally = Tally()
+        self.jobs: Expansion | None = None
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
@@ -173,8 +174,8 @@ class _Run:
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        jobs = iter(expand(manifest, capabilities(), self._late_fault, redos=self.books.redos))
-        feeder = Feeder(jobs, self.ledger, selection, exists_in(manifest))
+        self.jobs = expand(manifest, capabilities(), self._late_fault, redos=self.books.redos)
+        feeder = Feeder(iter(self.jobs), self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
             self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
@@ -211,6 +212,8 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
+        if survey.vetted and self.jobs is not None:
+            self.books.count_merged(survey, self.jobs.merged)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)

@@ -49,7 +49,8 @@ class Survey:
 
     `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin;
     `waiting` redos were asked for of jobs that the manifest does not list as they were, so nothing makes them.
-    `local_files` tells whether any job has a local file as reference.
+    `local_files` tells whether any job has a local file as reference. `vetted`: the jobs of one large table were not
+    gone through, and those that are the same count as several until the run has met them.
     """
 
     total: int = 0
@@ -74,6 +75,14 @@ class Survey:
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     local_files: bool = False
     redone: Numbers = field(default_factory=lambda: Numbers(0))
+    vetted: bool = False
+
+    def merge(self, count: int) -> None:
+        """Take jobs that turned out to be the same as earlier ones out of the counts of a vetted table."""
+        self.merged += count
+        for name in ("total", "new", "todo", "calls"):
+            setattr(self, name, getattr(self, name) - count)
+        self.styles = {style: jobs - count for style, jobs in self.styles.items()}
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""

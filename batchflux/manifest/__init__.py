@@ -10,6 +10,7 @@ axes, templates, compile                       an entry made ready for rows
 build, capability, identity, references, seen  a row → a Job
 redo                a Job → another try at it
 expand              all of it, as a stream
+vet, lines          a large table without fault, told without making its jobs
 salvage             what can be told of the rest when something is wrong
 """
 
@@ -28,6 +29,7 @@ from batchflux.manifest.load import load_manifest
 from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import schema
 from batchflux.manifest.starter import starter
+from batchflux.manifest.vet import vet
 
 __all__ = [
     "Deadline",
@@ -42,4 +44,5 @@ __all__ = [
     "load_manifest",
     "schema",
     "starter",
+    "vet",
 ]

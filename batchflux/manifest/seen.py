@@ -8,6 +8,7 @@ for a million entries; the hash of text is Python's own, keyed anew in each proc
 from __future__ import annotations
 
 from array import array
+from operator import lt
 
 _EMPTY = 0
 _FIRST_SLOTS = 1 << 10
@@ -66,3 +67,24 @@ class Seen:
             slots[at] = value
             if places is not None and old_places is not None:
                 places[at] = old_places[index]
+
+
+class Distinct:
+    """Whether many texts all differ, told at the end: each is greater than the one before it, or all hashes differ."""
+
+    __slots__ = ("_hashes", "_last")
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._last: str | None = ""  # None once one was not greater
+
+    def add(self, texts: list[str]) -> None:
+        """Add texts, at least one."""
+        if self._last is not None:
+            rises = self._last < texts[0] and all(map(lt, texts, texts[1:]))
+            self._last = texts[-1] if rises else None
+        self._hashes.extend(map(hash, texts))
+
+    def are(self) -> bool:
+        """Whether all differ; two with one hash count as the same."""
+        return self._last is not None or len(set(self._hashes)) == len(self._hashes)

@@ -71,7 +71,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
             if not stream.peek(1):
                 raise Unreadable(None, "is empty; it needs at least one row")
             return None
-        return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
+        return _header(csv.reader(_lines(stream), delimiter=delimiter_of(suffix), strict=True))
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
@@ -91,10 +91,11 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
         if suffix == ".jsonl":
             yield from _json_rows(_lines(stream, most), report)
         else:
-            yield from _csv_rows(_lines(stream, most), _delimiter(suffix), report)
+            yield from _csv_rows(_lines(stream, most), delimiter_of(suffix), report)
 
 
-def _delimiter(suffix: str) -> str:
+def delimiter_of(suffix: str) -> str:
+    """What stands between the cells of a .csv or .tsv."""
     return "\t" if suffix == ".tsv" else ","
 
 

@@ -89,7 +89,7 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
         tree = sandbox.parse(text)
         refuse(tree)
         names = frozenset(meta.find_undeclared_variables(tree))
-        parts = _parts(text) if plain else None
+        parts = parts_of(text) if plain else None
         if parts is not None:
             return Compiled(names, _joined(*parts, shown_in_name if file_name else shown), plain=True)
         return Compiled(names, _rendered(sandbox, text), plain=False)
@@ -102,8 +102,8 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
         raise ValueError(f"the template {quoted(text)} is nested too deeply") from None
 
 
-def _parts(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """A %-format and the names that go into it, or None when there is more in the template than that."""
+def parts_of(text: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return a %-format and the names that go into it, or None when there is more in the template than that."""
     literals: list[str] = []
     names: list[str] = []
     at = 0
