@@ -115,6 +115,7 @@ class Books:
         set_meta(connection, "currency", self._manifest.provider.currency)
         if survey.edited or survey.moves:
             set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
+            mark(connection, None, survey)  # and the manifest of the last mark, should it come back, is another edit
         self._introduce(connection)
         self._results.verdicts = verdicts(connection)
         if survey.redos:

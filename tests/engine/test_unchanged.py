@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +26,8 @@ from batchflux.runner import RunOptions
 if TYPE_CHECKING:
     from batchflux.engine.survey import Survey
 
-PHOTO = Path(__file__).resolve().parents[2] / "jobs" / "photos" / "cat-cushion.jpg"
+ROOT = Path(__file__).resolve().parents[2]
+PHOTO = ROOT / "jobs" / "photos" / "cat-cushion.jpg"
 CLOCK = 0.2  # seconds
 TEXT = """version: 1
 provider: {options: {latency: 0}}
@@ -182,3 +187,15 @@ def test_a_webhook_secret_is_in_no_digest(shop: Shop) -> None:
     shop.secret = "canary-2"
     assert first is not None
     assert digest_of(shop.manifest()) == first
+
+
+def test_an_edit_that_a_kill_cut_short_and_that_is_taken_back_is_an_edit(shop: Shop) -> None:
+    (shop.root / "jobs.yaml").write_text(TEXT.replace('id: "{{ id }}"', 'id: "new-{{ id }}"'), encoding="utf-8")
+    command = [sys.executable, "-m", "batchflux", "run", "jobs.yaml", "--out", "out", "--quiet"]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "SECRET": shop.secret, "BATCHFLUX_KILL_AT": "run.surveyed"}
+    killed = subprocess.run(command, cwd=shop.root, env=environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (shop.root / "jobs.yaml").write_text(TEXT, encoding="utf-8")
+    shop.run()
+    with (shop.root / "out/results.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ["a", "b"]
