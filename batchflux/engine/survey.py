@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.selection import Selection, Work, standing, work_for
+from batchflux.engine.suffixes import followed, variants
 from batchflux.model import Job, Redo, Status
 from batchflux.storage.ledger import COLUMNS, Known, rows_by_key, tags_text
 from batchflux.storage.moves import REPLACED, Move
@@ -26,7 +27,6 @@ BATCH = 500
 # What takes room in a row and tells a survey nothing stays in the file.
 LEAN_COLUMNS = COLUMNS.replace(" spec,", " '',").replace(" error,", " NULL,")
 SAMPLES = 3
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # those that follow a picture's bytes, see storage/images.py
 
 
 class Numbers:
@@ -195,7 +195,7 @@ class Surveyor:
 
     def _find_in_the_way(self, connection: sqlite3.Connection, claimants: Sequence[Job]) -> None:
         """Make way for jobs whose file name an old job may hold, under any suffix that a picture's bytes can give."""
-        for old in _select(connection, "planned", [name for job in claimants for name in _variants(job.file_name)]):
+        for old in _select(connection, "planned", [name for job in claimants for name in variants(job.file_name)]):
             self._make_way(old)
 
     def _make_way(self, old: Known) -> None:
@@ -222,27 +222,9 @@ class Surveyor:
                 connection.executemany("UPDATE jobs SET listed = 0 WHERE number = ?", gone)
 
 
-def followed(planned: str, actual: str) -> str:
-    """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
-    if planned == actual:
-        return planned
-    stem, dot, suffix = planned.rpartition(".")
-    _, _, wanted = actual.rpartition(".")
-    if stem and dot + suffix.lower() in SUFFIXES and dot + wanted.lower() in SUFFIXES:
-        return f"{stem}.{wanted}"
-    return planned
-
-
 def _claims(job: Job, known: Known | None) -> bool:
     """Whether the job takes a file name that it did not have when the folder was last run."""
     return known is None or not known.listed or known.planned != job.file_name
-
-
-def _variants(name: str) -> list[str]:
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in SUFFIXES:
-        return [name]
-    return list({name, *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)})
 
 
 def _select(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> list[Known]:

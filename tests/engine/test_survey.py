@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.selection import Selection, work_for
-from batchflux.engine.survey import Numbers, Survey, Surveyor, followed
+from batchflux.engine.suffixes import followed
+from batchflux.engine.survey import Numbers, Survey, Surveyor
 from batchflux.model import Job, Link, Outcome, Reference, Status, Stored
 from batchflux.storage.ledger import Known, Ledger
 from batchflux.storage.moves import move_files, record_moves, settle_moves
