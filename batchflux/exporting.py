@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ManifestError, UsageError
+from batchflux.ids import MAX_ID, redo_id
 from batchflux.manifest.check import Faults
 from batchflux.manifest.identity import checked_name, folded
 from batchflux.manifest.overrides import apply_overrides
@@ -23,7 +24,7 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.tree import Items, Node, Scalar, Table
 from batchflux.manifest.urls import is_url
 from batchflux.manifest.write import literal, plain_scalar, quoted_scalar, table, yaml_text
-from batchflux.model import MAX_ID, Job, Reference, redo_id
+from batchflux.model import Job, Reference
 from batchflux.providers import capabilities
 from batchflux.storage.database import beside
 from batchflux.storage.folder import write_whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from batchflux.ids import MAX_ID
 from batchflux.manifest.tree import quoted
 from batchflux.manifest.urls import check_url, is_url
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_PROMPT = 100_000
 MAX_TEXT = 10_000
-MAX_ID = 128
 MAX_TAG_NAME = 100
 _SEED_BITS = 63
 

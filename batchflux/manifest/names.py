@@ -12,13 +12,13 @@ from __future__ import annotations
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
+from batchflux.ids import redo_id
 from batchflux.manifest.config import OutputConfig
 from batchflux.manifest.identity import FOLDER, checked_name, default_id, folded
 from batchflux.manifest.sandbox import ImagePath
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.tree import quoted
-from batchflux.model import redo_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

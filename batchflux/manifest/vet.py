@@ -16,10 +16,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from batchflux.ids import MAX_ID
 from batchflux.manifest.capability import resolve
 from batchflux.manifest.compile import compile_entry
 from batchflux.manifest.config import OutputConfig, Template
-from batchflux.manifest.fields import CONVERTERS, MAX_ID, MAX_PROMPT, MAX_TEXT
+from batchflux.manifest.fields import CONVERTERS, MAX_PROMPT, MAX_TEXT
 from batchflux.manifest.lines import CELL, Column, OddTable, chunks, line_pattern
 from batchflux.manifest.seen import Distinct
 from batchflux.manifest.sources import Unreadable, columns_of, delimiter_of, table_format

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
-from batchflux.model import Redo, redo_id
+from batchflux.ids import redo_id
+from batchflux.model import Redo
 from batchflux.storage.database import beside
 from batchflux.storage.folder import FolderLock
 from batchflux.storage.reviews import Review, ask_redo, judge, prepare_reviews, take_back_redo, verdicts_on

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from batchflux.errors import StorageError
-from batchflux.model import Link, Outcome, Redo, Status, Stored, redo_id
+from batchflux.ids import redo_id
+from batchflux.model import Link, Outcome, Redo, Status, Stored
 from batchflux.storage import projection
 from batchflux.storage.database import beside, connect
 from batchflux.storage.folder import FolderLock
