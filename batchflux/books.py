@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchflux.engine.selection import Selection
     from batchflux.engine.survey import Survey
     from batchflux.manifest import Manifest
+    from batchflux.planner import Through
     from batchflux.storage.ledger import Ledger
     from batchflux.storage.results import Results
 
@@ -52,14 +53,14 @@ class Books:
         self._began = began
         self._digest = digest_of(manifest, before=began)  # before its files are read
 
-    def survey(self, selection: Selection) -> Survey:
-        """Go through all jobs and let the ledger follow the manifest, in one transaction.
+    def survey(self, selection: Selection, through: Through = iter) -> Survey:
+        """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
 
         Raises:
             ManifestError: with all faults; nothing has changed then.
             StorageError: the ledger cannot be written.
         """
-        return self._database.now(lambda connection: self._survey(connection, selection))
+        return self._database.now(lambda connection: self._survey(connection, selection, through))
 
     def bring_in_line(self, survey: Survey) -> None:
         """Make files and results.csv say what the ledger and the manifest say.
@@ -108,9 +109,9 @@ class Books:
         """Note that the folder's files say all that the ledger does."""
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
 
-    def _survey(self, connection: sqlite3.Connection, selection: Selection) -> Survey:
+    def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
         settle_moves(self._folder, connection)
-        survey = survey_jobs(self._manifest, connection, selection, apply=True)
+        survey = survey_jobs(self._manifest, connection, selection, apply=True, through=through)
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self._manifest.provider.currency)
         if survey.edited or survey.moves:

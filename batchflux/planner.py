@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from batchflux.vetting import vetted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from decimal import Decimal
     from pathlib import Path
 
@@ -60,8 +61,13 @@ class Plan:
     unreadable_samples: tuple[str, ...]
 
 
-def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
+Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
+
+
+def plan(manifest: Manifest, selection: Selection | None = None, *, through: Through = iter) -> Plan:
     """Check every job and reference of the manifest, and say what running it would do.
+
+    The jobs go `through` that on their way.
 
     Raises:
         ManifestError: with all faults.
@@ -72,7 +78,7 @@ def plan(manifest: Manifest, selection: Selection | None = None) -> Plan:
     check_options(manifest)
     path = manifest.output.dir / LEDGER
     with _ledger(path) as connection:
-        survey = survey_jobs(manifest, connection, selection, apply=False)
+        survey = survey_jobs(manifest, connection, selection, apply=False, through=through)
         already = spent(connection) if connection is not None else 0
         measured = _measured(connection) if connection is not None else None
     return plan_of(manifest, survey, already, measured)
@@ -102,7 +108,12 @@ def check_options(manifest: Manifest) -> None:
 
 
 def survey_jobs(
-    manifest: Manifest, connection: sqlite3.Connection | None, selection: Selection, *, apply: bool
+    manifest: Manifest,
+    connection: sqlite3.Connection | None,
+    selection: Selection,
+    *,
+    apply: bool,
+    through: Through = iter,
 ) -> Survey:
     """Go through all jobs once, redos included, unless it is known without: see engine.unchanged, and vetting.
 
@@ -120,7 +131,7 @@ def survey_jobs(
     asked = _asked(connection)
     jobs = expand(manifest, capabilities(), faults.append, redos=asked)
     surveyor = Surveyor(connection, selection, exists, apply=apply)
-    survey = surveyor.take(jobs)
+    survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged

@@ -109,7 +109,8 @@ class _Run:
 
     async def whole(self) -> Summary:
         try:
-            survey = self.books.survey(self.options.selection)
+            watcher = self.options.watcher or Watcher()
+            survey = self.books.survey(self.options.selection, watcher.checking)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")

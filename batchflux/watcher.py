@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from batchflux.storage.ledger import currency
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchflux.engine.budget import Budget
     from batchflux.engine.limits import Limits
     from batchflux.engine.pool import Tally
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 class Watcher:
     """Follows a run; override what you want to know. Called in the event loop, so return at once."""
+
+    def checking(self, jobs: Iterable[Job]) -> Iterable[Job]:
+        """Pass on all jobs, which are checked before the run begins."""
+        return jobs
 
     def started(self, plan: Plan, progress: Progress) -> None:
         """The run begins; `progress` can be asked at any time."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchflux.cli.options import manifest_options
+from batchflux.cli.progress import checking
 from batchflux.cli.words import count, duration, money, place
 from batchflux.ending import stranded
 from batchflux.planner import Plan, plan
@@ -41,7 +42,7 @@ def command(load: Callable[[], Manifest], selection: Selection, *, as_json: bool
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    result = plan(load(), selection)
+    result = plan(load(), selection, through=checking)
     if as_json:
         click.echo(json.dumps(asdict(result), default=_plain, ensure_ascii=False, indent=2))
     else:

@@ -24,7 +24,7 @@ from batchflux.storage.results import iso
 from batchflux.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from batchflux import watcher
     from batchflux.model import Job, Outcome
@@ -34,6 +34,22 @@ if TYPE_CHECKING:
 LINE_SECONDS = 60.0
 MOST_FAILURES_SHOWN = 20
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+CHECKING = "checking {n_fmt} jobs [{elapsed}]"
+CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
+
+
+def checking(jobs: Iterable[Job]) -> Iterable[Job]:
+    """Pass on jobs; on a terminal show how many there were, when it takes a while."""
+    return tqdm(
+        jobs,
+        bar_format=CHECKING,
+        delay=CHECKING_SECONDS,
+        leave=False,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 class Progress(Watcher):
@@ -49,6 +65,10 @@ class Progress(Watcher):
         self._plan: Plan | None = None
         self._began = time.monotonic()
         self._shown = 0
+
+    def checking(self, jobs: Iterable[Job]) -> Iterable[Job]:
+        """Show how many there were."""
+        return checking(jobs) if self._wanted and not self._json else jobs
 
     def started(self, plan: Plan, progress: watcher.Progress) -> None:
         """Begin to show."""

@@ -46,7 +46,7 @@ def command(
     """
     manifest = load()
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(plan(manifest, selection)):
+    if asks and not _confirm(plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:
