@@ -95,13 +95,15 @@ class Books:
         if survey.todo or self._database.now(is_stale):
             self._database.now(self._rewrite)
 
-    def count_merged(self, survey: Survey, merged: int) -> None:
-        """Take the merged jobs of a vetted table, which the run has met by now, out of the counts."""
+    def count_merged(self, survey: Survey, merged: int, *, whole: bool) -> None:
+        """Take the merged jobs of a vetted table out of the counts: all, when the run has met the `whole` of it."""
         survey.merge(merged)
 
         def count(connection: sqlite3.Connection) -> None:
             set_meta(connection, "total", str(survey.total))
-            mark(connection, self._digest, survey)
+            if whole:
+                survey.vetted = False
+                mark(connection, self._digest, survey)
 
         self._database.now(count)
 

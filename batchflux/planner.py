@@ -123,10 +123,12 @@ def survey_jobs(
         ManifestError: with all faults.
     """
     exists = exists_in(manifest)
-    if connection is not None and (known := unchanged(connection, manifest, selection, exists)) is not None:
-        return known
-    if apply and connection is not None and (quick := vetted(manifest, connection, selection)) is not None:
-        return quick
+    if connection is not None:
+        quick = unchanged(connection, manifest, selection, exists, unfinished=apply)
+        if quick is None and apply:
+            quick = vetted(manifest, connection, selection)
+        if quick is not None:
+            return quick
     faults: list[Fault] = []
     asked = _asked(connection)
     jobs = expand(manifest, capabilities(), faults.append, redos=asked)

@@ -214,7 +214,7 @@ class _Run:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
         if survey.vetted and self.jobs is not None:
-            self.books.count_merged(survey, self.jobs.merged)
+            self.books.count_merged(survey, self.jobs.merged, whole=self.jobs.whole)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)

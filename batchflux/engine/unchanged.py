@@ -1,10 +1,11 @@
-"""Whether a folder stands as its manifest wants it, told without making the jobs again.
+"""How a folder stands whose manifest is what it was, told without making the jobs again.
 
 The rule: a survey that went through all jobs leaves a mark in the ledger, a digest of everything that the jobs were
-made of. While the digest is the same, every listed job has ended and every picture is in its place, a run has nothing
-to do. In doubt there is no mark and the jobs are made: where a job has a local reference (its bytes count), where an
-axis is a glob, where somebody asked for a redo, and where a table was changed within RACY seconds before it was read
-(a change within one tick of the clock cannot be seen; https://git-scm.com/docs/racy-git).
+made of, once ledger and files are in line with them. While the digest is the same, the ledger tells what is left: the
+jobs that it knows, and as many more as the mark counts besides. In doubt there is no mark and the jobs are made: where
+a job has a local reference (its bytes count), where an axis is a glob, where somebody asked for a redo, and where a
+table was changed within RACY seconds before it was read (a change within one tick of the clock cannot be seen;
+https://git-scm.com/docs/racy-git).
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ import os
 from typing import TYPE_CHECKING
 
 from batchflux import __version__
-from batchflux.engine.survey import Survey
-from batchflux.model import Status
-from batchflux.storage.ledger import get_meta, set_meta
+from batchflux.engine.selection import Selection, Work, standing, work_for
+from batchflux.engine.survey import LEAN_COLUMNS, Numbers, Survey
+from batchflux.model import Job
+from batchflux.storage.ledger import Known, get_meta, set_meta
 from batchflux.storage.reviews import redos
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
 
-    from batchflux.engine.selection import Selection
     from batchflux.manifest import Manifest
 
-MARK = "surveyed"
+MARK = "in_line"
 RACY = 2.0  # seconds; the coarsest time stamps of common file systems (FAT)
+_NOTED = ("total", "merged", "unlisted", "styles", "vetted")
+# What there is to do for a job that the ledger knows does not depend on the job, where none has a local reference.
+_ANY = Job(id="", key="", prompt="", style="standard", model="", provider="", file_name="", position=0)
 _SECRET = "webhook_secret"  # noqa: S105  a field's name; it does not change a picture, and no digest of it is kept
 
 
@@ -63,38 +67,59 @@ def digest_of(manifest: Manifest, before: float | None = None) -> str | None:
 def mark(connection: sqlite3.Connection, digest: str | None, survey: Survey) -> None:
     """Note that the folder is in line with the jobs that `survey` went through, made of what `digest` stands for."""
     kept = digest is not None and not survey.local_files
-    counts = {"total": survey.total, "merged": survey.merged, "unlisted": survey.unlisted, "styles": survey.styles}
+    counts = {name: getattr(survey, name) for name in _NOTED}
     set_meta(connection, MARK, json.dumps({"digest": digest, **counts}) if kept else "")
 
 
 def unchanged(
-    connection: sqlite3.Connection, manifest: Manifest, selection: Selection, exists: Callable[[str], bool]
+    connection: sqlite3.Connection,
+    manifest: Manifest,
+    selection: Selection,
+    exists: Callable[[str], bool],
+    *,
+    unfinished: bool = False,
 ) -> Survey | None:
-    """Return the survey of a folder that has nothing left to do, or None: then the jobs must be gone through."""
-    if selection.only is not None or selection.limit is not None or redos(connection):
+    """Return the survey of a folder that stands as its manifest wants it; None: then the jobs must be gone through.
+
+    A survey of what is left to do comes with `unfinished` only; it names no samples.
+    """
+    if selection.only is not None or selection.limit is not None or selection.redo or redos(connection):
         return None
     noted = json.loads(get_meta(connection, MARK) or "{}")
-    if not noted:
+    if not noted or noted["digest"] != digest_of(manifest):
         return None
-    ended: dict[str, int] = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
-    done, failed, unknown = (ended.pop(str(name), 0) for name in (Status.DONE, Status.FAILED, Status.UNKNOWN))
-    again = (failed and selection.retry_failed) or (unknown and selection.on_unknown != "hold")
-    if ended or again or done + failed + unknown != noted["total"]:
-        return None
-    if noted["digest"] != digest_of(manifest):
-        return None
-    names = connection.execute("SELECT file_name FROM jobs WHERE listed AND status = 'done'")
-    if not all(name is not None and exists(name) for (name,) in names):
-        return None
-    return Survey(
-        total=noted["total"],
-        done=done,
-        failed=failed,
-        unknown=unknown,
-        merged=noted["merged"],
-        unlisted=noted["unlisted"],
-        styles=noted["styles"],
-    )
+    largest = connection.execute("SELECT COALESCE(MAX(number), 0) FROM jobs").fetchone()[0]
+    survey = Survey(redone=Numbers(largest), **{name: noted[name] for name in _NOTED})
+    for known in _not_simply_done(connection, survey, exists):
+        _count(survey, known, work_for(_ANY, known, selection, exists))
+    survey.new = survey.total - survey.done - survey.failed - survey.unknown - survey.pending
+    survey.todo += survey.new
+    survey.calls += survey.new
+    return survey if survey.new >= 0 and (unfinished or not survey.todo) else None
+
+
+def _not_simply_done(connection: sqlite3.Connection, survey: Survey, exists: Callable[[str], bool]) -> Iterator[Known]:
+    """Count the jobs that are done and have their pictures; yield the others that the folder knows."""
+    query = f"SELECT {LEAN_COLUMNS} FROM jobs WHERE listed AND"  # noqa: S608  constants, as below
+    for row in connection.execute(f"{query} status != 'done'").fetchall():
+        yield Known.of(row)
+    lost: list[int] = []
+    for number, name in connection.execute("SELECT number, file_name FROM jobs WHERE listed AND status = 'done'"):
+        if name is not None and exists(name):
+            survey.done += 1
+        else:
+            lost.append(number)
+    for number in lost:
+        yield Known.of(connection.execute(f"{query} number = ?", (number,)).fetchone())
+
+
+def _count(survey: Survey, known: Known, work: Work | None) -> None:
+    status = standing(known)
+    setattr(survey, status, getattr(survey, status) + 1)
+    if work is not None:
+        survey.todo += 1
+        survey.calls += work.costs
+        survey.redone.add(known.number)
 
 
 def _files(manifest: Manifest) -> Iterator[str]:

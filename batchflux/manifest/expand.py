@@ -35,7 +35,8 @@ class _Enough(Exception):  # noqa: N818  ends the expansion
 class Expansion:
     """The jobs of a manifest, made as they are asked for. Iterating again starts anew.
 
-    `merged` counts the jobs left out so far because an earlier one has their key, `faults` the faults reported.
+    `merged` counts the jobs left out so far because an earlier one has their key, `faults` the faults reported;
+    `whole` tells that there are no more jobs.
     """
 
     def __init__(
@@ -54,15 +55,18 @@ class Expansion:
         self._built = 0
         self.merged = 0
         self.faults = 0
+        self.whole = False
 
     def __iter__(self) -> Iterator[Job]:
         self.merged = self.faults = self._built = 0
+        self.whole = False
         builder = Builder(self._manifest, self._styles, self)
         try:
             for entry in self._manifest.entries:
                 yield from self._entry(entry, builder)
             if self._redos is not None:
                 yield from self._redone(self._redos, builder)
+            self.whole = True
         except _Enough:
             return
 

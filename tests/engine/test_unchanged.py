@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,11 @@ import pytest
 
 from batchflux import load_manifest, run
 from batchflux.engine.selection import Selection
+from batchflux.engine.survey import Surveyor
 from batchflux.engine.unchanged import digest_of, unchanged
+from batchflux.manifest import expand
 from batchflux.planner import exists_in, plan
+from batchflux.providers import capabilities
 from batchflux.runner import RunOptions
 
 if TYPE_CHECKING:
@@ -54,13 +58,16 @@ class Shop:
         summary = asyncio.run(run(self.manifest(), RunOptions(selection=Selection(**selection))))
         return dict(summary.jobs)
 
-    def look(self, **selection: Any) -> Survey | None:
+    def look(self, *, unfinished: bool = False, **selection: Any) -> Survey | None:
         manifest = self.manifest()
-        connection = sqlite3.connect(self.root / "out" / "ledger.db")
-        try:
-            return unchanged(connection, manifest, Selection(**selection), exists_in(manifest))
-        finally:
-            connection.close()
+        with closing(sqlite3.connect(self.root / "out" / "ledger.db")) as connection:
+            return unchanged(connection, manifest, Selection(**selection), exists_in(manifest), unfinished=unfinished)
+
+    def go_through(self, **selection: Any) -> Survey:
+        manifest = self.manifest()
+        with closing(sqlite3.connect(self.root / "out" / "ledger.db")) as connection:
+            jobs = expand(manifest, capabilities(), lambda fault: pytest.fail(str(fault)))
+            return Surveyor(connection, Selection(**selection), exists_in(manifest), apply=False).take(jobs)
 
     def settle(self) -> None:
         """Let the tables be older than what the clock can tell apart."""
@@ -134,6 +141,60 @@ def test_jobs_that_have_not_ended_are_gone_through(tmp_path: Path) -> None:
     assert shop.look() is None
     assert shop.run()["done"] == 2
     assert shop.look() is not None
+
+
+STATES = {
+    "done": "status = 'done'",
+    "lost, with a link": "file_name = 'images/gone.jpg'",
+    "lost, without": "file_name = 'images/gone.jpg', link = NULL",
+    "failed": "status = 'failed', error_code = 'server', link = NULL, file_name = NULL",
+    "failed with a link": "status = 'failed', error_code = 'download', file_name = NULL",
+    "failed as unknown": "status = 'failed', error_code = 'unknown', link = NULL, file_name = NULL",
+    "unknown": "status = 'unknown', link = NULL, file_name = NULL",
+    "pending": "status = 'pending', link = NULL, file_name = NULL",
+    "pending with a link": "status = 'pending', file_name = NULL",
+    "pending with a picture": "status = 'pending', link = NULL, file_name = NULL, spool = '.spool/x'",
+    "in flight": "status = 'pending', link = NULL, file_name = NULL, in_flight = 1000",
+}
+SELECTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"retry_failed": True},
+    {"on_unknown": "hold"},
+    {"on_unknown": "fail", "retry_failed": True},
+)
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_what_is_left_is_told_as_by_going_through(tmp_path: Path, selection: dict[str, Any]) -> None:
+    shop = Shop(root=tmp_path)
+    shop.write(rows="".join(f"job-{number},Mug {number}\n" for number in range(len(STATES) + 3)))
+    shop.settle()
+    shop.run(limit=len(STATES))
+    with closing(sqlite3.connect(tmp_path / "out" / "ledger.db")) as connection, connection:
+        for number, change in enumerate(STATES.values()):
+            connection.execute(f"UPDATE jobs SET {change} WHERE id = 'job-{number}'")  # noqa: S608  a test's own
+    quick, whole = shop.look(unfinished=True, **selection), shop.go_through(**selection)
+    assert quick is not None
+    assert quick.as_counts() == whole.as_counts()
+    assert (quick.calls, quick.styles, quick.vetted) == (whole.calls, whole.styles, False)
+    redone = [number in quick.redone for number in range(100)]
+    assert redone == [number in whole.redone for number in range(100)]
+    assert any(redone)
+    assert shop.look(**selection) is None, "a plan shows samples of what is left"
+
+
+def test_what_is_left_is_gone_through_after_an_edit(tmp_path: Path) -> None:
+    shop = Shop(root=tmp_path)
+    shop.write()
+    shop.settle()
+    shop.run(limit=1)
+    assert shop.look(unfinished=True) is not None
+    for selection in ({"only": "*"}, {"limit": 1}, {"redo": True}):
+        assert shop.look(unfinished=True, **selection) is None
+    shop.write(rows="a,Red mug\nb,Blue mug\nc,Green mug\n")
+    shop.settle()
+    assert shop.look(unfinished=True) is None
+    assert shop.run()["done"] == 3
 
 
 def test_failed_and_unknown_jobs_count_as_the_user_asks(shop: Shop) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from batchflux import load_manifest, run
 from batchflux.engine.selection import Selection
+from batchflux.engine.unchanged import unchanged
 from batchflux.errors import ManifestError
 from batchflux.manifest import vet
 from batchflux.planner import plan, survey_jobs
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 CLOCK = 0.2  # seconds
 TEXT = """version: 1
-provider: {price: 1, options: {latency: 0}}
+provider: {price: 1, options: {latency: 0, size: 64}}
 jobs:
   - {from: rows.csv, id: "{{ id }}", prompt: "A {{ title }}", seed: "{{ seed }}"}
 """
@@ -137,16 +139,30 @@ def test_a_vetted_run_ends_with_exact_counts(
 
 
 @pytest.mark.usefixtures("any_size")
-def test_a_vetted_run_that_stops_early_is_continued(table: Table) -> None:
-    table.write([*ROWS, ("f", "bowl", "1")], TEXT + "limits: {budget: 2, concurrency: 1}\n")
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_vetted_run_that_stops_early_is_continued(
+    table: Table, monkeypatch: pytest.MonkeyPatch, *, settled: bool
+) -> None:
+    """At once where the table is known to be the same, else all of it is gone through."""
+    monkeypatch.setattr("batchflux.engine.unchanged.RACY", CLOCK)
+    rows = [*ROWS, *((f"bowl-{number}", "bowl", str(number)) for number in range(700)), ("f", "mug", "1")]
+    table.write(rows, TEXT + "limits: {budget: 2, concurrency: 1}\n")
     assert vet(table.manifest(), capabilities()) is not None
+    if settled:
+        time.sleep(1.5 * CLOCK)
     summary = table.run()
     assert summary.exit_code == 3
     assert summary.this_run["done"] == 2
-    table.write([*ROWS, ("f", "bowl", "1")])
+    (table.root / "jobs.yaml").write_text(TEXT, encoding="utf-8")
+    with closing(sqlite3.connect(table.root / "out/ledger.db")) as connection:
+        left = unchanged(connection, table.manifest(), Selection(), bool, unfinished=True)
+    assert (left is not None and left.vetted and left.total == len(rows)) is settled
     summary = table.run()
-    assert (summary.exit_code, summary.jobs["total"], summary.jobs["merged"], summary.this_run["done"]) == (0, 4, 2, 2)
-    assert [name for name, _ in table.listed()] == ["a", "b", "d", "f"]
+    assert (summary.exit_code, summary.this_run["done"]) == (0, 701)
+    assert (summary.jobs["total"], summary.jobs["merged"]) == (703, 3)
+    assert [name for name, _ in table.listed()][:4] == ["a", "b", "d", "bowl-0"]
+    again = table.run()
+    assert (again.jobs["total"], again.jobs["todo"], again.jobs["merged"]) == (703, 0, 3)
 
 
 @pytest.mark.usefixtures("any_size")
