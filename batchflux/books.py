@@ -95,17 +95,15 @@ class Books:
         if survey.todo or self._database.now(is_stale):
             self._database.now(self._rewrite)
 
-    def count_merged(self, survey: Survey, merged: int, *, whole: bool) -> None:
-        """Take the merged jobs of a vetted table out of the counts: all, when the run has met the `whole` of it."""
-        survey.merge(merged)
+    def settle(self, survey: Survey, total: int, merged: int) -> None:
+        """Note how many jobs a vetted table has, once a run has met all of them; see Survey.settle."""
+        survey.settle(total, merged)
 
-        def count(connection: sqlite3.Connection) -> None:
-            set_meta(connection, "total", str(survey.total))
-            if whole:
-                survey.vetted = False
-                mark(connection, self._digest, survey)
+        def note(connection: sqlite3.Connection) -> None:
+            set_meta(connection, "total", str(total))
+            mark(connection, self._digest, survey)
 
-        self._database.now(count)
+        self._database.now(note)
 
     def note_clean(self) -> None:
         """Note that the folder's files say all that the ledger does."""

@@ -213,8 +213,8 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        if survey.vetted and self.jobs is not None:
-            self.books.count_merged(survey, self.jobs.merged, whole=self.jobs.whole)
+        if survey.vetted and self.jobs is not None and self.jobs.made is not None:
+            self.books.settle(survey, self.jobs.made, self.jobs.merged)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)

@@ -1,8 +1,8 @@
 """The survey of a large new table, without making its jobs: a run of a million rows starts at once.
 
 The rule: only for a folder that knows no job yet, where a survey is a count of rows once the table is known to be
-without fault (see manifest/vet.py). Jobs that are the same as an earlier one are met as the run goes on, and count as
-jobs until then. A small table is surveyed as ever, so that its counts are exact from the start; and so is any for
+without fault (see manifest/vet.py). Jobs that are the same as an earlier one count as jobs until a run has gone through
+the whole table. A small table is surveyed as ever, so that its counts are exact from the start; and so is any for
 `plan`, which promises them.
 """
 

@@ -50,7 +50,7 @@ class Survey:
     `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin;
     `waiting` redos were asked for of jobs that the manifest does not list as they were, so nothing makes them.
     `local_files` tells whether any job has a local file as reference. `vetted`: the jobs of one large table were not
-    gone through, and those that are the same count as several until the run has met them.
+    gone through, and those that are the same count as several until a run has met them all.
     """
 
     total: int = 0
@@ -77,12 +77,13 @@ class Survey:
     redone: Numbers = field(default_factory=lambda: Numbers(0))
     vetted: bool = False
 
-    def merge(self, count: int) -> None:
-        """Take jobs that turned out to be the same as earlier ones out of the counts of a vetted table."""
-        self.merged += count
+    def settle(self, total: int, merged: int) -> None:
+        """Let the counts of a vetted table be exact: it has `total` jobs, and `merged` rows that are jobs again."""
+        fewer = self.total - total
         for name in ("total", "new", "todo", "calls"):
-            setattr(self, name, getattr(self, name) - count)
-        self.styles = {style: jobs - count for style, jobs in self.styles.items()}
+            setattr(self, name, max(0, getattr(self, name) - fewer))
+        self.styles = dict.fromkeys(self.styles, total)
+        self.merged, self.vetted = merged, False
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""

@@ -53,6 +53,11 @@ class Builder:
         self._failed = False
         self._line: int | None = None
 
+    @property
+    def made(self) -> int:
+        """How many jobs were made, redos aside."""
+        return self._position
+
     def take(self, plan: Plan) -> None:
         """Make jobs of this entry from now on."""
         self._plan = plan

@@ -36,7 +36,7 @@ class Expansion:
     """The jobs of a manifest, made as they are asked for. Iterating again starts anew.
 
     `merged` counts the jobs left out so far because an earlier one has their key, `faults` the faults reported;
-    `whole` tells that there are no more jobs.
+    `made` the manifest's jobs that were made, once there are no more.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Expansion:
         self._built = 0
         self.merged = 0
         self.faults = 0
-        self.whole = False
+        self.made: int | None = None
 
     def __iter__(self) -> Iterator[Job]:
         self.merged = self.faults = self._built = 0
-        self.whole = False
+        self.made = None
         builder = Builder(self._manifest, self._styles, self)
         try:
             for entry in self._manifest.entries:
                 yield from self._entry(entry, builder)
             if self._redos is not None:
                 yield from self._redone(self._redos, builder)
-            self.whole = True
+            self.made = builder.made
         except _Enough:
             return
 

@@ -24,7 +24,7 @@ _SEED_BITS = 63
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
 _RATIO_ALLOWED = "allowed is W:H from 21:9 to 9:21, as 16:9"
 _INTEGER = re.compile(r"[-+]?[0-9]+")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png"}
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -50,7 +50,7 @@ def prompt(text: str) -> str:
         raise ValueError("found nothing; a job needs a prompt")
     if len(text) > MAX_PROMPT:
         raise ValueError(f"found {len(text)} characters; allowed are at most {MAX_PROMPT}")
-    bad = _UNPRINTABLE.search(text)
+    bad = UNPRINTABLE.search(text)
     if bad is not None:
         raise ValueError(f"found the character U+{ord(bad.group()):04X}; remove it")
     return text
@@ -70,7 +70,7 @@ def tag(text: str) -> str:
     """A tag's value: any text, empty too."""
     if len(text) > MAX_TEXT:
         raise ValueError(f"found {len(text)} characters; allowed are at most {MAX_TEXT}")
-    bad = _UNPRINTABLE.search(text)
+    bad = UNPRINTABLE.search(text)
     if bad is not None:
         raise ValueError(f"found the character U+{ord(bad.group()):04X}; remove it")
     return text

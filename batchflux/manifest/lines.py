@@ -6,6 +6,8 @@ characters and of at most CELL characters. Where a line matches nothing is said 
 
 from __future__ import annotations
 
+import codecs
+import csv
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,7 +42,7 @@ def line_pattern(columns: Sequence[Column], delimiter: str, first: str) -> re.Pa
         delimiter: what stands between them.
         first: a line that shows which columns with an `inner` pattern are in quotes.
     """
-    made = "^"
+    made = "^" if len(columns) > 1 else r"^(?!\r?\n)"  # an empty line is no row
     for at, column in enumerate(columns):
         made += re.escape(delimiter) if at else ""
         if column.inner is None:
@@ -58,18 +60,29 @@ def _any(delimiter: str, *, filled: bool) -> str:
     return rf'(?:{start}{bare}|"{start_in_quotes}{quoted}(?:""{quoted}){{0,7}}")'
 
 
-def chunks(path: Path) -> Iterator[str]:
-    """Yield the lines behind the header, many at once, each with its end.
+def chunks(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[str]:
+    """Yield the lines behind the header of these `columns`, many at once, each with its end.
 
     Raises:
-        OddTable: the header is not one line.
+        OddTable: the header is not the first line, or a line is endless.
         OSError: the table cannot be read.
         UnicodeDecodeError: it is not UTF-8.
     """
     with path.open("rb") as file:
-        header = file.readline(_CHUNK)
-        if header.count(b'"') % 2 or not header.endswith(b"\n"):
+        header = file.readline(_CHUNK).removeprefix(codecs.BOM_UTF8)
+        if not header.endswith(b"\n") or _cells(header.decode(), delimiter) != list(columns):
             raise OddTable
         while data := file.read(_CHUNK):
             data += file.readline(_CHUNK)
-            yield data.decode() if data.endswith(b"\n") else f"{data.decode()}\n"
+            if not data.endswith(b"\n"):
+                if file.read(1):
+                    raise OddTable
+                data += b"\n"
+            yield data.decode()
+
+
+def _cells(header: str, delimiter: str) -> list[str] | None:
+    try:
+        return [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, strict=True))]
+    except csv.Error:
+        return None

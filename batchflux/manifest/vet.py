@@ -20,7 +20,7 @@ from batchflux.ids import MAX_ID
 from batchflux.manifest.capability import resolve
 from batchflux.manifest.compile import compile_entry
 from batchflux.manifest.config import OutputConfig, Template
-from batchflux.manifest.fields import CONVERTERS, MAX_PROMPT, MAX_TEXT
+from batchflux.manifest.fields import CONVERTERS, MAX_PROMPT, MAX_TEXT, UNPRINTABLE
 from batchflux.manifest.lines import CELL, Column, OddTable, chunks, line_pattern
 from batchflux.manifest.seen import Distinct
 from batchflux.manifest.sources import Unreadable, columns_of, delimiter_of, table_format
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchflux.manifest.config import Entry, Manifest
     from batchflux.model import Capabilities, Style
 
+_COLUMNS = 200  # a pattern of many more is slow to make
 _VALUES = 1000  # different values of a field that are tried one by one
 _DEVICES = frozenset(
     ("con", "prn", "aux", "nul", *(f"{name}{digit}" for name in ("com", "lpt") for digit in range(10)))
@@ -113,6 +114,8 @@ class _Line:
         self._path = path
         self._delimiter = delimiter_of(kind)
         self._columns = {name: Column() for name in columns_of(path) or ()}
+        if len(self._columns) > _COLUMNS:
+            raise OddTable
         self._id: _Form | None = None
         self._tried: list[tuple[_Form, Callable[[str], Any]]] = []
         for name, value in entry.fields.items():
@@ -137,7 +140,7 @@ class _Line:
         if name == "prompt":
             _bounded(form, MAX_PROMPT)
             if not form.text.strip():
-                self._columns[form.names[0]].filled = True
+                self._column(form.names[0]).filled = True
         elif name == "id" and re.fullmatch("[A-Za-z0-9_-]*", form.text):
             self._id = form
             self._want(form, _WORD, kept=True)
@@ -167,11 +170,17 @@ class _Line:
 
     def _want(self, form: _Form, inner: str, *, kept: bool = False) -> None:
         for name in form.names:
-            column = self._columns[name]
+            column = self._column(name)
             if column.inner not in {None, inner}:
                 raise OddTable
             column.inner = inner
             column.kept = column.kept or kept
+
+    def _column(self, name: str) -> Column:
+        column = self._columns.get(name)
+        if column is None:  # the header changed meanwhile
+            raise OddTable
+        return column
 
     def go_through(self) -> int:
         """Return how many rows there are.
@@ -184,7 +193,7 @@ class _Line:
         ids, rows = Distinct(), 0
         values: list[set[Any]] = [set() for _ in self._tried]
         pattern: re.Pattern[str] | None = None
-        for chunk in chunks(self._path):
+        for chunk in chunks(self._path, self._delimiter, list(self._columns)):
             if pattern is None:
                 columns = list(self._columns.values())
                 pattern = line_pattern(columns, self._delimiter, chunk[: chunk.index("\n") + 1])
@@ -230,6 +239,6 @@ def _form(template: Template) -> _Form:
 
 
 def _bounded(form: _Form, most: int) -> None:
-    """Doubt a text that might have more than `most` characters."""
-    if len(form.text) + CELL * len(form.names) > most:
+    """Doubt a text that might have more than `most` characters, or has one of its own that no text may have."""
+    if len(form.text) + CELL * len(form.names) > most or UNPRINTABLE.search(form.form):
         raise OddTable

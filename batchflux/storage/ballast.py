@@ -66,7 +66,7 @@ class Ballast:
         return isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}
 
     def release(self) -> bool:
-        """Give the room back to what is being refused; say whether it was, now or to another write a moment ago."""
+        """Give the room back to what is being refused; say whether there was any, also when another had it first."""
         with self._lock:
             held, self._held = self._held, False
             if held:

@@ -29,6 +29,8 @@ _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _EIGHT_BITS = 8
 _FILTERS = 5  # types of filters: none, sub, up, average, Paeth
 _WINDOW = 1 << 18  # bytes of pixels that are held at once
+_NARROW = 64  # pixels; rows of fewer cost more here than when they are decoded
+_ROWS = 4096  # looked at for two colours
 
 
 def inspect(data: bytes) -> Shape:
@@ -105,10 +107,11 @@ def proven(data: bytes) -> bool:
     """Whether a PNG that passed `inspect` is known to decode to its last pixel, and to have more than one colour.
 
     False says nothing: the pixels have to be decoded to tell. So it is for palettes, for other than 8 bits, for
-    interlaced pictures, and for those with chunks behind their pixels.
+    interlaced and narrow pictures, for those with chunks behind their pixels or a row in many chunks, and where the
+    first rows are each of one colour.
     """
-    _, height, depth, colour, _, _, interlace = _IHDR.unpack_from(data, len(SIGNATURE) + 8)
-    if depth != _EIGHT_BITS or colour == _PALETTE or interlace:
+    width, height, depth, colour, _, _, interlace = _IHDR.unpack_from(data, len(SIGNATURE) + 8)
+    if depth != _EIGHT_BITS or colour == _PALETTE or interlace or width < _NARROW:
         return False
     pixels = _Pixels(data, _CHANNELS[colour])
     try:
@@ -128,7 +131,8 @@ class _Pixels:
         self._data = data
         self._pixel = pixel
         self._row = 1 + pixel * _IHDR.unpack_from(data, len(SIGNATURE) + 8)[0]
-        self._out = 0
+        self._out = self._looks = 0
+        self._ends = False
         self.varied = False
 
     def whole(self, height: int) -> bool:
@@ -137,8 +141,8 @@ class _Pixels:
         inflater = deflate.inflater()
         for piece in self._pieces():
             left: bytes | memoryview = piece
-            while left and not inflater.eof:
-                if not self._take(inflater.decompress(left, _WINDOW)) or self._out > wanted:
+            while left:
+                if inflater.eof or not self._take(inflater.decompress(left, _WINDOW)) or self._out > wanted:
                     return False
                 left = inflater.unconsumed_tail
         done = self._take(inflater.flush()) and inflater.eof and not inflater.unused_data
@@ -148,7 +152,6 @@ class _Pixels:
         """Yield what the IDAT chunks hold; note whether the picture ends right behind them."""
         view = memoryview(self._data)
         at, before = len(SIGNATURE), b""
-        self._ends = False
         while True:
             length, kind = _HEAD.unpack_from(self._data, at)
             if kind == b"IDAT":
@@ -160,14 +163,15 @@ class _Pixels:
             at += length + _OVERHEAD
 
     def _take(self, out: bytes) -> bool:
-        """Look at the next bytes; say whether each row that starts in them has a known filter."""
+        """Look at the next bytes; say whether it is worth to go on: all filters are known, two colours are likely."""
         row, pixel = self._row, self._pixel
         first = -self._out % row
         if not self.varied:
             for at in range(first + 1 + pixel, len(out) - row + 2 + pixel, row):
                 line = out[at : at + row - 1 - pixel]
-                if line[:-pixel] != line[pixel:]:
-                    self.varied = True
+                self._looks += 1
+                self.varied = line[:-pixel] != line[pixel:]
+                if self.varied or self._looks > _ROWS:
                     break
         self._out += len(out)
-        return max(out[first::row], default=0) < _FILTERS
+        return max(out[first::row], default=0) < _FILTERS and self._looks <= _ROWS

@@ -94,7 +94,7 @@ def test_the_whole_survey_says_the_same(table: Table, empty: sqlite3.Connection)
     assert quick is not None
     assert quick.vetted
     whole = survey_jobs(table.manifest(), empty, Selection(), apply=False)
-    quick.merge(whole.merged)
+    quick.settle(whole.total, whole.merged)
     assert quick.as_counts() == whole.as_counts()
     assert (quick.calls, quick.styles) == (whole.calls, whole.styles)
     assert [job.id for job in quick.samples] == ["a", "b", "d"]
@@ -163,6 +163,26 @@ def test_a_vetted_run_that_stops_early_is_continued(
     assert [name for name, _ in table.listed()][:4] == ["a", "b", "d", "bowl-0"]
     again = table.run()
     assert (again.jobs["total"], again.jobs["todo"], again.jobs["merged"]) == (703, 0, 3)
+
+
+@pytest.mark.usefixtures("any_size")
+@pytest.mark.parametrize("more", [[("x", "mug", "1")] * 20, [("x", "bowl", "1"), ("y", "mug", "1")]])
+def test_a_table_that_grows_during_its_run_is_counted_as_it_was_met(
+    table: Table, monkeypatch: pytest.MonkeyPatch, more: list[tuple[str, str, str]]
+) -> None:
+    def grow(*given: Any) -> Any:
+        found = vetted(*given)
+        assert found is not None
+        rows = [(f"{name}-{number}", *rest) for number, (name, *rest) in enumerate([*ROWS, *more])]
+        table.write([(name, title, seed) for name, title, seed in rows])
+        return found
+
+    monkeypatch.setattr("batchflux.planner.vetted", grow)
+    summary = table.run()
+    distinct = len({(title, seed) for _, title, seed in [*ROWS, *more]})
+    assert (summary.exit_code, summary.jobs["total"], summary.jobs["pending"]) == (0, distinct, 0)
+    assert summary.this_run["done"] == summary.jobs["done"] == distinct
+    assert summary.jobs["merged"] == len(ROWS) + len(more) - distinct
 
 
 @pytest.mark.usefixtures("any_size")

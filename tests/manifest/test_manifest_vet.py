@@ -185,11 +185,57 @@ def test_other_names_of_files_are_not_vetted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"id,title\n", b'id,title,"x\ny"\na,b,c\n', b"id,title\na,\xff\n", b"id,title\r", b"id,title\na,b\n\n"],
+    [
+        b"id,title\n",
+        b"id,title\n\n\n",
+        b'id,title,"x\ny"\na,b,c\n',
+        b'id,title,x"y,"c\na,b,",c"\na,b,1,2,3\n',
+        b"id,title\na,\xff\n",
+        b"id,title\r",
+        b"id,title\na,b\n\n",
+    ],
 )
 def test_tables_that_are_odd_are_not_vetted(folder: Path, text: bytes) -> None:
     entry = '\n  - {from: t.csv, id: "{{ id }}", prompt: "{{ title }}"}\n'
     assert vet(made(folder, entry, text), STYLES) is None
+
+
+def test_empty_lines_of_one_column_are_no_rows(folder: Path) -> None:
+    entry = '\n  - {from: t.csv, prompt: "A {{ title }}"}\n'
+    assert rows_of(made(folder, entry, "title\nmug\n")) == 1
+    for text in ("title\nmug\n\n", "title\n\nmug\n", "title\nmug\r\n\r\n", "title\n\n"):
+        assert rows_of(made(folder, entry, text)) is None
+
+
+def test_a_line_without_an_end_is_not_vetted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "_CHUNK", 64)
+    entry = '\n  - {from: t.csv, id: "{{ id }}", prompt: "{{ a }}", tags: {b: "{{ b }}", c: "{{ c }}"}}\n'
+    long = ",".join("x" * 60 for _ in range(3))
+    assert rows_of(made(folder, entry, f"id,a,b,c\nm,{long}\n")) is None
+    assert rows_of(made(folder, entry, "id,a,b,c\nm,x,y,z\n")) == 1
+
+
+def test_a_very_wide_table_is_not_vetted(folder: Path) -> None:
+    entry = '\n  - {from: t.csv, prompt: "{{ c1 }}"}\n'
+    for count, vetted in ((200, True), (201, False)):
+        names = ",".join(f"c{number}" for number in range(count))
+        assert (rows_of(made(folder, entry, f"{names}\n{names}\n")) is not None) is vetted
+
+
+@pytest.mark.parametrize("odd", ["\\x01", "\\x7f", "\\e", "\\0"])
+@pytest.mark.parametrize("field", ["prompt: 'x'\n    tags: {t: ODD}", "prompt: ODD"])
+def test_texts_with_control_characters_of_their_own_are_not_vetted(folder: Path, odd: str, field: str) -> None:
+    text = field.replace("ODD", f'"A{odd} {{{{ title }}}}"')
+    assert rows_of(made(folder, f"\n  - from: t.csv\n    {text}\n", table([row()]))) is None
+    plain = field.replace("ODD", '"A\\n {{ title }}"')
+    assert rows_of(made(folder, f"\n  - from: t.csv\n    {plain}\n", table([row()]))) == 1
+
+
+def test_many_ids_in_no_order_differ_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchflux.manifest.seen._AT_ONCE", 10)
+    rows = [row(id=f"job-{number * 37 % 101}") for number in range(101)]
+    assert rows_of(made(folder, ENTRY, table(rows))) == 101
+    assert rows_of(made(folder, ENTRY, table([*rows, rows[50]]))) is None
 
 
 def test_a_table_that_is_gone_is_not_vetted(folder: Path) -> None:

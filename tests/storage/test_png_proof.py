@@ -6,7 +6,7 @@ import io
 import random
 import struct
 import zlib
-from itertools import cycle, islice
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +21,7 @@ from batchflux.storage.verify import Expected, check
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+WIDE = 67  # pixels; narrower pictures are left to Pillow
 MODES = {"L": (0, 1), "RGB": (2, 3), "LA": (4, 2), "RGBA": (6, 4)}
 
 
@@ -71,7 +72,7 @@ def assembled(  # noqa: PLR0913  the parts of a file
     return png.SIGNATURE + head + data + behind + chunk(b"IEND", b"")
 
 
-def noise(mode: str, width: int = 7, height: int = 5, seed: int = 1) -> Image.Image:
+def noise(mode: str, width: int = WIDE, height: int = 5, seed: int = 1) -> Image.Image:
     size = width * height * MODES[mode][1]
     return Image.frombytes(mode, (width, height), random.Random(seed).randbytes(size))
 
@@ -123,18 +124,20 @@ def filtered_plain(picture: Image.Image) -> bytes:
 
 
 ROWS = filtered_plain(noise("RGB"))
+ROW = 1 + 3 * WIDE
 CUT = zlib.compress(ROWS)
 FAULTS = {
-    "a row too few": zlib.compress(ROWS[:-22]),
+    "a row too few": zlib.compress(ROWS[:-ROW]),
     "a byte too few": zlib.compress(ROWS[:-1]),
-    "a row too many": zlib.compress(ROWS + ROWS[:22]),
+    "a row too many": zlib.compress(ROWS + ROWS[:ROW]),
     "a byte too many": zlib.compress(ROWS + b"\0"),
     "no such filter": zlib.compress(b"\5" + ROWS[1:]),
-    "no such filter in the last row": zlib.compress(ROWS[:-22] + b"\xff" + ROWS[-21:]),
+    "no such filter in the last row": zlib.compress(ROWS[:-ROW] + b"\xff" + ROWS[1 - ROW :]),
     "no checksum": CUT[:-4],
     "half a checksum": CUT[:-2],
     "a wrong checksum": CUT[:-1] + bytes([CUT[-1] ^ 1]),
     "bytes behind the stream": CUT + b"\0",
+    "a window too large": bytes([0x88, 0x1C]) + CUT[2:],
     "not deflate": b"x\x9c" + b"\xff" * 40,
     "no zlib header": b"\0" * 40,
 }
@@ -143,9 +146,44 @@ FAULTS = {
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_proven_of_pixels_with_a_fault(fault: str) -> None:
-    assert png.proven(assembled(7, 5, 2, CUT))
+    assert png.proven(assembled(WIDE, 5, 2, CUT))
     for pieces in (1, 2):
-        assert not png.proven(assembled(7, 5, 2, FAULTS[fault], pieces))
+        assert not png.proven(assembled(WIDE, 5, 2, FAULTS[fault], pieces))
+
+
+def test_nothing_is_proven_where_chunks_follow_the_pixels_end() -> None:
+    for extra in (b"\0", CUT, bytes(1000)):
+        whole = assembled(WIDE, 5, 2, CUT)
+        at = whole.index(chunk(b"IEND", b""))
+        data = whole[:at] + chunk(b"IDAT", extra) + whole[at:]
+        png.inspect(data)
+        assert not png.proven(data)
+
+
+def test_a_picture_that_is_of_one_colour_for_long_is_left_to_pillow() -> None:
+    """Rows are looked at one by one, which for millions of them would take longer than decoding."""
+    plain, last = Image.new("L", (WIDE, 6000)), noise("L", WIDE, 1)
+    for rows, proven in ((4000, True), (4200, False)):
+        picture = plain.crop((0, 0, WIDE, rows + 1))
+        picture.paste(last, (0, rows))
+        data = written(picture)
+        assert png.proven(data) is proven
+        check(data, Expected(), "decode")
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(0, 9), st.data())
+def test_what_the_installed_inflater_takes_zlib_takes(body: bytes, level: int, data: Any) -> None:
+    stream = bytearray(zlib.compress(body, level))
+    for at, byte in data.draw(st.lists(st.tuples(st.integers(0, len(stream) - 1), st.integers(1, 255)), max_size=3)):
+        stream[at] ^= byte
+    inflater = deflate.inflater()
+    try:
+        out = inflater.decompress(bytes(stream), 1 << 16)
+    except deflate.ERRORS:
+        return
+    if inflater.eof:
+        assert zlib.decompressobj().decompress(bytes(stream)) == out
+    assert deflate.crc32(bytes(stream)) == zlib.crc32(bytes(stream))
 
 
 def test_a_png_without_pixel_data_is_none() -> None:
@@ -158,18 +196,20 @@ def test_a_png_without_pixel_data_is_none() -> None:
 @pytest.mark.parametrize("kind", range(5))
 def test_a_picture_of_one_colour_is_never_proven(mode: str, kind: int) -> None:
     for colour in ((0, 0, 0, 0), (255, 254, 1, 9), (90, 91, 200, 128)):
-        picture = Image.frombytes(mode, (9, 6), bytes(islice(cycle(colour[: MODES[mode][1]]), 54 * MODES[mode][1])))
+        picture = Image.new(mode, (WIDE, 6), colour[: MODES[mode][1]] if mode != "L" else colour[0])
         data = written(picture, (kind,))
         assert not png.proven(data)
         with pytest.raises(JobError, match="blank"):
             check(data, Expected(), "decode")
 
 
-@pytest.mark.parametrize("way", ["stripes", "palette", "interlaced", "16 bit", "text behind the pixels", "one column"])
+@pytest.mark.parametrize(
+    "way", ["stripes", "palette", "interlaced", "16 bit", "text behind the pixels", "narrow", "small chunks"]
+)
 def test_what_is_not_proven_is_decoded(way: str) -> None:
     file = io.BytesIO()
     if way == "stripes":
-        data = written(Image.merge("L", [Image.linear_gradient("L").resize((40, 30))]), (0,))
+        data = written(Image.merge("L", [Image.linear_gradient("L").resize((WIDE, 30))]), (0,))
     elif way == "palette":
         noise("RGB").convert("P").save(file, "PNG")
         data = file.getvalue()
@@ -178,8 +218,10 @@ def test_what_is_not_proven_is_decoded(way: str) -> None:
         data = file.getvalue()
     elif way == "interlaced":  # of one pixel's width: its passes are its rows, so any reader agrees
         data = assembled(1, 1, 0, zlib.compress(b"\0\7"), interlaced=True)
-    elif way == "one column":
-        data = written(noise("RGB", 1, 9))
+    elif way == "narrow":
+        data = written(noise("RGB", 63, 9))
+    elif way == "small chunks":
+        data = written(noise("RGB"), pieces=50)
     else:
         data = written(noise("RGB"), behind=chunk(b"tEXt", b"Comment\0behind"))
     png.inspect(data)
@@ -193,7 +235,7 @@ def test_what_is_proven_decodes(data: Any) -> None:
     """Whatever the pixel data is made of: what is proven, Pillow decodes, to more than one colour."""
     mode = data.draw(st.sampled_from(sorted(MODES)))
     colour, pixel = MODES[mode]
-    width, height = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 5))
+    width, height = data.draw(st.integers(63, 66)), data.draw(st.integers(1, 5))
     row = st.builds(
         lambda kind, body: bytes([kind]) + body,
         st.sampled_from([0, 0, 1, 2, 3, 4, 4, 5]),
