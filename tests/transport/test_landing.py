@@ -231,6 +231,19 @@ async def test_a_cancelled_download_closes_its_connection(serve: Any, connect: A
     await server.gone.wait()
 
 
+async def test_closing_the_transport_ends_a_download_under_way(serve: Any, tmp_path: Path) -> None:
+    server = await serve(["read", PLAIN[:-1], "hang"])
+    options = TransportOptions(
+        base_url=server.url, timeout=9, connections=1, max_bytes=1 << 20, spool_dir=str(tmp_path)
+    )
+    async with Transport(options) as transport:
+        task = asyncio.create_task(transport.fetch(server.url))
+        await server.asked.wait()
+        await asyncio.sleep(0.05)
+    with pytest.raises(JobError, match="cut off"):
+        await task
+
+
 async def test_the_bound_on_memory_counts_before_a_byte_is_taken(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK + b"Content-Length: 999999999999\r\n\r\n", "hang"])
     with pytest.raises(JobError, match="larger than"):
