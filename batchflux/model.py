@@ -85,7 +85,10 @@ class Job:
     @property
     def fault(self) -> str | None:
         """Why a reference cannot be sent, or None."""
-        return next((image.fault for image in self.images if image.fault is not None), None)
+        for image in self.images:
+            if image.fault is not None:
+                return image.fault
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

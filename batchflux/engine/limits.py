@@ -32,7 +32,7 @@ from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from batchflux.engine.breaker import Breaker
     from batchflux.engine.gate import Gate
@@ -282,9 +282,9 @@ class Limits:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
-            key = min(self._alive(), key=lambda key: key.grant_at(now))
-            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight))
-            if at > now:
+            key, at = self._first(now)
+            at = max(at, self._breaker.next_at(now, self.in_flight))
+            if key is None or at > now:
                 return at
             self.in_flight += 1
             key.leased += 1
@@ -292,8 +292,13 @@ class Limits:
             self._waiting.popleft().set_result(Lease(key=key, clock=self._clock))
         return NEVER
 
-    def _alive(self) -> Iterator[Key]:
-        return (key for key in self.keys if key.dead is None)
+    def _first(self, now: float) -> tuple[Key | None, float]:
+        """Return the living key that can take work first, and when; None when none can by itself."""
+        first, at = None, NEVER
+        for key in self.keys:
+            if key.dead is None and (when := key.grant_at(now)) < at:
+                first, at = key, when
+        return first, at
 
     def _woken(self) -> None:
         self._timer = None

@@ -43,13 +43,14 @@ def spelled_out(url: str) -> str:
 def canonical(url: str) -> str:
     """Return the one form in which URLs are compared; never the one that is fetched."""
     url = spelled_out(url.strip())
-    for _ in range(_UNQUOTINGS):
+    for _ in range(_UNQUOTINGS if "%" in url else 0):
         plain = unquote(url)
         if plain == url:
             break
         url = spelled_out(plain)
     url = url.partition("#")[0].rstrip("/?")
-    return _SCHEME_AND_HOST.sub(lambda head: head.group().lower(), url)
+    head = _SCHEME_AND_HOST.match(url)
+    return url if head is None else head.group().lower() + url[head.end() :]
 
 
 class Own:
@@ -57,8 +58,9 @@ class Own:
 
     def __init__(self, job: Job) -> None:
         urls = [image.url for image in job.images if image.url is not None]
-        urls += [candidate.target for candidate in scan(job.prompt)[0]]
-        urls += [match.group() for match in _URL_IN_PROMPT.finditer(job.prompt)]
+        if ":" in job.prompt or "](" in job.prompt:  # without either no URL stands in it, and few prompts hold one
+            urls += [candidate.target for candidate in scan(job.prompt)[0]]
+            urls += [match.group() for match in _URL_IN_PROMPT.finditer(job.prompt)]
         urls += [job.webhook_url] if job.webhook_url else []
         self._urls = frozenset(canonical(url) for url in urls)
         self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)

@@ -133,9 +133,9 @@ class RunLog:
         os.close(self._descriptor)
 
     def _append(self, data: bytes) -> None:
-        before = os.fstat(self._descriptor).st_size
-        if os.write(self._descriptor, data) < len(data):
-            os.ftruncate(self._descriptor, before)
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _explain(self, error: OSError) -> StorageError:

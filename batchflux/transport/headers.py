@@ -45,7 +45,10 @@ def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
 
     For answers that succeeded: the next request would be the one too many.
     """
-    if not any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items()):
+    for name, text in headers.items():
+        if name.startswith(_REMAINING) and text.strip() == "0":
+            break
+    else:
         return None
     here = _date(headers.get("date", ""))
     seconds = _reset(headers, now if here is None else here)
