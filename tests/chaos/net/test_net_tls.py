@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import ssl
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from PIL import Image
 
 from batchflux.errors import Code, JobError
 from batchflux.transport import Transport, TransportOptions
@@ -77,6 +80,21 @@ def test_tls_that_can_be_trusted_is(net: Net, program: Program, authority: trust
     net.origin.front = f"https://localhost:{port}"
     assert program.run(f"https://localhost:{port}", ["cat"]).code == 0
     assert program.images()[0].read_bytes() == net.picture()
+
+
+def test_large_pictures_land_through_tls(net: Net, program: Program, authority: trustme.CA) -> None:
+    """On the program's own loop (uvloop): each comes in many records, and several over one connection."""
+    port = net.tls(context(authority, "right"))
+    net.origin.front = front = f"https://localhost:{port}"
+    names = [f"p{number}" for number in range(24)]
+    for number, name in enumerate(names):
+        file = io.BytesIO()
+        Image.frombytes("RGB", (400, 250), Random(number).randbytes(300_000)).save(file, "PNG")
+        net.links(name, f"{front}/files/{name}")
+        net.origin.files[name] = file.getvalue()
+    assert program.run(front, [f"#{name}" for name in names]).code == 0
+    found = {path.read_bytes() for path in program.images()}
+    assert found == {net.origin.files[name] for name in names}
 
 
 async def test_a_picture_behind_tls_that_cannot_be_trusted_is_not_taken(
