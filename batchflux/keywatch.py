@@ -9,7 +9,7 @@ from batchflux.errors import Code
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchflux.engine.limits import Key
+    from batchflux.engine.keys import Key
     from batchflux.engine.ports import Observer
     from batchflux.model import Job, Outcome
 

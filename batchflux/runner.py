@@ -43,8 +43,8 @@ from batchflux.watcher import Progress, Watcher
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.engine.limits import Key
-    from batchflux.engine.steps import Rules
+    from batchflux.engine.keys import Key
+    from batchflux.engine.life import Rules
     from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
     from batchflux.manifest import Expansion, Manifest

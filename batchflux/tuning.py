@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from batchflux.engine.breaker import LONG_PATIENCE, PATIENCE, Breaker
 from batchflux.engine.budget import Budget
 from batchflux.engine.deadline import Deadline
-from batchflux.engine.limits import Key, Limits
+from batchflux.engine.keys import Key
+from batchflux.engine.life import Rules
+from batchflux.engine.limits import Limits
 from batchflux.engine.pace import Pace
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.steps import Rules
 from batchflux.engine.window import Window
 from batchflux.errors import UsageError
 from batchflux.manifest.places import keys_fault

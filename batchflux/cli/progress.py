@@ -20,7 +20,7 @@ from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
 from batchflux.ending import stranded
 from batchflux.model import Status
-from batchflux.storage.results import iso
+from batchflux.storage.cells import iso
 from batchflux.watcher import Watcher
 
 if TYPE_CHECKING:

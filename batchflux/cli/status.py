@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from batchflux.cli.words import money
-from batchflux.storage.results import iso
+from batchflux.storage.cells import iso
 from batchflux.storage.summary import State, read_state
 
 

@@ -13,9 +13,7 @@ the ledger meanwhile; then `depart` waits for the very moment. So the fsync neit
 hardly any request that a crash would make look sent has not left. Where a lone 429 has shown that the server counts to
 the millisecond, the last of it is slept out in place: timers of the event loop are a millisecond coarse.
 
-**The breaker** may hold everything back; see breaker.py.
-
-Waiters are served first come, first served, by timers and releases: nothing polls.
+**The breaker** may hold everything back (breaker.py). Waiters are served in their order, by timers and releases.
 """
 
 from __future__ import annotations
@@ -23,13 +21,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
-from batchflux.engine.pace import Pace
-from batchflux.engine.window import Window
-from batchflux.errors import Code, JobError, StopRun
+from batchflux.engine.keys import LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,54 +33,8 @@ if TYPE_CHECKING:
     from batchflux.engine.breaker import Breaker
     from batchflux.engine.gate import Gate
 
-LEAD = 0.05
 COARSE = 0.0015
-SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
 SHUT = 3
-PATIENCE = 900.0
-NEVER = float("inf")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Key:
-    """One key of the pool: `name` as written in the manifest, `secret` never shown."""
-
-    name: str
-    secret: str | None = field(repr=False)
-    pace: Pace = field(default_factory=Pace)
-    window: Window = field(default_factory=lambda: Window(1 << 30, known=True))
-    cooling_until: float = float("-inf")
-    refusals: int = 0
-    dead: JobError | None = None
-    leased: int = 0
-    preparing: int = 0
-    departing: deque[tuple[Lease, asyncio.Future[bool]]] = field(default_factory=deque)
-
-    def next_at(self, now: float) -> float:
-        """Return the earliest time that a request may leave with this key."""
-        return max(self.cooling_until, self.pace.next_at(now))
-
-    def grant_at(self, now: float) -> float:
-        """Return the earliest time that a lease makes sense: NEVER while the window is full."""
-        if self.leased >= self.window.size:
-            return NEVER
-        ahead = self.preparing / self.pace.rate if self.preparing else 0.0
-        return self.next_at(now) + ahead - LEAD
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Lease:
-    """The right to send one request with `key`; `departed_at` is set when it leaves."""
-
-    key: Key
-    clock: Callable[[], float]
-    departed_at: float | None = None
-    mark: list[float] | None = None
-
-    def sent(self) -> None:
-        """Note that the request is on the wire."""
-        if self.mark is not None:
-            self.key.pace.sent(self.mark, self.clock())
 
 
 class Limits:
@@ -197,7 +147,7 @@ class Limits:
             self._breaker.gave_back()
             self._cool(key, NEVER)
             if all(other.dead for other in self.keys):
-                self._gate.close(StopRun(error.code.value, _all_dead(self.keys, error)))
+                self._gate.close(all_dead(self.keys, error))
         else:
             self._slow_down(lease, error, now)
         self._dispatch()
@@ -207,26 +157,11 @@ class Limits:
         sent_at = now if lease.departed_at is None else lease.departed_at
         self._breaker.answered()
         self._breaker.gave_back()
-        # 429s of requests that were out together are one piece of news.
-        if sent_at >= key.cooling_until:
-            key.refusals += 1
-        key.pace.refused(sent_at, now, error.retry_after)
-        if error.retry_after is not None:
-            self._cool(key, now + error.retry_after)
-        else:
-            interval = 1 / key.pace.rate or FIRST_COOLING  # 0 while no rate is known
-            base = min(max(interval, SHORTEST_COOLING), FIRST_COOLING)
-            self._cool(key, now + min(base * 2 ** min(max(key.refusals - 1, 0), 30), LONGEST_COOLING))
+        self._cool(key, key.refuse(sent_at, now, error.retry_after))
         if key.refusals >= SHUT:
             key.pace.hold(key.cooling_until)
         if now - self._served_at > PATIENCE:
-            self._gate.close(
-                StopRun(
-                    "rate_limited",
-                    f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes "
-                    f"({error.message}): lower limits.rate or wait, then run again to continue.",
-                )
-            )
+            self._gate.close(nothing_but_refusals(error))
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)
@@ -313,10 +248,3 @@ class Limits:
         for future in futures:
             if not future.done():
                 future.set_exception(Halted())
-
-
-def _all_dead(keys: Sequence[Key], error: JobError) -> str:
-    names = ", ".join(key.name for key in keys)
-    what = "is out of balance" if error.code is Code.QUOTA else "was refused"
-    remedy = "top up the account" if error.code is Code.QUOTA else "set a key that works"
-    return f"The provider says that the key {what} ({names}: {error.message}): {remedy}, then run again to continue."

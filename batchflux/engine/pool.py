@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
+from batchflux.engine.life import Life
 from batchflux.engine.retry import OnUnknown, Tries
-from batchflux.engine.steps import Life, Steps
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.model import Outcome, Status, Stored
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchflux.engine.breaker import Breaker
     from batchflux.engine.ports import Source, World
     from batchflux.engine.selection import Work
+    from batchflux.engine.steps import Steps
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4

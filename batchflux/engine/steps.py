@@ -8,11 +8,10 @@ never submitted again by a failing download; only a user who asks with `--retry-
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
-from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryPolicy, RetryQuota, Tries
+from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryQuota, Tries
 from batchflux.errors import Code, JobError
 from batchflux.model import Link, Request, Stored, Wait
 from batchflux.points import reach
@@ -22,43 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from batchflux.engine.breaker import Breaker
-    from batchflux.engine.budget import Budget
-    from batchflux.engine.deadline import Deadline
-    from batchflux.engine.limits import Lease, Limits
+    from batchflux.engine.keys import Lease
+    from batchflux.engine.life import Life, Rules
     from batchflux.engine.ports import World
-    from batchflux.engine.selection import Work
     from batchflux.model import Answered, Picture
     from batchflux.providers.base import Provider
-
-
-@dataclass(slots=True, kw_only=True)
-class Life:
-    """What has happened to one job in this run; `began` in epoch seconds, `troubled` see Breaker."""
-
-    work: Work
-    tries: Tries = field(default_factory=Tries)
-    fetches: Tries = field(default_factory=Tries)
-    began: float = 0.0
-    api_seconds: float | None = None
-    download_seconds: float | None = None
-    link: str | None = None
-    troubled: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Rules:
-    """What holds the run back; changed while it runs when the limits are read again.
-
-    `fetches` is the most pictures downloaded at once.
-    """
-
-    limits: Limits
-    breaker: Breaker
-    budget: Budget
-    deadline: Deadline
-    policy: RetryPolicy
-    fetches: int
 
 
 class Steps:

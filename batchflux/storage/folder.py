@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.points import reach
+from batchflux.storage.cells import iso
 from batchflux.storage.durable import sync_file, sync_folder
-from batchflux.storage.results import iso
 
 if TYPE_CHECKING:
     from pathlib import Path

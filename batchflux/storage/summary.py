@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from batchflux.storage.cells import iso
 from batchflux.storage.database import reading
 from batchflux.storage.folder import FolderLock, ledger_of
 from batchflux.storage.ledger import currency, get_meta
-from batchflux.storage.results import iso
 from batchflux.storage.reviews import waiting_redos
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from batchflux.storage.cells import iso
 from batchflux.storage.ledger import get_meta
-from batchflux.storage.results import iso
 from batchflux.storage.summary import state_in
 
 if TYPE_CHECKING:

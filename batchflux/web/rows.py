@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from batchflux.storage.cells import error_text, iso
 from batchflux.storage.ledger import currency
 from batchflux.storage.redact import redacted
-from batchflux.storage.results import error_text, iso
 from batchflux.web.places import is_url
 
 if TYPE_CHECKING:

@@ -28,13 +28,15 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.deadline import Deadline
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.gate import Gate
-from batchflux.engine.limits import Key, Limits
+from batchflux.engine.keys import Key
+from batchflux.engine.life import Rules
+from batchflux.engine.limits import Limits
 from batchflux.engine.pace import Pace
 from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.selection import Selection
-from batchflux.engine.steps import Rules, Steps
+from batchflux.engine.steps import Steps
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.model import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from batchflux.engine.limits import Key
+from batchflux.engine.keys import Key
 from batchflux.engine.pace import Pace
 from batchflux.storage.ledger import last_activity
 from batchflux.storage.rows import empty_ledger

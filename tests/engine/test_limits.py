@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate, Halted
-from batchflux.engine.limits import Key, Lease, Limits
+from batchflux.engine.keys import Key, Lease
+from batchflux.engine.limits import Limits
 from batchflux.engine.pace import LATENESS
 from batchflux.errors import Code, JobError, StopRun
 

@@ -10,18 +10,8 @@ import pytest
 
 from batchflux.engine.breaker import DOWN_PAUSE, DOWN_SECONDS, Breaker
 from batchflux.engine.gate import Gate, Halted
-from batchflux.engine.limits import (
-    COARSE,
-    FIRST_COOLING,
-    LEAD,
-    LONGEST_COOLING,
-    PATIENCE,
-    SHORTEST_COOLING,
-    SHUT,
-    Key,
-    Lease,
-    Limits,
-)
+from batchflux.engine.keys import FIRST_COOLING, LEAD, LONGEST_COOLING, PATIENCE, SHORTEST_COOLING, Key, Lease
+from batchflux.engine.limits import COARSE, SHUT, Limits
 from batchflux.engine.pace import AIM, HOLD, LATENESS, TOLD, Pace
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun

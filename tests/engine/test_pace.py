@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate
-from batchflux.engine.limits import Key, Lease, Limits
+from batchflux.engine.keys import Key, Lease
+from batchflux.engine.limits import Limits
 from batchflux.engine.pace import LATENESS, Pace
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError

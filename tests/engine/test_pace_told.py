@@ -16,7 +16,8 @@ import pytest
 
 from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate
-from batchflux.engine.limits import Key, Lease, Limits
+from batchflux.engine.keys import Key, Lease
+from batchflux.engine.limits import Limits
 from batchflux.engine.pace import AIM, DOUBT, HOLD, LONGEST_DOUBT, TOLD, TRIALS, Pace
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError

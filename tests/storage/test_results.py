@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.model import Reference, Status
+from batchflux.storage.cells import HEADER, cells, iso, neutralised
 from batchflux.storage.ledger import Known, Ledger
-from batchflux.storage.results import HEADER, Results, cells, ended_rows, iso, neutralised
+from batchflux.storage.results import Results, ended_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

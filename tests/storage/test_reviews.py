@@ -18,12 +18,13 @@ from batchflux.errors import StorageError
 from batchflux.ids import redo_id
 from batchflux.model import Link, Outcome, Redo, Status, Stored
 from batchflux.storage import projection
+from batchflux.storage.cells import HEADER
 from batchflux.storage.database import beside, connect
 from batchflux.storage.folder import FolderLock
 from batchflux.storage.judging import Again, Decision, NoSuchJobError, decide
 from batchflux.storage.ledger import Ledger, get_meta, set_meta
 from batchflux.storage.projection import show_verdicts
-from batchflux.storage.results import HEADER, Results, ended_rows
+from batchflux.storage.results import Results, ended_rows
 from batchflux.storage.reviews import (
     Verdict,
     ask_redo,

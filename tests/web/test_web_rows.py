@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchflux.storage.results import HEADER
+from batchflux.storage.cells import HEADER
 from batchflux.web.blocks import INDEX
 from batchflux.web.places import Places, inside, thumb_name
 from batchflux.web.rows import page_row
