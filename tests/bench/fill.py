@@ -108,10 +108,17 @@ class Filler:
         )
 
     def _notes(self, connection: sqlite3.Connection, total: int) -> None:
-        set_meta(connection, "total", str(total))
-        set_meta(connection, "currency", self._manifest.provider.currency)
-        set_meta(connection, "base", str(self._manifest.base))
-        set_meta(connection, "clean", "1")
+        notes = {
+            "total": str(total),
+            "currency": self._manifest.provider.currency,
+            "name": self._manifest.name,
+            "base": str(self._manifest.base),
+            "budget": "",
+            "clean": "1",
+            "reviews_stale": "0",
+        }
+        for name, value in notes.items():
+            set_meta(connection, name, value)
 
 
 def _refuse(fault: Fault) -> None:
@@ -139,7 +146,7 @@ def _query(folder: Path, query: str) -> list[dict[str, Any]]:
 
 
 def _notes_of(folder: Path) -> list[dict[str, Any]]:
-    return _query(folder, "SELECT name, value FROM meta WHERE name NOT IN ('started', 'surveyed') ORDER BY name")
+    return _query(folder, "SELECT name, value FROM meta WHERE name NOT IN ('began', 'in_line') ORDER BY name")
 
 
 def _rows_of(folder: Path) -> Iterable[dict[str, Any]]:
