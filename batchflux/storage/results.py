@@ -3,12 +3,18 @@
 The file is well-formed after a kill: rows are appended whole, each batch in one write, after the ledger has
 committed it; and `rewrite` replaces the file in one rename. What a kill leaves out, the next run writes.
 
+One write is whole after a kill as long as it stays within one page: Linux looks for a fatal signal between the pages of
+a write (generic_perform_write in mm/filemap.c). So while the file is small, a batch over a page's edge is added by
+replacing the file. A large one is appended to all the same: a kill within the microsecond at the edge cuts its last row
+until the next run.
+
 Once anybody judged a picture of the folder, the columns `review` and `note` stand at the very end. They come with a
 rewrite: an append follows the header that the file has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 
 REVIEW_HEADER = ("review", "note")
 _AT_ONCE = 500  # rows
+_PAGE = 4096  # bytes; where pages are larger, their edges are among these
+_SMALL = 1 << 19  # bytes that are copied for a batch over a page's edge
 
 
 class Results:
@@ -59,7 +67,7 @@ class Results:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._write(self._file, data)
+            self._add(self._file, data)
         except OSError as error:
             raise _explain(self.path, error) from error
         reach("csv.appended")
@@ -127,6 +135,25 @@ class Results:
         if file.tell() == 0:
             self._write(file, self._line(self._header()))
         return file
+
+    def _add(self, file: io.FileIO, data: bytes) -> None:
+        size = file.seek(0, os.SEEK_END)
+        within = size // _PAGE == (size + len(data) - 1) // _PAGE
+        if within or size > _SMALL or not self._add_by_replacing(data):
+            self._write(file, data)
+
+    def _add_by_replacing(self, data: bytes) -> bool:
+        """Put a file with this at its end in the place of this one; False where the folder does not allow it."""
+        temporary = self.path.with_name(".results.csv.tmp")
+        try:
+            temporary.write_bytes(self.path.read_bytes() + data)
+            temporary.replace(self.path)
+        except OSError:  # a full disk, or a folder in which nothing can be made: the file itself may take it
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            return False
+        self.close()
+        return True
 
     def _write(self, file: io.FileIO, data: bytes) -> None:
         before = file.seek(0, os.SEEK_END)

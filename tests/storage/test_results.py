@@ -8,6 +8,7 @@ import io
 import json
 import signal
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -359,3 +360,47 @@ def test_times_are_utc() -> None:
     assert iso(None) == ""
     assert iso(0.0) == "1970-01-01T00:00:00.000Z"
     assert iso(1_764_000_000.9996) == "2025-11-24T16:00:00.999Z"
+
+
+TORN = textwrap.dedent("""
+    import json, os, sys
+    from pathlib import Path
+    from batchflux.storage.ledger import Known
+    from batchflux.storage.results import Results
+
+    fields = json.loads(sys.argv[2])
+    fields |= {"key": bytes(32), "error": "x" * 200_000}
+    results = Results(Path(sys.argv[1]), [])
+    rows = [Known(**fields)]
+    print("+", flush=True)
+    while True:
+        results.append(rows)
+        results.append(rows)
+        results.close()
+        os.truncate(sys.argv[1], 0)
+""")
+
+
+def test_a_kill_between_two_pages_of_a_write_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
+    """The rows have 200 KB each, so that nearly every kill finds one under way."""
+    fields = json.dumps({name: getattr(known(), name) for name in Known._fields if name != "key"})
+    for number in range(12):
+        path = tmp_path / f"results-{number}" / "results.csv"
+        path.parent.mkdir()
+        process = start(TORN, path, fields)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "+\n"
+        time.sleep(0.01 + 0.003 * number)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        data = path.read_bytes()
+        assert data.endswith(b"\n") or not data, f"kill {number}"
+
+
+def test_a_folder_in_which_nothing_can_be_made_still_gets_its_rows(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", ())
+    results.append([known(0)])
+    (tmp_path / ".results.csv.tmp").mkdir()
+    results.append([known(1, error="x" * 9000)])
+    results.close()
+    assert [row["id"] for row in read(results.path)] == ["j0", "j1"]

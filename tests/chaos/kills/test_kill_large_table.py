@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Program, Scene
 
 JOBS = """
-  - {from: rows.csv, id: "{{ id }}", prompt: "job {{ id }} #url {{ title }}", tags: {about: "{{ about }}"}}
+  - {from: rows.csv, id: "{{ id }}", prompt: "job {{ id }} #url"}
 """
 ROWS = 1100
 KILLS = 4
