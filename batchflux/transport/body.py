@@ -10,6 +10,7 @@ import asyncio
 import base64
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
@@ -21,8 +22,10 @@ import aiofiles
 from batchflux.errors import Code, JobError
 from batchflux.model import LocalImage
 
+ONE_WRITE = 1 << 20  # bytes; aiohttp sends more than this in pieces only from a file
 
-async def encode(body: Mapping[str, Any]) -> bytes:
+
+async def encode(body: Mapping[str, Any]) -> bytes | io.BytesIO:
     """Return the body as it goes over the wire.
 
     Raises:
@@ -34,7 +37,7 @@ async def encode(body: Mapping[str, Any]) -> bytes:
     if images:
         urls = {image: await _data_url(image) for image in images}
         data = await asyncio.to_thread(_json, body, urls, images)
-    return data
+    return data if len(data) <= ONE_WRITE else io.BytesIO(data)
 
 
 def _json(body: Mapping[str, Any], urls: Mapping[LocalImage, str], found: set[LocalImage]) -> bytes:

@@ -1,28 +1,28 @@
 """The one HTTP client: performs the steps of a provider's flow, and fetches pictures.
 
-A request leaves at most once: it is never sent again from here, redirects are not followed, and what happened is told
-apart by whether the request had been written (see faults).
+A request leaves at most once: aiohttp never sends a POST again by itself, redirects are not followed, and what
+happened is told apart by whether the request's headers had been written (see faults).
 """
 
 from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aiohttp import ClientTimeout
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
 from yarl import URL
 
+from batchflux import __version__
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered
 from batchflux.points import reach
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
-from batchflux.transport.exchange import Answer, Exchange
 from batchflux.transport.faults import WIRE_ERRORS, unanswered
 from batchflux.transport.fetch import Downloads
 from batchflux.transport.guard import Guard
-from batchflux.transport.headers import utc_now, wait_asked
+from batchflux.transport.headers import lowered, utc_now, wait_asked
 from batchflux.transport.links import shown
 from batchflux.transport.options import MIB, TransportOptions
 
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from aiohttp import StreamReader, TCPConnector
+    from aiohttp import ClientResponse, TCPConnector
 
     from batchflux.model import Fetched, Picture, Reader, Request
 
+HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept
 TAIL_BYTES = 1 << 16
@@ -50,18 +51,11 @@ class _End(Enum):
 class _Sent:
     """Whether one request has left, and whom to tell."""
 
-    __slots__ = ("_tell", "done")
+    __slots__ = ("done", "tell")
 
     def __init__(self, tell: Callable[[], None] | None) -> None:
         self.done = False
-        self._tell = tell
-
-    def __call__(self) -> None:
-        """Note that it leaves."""
-        self.done = True
-        reach("request.sent")
-        if self._tell is not None:
-            self._tell()
+        self.tell = tell
 
 
 class Transport:
@@ -80,8 +74,8 @@ class Transport:
         self._origin = _origin(self._base)
         self._keys: set[str] = set()
         self._urls: dict[str, URL] = {}
-        self._connector: TCPConnector | None = None
-        self._exchange: Exchange | None = None
+        self._session: ClientSession | None = None
+        self._plain: ClientSession | None = None
         self._downloads: Downloads | None = None
         self._names: Names | None = None
 
@@ -89,20 +83,26 @@ class Transport:
         options = self._options
         guard = Guard()
         self._names = Names(guard, self._origin, options.resolve)
-        self._connector = connector(guard, self._names, options.connections)
-        timeout = ClientTimeout(total=options.timeout, connect=options.connect_timeout)
-        self._exchange = Exchange(self._connector, _HEADERS, timeout, options.first_byte_timeout)
-        self._downloads = Downloads(self._connector, options)
+        trace = TraceConfig()
+        trace.on_request_headers_sent.append(_headers_sent)
+        timeout = ClientTimeout(
+            total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
+        )
+        shared = connector(guard, self._names, options.connections)
+        self._session = _session(shared, timeout=timeout, trace_configs=[trace])
+        self._plain = _session(shared, connector_owner=False)  # downloads cost nothing: nobody asks whether they left
+        self._downloads = Downloads(self._plain, options)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connector is not None:
-            await self._connector.close()
+        for session in (self._plain, self._session):
+            if session is not None:
+                await session.close()
         if self._names is not None:
             await self._names.close()
-        self._connector = self._exchange = self._downloads = self._names = None
+        self._session = self._plain = self._downloads = self._names = None
 
     async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
         """Perform one step of a provider's flow.
@@ -117,33 +117,34 @@ class Transport:
                 request left, no answer came. Otherwise what the reader made of the answer, with `retry_after` from
                 the answer's headers.
         """
-        if self._exchange is None:
+        if self._session is None:
             raise RuntimeError("the transport is not open; use it in `async with`")
-        headers = {}
+        headers = _HEADERS
         if key is not None:
-            headers["Authorization"] = f"Bearer {_checked(key)}"
+            headers = {**_HEADERS, "Authorization": f"Bearer {_checked(key)}"}
             self._keys.add(key)
         url = self._url(request.path)
         data = await encode(request.body)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        until = started + self._options.timeout
         sent = _Sent(on_sent)
         try:
-            async with asyncio.timeout_at(until):
-                answer = await self._exchange.post(url, data, method=request.method, headers=headers, on_sent=sent)
+            response = await self._session.request(
+                request.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
+            )
         except WIRE_ERRORS as error:
             raise unanswered(error, shown(url), sent=sent.done) from None
+        answer = lowered(response.headers)
         try:
-            picture = await self._answer(request, answer, until)
+            picture = await self._answer(request, response, answer)
         except JobError as error:
             if error.retry_after is None:
-                error.retry_after = wait_asked(answer.status, answer.headers, utc_now())
+                error.retry_after = wait_asked(response.status, answer, utc_now())
             error.hush(self._keys)
             raise
         finally:
-            answer.release()
-        return Answered(picture=picture, seconds=loop.time() - started, headers=answer.headers)
+            response.release()  # closes the connection unless the body was read to its end
+        return Answered(picture=picture, seconds=loop.time() - started, headers=answer)
 
     async def fetch(self, url: str) -> Fetched:
         """Download the picture behind a link.
@@ -171,33 +172,24 @@ class Transport:
                 self._urls[path] = url
         return url
 
-    async def _answer(self, request: Request, answer: Answer, until: float) -> Picture:
-        """Return what the reader makes of the answer, which has until `until` on the loop's clock."""
-        reader = request.reader(answer.status, answer.headers)
-        end = await self._read(answer, reader, until)
+    async def _answer(self, request: Request, response: ClientResponse, headers: dict[str, str]) -> Picture:
+        reader = request.reader(response.status, headers)
+        end = await self._read(response, reader)
         try:
             return reader.finish(complete=end is _End.WHOLE)
         except JobError as error:
-            if end is not _End.OVER or not 200 <= answer.status < 300:  # noqa: PLR2004  success, as HTTP counts it
+            if end is not _End.OVER or not 200 <= response.status < 300:  # noqa: PLR2004  success, as HTTP counts it
                 raise
             message = (
-                f"the answer of {shown(answer.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given up; "
+                f"the answer of {shown(response.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given up; "
                 "raise output.max_bytes if its pictures are that large"
             )
             raise JobError(Code.BAD_ANSWER, message, billed=True) from error
 
-    async def _read(self, answer: Answer, reader: Reader, until: float) -> _End:
+    async def _read(self, response: ClientResponse, reader: Reader) -> _End:
         """Feed the body to the reader as it arrives, decoded; say how it ended."""
-        if answer.content.is_eof():  # it came along with its head: there is nothing to wait for
-            return await self._feed(answer.content, reader)
-        answer.bound_pauses(self._options.idle_timeout)
-        try:
-            async with asyncio.timeout_at(until):
-                return await self._feed(answer.content, reader)
-        except TimeoutError:
-            return _End.CUT
-
-    async def _feed(self, content: StreamReader, reader: Reader) -> _End:
+        self._bound_pauses(response)
+        content = response.content
         left = self._body_cap
         while True:
             try:
@@ -210,12 +202,41 @@ class Transport:
             if left < 0:
                 return _End.OVER
             if reader.feed(data):
-                await _finish_tail(content)
+                await _finish_tail(response)
                 return _End.WHOLE
 
+    def _bound_pauses(self, response: ClientResponse) -> None:
+        """From the first byte on, the answer may pause for the idle time only."""
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        if protocol is not None and not response.content.is_eof():
+            protocol.read_timeout = self._options.idle_timeout
+            protocol.start_timeout()
 
-async def _finish_tail(content: StreamReader) -> None:
+
+async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
+    sent = context.trace_request_ctx
+    sent.done = True
+    reach("request.sent")
+    if sent.tell is not None:
+        sent.tell()
+
+
+def _session(shared: TCPConnector, **others: Any) -> ClientSession:
+    return ClientSession(
+        connector=shared,
+        cookie_jar=DummyCookieJar(),
+        headers={"User-Agent": f"batchflux/{__version__}"},
+        trust_env=False,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+        **others,
+    )
+
+
+async def _finish_tail(response: ClientResponse) -> None:
     """Read the few bytes that end an answer already understood, so that its connection can be used again."""
+    content = response.content
     if content.at_eof():
         return
     left = TAIL_BYTES

@@ -128,5 +128,6 @@ async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Trans
 
         yield start
         for transport in opened:
-            assert transport._connector is not None
-            assert not transport._connector._acquired
+            assert transport._session is not None
+            assert transport._session.connector is not None
+            assert not transport._session.connector._acquired

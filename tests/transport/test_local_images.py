@@ -30,7 +30,7 @@ def chat(*images: LocalImage) -> dict[str, Any]:
 
 async def sent(body: dict[str, Any]) -> Any:
     data = await encode(body)
-    return json.loads(data)
+    return json.loads(data if isinstance(data, bytes) else data.getvalue())
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 3 << 20])

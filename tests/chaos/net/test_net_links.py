@@ -203,10 +203,10 @@ async def test_a_name_is_judged_by_the_address_that_is_dialled(
     async with Transport(options(net.url, tmp_path)) as transport:
         assert transport._names is not None
         transport._names._system = Rebinding(TURNS[name])  # type: ignore[assignment]  # the system's, in a test's hand
-        assert transport._connector is not None
+        assert transport._session is not None
         codes = set()
         for turn in range(4):
-            transport._connector._cached_hosts.clear()  # as a minute later
+            transport._session.connector._cached_hosts.clear()  # type: ignore[union-attr]  # as a minute later
             with pytest.raises(JobError) as caught:
                 await transport.fetch(f"http://{NAME}:{knocks.port}/p{turn}.png")
             codes.add(caught.value.code)
