@@ -372,6 +372,7 @@ TORN = textwrap.dedent("""
     fields |= {"key": bytes(32), "error": "x" * 200_000}
     results = Results(Path(sys.argv[1]), [])
     rows = [Known(**fields)]
+    results.append(rows)
     print("+", flush=True)
     while True:
         results.append(rows)
