@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 LINE_SECONDS = 60.0
 MOST_FAILURES_SHOWN = 20
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
-
-
 CHECKING = "checking {n_fmt} jobs [{elapsed}]"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 

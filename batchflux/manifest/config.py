@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from batchflux.model import Verify
 
 
+DEFAULT_FILE_NAME = "{{ id }}.{{ ext }}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """`count` requests in `seconds`, as written: `300/min` is 300 in 60."""
@@ -80,7 +83,7 @@ class OutputConfig:
     """Where pictures go and how they are checked. `dir` is absolute, `max_bytes` bounds one picture."""
 
     dir: Path
-    file_name: str = "{{ id }}.{{ ext }}"
+    file_name: str = DEFAULT_FILE_NAME
     verify: Verify = "decode"
     max_bytes: int = 50_000_000
 

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchflux.manifest.sources import header_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -65,12 +67,14 @@ def chunks(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[str]:
 
     Raises:
         OddTable: the header is not the first line, or a line is endless.
+        Unreadable: the first line by itself is no header.
         OSError: the table cannot be read.
         UnicodeDecodeError: it is not UTF-8.
     """
     with path.open("rb") as file:
         header = file.readline(_CHUNK).removeprefix(codecs.BOM_UTF8)
-        if not header.endswith(b"\n") or _cells(header.decode(), delimiter) != list(columns):
+        reader = csv.reader([header.decode()], delimiter=delimiter, strict=True)
+        if not header.endswith(b"\n") or header_of(reader) != tuple(columns):
             raise OddTable
         while data := file.read(_CHUNK):
             data += file.readline(_CHUNK)
@@ -79,10 +83,3 @@ def chunks(path: Path, delimiter: str, columns: Sequence[str]) -> Iterator[str]:
                     raise OddTable
                 data += b"\n"
             yield data.decode()
-
-
-def _cells(header: str, delimiter: str) -> list[str] | None:
-    try:
-        return [cell.strip() for cell in next(csv.reader([header], delimiter=delimiter, strict=True))]
-    except csv.Error:
-        return None

@@ -13,7 +13,7 @@ from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
 from batchflux.ids import redo_id
-from batchflux.manifest.config import OutputConfig
+from batchflux.manifest.config import DEFAULT_FILE_NAME
 from batchflux.manifest.identity import FOLDER, checked_name, default_id, folded
 from batchflux.manifest.sandbox import ImagePath
 from batchflux.manifest.seen import Seen
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from batchflux.manifest.config import Manifest
     from batchflux.model import Job
 
-_DEFAULT = OutputConfig.__dataclass_fields__["file_name"].default
 _LINE_BITS = 36
 _DIGITS = 8
 _SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2, ".webp": 3}  # with the bits that stand for them in a place
@@ -50,7 +49,7 @@ class Names:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        self._plain = manifest.output.file_name == _DEFAULT
+        self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._ids = Seen(places=True)
         self._files = Seen(places=True)

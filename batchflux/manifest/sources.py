@@ -71,7 +71,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
             if not stream.peek(1):
                 raise Unreadable(None, "is empty; it needs at least one row")
             return None
-        return _header(csv.reader(_lines(stream), delimiter=delimiter_of(suffix), strict=True))
+        return header_of(csv.reader(_lines(stream), delimiter=delimiter_of(suffix), strict=True))
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
@@ -130,7 +130,12 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
         raise Unreadable(number + 1, f"cannot be read further: {error}") from None
 
 
-def _header(reader: Any) -> tuple[str, ...]:
+def header_of(reader: Any) -> tuple[str, ...]:
+    """The names of the columns, from the first row of a csv.reader.
+
+    Raises:
+        Unreadable: with the line and what is wrong.
+    """
     if csv.field_size_limit() < MAX_CELL:
         csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
     try:
@@ -154,7 +159,7 @@ def _header(reader: Any) -> tuple[str, ...]:
 
 def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[tuple[int, Row]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    columns = _header(reader)
+    columns = header_of(reader)
     width, start = len(columns), reader.line_num + 1
     try:
         for cells in reader:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from batchflux.ids import MAX_ID
 from batchflux.manifest.capability import resolve
 from batchflux.manifest.compile import compile_entry
-from batchflux.manifest.config import OutputConfig, Template
+from batchflux.manifest.config import DEFAULT_FILE_NAME, Template
 from batchflux.manifest.fields import CONVERTERS, MAX_PROMPT, MAX_TEXT, UNPRINTABLE
 from batchflux.manifest.lines import CELL, Column, OddTable, chunks, line_pattern
 from batchflux.manifest.seen import Distinct
@@ -60,10 +60,7 @@ class Vetted:
 
 def vet(manifest: Manifest, styles: Mapping[str, Capabilities]) -> Vetted | None:
     """Return what is known of a manifest whose expansion would report no fault, or None: then it has to be expanded."""
-    if (
-        len(manifest.entries) != 1
-        or manifest.output.file_name != OutputConfig.__dataclass_fields__["file_name"].default
-    ):
+    if len(manifest.entries) != 1 or manifest.output.file_name != DEFAULT_FILE_NAME:
         return None
     (entry,) = manifest.entries
     plan = compile_entry(entry, manifest, lambda _: None)
@@ -187,7 +184,7 @@ class _Line:
 
         Raises:
             OddTable: one of them might be faulty; so raise all that follow.
-            OSError: the table cannot be read.
+            Unreadable, OSError: the table cannot be read.
             UnicodeDecodeError: it is not UTF-8.
         """
         ids, rows = Distinct(), 0

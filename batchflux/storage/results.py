@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from batchflux.storage.reviews import Verdict
 
 REVIEW_HEADER = ("review", "note")
+_TEMPORARY = ".results.csv.tmp"
 _AT_ONCE = 500  # rows
 _PAGE = 4096  # bytes; where pages are larger, their edges are among these
 _SMALL = 1 << 19  # bytes that are copied for a batch over a page's edge
@@ -79,7 +80,7 @@ class Results:
             StorageError: the folder cannot take the file; the old one stands.
         """
         self.close()
-        self.swap(self.write_beside(rows, ".results.csv.tmp"))
+        self.swap(self.write_beside(rows, _TEMPORARY))
 
     def write_beside(self, rows: Iterable[Known], name: str) -> Path:
         """Write a file of these rows under another name in the folder, for `swap`; return its path.
@@ -144,7 +145,7 @@ class Results:
 
     def _add_by_replacing(self, data: bytes) -> bool:
         """Put a file with this at its end in the place of this one; False where the folder does not allow it."""
-        temporary = self.path.with_name(".results.csv.tmp")
+        temporary = self.path.with_name(_TEMPORARY)
         try:
             temporary.write_bytes(self.path.read_bytes() + data)
             temporary.replace(self.path)
