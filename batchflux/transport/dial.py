@@ -1,16 +1,20 @@
 """How connections are opened: names are resolved here, and the guard is asked about each address that is dialled.
 
 aiohttp asks no resolver about IP literals, so the resolver cannot be the guard; the socket factory sees every address.
+The handler of a connection is aiohttp's, but for one thing that would leave a worker waiting.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import functools
 import socket
 from typing import TYPE_CHECKING
 
-from aiohttp import DefaultResolver, TCPConnector
+from aiohttp import ClientPayloadError, DefaultResolver, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from batchflux.transport.guard import Guard, parse
 
@@ -83,6 +87,21 @@ class Names(AbstractResolver):
         await self._system.close()
 
 
+class Handler(ResponseHandler):
+    """Tells who reads an answer that the rest of it cannot be understood.
+
+    aiohttp 3.14 does not: a body whose chunks are garbled ends for its parser, and the reader waits for the rest until
+    the time for the whole call is over.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Let the connection fail, and with it the answer that is being read."""
+        answer = self._payload
+        super().set_exception(exc, *cause)
+        if answer is not None and not answer.is_eof() and answer.exception() is None:
+            answer.set_exception(exc if isinstance(exc, TimeoutError) else ClientPayloadError("garbled"), exc)
+
+
 def connector(guard: Guard, names: Names, connections: int) -> TCPConnector:
     """Return a connection pool of at most `connections` that dials only what `guard` allows."""
 
@@ -92,12 +111,18 @@ def connector(guard: Guard, names: Names, connections: int) -> TCPConnector:
             raise UnsafeAddress
         return socket.socket(family=family, type=kind, proto=proto)
 
-    return TCPConnector(
+    pool = TCPConnector(
         limit=connections,
         resolver=names,
         ttl_dns_cache=DNS_SECONDS,
         socket_factory=guarded_socket,
     )
+    pool._factory = functools.partial(_handler, asyncio.get_running_loop())  # noqa: SLF001  there is no other way
+    return pool
+
+
+def _handler(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return Handler(loop)
 
 
 def _result(name: str, address: str, port: int) -> ResolveResult:
