@@ -19,6 +19,7 @@ from batchflux.model import Answered
 from batchflux.points import reach
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
+from batchflux.transport.exchange import HEADER_BYTES
 from batchflux.transport.faults import WIRE_ERRORS, unanswered
 from batchflux.transport.fetch import Downloads
 from batchflux.transport.guard import Guard
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from aiohttp import ClientResponse, TCPConnector
+    from aiohttp import ClientResponse
 
     from batchflux.model import Fetched, Picture, Reader, Request
 
-HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept
 TAIL_BYTES = 1 << 16
@@ -75,7 +75,6 @@ class Transport:
         self._keys: set[str] = set()
         self._urls: dict[str, URL] = {}
         self._session: ClientSession | None = None
-        self._plain: ClientSession | None = None
         self._downloads: Downloads | None = None
         self._names: Names | None = None
 
@@ -89,20 +88,27 @@ class Transport:
             total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
         )
         shared = connector(guard, self._names, options.connections)
-        self._session = _session(shared, timeout=timeout, trace_configs=[trace])
-        self._plain = _session(shared, connector_owner=False)  # downloads cost nothing: nobody asks whether they left
-        self._downloads = Downloads(self._plain, options)
+        self._session = ClientSession(
+            connector=shared,
+            timeout=timeout,
+            trace_configs=[trace],
+            cookie_jar=DummyCookieJar(),
+            headers={"User-Agent": f"batchflux/{__version__}"},
+            trust_env=False,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
+        )
+        self._downloads = Downloads(shared, options)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._plain, self._session):
-            if session is not None:
-                await session.close()
+        if self._session is not None:
+            await self._session.close()
         if self._names is not None:
             await self._names.close()
-        self._session = self._plain = self._downloads = self._names = None
+        self._session = self._downloads = self._names = None
 
     async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
         """Perform one step of a provider's flow.
@@ -220,18 +226,6 @@ async def _headers_sent(_session: ClientSession, context: Any, _params: object) 
     reach("request.sent")
     if sent.tell is not None:
         sent.tell()
-
-
-def _session(shared: TCPConnector, **others: Any) -> ClientSession:
-    return ClientSession(
-        connector=shared,
-        cookie_jar=DummyCookieJar(),
-        headers={"User-Agent": f"batchflux/{__version__}"},
-        trust_env=False,
-        max_line_size=HEADER_BYTES,
-        max_field_size=HEADER_BYTES,
-        **others,
-    )
 
 
 async def _finish_tail(response: ClientResponse) -> None:

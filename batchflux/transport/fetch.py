@@ -11,18 +11,19 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-from aiohttp import ClientSession, ClientTimeout, InvalidURL
+from aiohttp import ClientTimeout, InvalidURL
 
 from batchflux.errors import Code, JobError
 from batchflux.model import Fetched
+from batchflux.transport.exchange import Answer, Exchange
 from batchflux.transport.faults import WIRE_ERRORS, describe, is_unsafe
-from batchflux.transport.headers import lowered, utc_now, wait_asked
+from batchflux.transport.headers import utc_now, wait_asked
 from batchflux.transport.links import shown, to_url
 from batchflux.transport.options import MIB, TransportOptions
 from batchflux.transport.spool import Spool
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse
+    from aiohttp import TCPConnector
     from yarl import URL
 
 HOPS = 3
@@ -33,13 +34,14 @@ _HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.5", "Accept-Encod
 
 
 class Downloads:
-    """Fetches pictures through the transport's one session."""
+    """Fetches pictures through the transport's one pool of connections."""
 
-    def __init__(self, session: ClientSession, options: TransportOptions) -> None:
-        self._session = session
+    def __init__(self, connector: TCPConnector, options: TransportOptions) -> None:
         self._options = options
+        timeout = ClientTimeout(connect=options.connect_timeout)
+        self._exchange = Exchange(connector, _HEADERS, timeout, options.idle_timeout)
+        self._in_memory = min(options.spool_over, options.max_bytes)
         self._spool_dir = os.path.abspath(options.spool_dir)  # noqa: PTH100  a str, as Fetched.path
-        self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
 
     async def fetch(self, link: str) -> Fetched:
         """Return the bytes behind `link`; see Transport.fetch."""
@@ -53,42 +55,45 @@ class Downloads:
         return Fetched(data=data, path=path, size=size, seconds=asyncio.get_running_loop().time() - started)
 
     async def _download(self, url: URL) -> tuple[bytes | None, str | None, int]:
-        response = await self._follow(url)
+        answer = await self._follow(url)
+        if answer.data is not None:
+            answer.release()
+            return answer.data, None, len(answer.data)
         spool = Spool(self._spool_dir, self._options.spool_over)
         try:
-            self._check(response)
-            while data := await response.content.readany():
+            self._check(answer)
+            while data := await answer.content.readany():
                 if spool.size + len(data) > self._options.max_bytes:
-                    raise self._too_big(response.url)
+                    raise self._too_big(answer.url)
                 await spool.add(data)
             data_or_none, path = await spool.done()
         finally:
-            response.release()  # closes the connection unless the body was read to its end
+            answer.release()
             await spool.discard()
         return data_or_none, path, spool.size
 
-    async def _follow(self, url: URL) -> ClientResponse:
+    async def _follow(self, url: URL) -> Answer:
         for _ in range(HOPS + 1):
-            response = await self._session.get(url, headers=_HEADERS, allow_redirects=False, timeout=self._timeout)
-            target = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not target:
-                return response
-            response.release()
+            answer = await self._exchange.get(url, self._in_memory)
+            target = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or not target:
+                return answer
+            answer.release()
             url = to_url(target, base=url)
         raise JobError(Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed")
 
-    def _check(self, response: ClientResponse) -> None:
-        status = response.status
+    def _check(self, answer: Answer) -> None:
+        status = answer.status
         if status in _GONE:
-            message = f"{shown(response.url)} answered {status}: the picture is gone"
+            message = f"{shown(answer.url)} answered {status}: the picture is gone"
             raise JobError(Code.DOWNLOAD, message, dead=True)
         if not 200 <= status < 300:  # noqa: PLR2004  success, as HTTP counts it
-            place = shown(response.url)
-            wait = wait_asked(status, lowered(response.headers), utc_now()) if status in _BUSY else None
+            place = shown(answer.url)
+            wait = wait_asked(status, answer.headers, utc_now()) if status in _BUSY else None
             raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
-        length = response.content_length
-        if length is not None and length > self._options.max_bytes:
-            raise self._too_big(response.url)
+        length = answer.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._options.max_bytes:
+            raise self._too_big(answer.url)
 
     def _too_big(self, url: URL) -> JobError:
         cap = self._options.max_bytes

@@ -1,0 +1,320 @@
+"""Pictures that land in the memory they stay in: only plain answers do, and nobody can tell which way one came."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpResponseParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflux.errors import Code, JobError
+from batchflux.transport import Transport, TransportOptions
+from batchflux.transport.exchange import DIALS
+from batchflux.transport.landing import Landing, plain_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BODY = bytes(range(256)) * 40
+PLAIN = OK + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+class Wire(asyncio.Transport):
+    """A connection that goes nowhere: it only knows whom it tells what comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._protocol: asyncio.BaseProtocol | None = None
+        self.closed = False
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        assert self._protocol is not None
+        return self._protocol
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def head(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return b"\r\n".join((status, *lines))
+
+
+def test_a_plain_head_is_read() -> None:
+    data = head(
+        b"Content-Length:\t12 ", b"X-A: 1: 2", b"x-a: 3", b"Empty:", "X-Ü: ü".encode().replace("Ü".encode(), b"u")
+    )
+    assert plain_head(data) == ({"content-length": "12", "x-a": "1: 2", "empty": "", "x-u": "ü"}, 12)
+    assert plain_head(head(b"Content-Length: 0", b"Connection: Keep-Alive")) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        head(),
+        head(b"Content-Length: 1", status=b"HTTP/1.0 200 OK"),
+        head(b"Content-Length: 1", status=b"HTTP/1.1 206 Partial"),
+        head(b"Content-Length: 1", status=b"HTTP/1.1 302 Found"),
+        head(b"Content-Length: 1", status=b"HTTP/1.1 2000 OK"),
+        head(b"Content-Length: 1", b"Content-Length: 1"),
+        head(b"Content-Length: 1, 1"),
+        head(b"Content-Length: +1"),
+        head(b"Content-Length: -1"),
+        head(b"Content-Length: 0x1"),
+        head(b"Content-Length: \xd9\xa1"),  # a digit, and not an ASCII one
+        head(b"Content-Length: 9999999999999"),
+        head(b"Content-Length : 1"),
+        head(b"Content-Length: 1", b"Transfer-Encoding: chunked"),
+        head(b"Content-Length: 1", b"Content-Encoding: gzip"),
+        head(b"Content-Length: 1", b"Connection: close"),
+        head(b"Content-Length: 1", b"Connection: keep-alive, x"),
+        head(b"Content-Length: 1", b"Connection: keep-alive", b"Connection: close"),
+        head(b"Content-Length: 1", b"Upgrade: h2c"),
+        head(b"Content-Length: 1", b"no colon"),
+        head(b"Content-Length: 1", b": no name"),
+        head(b"Content-Length: 1", b" folded: x"),
+        head(b"X: a", b" Content-Length: 1"),
+        head(b"Content-Length: 1", b"X: a\nY: b"),
+        head(b"Content-Length: 1", b"X: a\rY: b"),
+        head(b"Content-Length: 1\n"),
+        head(b"Content-Length: 1", b"X: a\0"),
+    ],
+)
+def test_any_other_head_is_not_plain(data: bytes) -> None:
+    assert plain_head(data) is None
+
+
+WORDS = (
+    [b"Content-Length", b"Connection", b"X", b"Transfer-Encoding", b"Content-Encoding"],
+    [b": ", b":", b"1", b"12", b"close", b"keep-alive", b"chunked", b"gzip"],
+    [b" ", b"\t", b"\r\n", b"\r", b"\n", b"\0", b"\x80", b",", b"\x7f"],
+)
+WILD = st.lists(st.one_of([st.sampled_from(words) for words in WORDS]), max_size=14).map(b"".join)
+
+
+@given(tail=WILD)
+def test_what_is_plain_is_what_aiohttp_reads_in_it(tail: bytes) -> None:
+    data = head(b"Content-Length: 3", tail)
+    found = plain_head(data)
+    if found is None:
+        return
+    loop = asyncio.new_event_loop()
+    try:
+        parser = HttpResponseParser(BaseProtocol(loop), loop, 1 << 16, read_until_eof=True)
+        messages, upgraded, rest = parser.feed_data(data + b"\r\n\r\nabc")
+    except HttpProcessingError:
+        pytest.fail(f"aiohttp takes no such head: {data!r}")
+    finally:
+        loop.close()
+    message, content = messages[0]
+    assert (len(messages), upgraded, rest, content.is_eof()) == (1, False, b"", True)
+    assert (message.should_close, message.chunked, message.compression, content.total_bytes) == (False, False, None, 3)
+    assert found == ({name.lower(): message.headers[name] for name in message.headers}, 3)
+
+
+async def test_plain_answers_use_one_connection_again(serve: Any, connect: Any) -> None:
+    server = await serve(["read", PLAIN, "read", PLAIN, "read", PLAIN])
+    transport = await connect(server.url)
+    for _ in range(3):
+        assert (await transport.fetch(server.url)).data == BODY
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("cut", [1, 10, len(OK), len(PLAIN) - len(BODY) - 1, len(PLAIN) - len(BODY), len(PLAIN) - 1])
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_in_two_pieces_is_whole_on_either_loop(
+    cut: int, factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(PLAIN[:cut])
+        await asyncio.sleep(0.01)
+        writer.write(PLAIN[cut:])
+        await writer.drain()
+        writer.close()
+
+    async def main() -> bytes | None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        options = TransportOptions(base_url=url, timeout=9, connections=1, max_bytes=1 << 20, spool_dir=str(tmp_path))
+        async with server, Transport(options) as transport:
+            return (await transport.fetch(url)).data
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main()) == BODY
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(BODY) + BODY,
+        OK + b"\r\n" + BODY,
+        b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY,
+        OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(BODY) + BODY + b"\r\n0\r\n\r\n",
+        OK + b"X-Long: " + b"x" * 50_000 + b"\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY,
+        OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(BODY)) + gzip.compress(BODY),
+        b"HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n" + PLAIN,
+        PLAIN + b"too many",
+        PLAIN + PLAIN,
+    ],
+    ids=["close", "until the end", "1.0", "chunked", "long head", "gzip", "early hints", "too many", "two"],
+)
+async def test_other_answers_are_read_as_well(serve: Any, connect: Any, answer: bytes) -> None:
+    server = await serve(["read", answer])
+    transport = await connect(server.url, idle_timeout=5)
+    assert (await transport.fetch(server.url)).data == BODY
+
+
+async def test_bytes_too_many_are_not_the_next_answer(serve: Any, connect: Any) -> None:
+    other = OK + b"Content-Length: 5\r\n\r\nother"
+    server = await serve(["read", PLAIN + other, "hang"], ["read", other])
+    transport = await connect(server.url)
+    assert (await transport.fetch(server.url)).data == BODY
+    assert (await transport.fetch(server.url)).data == b"other"
+    assert server.connections == 2
+
+
+async def test_bytes_that_come_unasked_are_not_the_next_answer(serve: Any, connect: Any) -> None:
+    other = OK + b"Content-Length: 5\r\n\r\nother"
+    server = await serve(["read", PLAIN, "read", PLAIN, "hang"], ["read", other])
+    transport = await connect(server.url)
+    assert (await transport.fetch(server.url)).data == BODY
+    (kept,) = next(iter(transport._session.connector._conns.values()))
+    kept[0].data_received(b"HTTP/1.1 200 OK\r\n")
+    assert (await transport.fetch(server.url)).data == b"other"
+    assert server.connections == 2
+
+
+async def test_a_kept_connection_that_was_dropped_is_replaced(serve: Any, connect: Any) -> None:
+    server = await serve(["read", PLAIN, "read"], ["read", PLAIN])
+    transport = await connect(server.url)
+    for _ in range(2):
+        assert (await transport.fetch(server.url)).data == BODY
+    assert (server.connections, len(server.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "connections"),
+    [
+        (["read", PLAIN[:-1]], "cut off", 1),
+        (["read", PLAIN[:-1], "reset"], "cut off", 1),
+        (["read", PLAIN[:-1], "hang"], "nothing came", 1),
+        (["read", PLAIN[:20], "hang"], "nothing came", 1),
+        (["read", PLAIN[:20]], "connection was closed", 2),
+        (["read", PLAIN[:20], "reset"], "reset", 2),
+    ],
+    ids=["short", "reset", "stalled", "head stalled", "head cut", "head reset"],
+)
+async def test_a_plain_answer_that_ends_early_is_a_failed_download(
+    serve: Any, connect: Any, script: list[Any], words: str, connections: int
+) -> None:
+    server = await serve(script)
+    with pytest.raises(JobError, match=words) as caught:
+        await (await connect(server.url, idle_timeout=0.2)).fetch(server.url)
+    assert caught.value.code is Code.DOWNLOAD
+    assert server.connections == connections
+
+
+async def test_a_slow_but_steady_answer_is_taken(serve: Any, connect: Any) -> None:
+    server = await serve(["read", PLAIN[:30], *[PLAIN[at : at + 2000] for at in range(30, len(PLAIN), 2000)]])
+    step = server._step
+
+    async def slowly(*arguments: Any) -> None:
+        await asyncio.sleep(0.05)
+        await step(*arguments)
+
+    server._step = slowly
+    assert (await (await connect(server.url, idle_timeout=0.2)).fetch(server.url)).data == BODY
+
+
+async def test_a_cancelled_download_closes_its_connection(serve: Any, connect: Any) -> None:
+    server = await serve(["read", PLAIN[:-1], "hang"])
+    transport = await connect(server.url)
+    task = asyncio.create_task(transport.fetch(server.url))
+    await server.asked.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await server.gone.wait()
+
+
+async def test_closing_the_transport_ends_a_download_under_way(serve: Any, tmp_path: Path) -> None:
+    server = await serve(["read", PLAIN[:-1], "hang"])
+    options = TransportOptions(
+        base_url=server.url, timeout=9, connections=1, max_bytes=1 << 20, spool_dir=str(tmp_path)
+    )
+    async with Transport(options) as transport:
+        task = asyncio.create_task(transport.fetch(server.url))
+        await server.asked.wait()
+        await asyncio.sleep(0.05)
+    with pytest.raises(JobError, match="cut off"):
+        await task
+
+
+async def test_the_bound_on_memory_counts_before_a_byte_is_taken(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK + b"Content-Length: 999999999999\r\n\r\n", "hang"])
+    with pytest.raises(JobError, match="larger than"):
+        await (await connect(server.url)).fetch(server.url)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"HTTP/1.1 200 OK\nContent-Length: 5\n\nother", b"ICY 200 OK\r\n", b"HTTP/1.1 404", b"<html>", b"\r\n\r\n"],
+    ids=["line feeds", "icy", "404", "no http", "blank lines"],
+)
+async def test_what_can_no_longer_be_plain_is_handed_on_at_once(start: bytes) -> None:
+    handler = ResponseHandler(asyncio.get_running_loop())
+    handler.connection_made(Wire())
+    prepared: list[ResponseHandler] = []
+
+    def prepare(given: ResponseHandler) -> None:
+        prepared.append(given)
+        given.set_response_params(read_until_eof=True)
+
+    landing = Landing(handler, prepare, most=100, idle=None)
+    landing.get_buffer(-1)[: len(start)] = start
+    landing.buffer_updated(len(start))
+    assert await landing.done is None
+    assert prepared == [handler]
+    assert landing.transport.get_protocol() is handler
+
+
+async def test_a_server_that_speaks_first_is_not_dialled_without_end(serve: Any, connect: Any) -> None:
+    server = await serve([b"220 ready\r\n", "hang"])
+    transport = await connect(server.url)
+    made = transport._session.connector._create_connection
+
+    async def late(*arguments: Any) -> Any:
+        protocol = await made(*arguments)
+        await asyncio.sleep(0.05)  # so what the server says first is there before the request
+        return protocol
+
+    transport._session.connector._create_connection = late
+    with pytest.raises(JobError) as caught:
+        await transport.fetch(server.url)
+    assert caught.value.code is Code.DOWNLOAD
+    assert 1 <= server.connections <= 2 * DIALS
+
+
+async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: Any, connect: Any) -> None:
+    server = await serve(["read", PLAIN, "hang"], ["read", PLAIN])
+    transport = await connect(server.url)
+    assert (await transport.fetch(server.url)).data == BODY
+    (kept,) = next(iter(transport._session.connector._conns.values()))
+    kept[0].transport.pause_reading()
+    assert (await transport.fetch(server.url)).data == BODY
+    assert server.connections == 2
