@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LEAD = 0.05
+EARLY = 0.0025  # seconds; more than it takes to make a request ready and than a timer of the loop is late
 NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
@@ -65,17 +66,29 @@ class Key:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """The right to send one request with `key`; `departed_at` is set when it leaves."""
+    """The right to send one request with `key`; `departed_at` is set when it leaves, at most EARLY before that time."""
 
     key: Key
     clock: Callable[[], float]
+    fine_sleep: Callable[[float], None] | None = None
     departed_at: float | None = None
     mark: list[float] | None = None
 
+    def leaves(self, at: float) -> None:
+        """Note that the request leaves: it is made ready now, and written at `at`."""
+        self.departed_at = at
+        self.key.preparing -= 1
+        self.mark = self.key.pace.take(at)
+
     def sent(self) -> None:
-        """Note that the request is on the wire."""
-        if self.mark is not None:
-            self.key.pace.sent(self.mark, self.clock())
+        """Note that the request is written to its connection now; what is left until its time is slept out here."""
+        if self.mark is None:
+            return
+        now = self.clock()
+        if self.fine_sleep is not None and self.mark[0] > now:
+            self.fine_sleep(self.mark[0] - now)
+            now = self.clock()
+        self.key.pace.sent(self.mark, now)
 
 
 def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:

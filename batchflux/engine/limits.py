@@ -11,7 +11,8 @@ provider refuses (`auth`, `quota`) leaves the pool.
 **Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
 the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
 hardly any request that a crash would make look sent has not left. Where a lone 429 has shown that the server counts to
-the millisecond, the last of it is slept out in place: timers of the event loop are a millisecond coarse.
+the millisecond, a request is let go `EARLY`, and what is left of its time is slept out right before it is written:
+timers of the event loop are a millisecond coarse, and to make a request ready takes about as long.
 
 **The breaker** may hold everything back (breaker.py). Waiters are served in their order, by timers and releases.
 """
@@ -24,7 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from batchflux.engine.gate import Halted
-from batchflux.engine.keys import LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.keys import EARLY, LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from batchflux.engine.breaker import Breaker
     from batchflux.engine.gate import Gate
 
-COARSE = 0.0015
 SHUT = 3
 
 
@@ -105,7 +105,7 @@ class Limits:
         """
         self._gate.check()
         key, now = lease.key, self._clock()
-        if key.cooling_until - now > LEAD + COARSE:  # a dead key cools for ever; what was just granted may leave
+        if key.cooling_until - now > LEAD + EARLY:  # a dead key cools for ever; what was just granted may leave
             return False
         if not key.departing and key.next_at(now) <= now:
             self._leaves(lease, now)
@@ -171,10 +171,8 @@ class Limits:
                 if not future.done():
                     future.set_result(False)
 
-    def _leaves(self, lease: Lease, now: float) -> None:
-        lease.departed_at = now
-        lease.key.preparing -= 1
-        lease.mark = lease.key.pace.take(now)
+    def _leaves(self, lease: Lease, at: float) -> None:
+        lease.leaves(at)
         self._breaker.leaves()
 
     def _dispatch(self) -> None:
@@ -199,17 +197,22 @@ class Limits:
                     key.departing.popleft()
                     continue
                 at = key.next_at(now)
-                fine = self._fine_sleep if key.pace.strict else None
-                if at > now and fine is not None and at - now <= 2 * COARSE:
-                    fine(at - now)
-                    now = self._clock()
-                if at > now:
-                    wake = min(wake, at - (COARSE if fine is not None else 0.0))
+                early = self._early(key)
+                if at - now > early:
+                    wake = min(wake, at - early)
                     break
                 key.departing.popleft()
-                self._leaves(lease, now)
+                self._leaves(lease, max(at, now))
                 future.set_result(True)
         return wake
+
+    def _early(self, key: Key) -> float:
+        """Return how long before its time a request of `key` may be made ready.
+
+        Only while what is slept out in place leaves the loop half of its time.
+        """
+        exact = key.pace.strict and self._fine_sleep is not None
+        return EARLY if exact and 2 * EARLY * key.pace.rate * len(self.keys) <= 1 else 0.0
 
     def _grant(self, now: float) -> float:
         """Grant leases to those who wait; return when to look again."""
@@ -224,7 +227,7 @@ class Limits:
             self.in_flight += 1
             key.leased += 1
             key.preparing += 1
-            self._waiting.popleft().set_result(Lease(key=key, clock=self._clock))
+            self._waiting.popleft().set_result(Lease(key=key, clock=self._clock, fine_sleep=self._fine_sleep))
         return NEVER
 
     def _first(self, now: float) -> tuple[Key | None, float]:

@@ -11,7 +11,10 @@ moment they were on the wire, and the next one leaves no sooner than W + a after
 **Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then
 although the rate is right. The first 429 makes the schedule strict: an interval is counted from the moment the last
 request was written to its connection, and nothing is made up for. Each lone 429, and the first `LOOSENINGS` of a burst,
-add `MARGIN_STEP` to the interval; so the margin ends where the path's jitter ends.
+add a step to the interval, the first one two: `MARGIN_STEP`, at least `MARGIN_SHARE` of the interval. Each request
+takes `RELAX` of a step off again. That is the stochastic approximation of a quantile (Robbins and Monro, Annals of
+Mathematical Statistics 1951): the margin settles where `RELAX` of the requests are refused, however long the run and
+however rough the path's worst moment was.
 
 **Adaptation.** Where more than `HEAVY` of the requests of a burst of 429s are refused (`HEAVY_SET` while the user's
 limit has not been found wrong), the limit is lower than we thought: the rate falls to what was accepted, less a
@@ -39,7 +42,7 @@ from __future__ import annotations
 from collections import deque
 
 LATENESS, LONGEST_LATENESS = 0.007, 0.05
-MARGIN_STEP, MARGIN_MOST, LOOSENINGS = 0.0002, 0.1, 4
+MARGIN_STEP, MARGIN_SHARE, MARGIN_MOST, RELAX, LOOSENINGS = 0.0002, 0.01, 0.1, 0.0025, 4
 HEAVY, HEAVY_SET, HEAVY_COUNT = 0.1, 0.25, 3
 EVIDENCE, EVIDENCE_SET = 0.2, 0.6
 AIM = 0.95
@@ -109,6 +112,9 @@ class Pace:
             return self._exact + self.margin
         return 1 / self.rate + self.margin
 
+    def _step(self) -> float:
+        return max(MARGIN_STEP, MARGIN_SHARE / self.ceiling)
+
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
         at = max(self._tat, now)
@@ -148,6 +154,7 @@ class Pace:
         departed_at, mark[0] = mark[0], now
         if not self.strict:
             return
+        self.margin = max(0.0, self.margin - RELAX * self._step())
         self._delays.append(now - departed_at)
         self._tat = max(self._tat, now + self._interval() - min(self._delays))
 
@@ -173,7 +180,8 @@ class Pace:
         refused, elapsed = len(self._refused), now - self._refused[0]
         self.strict = True
         if self.learned is None and refused <= LOOSENINGS:
-            self.margin = min(self.margin + MARGIN_STEP, MARGIN_MOST / self.ceiling)
+            step = self._step() if self.margin else 2 * self._step()
+            self.margin = min(self.margin + step, MARGIN_MOST / self.ceiling)
         elif refused >= HEAVY_COUNT and elapsed >= (EVIDENCE_SET if self.learned is None else EVIDENCE):
             sent = sum(at >= self._refused[0] for at in self._sent)
             if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TraceConfig
+from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from batchflux import __version__
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered
-from batchflux.points import reach
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
 from batchflux.transport.exchange import HEADER_BYTES
@@ -26,6 +25,7 @@ from batchflux.transport.guard import Guard
 from batchflux.transport.headers import lowered, utc_now, wait_asked
 from batchflux.transport.links import shown
 from batchflux.transport.options import MIB, TransportOptions
+from batchflux.transport.sent import Sent, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,16 +46,6 @@ class _End(Enum):
     WHOLE = auto()
     CUT = auto()
     OVER = auto()
-
-
-class _Sent:
-    """Whether one request has left, and whom to tell."""
-
-    __slots__ = ("done", "tell")
-
-    def __init__(self, tell: Callable[[], None] | None) -> None:
-        self.done = False
-        self.tell = tell
 
 
 class Transport:
@@ -82,8 +72,6 @@ class Transport:
         options = self._options
         guard = Guard()
         self._names = Names(guard, self._origin, options.resolve)
-        trace = TraceConfig()
-        trace.on_request_headers_sent.append(_headers_sent)
         timeout = ClientTimeout(
             total=options.timeout, connect=options.connect_timeout, sock_read=options.first_byte_timeout
         )
@@ -91,7 +79,7 @@ class Transport:
         self._session = ClientSession(
             connector=shared,
             timeout=timeout,
-            trace_configs=[trace],
+            trace_configs=[tracing()],
             cookie_jar=DummyCookieJar(),
             headers={"User-Agent": f"batchflux/{__version__}"},
             trust_env=False,
@@ -116,7 +104,7 @@ class Transport:
         Args:
             request: what to send, and who reads the answer.
             key: the API key, or None for an API without.
-            on_sent: called at the moment that the request is written to its connection.
+            on_sent: called once, right before the request is written to its connection.
 
         Raises:
             JobError: with the code of what happened. `network` and `timeout`: nothing was sent. `unknown`: the
@@ -133,7 +121,7 @@ class Transport:
         data = await encode(request.body)
         loop = asyncio.get_running_loop()
         started = loop.time()
-        sent = _Sent(on_sent)
+        sent = Sent(on_sent)
         try:
             response = await self._session.request(
                 request.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
@@ -218,14 +206,6 @@ class Transport:
         if protocol is not None and not response.content.is_eof():
             protocol.read_timeout = self._options.idle_timeout
             protocol.start_timeout()
-
-
-async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
-    sent = context.trace_request_ctx
-    sent.done = True
-    reach("request.sent")
-    if sent.tell is not None:
-        sent.tell()
 
 
 async def _finish_tail(response: ClientResponse) -> None:

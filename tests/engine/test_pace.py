@@ -20,7 +20,7 @@ from batchflux.engine.breaker import Breaker
 from batchflux.engine.gate import Gate
 from batchflux.engine.keys import Key, Lease
 from batchflux.engine.limits import Limits
-from batchflux.engine.pace import LATENESS, Pace
+from batchflux.engine.pace import LATENESS, RELAX, Pace
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError
 
@@ -124,6 +124,16 @@ def test_a_margin_is_learned_from_lone_429s_and_is_bounded() -> None:
     assert 0.05 / 50 < pace.margin <= 0.11 / 50
 
 
+def test_the_first_lone_429_is_worth_two_steps_and_a_step_follows_the_interval() -> None:
+    for count, step in ((50, 0.0002), (10, 0.001), (1, 0.01)):
+        pace, now = Pace(count, 1.0), 0.0
+        for steps in (2, 3, 4):
+            now = pace.next_at(now) + 30
+            pace.take(now)
+            pace.refused(now, now)
+            assert pace.margin == pytest.approx(steps * step, rel=0.06)
+
+
 class Server(Protocol):
     """Lets a request through, or not."""
 
@@ -152,6 +162,38 @@ class Bucket:
             return False
         self.tokens -= 1
         return True
+
+
+def on_a_path(pace: Pace, path: Callable[[], float], requests: int, started: float) -> tuple[float, int]:
+    """Send so many requests to a bucket of one token; return when it ended, and how many were refused."""
+    server, now, arrived, refused = Bucket(50, 1, at=started), started, started, 0
+    for _ in range(requests):
+        now = pace.next_at(now)
+        pace.sent(pace.take(now), now)
+        arrived = max(arrived, now + path())
+        if not server.admits(arrived):
+            refused += 1
+            pace.refused(now, arrived)
+    return now, refused
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 1000), roughness=st.floats(0.0001, 0.0003))
+def test_a_margin_settles_where_a_few_in_a_thousand_are_refused(seed: int, roughness: float) -> None:
+    random, pace = Random(seed), Pace(50, 1.0)
+    now, _ = on_a_path(pace, lambda: random.expovariate(1 / roughness), 2000, 0.0)
+    began = now
+    now, refused = on_a_path(pace, lambda: random.expovariate(1 / roughness), 20_000, now)
+    assert 0.5 * RELAX < refused / 20_000 < 1.5 * RELAX
+    assert 20_000 / (now - began) / 50 > 1 - 8 * roughness * 50
+
+
+def test_a_margin_that_a_rough_hour_taught_is_given_back() -> None:
+    random, pace = Random(1), Pace(50, 1.0)
+    now, _ = on_a_path(pace, lambda: random.expovariate(1 / 0.0006), 5000, 0.0)
+    assert pace.margin > 0.001
+    on_a_path(pace, lambda: random.expovariate(1 / 0.00005), 5000, now)
+    assert pace.margin < 0.0006
 
 
 @dataclass(slots=True)

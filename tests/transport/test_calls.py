@@ -411,6 +411,21 @@ async def test_a_large_request_is_sent_whole(serve: Any, connect: Any) -> None:
     assert f"Content-Length: {len(body)}".encode() in head
 
 
+@pytest.mark.parametrize("size", [1, 3 << 20], ids=["small", "in pieces"])
+async def test_who_waits_for_a_request_is_told_once_as_it_is_written(serve: Any, connect: Any, size: int) -> None:
+    server = await serve(["read", OK])
+    transport = await connect(server.url)
+    told: list[tuple[bool, int]] = []
+
+    def tell() -> None:
+        (handler,) = transport._session.connector._acquired
+        told.append((server.asked.is_set(), handler.transport.get_write_buffer_size()))
+
+    await transport.call(Asker().request({"prompt": "x" * size}), key=KEY, on_sent=tell)
+    assert told == [(False, 0)]
+    assert len(server.requests[0][1]) > size
+
+
 async def test_half_a_surrogate_pair_is_refused_unsent(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK])
     error = await Asker().fails(await connect(server.url), body={"prompt": "\ud800"})

@@ -1,0 +1,56 @@
+"""Whether a request has left, as aiohttp's session tells it. The rule: from the moment that it may have, it has.
+
+Two moments count. Once its headers are handed to the session a request may have left, for money's sake. They wait there
+for the first piece of the body, though, which a task of its own writes (on Python 3.11 after all else that the loop has
+to do first): that is the moment a server can see, and a pace is kept by it. Every request has a body (see body.encode).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import TraceConfig
+
+from batchflux.points import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import ClientSession
+
+
+class Sent:
+    """What is known of one request: `done` once it may have left.
+
+    Args:
+        tell: called once, right before the request is written to its connection.
+    """
+
+    __slots__ = ("_tell", "done")
+
+    def __init__(self, tell: Callable[[], None] | None) -> None:
+        self.done = False
+        self._tell = tell
+
+    def written(self) -> None:
+        """Tell that it is written now; a body's further pieces are no news."""
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+
+def tracing() -> TraceConfig:
+    """Return what a session is made with, so that the `trace_request_ctx` of each request, a Sent, is kept true."""
+    trace = TraceConfig()
+    trace.on_request_headers_sent.append(_headers)
+    trace.on_request_chunk_sent.append(_piece)
+    return trace
+
+
+async def _headers(_session: ClientSession, context: Any, _params: object) -> None:
+    context.trace_request_ctx.done = True
+    reach("request.sent")
+
+
+async def _piece(_session: ClientSession, context: Any, _params: object) -> None:
+    context.trace_request_ctx.written()
