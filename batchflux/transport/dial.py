@@ -1,7 +1,7 @@
 """How connections are opened: names are resolved here, and the guard is asked about each address that is dialled.
 
 aiohttp asks no resolver about IP literals, so the resolver cannot be the guard; the socket factory sees every address.
-The handler of a connection is aiohttp's, but for one thing that would leave a worker waiting.
+The handler of a connection is aiohttp's, but for what would put a paid call at risk or leave a worker waiting.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohappyeyeballs import AddrInfoType
+    from aiohttp import StreamReader
     from yarl import URL
 
 DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
@@ -88,18 +89,53 @@ class Names(AbstractResolver):
 
 
 class Handler(ResponseHandler):
-    """Tells who reads an answer that the rest of it cannot be understood.
+    """A connection of aiohttp 3.14, stricter about being used again, and telling its reader what it knows.
 
-    aiohttp 3.14 does not: a body whose chunks are garbled ends for its parser, and the reader waits for the rest until
-    the time for the whole call is over.
+    Bytes that nobody asked for would be read as the next answer, and a request would wait behind what is left of an
+    earlier one: a connection with either is closed. And a body whose chunks are garbled ends for the parser, and one
+    whose connection is closed from this side ends altogether, while its reader would wait until the time for the whole
+    call is over.
     """
 
+    @property
+    def should_close(self) -> bool:
+        """Whether the connection can be of no use any more once the answer is read."""
+        return super().should_close or self.writing_paused or unwritten(self.transport)
+
+    def is_connected(self) -> bool:
+        """Whether the connection may be taken out of the pool."""
+        return super().is_connected() and not self.should_close
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Let the connection fail, and with it the answer that is being read."""
+        """Let the connection fail, and with it the answer that is being read, once what has come of it is read."""
         answer = self._payload
         super().set_exception(exc, *cause)
-        if answer is not None and not answer.is_eof() and answer.exception() is None:
-            answer.set_exception(exc if isinstance(exc, TimeoutError) else ClientPayloadError("garbled"), exc)
+        self._loop.call_soon(_fail, answer, exc if isinstance(exc, TimeoutError) else ClientPayloadError("garbled"))
+
+    def close(self) -> None:
+        """Close the connection, and cut off the answer that is being read."""
+        _fail(self._payload, ClientPayloadError("closed"))
+        super().close()
+
+    def abort(self) -> None:
+        """Drop the connection, and cut off the answer that is being read."""
+        _fail(self._payload, ClientPayloadError("closed"))
+        super().abort()
+
+
+def unwritten(transport: asyncio.Transport | None) -> bool:
+    """Whether an open connection holds bytes of a request that the server has not taken yet.
+
+    Under TLS there may be such bytes that are none of a request (uvloop counts the end of the handshake).
+    """
+    if transport is None or transport.is_closing() or transport.get_extra_info("sslcontext") is not None:
+        return False
+    return transport.get_write_buffer_size() > 0
+
+
+def _fail(answer: StreamReader | None, error: Exception) -> None:
+    if answer is not None and not answer.is_eof() and answer.exception() is None:
+        answer.set_exception(error)
 
 
 def connector(guard: Guard, names: Names, connections: int) -> TCPConnector:

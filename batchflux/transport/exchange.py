@@ -22,6 +22,7 @@ from aiohttp import (
     ConnectionTimeoutError,
     ServerDisconnectedError,
 )
+from aiohttp.streams import EofStream
 
 from batchflux import __version__
 from batchflux.transport.headers import lowered
@@ -162,19 +163,16 @@ def _usable(protocol: ResponseHandler) -> bool:
     directions up.
     """
     transport = protocol.transport
-    return (
-        not protocol.should_close
-        and transport is not None
-        and not transport.is_closing()
-        and transport.is_reading()
-        and not protocol.writing_paused
-    )
+    return not protocol.should_close and transport is not None and not transport.is_closing() and transport.is_reading()
 
 
 async def _answer(url: URL, connection: Connection, protocol: ResponseHandler) -> Answer:
     """Wait for the head of the answer; those that only announce it are passed over."""
     while True:
-        message, content = await protocol.read()
+        try:
+            message, content = await protocol.read()
+        except EofStream:
+            raise ServerDisconnectedError from None  # closed from this side, and so without an error of its own
         if message.code not in _INFORMATIONAL or message.code == _SWITCHING:
             break
     headers = lowered(message.headers)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ClientConnectionResetError, ClientPayloadError, SocketTimeoutError
 
+from batchflux.transport.dial import unwritten
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -83,6 +85,7 @@ class Landing(asyncio.BufferedProtocol):
         self._body = bytearray(HEAD_BYTES)
         self._view = memoryview(self._body)
         self._at = 0
+        self._lost = False
         self._heard = self._loop.time()
         self._timer = None if idle is None else self._loop.call_later(idle, self._look, idle)
         self.transport.set_protocol(self)
@@ -135,6 +138,7 @@ class Landing(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell both who waits here and the handler, whom the pool asks."""
+        self._lost = True
         if self._headers is None:
             self._hand_over()  # the handler knows what an answer without a whole head comes to
         else:
@@ -152,8 +156,10 @@ class Landing(asyncio.BufferedProtocol):
         self._handler.resume_writing()
 
     def give_up(self) -> None:
-        """Stop waiting: the connection is about to be closed."""
+        """Stop waiting: the connection is about to be closed, and what is not written of the request never will be."""
         self._stop_timer()
+        if unwritten(self.transport):
+            self.transport.abort()
         if not self.done.cancel() and not self.done.cancelled():
             self.done.exception()  # seen: the caller has a failure of its own
 
@@ -168,7 +174,8 @@ class Landing(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         self._stop_timer()
-        self.transport.set_protocol(self._handler)
+        if not self._lost:  # a TLS connection that is gone takes no other protocol
+            self.transport.set_protocol(self._handler)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class ScriptedServer:
     """Plays one script a connection; the last script serves all further ones.
 
-    A script is a list of steps: bytes are sent, `read` takes one whole request, `reset` cuts hard, `hang` keeps the
-    connection open and silent until the client leaves; at the end of its script a connection is closed.
+    A script is a list of steps: bytes are sent, `read` takes one whole request, `reset` cuts hard, `pause` waits a
+    little, `hang` keeps the connection open and silent until the client leaves, `stall` does so without reading; at
+    the end of its script a connection is closed.
     """
 
     def __init__(self, scripts: list[list[bytes | str]]) -> None:
@@ -90,6 +91,10 @@ class ScriptedServer:
         elif step == "hang":
             await reader.read()
             self.gone.set()
+        elif step == "pause":
+            await asyncio.sleep(0.05)
+        elif step == "stall":
+            await asyncio.Event().wait()
         else:
             raise ValueError(step)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
+from batchflux.model import Inline, Request
 from batchflux.transport import Transport, TransportOptions
 from batchflux.transport.exchange import DIALS
 from batchflux.transport.landing import Landing, plain_head
@@ -46,6 +48,30 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass
+class Whole:
+    """Reads an answer to its end."""
+
+    status: int
+    data: bytes = b""
+
+    def feed(self, data: bytes) -> bool:
+        self.data += data
+        return False
+
+    def finish(self, *, complete: bool) -> Inline:
+        if self.status != 200 or not complete:
+            raise JobError(Code.SERVER, "no picture")
+        return Inline(data=self.data)
+
+
+async def posted(transport: Transport, prompt: str = "") -> bytes:
+    request = Request(method="POST", path="/", body={"prompt": prompt}, reader=lambda status, _: Whole(status))
+    picture = (await transport.call(request, key=None)).picture
+    assert isinstance(picture, Inline)
+    return picture.data
 
 
 def head(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
@@ -318,3 +344,78 @@ async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: An
     kept[0].transport.pause_reading()
     assert (await transport.fetch(server.url)).data == BODY
     assert server.connections == 2
+
+
+def kept_by(transport: Any) -> list[Any]:
+    """The handlers of the connections in the pool."""
+    return [handler for kept in transport._session.connector._conns.values() for handler, _ in kept]
+
+
+async def until_stray(transport: Any, count: int) -> None:
+    async with asyncio.timeout(30):
+        while sum(handler.should_close for handler in kept_by(transport)) < count:  # noqa: ASYNC110  aiohttp has no event
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("stray", [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\n", OK + b"Content-Length: 5\r\n\r\nother"])
+async def test_bytes_behind_a_picture_are_no_answer_to_a_paid_call(serve: Any, connect: Any, stray: bytes) -> None:
+    server = await serve(["read", PLAIN, "pause", stray, "hang"], ["read", OK + b"Content-Length: 4\r\n\r\npaid"])
+    transport = await connect(server.url)
+    assert (await transport.fetch(server.url)).data == BODY
+    await until_stray(transport, 1)
+    assert await posted(transport) == b"paid"
+    assert server.connections == 2
+
+
+async def test_any_number_of_kept_connections_may_have_become_useless(serve: Any, connect: Any) -> None:
+    count = DIALS + 2
+    server = await serve(*[["read", PLAIN, "pause", b"\r\n", "hang"]] * count, ["read", PLAIN])
+    transport = await connect(server.url, connections=count)
+    await asyncio.gather(*(transport.fetch(server.url) for _ in range(count)))
+    assert server.connections == count
+    await until_stray(transport, count)
+    assert (await transport.fetch(server.url)).data == BODY
+
+
+async def test_a_connection_with_an_unfinished_upload_is_not_used_again(serve: Any, connect: Any) -> None:
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    server = await serve(["pause", refused, "stall"], ["read", OK + b"Content-Length: 4\r\n\r\npaid"])
+    transport = await connect(server.url)
+    with pytest.raises(JobError):
+        await posted(transport, "x" * (30 << 20))
+    assert await posted(transport) == b"paid"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "start",
+    [PLAIN[:-1], PLAIN[:20], b"HTTP/1.1 404 Not", OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b""],
+    ids=["plain", "in its head", "not plain", "chunked", "silent"],
+)
+async def test_closing_the_transport_ends_what_waits_with_a_failure_of_its_own(
+    serve: Any, tmp_path: Path, start: bytes
+) -> None:
+    server = await serve(["read", start, "hang"])
+    options = TransportOptions(
+        base_url=server.url, timeout=600, connections=2, max_bytes=1 << 20, spool_dir=str(tmp_path)
+    )
+    async with asyncio.timeout(30):
+        async with Transport(options) as transport:
+            tasks = [asyncio.create_task(transport.fetch(server.url)), asyncio.create_task(posted(transport))]
+            while len(server.requests) < 2:  # noqa: ASYNC110  two of them, and one event
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in ended] == [JobError, JobError]
+
+
+async def test_a_connection_that_is_lost_is_given_no_other_protocol() -> None:
+    """asyncio's TLS transport cannot take one any more, once it was closed twice."""
+    handler = ResponseHandler(asyncio.get_running_loop())
+    wire = Wire()
+    handler.connection_made(wire)
+    landing = Landing(handler, lambda given: given.set_response_params(), most=100, idle=None)
+    landing.connection_lost(None)
+    assert wire.get_protocol() is landing
+    assert await landing.done is None
+    assert not handler.is_connected()
