@@ -6,6 +6,7 @@ meanwhile; see limits.py.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,11 +16,11 @@ from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
 LEAD = 0.05
 EARLY = 0.0025  # seconds; more than it takes to make a request ready and than a timer of the loop is late
+SLICE = 0.0001
 NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
@@ -80,13 +81,19 @@ class Lease:
         self.key.preparing -= 1
         self.mark = self.key.pace.take(at)
 
-    def sent(self) -> None:
-        """Note that the request is written to its connection now; what is left until its time is slept out here."""
+    async def sent(self) -> None:
+        """Wait for what is left of the request's time, and note that it is written to its connection then.
+
+        It is slept out in slices, between which the loop has its turn: an answer or another key's request that came
+        due meanwhile is not held up, and does not go out in a bunch behind this one.
+        """
         if self.mark is None:
             return
         now = self.clock()
-        if self.fine_sleep is not None and self.mark[0] > now:
-            self.fine_sleep(self.mark[0] - now)
+        while self.fine_sleep is not None and (left := self.mark[0] - now) > 0:
+            self.fine_sleep(min(left, SLICE))
+            if left > SLICE:
+                await asyncio.sleep(0)
             now = self.clock()
         self.key.pace.sent(self.mark, now)
 

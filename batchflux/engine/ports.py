@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """Performs HTTP steps (transport.Transport)."""
 
-    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
+    async def call(
+        self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
+    ) -> Answered:
         """Perform one API step, and tell when it is on the wire; raise JobError."""
         ...
 

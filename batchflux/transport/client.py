@@ -28,7 +28,7 @@ from batchflux.transport.options import MIB, TransportOptions
 from batchflux.transport.sent import Sent, tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from aiohttp import ClientResponse
@@ -98,13 +98,15 @@ class Transport:
             await self._names.close()
         self._session = self._downloads = self._names = None
 
-    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
+    async def call(
+        self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
+    ) -> Answered:
         """Perform one step of a provider's flow.
 
         Args:
             request: what to send, and who reads the answer.
             key: the API key, or None for an API without.
-            on_sent: called once, right before the request is written to its connection.
+            on_sent: awaited once; the request is written to its connection right behind it.
 
         Raises:
             JobError: with the code of what happened. `network` and `timeout`: nothing was sent. `unknown`: the

@@ -14,7 +14,7 @@ from aiohttp import TraceConfig
 from batchflux.points import reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import ClientSession
 
@@ -23,20 +23,20 @@ class Sent:
     """What is known of one request: `done` once it may have left.
 
     Args:
-        tell: called once, right before the request is written to its connection.
+        tell: awaited once; the request is written to its connection right behind it.
     """
 
     __slots__ = ("_tell", "done")
 
-    def __init__(self, tell: Callable[[], None] | None) -> None:
+    def __init__(self, tell: Callable[[], Awaitable[None]] | None) -> None:
         self.done = False
         self._tell = tell
 
-    def written(self) -> None:
+    async def written(self) -> None:
         """Tell that it is written now; a body's further pieces are no news."""
         tell, self._tell = self._tell, None
         if tell is not None:
-            tell()
+            await tell()
 
 
 def tracing() -> TraceConfig:
@@ -53,4 +53,4 @@ async def _headers(_session: ClientSession, context: Any, _params: object) -> No
 
 
 async def _piece(_session: ClientSession, context: Any, _params: object) -> None:
-    context.trace_request_ctx.written()
+    await context.trace_request_ctx.written()

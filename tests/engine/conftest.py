@@ -15,7 +15,7 @@ import random
 import selectors
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -177,9 +177,11 @@ class Server:
         self.charged = 0
         self.exposure = 0
 
-    async def call(self, request: Request, *, key: str | None, on_sent: Callable[[], None] | None = None) -> Answered:
+    async def call(
+        self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
+    ) -> Answered:
         if on_sent is not None:
-            on_sent()
+            await on_sent()
         name = str(request.body["prompt"])
         reply = self.by_key(key, self.per_key[key]) or _pick(self.api, name, self.per_job[name])
         self.per_job[name] += 1

@@ -303,7 +303,7 @@ class Client:
     async def _call(self, limits: Limits, lease: Lease, server: Server, random: Random, seen: Seen) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(random.uniform(0, self.jitter))
-        lease.sent()
+        await lease.sent()
         await asyncio.sleep(random.uniform(0, self.jitter))
         admitted = server.admits(loop.time())
         seen.calls.append((loop.time(), admitted))

@@ -138,7 +138,7 @@ class Client:
 
     async def _call(self, limits: Limits, lease: Lease, server: Server, random: Random) -> None:
         await asyncio.sleep(random.uniform(0, 0.004))
-        lease.sent()
+        await lease.sent()
         now = asyncio.get_running_loop().time()
         wait = server.wait(now)
         self.calls.append((now, wait))

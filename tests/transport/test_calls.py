@@ -417,7 +417,7 @@ async def test_who_waits_for_a_request_is_told_once_as_it_is_written(serve: Any,
     transport = await connect(server.url)
     told: list[tuple[bool, int]] = []
 
-    def tell() -> None:
+    async def tell() -> None:
         (handler,) = transport._session.connector._acquired
         told.append((server.asked.is_set(), handler.transport.get_write_buffer_size()))
 
