@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEAD = 0.05
 EARLY = 0.0025  # seconds; more than it takes to make a request ready and than a timer of the loop is late
-SLICE = 0.0001
+SLICE = 0.0001  # seconds slept between two turns of the loop
 NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0

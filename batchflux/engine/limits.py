@@ -209,7 +209,7 @@ class Limits:
     def _early(self, key: Key) -> float:
         """Return how long before its time a request of `key` may be made ready.
 
-        Only while what is slept out in place leaves the loop half of its time.
+        Only while waiting for moments takes less than half of the time that there is.
         """
         exact = key.pace.strict and self._fine_sleep is not None
         return EARLY if exact and 2 * EARLY * key.pace.rate * len(self.keys) <= 1 else 0.0
