@@ -14,6 +14,7 @@ import asyncio
 import csv
 import itertools
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -124,6 +125,7 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
     try:
         asyncio.run(main(parse()))
     except KeyboardInterrupt:
