@@ -159,11 +159,10 @@ class Exchange:
 def _usable(protocol: ResponseHandler) -> bool:
     """Whether a request can be sent on a connection, and what comes then is the answer to it.
 
-    Bytes that nobody asked for are no answer to what is asked next; and nobody but this request may hold its two
-    directions up.
+    One that is new may hold bytes already, which the pool did not look at (see dial.Handler).
     """
     transport = protocol.transport
-    return not protocol.should_close and transport is not None and not transport.is_closing() and transport.is_reading()
+    return protocol.is_connected() and transport is not None and transport.is_reading()
 
 
 async def _answer(url: URL, connection: Connection, protocol: ResponseHandler) -> Answer:

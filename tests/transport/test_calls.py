@@ -277,20 +277,8 @@ async def test_an_answer_that_stalls_is_finished_incomplete(serve: Any, connect:
     assert (asker.readers[0].data, asker.readers[0].ends) == (b"hello", [False])
 
 
-def in_pieces(server: Any) -> None:
-    """Let each step of a script arrive on its own."""
-    step = server._step
-
-    async def slowly(*arguments: Any) -> None:
-        await asyncio.sleep(0.05)
-        await step(*arguments)
-
-    server._step = slowly
-
-
 async def test_an_answer_whose_chunks_are_garbled_is_given_up_at_once(serve: Any, connect: Any) -> None:
-    server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", b"no chunk", "hang"])
-    in_pieces(server)
+    server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "pause", b"no chunk", "hang"])
     asker = Asker()
     transport = await connect(server.url, timeout=600)
     async with asyncio.timeout(30):
@@ -300,8 +288,7 @@ async def test_an_answer_whose_chunks_are_garbled_is_given_up_at_once(serve: Any
 
 
 async def test_a_picture_whose_chunks_are_garbled_is_given_up_at_once(serve: Any, connect: Any) -> None:
-    server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", b"no chunk", "hang"])
-    in_pieces(server)
+    server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "pause", b"no chunk", "hang"])
     transport = await connect(server.url)
     async with asyncio.timeout(30):
         with pytest.raises(JobError, match="garbled") as caught:

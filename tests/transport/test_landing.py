@@ -218,8 +218,8 @@ async def test_bytes_that_come_unasked_are_not_the_next_answer(serve: Any, conne
     server = await serve(["read", PLAIN, "read", PLAIN, "hang"], ["read", other])
     transport = await connect(server.url)
     assert (await transport.fetch(server.url)).data == BODY
-    (kept,) = next(iter(transport._session.connector._conns.values()))
-    kept[0].data_received(b"HTTP/1.1 200 OK\r\n")
+    (kept,) = kept_by(transport)
+    kept.data_received(b"HTTP/1.1 200 OK\r\n")
     assert (await transport.fetch(server.url)).data == b"other"
     assert server.connections == 2
 
@@ -255,14 +255,8 @@ async def test_a_plain_answer_that_ends_early_is_a_failed_download(
 
 
 async def test_a_slow_but_steady_answer_is_taken(serve: Any, connect: Any) -> None:
-    server = await serve(["read", PLAIN[:30], *[PLAIN[at : at + 2000] for at in range(30, len(PLAIN), 2000)]])
-    step = server._step
-
-    async def slowly(*arguments: Any) -> None:
-        await asyncio.sleep(0.05)
-        await step(*arguments)
-
-    server._step = slowly
+    pieces = [PLAIN[:30], *(PLAIN[at : at + 2000] for at in range(30, len(PLAIN), 2000))]
+    server = await serve(["read", *(step for piece in pieces for step in ("pause", piece))])
     assert (await (await connect(server.url, idle_timeout=0.2)).fetch(server.url)).data == BODY
 
 
@@ -340,8 +334,8 @@ async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: An
     server = await serve(["read", PLAIN, "hang"], ["read", PLAIN])
     transport = await connect(server.url)
     assert (await transport.fetch(server.url)).data == BODY
-    (kept,) = next(iter(transport._session.connector._conns.values()))
-    kept[0].transport.pause_reading()
+    (kept,) = kept_by(transport)
+    kept.transport.pause_reading()
     assert (await transport.fetch(server.url)).data == BODY
     assert server.connections == 2
 

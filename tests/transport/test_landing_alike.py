@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -120,7 +120,7 @@ class Alike:
 @pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def alike(request: pytest.FixtureRequest) -> Iterator[Alike]:
     """Return the session and the exchange, with a pool for each, on one loop."""
-    with asyncio.Runner(loop_factory=request.param) as runner, ExitStack() as stack:
+    with asyncio.Runner(loop_factory=request.param) as runner:
         clients = AsyncExitStack()
 
         async def start() -> tuple[Server, aiohttp.ClientSession, Exchange]:
@@ -141,8 +141,10 @@ def alike(request: pytest.FixtureRequest) -> Iterator[Alike]:
             return server, session, Exchange(pools[1], HEADERS, ClientTimeout(connect=SILENCE), SILENCE)
 
         started = runner.run(start())
-        stack.callback(lambda: runner.run(clients.aclose()))
-        yield Alike(*started, runner.run)
+        try:
+            yield Alike(*started, runner.run)
+        finally:
+            runner.run(clients.aclose())
 
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + BODY
