@@ -49,6 +49,25 @@ def test_a_note_outlives_the_page(reviewed: Reviewed, opened: Opener, way: str) 
     note_becomes(reviewed, "half a wor")
 
 
+def test_what_is_typed_right_behind_the_key_for_the_note_judges_nothing(reviewed: Reviewed, opened: Opener) -> None:
+    page = opened(reviewed.url)
+    page.locator("#gallery").focus()
+    page.keyboard.press("Home")
+    page.evaluate(
+        """() => {
+            for (const key of "nare") document.activeElement.dispatchEvent(new KeyboardEvent("keydown",
+                {key, bubbles: true, cancelable: true}));
+        }"""
+    )
+    expect(page.locator("#note")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.type("dim")
+    page.keyboard.press("Control+Enter")
+    note_becomes(reviewed, "dim")
+    expect(page.get_by_role("dialog")).to_have_count(1)  # no form for a redo
+    assert [row["review"] for row in reviewed.rows.values()] == ["", "", ""]
+
+
 def test_control_and_enter_keeps_a_note_and_sends_a_redo(reviewed: Reviewed, opened: Opener) -> None:
     page = opened(f"{reviewed.url}#open=cup")
     page.keyboard.press("n")

@@ -161,6 +161,25 @@ def test_keys_move_open_close_search_and_explain_themselves(rich: Made, opened: 
     keys.wait_for(state="hidden")
 
 
+@pytest.mark.parametrize("closing", [" ", "Escape"])
+def test_a_key_pressed_right_behind_closing_finds_the_picture_closed(rich: Made, opened: Opener, closing: str) -> None:
+    page = opened(f"{rich.url}#open={rich.rows[1]['id']}")
+    page.get_by_role("dialog").get_by_role("heading", name=rich.rows[1]["id"]).wait_for()
+    page.evaluate(
+        """async closing => {
+            const press = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown",
+                {key, bubbles: true, cancelable: true}));
+            if (closing === "Escape") document.querySelector("#large").dispatchEvent(new Event("cancel"));
+            else press(closing);
+            press("/");
+            await new Promise(done => setTimeout(done, 50));  // by now the dialog's own event of closing has come
+        }""",
+        closing,
+    )
+    assert page.evaluate("document.activeElement.id") == "search"
+    assert state(page) == {}
+
+
 def test_the_contact_sheet_lays_two_fields_out(rich: Made, opened: Opener) -> None:
     page = opened(f"{rich.url}#view=sheet&rows=prompt&cols=seed&ratio=1:1", height=3000)
     scenes = [row for row in rich.rows if row["aspect_ratio"] == "1:1"]

@@ -45,6 +45,7 @@ const writing = (node) => node.matches?.("textarea, select, input") && node.id !
 function onKey(event) {
   if (event.defaultPrevented || event.altKey || document.querySelector(".small-dialog[open]")) return;
   const target = event.target;
+  if (noteAwaited) return awaitNote(event);
   if (writing(target)) {
     if (event.key === "Escape" && target.id === "search") byId("gallery").focus();
     return;
@@ -145,7 +146,14 @@ function writeNote() {
 }
 
 function focusNote() {
-  setTimeout(() => byId("note")?.focus(), 60);
+  noteAwaited = shownRow !== large;
+  if (!noteAwaited) byId("note")?.focus();
+}
+
+// What is typed before the note stands there was meant for it: it must not judge the picture.
+function awaitNote(event) {
+  event.preventDefault();
+  if (event.key === "Escape") closeLarge();
 }
 
 function focusSearch() {

@@ -8,17 +8,35 @@ let large = null; // the row that is open
 let largeAt = 0; // where it is, or was last, among those shown
 let shownVersion = 0;
 let shownMode = "";
+let shownRow = null; // whose fields stand there; behind `large` while these are unpacked
+let noteAwaited = false; // the note gets the focus as soon as it stands there
 let opener = null;
 
 function startLarge() {
   const dialog = byId("large");
-  dialog.addEventListener("close", () => {
-    if (state.open) change({ open: "" });
-    large = null;
-    if (setup.live) saveNote();
-    dialog.replaceChildren();
-    (opener?.isConnected ? opener : byId("gallery")).focus({ preventScroll: true });
+  dialog.addEventListener("cancel", (event) => {
+    event.preventDefault();
+    closeLarge();
   });
+  dialog.addEventListener("close", closed);
+}
+
+// The event of closing comes some tasks later: a key pressed meanwhile would find the picture still open, and lose the
+// focus it asked for. So whoever closes does all of it at once, and the event is for the browser's own closing.
+function closeLarge() {
+  byId("large").close();
+  closed();
+}
+
+function closed() {
+  const dialog = byId("large");
+  if (large === null || dialog.open) return;
+  large = shownRow = null;
+  noteAwaited = false;
+  if (state.open) change({ open: "" });
+  if (setup.live) saveNote();
+  dialog.replaceChildren();
+  (opener?.isConnected ? opener : byId("gallery")).focus({ preventScroll: true });
 }
 
 function openLarge(row, step = true) {
@@ -26,14 +44,12 @@ function openLarge(row, step = true) {
   change({ open: columns.id[row] }, { step: step && !byId("large").open });
 }
 
-const closeLarge = () => byId("large").close();
-
 // Bring the dialog in line with the URL.
 function followOpen() {
   const dialog = byId("large");
   const row = state.open === "" ? undefined : rowOfId.get(state.open);
   if (row === undefined) {
-    if (dialog.open) dialog.close();
+    if (dialog.open) closeLarge();
     return;
   }
   if (placeOf.has(row)) largeAt = placeOf.get(row);
@@ -86,9 +102,9 @@ const placeText = (row) =>
 
 async function showLarge(row) {
   const dialog = byId("large");
-  const kept = dialog.contains(document.activeElement) ? document.activeElement.dataset.for : null;
   const all = await details(row);
   if (large !== row) return;
+  const kept = noteAwaited ? "note" : dialog.contains(document.activeElement) && document.activeElement.dataset.for;
   if (setup.live) saveNote(); // of the picture that was open
   const modes = modesOf(all);
   const could = modes.map(([name]) => name);
@@ -106,9 +122,11 @@ async function showLarge(row) {
   showPlace();
   if (!dialog.open) dialog.showModal();
   const close = dialog.querySelector('[data-for="close"]');
-  (dialog.querySelector(`[data-for="${CSS.escape(kept ?? "close")}"]:not(:disabled)`) ?? close).focus({
+  (dialog.querySelector(`[data-for="${CSS.escape(kept || "close")}"]:not(:disabled)`) ?? close).focus({
     preventScroll: true,
   });
+  shownRow = row;
+  noteAwaited = false;
   nearby(row);
 }
 
