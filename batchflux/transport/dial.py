@@ -10,7 +10,7 @@ import asyncio
 import errno
 import functools
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientPayloadError, DefaultResolver, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -91,11 +91,14 @@ class Names(AbstractResolver):
 class Handler(ResponseHandler):
     """A connection of aiohttp 3.14, stricter about being used again, and telling its reader what it knows.
 
-    Bytes that nobody asked for would be read as the next answer, and a request would wait behind what is left of an
-    earlier one: a connection with either is closed. And a body whose chunks are garbled ends for the parser, and one
+    Bytes that nobody asked for would be read as the next answer or be missing from it, a request would wait behind what
+    is left of an earlier one, and its answer would not be read where reading is held up: a connection with any of these
+    is closed. And a body whose chunks are garbled ends for the parser, and one
     whose connection is closed from this side ends altogether, while its reader would wait until the time for the whole
     call is over.
     """
+
+    _before: StreamReader | None = None  # the answer before the one that is asked for
 
     @property
     def should_close(self) -> bool:
@@ -104,7 +107,20 @@ class Handler(ResponseHandler):
 
     def is_connected(self) -> bool:
         """Whether the connection may be taken out of the pool."""
-        return super().is_connected() and not self.should_close
+        transport = self.transport
+        return transport is not None and transport.is_reading() and super().is_connected() and not self.should_close
+
+    def set_response_params(self, **params: Any) -> None:
+        """Get ready for the answer to a request that is about to be sent."""
+        self._before = self._payload
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; aiohttp's parser would keep half a head behind an answer to itself."""
+        answer = self._payload
+        if data and answer is not None and answer is not self._before and answer.is_eof():
+            self.force_close()
+        super().data_received(data)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Let the connection fail, and with it the answer that is being read, once what has come of it is read."""

@@ -141,7 +141,7 @@ class Exchange:
             except TimeoutError as error:
                 raise ConnectionTimeoutError from error
             protocol = connection.protocol
-            if protocol is not None and _usable(protocol):
+            if protocol is not None and protocol.is_connected():  # a new one, too, may hold bytes already
                 return connection, protocol
             connection.close()
         raise ClientConnectionResetError("no connection stayed usable until the request could be sent")
@@ -154,15 +154,6 @@ class Exchange:
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
         )
-
-
-def _usable(protocol: ResponseHandler) -> bool:
-    """Whether a request can be sent on a connection, and what comes then is the answer to it.
-
-    One that is new may hold bytes already, which the pool did not look at (see dial.Handler).
-    """
-    transport = protocol.transport
-    return protocol.is_connected() and transport is not None and transport.is_reading()
 
 
 async def _answer(url: URL, connection: Connection, protocol: ResponseHandler) -> Answer:

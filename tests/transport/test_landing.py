@@ -67,6 +67,14 @@ class Whole:
         return Inline(data=self.data)
 
 
+async def fetched(transport: Transport, url: str) -> bytes | None:
+    return (await transport.fetch(url)).data
+
+
+async def posted_to(transport: Transport, _: str) -> bytes:
+    return await posted(transport)
+
+
 async def posted(transport: Transport, prompt: str = "") -> bytes:
     request = Request(method="POST", path="/", body={"prompt": prompt}, reader=lambda status, _: Whole(status))
     picture = (await transport.call(request, key=None)).picture
@@ -330,13 +338,14 @@ async def test_a_server_that_speaks_first_is_not_dialled_without_end(serve: Any,
     assert 1 <= server.connections <= 2 * DIALS
 
 
-async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: Any, connect: Any) -> None:
+@pytest.mark.parametrize("ask", [fetched, posted_to], ids=["download", "paid"])
+async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: Any, connect: Any, ask: Any) -> None:
     server = await serve(["read", PLAIN, "hang"], ["read", PLAIN])
     transport = await connect(server.url)
     assert (await transport.fetch(server.url)).data == BODY
     (kept,) = kept_by(transport)
     kept.transport.pause_reading()
-    assert (await transport.fetch(server.url)).data == BODY
+    assert await ask(transport, server.url) == BODY
     assert server.connections == 2
 
 
@@ -359,6 +368,41 @@ async def test_bytes_behind_a_picture_are_no_answer_to_a_paid_call(serve: Any, c
     await until_stray(transport, 1)
     assert await posted(transport) == b"paid"
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [b"Content-Length: 4\r\n\r\npaid", b"Transfer-Encoding: chunked\r\n\r\n4\r\npaid\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("stray", [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\n", OK + b"Content-Length: 5\r\n\r\nother"])
+async def test_bytes_behind_a_paid_answer_are_no_part_of_the_next(
+    serve: Any, connect: Any, answer: bytes, stray: bytes
+) -> None:
+    server = await serve(
+        ["read", OK + answer, "pause", stray, "read", b"Content-Length: 5\r\n\r\nother", "hang"],
+        ["read", OK + b"Content-Length: 4\r\n\r\nmore"],
+    )
+    transport = await connect(server.url)
+    assert await posted(transport) == b"paid"
+    await until_stray(transport, 1)
+    assert await posted(transport) == b"more"
+    assert server.connections == 2
+
+
+async def test_an_answer_in_pieces_keeps_its_connection(serve: Any, connect: Any) -> None:
+    pieces: list[bytes | str] = [
+        "read",
+        OK + b"Content-Len",
+        "pause",
+        b"gth: 4\r\n\r\n",
+        "pause",
+        b"pa",
+        "pause",
+        b"id",
+    ]
+    server = await serve([*pieces, *pieces, "hang"])
+    transport = await connect(server.url)
+    assert [await posted(transport), await posted(transport)] == [b"paid", b"paid"]
+    assert server.connections == 1
 
 
 async def test_any_number_of_kept_connections_may_have_become_useless(serve: Any, connect: Any) -> None:
