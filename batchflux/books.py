@@ -11,8 +11,9 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from batchflux.engine.unchanged import digest_of, mark
-from batchflux.manifest import Redos
+from batchflux.manifest import Redos, expand
 from batchflux.planner import LEDGER, survey_jobs
+from batchflux.providers import capabilities
 from batchflux.storage.folder import write_whole
 from batchflux.storage.ledger import get_meta, set_meta
 from batchflux.storage.moves import move_files, record_moves, settle_moves
@@ -21,12 +22,14 @@ from batchflux.storage.reviews import is_stale, shown, verdicts
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from batchflux.engine.selection import Selection
     from batchflux.engine.survey import Survey
-    from batchflux.manifest import Manifest
+    from batchflux.errors import Fault
+    from batchflux.manifest import Expansion, Manifest
+    from batchflux.model import Job
     from batchflux.planner import Through
     from batchflux.storage.ledger import Ledger
     from batchflux.storage.results import Results
@@ -52,6 +55,8 @@ class Books:
         self._results = results
         self._began = began
         self._digest = digest_of(manifest, before=began)  # before its files are read
+        self._kept: list[Job] | None = None
+        self._expansion: Expansion | None = None
 
     def survey(self, selection: Selection, through: Through = iter) -> Survey:
         """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
@@ -95,9 +100,20 @@ class Books:
         if survey.todo or self._database.now(is_stale):
             self._database.now(self._rewrite)
 
-    def settle(self, survey: Survey, total: int, merged: int) -> None:
-        """Note how many jobs a vetted table has, once a run has met all of them; see Survey.settle."""
-        survey.settle(total, merged)
+    def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
+        """Return the jobs that were surveyed; `on_fault` is told of what has changed in the files since."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            return iter(kept)
+        self._expansion = expand(self._manifest, capabilities(), on_fault, redos=self.redos)
+        return iter(self._expansion)
+
+    def settle(self, survey: Survey) -> None:
+        """Note how many jobs a vetted table has, if the run has met all of them; see Survey.settle."""
+        total = None if self._expansion is None else self._expansion.made
+        if not survey.vetted or self._expansion is None or total is None:
+            return
+        survey.settle(total, self._expansion.merged)
 
         def note(connection: sqlite3.Connection) -> None:
             set_meta(connection, "total", str(total))
@@ -112,6 +128,7 @@ class Books:
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
         settle_moves(self._folder, connection)
         survey = survey_jobs(self._manifest, connection, selection, apply=True, through=through)
+        self._kept, survey.jobs = survey.jobs, None
         set_meta(connection, "total", str(survey.total))
         set_meta(connection, "currency", self._manifest.provider.currency)
         if survey.edited or survey.moves:

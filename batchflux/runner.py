@@ -26,10 +26,9 @@ from batchflux.engine.selection import Selection
 from batchflux.engine.steps import Steps
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.keywatch import KeyWatch
-from batchflux.manifest import expand
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
 from batchflux.points import reach
-from batchflux.providers import capabilities, styles
+from batchflux.providers import styles
 from batchflux.storage.ballast import Ballast
 from batchflux.storage.folder import FolderLock, RunLog, write_whole
 from batchflux.storage.images import ImageStore, kept_pictures
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
     from batchflux.engine.life import Rules
     from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
-    from batchflux.manifest import Expansion, Manifest
+    from batchflux.manifest import Manifest
     from batchflux.model import Job, Outcome
     from batchflux.transport import Transport
 
@@ -100,7 +99,6 @@ class _Run:
         self.loop = asyncio.get_running_loop()
         self.gate = Gate()
         self.tally = Tally()
-        self.jobs: Expansion | None = None
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.results = Results(self.folder / "results.csv", manifest.tag_names)
@@ -175,8 +173,7 @@ class _Run:
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        self.jobs = expand(manifest, capabilities(), self._late_fault, redos=self.books.redos)
-        feeder = Feeder(iter(self.jobs), self.ledger, selection, exists_in(manifest))
+        feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
             self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
@@ -213,8 +210,7 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        if survey.vetted and self.jobs is not None and self.jobs.made is not None:
-            self.books.settle(survey, self.jobs.made, self.jobs.merged)
+        self.books.settle(survey)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)

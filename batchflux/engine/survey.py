@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from batchflux.engine.kept import Kept
 from batchflux.engine.selection import Selection, Work, standing, work_for
 from batchflux.engine.suffixes import followed, variants
 from batchflux.model import Job, Redo, Status
@@ -50,7 +51,8 @@ class Survey:
     `redo` of those to do were asked for in a review; `redos` are all that were, pinned, by the key of their origin;
     `waiting` redos were asked for of jobs that the manifest does not list as they were, so nothing makes them.
     `local_files` tells whether any job has a local file as reference. `vetted`: the jobs of one large table were not
-    gone through, and those that are the same count as several until a run has met them all.
+    gone through, and those that are the same count as several until a run has met them all. `jobs` are all of them,
+    in order, where they are few enough to be kept: a run need not make them a second time.
     """
 
     total: int = 0
@@ -76,6 +78,7 @@ class Survey:
     local_files: bool = False
     redone: Numbers = field(default_factory=lambda: Numbers(0))
     vetted: bool = False
+    jobs: list[Job] | None = None
 
     def settle(self, total: int, merged: int) -> None:
         """Let the counts of a vetted table be exact: it has `total` jobs, and `merged` rows that are jobs again."""
@@ -114,6 +117,7 @@ class Surveyor:
         self._rows = _one(connection, "SELECT COUNT(*) FROM jobs") if connection is not None else 0
         self._known_count = 0
         self._by_status: Counter[str] = Counter()
+        self._kept = Kept()
         self.result = Survey(redone=Numbers(largest))
 
     def take(self, jobs: Iterable[Job]) -> Survey:
@@ -129,6 +133,8 @@ class Surveyor:
                 self._find_in_the_way(self._connection, [job for job in batch if _claims(job, known.get(job.key))])
             for job in batch:
                 self._count(job, known.get(job.key))
+            self._kept.add(batch)
+        self.result.jobs = self._kept.jobs
         self._known_count = self._by_status.total()
         for status, count in self._by_status.items():
             setattr(self.result, status, count)
