@@ -14,20 +14,21 @@ from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
 from batchflux import __version__
-from batchflux.errors import Code, JobError, UsageError
+from batchflux.errors import Code, JobError
 from batchflux.model import Answered
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
-from batchflux.transport.exchange import HEADER_BYTES
+from batchflux.transport.exchange import HEADER_BYTES, Answer, Exchange
 from batchflux.transport.faults import WIRE_ERRORS, unanswered
 from batchflux.transport.fetch import Downloads
 from batchflux.transport.guard import Guard
 from batchflux.transport.headers import lowered, utc_now, wait_asked
-from batchflux.transport.links import shown
+from batchflux.transport.links import origin_of, shown
 from batchflux.transport.options import MIB, TransportOptions
 from batchflux.transport.sent import Sent, tracing
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept
 TAIL_BYTES = 1 << 16
+SMALL = 1 << 14  # bytes of a body that is written in one go; a larger one goes through the session, in pieces
 KEPT_URLS = 1000  # a flow that polls makes a path for each of its jobs, so not all are kept
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
@@ -61,10 +63,11 @@ class Transport:
         self._options = options
         self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
         self._base = options.base_url.rstrip("/")
-        self._origin = _origin(self._base)
+        self._origin = origin_of(self._base)
         self._keys: set[str] = set()
         self._urls: dict[str, URL] = {}
         self._session: ClientSession | None = None
+        self._calls: Exchange | None = None
         self._downloads: Downloads | None = None
         self._names: Names | None = None
 
@@ -86,6 +89,7 @@ class Transport:
             max_line_size=HEADER_BYTES,
             max_field_size=HEADER_BYTES,
         )
+        self._calls = Exchange(shared, _HEADERS, timeout, options.first_byte_timeout)
         self._downloads = Downloads(shared, options)
         return self
 
@@ -96,7 +100,7 @@ class Transport:
             await self._session.close()
         if self._names is not None:
             await self._names.close()
-        self._session = self._downloads = self._names = None
+        self._session = self._calls = self._downloads = self._names = None
 
     async def call(
         self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
@@ -113,26 +117,21 @@ class Transport:
                 request left, no answer came. Otherwise what the reader made of the answer, with `retry_after` from
                 the answer's headers.
         """
-        if self._session is None:
-            raise RuntimeError("the transport is not open; use it in `async with`")
-        headers = _HEADERS
         if key is not None:
-            headers = {**_HEADERS, "Authorization": f"Bearer {_checked(key)}"}
-            self._keys.add(key)
+            self._keys.add(_checked(key))
         url = self._url(request.path)
         data = await encode(request.body)
         loop = asyncio.get_running_loop()
         started = loop.time()
+        until = started + self._options.timeout
         sent = Sent(on_sent)
         try:
-            response = await self._session.request(
-                request.method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
-            )
+            response = await self._ask(request.method, url, data, key, until, sent)
         except WIRE_ERRORS as error:
             raise unanswered(error, shown(url), sent=sent.done) from None
-        answer = lowered(response.headers)
+        answer = response.headers if isinstance(response, Answer) else lowered(response.headers)
         try:
-            picture = await self._answer(request, response, answer)
+            picture = await self._answer(request, response, answer, until)
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answer, utc_now())
@@ -141,6 +140,22 @@ class Transport:
         finally:
             response.release()  # closes the connection unless the body was read to its end
         return Answered(picture=picture, seconds=loop.time() - started, headers=answer)
+
+    async def _ask(
+        self, method: str, url: URL, data: bytes | io.BytesIO, key: str | None, until: float, sent: Sent
+    ) -> Answer | ClientResponse:
+        """Send a request, and wait for the head of its answer until `until`, on the loop's clock."""
+        if self._session is None or self._calls is None:
+            raise RuntimeError("the transport is not open; use it in `async with`")
+        if method == "POST" and isinstance(data, bytes) and len(data) <= SMALL:
+            async with asyncio.timeout_at(until):
+                return await self._calls.post(
+                    url, data, "" if key is None else f"Authorization: Bearer {key}\r\n", sent
+                )
+        headers = _HEADERS if key is None else {**_HEADERS, "Authorization": f"Bearer {key}"}
+        return await self._session.request(
+            method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=sent
+        )
 
     async def fetch(self, url: str) -> Fetched:
         """Download the picture behind a link.
@@ -168,9 +183,15 @@ class Transport:
                 self._urls[path] = url
         return url
 
-    async def _answer(self, request: Request, response: ClientResponse, headers: dict[str, str]) -> Picture:
+    async def _answer(
+        self, request: Request, response: Answer | ClientResponse, headers: dict[str, str], until: float
+    ) -> Picture:
         reader = request.reader(response.status, headers)
-        end = await self._read(response, reader)
+        if isinstance(response, Answer) and response.data is not None:
+            if response.data:
+                reader.feed(response.data)
+            return reader.finish(complete=True)
+        end = await self._read(response, reader, until)
         try:
             return reader.finish(complete=end is _End.WHOLE)
         except JobError as error:
@@ -182,26 +203,25 @@ class Transport:
             )
             raise JobError(Code.BAD_ANSWER, message, billed=True) from error
 
-    async def _read(self, response: ClientResponse, reader: Reader) -> _End:
+    async def _read(self, response: Answer | ClientResponse, reader: Reader, until: float) -> _End:
         """Feed the body to the reader as it arrives, decoded; say how it ended."""
         self._bound_pauses(response)
         content = response.content
         left = self._body_cap
-        while True:
-            try:
-                data = await content.readany()
-            except WIRE_ERRORS:
-                return _End.CUT
-            if not data:
-                return _End.WHOLE
-            left -= len(data)
-            if left < 0:
-                return _End.OVER
-            if reader.feed(data):
-                await _finish_tail(response)
-                return _End.WHOLE
+        try:
+            async with asyncio.timeout_at(until):
+                while data := await content.readany():
+                    left -= len(data)
+                    if left < 0:
+                        return _End.OVER
+                    if reader.feed(data):
+                        await _finish_tail(response)
+                        break
+        except WIRE_ERRORS:
+            return _End.CUT
+        return _End.WHOLE
 
-    def _bound_pauses(self, response: ClientResponse) -> None:
+    def _bound_pauses(self, response: Answer | ClientResponse) -> None:
         """From the first byte on, the answer may pause for the idle time only."""
         connection = response.connection
         protocol = None if connection is None else connection.protocol
@@ -210,7 +230,7 @@ class Transport:
             protocol.start_timeout()
 
 
-async def _finish_tail(response: ClientResponse) -> None:
+async def _finish_tail(response: Answer | ClientResponse) -> None:
     """Read the few bytes that end an answer already understood, so that its connection can be used again."""
     content = response.content
     if content.at_eof():
@@ -222,19 +242,6 @@ async def _finish_tail(response: ClientResponse) -> None:
                 left -= len(data)
     except WIRE_ERRORS:
         return  # the connection is closed instead of kept; the answer is whole all the same
-
-
-def _origin(base: str) -> URL:
-    try:
-        url = URL(base)
-        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
-    if url.raw_user is not None or url.raw_password is not None:
-        raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
-    return url
 
 
 def _checked(key: str) -> str:

@@ -1,10 +1,10 @@
-"""One GET and the answer to it, over a pooled connection: for downloads, which cost nothing and may be repeated.
+"""One request and the answer to it, over a pooled connection: a download, or a call with a small body.
 
-aiohttp's ClientSession could stand here, as it does for the calls that cost money. It takes two thirds of a request's
-processor time for what a download must not do anyway (cookies, redirects, proxies, credentials in URLs, tracing), and
-hands a picture over in pieces. Dialling, TLS, the pool and the parsing of all answers that are not plain are aiohttp's
-all the same. `ResponseHandler` and `Connection.protocol` are not among what aiohttp documents; that is why
-pyproject.toml bounds its version.
+aiohttp's ClientSession could stand here, as it does for calls with large bodies. It takes two thirds of a request's
+processor time for what these must not do anyway (cookies, redirects, proxies, credentials in URLs, tracing), hands a
+picture over in pieces, and writes a body some turns of the loop behind its headers. Dialling, TLS, the pool and the
+parsing of all answers that are not plain are aiohttp's all the same. `ResponseHandler` and `Connection.protocol` are
+not among what aiohttp documents; that is why pyproject.toml bounds its version.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from yarl import URL
 
+    from batchflux.transport.sent import Sent
+
 HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
 READ_BYTES = 1 << 18  # what may wait unread before the connection is held up
 KEPT_PLACES = 1000  # pictures may lie on many hosts, so not all are kept
@@ -64,14 +66,14 @@ class Answer:
 
 
 class _Place(NamedTuple):
-    """A server: what aiohttp's pool knows it by, and what stands behind the target of each request to it."""
+    """A server: what aiohttp's pool knows it by, and the header lines of each request to it."""
 
     asked: ClientRequest
-    tail: str
+    lines: str
 
 
 class Exchange:
-    """Gets what lies at a URL.
+    """Sends requests, and waits for the head of what comes back.
 
     Args:
         connector: the pool, which dials.
@@ -106,8 +108,25 @@ class Exchange:
 
     async def _get(self, url: URL, most: int) -> Answer:
         place = self._place(url)
-        request = f"GET {url.raw_path_qs}{place.tail}".encode("ascii")
+        request = f"GET {url.raw_path_qs} HTTP/1.1\r\n{place.lines}\r\n".encode("ascii")
         connection, protocol = await self._connect(place)
+        return await self._ask(url, connection, protocol, request, most)
+
+    async def post(self, url: URL, data: bytes, lines: str, sent: Sent) -> Answer:
+        """Send `data` to `url` with these header lines, too; it leaves once, or `sent` stays as it is.
+
+        Raises:
+            ClientError, HttpProcessingError, TimeoutError, OSError: there is no answer.
+        """
+        place = self._place(url)
+        head = f"POST {url.raw_path_qs} HTTP/1.1\r\n{place.lines}{lines}Content-Length: {len(data)}\r\n\r\n"
+        connection, protocol = await self._connect(place, sent)
+        sent.leaves()
+        return await self._ask(url, connection, protocol, head.encode("ascii") + data, None)
+
+    async def _ask(
+        self, url: URL, connection: Connection, protocol: ResponseHandler, request: bytes, most: int | None
+    ) -> Answer:
         landing = None
         try:
             landing = Landing(protocol, self._prepare, most=most, idle=self._silence)
@@ -129,20 +148,28 @@ class Exchange:
         if place is None:
             asked = ClientRequest("GET", url.origin(), headers=self._headers, loop=asyncio.get_running_loop())
             lines = "".join(f"{name}: {value}\r\n" for name, value in asked.headers.items())
-            place = _Place(asked, f" HTTP/1.1\r\n{lines}\r\n")
+            place = _Place(asked, lines)
             if len(self._places) < KEPT_PLACES:
                 self._places[key] = place
         return place
 
-    async def _connect(self, place: _Place) -> tuple[Connection, ResponseHandler]:
+    async def _connect(self, place: _Place, sent: Sent | None = None) -> tuple[Connection, ResponseHandler]:
+        """Return a connection to write to; the moment that `sent` waits for, if any, is now."""
         for _ in range(DIALS):
             try:
                 connection = await self._connector.connect(place.asked, traces=[], timeout=self._timeout)
             except TimeoutError as error:
                 raise ConnectionTimeoutError from error
             protocol = connection.protocol
-            if protocol is not None and protocol.is_connected():  # a new one, too, may hold bytes already
-                return connection, protocol
+            try:
+                if protocol is not None and protocol.is_connected():  # a new one, too, may hold bytes already
+                    if sent is not None:
+                        await sent.written()
+                    if protocol.is_connected():
+                        return connection, protocol
+            except BaseException:
+                connection.close()
+                raise
             connection.close()
         raise ClientConnectionResetError("no connection stayed usable until the request could be sent")
 

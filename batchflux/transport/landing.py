@@ -59,7 +59,8 @@ class Landing(asyncio.BufferedProtocol):
     Args:
         handler: aiohttp's, of an open connection that is in nobody else's use.
         prepare: called before the handler is given an answer to read.
-        most: bytes of the largest body that is taken here.
+        most: bytes of the largest body that is taken here; None: only an answer that comes in one piece is, whole, so
+            that what came of one that is cut off can be read.
         idle: seconds that may pass without a byte, None for no bound.
 
     `done` tells the headers and the body of a plain answer; or None, when the handler has got the answer, or what came
@@ -71,7 +72,12 @@ class Landing(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, handler: ResponseHandler, prepare: Callable[[ResponseHandler], None], *, most: int, idle: float | None
+        self,
+        handler: ResponseHandler,
+        prepare: Callable[[ResponseHandler], None],
+        *,
+        most: int | None,
+        idle: float | None,
     ) -> None:
         if handler.transport is None:
             raise ClientConnectionResetError("the connection is closed")
@@ -103,7 +109,7 @@ class Landing(asyncio.BufferedProtocol):
             if end < 0 and self._at < HEAD_BYTES and self._may_be_plain():
                 return
             found = plain_head(bytes(self._view[:end])) if end >= 0 else None
-            if found is None or found[1] > self._most or self._at - end - len(BLANK_LINE) > found[1]:
+            if found is None or not self._takes(found[1], self._at - end - len(BLANK_LINE)):
                 self._hand_over()
                 return
             self._make_room(found[1], end + len(BLANK_LINE))
@@ -122,6 +128,10 @@ class Landing(asyncio.BufferedProtocol):
         return _STATUS.startswith(start) and self._body.count(b"\n", 0, self._at) == self._body.count(
             b"\r\n", 0, self._at
         )
+
+    def _takes(self, length: int, come: int) -> bool:
+        """Whether a body of that length lands here, when so much of it has come along with the head."""
+        return come == length if self._most is None else come <= length <= self._most
 
     def _make_room(self, length: int, end: int) -> None:
         """Go on in memory of the body's size, with what came of it along with the head.

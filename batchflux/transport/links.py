@@ -6,7 +6,7 @@ import re
 
 from yarl import URL
 
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, JobError, UsageError
 
 _SHOWN = 300
 _CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
@@ -32,6 +32,24 @@ def to_url(link: str, base: URL | None = None) -> URL:
         message = f"the link is no http or https URL (scheme {kind!a}), so it was not fetched"
         raise JobError(Code.UNSAFE_URL, message)
     return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url
+
+
+def origin_of(base: str) -> URL:
+    """Return the URL that all calls begin with.
+
+    Raises:
+        UsageError: it is no http or https URL with a host, or holds credentials.
+    """
+    try:
+        url = URL(base)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
+    return url
 
 
 def shown(url: URL) -> str:

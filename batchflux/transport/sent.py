@@ -1,8 +1,9 @@
-"""Whether a request has left, as aiohttp's session tells it. The rule: from the moment that it may have, it has.
+"""Whether a request has left. The rule: from the moment that it may have, it has.
 
-Two moments count. Once its headers are handed to the session a request may have left, for money's sake. They wait there
-for the first piece of the body, though, which a task of its own writes (on Python 3.11 after all else that the loop has
-to do first): that is the moment a server can see, and a pace is kept by it. Every request has a body (see body.encode).
+Two moments count: from when on a request may have left, for money's sake, and when it is written, by which a pace is
+kept. With the small requests of exchange.py they are one. In aiohttp's session a request's headers may leave from when
+they are handed to it on, but wait there for the first piece of the body, which a task of its own writes (on Python 3.11
+after all else that the loop has to do first). Every request has a body (see body.encode).
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class Sent:
         self.done = False
         self._tell = tell
 
+    def leaves(self) -> None:
+        """Take note that the request may have left from here on."""
+        self.done = True
+        reach("request.sent")
+
     async def written(self) -> None:
         """Tell that it is written now; a body's further pieces are no news."""
         tell, self._tell = self._tell, None
@@ -48,8 +54,7 @@ def tracing() -> TraceConfig:
 
 
 async def _headers(_session: ClientSession, context: Any, _params: object) -> None:
-    context.trace_request_ctx.done = True
-    reach("request.sent")
+    context.trace_request_ctx.leaves()
 
 
 async def _piece(_session: ClientSession, context: Any, _params: object) -> None:

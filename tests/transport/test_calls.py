@@ -13,10 +13,19 @@ import pytest
 
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered, Inline, Picture, Request
-from batchflux.transport import Transport, TransportOptions
+from batchflux.transport import Transport, TransportOptions, client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@pytest.fixture(autouse=True, params=["small", "through the session"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which way a call goes: by the size of its body. Both are the same to everyone but the processor."""
+    if request.param != "small":
+        monkeypatch.setattr(client, "SMALL", 0)
+    return str(request.param)
+
 
 KEY = "sk-canary-0123456789"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Thing: a\r\n\r\nhello"
