@@ -9,6 +9,7 @@ import errno
 import os
 import uuid
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
@@ -16,7 +17,6 @@ from batchflux.points import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free space"),
@@ -34,7 +34,7 @@ _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file sys
 
 
 @contextmanager
-def storing(place: Path, *, named_by_job: bool = False) -> Iterator[None]:
+def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
     Raises:
@@ -51,7 +51,7 @@ def storing(place: Path, *, named_by_job: bool = False) -> Iterator[None]:
         raise StorageError(f"cannot write {place}: {cause}; {remedy}, then run again") from error
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: str, data: bytes) -> None:
     """Create `path` with `data`, on the disk when this returns; its name lasts after `sync_folder`.
 
     Nothing is left of it when it fails.
@@ -69,29 +69,34 @@ def write_new(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
         reach("file.synced")
     except BaseException:
-        path.unlink(missing_ok=True)
+        remove(path)
         raise
     finally:
         os.close(descriptor)
 
 
-def move(source: Path, target: Path) -> None:
+def move(source: str, target: str) -> None:
     """Rename a synced file to `target`, whole; over file systems through a copy beside the target.
 
     The new name lasts after `sync_folder`.
     """
     try:
-        os.replace(source, target)  # noqa: PTH105  the hot path: Path.replace makes a Path to return
+        os.replace(source, target)  # noqa: PTH105  the hot path: a Path costs as much as the rename
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".tmp-{uuid.uuid4().hex}")
+        beside = f"{target.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}"
         try:
-            write_new(beside, source.read_bytes())
-            beside.replace(target)
+            write_new(beside, Path(source).read_bytes())
+            Path(beside).replace(target)
         finally:
-            beside.unlink(missing_ok=True)
-        source.unlink()
+            remove(beside)
+        remove(source)
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    Path(path).unlink(missing_ok=True)
 
 
 def sync_file(path: Path) -> None:

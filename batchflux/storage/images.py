@@ -32,6 +32,7 @@ IMAGES = "images"
 SPOOL = ".spool"
 TEMPORARY = ".tmp-"
 _PRIVATE = 0o700
+_EMPTY = frozenset({"", "."})  # parts of a name that it means the same without
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 _SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 _ALL_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
@@ -52,10 +53,11 @@ class ImageStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._spool = self._root / SPOOL
+        self._below = f"{self._root}/".replace("//", "/")  # names are joined as text: a Path costs as much as a rename
         self._mark = uuid.uuid4().hex
         self._numbers = count()
-        self._folders: set[Path] = set()
-        self._unsynced: set[Path] = set()
+        self._folders: set[str] = set()
+        self._unsynced: set[str] = set()
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool, _PRIVATE)
@@ -77,7 +79,7 @@ class ImageStore:
         temporary = self._temporary()
         with durable.storing(self._spool / name):
             self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
-            temporary.replace(self._spool / name)
+            durable.move(temporary, f"{self._below}{SPOOL}/{name}")
             durable.sync_folder(self._spool)
         reach("spool.kept")
         return f"{SPOOL}/{name}"
@@ -137,35 +139,37 @@ class ImageStore:
                 path.unlink(missing_ok=True)
         return len(left)
 
-    def _temporary(self) -> Path:
-        return self._spool / f"{TEMPORARY}{self._mark}-{next(self._numbers)}"
+    def _temporary(self) -> str:
+        return f"{self._below}{SPOOL}/{TEMPORARY}{self._mark}-{next(self._numbers)}"
 
     def _is_left(self, path: Path, recorded: Collection[str] | None) -> bool:
         if path.name.startswith(TEMPORARY):
             return True
         return recorded is not None and f"{SPOOL}/{path.name}" not in recorded
 
-    def _target(self, file_name: str) -> Path:
-        parts = PurePosixPath(file_name).parts
+    def _target(self, file_name: str) -> str:
+        parts = tuple(file_name.split("/"))
+        if not _EMPTY.isdisjoint(parts):
+            parts = PurePosixPath(file_name).parts
         if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
             raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
-        return self._root.joinpath(*parts)
+        return self._below + "/".join(parts)
 
-    def _keep(self, data: bytes, source: Path | None, target: Path, proof: tuple[Shape, str]) -> Stored:
+    def _keep(self, data: bytes, source: Path | None, target: str, proof: tuple[Shape, str]) -> Stored:
         """Bring verified bytes into their place: `source` itself when it lies in the spool, else a new file."""
         shape, digest = proof
         target = _with_suffix(target, shape.kind)
         with durable.storing(target, named_by_job=True):
             if source is not None and self._in_spool(source):
                 durable.sync_file(source)
-                self._move(source, target)
+                self._move(str(source), target)
             else:
                 temporary = self._temporary()
                 self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
                 try:
                     self._move(temporary, target)
                 except BaseException:
-                    temporary.unlink(missing_ok=True)
+                    durable.remove(temporary)
                     raise
         return self._stored(target, shape, digest, len(data))
 
@@ -176,52 +180,52 @@ class ImageStore:
             StorageError: their folder is gone or cannot be synced.
         """
         while self._unsynced:
-            folder = self._unsynced.pop()
+            folder = Path(self._unsynced.pop())
             with durable.storing(folder):
                 durable.sync_folder(folder)
         reach("pictures.synced")
 
-    def _move(self, source: Path, target: Path) -> None:
-        folder = target.parent
+    def _move(self, source: str, target: str) -> None:
+        folder = target.rpartition("/")[0]
         reach("picture.moving")
         if folder in self._folders:
             self._in_folder(lambda: durable.move(source, target), folder)
         else:
-            durable.make_folders(self._root, folder)
+            durable.make_folders(self._root, Path(folder))
             self._folders.add(folder)
             durable.move(source, target)
         reach("picture.moved")
         self._unsynced.add(folder)
 
-    def _in_folder(self, write: Callable[[], None], folder: Path, mode: int = 0o777) -> None:
+    def _in_folder(self, write: Callable[[], None], folder: Path | str, mode: int = 0o777) -> None:
         """Write in a folder that was there; make it again when somebody removed it and left the output folder."""
         try:
             write()
         except FileNotFoundError:
-            durable.make_folders(self._root, folder, mode)
+            durable.make_folders(self._root, Path(folder), mode)
             write()
 
     def _in_spool(self, path: Path) -> bool:
         return path.parent == self._spool or path.parent.samefile(self._spool)
 
-    def _stored(self, target: Path, shape: Shape, digest: str, size: int) -> Stored:
-        name = str(target)[len(str(self._root)) + 1 :]
+    def _stored(self, target: str, shape: Shape, digest: str, size: int) -> Stored:
+        name = target[len(self._below) :]
         return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)
 
-    def _stored_before(self, path: Path, target: Path, expect: Expected, verify: Verify) -> Stored:
+    def _stored_before(self, path: Path, target: str, expect: Expected, verify: Verify) -> Stored:
         """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
         if path.name.startswith(TEMPORARY):
             raise JobError(Code.DOWNLOAD, f"the downloaded file {path} is gone, so it has to be fetched again")
         digest = path.name.rpartition("-")[2]
-        places = (
-            [target, *(target.with_suffix(suffix) for suffix in _ALL_SUFFIXES)] if _has_suffix(target) else [target]
-        )
-        for place in places:
+        suffix = _suffix(target)
+        others = _ALL_SUFFIXES if suffix.lower() in _ALL_SUFFIXES else ()
+        for name in (target, *(target.removesuffix(suffix) + other for other in others)):
+            place = Path(name)
             if place.is_file():
                 data = place.read_bytes()
                 if hashlib.sha256(data).hexdigest() == digest:
                     shape, _ = check(data, expect, verify)
-                    return self._stored(place, shape, digest, len(data))
+                    return self._stored(name, shape, digest, len(data))
         message = f"the picture kept in {path} is gone, so it has to be made again"
         raise JobError(Code.DOWNLOAD, message, dead=True)
 
@@ -237,12 +241,16 @@ def kept_pictures(root: Path) -> dict[bytes, str]:
     return {bytes.fromhex(name[:64]): f"{SPOOL}/{name}" for name in names if _KEPT.fullmatch(name)}
 
 
-def _has_suffix(target: Path) -> bool:
-    return target.suffix.lower() in _ALL_SUFFIXES
+def _suffix(target: str) -> str:
+    """Return what PurePath.suffix does."""
+    name = target.rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
-def _with_suffix(target: Path, kind: Kind) -> Path:
+def _with_suffix(target: str, kind: Kind) -> str:
     """Return `target` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
-    if not _has_suffix(target) or target.suffix.lower() in _SUFFIXES[kind]:
+    suffix = _suffix(target)
+    if suffix.lower() not in _ALL_SUFFIXES or suffix.lower() in _SUFFIXES[kind]:
         return target
-    return target.with_suffix(_SUFFIXES[kind][0])
+    return target.removesuffix(suffix) + _SUFFIXES[kind][0]

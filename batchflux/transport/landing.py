@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 4096  # of a plain answer; a longer head is aiohttp's
 BLANK_LINE = b"\r\n\r\n"
 _STATUS = b"HTTP/1.1 200 "
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEAD = re.compile(rb"HTTP/1\.1 200 [^\r\n\0]*(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _ONCE = frozenset({"content-length", "connection"})
 _NOT_PLAIN = frozenset({"transfer-encoding", "content-encoding", "upgrade", "trailer"})
@@ -35,18 +35,15 @@ def plain_head(data: bytes) -> tuple[dict[str, str], int] | None:
 
     `data` is all that stands before the blank line.
     """
-    status, *lines = data.split(b"\r\n")
-    if not status.startswith(_STATUS) or data.count(b"\r") + data.count(b"\n") != 2 * len(lines) or b"\0" in data:
+    if _HEAD.fullmatch(data) is None:
         return None
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or _NAME.fullmatch(name) is None:
-            return None
-        key = name.decode("ascii").lower()
+    for line in data.decode("utf-8", "surrogateescape").split("\r\n")[1:]:  # as aiohttp decodes them
+        name, _, value = line.partition(":")
+        key = name.lower()
         if key in headers and key in _ONCE:
             return None
-        headers.setdefault(key, value.strip(b" \t").decode("utf-8", "surrogateescape"))  # as aiohttp decodes them
+        headers.setdefault(key, value.strip(" \t"))
     length = _LENGTH.fullmatch(headers.get("content-length", ""))
     if length is None or headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None

@@ -13,15 +13,17 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.storage.durable import move, storing, write_new
-from batchflux.storage.images import Expected, ImageStore, kept_pictures
+from batchflux.storage.images import Expected, ImageStore, _suffix, kept_pictures
 
 ANY = Expected()
 KEY = hashlib.sha256(b"mug").hexdigest()
@@ -248,7 +250,7 @@ def test_a_name_that_no_file_can_have_fails_its_job_only(store: ImageStore, tmp_
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_write_that_fails_is_passed_on() -> None:
     with pytest.raises(FileExistsError):
-        write_new(Path("/dev/full"), b"x")
+        write_new("/dev/full", b"x")
     with pytest.raises(StorageError, match="the disk is full"), storing(Path("x")):
         Path("/dev/full").write_bytes(b"x")
 
@@ -340,9 +342,22 @@ def test_images_on_another_disk_are_copied_and_swept(tmp_path: Path) -> None:
         other.rmdir()
 
 
+@given(name=st.text("a. /é", max_size=8))
+def test_a_suffix_is_what_a_path_calls_so(name: str) -> None:
+    path = PurePosixPath("/out/images") / (name or "x")
+    assert _suffix(str(path)) == path.suffix
+
+
+@pytest.mark.parametrize("name", ["images//a.png", "images/./a.png", "./images/a.png", "images/a.png/", "images/a.png"])
+def test_a_name_is_taken_as_a_path(tmp_path: Path, name: str) -> None:
+    stored = ImageStore(tmp_path).store(picture("PNG"), file_name=name, expect=ANY, verify="structure")
+    assert stored.file_name == "images/a.png"
+    assert files(tmp_path) == {"images/a.png"}
+
+
 def test_a_move_that_fails_leaves_the_source(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x")
     with pytest.raises(FileNotFoundError):
-        move(source, tmp_path / "missing" / "x")
+        move(str(source), str(tmp_path / "missing" / "x"))
     assert source.read_bytes() == b"x"
