@@ -127,16 +127,16 @@ class Landing(asyncio.BufferedProtocol):
         )
 
     def _takes(self, length: int, come: int) -> bool:
-        """Whether a body of that length lands here, when so much of it has come along with the head."""
-        return come == length if self._most is None else come <= length <= self._most
+        """Whether a body of that length lands here, when so much has come along with the head."""
+        return come >= length if self._most is None else length <= self._most
 
     def _make_room(self, length: int, end: int) -> None:
         """Go on in memory of the body's size, with what came of it along with the head.
 
-        There is room for one byte more: so an answer shows that it is longer than it said.
+        There is room for one byte more: so it shows that more comes than was said. That is whole all the same.
         """
         body = bytearray(length + 1)
-        self._at -= end
+        self._at = min(self._at - end, length + 1)
         body[: self._at] = self._view[end : end + self._at]
         self._body, self._view = body, memoryview(body)
 

@@ -221,6 +221,21 @@ async def test_bytes_too_many_are_not_the_next_answer(serve: Any, connect: Any) 
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("stray", [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\n", OK + b"Content-Length: 5\r\n\r\nother"])
+@pytest.mark.parametrize("ask", [fetched, posted_to], ids=["download", "paid"])
+async def test_bytes_too_many_do_not_cost_the_answer_before_them(
+    serve: Any, connect: Any, ask: Any, stray: bytes
+) -> None:
+    """aiohttp's parser drops an answer that came together with bytes it cannot read."""
+    server = await serve(
+        ["read", OK + b"Content-Length: 4\r\n\r\npaid" + stray, "hang"], ["read", OK + b"Content-Length: 4\r\n\r\nmore"]
+    )
+    transport = await connect(server.url)
+    assert await ask(transport, server.url) == b"paid"
+    assert await ask(transport, server.url) == b"more"
+    assert server.connections == 2
+
+
 async def test_bytes_that_come_unasked_are_not_the_next_answer(serve: Any, connect: Any) -> None:
     other = OK + b"Content-Length: 5\r\n\r\nother"
     server = await serve(["read", PLAIN, "read", PLAIN, "hang"], ["read", other])
