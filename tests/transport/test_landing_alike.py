@@ -151,6 +151,8 @@ def alike(request: pytest.FixtureRequest) -> Iterator[Alike]:
             server.url = URL(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/p.png")
             guard = Guard()
             pools = [connector(guard, Names(guard, server.url.origin(), {}), 4) for _ in range(2)]
+            for pool in pools:
+                pool._force_close = True  # the server closes them: one that is kept may be closed by the next request
             session = aiohttp.ClientSession(
                 connector=pools[0],
                 timeout=ClientTimeout(sock_read=SILENCE),
