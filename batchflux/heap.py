@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-KEPT = 64 << 20  # bytes that are free at the end of the heap before any of them is given back
+KEPT = 32 << 20  # bytes that are free at the end of a heap (each thread may have one) before any of them is given back
 LARGE = 2 << 20  # bytes of a block that is still asked for, and given back, by itself: most pictures are smaller
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _CHOICES = ("MALLOC_", "GLIBC_TUNABLES")

@@ -110,7 +110,8 @@ class Transport:
         Args:
             request: what to send, and who reads the answer.
             key: the API key, or None for an API without.
-            on_sent: awaited once; the request is written to its connection right behind it.
+            on_sent: awaited once; the request is written to its connection right behind it. (Once more, should the
+                connection turn out to be of no use before a byte is written.)
 
         Raises:
             JobError: with the code of what happened. `network` and `timeout`: nothing was sent. `unknown`: the
@@ -208,18 +209,20 @@ class Transport:
         self._bound_pauses(response)
         content = response.content
         left = self._body_cap
-        try:
-            async with asyncio.timeout_at(until):
-                while data := await content.readany():
-                    left -= len(data)
-                    if left < 0:
-                        return _End.OVER
-                    if reader.feed(data):
-                        await _finish_tail(response)
-                        break
-        except WIRE_ERRORS:
-            return _End.CUT
-        return _End.WHOLE
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    data = await content.readany()
+            except WIRE_ERRORS:
+                return _End.CUT
+            if not data:
+                return _End.WHOLE
+            left -= len(data)
+            if left < 0:
+                return _End.OVER
+            if reader.feed(data):
+                await _finish_tail(response)
+                return _End.WHOLE
 
     def _bound_pauses(self, response: Answer | ClientResponse) -> None:
         """From the first byte on, the answer may pause for the idle time only."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -93,12 +94,10 @@ class Handler(ResponseHandler):
 
     Bytes that nobody asked for would be read as the next answer or be missing from it, a request would wait behind what
     is left of an earlier one, and its answer would not be read where reading is held up: a connection with any of these
-    is closed. And a body whose chunks are garbled ends for the parser, and one
-    whose connection is closed from this side ends altogether, while its reader would wait until the time for the whole
-    call is over.
+    is closed, and one on which anything waits to be read, be it the other side's goodbye. And a body whose chunks are
+    garbled ends for the parser, and one whose connection is closed from this side ends altogether, while its reader
+    would wait until the time for the whole call is over.
     """
-
-    _before: StreamReader | None = None  # the answer before the one that is asked for
 
     @property
     def should_close(self) -> bool:
@@ -108,17 +107,23 @@ class Handler(ResponseHandler):
     def is_connected(self) -> bool:
         """Whether the connection may be taken out of the pool."""
         transport = self.transport
-        return transport is not None and transport.is_reading() and super().is_connected() and not self.should_close
+        return (
+            transport is not None
+            and super().is_connected()
+            and transport.is_reading()
+            and not self.should_close
+            and not _has_come(transport)
+        )
 
     def set_response_params(self, **params: Any) -> None:
         """Get ready for the answer to a request that is about to be sent."""
-        self._before = self._payload
+        self._payload = None  # that of the answer before
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; aiohttp's parser would keep half a head behind an answer to itself."""
         answer = self._payload
-        if data and answer is not None and answer is not self._before and answer.is_eof():
+        if data and answer is not None and answer.is_eof():
             self.force_close()
         super().data_received(data)
 
@@ -137,6 +142,19 @@ class Handler(ResponseHandler):
         """Drop the connection, and cut off the answer that is being read."""
         _fail(self._payload, ClientPayloadError("closed"))
         super().abort()
+
+
+def _has_come(transport: asyncio.Transport) -> bool:
+    """Whether something waits in the system to be read, which the loop has not looked for yet.
+
+    Under TLS that may be none of an answer (a session's ticket).
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_extra_info("sslcontext") is not None:
+        return False
+    waits = select.poll()
+    waits.register(sock.fileno(), select.POLLIN)
+    return bool(waits.poll(0))
 
 
 def unwritten(transport: asyncio.Transport | None) -> bool:

@@ -24,14 +24,15 @@ class Sent:
     """What is known of one request: `done` once it may have left.
 
     Args:
-        tell: awaited once; the request is written to its connection right behind it.
+        tell: awaited when the request is about to be written to its connection, right behind it.
     """
 
-    __slots__ = ("_tell", "done")
+    __slots__ = ("_tell", "_told", "done")
 
     def __init__(self, tell: Callable[[], Awaitable[None]] | None) -> None:
         self.done = False
         self._tell = tell
+        self._told = False
 
     def leaves(self) -> None:
         """Take note that the request may have left from here on."""
@@ -39,10 +40,15 @@ class Sent:
         reach("request.sent")
 
     async def written(self) -> None:
-        """Tell that it is written now; a body's further pieces are no news."""
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            await tell()
+        """Tell that it is written now, if its connection takes it."""
+        if self._tell is not None:
+            await self._tell()
+
+    async def piece_written(self) -> None:
+        """Tell that a piece of its body is written now; further ones are no news."""
+        told, self._told = self._told, True
+        if not told:
+            await self.written()
 
 
 def tracing() -> TraceConfig:
@@ -58,4 +64,4 @@ async def _headers(_session: ClientSession, context: Any, _params: object) -> No
 
 
 async def _piece(_session: ClientSession, context: Any, _params: object) -> None:
-    await context.trace_request_ctx.written()
+    await context.trace_request_ctx.piece_written()

@@ -79,3 +79,39 @@ def details_come_from_any_block(page: Page) -> None:
     expect(page.locator("#count")).to_have_text("1 of 50,000 jobs")
     page.locator(".tile").click()
     expect(page.locator('[data-field="result_url"]')).to_contain_text("http://simulator.localhost/v1/files/")
+
+
+@pytest.mark.parametrize("closing", [" ", "Escape"])
+def test_a_picture_opened_right_behind_closing_another_stays_open(
+    opened: Opener, filled: Callable[..., Path], tmp_path: Path, closing: str
+) -> None:
+    """The event of closing comes late, while the fields of the picture that was opened since are being unpacked."""
+    folder = filled(tmp_path / "out", count=6000, thumbs=True)
+    batchflux("report", folder)
+    page = opened(Made(folder=folder).url)
+    page.locator("#gallery").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.locator("#large[open]").wait_for()
+    page.evaluate(
+        """async closing => {
+            const unpack = Response.prototype.json;
+            Response.prototype.json = async function () {
+                await new Promise(done => setTimeout(done, 50));
+                return unpack.call(this);
+            };
+            const press = key => document.activeElement.dispatchEvent(new KeyboardEvent("keydown",
+                {key, bubbles: true, cancelable: true}));
+            if (closing === "Escape") document.querySelector("#large").dispatchEvent(new Event("cancel"));
+            else press(closing);
+            press("End");
+            press("Enter");
+        }""",
+        closing,
+    )
+    expect(page.get_by_role("dialog").get_by_role("heading", name="job-005999")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#large")).to_be_hidden()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator("#large")).to_be_hidden()

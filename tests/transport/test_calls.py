@@ -422,6 +422,75 @@ async def test_who_waits_for_a_request_is_told_once_as_it_is_written(serve: Any,
     assert len(server.requests[0][1]) > size
 
 
+async def test_what_keeps_a_request_from_being_written_keeps_it_from_being_sent(
+    serve: Any, connect: Any, way: str
+) -> None:
+    server = await serve(["read", OK, "read", OK])
+
+    async def tell() -> None:
+        raise OverflowError
+
+    transport = await connect(server.url)
+    await transport.call(Asker().request(), key=KEY)
+    with pytest.raises(OverflowError if way == "small" else JobError):  # the session's headers may have left by then
+        await transport.call(Asker().request(), key=KEY, on_sent=tell)
+    assert len(server.requests) == 1
+
+
+async def test_a_call_cancelled_before_it_is_written_is_not_sent(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK, "hang"], ["read", OK])
+    transport = await connect(server.url)
+    waiting = asyncio.Event()
+
+    async def tell() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(transport.call(Asker().request(), key=KEY, on_sent=tell))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await transport.call(Asker().request(), key=KEY)
+    assert len(server.requests) == 1
+
+
+async def test_a_connection_that_dies_before_a_byte_is_written_costs_nothing(
+    serve: Any, connect: Any, way: str
+) -> None:
+    server = await serve(["read", OK, "hang"], ["read", OK])
+    transport = await connect(server.url)
+    await transport.call(Asker().request(), key=KEY)
+    ((kept, _),) = next(iter(transport._session.connector._conns.values()))
+    told = []
+
+    async def tell() -> None:
+        told.append(asyncio.get_running_loop().time())
+        if len(told) == 1:
+            kept.transport.abort()
+
+    call = transport.call(Asker().request(), key=KEY, on_sent=tell)
+    if way == "small":
+        await call
+        assert len(told) == 2  # the moment that counts is that of the connection that took it
+    else:
+        with pytest.raises(JobError) as caught:  # the session's headers may have left by then
+            await call
+        assert caught.value.code is Code.UNKNOWN
+    assert len(server.requests) == (2 if way == "small" else 1)
+
+
+async def test_an_answer_understood_is_whole_though_the_time_ends_before_its_end_comes(
+    serve: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TAIL_SECONDS", 1.5)
+    server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "hang"])
+    transport = await connect(server.url, timeout=0.7)
+    asker = Asker(until=b"hello")
+    await transport.call(asker.request(), key=KEY)
+    assert asker.readers[0].ends == [True]
+
+
 async def test_half_a_surrogate_pair_is_refused_unsent(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK])
     error = await Asker().fails(await connect(server.url), body={"prompt": "\ud800"})

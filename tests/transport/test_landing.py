@@ -20,7 +20,7 @@ from batchflux.errors import Code, JobError
 from batchflux.model import Inline, Request
 from batchflux.transport import Transport, TransportOptions
 from batchflux.transport.exchange import DIALS
-from batchflux.transport.landing import Landing, plain_head
+from batchflux.transport.landing import HEAD_BYTES, Landing, plain_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,6 +233,24 @@ async def test_bytes_too_many_do_not_cost_the_answer_before_them(
     transport = await connect(server.url)
     assert await ask(transport, server.url) == b"paid"
     assert await ask(transport, server.url) == b"more"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("coding", [b"", b"chunked"])
+@pytest.mark.parametrize("total", range(HEAD_BYTES - 2, HEAD_BYTES + 2))
+async def test_bytes_that_wait_behind_an_answer_unread_are_not_the_next(
+    serve: Any, connect: Any, total: int, coding: bytes
+) -> None:
+    """The first read takes so many bytes; the next call is made before there is another."""
+    start = OK + (b"Transfer-Encoding: chunked" if coding else b"Content-Length: 4") + b"\r\nX: "
+    end = b"\r\n\r\n" + (b"4\r\npaid\r\n0\r\n\r\n" if coding else b"paid")
+    answer = start + b"x" * (total - len(start) - len(end)) + end
+    server = await serve(
+        ["read", answer + OK + b"Content-Length: 5\r\n\r\nother", "hang"],
+        ["read", OK + b"Content-Length: 4\r\n\r\nmore"],
+    )
+    transport = await connect(server.url)
+    assert [await posted(transport), await posted(transport)] == [b"paid", b"more"]
     assert server.connections == 2
 
 

@@ -152,8 +152,9 @@ function focusNote() {
 
 // What is typed before the note stands there was meant for it: it must not judge the picture.
 function awaitNote(event) {
-  event.preventDefault();
   if (event.key === "Escape") closeLarge();
+  else if (event.ctrlKey || event.metaKey || /^F\d/.test(event.key)) return;
+  event.preventDefault();
 }
 
 function focusSearch() {

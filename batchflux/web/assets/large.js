@@ -11,6 +11,7 @@ let shownMode = "";
 let shownRow = null; // whose fields stand there; behind `large` while these are unpacked
 let noteAwaited = false; // the note gets the focus as soon as it stands there
 let opener = null;
+let farewells = 0; // events of closing that are still to come, of dialogs that are done with
 
 function startLarge() {
   const dialog = byId("large");
@@ -18,19 +19,24 @@ function startLarge() {
     event.preventDefault();
     closeLarge();
   });
-  dialog.addEventListener("close", closed);
+  dialog.addEventListener("close", () => {
+    if (farewells) farewells--;
+    else closed();
+  });
 }
 
 // The event of closing comes some tasks later: a key pressed meanwhile would find the picture still open, and lose the
 // focus it asked for. So whoever closes does all of it at once, and the event is for the browser's own closing.
 function closeLarge() {
-  byId("large").close();
+  const dialog = byId("large");
+  if (dialog.open) farewells++;
+  dialog.close();
   closed();
 }
 
 function closed() {
   const dialog = byId("large");
-  if (large === null || dialog.open) return;
+  if (large === null) return;
   large = shownRow = null;
   noteAwaited = false;
   if (state.open) change({ open: "" });
@@ -49,7 +55,7 @@ function followOpen() {
   const dialog = byId("large");
   const row = state.open === "" ? undefined : rowOfId.get(state.open);
   if (row === undefined) {
-    if (dialog.open) closeLarge();
+    closeLarge();
     return;
   }
   if (placeOf.has(row)) largeAt = placeOf.get(row);
