@@ -323,7 +323,7 @@ if "CHAOS_DEBUG" in os.environ:
     logging.basicConfig(level=logging.DEBUG)
 if "CHAOS_CRASH" in os.environ:
     import batchflux.transport.client as client
-    async def crash(self, request, response, headers):
+    async def crash(self, *_):
         raise RuntimeError("a bug")
     client.Transport._answer = crash
 """
