@@ -4,9 +4,9 @@ The file is well-formed after a kill: rows are appended whole, each batch in one
 committed it; and `rewrite` replaces the file in one rename. What a kill leaves out, the next run writes.
 
 One write is whole after a kill as long as it stays within one page: Linux looks for a fatal signal between the pages of
-a write (generic_perform_write in mm/filemap.c). So while the file is small, a batch over a page's edge is added by
-replacing the file. A large one is appended to all the same: a kill within the microsecond at the edge cuts its last row
-until the next run.
+a write (generic_perform_write in mm/filemap.c). So a batch over a page's edge is added by replacing the file: a small
+one by a copy, a large one by its twin (twin.py). Where the folder allows neither it is appended to all the same: a kill
+within the microsecond at the edge cuts its last row until the next run.
 
 Once anybody judged a picture of the folder, the columns `review` and `note` stand at the very end. They come with a
 rewrite: an append follows the header that the file has.
@@ -27,6 +27,7 @@ from batchflux.storage.cells import HEADER, cells, neutralised
 from batchflux.storage.durable import sync_folder
 from batchflux.storage.ledger import COLUMNS, Known
 from batchflux.storage.rows import ENDED
+from batchflux.storage.twin import Twin
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,6 +55,7 @@ class Results:
         self.tag_names = tuple(tag_names)
         self.verdicts: Mapping[bytes, Verdict] = {}
         self._file: io.FileIO | None = None
+        self._twin = Twin(path)
 
     def append(self, rows: Iterable[Known]) -> None:
         """Add the rows of jobs that ended, in one write.
@@ -127,9 +129,8 @@ class Results:
 
     def close(self) -> None:
         """Close the file; a later append opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
+        self._twin.drop()
 
     def _open(self) -> io.FileIO:
         file = io.FileIO(self.path, "ab")
@@ -140,8 +141,10 @@ class Results:
     def _add(self, file: io.FileIO, data: bytes) -> None:
         size = file.seek(0, os.SEEK_END)
         within = size // _PAGE == (size + len(data) - 1) // _PAGE
-        if within or size > _SMALL or not self._add_by_replacing(data):
+        if within or not (self._twin.add(data) if size > _SMALL else self._add_by_replacing(data)):
             self._write(file, data)
+        else:
+            self._close()
 
     def _add_by_replacing(self, data: bytes) -> bool:
         """Put a file with this at its end in the place of this one; False where the folder does not allow it."""
@@ -153,8 +156,12 @@ class Results:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             return False
-        self.close()
         return True
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _write(self, file: io.FileIO, data: bytes) -> None:
         before = file.seek(0, os.SEEK_END)

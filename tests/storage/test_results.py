@@ -9,6 +9,7 @@ import json
 import signal
 import textwrap
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from batchflux.model import Reference, Status
 from batchflux.storage.cells import HEADER, cells, iso, neutralised
 from batchflux.storage.ledger import Known, Ledger
 from batchflux.storage.results import Results, ended_rows
+from batchflux.storage.twin import Twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -371,24 +373,26 @@ TORN = textwrap.dedent("""
     fields = json.loads(sys.argv[2])
     fields |= {"key": bytes(32), "error": "x" * 200_000}
     results = Results(Path(sys.argv[1]), [])
+    most = int(sys.argv[3])
     rows = [Known(**fields)]
     results.append(rows)
     print("+", flush=True)
     while True:
-        results.append(rows)
-        results.append(rows)
+        for _ in range(most):
+            results.append(rows)
         results.close()
         os.truncate(sys.argv[1], 0)
 """)
 
 
-def test_a_kill_between_two_pages_of_a_write_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
+@pytest.mark.parametrize("most", [2, 60], ids=["small", "large"])
+def test_a_kill_between_two_pages_of_a_write_leaves_whole_rows(tmp_path: Path, start: Start, most: int) -> None:
     """The rows have 200 KB each, so that nearly every kill finds one under way."""
     fields = json.dumps({name: getattr(known(), name) for name in Known._fields if name != "key"})
     for number in range(12):
         path = tmp_path / f"results-{number}" / "results.csv"
         path.parent.mkdir()
-        process = start(TORN, path, fields)
+        process = start(TORN, path, fields, most)
         assert process.stdout is not None
         assert process.stdout.readline() == "+\n"
         time.sleep(0.01 + 0.003 * number)
@@ -405,3 +409,42 @@ def test_a_folder_in_which_nothing_can_be_made_still_gets_its_rows(tmp_path: Pat
     results.append([known(1, error="x" * 9000)])
     results.close()
     assert [row["id"] for row in read(results.path)] == ["j0", "j1"]
+
+
+def test_a_large_file_gets_its_rows_by_turns_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.csv", ())
+    files = []
+    for number in range(40):
+        results.append([known(number, error="x" * (40_000 if number % 3 else 10))])
+        files.append(results.path.stat().st_ino)
+        assert len(read(results.path)) == number + 1
+    changes = sum(one != next_one for one, next_one in pairwise(files))
+    assert changes > 20  # each time that a row went over a page's edge
+    assert len(set(files[-10:])) == 2
+    assert (tmp_path / ".results.csv.twin").is_file()
+    results.close()
+    assert [row["id"] for row in read(results.path)] == [f"j{number}" for number in range(40)]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("left", [".results.csv.before", ".results.csv.twin"])
+def test_what_a_kill_left_of_a_twin_is_not_written_to(tmp_path: Path, left: str) -> None:
+    """It may be the file itself, under another name."""
+    (tmp_path / "results.csv").write_text("old\n")
+    (tmp_path / left).hardlink_to(tmp_path / "results.csv")
+    twin = Twin(tmp_path / "results.csv")
+    assert twin.add(b"new\n")
+    assert twin.add(b"newer\n")
+    twin.drop()
+    assert (tmp_path / "results.csv").read_text() == "old\nnew\nnewer\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_a_folder_without_room_for_a_twin_leaves_the_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("old\n")
+    (tmp_path / ".results.csv.twin").mkdir()
+    twin = Twin(tmp_path / "results.csv")
+    assert not twin.add(b"new\n")
+    (tmp_path / ".results.csv.twin").rmdir()
+    assert not twin.add(b"new\n")  # and it is not tried each time
+    assert (tmp_path / "results.csv").read_text() == "old\n"
