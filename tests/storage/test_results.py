@@ -398,7 +398,7 @@ def paged(tmp_path: Path) -> Iterator[Path]:
 def test_a_kill_between_two_pages_of_a_write_leaves_whole_rows(paged: Path, start: Start, most: int) -> None:
     """The rows have 200 KB each, so that nearly every kill finds one under way."""
     fields = json.dumps({name: getattr(known(), name) for name in Known._fields if name != "key"})
-    for number in range(20):
+    for number in range(8):
         path = paged / f"results-{number}" / "results.csv"
         path.parent.mkdir()
         process = start(TORN, path, fields, most)
