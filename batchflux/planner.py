@@ -140,7 +140,6 @@ def survey_jobs(
     if asked is not None and connection is not None:
         left = {redo.number for redo in asked.left}
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
-    if asked is not None:
         survey.jobs = None  # pinned redos are other jobs than those that were met here
     for made in asked.jobs if asked is not None else ():
         redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)

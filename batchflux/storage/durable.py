@@ -91,7 +91,7 @@ def move(source: str, target: str) -> None:
             Path(beside).replace(target)
         finally:
             remove(beside)
-        remove(source)
+        Path(source).unlink()
 
 
 def remove(path: str) -> None:

@@ -76,10 +76,10 @@ class ImageStore:
         """
         reach("spool.begun")
         name = f"{key}-{hashlib.sha256(data).hexdigest()}"
-        temporary = self._temporary()
-        with durable.storing(self._spool / name):
+        temporary, place = self._temporary(), f"{self._below}{SPOOL}/{name}"
+        with durable.storing(place):
             self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
-            durable.move(temporary, f"{self._below}{SPOOL}/{name}")
+            durable.move(temporary, place)
             durable.sync_folder(self._spool)
         reach("spool.kept")
         return f"{SPOOL}/{name}"

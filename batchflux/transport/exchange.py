@@ -163,8 +163,9 @@ class Exchange:
             protocol = connection.protocol
             try:
                 if protocol is not None and protocol.is_connected():  # a new one, too, may hold bytes already
-                    if sent is not None:
-                        await sent.written()
+                    if sent is None:
+                        return connection, protocol
+                    await sent.written()
                     if protocol.is_connected():
                         return connection, protocol
             except BaseException:

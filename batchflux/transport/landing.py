@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEAD_BYTES = 4096  # of a plain answer; a longer head is aiohttp's
 BLANK_LINE = b"\r\n\r\n"
 _STATUS = b"HTTP/1.1 200 "
-_HEAD = re.compile(rb"HTTP/1\.1 200 [^\r\n\0]*(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
+_HEAD = re.compile(re.escape(_STATUS) + rb"[^\r\n\0]*(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _ONCE = frozenset({"content-length", "connection"})
 _NOT_PLAIN = frozenset({"transfer-encoding", "content-encoding", "upgrade", "trailer"})

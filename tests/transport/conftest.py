@@ -99,6 +99,11 @@ class ScriptedServer:
             raise ValueError(step)
 
 
+def kept_by(transport: Any) -> list[Any]:
+    """The handlers of the connections in the pool."""
+    return [handler for kept in transport._session.connector._conns.values() for handler, _ in kept]
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Awaitable[ScriptedServer]]]:
     """Start a server with one script for each connection."""

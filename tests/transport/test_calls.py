@@ -14,6 +14,7 @@ import pytest
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.model import Answered, Inline, Picture, Request
 from batchflux.transport import Transport, TransportOptions, client
+from tests.transport.conftest import kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -461,7 +462,7 @@ async def test_a_connection_that_dies_before_a_byte_is_written_costs_nothing(
     server = await serve(["read", OK, "hang"], ["read", OK])
     transport = await connect(server.url)
     await transport.call(Asker().request(), key=KEY)
-    ((kept, _),) = next(iter(transport._session.connector._conns.values()))
+    (kept,) = kept_by(transport)
     told = []
 
     async def tell() -> None:

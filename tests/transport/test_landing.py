@@ -21,6 +21,7 @@ from batchflux.model import Inline, Request
 from batchflux.transport import Transport, TransportOptions
 from batchflux.transport.exchange import DIALS
 from batchflux.transport.landing import HEAD_BYTES, Landing, plain_head
+from tests.transport.conftest import kept_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -380,11 +381,6 @@ async def test_a_connection_whose_reading_is_held_up_is_not_used_again(serve: An
     kept.transport.pause_reading()
     assert await ask(transport, server.url) == BODY
     assert server.connections == 2
-
-
-def kept_by(transport: Any) -> list[Any]:
-    """The handlers of the connections in the pool."""
-    return [handler for kept in transport._session.connector._conns.values() for handler, _ in kept]
 
 
 async def until_stray(transport: Any, count: int) -> None:
