@@ -10,17 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchflux.engine.selection import Selection
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
+    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.summary import Summary
     from batchflux.loading import load_manifest
     from batchflux.manifest import Manifest
-    from batchflux.model import Job, Outcome, Status
+    from batchflux.models import Job, Outcome, Status
+    from batchflux.observers import Watcher
     from batchflux.planner import Plan, plan
     from batchflux.runner import RunOptions, run
-    from batchflux.storage.summary import Summary
-    from batchflux.watcher import Watcher
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchfluxError",
@@ -47,16 +45,16 @@ __all__ = [
 _HOMES = {
     "Manifest": "manifest",
     "load_manifest": "loading",
-    "Job": "model",
-    "Outcome": "model",
-    "Status": "model",
+    "Job": "models",
+    "Outcome": "models",
+    "Status": "models",
     "Plan": "planner",
     "plan": "planner",
     "RunOptions": "runner",
-    "Selection": "engine.selection",
-    "Summary": "storage.summary",
+    "Selection": "ledger.selection",
+    "Summary": "ledger.summary",
     "run": "runner",
-    "Watcher": "watcher",
+    "Watcher": "observers",
 }
 
 

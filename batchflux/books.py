@@ -10,29 +10,29 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from batchflux.engine.unchanged import digest_of, mark
+from batchflux.exports.results_csv import ended_rows
+from batchflux.ledger.ledger import get_meta, set_meta
+from batchflux.ledger.moves import move_files, record_moves, settle_moves
+from batchflux.ledger.reviews import is_stale, shown, verdicts
+from batchflux.ledger.unchanged import digest_of, mark
 from batchflux.manifest import Redos, expand
+from batchflux.output.folder import write_whole
 from batchflux.planner import LEDGER, survey_jobs
 from batchflux.providers import capabilities
-from batchflux.storage.folder import write_whole
-from batchflux.storage.ledger import get_meta, set_meta
-from batchflux.storage.moves import move_files, record_moves, settle_moves
-from batchflux.storage.results import ended_rows
-from batchflux.storage.reviews import is_stale, shown, verdicts
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from batchflux.engine.selection import Selection
-    from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
+    from batchflux.exports.results_csv import Results
+    from batchflux.ledger.ledger import Ledger
+    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.survey import Survey
     from batchflux.manifest import Expansion, Manifest
-    from batchflux.model import Job
+    from batchflux.models import Job
     from batchflux.planner import Through
-    from batchflux.storage.ledger import Ledger
-    from batchflux.storage.results import Results
 
 
 class Books:

@@ -12,8 +12,8 @@ from batchflux.errors import StopRun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchflux.engine.gate import Gate
-    from batchflux.storage.summary import State
+    from batchflux.engine.shutdown import Gate
+    from batchflux.ledger.summary import State
 
 SIGNAL_EXIT = 128
 NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."

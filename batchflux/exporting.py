@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ids import MAX_ID, redo_id
+from batchflux.ledger.connection import beside
+from batchflux.ledger.ledger import COLUMNS, Known, get_meta
+from batchflux.ledger.reviews import waiting_redos
 from batchflux.manifest.check import Faults
 from batchflux.manifest.identity import checked_name, folded
 from batchflux.manifest.overrides import apply_overrides
@@ -24,18 +27,15 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.tree import Items, Node, Scalar, Table
 from batchflux.manifest.urls import is_url
 from batchflux.manifest.write import literal, plain_scalar, quoted_scalar, table, yaml_text
-from batchflux.model import Job, Reference
+from batchflux.models import Job, Reference
+from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
-from batchflux.storage.database import beside
-from batchflux.storage.folder import write_whole
-from batchflux.storage.ledger import COLUMNS, Known, get_meta
-from batchflux.storage.reviews import waiting_redos
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from batchflux.storage.reviews import Waiting
+    from batchflux.ledger.reviews import Waiting
 
 MARK = "# Written by batchflux export-review"
 _DIGITS = 8  # of a key behind an id that another redo has

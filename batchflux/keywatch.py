@@ -9,9 +9,9 @@ from batchflux.errors import Code
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchflux.engine.keys import Key
+    from batchflux.engine.key_pool import Key
     from batchflux.engine.ports import Observer
-    from batchflux.model import Job, Outcome
+    from batchflux.models import Job, Outcome
 
 
 class KeyWatch:

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.selection import Selection
-from batchflux.engine.survey import Survey, Surveyor
-from batchflux.engine.unchanged import unchanged
 from batchflux.errors import Fault, ManifestError
+from batchflux.ledger.connection import reading
+from batchflux.ledger.ledger import currency, rows_by_key, spent
+from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
+from batchflux.ledger.selection import Selection
+from batchflux.ledger.survey import Survey, Surveyor
+from batchflux.ledger.unchanged import unchanged
 from batchflux.manifest import Redos, expand
-from batchflux.model import Job, Request
+from batchflux.models import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
-from batchflux.storage.database import reading
-from batchflux.storage.ledger import currency, rows_by_key, spent
-from batchflux.storage.redact import without_signatures
-from batchflux.storage.reviews import is_pinned, pin, redos, waiting_redos
+from batchflux.redaction import without_signatures
 from batchflux.vetting import vetted
 
 if TYPE_CHECKING:

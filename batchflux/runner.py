@@ -19,35 +19,35 @@ from batchflux.books import Books, take_back
 from batchflux.connecting import connected
 from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
-from batchflux.engine.gate import Gate
-from batchflux.engine.pool import Pool, Tally, workers_for
+from batchflux.engine.job_runner import Steps
 from batchflux.engine.ports import World
-from batchflux.engine.selection import Selection
-from batchflux.engine.steps import Steps
+from batchflux.engine.shutdown import Gate
+from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
+from batchflux.exports.results_csv import Results
+from batchflux.failpoints import reach
 from batchflux.keywatch import KeyWatch
+from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
+from batchflux.ledger.selection import Selection
+from batchflux.ledger.summary import Summary, state_of
+from batchflux.observers import Progress, Watcher
+from batchflux.output.ballast import Ballast
+from batchflux.output.folder import FolderLock, RunLog, write_whole
+from batchflux.output.image_store import ImageStore, kept_pictures
+from batchflux.output.shelf import DiskShelf
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
-from batchflux.points import reach
 from batchflux.providers import styles
-from batchflux.storage.ballast import Ballast
-from batchflux.storage.folder import FolderLock, RunLog, write_whole
-from batchflux.storage.images import ImageStore, kept_pictures
-from batchflux.storage.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
-from batchflux.storage.results import Results
-from batchflux.storage.shelf import DiskShelf
-from batchflux.storage.summary import Summary, state_of
 from batchflux.tuning import keep_distance, keys_of, retune, rules_of
-from batchflux.watcher import Progress, Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.engine.keys import Key
+    from batchflux.engine.key_pool import Key
     from batchflux.engine.life import Rules
-    from batchflux.engine.survey import Survey
     from batchflux.errors import Fault
+    from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
-    from batchflux.model import Job, Outcome
+    from batchflux.models import Job, Outcome
     from batchflux.transport import Transport
 
 

@@ -8,25 +8,25 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from batchflux.engine.breaker import LONG_PATIENCE, PATIENCE, Breaker
 from batchflux.engine.budget import Budget
+from batchflux.engine.circuit_breaker import LONG_PATIENCE, PATIENCE, Breaker
 from batchflux.engine.deadline import Deadline
-from batchflux.engine.keys import Key
+from batchflux.engine.key_pool import Key
 from batchflux.engine.life import Rules
-from batchflux.engine.limits import Limits
 from batchflux.engine.pace import Pace
+from batchflux.engine.rate_limiter import Limits
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.window import Window
 from batchflux.errors import UsageError
+from batchflux.ledger.ledger import nanos
 from batchflux.manifest.places import keys_fault
-from batchflux.storage.ledger import nanos
 from batchflux.transport import TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.engine.gate import Gate
     from batchflux.engine.retry import OnUnknown
+    from batchflux.engine.shutdown import Gate
     from batchflux.manifest import Manifest
 
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download

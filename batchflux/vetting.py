@@ -11,15 +11,15 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from batchflux.engine.survey import SAMPLES, Survey
+from batchflux.ledger.survey import SAMPLES, Survey
 from batchflux.manifest import expand, vet
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from batchflux.engine.selection import Selection
     from batchflux.errors import Fault
+    from batchflux.ledger.selection import Selection
     from batchflux.manifest import Manifest
 
 LARGE = 4 << 20  # bytes of a table; its jobs are made in about a second

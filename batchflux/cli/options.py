@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from batchflux.engine.retry import OnUnknown
-from batchflux.engine.selection import Selection
+from batchflux.ledger.selection import Selection
 from batchflux.loading import load_manifest
 
 if TYPE_CHECKING:

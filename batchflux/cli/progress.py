@@ -19,17 +19,17 @@ from tqdm import tqdm
 from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
 from batchflux.ending import stranded
-from batchflux.model import Status
-from batchflux.storage.cells import iso
-from batchflux.watcher import Watcher
+from batchflux.exports.cells import iso
+from batchflux.models import Status
+from batchflux.observers import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from batchflux import watcher
-    from batchflux.model import Job, Outcome
+    from batchflux import observers as watcher
+    from batchflux.ledger.summary import Summary
+    from batchflux.models import Job, Outcome
     from batchflux.planner import Plan
-    from batchflux.storage.summary import Summary
 
 LINE_SECONDS = 60.0
 MOST_FAILURES_SHOWN = 20

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.words import count, place
-from batchflux.web.report import Report, write_report
+from batchflux.report.report import Report, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from batchflux.storage.summary import read_state
-from batchflux.web.review.site import serve
+from batchflux.ledger.summary import read_state
+from batchflux.review.site import serve
 
 
 @click.command("review")

@@ -23,7 +23,7 @@ from batchflux.runner import RunOptions, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.engine.selection import Selection
+    from batchflux.ledger.selection import Selection
     from batchflux.manifest import Manifest
 
 
@@ -65,7 +65,7 @@ def command(
 
 
 def _watch(stack: ExitStack, manifest: Manifest, progress: Progress) -> None:
-    from batchflux.web.review.beside import Beside  # noqa: PLC0415  a server, which other runs do not need
+    from batchflux.review.beside import Beside  # noqa: PLC0415  a server, which other runs do not need
 
     page = Beside(manifest.output.dir, progress.tell)
     page.start()

@@ -11,11 +11,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from batchflux.engine.gate import Halted
+from batchflux.engine.shutdown import Halted
 from batchflux.errors import StopRun
 
 if TYPE_CHECKING:
-    from batchflux.engine.gate import Gate
+    from batchflux.engine.shutdown import Gate
 
 
 class Budget:

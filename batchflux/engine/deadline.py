@@ -12,7 +12,7 @@ from batchflux.errors import StopRun
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchflux.engine.gate import Gate
+    from batchflux.engine.shutdown import Gate
 
 REMEMBERED = 256
 QUANTILE = 0.95

@@ -10,13 +10,13 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from batchflux.engine.selection import Selection, Work, work_for
+from batchflux.ledger.selection import Selection, Work, work_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from batchflux.model import Job
-    from batchflux.storage.ledger import Known
+    from batchflux.ledger.ledger import Known
+    from batchflux.models import Job
 
 FIRST_BATCH = 32
 BATCH = 256

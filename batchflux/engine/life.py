@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from batchflux.engine.retry import RetryPolicy, Tries
 
 if TYPE_CHECKING:
-    from batchflux.engine.breaker import Breaker
     from batchflux.engine.budget import Budget
+    from batchflux.engine.circuit_breaker import Breaker
     from batchflux.engine.deadline import Deadline
-    from batchflux.engine.limits import Limits
-    from batchflux.engine.selection import Work
+    from batchflux.engine.rate_limiter import Limits
+    from batchflux.ledger.selection import Work
 
 
 @dataclass(slots=True, kw_only=True)

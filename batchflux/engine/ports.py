@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
 
-    from batchflux.engine.gate import Gate
-    from batchflux.engine.selection import Work
+    from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError
-    from batchflux.model import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+    from batchflux.ledger.selection import Work
+    from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
 
 
 class Caller(Protocol):

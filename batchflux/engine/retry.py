@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
-from batchflux.engine.gate import Halted
+from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from random import Random
 
-    from batchflux.engine.gate import Gate
+    from batchflux.engine.shutdown import Gate
 
 T = TypeVar("T")
 OnUnknown = Literal["retry", "hold", "fail"]

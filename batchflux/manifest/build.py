@@ -18,14 +18,14 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.references import References, identity
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import Undefined
-from batchflux.model import CARRIED, Job
+from batchflux.models import CARRIED, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.manifest.compile import Part, Plan
     from batchflux.manifest.config import Entry, Manifest
-    from batchflux.model import Capabilities, Redo, Reference, Style
+    from batchflux.models import Capabilities, Redo, Reference, Style
 
     class Tell(Protocol):
         """Takes the faults of jobs; see Expansion."""

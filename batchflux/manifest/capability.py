@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.model import Capabilities, Reference, Style
+    from batchflux.models import Capabilities, Reference, Style
 
 
 def local_file(references: tuple[Reference, ...]) -> str | None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
-    from batchflux.model import Verify
+    from batchflux.models import Verify
 
 
 DEFAULT_FILE_NAME = "{{ id }}.{{ ext }}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from batchflux.manifest.config import Entry, Manifest
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.sources import Row
-    from batchflux.model import Capabilities, Job
+    from batchflux.models import Capabilities, Job
 
 MAX_FAULTS = 1000
 

@@ -30,7 +30,7 @@ from batchflux.manifest.tree import Node, Scalar, Table, found, quoted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from batchflux.model import Capabilities
+    from batchflux.models import Capabilities
 
 Model = TypeVar("Model", bound=BaseModel)
 _EXAMPLE = 'a manifest starts with "version: 1"'

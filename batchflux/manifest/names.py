@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchflux.manifest.config import Manifest
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 _LINE_BITS = 36
 _DIGITS = 8

@@ -20,7 +20,7 @@ from batchflux.manifest.references import identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from batchflux.model import Capabilities, Job, Redo
+    from batchflux.models import Capabilities, Job, Redo
 
 SEEDS = 2**31 - 1  # what every provider takes as a seed
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from batchflux.manifest.urls import is_url
-from batchflux.model import Reference
+from batchflux.models import Reference
 
 if TYPE_CHECKING:
     from pathlib import Path

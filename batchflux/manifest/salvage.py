@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchflux.manifest.check import Faults
     from batchflux.manifest.config import Entry, Manifest
-    from batchflux.model import Capabilities
+    from batchflux.models import Capabilities
 
 MAX_JOBS = 100_000  # looked at; a manifest that has faults need not be read to its end to be sent back
 

@@ -26,14 +26,14 @@ from batchflux.manifest.seen import Distinct
 from batchflux.manifest.sources import Unreadable, columns_of, delimiter_of, table_format
 from batchflux.manifest.templates import parts_of
 from batchflux.manifest.urls import MAX_URL, is_url
-from batchflux.model import CARRIED
+from batchflux.models import CARRIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from batchflux.manifest.config import Entry, Manifest
-    from batchflux.model import Capabilities, Style
+    from batchflux.models import Capabilities, Style
 
 _COLUMNS = 200  # a pattern of many more is slow to make
 _VALUES = 1000  # different values of a field that are tried one by one

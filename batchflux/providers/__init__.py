@@ -14,7 +14,7 @@ from batchflux.providers.preview import request_preview
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.model import Capabilities
+    from batchflux.models import Capabilities
 
 __all__ = ["Provider", "capabilities", "request_preview", "styles"]
 

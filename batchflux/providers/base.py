@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from batchflux.model import Capabilities, Flow, Job
+    from batchflux.models import Capabilities, Flow, Job
 
 
 @runtime_checkable

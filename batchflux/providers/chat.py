@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Capabilities, LocalImage, Request
+from batchflux.models import Capabilities, LocalImage, Request
 from batchflux.providers.reading import reader
 
 if TYPE_CHECKING:
-    from batchflux.model import Flow, Job, Picture, Reference
+    from batchflux.models import Flow, Job, Picture, Reference
 
 PATH = "/v1/chat/completions"
 

@@ -18,7 +18,7 @@ from batchflux.providers.untrusted import objects
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 _REQUEST_KEYS = frozenset({"prompt", "messages", "input_image"})
 _ANSWER_KEYS = frozenset({"data", "choices", "output", "result", "results", "url", "b64_json", "error"})

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Inline, Link
+from batchflux.models import Inline, Link
 from batchflux.providers.echoes import spelled_out, without_echoes
 from batchflux.providers.markup import Candidate, Kind, scan
 from batchflux.providers.untrusted import UnreadableError, decode_base64, is_data_url
@@ -23,7 +23,7 @@ from batchflux.providers.wording import tidy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchflux.model import Picture
+    from batchflux.models import Picture
     from batchflux.providers.echoes import Own
 
 _LONGEST_URL = 8192

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from batchflux.model import LocalImage
+from batchflux.models import LocalImage
 
 if TYPE_CHECKING:
-    from batchflux.model import Request
+    from batchflux.models import Request
 
 _SECRET_FIELDS = frozenset({"webhook_secret"})
 

@@ -23,7 +23,7 @@ from batchflux.providers.wording import tidy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.model import Job, Picture
+    from batchflux.models import Job, Picture
 
 LARGEST_BODY = 100_000_000
 LARGEST_ERROR_BODY = 1_000_000

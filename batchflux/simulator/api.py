@@ -23,7 +23,7 @@ from batchflux.simulator.studio import GoneError
 from batchflux.simulator.wire import STREAM_TYPE, Chunks, Refusal, Reply, error_reply, invalid
 
 if TYPE_CHECKING:
-    from batchflux.model import Style
+    from batchflux.models import Style
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
     from batchflux.simulator.studio import Studio

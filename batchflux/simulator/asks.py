@@ -20,7 +20,7 @@ from batchflux.simulator.wire import Refusal, dumps, error_reply, invalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.model import Format, Style
+    from batchflux.models import Format, Style
 
 _STANDARD = frozenset(
     [

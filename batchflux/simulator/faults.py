@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from batchflux.model import Style
+    from batchflux.models import Style
 
 Stage = Literal["instead", "form", "link"]
 BOTH: frozenset[Style] = frozenset({"standard", "chat"})

@@ -22,7 +22,7 @@ from batchflux.simulator.ratios import parse_ratio
 from batchflux.simulator.wire import dumps
 
 if TYPE_CHECKING:
-    from batchflux.model import Format
+    from batchflux.models import Format
     from batchflux.simulator.asks import Ask
 
 DRAWN_REFERENCES = 4

@@ -20,7 +20,7 @@ from typing import Any
 import aiofiles
 
 from batchflux.errors import Code, JobError
-from batchflux.model import LocalImage
+from batchflux.models import LocalImage
 
 ONE_WRITE = 1 << 20  # bytes; aiohttp sends more than this in pieces only from a file
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 from yarl import URL
 
-from batchflux import __version__
+from batchflux._version import __version__
 from batchflux.errors import Code, JobError
-from batchflux.model import Answered
+from batchflux.models import Answered
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
+from batchflux.transport.downloads import Downloads
 from batchflux.transport.exchange import HEADER_BYTES, Answer, Exchange
-from batchflux.transport.faults import WIRE_ERRORS, unanswered
-from batchflux.transport.fetch import Downloads
-from batchflux.transport.guard import Guard
 from batchflux.transport.headers import lowered, utc_now, wait_asked
 from batchflux.transport.links import origin_of, shown
 from batchflux.transport.options import MIB, TransportOptions
 from batchflux.transport.sent import Sent, tracing
+from batchflux.transport.ssrf import Guard
+from batchflux.transport.wire_errors import WIRE_ERRORS, unanswered
 
 if TYPE_CHECKING:
     import io
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientResponse
 
-    from batchflux.model import Fetched, Picture, Reader, Request
+    from batchflux.models import Fetched, Picture, Reader, Request
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 TAIL_SECONDS = 0.1  # how long an answer that is already whole may take to end, so that its connection can be kept

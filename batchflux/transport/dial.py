@@ -17,7 +17,7 @@ from aiohttp import ClientPayloadError, DefaultResolver, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
-from batchflux.transport.guard import Guard, parse
+from batchflux.transport.ssrf import Guard, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

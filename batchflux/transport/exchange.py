@@ -24,7 +24,7 @@ from aiohttp import (
 )
 from aiohttp.streams import EofStream
 
-from batchflux import __version__
+from batchflux._version import __version__
 from batchflux.transport.headers import lowered
 from batchflux.transport.landing import Landing
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import TraceConfig
 
-from batchflux.points import reach
+from batchflux.failpoints import reach
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.ledger.ledger import Ledger, nanos, set_meta
 from batchflux.manifest import expand, load_manifest
-from batchflux.model import Link, Outcome, Status, Stored
+from batchflux.models import Link, Outcome, Status, Stored
+from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
-from batchflux.storage.folder import write_whole
-from batchflux.storage.ledger import Ledger, nanos, set_meta
-from batchflux.storage.results import Results, ended_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchflux.errors import Fault
     from batchflux.manifest import Manifest
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 BATCH = 1000
 LINKS = 50_000  # ext4 holds 65,000 names of one file

@@ -23,25 +23,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.breaker import LONG_PATIENCE, Breaker
 from batchflux.engine.budget import Budget
+from batchflux.engine.circuit_breaker import LONG_PATIENCE, Breaker
 from batchflux.engine.deadline import Deadline
 from batchflux.engine.feeder import Feeder
-from batchflux.engine.gate import Gate
-from batchflux.engine.keys import Key
+from batchflux.engine.job_runner import Steps
+from batchflux.engine.key_pool import Key
 from batchflux.engine.life import Rules
-from batchflux.engine.limits import Limits
 from batchflux.engine.pace import Pace
-from batchflux.engine.pool import Pool, Tally, workers_for
 from batchflux.engine.ports import World
+from batchflux.engine.rate_limiter import Limits
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.selection import Selection
-from batchflux.engine.steps import Steps
+from batchflux.engine.shutdown import Gate
 from batchflux.engine.window import Window
+from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.model import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+from batchflux.ledger.ledger import COLUMNS, Known, Ledger, nanos, spent
+from batchflux.ledger.selection import Selection
+from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
 from batchflux.providers import styles
-from batchflux.storage.ledger import COLUMNS, Known, Ledger, nanos, spent
 
 if TYPE_CHECKING:
     from batchflux.engine.retry import OnUnknown
@@ -473,7 +473,7 @@ def _pace(asked: Terms) -> Pace:
 
 
 def _reader(folder: Path) -> Any:
-    from batchflux.storage.database import connect  # noqa: PLC0415  opened beside the run, as `status` does
+    from batchflux.ledger.connection import connect  # noqa: PLC0415  opened beside the run, as `status` does
 
     return connect(folder / "ledger.db", durable=False)
 

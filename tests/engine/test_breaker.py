@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.breaker import DOWN_SECONDS, LONG_PATIENCE, NEVER, Breaker
-from batchflux.engine.gate import Gate
+from batchflux.engine.circuit_breaker import DOWN_SECONDS, LONG_PATIENCE, NEVER, Breaker
+from batchflux.engine.shutdown import Gate
 from batchflux.errors import Code, JobError
-from batchflux.model import Outcome, Status
+from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Night, NightFactory

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.budget import Budget
-from batchflux.engine.gate import Gate, Halted
+from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, StopRun
 
 if TYPE_CHECKING:

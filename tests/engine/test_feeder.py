@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.engine.feeder import BATCH, FIRST_BATCH, Feeder
-from batchflux.engine.selection import Selection
-from batchflux.model import Job
-from batchflux.storage.ledger import Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.selection import Selection
+from batchflux.models import Job
 
 if TYPE_CHECKING:
     from pathlib import Path

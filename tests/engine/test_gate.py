@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from batchflux.engine.gate import Gate, Halted
+from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import StopRun
 
 FIRST, SECOND = StopRun("signal", "Stopped by SIGTERM."), StopRun("budget", "The budget is used up.")

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from batchflux.engine.keys import Key
+from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace
-from batchflux.storage.ledger import last_activity
-from batchflux.storage.rows import empty_ledger
+from batchflux.ledger.ledger import last_activity
+from batchflux.ledger.tables import empty_ledger
 from batchflux.tuning import keep_distance
 
 INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import RunOptions, Watcher, load_manifest, run
-from batchflux.engine import kept
-from batchflux.engine.kept import CHARACTERS, JOBS, Kept
-from batchflux.model import Reference
+from batchflux.ledger import kept
+from batchflux.ledger.kept import CHARACTERS, JOBS, Kept
+from batchflux.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 TEXT = """version: 1
 provider: {price: 1, options: {latency: 0, size: 64}}

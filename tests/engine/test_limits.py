@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.breaker import Breaker
-from batchflux.engine.gate import Gate, Halted
-from batchflux.engine.keys import Key, Lease
-from batchflux.engine.limits import Limits
+from batchflux.engine.circuit_breaker import Breaker
+from batchflux.engine.key_pool import Key, Lease
 from batchflux.engine.pace import LATENESS
+from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.breaker import DOWN_PAUSE, DOWN_SECONDS, Breaker
-from batchflux.engine.gate import Gate, Halted
-from batchflux.engine.keys import (
+from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, Breaker
+from batchflux.engine.key_pool import (
     EARLY,
     FIRST_COOLING,
     LEAD,
@@ -21,11 +20,12 @@ from batchflux.engine.keys import (
     Key,
     Lease,
 )
-from batchflux.engine.limits import SHUT, Limits
 from batchflux.engine.pace import AIM, HOLD, LATENESS, TOLD, Pace
+from batchflux.engine.rate_limiter import SHUT, Limits
+from batchflux.engine.shutdown import Gate, Halted
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.model import Outcome, Status
+from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

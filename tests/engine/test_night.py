@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.pool import workers_for
+from batchflux.engine.worker_pool import workers_for
 from batchflux.errors import Code
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.breaker import Breaker
-from batchflux.engine.gate import Gate
-from batchflux.engine.keys import Key, Lease
-from batchflux.engine.limits import Limits
+from batchflux.engine.circuit_breaker import Breaker
+from batchflux.engine.key_pool import Key, Lease
 from batchflux.engine.pace import LATENESS, RELAX, Pace
+from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.shutdown import Gate
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from batchflux.engine.breaker import Breaker
-from batchflux.engine.gate import Gate
-from batchflux.engine.keys import Key, Lease
-from batchflux.engine.limits import Limits
+from batchflux.engine.circuit_breaker import Breaker
+from batchflux.engine.key_pool import Key, Lease
 from batchflux.engine.pace import AIM, DOUBT, HOLD, LONGEST_DOUBT, TOLD, TRIALS, Pace
+from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.shutdown import Gate
 from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError
 

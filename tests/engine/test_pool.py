@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.pool import Tally, workers_for
+from batchflux.engine.worker_pool import Tally, workers_for
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.model import Fetched, Job, Outcome, Status, Stored
+from batchflux.models import Fetched, Job, Outcome, Status, Stored
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Night

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.engine.gate import Halted
 from batchflux.engine.retry import Retrying, RetryPolicy, Tries
+from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError
 
 RETRIED = {Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Code.NO_IMAGE}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.gate import Gate, Halted
 from batchflux.engine.retry import CAPACITY, FRACTION, TRICKLE, RetryQuota
+from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, StopRun
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchflux.engine.selection import Selection, Work, work_for
 from batchflux.errors import Code
-from batchflux.model import Job, Link, Reference
-from batchflux.storage.ledger import Known
+from batchflux.ledger.ledger import Known
+from batchflux.ledger.selection import Selection, Work, work_for
+from batchflux.models import Job, Link, Reference
 
 JobOf = Callable[..., Job]
 LINK = "https://cdn.example/a.png"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Capabilities, Flow, Inline, Job, Link, Picture, Reference, Request, Wait
+from batchflux.models import Capabilities, Flow, Inline, Job, Link, Picture, Reference, Request, Wait
 from batchflux.providers import styles
 
 if TYPE_CHECKING:

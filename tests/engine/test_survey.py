@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.selection import Selection, work_for
-from batchflux.engine.suffixes import followed
-from batchflux.engine.survey import Numbers, Survey, Surveyor
-from batchflux.model import Job, Link, Outcome, Reference, Status, Stored
-from batchflux.storage.ledger import Known, Ledger
-from batchflux.storage.moves import move_files, record_moves, settle_moves
+from batchflux.ledger.ledger import Known, Ledger
+from batchflux.ledger.moves import move_files, record_moves, settle_moves
+from batchflux.ledger.selection import Selection, work_for
+from batchflux.ledger.suffixes import followed
+from batchflux.ledger.survey import Numbers, Survey, Surveyor
+from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class Folder:
 
     def rows(self) -> list[Known]:
         def read(connection: Any) -> list[Known]:
-            from batchflux.storage.ledger import COLUMNS  # noqa: PLC0415  beside its one use
+            from batchflux.ledger.ledger import COLUMNS  # noqa: PLC0415  beside its one use
 
             return [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM jobs")]  # noqa: S608  constant
 

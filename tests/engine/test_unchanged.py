@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import load_manifest, run
-from batchflux.engine.selection import Selection
-from batchflux.engine.survey import Surveyor
-from batchflux.engine.unchanged import digest_of, unchanged
+from batchflux.ledger.selection import Selection
+from batchflux.ledger.survey import Surveyor
+from batchflux.ledger.unchanged import digest_of, unchanged
 from batchflux.manifest import expand
 from batchflux.planner import exists_in, plan
 from batchflux.providers import capabilities
 from batchflux.runner import RunOptions
 
 if TYPE_CHECKING:
-    from batchflux.engine.survey import Survey
+    from batchflux.ledger.survey import Survey
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = ROOT / "jobs" / "photos" / "cat-cushion.jpg"
@@ -77,7 +77,7 @@ class Shop:
 @pytest.fixture(autouse=True)
 def fine_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests need not wait for the coarsest clock there is."""
-    monkeypatch.setattr("batchflux.engine.unchanged.RACY", CLOCK)
+    monkeypatch.setattr("batchflux.ledger.unchanged.RACY", CLOCK)
 
 
 @pytest.fixture

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import load_manifest, run
-from batchflux.engine.selection import Selection
-from batchflux.engine.unchanged import unchanged
 from batchflux.errors import ManifestError
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.selection import Selection
+from batchflux.ledger.unchanged import unchanged
 from batchflux.manifest import vet
 from batchflux.planner import plan, survey_jobs
 from batchflux.providers import capabilities
 from batchflux.runner import RunOptions
-from batchflux.storage.ledger import Ledger
 from batchflux.vetting import LARGE, vetted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchflux.engine.survey import Survey
+    from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
 
 CLOCK = 0.2  # seconds
@@ -123,7 +123,7 @@ def test_a_small_table_is_surveyed(table: Table, empty: sqlite3.Connection) -> N
 def test_a_vetted_run_ends_with_exact_counts(
     table: Table, rows: list[tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchflux.engine.unchanged.RACY", CLOCK)
+    monkeypatch.setattr("batchflux.ledger.unchanged.RACY", CLOCK)
     table.write(rows)
     time.sleep(1.5 * CLOCK)
     assert vet(table.manifest(), capabilities()) is not None
@@ -144,7 +144,7 @@ def test_a_vetted_run_that_stops_early_is_continued(
     table: Table, monkeypatch: pytest.MonkeyPatch, *, settled: bool
 ) -> None:
     """At once where the table is known to be the same, else all of it is gone through."""
-    monkeypatch.setattr("batchflux.engine.unchanged.RACY", CLOCK)
+    monkeypatch.setattr("batchflux.ledger.unchanged.RACY", CLOCK)
     rows = [*ROWS, *((f"bowl-{number}", "bowl", str(number)) for number in range(700)), ("f", "mug", "1")]
     table.write(rows, TEXT + "limits: {budget: 2, concurrency: 1}\n")
     assert vet(table.manifest(), capabilities()) is not None

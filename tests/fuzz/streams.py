@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchflux.errors import JobError
-from batchflux.model import Link
+from batchflux.models import Link
 from tests.fuzz.targets import PHOTO, REFERENCE, answer, check_answer, frames
 
 if TYPE_CHECKING:

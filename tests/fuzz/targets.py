@@ -22,12 +22,12 @@ from PIL import Image
 
 from batchflux.errors import Code, Fault, JobError, ManifestError
 from batchflux.manifest import expand, load_manifest, starter
-from batchflux.model import Inline, Job, Link, Picture, Reference, Verify
+from batchflux.models import Inline, Job, Link, Picture, Reference, Verify
+from batchflux.output.verify import Expected, check
 from batchflux.providers import capabilities, failures, styles
 from batchflux.providers.echoes import canonical
 from batchflux.providers.reading import reader
 from batchflux.providers.sse import EventTooLongError, SSEParser
-from batchflux.storage.verify import Expected, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import Expansion, Manifest, expand, load_manifest
-from batchflux.model import Capabilities, Job
+from batchflux.models import Capabilities, Job
 
 STYLES = {
     "standard": Capabilities(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.manifest import Manifest
-    from batchflux.model import Capabilities
+    from batchflux.models import Capabilities
 
     Faulty = Callable[[str | bytes], list[str]]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.manifest import Manifest
-    from batchflux.model import Capabilities, Job
+    from batchflux.models import Capabilities, Job
 
     Jobs = Callable[[str], list[Job]]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
     Faulty = Callable[[str | bytes], list[str]]
     Jobs = Callable[[str], list[Job]]

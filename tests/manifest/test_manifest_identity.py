@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchflux.errors import Fault
     from batchflux.manifest import Expansion
-    from batchflux.model import Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import resource, sys
 from batchflux.manifest import expand, load_manifest
-from batchflux.model import Capabilities
+from batchflux.models import Capabilities
 fields = frozenset({"output_format"})
 styles = {name: Capabilities(style=name, fields=fields, local_images=name == "chat") for name in ("standard", "chat")}
 made = expand(load_manifest(sys.argv[1]), styles, lambda fault: sys.exit(str(fault)))

@@ -16,7 +16,7 @@ from batchflux.manifest.tree import Table, plain_data
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest import Redos, expand, load_manifest
-from batchflux.model import Job, Redo
+from batchflux.models import Job, Redo
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.manifest import Manifest
-    from batchflux.model import Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
     Load = Callable[..., Manifest]

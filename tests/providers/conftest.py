@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from batchflux.errors import JobError
-from batchflux.model import Job, Picture, Reference, Request
+from batchflux.models import Job, Picture, Reference, Request
 from batchflux.providers import styles
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Inline, Link, Reference
+from batchflux.models import Inline, Link, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 REF = "https://photos.example/in/mug%20(1).jpg?v=1&w=2"
 OUT = "https://cdn.example/out/a%E4%B8%AD(1).png?X-Sig=abc%2Fdef&e=1"

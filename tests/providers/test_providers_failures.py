@@ -14,7 +14,7 @@ from batchflux.providers.failures import from_answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 STYLES = ("standard", "chat")
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import JobError
-from batchflux.model import Inline, Link, Reference
+from batchflux.models import Inline, Link, Reference
 from batchflux.providers.echoes import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 PHOTO = b"\xff\xd8the uploaded photo\xff\xd9"
 LOCAL = Reference(source="m.jpg", path="/m.jpg", sha256=hashlib.sha256(PHOTO).hexdigest(), media_type="image/jpeg")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.model import LocalImage, Reference, Request
+from batchflux.models import LocalImage, Reference, Request
 from batchflux.providers import Provider, capabilities, request_preview, styles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 A, B = "https://photos.example/a.png", "http://photos.example/b.png?x=1"
 DIGEST = hashlib.sha256(b"photo").hexdigest()

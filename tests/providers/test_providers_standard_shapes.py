@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Inline, Link
+from batchflux.models import Inline, Link
 from batchflux.providers.reading import AnswerReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.model import Job
+    from batchflux.models import Job
 
 OUT = "https://cdn.example/out/a.png?X-Sig=abc&e=1"
 MADE = b"\x89PNG\r\n\x1a\nmade\xfb\xff\xfe" * 3

@@ -12,7 +12,7 @@ from batchflux.simulator.asks import parse_ask, split_urls
 from batchflux.simulator.wire import Refusal
 
 if TYPE_CHECKING:
-    from batchflux.model import Style
+    from batchflux.models import Style
     from tests.simulator.conftest import Client, Serve, Tools
 
 IMAGES = "/v1/images/generations"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from batchflux.model import Job, Outcome, Status, Stored
-from batchflux.storage.ledger import COLUMNS, Known, Ledger
+from batchflux.ledger.ledger import COLUMNS, Known, Ledger
+from batchflux.models import Job, Outcome, Status, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ def finish(stored: Callable[..., Stored]) -> Finish:
     """Send a job once, at epoch second 1000, and end it at 1010: done, unless the outcome's fields say otherwise."""
 
     def end(ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None:
-        from batchflux.model import Link  # noqa: PLC0415  beside its one use
+        from batchflux.models import Link  # noqa: PLC0415  beside its one use
 
         ledger.intend(job, price=price, at=1000.0)
         status = outcome.pop("status", Status.DONE)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from batchflux.errors import StorageError
-from batchflux.storage import ballast as module
-from batchflux.storage.ballast import LEAST_ROOM, LEDGER_ROOM, NAME, Ballast
+from batchflux.output import ballast as module
+from batchflux.output.ballast import LEAST_ROOM, LEDGER_ROOM, NAME, Ballast
 
 if TYPE_CHECKING:
     from pathlib import Path

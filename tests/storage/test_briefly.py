@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from batchflux.storage.briefly import BRIEF, TRY_AGAIN, Briefly
+from batchflux.ledger.briefly import BRIEF, TRY_AGAIN, Briefly
 
 
 def test_brief_steps_stay_in_place_and_one_long_one_changes_nothing() -> None:

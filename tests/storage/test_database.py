@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import StorageError
-from batchflux.storage.briefly import Briefly
-from batchflux.storage.database import BATCH, Database, connect, wal_is_safe
+from batchflux.ledger.briefly import Briefly
+from batchflux.ledger.connection import BATCH, Database, connect, wal_is_safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.storage.durable import make_folders, storing, sync_folder, write_new
+from batchflux.output.durable import make_folders, storing, sync_folder, write_new
 
 PLACE = Path("out/images/mug.png")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.storage.folder import FolderLock, RunLog, write_whole
+from batchflux.output.folder import FolderLock, RunLog, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOLDER = textwrap.dedent("""
     import sys
     from pathlib import Path
-    from batchflux.storage.folder import FolderLock
+    from batchflux.output.folder import FolderLock
 
     lock = FolderLock(Path(sys.argv[1]))
     lock.acquire()
@@ -145,7 +145,7 @@ FULL = textwrap.dedent("""
     import resource, sys
     from pathlib import Path
     from batchflux.errors import StorageError
-    from batchflux.storage.folder import RunLog
+    from batchflux.output.folder import RunLog
 
     log = RunLog(Path(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

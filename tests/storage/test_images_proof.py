@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.errors import Code, JobError
-from batchflux.storage.structure import Shape
-from batchflux.storage.verify import Expected, check, inspect
+from batchflux.output.structure import Shape
+from batchflux.output.verify import Expected, check, inspect
 
 
 def photo(width: int, height: int, seed: int = 1) -> Image.Image:

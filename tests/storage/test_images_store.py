@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.storage.durable import move, storing, write_new
-from batchflux.storage.images import Expected, ImageStore, _suffix, kept_pictures
+from batchflux.output.durable import move, storing, write_new
+from batchflux.output.image_store import Expected, ImageStore, _suffix, kept_pictures
 
 ANY = Expected()
 KEY = hashlib.sha256(b"mug").hexdigest()
@@ -259,7 +259,7 @@ RUNS_OUT = """
     import resource, sys
     from pathlib import Path
     from batchflux.errors import StorageError
-    from batchflux.storage.images import Expected, ImageStore
+    from batchflux.output.image_store import Expected, ImageStore
     root = Path(sys.argv[1])
     data = (root / "large.png").read_bytes()
     store = ImageStore(root)
@@ -291,7 +291,7 @@ def test_a_write_that_runs_out_of_room_leaves_nothing(tmp_path: Path) -> None:
 IS_KILLED = """
     import sys
     from pathlib import Path
-    from batchflux.storage.images import Expected, ImageStore
+    from batchflux.output.image_store import Expected, ImageStore
     root = Path(sys.argv[1])
     data = (root / "large.png").read_bytes()
     store = ImageStore(root)

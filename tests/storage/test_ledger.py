@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.model import Link, Outcome, Reference, Status
-from batchflux.storage.ledger import (
+from batchflux.ledger.ledger import (
     Known,
     Ledger,
     currency,
@@ -31,12 +30,13 @@ from batchflux.storage.ledger import (
     spooled,
     tags_text,
 )
+from batchflux.models import Link, Outcome, Reference, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.model import Job, Stored
+    from batchflux.models import Job, Stored
     from tests.storage.conftest import Finish, MakeJob
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"

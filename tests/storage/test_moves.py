@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
-from batchflux.storage.ledger import Known, Ledger
-from batchflux.storage.moves import REPLACED, Move, move_files, record_moves, settle_moves
+from batchflux.ledger.ledger import Known, Ledger
+from batchflux.ledger.moves import REPLACED, Move, move_files, record_moves, settle_moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.errors import JobError
-from batchflux.storage import deflate, png
-from batchflux.storage.verify import Expected, check
+from batchflux.output import deflate, png
+from batchflux.output.verify import Expected, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

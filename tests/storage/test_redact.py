@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.storage.redact import redacted
+from batchflux.redaction import redacted
 
 PICTURE = "https://cdn.example/out/mug.png"
 CANARY = "cAnArY0123456789abcdefCANARY"

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
-from batchflux.model import Reference, Status
-from batchflux.storage.cells import HEADER, cells, iso, neutralised
-from batchflux.storage.ledger import Known, Ledger
-from batchflux.storage.results import Results, ended_rows
-from batchflux.storage.twin import Twin
+from batchflux.exports.cells import HEADER, cells, iso, neutralised
+from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.exports.twin import Twin
+from batchflux.ledger.ledger import Known, Ledger
+from batchflux.models import Reference, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,8 +246,8 @@ FULL = textwrap.dedent("""
     import json, resource, sys
     from pathlib import Path
     from batchflux.errors import StorageError
-    from batchflux.storage.ledger import Known
-    from batchflux.storage.results import Results
+    from batchflux.ledger.ledger import Known
+    from batchflux.exports.results_csv import Results
 
     path, limit, fields = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     fields["key"] = bytes(32)
@@ -289,8 +289,8 @@ def test_a_full_disk_at_the_header_leaves_a_file_that_is_not_taken_for_whole(tmp
 KILLED = textwrap.dedent("""
     import json, sys
     from pathlib import Path
-    from batchflux.storage.ledger import Known
-    from batchflux.storage.results import Results
+    from batchflux.ledger.ledger import Known
+    from batchflux.exports.results_csv import Results
 
     fields = json.loads(sys.argv[2])
     fields["key"] = bytes(32)
@@ -368,8 +368,8 @@ def test_times_are_utc() -> None:
 TORN = textwrap.dedent("""
     import json, os, sys
     from pathlib import Path
-    from batchflux.storage.ledger import Known
-    from batchflux.storage.results import Results
+    from batchflux.ledger.ledger import Known
+    from batchflux.exports.results_csv import Results
 
     fields = json.loads(sys.argv[2])
     fields |= {"key": bytes(32), "error": "x" * 200_000}

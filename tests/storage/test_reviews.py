@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from batchflux.errors import StorageError
+from batchflux.exports import projection
+from batchflux.exports.cells import HEADER
+from batchflux.exports.projection import show_verdicts
+from batchflux.exports.results_csv import Results, ended_rows
 from batchflux.ids import redo_id
-from batchflux.model import Link, Outcome, Redo, Status, Stored
-from batchflux.storage import projection
-from batchflux.storage.cells import HEADER
-from batchflux.storage.database import beside, connect
-from batchflux.storage.folder import FolderLock
-from batchflux.storage.judging import Again, Decision, NoSuchJobError, decide
-from batchflux.storage.ledger import Ledger, get_meta, set_meta
-from batchflux.storage.projection import show_verdicts
-from batchflux.storage.results import Results, ended_rows
-from batchflux.storage.reviews import (
+from batchflux.ledger.connection import beside, connect
+from batchflux.ledger.judging import Again, Decision, NoSuchJobError, decide
+from batchflux.ledger.ledger import Ledger, get_meta, set_meta
+from batchflux.ledger.reviews import (
     Verdict,
     ask_redo,
     has_reviews,
@@ -42,12 +40,14 @@ from batchflux.storage.reviews import (
     verdicts_on,
     waiting_redos,
 )
+from batchflux.models import Link, Outcome, Redo, Status, Stored
+from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchflux.model import Job
+    from batchflux.models import Job
     from tests.storage.conftest import MakeJob, Start
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.model import Fetched, Inline, Reference
-from batchflux.storage.shelf import DiskShelf, expected_of
+from batchflux.models import Fetched, Inline, Reference
+from batchflux.output.shelf import DiskShelf, expected_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

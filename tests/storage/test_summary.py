@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
-from batchflux.model import Status
-from batchflux.storage.folder import FolderLock
-from batchflux.storage.ledger import Ledger, set_meta
-from batchflux.storage.summary import Summary, read_state, state_of
+from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.summary import Summary, read_state, state_of
+from batchflux.models import Status
+from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
     import sqlite3

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.storage.briefly import Briefly
-from batchflux.storage.threads import Threads
+from batchflux.ledger.briefly import Briefly
+from batchflux.output.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from batchflux.errors import JobError
-from batchflux.storage.webp import inspect
+from batchflux.output.webp import inspect
 
 
 def encoded(**options: object) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError, UsageError
-from batchflux.model import Answered, Inline, Picture, Request
+from batchflux.models import Answered, Inline, Picture, Request
 from batchflux.transport import Transport, TransportOptions, client
 from tests.transport.conftest import kept_by
 

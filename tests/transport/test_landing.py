@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
-from batchflux.model import Inline, Request
+from batchflux.models import Inline, Request
 from batchflux.transport import Transport, TransportOptions
 from batchflux.transport.exchange import DIALS
 from batchflux.transport.landing import HEAD_BYTES, Landing, plain_head

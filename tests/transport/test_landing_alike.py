@@ -19,10 +19,10 @@ from yarl import URL
 
 from batchflux.transport.dial import Names, connector
 from batchflux.transport.exchange import HEADER_BYTES, Exchange
-from batchflux.transport.faults import WIRE_ERRORS
-from batchflux.transport.guard import Guard
 from batchflux.transport.headers import lowered
 from batchflux.transport.sent import Sent
+from batchflux.transport.ssrf import Guard
+from batchflux.transport.wire_errors import WIRE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.model import LocalImage
+from batchflux.models import LocalImage
 from batchflux.transport.body import encode
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from click.testing import CliRunner
 
 from batchflux.cli.report import command
 from batchflux.errors import StorageError, UsageError
-from batchflux.storage.database import reading
-from batchflux.storage.folder import FolderLock
-from batchflux.storage.rows import ended_numbers, jobs_by_number
-from batchflux.web.header import page_header
-from batchflux.web.report import write_report
+from batchflux.ledger.connection import reading
+from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.output.folder import FolderLock
+from batchflux.report.header import page_header
+from batchflux.report.report import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,7 +214,7 @@ def test_a_hundred_thousand_rows_are_streamed(filled: Callable[..., Path], tmp_p
     count = 100_000 if os.environ.get("BATCHFLUX_LARGE_REPORT") else 10_000
     folder = filled(tmp_path / "out", count=count, thumbs=True)
     code = (
-        "import resource, sys; from pathlib import Path; from batchflux.web.report import write_report\n"
+        "import resource, sys; from pathlib import Path; from batchflux.report.report import write_report\n"
         "write_report(Path(sys.argv[1])); status = Path('/proc/self/status')\n"
         # On Linux ru_maxrss also knows the peak of the process that started this one.
         "peak = [line.split()[1] for line in status.read_text().splitlines() if line.startswith('VmHWM')]"

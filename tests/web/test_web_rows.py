@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchflux.storage.cells import HEADER
-from batchflux.web.blocks import INDEX
-from batchflux.web.places import Places, inside, thumb_name
-from batchflux.web.rows import page_row
+from batchflux.exports.cells import HEADER
+from batchflux.report.blocks import INDEX
+from batchflux.report.places import Places, inside, thumb_name
+from batchflux.report.rows import page_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.storage.ledger import Known
+    from batchflux.ledger.ledger import Known
 
 NOWHERE = Places(Path("/nowhere"), None)
 

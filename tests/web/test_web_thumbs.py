@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from batchflux.errors import StorageError
-from batchflux.web.places import Places, thumb_name
-from batchflux.web.thumbs import REFERENCE_SIDE, THUMB_SIDE, Thumbs, shrink
+from batchflux.report.places import Places, thumb_name
+from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, Thumbs, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.storage.ledger import Known
+    from batchflux.ledger.ledger import Known
 
 
 def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (640, 400), **options: Any) -> bytes:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.model import Inline, Job
-from batchflux.storage.ballast import Ballast
-from batchflux.storage.shelf import DiskShelf
+from batchflux.models import Inline, Job
+from batchflux.output.ballast import Ballast
+from batchflux.output.shelf import DiskShelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

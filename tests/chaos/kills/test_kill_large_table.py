@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.unchanged import RACY
+from batchflux.ledger.unchanged import RACY
 from batchflux.vetting import LARGE
 
 if TYPE_CHECKING:

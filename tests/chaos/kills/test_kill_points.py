@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.points import POINTS, VARIABLE, armed
+from batchflux.failpoints import POINTS, VARIABLE, armed
 
 if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Scene

@@ -18,13 +18,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchflux.engine.selection import Selection, work_for
-from batchflux.engine.survey import Surveyor
 from batchflux.errors import Code, JobError
-from batchflux.model import Job, Link, Outcome, Status, Stored
-from batchflux.storage.ledger import COLUMNS, Known, Ledger, spent
-from batchflux.storage.results import ended_rows
-from batchflux.storage.summary import state_of
+from batchflux.exports.results_csv import ended_rows
+from batchflux.ledger.ledger import COLUMNS, Known, Ledger, spent
+from batchflux.ledger.selection import Selection, work_for
+from batchflux.ledger.summary import state_of
+from batchflux.ledger.survey import Surveyor
+from batchflux.models import Job, Link, Outcome, Status, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.points import VARIABLE
+from batchflux.failpoints import VARIABLE
 
 if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Scene

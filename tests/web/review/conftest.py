@@ -14,9 +14,9 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, CookieJar
 from PIL import Image
 
-from batchflux.model import Job, Link, Outcome, Reference, Status, Stored
-from batchflux.storage.ledger import Ledger, set_meta
-from batchflux.web.review.site import Site, serve
+from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
+from batchflux.review.site import Site, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

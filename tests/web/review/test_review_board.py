@@ -14,9 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from batchflux.storage.ledger import Ledger, set_meta
-from batchflux.storage.reviews import judge, prepare_reviews
-from batchflux.web.review.board import Board
+from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.reviews import judge, prepare_reviews
+from batchflux.review.board import Board
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.storage.judging import Again, Decision
-from batchflux.web.review.bodies import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
+from batchflux.ledger.judging import Again, Decision
+from batchflux.review.bodies import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
 
 KEY = "ab" * 32
 GOOD: dict[str, Any] = {"keys": [KEY], "review": "accept"}

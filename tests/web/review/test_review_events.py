@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchflux.storage.folder import FolderLock, write_whole
-from batchflux.storage.ledger import set_meta
-from batchflux.web.review import events as review_events
-from batchflux.web.review.site import serve
+from batchflux.ledger.ledger import set_meta
+from batchflux.output.folder import FolderLock, write_whole
+from batchflux.review import events as review_events
+from batchflux.review.site import serve
 from tests.web.review.conftest import Events, Folder, Page, opened
 
 

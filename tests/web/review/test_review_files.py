@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from yarl import URL
 
-from batchflux.web.review.files import open_picture
+from batchflux.review.files import open_picture
 from tests.web.review.conftest import Folder, Page, picture
 
 PARTS = ["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"]

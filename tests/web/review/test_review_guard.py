@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import ClientSession, CookieJar
 
-from batchflux.web.review.site import serve
+from batchflux.review.site import serve
 from tests.web.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:

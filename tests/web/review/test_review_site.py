@@ -13,11 +13,11 @@ import pytest
 from aiohttp import ClientError
 
 from batchflux.errors import StorageError, UsageError
-from batchflux.web.review import beside as review_beside
-from batchflux.web.review.answers import dumps
-from batchflux.web.review.beside import Beside
-from batchflux.web.review.site import Site, serve
-from batchflux.web.review.store import Batch, Store
+from batchflux.review import beside as review_beside
+from batchflux.review.answers import dumps
+from batchflux.review.beside import Beside
+from batchflux.review.site import Site, serve
+from batchflux.review.store import Batch, Store
 from tests.web.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:

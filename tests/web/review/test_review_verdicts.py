@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.storage import projection
-from batchflux.storage.folder import FolderLock
-from batchflux.storage.ledger import get_meta
-from batchflux.storage.results import Results, ended_rows
-from batchflux.storage.reviews import verdicts, waiting_redos
-from batchflux.web.review import refresh, store
-from batchflux.web.review.site import serve
+from batchflux.exports import projection
+from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.ledger.ledger import get_meta
+from batchflux.ledger.reviews import verdicts, waiting_redos
+from batchflux.output.folder import FolderLock
+from batchflux.review import refresh, store
+from batchflux.review.site import serve
 from tests.web.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.storage.images import kept_pictures
-from batchflux.storage.ledger import Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.output.image_store import kept_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,253 @@
+"""When a request may leave, and with which key.
+
+**Concurrency.** At most `concurrency` requests are out, over all keys; each key has a Window of its own below that.
+
+**Rate.** Each key has a Pace: a schedule that holds the user's limit, and finds the server's. See pace.py for the rule.
+
+**A pool of keys.** Work goes to the key that can take it first. A 429 cools the key it came for (Retry-After, or the
+reset of x-ratelimit headers, else longer and longer from one interval), not the worker that met it; a key that the
+provider refuses (`auth`, `quota`) leaves the pool.
+
+**Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
+the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
+hardly any request that a crash would make look sent has not left. Where a lone 429 has shown that the server counts to
+the millisecond, a request is let go `EARLY`, and what is left of its time is slept out right before it is written:
+timers of the event loop are a millisecond coarse, and to make a request ready takes about as long.
+
+**The breaker** may hold everything back (breaker.py). Waiters are served in their order, by timers and releases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from batchflux.engine.key_pool import EARLY, LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.shutdown import Halted
+from batchflux.errors import Code, JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchflux.engine.circuit_breaker import Breaker
+    from batchflux.engine.shutdown import Gate
+
+SHUT = 3
+
+
+class Limits:
+    """Hands out leases.
+
+    Args:
+        keys: the pool, at least one.
+        concurrency: most requests out at once.
+        gate: closed when all keys are dead; its closing ends all waits.
+        breaker: holds everything back while the provider is failing.
+        fine_sleep: blocks for a fraction of a millisecond (time.sleep); None on a virtual clock, which is exact.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        *,
+        concurrency: int,
+        gate: Gate,
+        breaker: Breaker,
+        fine_sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        # uvloop's own time moves once a turn and in milliseconds, which is too coarse for a pace.
+        self._clock = self._loop.time if fine_sleep is None else time.monotonic
+        self.keys = list(keys)
+        self.concurrency = concurrency
+        self.in_flight = 0
+        self._gate = gate
+        self._breaker = breaker
+        self._fine_sleep = fine_sleep
+        self._waiting: deque[asyncio.Future[Lease]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._served_at = self._clock()
+        gate.on_close(self._dispatch)
+        breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
+
+    def retune(self, concurrency: int, rate: tuple[float, float] | None) -> None:
+        """Let other limits hold from now on; `rate` is requests in seconds."""
+        self.concurrency = concurrency
+        for key in self.keys:
+            key.pace.retune(rate)
+            key.window.retune(concurrency, known=rate is not None)
+        self._dispatch()
+
+    async def acquire(self) -> Lease:
+        """Wait for a lease; give it back with `release`.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._gate.check()
+        future: asyncio.Future[Lease] = self._loop.create_future()
+        self._waiting.append(future)
+        self._dispatch()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(future.result())
+            raise
+
+    async def depart(self, lease: Lease) -> bool:
+        """Wait for the moment that the request may leave. False: not soon; give the lease back and acquire again.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._gate.check()
+        key, now = lease.key, self._clock()
+        if key.cooling_until - now > LEAD + EARLY:  # a dead key cools for ever; what was just granted may leave
+            return False
+        if not key.departing and key.next_at(now) <= now:
+            self._leaves(lease, now)
+            return True
+        future: asyncio.Future[bool] = self._loop.create_future()
+        key.departing.append((lease, future))
+        self._dispatch()
+        return await future
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back, however the request ended or whether it left at all."""
+        self.in_flight -= 1
+        lease.key.leased -= 1
+        if lease.departed_at is None:
+            lease.key.preparing -= 1
+            self._breaker.gave_back()
+        self._dispatch()
+
+    def served(self, lease: Lease) -> None:
+        """Note that a request failed for another cause than its rate."""
+        self._served_at = self._clock()
+        lease.key.refusals = 0
+
+    def answered(self, lease: Lease, wait: float | None = None) -> None:
+        """Note a picture; `wait` is how many seconds nothing more is to be had, when the provider says so."""
+        self.served(lease)
+        if lease.departed_at is not None:
+            lease.key.window.answered(self._served_at - lease.departed_at)
+        if wait:
+            self._cool(lease.key, self._served_at + wait)
+        self._dispatch()
+
+    def refused(self, lease: Lease, error: JobError) -> None:
+        """Note a 429, or a refusal of the key itself."""
+        now, key = self._clock(), lease.key
+        if error.code is not Code.RATE_LIMITED:
+            key.dead = error
+            self._served_at = now
+            self._breaker.gave_back()
+            self._cool(key, NEVER)
+            if all(other.dead for other in self.keys):
+                self._gate.close(all_dead(self.keys, error))
+        else:
+            self._slow_down(lease, error, now)
+        self._dispatch()
+
+    def _slow_down(self, lease: Lease, error: JobError, now: float) -> None:
+        key = lease.key
+        sent_at = now if lease.departed_at is None else lease.departed_at
+        self._breaker.answered()
+        self._breaker.gave_back()
+        self._cool(key, key.refuse(sent_at, now, error.retry_after))
+        if key.refusals >= SHUT:
+            key.pace.hold(key.cooling_until)
+        if now - self._served_at > PATIENCE:
+            self._gate.close(nothing_but_refusals(error))
+
+    def _cool(self, key: Key, until: float) -> None:
+        key.cooling_until = max(key.cooling_until, until)
+        if key.cooling_until - self._clock() > LEAD:
+            while key.departing:
+                _, future = key.departing.popleft()
+                if not future.done():
+                    future.set_result(False)
+
+    def _leaves(self, lease: Lease, at: float) -> None:
+        lease.leaves(at)
+        self._breaker.leaves()
+
+    def _dispatch(self) -> None:
+        if self._gate.closed:
+            self._halt_all()
+            return
+        now = self._clock()
+        wake = min(self._let_depart(now), self._grant(now))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake < NEVER:
+            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._woken)
+
+    def _let_depart(self, now: float) -> float:
+        """Let those leave whose time has come; return when to look again."""
+        wake = NEVER
+        for key in self.keys:
+            while key.departing:
+                lease, future = key.departing[0]
+                if future.done():
+                    key.departing.popleft()
+                    continue
+                at = key.next_at(now)
+                early = self._early(key)
+                if at - now > early:
+                    wake = min(wake, at - early)
+                    break
+                key.departing.popleft()
+                self._leaves(lease, max(at, now))
+                future.set_result(True)
+        return wake
+
+    def _early(self, key: Key) -> float:
+        """Return how long before its time a request of `key` may be made ready.
+
+        Only while waiting for moments takes less than half of the time that there is.
+        """
+        exact = key.pace.strict and self._fine_sleep is not None
+        return EARLY if exact and 2 * EARLY * key.pace.rate * len(self.keys) <= 1 else 0.0
+
+    def _grant(self, now: float) -> float:
+        """Grant leases to those who wait; return when to look again."""
+        while self._waiting and self.in_flight < self.concurrency:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+                continue
+            key, at = self._first(now)
+            at = max(at, self._breaker.next_at(now, self.in_flight))
+            if key is None or at > now:
+                return at
+            self.in_flight += 1
+            key.leased += 1
+            key.preparing += 1
+            self._waiting.popleft().set_result(Lease(key=key, clock=self._clock, fine_sleep=self._fine_sleep))
+        return NEVER
+
+    def _first(self, now: float) -> tuple[Key | None, float]:
+        """Return the living key that can take work first, and when; None when none can by itself."""
+        first, at = None, NEVER
+        for key in self.keys:
+            if key.dead is None and (when := key.grant_at(now)) < at:
+                first, at = key, when
+        return first, at
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _halt_all(self) -> None:
+        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
+        self._waiting.clear()
+        for key in self.keys:
+            futures += [future for _, future in key.departing]
+            key.departing.clear()
+        for future in futures:
+            if not future.done():
+                future.set_exception(Halted())

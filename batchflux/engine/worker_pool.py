@@ -1,0 +1,145 @@
+"""The worker pool: each worker takes a job from the source and sees it through; one job never touches another.
+
+A job passes three stages, each with its own slots: submit (a lease from Limits), fetch and store. A worker that
+downloads holds no lease, and there are more workers than leases, so slow downloads leave the API busy. Workers are
+bounded, so the source is read no faster than its jobs are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchflux.engine.life import Life
+from batchflux.engine.retry import OnUnknown, Tries
+from batchflux.engine.shutdown import Halted
+from batchflux.errors import Code, JobError, StopRun
+from batchflux.models import Outcome, Status, Stored
+
+if TYPE_CHECKING:
+    from batchflux.engine.circuit_breaker import Breaker
+    from batchflux.engine.job_runner import Steps
+    from batchflux.engine.ports import Source, World
+    from batchflux.ledger.selection import Work
+
+EXTRA_WORKERS = 64
+WORKERS_PER_SLOT = 4
+MOST_EXTRA_WORKERS = 1024
+
+
+def workers_for(concurrency: int) -> int:
+    """Return how many jobs may be under way at once, in any stage."""
+    return concurrency + min(WORKERS_PER_SLOT * concurrency + EXTRA_WORKERS, MOST_EXTRA_WORKERS)
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """How many jobs of this run ended, by status, and why."""
+
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    codes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one."""
+        name = outcome.status.value
+        setattr(self, name, getattr(self, name) + 1)
+        if outcome.error_code is not None:
+            self.codes[outcome.error_code] = self.codes.get(outcome.error_code, 0) + 1
+
+
+class Pool:
+    """Works through a source of jobs; `run` returns when it is empty, or when the gate closed and all is in."""
+
+    def __init__(self, steps: Steps, world: World, breaker: Breaker, on_unknown: OnUnknown) -> None:
+        self.tally = Tally()
+        self._steps = steps
+        self._journal = world.journal
+        self._observer = world.observer
+        self._gate = world.gate
+        self._now = world.now
+        self._clock = asyncio.get_running_loop().time
+        self._breaker = breaker
+        self._on_unknown = on_unknown
+        self._source: Source | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._crash: BaseException | None = None
+
+    async def run(self, source: Source, workers: int) -> None:
+        """Work until there is no more to do.
+
+        A failure that is nobody's job's (the ledger cannot be written, a bug) closes the gate: what is out finishes,
+        then it is raised.
+        """
+        self._source = source
+        self.grow(workers)
+        try:
+            with self._steps.on_time():
+                while self._tasks:
+                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._crash is not None:
+            raise self._crash
+
+    def grow(self, workers: int) -> None:
+        """Have at least so many workers from now on."""
+        if self._source is None:
+            return
+        for _ in range(workers - len(self._tasks)):
+            task = asyncio.create_task(self._work(self._source))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, source: Source) -> None:
+        while not self._gate.closed:
+            try:
+                work = await source.take()
+                if work is None:
+                    return
+                await self._job(work)
+            except Halted:
+                return
+            except StopRun as reason:
+                self._gate.close(reason)
+            except Exception as error:  # noqa: BLE001  kept, and raised when what is out has come in
+                self._crash = self._crash or error
+                self._gate.close(StopRun("bug", f"batchflux failed: {error!r}"))
+
+    async def _job(self, work: Work) -> None:
+        life = Life(work=work, tries=Tries(used=work.used, resent=work.resent), began=self._now())
+        stored: Stored | None = None
+        failure: JobError | None = None
+        try:
+            stored = await self._steps.see_through(life)
+        except JobError as error:
+            failure = error
+        outcome = self._outcome(life, stored, failure)
+        await self._journal.finish(work.job, outcome)
+        self.tally.add(outcome)
+        self._breaker.ended(outcome, self._clock())
+        self._steps.relieve(life)
+        self._observer.ended(work.job, outcome)
+
+    def _outcome(self, life: Life, stored: Stored | None, failure: JobError | None) -> Outcome:
+        status = Status.DONE
+        if failure is not None:
+            left_open = failure.code is Code.UNKNOWN and self._on_unknown != "fail"
+            status = Status.UNKNOWN if left_open else Status.FAILED
+        return Outcome(
+            status=status,
+            attempts=life.tries.used,
+            stored=stored,
+            error_code=None if failure is None else failure.code.value,
+            error=None if failure is None else failure.message,
+            started_at=life.began,
+            finished_at=self._now(),
+            api_seconds=life.api_seconds,
+            download_seconds=life.download_seconds,
+            result_url=life.link,
+        )

@@ -1,0 +1,1 @@
+"""What a run is written out as: `results.csv` first."""

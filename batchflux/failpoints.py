@@ -1,0 +1,79 @@
+"""Named points in a job's life, at which a test can have the process killed as by `kill -9`.
+
+`BATCHFLUX_KILL_AT=NAME` kills at the first pass of a point, `NAME:3` at the third. Only the kill tests set it; without
+it `reach` does nothing at all. The points stand before and after each durable write, so that a sweep over POINTS shows
+what a crash leaves behind at each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VARIABLE = "BATCHFLUX_KILL_AT"
+POINTS = frozenset(
+    {
+        "commit.begun",  # the ledger's statements are executed, the commit is not made
+        "commit.made",
+        "attempt.intended",  # recorded; the request has not left
+        "request.leaving",
+        "request.sent",
+        "answer.received",
+        "answer.recorded",  # the received picture is on record, and not yet in its place
+        "attempt.failing",  # it gave no picture, which is not yet on record
+        "attempt.settled",
+        "attempt.withdrawn",
+        "spool.begun",  # a picture came with its answer; its bytes are nowhere yet
+        "spool.kept",
+        "file.written",  # a new file has its bytes, not yet on the disk
+        "file.synced",
+        "picture.moving",
+        "picture.moved",
+        "pictures.synced",  # their names are on the disk; the ledger does not know of them yet
+        "csv.appending",
+        "csv.appended",
+        "csv.rewritten",  # beside the old one, not yet in its place
+        "csv.replaced",
+        "whole.written",  # manifest.yaml or summary.json: beside the old one
+        "whole.replaced",
+        "moves.taken_up",
+        "moves.recorded",
+        "moves.put_down",
+        "run.surveyed",
+        "run.closing",  # all jobs ended, nothing of the end is written
+        "run.closed",
+    }
+)
+
+
+def armed(wish: str) -> Callable[[str], None]:
+    """Return what kills the process at the point that `wish` (`NAME` or `NAME:N`) names.
+
+    Raises:
+        ValueError: there is no such point.
+    """
+    name, _, times = wish.partition(":")
+    if name not in POINTS:
+        raise ValueError(f"{VARIABLE}={wish}: there is no point {name}; see batchflux/failpoints.py")
+    left = int(times or 1)
+
+    def reach(point: str) -> None:
+        nonlocal left
+        if point == name:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return reach
+
+
+def _pass(point: str) -> None:
+    """Do nothing: no test has asked for a kill."""
+
+
+_wish = os.environ.get(VARIABLE)
+reach: Callable[[str], None] = armed(_wish) if _wish else _pass

@@ -1,0 +1,125 @@
+"""Files follow the manifest: renames after an edit, and old pictures that make way for new ones of the same name.
+
+A picture that was paid for is never written over: when a changed job takes its file name, it moves to `.replaced/`, and
+comes back without a new request when the edit is undone. Moves go through temporary names, so that two files can swap
+theirs: all files are taken up, then the ledger learns the new names, then the files are put down. So after a kill at
+any moment each file is where the ledger says, or under its temporary name, from where `settle_moves` brings it there.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchflux.errors import StorageError
+from batchflux.failpoints import reach
+from batchflux.output.durable import sync_folder
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from batchflux.ledger.ledger import Known
+
+REPLACED = ".replaced/"
+SPOOL = ".spool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A job's file goes from `source` to `target`, both relative to the output folder."""
+
+    number: int
+    key: str
+    source: str
+    target: str
+
+    @classmethod
+    def of(cls, known: Known, target: str) -> Move:
+        """Make the move of a done job's file."""
+        return cls(
+            number=known.number,
+            key=known.key.hex(),
+            source=known.file_name or "",
+            target=target,
+        )
+
+    @property
+    def transit(self) -> str:
+        """The temporary name."""
+        return f"{SPOOL}/move-{self.key}"
+
+
+def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Move]], None]) -> None:
+    """Rename the files; one that is nowhere to be found is left out (its job counts as lost).
+
+    `record` tells the ledger the new names, durably; it is called once, between taking up and putting down.
+
+    Raises:
+        StorageError: the folder does not allow it.
+    """
+    with _renaming(root):
+        (root / SPOOL).mkdir(mode=0o700, exist_ok=True)
+        under_way = [move for move in moves if _take_up(root, move)]
+        _sync(root, [f"{SPOOL}/", *(move.source for move in under_way)])
+        reach("moves.taken_up")
+        record(under_way)
+        reach("moves.recorded")
+        for move in under_way:
+            _put_down(root / move.transit, root / move.target)
+        reach("moves.put_down")
+        _sync(root, [f"{SPOOL}/", *(move.target for move in under_way)])
+
+
+def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
+    """Tell the ledger the new names."""
+    connection.executemany(
+        "UPDATE jobs SET file_name = ? WHERE number = ?", [(move.target, move.number) for move in moves]
+    )
+
+
+def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
+    """Put files that a kill left under a temporary name where the ledger says they are.
+
+    Raises:
+        StorageError: the folder does not allow it.
+    """
+    with _renaming(root):
+        for path in (root / SPOOL).glob("move-*"):
+            key = bytes.fromhex(path.name.removeprefix("move-"))
+            row = connection.execute("SELECT file_name FROM jobs WHERE key = ?", (key,)).fetchone()
+            if row is not None and row[0] is not None and not (root / row[0]).exists():
+                _put_down(path, root / row[0])
+
+
+@contextmanager
+def _renaming(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Files in {root} cannot be renamed to follow the manifest ({error.strerror}): repair the folder's "
+            "permissions, then run again."
+        ) from error
+
+
+def _take_up(root: Path, move: Move) -> bool:
+    source, transit = root / move.source, root / move.transit
+    if transit.exists():
+        return True
+    if not source.is_file():
+        return False
+    source.rename(transit)
+    return True
+
+
+def _put_down(transit: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    transit.rename(target)
+
+
+def _sync(root: Path, names: Iterable[str]) -> None:
+    for folder in {(root / name).parent if not name.endswith("/") else root / name for name in names}:
+        sync_folder(folder)

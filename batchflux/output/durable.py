@@ -1,0 +1,133 @@
+"""Writing that lasts: bytes and names are on the disk when these return, or StorageError says what to do.
+
+A new name lasts only once its folder is synced too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchflux.errors import Code, JobError, StorageError
+from batchflux.failpoints import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", "free space"),
+    errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),
+    errno.EFBIG: ("the file would be larger than the limit for files", "raise the limit"),
+    errno.EROFS: ("the file system is read-only", "mount it writable or choose another folder with --out"),
+    errno.EACCES: ("permission denied", "make the folder writable"),
+    errno.EPERM: ("permission denied", "make the folder writable"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n) or lower limits.concurrency"),
+    errno.ENFILE: ("too many files are open on this system", "raise its limit or close other programs"),
+    errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
+}
+_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
+_NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file systems; their renames last without
+
+
+@contextmanager
+def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
+    """Turn what the operating system refuses while `place` is written into the error that says what follows.
+
+    Raises:
+        StorageError: the folder cannot take more; the run stops and can be continued.
+        JobError: `invalid_request` when the job chose the file's name and it is the name that cannot be.
+    """
+    try:
+        yield
+    except OSError as error:
+        if named_by_job and error.errno in _NAME_FAULTS:
+            message = f"{place} cannot be a file ({error.strerror}); change output.file_name or the job's id"
+            raise JobError(Code.INVALID_REQUEST, message) from error
+        cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or "input/output error", "check the disk"))
+        raise StorageError(f"cannot write {place}: {cause}; {remedy}, then run again") from error
+
+
+def write_new(path: str, data: bytes) -> None:
+    """Create `path` with `data`, on the disk when this returns; its name lasts after `sync_folder`.
+
+    Nothing is left of it when it fails.
+
+    Raises:
+        FileExistsError: the path is taken.
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        reach("file.written")
+        os.fsync(descriptor)
+        reach("file.synced")
+    except BaseException:
+        remove(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def move(source: str, target: str) -> None:
+    """Rename a synced file to `target`, whole; over file systems through a copy beside the target.
+
+    The new name lasts after `sync_folder`.
+    """
+    try:
+        os.replace(source, target)  # noqa: PTH105  the hot path: a Path costs as much as the rename
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = f"{target.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}"
+        try:
+            write_new(beside, Path(source).read_bytes())
+            Path(beside).replace(target)
+        finally:
+            remove(beside)
+        Path(source).unlink()
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    Path(path).unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Put the bytes of an existing file on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIR_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folders(root: Path, below: Path, mode: int = 0o777) -> None:
+    """Create the folders from `root`, which must exist, down to `below`, durably."""
+    missing = []
+    while below != root and not below.is_dir():
+        missing.append(below)
+        below = below.parent
+    if not missing and not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root))
+    for folder in reversed(missing):
+        folder.mkdir(mode=mode, exist_ok=True)
+        sync_folder(folder.parent)

@@ -1,0 +1,187 @@
+"""The output folder: its lock, and small files written whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import FolderBusy, StorageError, UsageError
+from batchflux.exports.cells import iso
+from batchflux.failpoints import reach
+from batchflux.output.durable import sync_file, sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps makes an encoder a call
+MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
+
+
+_PAUSES = (0.001, 0.01, 0.05)  # seconds
+
+
+def ledger_of(folder: Path) -> Path:
+    """Return the ledger of an output folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = folder / "ledger.db"
+    if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
+        raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
+    return path
+
+
+class FolderLock:
+    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies.
+
+    `made` are the folders that `acquire` made, the innermost first: this one and those that it is in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ".lock"
+        self._descriptor: int | None = None
+        self.made: list[Path] = []
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            FolderBusy: another process has it.
+            UsageError: the folder cannot be made or used.
+        """
+        try:
+            self.made = _make_lasting(self._path.parent.absolute())
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"The output folder {self._path.parent} cannot be used ({error.strerror}): "
+                "choose another with --out, or repair its permissions."
+            ) from error
+        try:
+            _take(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise
+            raise FolderBusy(
+                f"Another process is running {self._path.parent}: wait for it, or choose another folder with --out."
+            ) from error
+        self._descriptor = descriptor
+
+    def is_held(self) -> bool:
+        """Whether a process runs the folder now."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _take(descriptor: int) -> None:
+    """Lock a file; a lock that somebody else has for a moment only, to look (`is_held`), is waited for."""
+    for pause in _PAUSES:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(pause)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class RunLog:
+    """run.log: one JSON object a line, appended whole; made 0600."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            _mend(self._descriptor)
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def write(self, event: str, /, **fields: Any) -> None:
+        """Add a line. `fields` must not hold secrets.
+
+        Raises:
+            StorageError: the log cannot take it.
+        """
+        line = _json({"at": iso(time.time()), "event": event, **fields})
+        try:
+            self._append(line.encode(errors="backslashreplace") + b"\n")
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _append(self, data: bytes) -> None:
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _explain(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self._path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
+        )
+
+
+def _make_lasting(folder: Path) -> list[Path]:
+    """Make a folder whose name outlasts a power cut: what is paid for is recorded in it. Return what was missing."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        with contextlib.suppress(PermissionError):  # a folder that may be written and not read cannot be synced
+            sync_folder(each.parent)
+    return missing
+
+
+def _mend(descriptor: int) -> None:
+    """Take out what a power cut left at the end of a log: half a line, or zeros where a line was to come."""
+    start = max(0, os.fstat(descriptor).st_size - MENDED)
+    tail = os.pread(descriptor, MENDED, start)
+    if (tail.endswith(b"\n") and b"\0" not in tail) or not tail:
+        return
+    whole = tail[: tail.rfind(b"\n") + 1].splitlines(keepends=True)
+    os.ftruncate(descriptor, start)
+    os.write(descriptor, b"".join(line for line in whole if b"\0" not in line))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot take it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync_file(temporary)
+        reach("whole.written")
+        temporary.replace(path)
+        sync_folder(path.parent)
+        reach("whole.replaced")
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
+        ) from error
