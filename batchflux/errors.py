@@ -8,27 +8,21 @@
     ├── FolderBusy          exit 4  another process runs this folder
     └── JobError                    one job's step failed; `code` says why, RULES what follows
 
-A message names the cause, the place and the remedy. Secrets never enter a message: what looks like one is taken out by
-the providers' wording, and what is known to be one by `hushed`, whatever it looks like.
+A message names the cause, the place and the remedy. Secrets never enter a message: see redaction.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 SHOWN_FAULTS = 20
-HIDDEN = "***"
 _LONGEST_FAULT = 1500  # characters; of a longer text the middle is left out
-_TELLING = 6  # characters; a shorter beginning of a secret gives nothing away
-_SHORTEST = 4  # characters; what is shorter is no secret, and stands in every other word
 
 
 class Code(StrEnum):
@@ -93,7 +87,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
         Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
         Code.REFERENCE: Rule(fault="job"),
-        Code.UNSAFE_URL: Rule(billed="maybe", fault="job"),
+        Code.UNSAFE_URL: Rule(fault="job"),
         Code.UNKNOWN: Rule(retry="once", billed="maybe", fault="away"),
     }
 )
@@ -198,29 +192,9 @@ class JobError(BatchfluxError):
         self.billed = RULES[code].billed != "no" if billed is None else billed
         self.dead = dead
 
-    def hush(self, secrets: Iterable[str]) -> None:
-        """Take secrets out of the message."""
-        self.message = hushed(self.message, secrets)
-        self.args = (self.message,)
-
     def __reduce__(self) -> tuple[object, ...]:
         return (_job_error, (self.code, self.message, self.retry_after, self.billed, self.dead))
 
 
 def _job_error(code: Code, message: str, retry_after: float | None, billed: bool, dead: bool) -> JobError:  # noqa: FBT001  pickle calls by position
     return JobError(code, message, retry_after=retry_after, billed=billed, dead=dead)
-
-
-def hushed(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without these secrets: plain, as URLs and JSON write them, or begun where it was cut off."""
-    for secret in secrets:
-        if len(secret) < _SHORTEST:
-            continue
-        as_url = (quote(secret, safe="", errors="replace"), quote(secret, errors="replace"))
-        for form in (secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]):
-            text = text.replace(form, HIDDEN)
-        cut = text.removesuffix("…")
-        begun = next((n for n in range(len(secret) - 1, _TELLING - 1, -1) if cut.endswith(secret[:n])), 0)
-        if begun and cut is not text:
-            text = f"{cut[:-begun]}{HIDDEN}…"
-    return text

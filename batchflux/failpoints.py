@@ -23,6 +23,8 @@ POINTS = frozenset(
         "request.leaving",
         "request.sent",
         "answer.received",
+        "handle.recorded",  # the task's handle is on record, and not yet asked for
+        "poll.leaving",
         "answer.recorded",  # the received picture is on record, and not yet in its place
         "attempt.failing",  # it gave no picture, which is not yet on record
         "attempt.settled",

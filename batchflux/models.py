@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from batchflux.errors import JobError
+
 Style = str
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
+Encoding = Literal["data_url", "base64"]
 
 CARRIED = (
     "seed",
@@ -126,7 +129,6 @@ class Inline:
     data: bytes = field(repr=False)
 
 
-Picture = Link | Inline
 Asset = Link | Inline
 
 
@@ -141,7 +143,7 @@ class LocalImage:
     path: str
     sha256: str
     media_type: str
-    encoding: Literal["data_url", "base64"] = "data_url"
+    encoding: Encoding = "data_url"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +220,18 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The task ended without a picture, for good: polling it again would say the same."""
+
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """The API does not know the task: not yet, or not any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
     """A reference lies at `url` until epoch second `expires` (None: for good)."""
 
@@ -225,7 +239,7 @@ class Uploaded:
     expires: float | None = None
 
 
-Reply = Submitted | Pending | Finished | Uploaded
+Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,32 +267,6 @@ class Exchanged:
     reply: Reply
     seconds: float
     pause: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One HTTP step that a provider wants done.
-
-    `path` is appended to the provider's base URL. `body` is JSON but for LocalImage leaves. `reader` is called
-    with the answer's status and its headers (names in lower case) and returns the Reader for the body.
-    `costs` marks a step that may be billed.
-    """
-
-    method: str
-    path: str
-    body: Mapping[str, Any]
-    reader: Callable[[int, Mapping[str, str]], Reader]
-    costs: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
-    """A provider asks to be resumed after `seconds`."""
-
-    seconds: float
-
-
-Flow = Generator[Request | Wait, Picture | None, Picture]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,15 +299,6 @@ class Fetched:
     path: str | None
     size: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """What one API call gave: the picture, how long it took in seconds, and the answer's headers."""
-
-    picture: Picture
-    seconds: float
-    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

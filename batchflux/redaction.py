@@ -1,15 +1,29 @@
-"""Takes signatures out of links: a signed URL is a key to the picture, and keys are not kept.
+"""Every way a secret leaves a text.
 
-Known parameters: AWS SigV2/SigV4, Google Cloud Storage, Azure SAS, CloudFront, Aliyun OSS, Tencent COS; names that say
-what they hold (`access_token`, `api_key`); and any name or value long and random enough to be a secret. A user and
-password before the host go too.
+- `redacted` takes signatures out of a link: a signed URL is a key to the picture, and keys are not kept. Known
+  parameters: AWS SigV2/SigV4, Google Cloud Storage, Azure SAS, CloudFront, Aliyun OSS, Tencent COS; names that say what
+  they hold (`access_token`, `api_key`); and any name or value long and random enough to be a secret. A user and
+  password before the host go too.
+- `hushed` takes out secrets that are known, whatever they look like.
+- `tidy` makes a stranger's words fit for a message: one short line, without query strings and without what looks like a
+  key, a token or a password.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import parse_qsl, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchflux.errors import JobError
+
+HIDDEN = "***"
+_TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
+_SHORTEST = 4  # characters; what is shorter is no secret, and stands in every other word
 _SIGNING = (
     "x-amz-",
     "x-goog-",
@@ -33,6 +47,21 @@ _TELLING = ("token", "secret", "signature", "password", "credential", "api_key",
 _RANDOM = 20
 _MORE = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+
+LONGEST = 300
+_TIDIED = 6000
+
+_DATA_URL = re.compile(r"data:[\w/.+-]{0,60};\s*base64\s*,[A-Za-z0-9+/=_-]*", re.IGNORECASE)
+_QUERY = re.compile(r"(https?:(?:\\?/){2}[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
+_USER = re.compile(r"(https?:(?:\\?/){2})[^\s/@\"'<>]{1,300}@", re.IGNORECASE)
+_KEY = re.compile(r"\b(?:sk|pk|rk|ak|key)[-_][A-Za-z0-9_*.\-]{5,}", re.IGNORECASE)
+_BEARER = re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=*-]{6,}", re.IGNORECASE)
+_NAMED = re.compile(
+    r"\b(api[_-]?key|access[_-]?token|authorization|webhook_secret|secret|password)"
+    r"(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:bearer\s+)?[^\s\"'\\,;}]+",
+    re.IGNORECASE,
+)
+_BLANK = re.compile(r"\s+")
 
 
 def redacted(url: str) -> str:
@@ -65,3 +94,42 @@ def _secret(name: str, value: str) -> bool:
     lower = name.lower()
     telling = lower.startswith(_SIGNING) or any(word in lower for word in _TELLING)
     return telling or len(name) >= _RANDOM or len(value) >= _RANDOM
+
+
+def hushed(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without these secrets: plain, as URLs and JSON write them, or begun where it was cut off."""
+    for secret in secrets:
+        if len(secret) < _SHORTEST:
+            continue
+        as_url = (quote(secret, safe="", errors="replace"), quote(secret, errors="replace"))
+        for form in (secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]):
+            text = text.replace(form, HIDDEN)
+        cut = text.removesuffix("…")
+        begun = next((n for n in range(len(secret) - 1, _TELLING_START - 1, -1) if cut.endswith(secret[:n])), 0)
+        if begun and cut is not text:
+            text = f"{cut[:-begun]}{HIDDEN}…"
+    return text
+
+
+def hush(error: JobError, secrets: Iterable[str]) -> None:
+    """Take secrets out of an error's message."""
+    error.message = hushed(error.message, secrets)
+    error.args = (error.message,)
+
+
+def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
+    """Return the text as one line of at most `limit` characters, without secrets.
+
+    Args:
+        text: words of an answer.
+        hide: a secret of the job (its webhook secret) to blot out wherever it stands.
+        limit: characters, the ellipsis included.
+    """
+    if hide:
+        text = hushed(text, [hide])
+    text = _DATA_URL.sub("data:…", text)[:_TIDIED]
+    text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
+    text = _NAMED.sub(r"\1\2***", _BEARER.sub(r"\1 ***", text))
+    text = "".join(letter if letter.isprintable() else " " for letter in _KEY.sub("***", text))
+    text = _BLANK.sub(" ", text).strip()
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -1,240 +1,434 @@
-"""The steps of one job: submit (costs money), then fetch and store (cost nothing). Each is retried by itself.
+"""Sees one job through: submit (costs money), poll, then collect (both free). Each step is retried by itself.
 
-The order of records is the promise (CONTRACT 6): money is reserved, a lease taken and the attempt written to the
-journal before the request leaves; the answer is written before anything is done with it. A job that has its answer is
-never submitted again by a failing download; only a user who asks with `--retry-failed` starts anew from a dead link.
+The order of records is the promise. Money is reserved, a lease taken and the attempt authorized in the ledger before
+the request leaves. A handle is on record before it is polled, and a picture before anything is done with it. A job that
+has its handle or its picture is never submitted again by a failing poll or download; only a user who asks with
+`--retry-failed` starts anew from a dead link.
+
+A task keeps its lease, and with it its slot and its key, from submit to its final status. Polls are free: no attempt,
+no rate slot. A task that has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryQuota, Tries
+from batchflux.engine.retry import Retrying, RetryPolicy, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import Code, JobError
+from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
-from batchflux.models import Link, Request, Stored, Wait
-from batchflux.transport.headers import pause_hinted
+from batchflux.models import (
+    Collected,
+    Ended,
+    Exchanged,
+    Finished,
+    Leaving,
+    Link,
+    Missing,
+    Pending,
+    Received,
+    Submitted,
+    Uploaded,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from batchflux.engine.budget import Budget
+    from batchflux.engine.circuit_breaker import CircuitBreaker
+    from batchflux.engine.deadline import Deadline
     from batchflux.engine.key_pool import Lease
-    from batchflux.engine.life import Life, Rules
     from batchflux.engine.ports import World
-    from batchflux.models import Answered, Picture
-    from batchflux.providers.base import Provider
+    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.ledger.reconcile import Work
+    from batchflux.models import Cost, HttpRequest, Job, Reference, Reply, Stored
+    from batchflux.providers import Provider
+
+FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
+GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
 
-class Steps:
+@dataclass(slots=True, kw_only=True)
+class Rules:
+    """What holds the run back, and what its requests are; changed while it runs when the limits are read again.
+
+    `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
+    `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
+    cost is in nanounits of the run's currency (None: in another currency).
+    """
+
+    limits: RateLimiter
+    breaker: CircuitBreaker
+    budget: Budget
+    deadline: Deadline
+    policy: RetryPolicy
+    downloads: int
+    timeout: float
+    provider_of: Callable[[Job], Provider]
+    price_of: Callable[[Job], int]
+    cost_of: Callable[[Cost], int | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRun:
+    """What has happened to one job in this run.
+
+    `began` in epoch seconds. `resumes` while the job's first step is to ask for a task of an earlier run. `troubled`
+    while the circuit breaker counts its download among those that fail.
+    """
+
+    work: Work
+    tries: Tries = field(default_factory=Tries)
+    downloads: Tries = field(default_factory=Tries)
+    began: float = 0.0
+    resumes: bool = False
+    api_seconds: float | None = None
+    download_seconds: float | None = None
+    link: str | None = None
+    troubled: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
+
+    `late_at` is a time of the loop's clock, set once a task is known.
+    """
+
+    number: int
+    lease: Lease
+    reserved: int
+    began: float
+    late_at: float = float("inf")
+
+
+class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
-    def __init__(self, world: World, rules: Rules, providers: Mapping[str, Provider]) -> None:
-        self._providers = providers
-        self._caller = world.caller
-        self._journal = world.journal
-        self._shelf = world.shelf
-        self._observer = world.observer
+    def __init__(self, world: World, rules: Rules) -> None:
+        self._world = world
+        self._executor = world.executor
+        self._ledger = world.ledger
+        self._event = world.observer.event
         self._gate = world.gate
-        self._now = world.now
+        self._rules = rules
         self._limits = rules.limits
         self._budget = rules.budget
         self._breaker = rules.breaker
         self._quota = RetryQuota(world.gate)
-        self._deadline = rules.deadline
         self._clock = asyncio.get_running_loop().time
-        self._fetch_slots = asyncio.Semaphore(rules.fetches)
-        self._rules = rules
+        self._download_slots = asyncio.Semaphore(rules.downloads)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
-        self._fetch = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
+        self._free = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
 
     def on_time(self) -> AbstractContextManager[None]:
         """Hold the run to its deadline while this is entered."""
-        return self._deadline.watch()
+        return self._rules.deadline.watch()
 
-    async def see_through(self, life: Life) -> Stored:
+    async def see_through(self, run: JobRun) -> Stored:
         """Take a job from where it stands to its picture in place.
 
         Raises:
             JobError: the job ended without one.
             Halted: the run stops; the job stays where it is.
         """
-        work = life.work
+        work = run.work
         if work.verdict is not None:
             raise JobError(*work.verdict)
-        if work.job.fault is not None and work.picture is None:
+        asset = work.picture
+        run.resumes = asset is None and work.handle is not None
+        if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
-        picture = work.picture
-        if isinstance(picture, Link):
+        if isinstance(asset, Link):
             try:
-                return await self._keep(life, picture)
+                return await self._collect(run, asset)
             except JobError as error:
                 if not (error.dead and work.renew):
                     raise
-                self._observer.event("link_dead", id=work.job.id, message=error.message)
-                picture = None
-                life.fetches = Tries()
-                self.relieve(life)
+                self._event("link_dead", id=work.job.id, message=error.message)
+                asset = None
+                run.downloads = Tries()
+                self.relieve(run)
         while True:
-            if picture is None:
-                picture = await self._submit(life)
+            if asset is None:
+                asset = await self._api(lambda: self._attempt(run), run.tries)
             try:
-                return await self._keep(life, picture)
+                return await self._collect(run, asset)
             except JobError as error:
                 # Bytes that came with the answer cannot be fetched again: it was no answer, as with bad_answer.
-                if isinstance(picture, Link) or error.code is not Code.BAD_IMAGE or not self._may_try(life):
+                if isinstance(asset, Link) or error.code is not Code.BAD_IMAGE or not self._may_try(run):
                     raise
-                self._observer.event("bad_picture", id=work.job.id, message=error.message)
-                picture = None
+                self._event("bad_picture", id=work.job.id, message=error.message)
+                asset = None
 
-    def relieve(self, life: Life) -> None:
-        """Count the job among the troubled no longer; see Breaker."""
-        if life.troubled:
-            life.troubled = False
+    def relieve(self, run: JobRun) -> None:
+        """Count the job among the troubled no longer; see the circuit breaker."""
+        if run.troubled:
+            run.troubled = False
             self._breaker.relieved()
 
-    def _may_try(self, life: Life) -> bool:
-        return life.tries.used < self._rules.policy.attempts
+    def _may_try(self, run: JobRun) -> bool:
+        return run.tries.used < self._rules.policy.attempts
 
-    async def _submit(self, life: Life) -> Link | str:
-        job = life.work.job
-        flow = self._providers[job.style].flow(job)
-        kept: Link | str | None = None
-        wanted = next(flow)
-        while True:
-            try:
-                if isinstance(wanted, Wait):
-                    await self._gate.sleep(wanted.seconds)
-                    wanted = flow.send(None)
-                else:
-                    picture, kept = await self._step(life, wanted)
-                    wanted = flow.send(picture)
-            except StopIteration as end:
-                final: Picture = end.value
-                if kept is not None:
-                    return kept
-                return final if isinstance(final, Link) else await self._shelf.spool(job, final)
-
-    async def _step(self, life: Life, request: Request) -> tuple[Picture, Link | str | None]:
-        return await self._api(lambda: self._attempt(life, request), life.tries)
-
-    async def _attempt(self, life: Life, request: Request) -> tuple[Picture, Link | str]:
-        retried = life.tries.used > life.work.used
+    async def _attempt(self, run: JobRun) -> Link | str:
+        """Make one attempt, or take up the one of an earlier run; return its picture."""
+        retried = run.tries.used > run.work.used
         if retried:
             await self._quota.take()
-        lease = await self._departure(life)
-        began = self._clock()
+        attempt, job = await (self._taken_up(run) if run.resumes else self._departure(run))
         try:
-            answered = await self._send(life, request, lease)
-            reach("answer.received")
-            self._budget.settle(spent=True)
-            self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
-            self._breaker.answered()
-            self._quota.succeeded(retried=retried)
-            life.api_seconds = answered.seconds
-            job, picture = life.work.job, answered.picture
-            # A picture that came inside keeps its slot until it is kept: the reserve on the disk is for so many.
-            kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
+            try:
+                finished = await self._asked(run, attempt, job)
+            except JobError as error:
+                await self._failed(run, attempt, error)
+                raise
+            finally:
+                run.resumes = False
+            kept = await self._captured(run, attempt, finished)
         finally:
-            self._limits.release(lease)
-        await self._journal.answered(job, kept, api_seconds=answered.seconds)
-        reach("answer.recorded")
-        self._deadline.took(self._clock() - began)
-        return answered.picture, kept
+            self._limits.release(attempt.lease)
+        self._quota.succeeded(retried=retried)
+        self._rules.deadline.took(self._clock() - attempt.began)
+        return kept
 
-    async def _departure(self, life: Life) -> Lease:
-        """Take a lease, reserve the money, write the attempt down, and wait for its moment."""
+    async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
+        """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
+        provider = self._rules.provider_of(job)
+        if run.resumes:
+            return await self._followed(run, attempt, provider, run.work.handle or "")
+        run.tries.used += 1
+        reach("request.leaving")
+        exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
+        reach("answer.received")
+        reply = exchanged.reply
+        if isinstance(reply, Submitted):
+            self._limits.served(attempt.lease)
+            self._breaker.answered()
+            cost = self._in_currency(reply.cost)
+            await self._ledger.submitted(attempt.number, reply.handle, cost)
+            reach("handle.recorded")
+            if cost is not None:
+                self._budget.adjust(attempt.reserved, cost)
+                attempt.reserved = cost
+            attempt.late_at = attempt.began + self._rules.timeout
+            return await self._followed(run, attempt, provider, reply.handle)
+        return exchanged
+
+    async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
+        """Poll a task until it is finished. What fails is polled again: it is free.
+
+        Raises:
+            JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or its
+                API does not know it (`dead`).
+            Halted: the run stops by a signal; the task is left to the next one.
+        """
+        job, pause, missing_since = run.work.job, FIRST_POLL, None
+        if not run.resumes:
+            await self._gate.linger(pause)
+        while True:
+            reach("poll.leaving")
+            asked_to_wait = 0.0
+            last = self._clock() >= attempt.late_at
+            try:
+                exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
+            except JobError as error:
+                self._event("poll_failed", id=job.id, code=error.code.value, message=error.message)
+                asked_to_wait = error.retry_after or 0.0
+            else:
+                reply, asked_to_wait = exchanged.reply, exchanged.pause or 0.0
+                if isinstance(reply, Finished):
+                    return replace(exchanged, seconds=self._clock() - attempt.began)
+                if isinstance(reply, Ended):
+                    raise reply.error
+                if isinstance(reply, Pending):
+                    missing_since, asked_to_wait = None, max(asked_to_wait, reply.retry_after or 0.0)
+                if isinstance(reply, Missing):
+                    missing_since = missing_since or self._clock()
+            if last or (missing_since is not None and self._clock() - missing_since >= GRACE):
+                raise self._unresolved(run, missing=missing_since is not None)
+            pause = min(pause * POLL_GROWTH, LONGEST_POLL)
+            wait = min(max(pause, asked_to_wait), max(attempt.late_at - self._clock(), 0.0))
+            await self._gate.linger(wait)
+
+    def _unresolved(self, run: JobRun, *, missing: bool) -> JobError:
+        """Say that a task's end is not known; its job is not submitted again in this invocation."""
+        run.tries.resent = max(run.tries.resent, 1)
+        if missing:
+            message = "the API accepted this task and does not know it any more; it may have been billed"
+            return JobError(Code.UNKNOWN, message, dead=True)
+        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
+        return JobError(Code.UNKNOWN, message)
+
+    async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
+        """Record the picture of an attempt before anything is done with it."""
+        finished = exchanged.reply
+        if not isinstance(finished, Finished):
+            raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
+        cost = self._in_currency(finished.cost)
+        self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
+        self._limits.answered(attempt.lease, exchanged.pause)
+        self._breaker.answered()
+        run.api_seconds = exchanged.seconds
+        job, asset = run.work.job, finished.asset
+        # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
+        kept = asset if isinstance(asset, Link) else await self._executor.keep(job, asset)
+        received = Received(
+            asset=kept,
+            cost=cost,
+            api_seconds=exchanged.seconds,
+            seed_used=finished.seed,
+            revised_prompt=finished.revised_prompt,
+        )
+        await self._ledger.captured(attempt.number, received)
+        reach("answer.recorded")
+        return kept
+
+    async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
+        """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
+        price = self._rules.price_of(run.work.job)
         while True:
             lease = await self._limits.acquire()
-            left = False
+            number: int | None = None
+            reserved = False
             try:
-                self._deadline.check(self._clock())
-                self._gate.check()
-                if reserved := self._budget.try_reserve():
-                    left = await self._written_and_left(life, lease)
+                self._may_leave()
+                job = await self._with_uploads(run.work.job, lease)
+                if reserved := self._budget.try_reserve(price):
+                    number = await self._authorized(run, lease, price)
+            finally:
+                if number is None:
+                    self._limits.release(lease)
+            if number is not None:
+                return Attempt(number=number, lease=lease, reserved=price, began=self._clock()), job
+            if not reserved:  # what waits for money does not hold a slot
+                await self._budget.wait(price)
+
+    def _may_leave(self) -> None:
+        """Check deadline, disk and gate.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._rules.deadline.check(self._clock())
+        full = self._world.room(self._limits.in_flight)
+        if full is not None:
+            self._gate.close(full)
+        self._gate.check()
+
+    async def _authorized(self, run: JobRun, lease: Lease, price: int) -> int | None:
+        """Record the attempt and wait for its moment; None when it has to begin anew."""
+        job, number, left = run.work.job, None, False
+        leaving = Leaving(
+            provider=job.provider, key_name=lease.key.name, model=job.model, price=price, at=self._world.now()
+        )
+        try:
+            number = await self._ledger.authorize(job, leaving)
+            reach("attempt.intended")
+            try:
+                left = await self._limits.depart(lease)
             finally:
                 if not left:
-                    self._limits.release(lease)
-            if left:
-                return lease
-            if not reserved:  # what waits for money does not hold a slot
-                await self._budget.wait()
-
-    async def _written_and_left(self, life: Life, lease: Lease) -> bool:
-        left = False
-        try:
-            await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
-            reach("attempt.intended")
-            left = await self._left(life, lease)
+                    await self._ledger.voided(number, unknown=run.tries.resent > 0)
+                    reach("attempt.withdrawn")
         finally:
             if not left:
-                self._budget.settle(spent=False)
-        return left
+                self._budget.settle(price, 0)
+        return number if left else None
 
-    async def _left(self, life: Life, lease: Lease) -> bool:
-        left = False
-        try:
-            left = await self._limits.depart(lease)
-        except Halted:
-            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
-            reach("attempt.withdrawn")
-            raise
-        if not left:
-            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
-            reach("attempt.withdrawn")
-        return left
+    async def _taken_up(self, run: JobRun) -> tuple[Attempt, Job]:
+        """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
+        work = run.work
+        if work.attempt is None:
+            raise TypeError("a job with a handle has an attempt")
+        lease = await self._limits.resume(work.key_name)
+        self._budget.take_up(work.price)
+        began = self._clock()
+        age = max(0.0, self._world.now() - (work.sent_at or 0.0))
+        late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
+        return Attempt(number=work.attempt, lease=lease, reserved=work.price, began=began, late_at=late_at), work.job
 
-    async def _send(self, life: Life, request: Request, lease: Lease) -> Answered:
-        life.tries.used += 1
-        reach("request.leaving")
-        try:
-            return await self._caller.call(request, key=lease.key.secret, on_sent=lease.sent)
-        except JobError as error:
-            await self._failed(life, lease, error)
-            raise
-
-    async def _failed(self, life: Life, lease: Lease, error: JobError) -> None:
-        job = life.work.job
-        counts = error.code is not Code.RATE_LIMITED and error.code not in KEY_IS_DEAD
+    async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
+        """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
+        counts = RULES[error.code].attempt
         if counts:
-            self._limits.served(lease)
+            self._limits.served(attempt.lease)
             self._breaker.failed(error, self._clock())
         else:
-            life.tries.used -= 1
-            self._limits.refused(lease, error)
-        self._budget.settle(spent=error.billed)
+            run.tries.used -= 1
+            self._limits.refused(attempt.lease, error)
+        self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
-        await self._journal.settle(job, error, counts=counts)
+        await self._ledger.failed(attempt.number, error, counts=counts)
         reach("attempt.settled")
-        self._observer.event(
-            "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used
+        self._event(
+            "attempt_failed",
+            id=run.work.job.id,
+            code=error.code.value,
+            message=error.message,
+            attempt=run.tries.used,
         )
 
-    async def _keep(self, life: Life, picture: Link | str) -> Stored:
-        if isinstance(picture, str):
-            return await self._shelf.store(life.work.job, picture)
-        life.link = picture.url
-        return await self._fetch(lambda: self._fetch_once(life, picture.url), life.fetches)
+    async def _exchange(
+        self, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
+    ) -> Exchanged:
+        return await self._executor.exchange(
+            request, provider=provider, secret=lease.key.secret, on_sent=lease.sent if paid else None
+        )
 
-    async def _fetch_once(self, life: Life, url: str) -> Stored:
-        async with self._fetch_slots:
-            life.fetches.used += 1
+    async def _with_uploads(self, job: Job, lease: Lease) -> Job:
+        """Return the job with its local references uploaded, where its API wants that."""
+        provider = self._rules.provider_of(job)
+        requests = [None if image.url is not None else provider.upload(image) for image in job.images]
+        if not any(requests):
+            return job
+        images = [
+            image if request is None else await self._uploaded(image, request, provider, lease)
+            for image, request in zip(job.images, requests, strict=True)
+        ]
+        return replace(job, images=tuple(images))
+
+    async def _uploaded(
+        self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease
+    ) -> Reference:
+        digest = image.sha256 or ""
+        url = await self._ledger.upload_of(provider.api, digest, self._world.now())
+        if url is None:
+            exchanged = await self._free(lambda: self._exchange(request, provider, lease), Tries())
+            if not isinstance(exchanged.reply, Uploaded):
+                raise TypeError(f"an upload's reader returned {exchanged.reply!r}")
+            url = exchanged.reply.url
+            await self._ledger.uploaded(provider.api, digest, url, exchanged.reply.expires)
+        return replace(image, url=url)
+
+    def _in_currency(self, cost: Cost | None) -> int | None:
+        return None if cost is None else self._rules.cost_of(cost)
+
+    async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
+        if isinstance(asset, str):
+            return (await self._executor.collect(run.work.job, asset)).stored
+        run.link = asset.url
+        collected = await self._free(lambda: self._collect_once(run, asset), run.downloads)
+        run.download_seconds = collected.seconds
+        return collected.stored
+
+    async def _collect_once(self, run: JobRun, link: Link) -> Collected:
+        async with self._download_slots:
+            run.downloads.used += 1
             try:
-                fetched = await self._caller.fetch(url)
-                life.download_seconds = fetched.seconds
-                return await self._shelf.store(life.work.job, fetched)
+                return await self._executor.collect(run.work.job, link)
             except JobError as error:
-                if not life.troubled:
-                    life.troubled = True
+                if not run.troubled:
+                    run.troubled = True
                     self._breaker.troubled()
-                self._observer.event(
+                self._event(
                     "fetch_failed",
-                    id=life.work.job.id,
+                    id=run.work.job.id,
                     code=error.code.value,
                     message=error.message,
-                    attempt=life.fetches.used,
+                    attempt=run.downloads.used,
                 )
                 raise

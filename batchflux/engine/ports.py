@@ -11,58 +11,89 @@ if TYPE_CHECKING:
     from random import Random
 
     from batchflux.engine.shutdown import Gate
-    from batchflux.errors import JobError
-    from batchflux.ledger.selection import Work
-    from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+    from batchflux.errors import JobError, StorageError
+    from batchflux.ledger.reconcile import Work
+    from batchflux.models import (
+        Collected,
+        Exchanged,
+        HttpRequest,
+        Inline,
+        Job,
+        Leaving,
+        Link,
+        Outcome,
+        Received,
+    )
+    from batchflux.providers import Provider
 
 
-class Caller(Protocol):
-    """Performs HTTP steps (transport.Transport)."""
+class Executor(Protocol):
+    """Performs a job's HTTP steps and puts its picture in place; knows neither limits nor money."""
 
-    async def call(
-        self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
-    ) -> Answered:
-        """Perform one API step, and tell when it is on the wire; raise JobError."""
+    async def exchange(
+        self,
+        request: HttpRequest,
+        *,
+        provider: Provider,
+        secret: str | None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Exchanged:
+        """Perform one API step of a provider; call `on_sent` when the request has left.
+
+        Raises:
+            JobError: with the code of what happened; `unknown` when it left and no answer came.
+        """
         ...
 
-    async def fetch(self, url: str) -> Fetched:
-        """Download a picture; raise JobError."""
+    async def keep(self, job: Job, picture: Inline) -> str:
+        """Keep the bytes that came with an answer durably; return the name that the ledger records."""
+        ...
+
+    async def collect(self, job: Job, asset: Link | str) -> Collected:
+        """Fetch a link (or take the bytes kept under a name), verify the picture, and put it in its place.
+
+        Raises:
+            JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
+        """
         ...
 
 
-class Journal(Protocol):
-    """Records durably (storage.Ledger); each awaitable is done once the record survives a crash."""
+class Ledger(Protocol):
+    """Records durably; each awaitable is done once the record survives a crash.
 
-    def intend(self, job: Job, *, price: int, at: float) -> Awaitable[None]:
-        """Before a request leaves."""
+    An attempt goes authorized -> submitted -> captured, or ends voided or failed.
+    """
+
+    def authorize(self, job: Job, leaving: Leaving) -> Awaitable[int]:
+        """Record an attempt before its request leaves, its price counted as spent; return its number."""
         ...
 
-    def answered(self, job: Job, picture: Link | str, *, api_seconds: float) -> Awaitable[None]:
-        """Before a picture is fetched or written."""
+    def submitted(self, attempt: int, handle: str, cost: int | None) -> Awaitable[None]:
+        """Record the handle of an accepted task before it is polled; `cost` (nanounits) replaces the price."""
         ...
 
-    def withdraw(self, job: Job, *, unknown: bool) -> Awaitable[None]:
-        """Take back an intention whose request has not left; `unknown` when an earlier one is still unanswered."""
+    def captured(self, attempt: int, received: Received) -> Awaitable[None]:
+        """Record a picture before it is fetched or written."""
         ...
 
-    def settle(self, job: Job, error: JobError, *, counts: bool) -> Awaitable[None]:
-        """After an attempt without a picture; `counts` tells whether it is one of the job's attempts."""
+    def voided(self, attempt: int, *, unknown: bool) -> Awaitable[None]:
+        """Take back an attempt whose request has not left; `unknown` when an earlier one is still unanswered."""
+        ...
+
+    def failed(self, attempt: int, error: JobError, *, counts: bool) -> Awaitable[None]:
+        """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts."""
         ...
 
     def finish(self, job: Job, outcome: Outcome) -> Awaitable[None]:
-        """When a job ended."""
+        """Record how a job ended."""
         ...
 
-
-class Shelf(Protocol):
-    """Puts pictures in their place, off the event loop."""
-
-    async def spool(self, job: Job, picture: Inline) -> str:
-        """Keep the bytes that a job's answer brought durably; return the name of their file in the folder."""
+    def upload_of(self, provider: str, sha256: str, now: float) -> Awaitable[str | None]:
+        """Return where a reference lies that was uploaded before, None when it must be uploaded."""
         ...
 
-    async def store(self, job: Job, source: Fetched | str) -> Stored:
-        """Verify a downloaded or spooled picture and put it in its place; raise JobError."""
+    def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> Awaitable[None]:
+        """Record where an uploaded reference lies, until epoch second `expires`."""
         ...
 
 
@@ -86,14 +117,22 @@ class Observer(Protocol):
         ...
 
 
+def _always_room(_in_flight: int) -> StorageError | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All that the engine touches outside itself. `now` is the wall clock, in epoch seconds."""
+    """All that the engine touches outside itself.
 
-    caller: Caller
-    journal: Journal
-    shelf: Shelf
+    `room` says why the disk has no room for the pictures of so many requests that are out, None when it has. `now` is
+    the wall clock, in epoch seconds.
+    """
+
+    executor: Executor
+    ledger: Ledger
     observer: Observer
     gate: Gate
     random: Random
+    room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time

@@ -1,6 +1,6 @@
 """The worker pool: each worker takes a job from the source and sees it through; one job never touches another.
 
-A job passes three stages, each with its own slots: submit (a lease from Limits), fetch and store. A worker that
+A job passes two stages, each with its own slots: submit (a lease from the rate limiter) and collect. A worker that
 downloads holds no lease, and there are more workers than leases, so slow downloads leave the API busy. Workers are
 bounded, so the source is read no faster than its jobs are done.
 """
@@ -11,17 +11,17 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.engine.life import Life
+from batchflux.engine.job_runner import JobRun
 from batchflux.engine.retry import OnUnknown, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status, Stored
 
 if TYPE_CHECKING:
-    from batchflux.engine.circuit_breaker import Breaker
-    from batchflux.engine.job_runner import Steps
+    from batchflux.engine.circuit_breaker import CircuitBreaker
+    from batchflux.engine.job_runner import JobRunner
     from batchflux.engine.ports import Source, World
-    from batchflux.ledger.selection import Work
+    from batchflux.ledger.reconcile import Work
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4
@@ -50,13 +50,13 @@ class Tally:
             self.codes[outcome.error_code] = self.codes.get(outcome.error_code, 0) + 1
 
 
-class Pool:
+class WorkerPool:
     """Works through a source of jobs; `run` returns when it is empty, or when the gate closed and all is in."""
 
-    def __init__(self, steps: Steps, world: World, breaker: Breaker, on_unknown: OnUnknown) -> None:
+    def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
-        self._steps = steps
-        self._journal = world.journal
+        self._runner = runner
+        self._ledger = world.ledger
         self._observer = world.observer
         self._gate = world.gate
         self._now = world.now
@@ -76,7 +76,7 @@ class Pool:
         self._source = source
         self.grow(workers)
         try:
-            with self._steps.on_time():
+            with self._runner.on_time():
                 while self._tasks:
                     await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -112,34 +112,34 @@ class Pool:
                 self._gate.close(StopRun("bug", f"batchflux failed: {error!r}"))
 
     async def _job(self, work: Work) -> None:
-        life = Life(work=work, tries=Tries(used=work.used, resent=work.resent), began=self._now())
+        run = JobRun(work=work, tries=Tries(used=work.used, resent=work.resent), began=self._now())
         stored: Stored | None = None
         failure: JobError | None = None
         try:
-            stored = await self._steps.see_through(life)
+            stored = await self._runner.see_through(run)
         except JobError as error:
             failure = error
-        outcome = self._outcome(life, stored, failure)
-        await self._journal.finish(work.job, outcome)
+        outcome = self._outcome(run, stored, failure)
+        await self._ledger.finish(work.job, outcome)
         self.tally.add(outcome)
         self._breaker.ended(outcome, self._clock())
-        self._steps.relieve(life)
+        self._runner.relieve(run)
         self._observer.ended(work.job, outcome)
 
-    def _outcome(self, life: Life, stored: Stored | None, failure: JobError | None) -> Outcome:
+    def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None) -> Outcome:
         status = Status.DONE
         if failure is not None:
             left_open = failure.code is Code.UNKNOWN and self._on_unknown != "fail"
             status = Status.UNKNOWN if left_open else Status.FAILED
         return Outcome(
             status=status,
-            attempts=life.tries.used,
+            attempts=run.tries.used,
             stored=stored,
             error_code=None if failure is None else failure.code.value,
             error=None if failure is None else failure.message,
-            started_at=life.began,
+            started_at=run.began,
             finished_at=self._now(),
-            api_seconds=life.api_seconds,
-            download_seconds=life.download_seconds,
-            result_url=life.link,
+            api_seconds=run.api_seconds,
+            download_seconds=run.download_seconds,
+            result_url=run.link,
         )

@@ -1,45 +1,57 @@
-"""The call styles. A module in this package that names a `PROVIDER` is one; presence is registration."""
+"""The providers. A module of this package that names `PROVIDERS` adds its own; so does an installed package.
+
+Another package registers one under the entry point group `batchflux.providers`; its name is free, and what it points to
+is a Provider.
+"""
 
 from __future__ import annotations
 
 import pkgutil
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from batchflux.providers.base import Provider
-from batchflux.providers.preview import request_preview
+from batchflux.providers.base import Provider, preview
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchflux.models import Capabilities
 
-__all__ = ["Provider", "capabilities", "request_preview", "styles"]
+__all__ = ["Provider", "capabilities", "preview", "providers"]
+
+GROUP = "batchflux.providers"
 
 
 @cache
-def styles() -> Mapping[str, Provider]:
-    """Return the providers by the name of their style, in the order of their modules' names.
+def providers() -> Mapping[tuple[str, str], Provider]:
+    """Return all providers by the names of their API and style.
 
     Raises:
-        TypeError: a module's `PROVIDER` is not a Provider, or two have one style.
+        TypeError: what is registered is no Provider, or two have one name.
     """
-    found: dict[str, Provider] = {}
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
-        provider = getattr(import_module(f"{__name__}.{module.name}"), "PROVIDER", None)
-        if provider is None:
-            continue
+    found: dict[tuple[str, str], Provider] = {}
+    for place, provider in _registered():
         if not isinstance(provider, Provider):
-            raise TypeError(f"{__name__}.{module.name}.PROVIDER has no `capabilities` and `flow`")
-        style = provider.capabilities.style
-        if style in found:
-            raise TypeError(f"{__name__}.{module.name}.PROVIDER: the style {style} exists already")
-        found[style] = provider
+            raise TypeError(f"{place} registers {provider!r}, which is no Provider")
+        name = (provider.api, provider.style)
+        if name in found:
+            raise TypeError(f"{place}: the API {provider.api} has a style {provider.style} already")
+        found[name] = provider
     return MappingProxyType(found)
 
 
-def capabilities() -> dict[str, Capabilities]:
-    """Return what each style can carry."""
-    return {style: provider.capabilities for style, provider in styles().items()}
+def capabilities(model: str) -> tuple[Capabilities, ...]:
+    """Return what each provider can carry in a request for this model."""
+    return tuple(provider.capabilities(model) for provider in providers().values())
+
+
+def _registered() -> Iterator[tuple[str, object]]:
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        place = f"{__name__}.{module.name}"
+        for provider in getattr(import_module(place), "PROVIDERS", ()):
+            yield place, provider
+    for point in entry_points(group=GROUP):
+        yield f"{point.dist.name if point.dist else point.name} ({point.value})", point.load()

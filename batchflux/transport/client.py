@@ -16,6 +16,7 @@ from yarl import URL
 from batchflux._version import __version__
 from batchflux.errors import Code, JobError
 from batchflux.models import Answered
+from batchflux.redaction import hush
 from batchflux.transport.body import encode
 from batchflux.transport.dial import Names, connector
 from batchflux.transport.downloads import Downloads
@@ -136,7 +137,7 @@ class Transport:
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answer, utc_now())
-            error.hush(self._keys)
+            hush(error, self._keys)
             raise
         finally:
             response.release()  # closes the connection unless the body was read to its end

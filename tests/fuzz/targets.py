@@ -24,10 +24,11 @@ from batchflux.errors import Code, Fault, JobError, ManifestError
 from batchflux.manifest import expand, load_manifest, starter
 from batchflux.models import Inline, Job, Link, Picture, Reference, Verify
 from batchflux.output.verify import Expected, check
-from batchflux.providers import capabilities, failures, styles
-from batchflux.providers.echoes import canonical
-from batchflux.providers.reading import reader
-from batchflux.providers.sse import EventTooLongError, SSEParser
+from batchflux.providers import capabilities, styles
+from batchflux.providers.answers import failures
+from batchflux.providers.answers.echoes import canonical
+from batchflux.providers.answers.reading import reader
+from batchflux.providers.answers.sse import EventTooLongError, SSEParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable

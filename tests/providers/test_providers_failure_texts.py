@@ -14,8 +14,7 @@ import json
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.providers.complaints import Complaint
-from batchflux.providers.failures import from_answer, from_complaints, from_prose, is_html
+from batchflux.providers.answers.failures import Complaint, from_answer, from_complaints, from_prose, is_html
 
 SECRET = "hush-canary-0123456789"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.providers.failures import from_answer
+from batchflux.providers.answers.failures import from_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import pytest
 
 from batchflux.errors import JobError
 from batchflux.models import Inline, Link, Reference
-from batchflux.providers.echoes import canonical
+from batchflux.providers.answers.echoes import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

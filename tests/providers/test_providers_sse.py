@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.providers.sse import Event, EventTooLongError, SSEParser
+from batchflux.providers.answers.sse import Event, EventTooLongError, SSEParser
 
 
 def events_of(packets: list[bytes]) -> list[Event]:

@@ -8,7 +8,7 @@ import pytest
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Inline, Link
-from batchflux.providers.reading import AnswerReader
+from batchflux.providers.answers.reading import AnswerReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.errors import Code, JobError, hushed
+from batchflux.errors import Code, JobError
+from batchflux.redaction import hushed
 
 KEY = "cnry+K3y/of=no.known~shape"
 

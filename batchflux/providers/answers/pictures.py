@@ -23,7 +23,7 @@ from batchflux.providers.wording import tidy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from batchflux.models import Picture
+    from batchflux.models import Asset
     from batchflux.providers.echoes import Own
 
 _LONGEST_URL = 8192
@@ -59,7 +59,7 @@ class Finder:
         """The words of the answer, without URLs, echoes and the prompt."""
         return self._own.without_prompt(self._prose)
 
-    def in_json(self, named: Iterable[str]) -> Picture | None:
+    def in_json(self, named: Iterable[str]) -> Asset | None:
         """Return the first usable of the pictures that the answer's JSON names."""
         for target in named:
             picture = self._usable(target, certain=True)
@@ -67,7 +67,7 @@ class Finder:
                 return picture
         return None
 
-    def in_text(self, text: str, *, whole: bool) -> Picture | None:
+    def in_text(self, text: str, *, whole: bool) -> Asset | None:
         """Return the picture that the text of a chat answer gives.
 
         Args:
@@ -84,12 +84,12 @@ class Finder:
             self.echoed = self.echoed or any(self._own.is_url(candidate.target) for candidate in candidates)
         return picture
 
-    def leftover(self) -> Picture | None:
+    def leftover(self) -> Asset | None:
         """Return a link that is not known to be a picture; for a whole answer whose words report no failure."""
         previews = [one for one in reversed(self._leftovers) if one.kind is Kind.IMAGE]
         return self._best([previews, [one for one in self._leftovers if one.kind is not Kind.IMAGE]])
 
-    def _best(self, groups: Sequence[Sequence[Candidate]]) -> Picture | None:
+    def _best(self, groups: Sequence[Sequence[Candidate]]) -> Asset | None:
         for group in groups:
             for candidate in group:
                 certain = candidate.kind is not Kind.BARE
@@ -98,7 +98,7 @@ class Finder:
                     return picture
         return None
 
-    def _usable(self, target: str, *, certain: bool) -> Picture | None:
+    def _usable(self, target: str, *, certain: bool) -> Asset | None:
         """Return the picture behind a URL, `data:` URL or (from JSON) bare base64; None when it is the job's own."""
         target = target.strip()
         if is_data_url(target):
@@ -116,7 +116,7 @@ class Finder:
             self.unusable = f"it names a picture that is neither a http(s) link nor base64: {_shown(url)}"
         return None
 
-    def _decoded(self, target: str, *, certain: bool) -> Picture | None:
+    def _decoded(self, target: str, *, certain: bool) -> Asset | None:
         try:
             data = decode_base64(target)
         except UnreadableError:
@@ -161,10 +161,10 @@ def _shown(url: str) -> str:
 def no_picture(finder: Finder) -> JobError:
     """Say why an understood answer without a reported failure gave no picture."""
     if finder.echoed:
-        return JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt", billed=True)
+        return JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt")
     if finder.foreign is not None:
         message = f"the answer names its picture by a {finder.foreign}: link; only http(s) links are fetched"
-        return JobError(Code.UNSAFE_URL, message, billed=True)
+        return JobError(Code.UNSAFE_URL, message, billed=True)  # it was made, and cannot be fetched
     if finder.unusable is not None:
-        return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}", billed=True)
-    return JobError(Code.NO_IMAGE, "the answer holds no picture", billed=True)
+        return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}")
+    return JobError(Code.NO_IMAGE, "the answer holds no picture")

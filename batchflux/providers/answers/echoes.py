@@ -12,8 +12,8 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from batchflux.providers.markup import scan
-from batchflux.providers.untrusted import objects
+from batchflux.providers.answers.markup import scan
+from batchflux.providers.answers.untrusted import objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

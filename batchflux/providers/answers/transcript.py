@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from batchflux.providers.complaints import Complaint, complaints_in
+from batchflux.providers.answers.failures import Complaint, complaints_in
 
 LONGEST_TEXT = 100_000_000
 _PARTIAL = "partial"
@@ -39,6 +39,10 @@ class Transcript:
         """The first failure reported."""
         self.understood = False
         """Something in the answer had a shape we know."""
+        self.seed: int | None = None
+        """The seed that the answer says was used."""
+        self.revised_prompt: str | None = None
+        """The prompt that the answer says was used in place of the job's."""
 
     @property
     def text(self) -> str:
@@ -62,6 +66,7 @@ class Transcript:
         if failed:
             return
         self._name(_named(document))
+        self._note(document)
         choices = document.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, Mapping):
@@ -75,6 +80,18 @@ class Transcript:
         """
         self._hold(len(text))
         self._pieces.append(text)
+
+    def _note(self, document: Mapping[str, Any]) -> None:
+        """Note seed and prompt, which stand beside the picture or around it."""
+        listed = document.get("data")
+        for item in (document, *(listed if isinstance(listed, list) else ())):
+            if not isinstance(item, Mapping):
+                continue
+            seed, prompt = item.get("seed"), item.get("revised_prompt")
+            if isinstance(seed, int) and not isinstance(seed, bool):
+                self.seed = seed
+            if isinstance(prompt, str) and prompt.strip():
+                self.revised_prompt = prompt.strip()
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
         if isinstance(choice.get("error"), Mapping | str):

@@ -1,4 +1,4 @@
-"""Reads one answer of either style, as its bytes come in, to a Picture or a JobError.
+"""Reads one answer of either style, as its bytes come in, to a picture or a JobError.
 
 Relays answer in the wrong shape: an event stream to a plain call, JSON to a streamed one, a page of HTML under 200.
 So the first byte that is not blank decides how the body is read, not the style and not the content type: `{` or `[` is
@@ -12,18 +12,19 @@ import re
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
-from batchflux.providers import failures
-from batchflux.providers.echoes import Own
-from batchflux.providers.pictures import Finder, no_picture
-from batchflux.providers.sse import Event, EventTooLongError, SSEParser
-from batchflux.providers.transcript import TextTooLongError, Transcript, as_target
-from batchflux.providers.untrusted import UnreadableError, parse, text_of, unescape
-from batchflux.providers.wording import tidy
+from batchflux.models import Finished
+from batchflux.providers.answers import failures
+from batchflux.providers.answers.echoes import Own
+from batchflux.providers.answers.pictures import Finder, no_picture
+from batchflux.providers.answers.sse import Event, EventTooLongError, SSEParser
+from batchflux.providers.answers.transcript import TextTooLongError, Transcript, as_target
+from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, unescape
+from batchflux.redaction import hush, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.models import Job, Picture
+    from batchflux.models import Asset, Job
 
 LARGEST_BODY = 100_000_000
 LARGEST_ERROR_BODY = 1_000_000
@@ -53,7 +54,7 @@ class FailureReader:
         self._body += data[: LARGEST_ERROR_BODY - len(self._body)]
         return len(self._body) >= LARGEST_ERROR_BODY
 
-    def finish(self, *, complete: bool) -> Picture:
+    def finish(self, *, complete: bool) -> Finished:
         """Raise the JobError that the answer means; a cut-off body does not unsay its status."""
         raise failures.from_answer(self._status, self._headers, text_of(bytes(self._body)), hide=self._hide)
 
@@ -129,27 +130,29 @@ class AnswerReader:
                 return
         self._transcript.take(document, failed=failed)
 
-    def finish(self, *, complete: bool) -> Picture:
-        """Return the picture.
+    def finish(self, *, complete: bool) -> Finished:
+        """Return the picture, with what the answer says about it.
 
         Raises:
             JobError: with the code of what came instead.
         """
         try:
-            return self._finish(complete=complete)
+            picture = self._finish(complete=complete)
         except JobError as error:
             if self._hide is not None:
-                error.hush([self._hide])  # also where the words were not tidied: in a link that is none
+                hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
             raise
+        told = self._transcript
+        return Finished(asset=picture, seed=told.seed, revised_prompt=told.revised_prompt)
 
-    def _finish(self, *, complete: bool) -> Picture:
+    def _finish(self, *, complete: bool) -> Asset:
         if self._fault is None:
             try:
                 self._close(complete=complete)
             except (EventTooLongError, TextTooLongError) as error:
                 self._fault = str(error)
         if self._fault is not None:
-            raise JobError(Code.BAD_ANSWER, f"the answer is not understood: {self._fault}", billed=True)
+            raise JobError(Code.BAD_ANSWER, f"the answer is not understood: {self._fault}")
         return self._judge(whole=complete or self._done)
 
     def _close(self, *, complete: bool) -> None:
@@ -177,7 +180,7 @@ class AnswerReader:
         if content is not None:
             self._transcript.say(unescape(content.group(1)))
 
-    def _judge(self, *, whole: bool) -> Picture:
+    def _judge(self, *, whole: bool) -> Asset:
         finder, transcript = self._finder, self._transcript
         text = transcript.text
         picture = finder.in_json(transcript.named) or finder.in_json(self._cut) or finder.in_text(text, whole=whole)
@@ -186,7 +189,7 @@ class AnswerReader:
         if transcript.complaints:
             raise failures.from_complaints(transcript.complaints, hide=self._hide)
         if not whole:
-            raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed", billed=True)
+            raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if not transcript.understood:
             raise self._not_understood()
         in_words = failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed)
@@ -204,4 +207,4 @@ class AnswerReader:
             return in_words
         shown = tidy(said, hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
-        return JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}", billed=True)
+        return JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")

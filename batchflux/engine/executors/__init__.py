@@ -1,0 +1,1 @@
+"""Where a job's steps are performed: in this process's event loop, or elsewhere."""

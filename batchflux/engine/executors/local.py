@@ -1,0 +1,94 @@
+"""Performs steps in this event loop: HTTP by the transport, pictures by the image store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from batchflux.models import Collected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
+    from batchflux.output.image_store import ImageStore
+    from batchflux.providers import Provider
+    from batchflux.transport import Transport
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class LocalExecutor:
+    """The Executor of one process.
+
+    Args:
+        transport: open for as long as the run goes on.
+        images: where pictures are verified and kept.
+        base_url: the provider's address, to which its key may go.
+    """
+
+    def __init__(self, transport: Transport, images: ImageStore, base_url: str) -> None:
+        self._transport = transport
+        self._images = images
+        self._base = base_url
+
+    async def exchange(
+        self,
+        request: HttpRequest,
+        *,
+        provider: Provider,
+        secret: str | None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Exchanged:
+        """Perform one API step; the key goes to the provider's own hosts only.
+
+        Raises:
+            JobError: with the code of what happened.
+        """
+        request = addressed(request, provider, self._base)
+        headers = {} if secret is None else provider.authorize(secret)
+        return await self._transport.exchange(
+            request, headers=headers, secrets=() if secret is None else (secret,), on_sent=on_sent
+        )
+
+    async def keep(self, job: Job, picture: Inline) -> str:
+        """Keep the bytes that came with an answer durably; return the name that the ledger records.
+
+        Raises:
+            StorageError: the folder cannot take them.
+        """
+        return await self._images.spool(job, picture)
+
+    async def collect(self, job: Job, asset: Link | str) -> Collected:
+        """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
+
+        Raises:
+            JobError: it cannot be fetched, or is not what was ordered.
+            StorageError: the folder cannot take it.
+        """
+        if isinstance(asset, str):
+            return Collected(stored=await self._images.store(job, asset))
+        fetched = await self._transport.fetch(asset.url)
+        return Collected(stored=await self._images.store(job, fetched), seconds=fetched.seconds)
+
+
+def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRequest:
+    """Return the request as it may be sent with the provider's key.
+
+    An answer may name any address for the next step. One that is neither the provider's own nor one that its API
+    vouches for gets no key; so the same path is asked for at the provider's own address.
+    """
+    if not request.url.lower().startswith(("http://", "https://")):
+        return request
+    there, own = urlsplit(request.url), urlsplit(base_url)
+    if _origin(there.scheme, there.hostname, there.port) == _origin(own.scheme, own.hostname, own.port):
+        return request
+    if provider.may_have_key(there.hostname or "", https=there.scheme.lower() == "https"):
+        return request
+    return replace(request, url=urlunsplit((own.scheme, own.netloc, there.path, there.query, "")))
+
+
+def _origin(scheme: str, host: str | None, port: int | None) -> tuple[str, str, int | None]:
+    scheme = scheme.lower()
+    return scheme, (host or "").lower(), port or _PORTS.get(scheme)

@@ -1,0 +1,175 @@
+"""Black Forest Labs' tasks: their own API (`bfl`), and the same behind a relay (style `native`).
+
+A request gives a task; its picture is asked for until it is ready. What differs is the path, the header of the key, and
+where a task is asked for. BFL's tasks live on one of its clusters, so the `polling_url` of the answer counts; a relay's
+may name BFL's own host, for which the user has no key, so it is never called.
+Facts: https://docs.bfl.ai, read in November 2026.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchflux.errors import Code, JobError
+from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
+from batchflux.providers.answers.tasks import TaskReader
+from batchflux.providers.base import Provider, carried, file_of
+
+if TYPE_CHECKING:
+    from batchflux.models import Job, Reply
+    from batchflux.providers.answers.tasks import Task
+
+_FIELDS = frozenset(
+    {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
+)
+_SIZED = re.compile(r"flux-2-|flux-dev|flux-pro-1\.1$")  # models that take width and height in place of a ratio
+_MEGAPIXEL, _STEP = 1 << 20, 16
+_HOST = re.compile(r"api\.(?:[a-z]{2}\d?\.)?bfl\.(?:ai|ml)")  # delivery hosts lie below bfl.ai too, and get no key
+_READY = frozenset({"ready", "success", "succeeded", "completed"})
+_FAILED = frozenset({"error", "failed", "failure", "cancelled", "canceled", "expired"})
+_CREDIT = Decimal("0.01")  # USD
+
+
+class Options(BaseModel):
+    """What only BFL's models know; see their reference for which takes which."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int | None = Field(None, ge=64, multiple_of=16)
+    height: int | None = Field(None, ge=64, multiple_of=16)
+    guidance: float | None = Field(None, ge=1.5, le=100)
+    steps: int | None = Field(None, ge=1, le=50)
+    disable_pup: bool | None = None
+    raw: bool | None = None
+    user: str | None = Field(None, max_length=256)
+
+
+class Native(Provider):
+    """BFL's tasks behind a relay: `POST /flux/v1/MODEL`, and its own address to ask for a task."""
+
+    api, style = "flux-relay", "native"
+    path: ClassVar[str] = "/flux/v1"
+    active_tasks: ClassVar[int | None] = None
+
+    def capabilities(self, model: str) -> Capabilities:
+        """Return that fields and up to four references travel; files as bare base64."""
+        return Capabilities(
+            api=self.api,
+            style=self.style,
+            fields=_FIELDS,
+            formats=frozenset({"jpeg", "png", "webp"}),
+            local_images=True,
+            most_images=8 if model.startswith("flux-2") else 4,
+            polls=True,
+            active_tasks=self.active_tasks,
+            options=Options,
+        )
+
+    def submit(self, job: Job) -> HttpRequest:
+        """Return the request that makes a task.
+
+        Raises:
+            JobError: `reference` when a local reference could not be read.
+        """
+        body: dict[str, Any] = {"prompt": job.prompt}
+        for number, image in enumerate(job.images, 1):
+            name = "input_image" if number == 1 else f"input_image_{number}"
+            body[name] = image.url if image.url is not None else file_of(image, "base64")
+        body |= {"output_format": "jpeg", **carried(job, _FIELDS)}  # always sent: BFL's default depends on the model
+        if _SIZED.match(job.model) and "aspect_ratio" in body:
+            body = {**_size(body.pop("aspect_ratio")), **body}
+        return HttpRequest(
+            method="POST",
+            url=f"{self.path}/{quote(job.model, safe='')}",
+            content=Json(value=body),
+            reader=partial(TaskReader, job, self._submitted),
+        )
+
+    def poll(self, job: Job, handle: str) -> HttpRequest:
+        """Return the request that asks for a task."""
+        return HttpRequest(
+            method="GET",
+            url=self._place(json.loads(handle)),
+            reader=partial(TaskReader, job, self._polled),
+            repeatable=True,
+        )
+
+    def _place(self, handle: Mapping[str, str]) -> str:
+        return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
+
+    def _submitted(self, task: Task) -> Reply | None:
+        if task.status in _READY and task.asset is not None:
+            return self._finished(task)
+        ended = self._ended(task)
+        if ended is not None:
+            raise ended.error
+        if task.id is None:
+            return None
+        handle = {"id": task.id} | ({"url": task.polling_url} if task.polling_url else {})
+        return Submitted(handle=json.dumps(handle), cost=self._cost(task))
+
+    def _polled(self, task: Task) -> Reply | None:
+        if task.asset is not None and (task.status in _READY or not task.status):
+            return self._finished(task)
+        if "not found" in task.status or (task.http == 404 and not task.status):  # noqa: PLR2004  HTTP: Not Found
+            return Missing()
+        if task.status in _READY:
+            return Ended(error=JobError(Code.NO_IMAGE, f"the task is {task.status} and names no picture"))
+        if task.status:
+            return self._ended(task) or Pending(retry_after=task.retry_after)
+        return None
+
+    def _finished(self, task: Task) -> Finished:
+        if task.asset is None:
+            raise TypeError("a task that is finished has a picture")
+        return Finished(asset=task.asset, cost=self._cost(task), seed=task.seed, revised_prompt=task.revised_prompt)
+
+    def _ended(self, task: Task) -> Ended | None:
+        if "moderat" in task.status:
+            return Ended(error=JobError(Code.MODERATED, f"the task was refused: {task.said}"))
+        if task.status in _FAILED:
+            return Ended(error=task.failure())
+        return None
+
+    def _cost(self, task: Task) -> Cost | None:
+        return None  # a relay charges by its own price list
+
+
+class Bfl(Native):
+    """BFL's own API: `POST /v1/MODEL` with `x-key`, and the `polling_url` of the answer."""
+
+    api, style = "bfl", "bfl"
+    path = "/v1"
+    active_tasks = 24
+
+    def authorize(self, secret: str) -> Mapping[str, str]:
+        """Return the header that carries a key."""
+        return {"x-key": secret}
+
+    def may_have_key(self, host: str, *, https: bool) -> bool:
+        """Whether it is one of BFL's API hosts."""
+        return https and _HOST.fullmatch(host) is not None
+
+    def _place(self, handle: Mapping[str, str]) -> str:
+        return handle.get("url") or super()._place(handle)
+
+    def _cost(self, task: Task) -> Cost | None:
+        return None if task.cost is None else Cost(amount=task.cost * _CREDIT)
+
+
+def _size(ratio: str) -> dict[str, int]:
+    """Return width and height of about a megapixel in this ratio, each a multiple of 16."""
+    wide, high = map(int, ratio.split(":"))
+    width = (_MEGAPIXEL * wide / high) ** 0.5
+    return {"width": round(width / _STEP) * _STEP, "height": round(width * high / wide / _STEP) * _STEP}
+
+
+PROVIDERS = (Bfl(), Native())

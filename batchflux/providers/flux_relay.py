@@ -1,0 +1,85 @@
+"""Relays of the Flux-Kontext guide: the standard style and the chat style. (The native one is in bfl.py.)
+
+Standard, `POST /v1/images/generations`: the body holds the model, the prompt and what the job asks for, nothing else.
+Reference URLs stand at the front of the prompt, in order, one space apart; a local file cannot travel.
+
+Chat, `POST /v1/chat/completions`, streamed, because only streaming works: the body holds the model, one user message
+and `stream`, nothing else. Reference URLs stand at the front of the text; local references follow as parts of the
+content, in order.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import Code, JobError
+from batchflux.models import CARRIED, Capabilities, HttpRequest, Json
+from batchflux.providers.answers.reading import reader
+from batchflux.providers.base import Provider, carried, file_of
+
+if TYPE_CHECKING:
+    from batchflux.models import Job
+
+
+class Standard(Provider):
+    """One call, one JSON answer with a link or base64."""
+
+    api, style = "flux-relay", "standard"
+
+    def capabilities(self, model: str) -> Capabilities:
+        """Return that all fields travel, and no file."""
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(CARRIED), local_images=False)
+
+    def submit(self, job: Job) -> HttpRequest:
+        """Return the one request.
+
+        Raises:
+            JobError: `invalid_request` when the job has a local reference.
+        """
+        local = next((image for image in job.images if image.url is None), None)
+        if local is not None:
+            message = f"the standard style cannot carry the local file {local.source}: use style chat, or give its URL"
+            raise JobError(Code.INVALID_REQUEST, message)
+        body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, frozenset(CARRIED))}
+        return HttpRequest(
+            method="POST", url="/v1/images/generations", content=Json(value=body), reader=partial(reader, job)
+        )
+
+
+class Chat(Provider):
+    """One call, one event stream with the picture in its text."""
+
+    api, style = "flux-relay", "chat"
+
+    def capabilities(self, model: str) -> Capabilities:
+        """Return that files travel, and no field."""
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
+
+    def submit(self, job: Job) -> HttpRequest:
+        """Return the one request.
+
+        Raises:
+            JobError: `reference` when a local reference could not be read.
+        """
+        text = _led_by_urls(job)
+        files = [
+            {"type": "image_url", "image_url": {"url": file_of(image)}} for image in job.images if image.url is None
+        ]
+        content: Any = [{"type": "text", "text": text}, *files] if files else text
+        body = {
+            "model": job.model,
+            "messages": [{"role": "user", "content": content}],
+            "stream": True,
+            **dict(job.options),
+        }
+        return HttpRequest(
+            method="POST", url="/v1/chat/completions", content=Json(value=body), reader=partial(reader, job)
+        )
+
+
+def _led_by_urls(job: Job) -> str:
+    return " ".join([*(image.url for image in job.images if image.url is not None), job.prompt])
+
+
+PROVIDERS = (Standard(), Chat())
