@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.retry import Retrying, RetryPolicy, RetryQuota, Tries
-from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
 from batchflux.models import (
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.rate_limiter import RateLimiter
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Cost, HttpRequest, Job, Reference, Reply, Stored
+    from batchflux.models import Cost, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -391,9 +390,7 @@ class JobRunner:
         ]
         return replace(job, images=tuple(images))
 
-    async def _uploaded(
-        self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease
-    ) -> Reference:
+    async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
         digest = image.sha256 or ""
         url = await self._ledger.upload_of(provider.api, digest, self._world.now())
         if url is None:

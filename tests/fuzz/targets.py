@@ -22,9 +22,9 @@ from PIL import Image
 
 from batchflux.errors import Code, Fault, JobError, ManifestError
 from batchflux.manifest import expand, load_manifest, starter
-from batchflux.models import Inline, Job, Link, Picture, Reference, Verify
+from batchflux.models import Asset, Inline, Job, Link, Reference, Verify
 from batchflux.output.verify import Expected, check
-from batchflux.providers import capabilities, styles
+from batchflux.providers import capabilities, providers
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.echoes import canonical
 from batchflux.providers.answers.reading import reader
@@ -77,7 +77,7 @@ def manifest(data: bytes) -> str:
     path.write_bytes(data)
     faults: list[Fault] = []
     try:
-        made = load_manifest(path, environ={"A": "x"}, styles=capabilities())
+        made = load_manifest(path, environ={"A": "x"}, offers=capabilities)
         jobs = list(zip(range(MOST_JOBS), expand(made, capabilities(), faults.append), strict=False))
     except ManifestError as error:
         faults, jobs = list(error.faults), []
@@ -140,19 +140,19 @@ def job() -> Job:
     )
 
 
-def answer(packets: list[bytes], *, complete: bool, status: int = 200) -> Picture | JobError:
+def answer(packets: list[bytes], *, complete: bool, status: int = 200) -> Asset | JobError:
     """What the program makes of an answer that comes in these packets."""
     taking = reader(job(), status, {})
     for packet in packets:
         if taking.feed(packet):
             break
     try:
-        return taking.finish(complete=complete)
+        return taking.finish(complete=complete).asset
     except JobError as error:
         return error
 
 
-def check_answer(got: Picture | JobError) -> str:
+def check_answer(got: Asset | JobError) -> str:
     """Check what holds for any answer; return what it was."""
     if isinstance(got, Link):
         assert canonical(got.url) != canonical(REFERENCE), "the reference is no result"
@@ -354,4 +354,4 @@ TARGETS = {
         ),
     ),
 }
-assert styles()
+assert providers()

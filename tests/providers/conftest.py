@@ -1,4 +1,4 @@
-"""Drives the providers as the engine does: takes the flow's request, feeds its reader, sends the picture back."""
+"""Drives the providers as the engine does: takes the request of a job, and feeds the answer to its reader."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from batchflux.errors import JobError
-from batchflux.models import Job, Picture, Reference, Request
-from batchflux.providers import styles
+from batchflux.models import Asset, Finished, Job, Reference
+from batchflux.providers import Provider, providers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 REFERENCE = "https://photos.example/in/mug%20(1).jpg?v=1&w=2"
 
 
+def provider_of(job: Job) -> Provider:
+    return providers()["flux-relay", job.style]
+
+
 class MakeJob(Protocol):
     def __call__(self, *, images: tuple[Reference, ...] | None = None, **fields: Any) -> Job: ...
 
 
 class Answer(Protocol):
-    def __call__(self, job: Job, packets: bytes | Iterable[bytes], **how: Any) -> Picture | JobError: ...
+    def __call__(self, job: Job, packets: bytes | Iterable[bytes], **how: Any) -> Asset | JobError: ...
 
 
 class Frames(Protocol):
@@ -59,24 +63,20 @@ def make_job() -> MakeJob:
 
 @pytest.fixture(scope="session")
 def answer() -> Answer:
-    """Run a job's flow against an answer: its picture, or the error in place of it."""
+    """Read an answer to a job: its picture, or the error in place of it."""
 
-    def run(job: Job, packets: bytes | Iterable[bytes], **how: Any) -> Picture | JobError:
-        flow = styles()[job.style].flow(job)
-        request = next(flow)
-        assert isinstance(request, Request)
+    def run(job: Job, packets: bytes | Iterable[bytes], **how: Any) -> Asset | JobError:
+        request = provider_of(job).submit(job)
         reader = request.reader(how.get("status", 200), how.get("headers", {}))
         for packet in [packets] if isinstance(packets, bytes) else packets:
             if reader.feed(packet):
                 break
         try:
-            picture: Picture = reader.finish(complete=how.get("complete", True))
+            reply = reader.finish(complete=how.get("complete", True))
         except JobError as error:
             return error
-        with pytest.raises(StopIteration) as end:
-            flow.send(picture)
-        assert end.value.value == picture
-        return picture
+        assert isinstance(reply, Finished)
+        return reply.asset
 
     return run
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.models import LocalImage, Reference, Request
-from batchflux.providers import Provider, capabilities, request_preview, styles
+from batchflux.models import HttpRequest, Json, LocalImage, Reference
+from batchflux.providers import Provider, capabilities, preview, providers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from batchflux.models import Job
 
@@ -24,32 +24,37 @@ def url(address: str) -> Reference:
     return Reference(source=address, url=address)
 
 
-def request_of(job: Job) -> Request:
-    step = next(styles()[job.style].flow(job))
-    assert isinstance(step, Request)
-    return step
+def request_of(job: Job) -> HttpRequest:
+    return providers()["flux-relay", job.style].submit(job)
 
 
-def test_the_styles_are_found_by_presence() -> None:
-    assert set(styles()) == {"standard", "chat"}
-    assert all(isinstance(provider, Provider) for provider in styles().values())
-    assert styles() is styles()
+def body_of(job: Job) -> Mapping[str, Any]:
+    content = request_of(job).content
+    assert isinstance(content, Json)
+    return content.value
+
+
+def test_the_providers_are_found_by_presence() -> None:
+    assert set(providers()) == {("flux-relay", style) for style in ("standard", "chat", "native")} | {("bfl", "bfl")}
+    assert all(isinstance(provider, Provider) for provider in providers().values())
+    assert providers() is providers()
 
 
 def test_capabilities() -> None:
-    standard, chat = capabilities()["standard"], capabilities()["chat"]
-    assert (standard.style, standard.local_images) == ("standard", False)
+    offers = {offer.style: offer for offer in capabilities("flux-kontext-pro")}
+    standard, chat = offers["standard"], offers["chat"]
+    assert (standard.api, standard.local_images) == ("flux-relay", False)
     assert standard.fields == {
         "seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url",
         "webhook_secret",
     }  # fmt: skip
-    assert (chat.style, chat.local_images, chat.fields) == ("chat", True, frozenset())
+    assert (chat.api, chat.local_images, chat.fields) == ("flux-relay", True, frozenset())
 
 
-def test_a_step_is_a_post_that_costs(make_job: Callable[..., Job]) -> None:
+def test_submitting_is_a_post_that_is_never_repeated(make_job: Callable[..., Job]) -> None:
     standard, chat = request_of(make_job(style="standard")), request_of(make_job(style="chat"))
-    assert (standard.method, standard.path, standard.costs) == ("POST", "/v1/images/generations", True)
-    assert (chat.method, chat.path, chat.costs) == ("POST", "/v1/chat/completions", True)
+    assert (standard.method, standard.url, standard.repeatable) == ("POST", "/v1/images/generations", False)
+    assert (chat.method, chat.url, chat.repeatable) == ("POST", "/v1/chat/completions", False)
 
 
 ALL: dict[str, Any] = {
@@ -81,8 +86,8 @@ ALL: dict[str, Any] = {
 def test_the_standard_body_is_exact(
     make_job: Callable[..., Job], fields: dict[str, Any], images: tuple[Reference, ...], sent: dict[str, Any]
 ) -> None:
-    request = request_of(make_job(style="standard", images=images, **fields))
-    assert request.body == {"model": "flux-kontext-pro", **sent}
+    sent_body = body_of(make_job(style="standard", images=images, **fields))
+    assert sent_body == {"model": "flux-kontext-pro", **sent}
 
 
 def part(image: Reference) -> dict[str, Any]:
@@ -106,8 +111,7 @@ def part(image: Reference) -> dict[str, Any]:
     ],
 )
 def test_the_chat_body_is_exact(make_job: Callable[..., Job], images: tuple[Reference, ...], content: Any) -> None:
-    request = request_of(make_job(images=images, dropped=("seed",), **ALL))
-    assert request.body == {
+    assert body_of(make_job(images=images, dropped=("seed",), **ALL)) == {
         "model": "flux-kontext-pro",
         "messages": [{"role": "user", "content": content}],
         "stream": True,
@@ -128,11 +132,11 @@ def test_chat_refuses_an_unreadable_file(make_job: Callable[..., Job]) -> None:
 
 
 def test_the_preview_shows_no_bytes_and_no_secret(make_job: Callable[..., Job]) -> None:
-    chat = request_preview(request_of(make_job(images=(LOCAL,))))
+    chat = preview(request_of(make_job(images=(LOCAL,))))
     shown = f"data:image/jpeg;base64,<mug.jpg, sha256 {DIGEST[:8]}…>"
     assert chat["messages"][0]["content"][1] == {"type": "image_url", "image_url": {"url": shown}}
     assert chat["stream"] is True
-    standard = request_preview(request_of(make_job(style="standard", **ALL)))
+    standard = preview(request_of(make_job(style="standard", **ALL)))
     assert standard["webhook_secret"] == "***"
     assert "canary" not in str(standard)
     assert standard["seed"] == 0

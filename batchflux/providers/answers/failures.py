@@ -207,6 +207,7 @@ _WORDS: tuple[tuple[Code, re.Pattern[str]], ...] = (
             r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted", re.IGNORECASE
         ),
     ),
+    (Code.AUTH, re.compile(r"(?:invalid|incorrect|malformed) api[_\s-]?key", re.IGNORECASE)),
 )
 _SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
 _READ = 10_000

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Inline, Link
-from batchflux.providers.echoes import spelled_out, without_echoes
-from batchflux.providers.markup import Candidate, Kind, scan
-from batchflux.providers.untrusted import UnreadableError, decode_base64, is_data_url
-from batchflux.providers.wording import tidy
+from batchflux.providers.answers.echoes import spelled_out, without_echoes
+from batchflux.providers.answers.markup import Candidate, Kind, scan
+from batchflux.providers.answers.untrusted import UnreadableError, decode_base64, is_data_url
+from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchflux.models import Asset
-    from batchflux.providers.echoes import Own
+    from batchflux.providers.answers.echoes import Own
 
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it

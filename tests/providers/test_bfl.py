@@ -1,0 +1,239 @@
+"""BFL's tasks, by its own API and behind a relay: what is sent, and what each answer means."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchflux.errors import Code, JobError
+from batchflux.models import (
+    Cost,
+    Ended,
+    Finished,
+    HttpRequest,
+    Inline,
+    Job,
+    Json,
+    Link,
+    LocalImage,
+    Missing,
+    Pending,
+    Reference,
+    Reply,
+    Submitted,
+)
+from batchflux.providers import Provider, preview, providers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BFL, NATIVE = providers()["bfl", "bfl"], providers()["flux-relay", "native"]
+SAMPLE = "https://delivery.eu.bfl.ai/x/sample.jpeg?se=2026&sig=abc"
+POLLING = "https://api.eu2.bfl.ai/v1/get_result?id=t1"
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+TASK = json.dumps({"id": "t1", "url": POLLING})
+
+
+def read(request: HttpRequest, answer: Any, *, status: int = 200, complete: bool = True) -> Reply | JobError:
+    reader = request.reader(status, {})
+    reader.feed(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
+    try:
+        return reader.finish(complete=complete)
+    except JobError as error:
+        return error
+
+
+def body_of(request: HttpRequest) -> dict[str, Any]:
+    assert isinstance(request.content, Json)
+    return dict(request.content.value)
+
+
+def test_the_body_says_what_the_job_asks_for(make_job: Callable[..., Job]) -> None:
+    local = Reference(source="a.jpg", path="/a.jpg", sha256="a" * 64, media_type="image/jpeg")
+    remote = Reference(source="https://x.example/b.png", url="https://x.example/b.png")
+    job = make_job(style="bfl", images=(local, remote), seed=7, aspect_ratio="16:9", safety_tolerance=0)
+    for provider, path in ((BFL, "/v1/flux-kontext-pro"), (NATIVE, "/flux/v1/flux-kontext-pro")):
+        request = provider.submit(job)
+        assert (request.method, request.url, request.repeatable) == ("POST", path, False)
+        assert body_of(request) == {
+            "prompt": "Make the mug red",
+            "input_image": LocalImage(path="/a.jpg", sha256="a" * 64, media_type="image/jpeg", encoding="base64"),
+            "input_image_2": "https://x.example/b.png",
+            "output_format": "jpeg",
+            "seed": 7,
+            "aspect_ratio": "16:9",
+            "safety_tolerance": 0,
+        }
+        assert preview(request)["input_image"] == f"<a.jpg, sha256 {'a' * 8}…>"
+
+
+@pytest.mark.parametrize("ratio", ["1:1", "16:9", "9:21", "4:5"])
+def test_models_that_know_sizes_get_one_near_the_ratio(make_job: Callable[..., Job], ratio: str) -> None:
+    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio=ratio)))
+    wide, high = map(int, ratio.split(":"))
+    assert "aspect_ratio" not in sent
+    assert sent["width"] % 16 == sent["height"] % 16 == 0
+    assert abs(sent["width"] / sent["height"] / (wide / high) - 1) < 0.03
+    assert 0.9e6 < sent["width"] * sent["height"] < 1.2e6
+
+
+def test_a_size_that_is_asked_for_wins(make_job: Callable[..., Job]) -> None:
+    options = (("width", 640), ("height", 320))
+    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio="1:1", options=options)))
+    assert (sent["width"], sent["height"]) == (640, 320)
+
+
+def test_the_key_goes_to_bfls_api_hosts_only() -> None:
+    assert BFL.authorize("K") == {"x-key": "K"}
+    assert NATIVE.authorize("K") == {"Authorization": "Bearer K"}
+    for host in ("api.bfl.ai", "api.eu.bfl.ai", "api.us1.bfl.ai", "api.bfl.ml"):
+        assert BFL.may_have_key(host, https=True)
+        assert not BFL.may_have_key(host, https=False)
+        assert not NATIVE.may_have_key(host, https=True)
+    for host in ("delivery.eu.bfl.ai", "bfl.ai", "api.bfl.ai.evil.example", "xapi.bfl.ai", "delivery-us1.bfl.ai"):
+        assert not BFL.may_have_key(host, https=True)
+
+
+SUBMITTED = {"id": "t1", "polling_url": POLLING, "cost": 4.0, "input_mp": 1.05, "output_mp": 1.05}
+
+
+def test_an_accepted_task_is_asked_for_where_its_answer_says(make_job: Callable[..., Job]) -> None:
+    job = make_job(style="bfl")
+    reply = read(BFL.submit(job), SUBMITTED)
+    assert isinstance(reply, Submitted)
+    assert reply.cost == Cost(amount=Decimal("0.04"), currency="USD")
+    request = BFL.poll(job, reply.handle)
+    assert (request.method, request.url, request.repeatable, request.content) == ("GET", POLLING, True, None)
+
+
+def test_a_relays_task_is_asked_for_at_the_relay(make_job: Callable[..., Job]) -> None:
+    job = make_job(style="native")
+    reply = read(NATIVE.submit(job), SUBMITTED)
+    assert isinstance(reply, Submitted)
+    assert reply.cost is None
+    assert NATIVE.poll(job, reply.handle).url == "/flux/v1/get_result?id=t1"
+
+
+def test_without_a_polling_url_the_submitting_host_is_asked(make_job: Callable[..., Job]) -> None:
+    job = make_job(style="bfl")
+    reply = read(BFL.submit(job), {"id": "a/b", "status": "Pending", "webhook_url": "https://h.example"})
+    assert isinstance(reply, Submitted)
+    assert BFL.poll(job, reply.handle).url == "/v1/get_result?id=a%2Fb"
+
+
+def test_a_submit_answer_that_broke_off_behind_its_id_is_no_loss(make_job: Callable[..., Job]) -> None:
+    whole = json.dumps(SUBMITTED)
+    for cut in range(len(whole)):
+        reply = read(BFL.submit(make_job(style="bfl")), whole[:cut], complete=False)
+        if isinstance(reply, Submitted):
+            handle = json.loads(reply.handle)
+            assert handle["id"] == "t1"
+            assert handle.get("url", POLLING) == POLLING
+        else:
+            assert isinstance(reply, JobError)
+            assert reply.code is Code.UNKNOWN
+            assert cut < whole.index(",")
+
+
+READY = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "prompt": "…", "seed": 42}, "cost": 4.0}
+
+
+@pytest.mark.parametrize("provider", [BFL, NATIVE], ids=["bfl", "native"])
+@pytest.mark.parametrize(
+    ("status", "answer", "expected"),
+    [
+        (200, READY, Link(url=SAMPLE)),
+        (200, {"id": "t1", "status": "READY", "sample": SAMPLE}, Link(url=SAMPLE)),
+        (200, {"id": "t1", "status": "success", "result": {"url": SAMPLE}}, Link(url=SAMPLE)),
+        (200, {"id": "t1", "state": "Completed", "result": {"images": [{"url": SAMPLE}]}}, Link(url=SAMPLE)),
+        (200, {"id": "t1", "status": "succeeded", "output": [SAMPLE]}, Link(url=SAMPLE)),
+        (200, {"id": "t1", "status": "Ready", "result": {"b64_json": PNG}}, Inline),
+        (200, {"code": 0, "data": {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE}}}, Link(url=SAMPLE)),
+        (200, {"id": "t1", "status": "Pending", "result": None, "progress": 0.1}, Pending),
+        (200, {"id": "t1", "status": "Reasoning", "result": None}, Pending),
+        (200, {"id": "t1", "status": "IN_PROGRESS"}, Pending),
+        (200, {"id": "t1", "status": "not_start"}, Pending),
+        (200, {"id": "t1", "status": "A word of next year"}, Pending),
+        (200, {"id": "t1", "status": "Task not found", "result": None}, Missing),
+        (404, {"id": "t1", "status": "Task not found", "result": None}, Missing),
+        (404, {"detail": "Not Found"}, Missing),
+        (200, {"id": "t1", "status": "Error"}, Code.SERVER),
+        (503, {"id": "t1", "status": "Error"}, Code.SERVER),
+        (200, {"id": "t1", "status": "failed", "error": "upstream exploded"}, Code.SERVER),
+        (200, {"id": "t1", "status": "failure", "fail_reason": "content moderation"}, Code.MODERATED),
+        (200, {"id": "t1", "status": "Request Moderated", "result": None}, Code.MODERATED),
+        (200, {"id": "t1", "status": "content_moderated", "details": {"Reasons": ["Violence"]}}, Code.MODERATED),
+        (200, {"id": "t1", "status": "Ready", "result": None}, Code.NO_IMAGE),
+    ],
+)  # fmt: skip
+def test_what_a_poll_means(
+    make_job: Callable[..., Job], provider: Provider, status: int, answer: Any, expected: Any
+) -> None:
+    reply = read(provider.poll(make_job(style=provider.style), TASK), answer, status=status)
+    if isinstance(expected, Code):
+        assert isinstance(reply, Ended)
+        assert reply.error.code is expected
+    elif isinstance(expected, Link):
+        assert isinstance(reply, Finished)
+        assert reply.asset == expected
+    elif expected is Inline:
+        assert isinstance(reply, Finished)
+        assert isinstance(reply.asset, Inline)
+    else:
+        assert isinstance(reply, expected)
+
+
+def test_a_ready_task_tells_its_cost_and_seed(make_job: Callable[..., Job]) -> None:
+    reply = read(BFL.poll(make_job(style="bfl"), TASK), READY)
+    assert isinstance(reply, Finished)
+    assert (reply.cost, reply.seed) == (Cost(amount=Decimal("0.04")), 42)
+
+
+def test_a_relay_may_answer_at_once(make_job: Callable[..., Job]) -> None:
+    for answer in (READY, {"id": "t1", "status": "Ready", "sample": SAMPLE}, {"data": [{"url": SAMPLE}]}):
+        reply = read(NATIVE.submit(make_job(style="native")), answer)
+        assert isinstance(reply, Finished)
+        assert reply.asset == Link(url=SAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "code", "billed"),
+    [
+        (402, {"detail": "Insufficient credits"}, Code.QUOTA, False),
+        (403, {"detail": "Not authenticated - Invalid Authentication"}, Code.AUTH, False),
+        (422, {"detail": "Invalid API key format"}, Code.AUTH, False),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": "x", "type": "int_parsing"}]}, Code.INVALID_REQUEST, False),
+        (429, {"detail": "Active task limit reached"}, Code.RATE_LIMITED, False),
+        (500, {"detail": "Internal"}, Code.SERVER, False),
+        (503, "", Code.SERVER, False),
+        (404, {"detail": "Not Found"}, Code.INVALID_REQUEST, False),
+        (400, {"error": {"message": "…", "code": "content_policy_violation"}}, Code.MODERATED, False),
+        (200, {"id": "t1", "status": "Request Moderated"}, Code.MODERATED, False),
+        (200, {"greeting": "hello"}, Code.BAD_ANSWER, True),
+    ],
+)
+def test_what_a_refused_submit_means(
+    make_job: Callable[..., Job], status: int, answer: Any, code: Code, *, billed: bool
+) -> None:
+    error = read(BFL.submit(make_job(style="bfl")), answer, status=status)
+    assert isinstance(error, JobError)
+    assert (error.code, error.billed) == (code, billed)
+
+
+@given(st.binary(max_size=200), st.sampled_from([200, 404, 503]), st.booleans())
+def test_no_bytes_crash_the_reader(data: bytes, status: int, complete: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+    job = Job(
+        id="x", key="0" * 64, prompt="p", style="bfl", model="flux-kontext-pro", provider="bfl",
+        file_name="images/x.jpg", position=0,
+    )  # fmt: skip
+    for request in (BFL.submit(job), BFL.poll(job, TASK)):
+        reader = request.reader(status, {})
+        reader.feed(data)
+        with contextlib.suppress(JobError):
+            reader.finish(complete=complete)
