@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryQuota, Tries
+from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import Code, JobError
+from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
 from batchflux.models import Link, Request, Stored, Wait
 from batchflux.transport.headers import pause_hinted
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from batchflux.engine.key_pool import Lease
-    from batchflux.engine.life import Life, Rules
+    from batchflux.engine.life import Life
     from batchflux.engine.ports import World
+    from batchflux.engine.settings import Rules
     from batchflux.models import Answered, Picture
     from batchflux.providers.base import Provider
 
@@ -41,6 +42,7 @@ class Steps:
         self._now = world.now
         self._limits = rules.limits
         self._budget = rules.budget
+        self._price = rules.price
         self._breaker = rules.breaker
         self._quota = RetryQuota(world.gate)
         self._deadline = rules.deadline
@@ -130,7 +132,7 @@ class Steps:
         try:
             answered = await self._send(life, request, lease)
             reach("answer.received")
-            self._budget.settle(spent=True)
+            self._budget.settle(self._price, self._price)
             self._limits.answered(lease, pause_hinted(answered.headers, self._now()))
             self._breaker.answered()
             self._quota.succeeded(retried=retried)
@@ -153,7 +155,7 @@ class Steps:
             try:
                 self._deadline.check(self._clock())
                 self._gate.check()
-                if reserved := self._budget.try_reserve():
+                if reserved := self._budget.try_reserve(self._price):
                     left = await self._written_and_left(life, lease)
             finally:
                 if not left:
@@ -161,17 +163,17 @@ class Steps:
             if left:
                 return lease
             if not reserved:  # what waits for money does not hold a slot
-                await self._budget.wait()
+                await self._budget.wait(self._price)
 
     async def _written_and_left(self, life: Life, lease: Lease) -> bool:
         left = False
         try:
-            await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
+            await self._journal.intend(life.work.job, price=self._price, at=self._now())
             reach("attempt.intended")
             left = await self._left(life, lease)
         finally:
             if not left:
-                self._budget.settle(spent=False)
+                self._budget.settle(self._price, 0)
         return left
 
     async def _left(self, life: Life, lease: Lease) -> bool:
@@ -188,24 +190,27 @@ class Steps:
         return left
 
     async def _send(self, life: Life, request: Request, lease: Lease) -> Answered:
+        async def sent() -> None:
+            lease.sent()
+
         life.tries.used += 1
         reach("request.leaving")
         try:
-            return await self._caller.call(request, key=lease.key.secret, on_sent=lease.sent)
+            return await self._caller.call(request, key=lease.key.secret, on_sent=sent)
         except JobError as error:
             await self._failed(life, lease, error)
             raise
 
     async def _failed(self, life: Life, lease: Lease, error: JobError) -> None:
         job = life.work.job
-        counts = error.code is not Code.RATE_LIMITED and error.code not in KEY_IS_DEAD
+        counts = RULES[error.code].attempt
         if counts:
             self._limits.served(lease)
             self._breaker.failed(error, self._clock())
         else:
             life.tries.used -= 1
             self._limits.refused(lease, error)
-        self._budget.settle(spent=error.billed)
+        self._budget.settle(self._price, self._price if error.billed else 0)
         reach("attempt.failing")
         await self._journal.settle(job, error, counts=counts)
         reach("attempt.settled")

@@ -1,17 +1,13 @@
-"""One job on its way through a run, and what holds all of them back."""
+"""One job on its way through a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.engine.retry import RetryPolicy, Tries
+from batchflux.engine.retry import Tries
 
 if TYPE_CHECKING:
-    from batchflux.engine.budget import Budget
-    from batchflux.engine.circuit_breaker import Breaker
-    from batchflux.engine.deadline import Deadline
-    from batchflux.engine.rate_limiter import Limits
     from batchflux.ledger.selection import Work
 
 
@@ -27,18 +23,3 @@ class Life:
     download_seconds: float | None = None
     link: str | None = None
     troubled: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Rules:
-    """What holds the run back; changed while it runs when the limits are read again.
-
-    `fetches` is the most pictures downloaded at once.
-    """
-
-    limits: Limits
-    breaker: Breaker
-    budget: Budget
-    deadline: Deadline
-    policy: RetryPolicy
-    fetches: int

