@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PRICE = Decimal("0.14")
 NANOS = 140_000_000
-PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 async def reserve(budget: Budget, price: int = 10) -> None:
@@ -134,6 +134,7 @@ async def test_what_an_answer_tells_takes_the_place_of_the_price() -> None:
     assert (budget.spent, budget.reserved) == (15, 9)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     limit=st.integers(0, 60),
     attempts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 100), st.integers(0, 9)), min_size=1, max_size=20),

@@ -1,4 +1,4 @@
-"""Retries: the policy, pure; the driver that all jobs share; and the quota that keeps retries a small part of all calls."""
+"""Retries: the policy; the driver that all jobs share; the quota that keeps retries a small part of all calls."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_one_who_gave_up_does_not_hold_up_those_behind_as_the_run_stops(virtual:
 STEPS = st.lists(st.one_of(st.sampled_from(["take", "first", "retried"]), st.floats(0, 60)), max_size=300)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(steps=STEPS)
 def test_no_more_is_taken_than_was_paid_in(virtual_loop: type[VirtualLoop], steps: list[str | float]) -> None:
     async def scene() -> None:
