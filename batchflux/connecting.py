@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.settings import transport_options
 from batchflux.transport import Transport
-from batchflux.tuning import transport_options
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchflux.engine.budget import Budget
-    from batchflux.engine.rate_limiter import Limits
+    from batchflux.engine.rate_limiter import RateLimiter
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
     from batchflux.models import Job, Outcome
@@ -40,7 +40,7 @@ class Watcher:
 class Progress:
     """The numbers of a run under way."""
 
-    def __init__(self, tally: Tally, limits: Limits, budget: Budget) -> None:
+    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget) -> None:
         self._tally = tally
         self._limits = limits
         self._budget = budget

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 from batchflux import openfiles
 from batchflux.books import Books, take_back
 from batchflux.connecting import connected
-from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.job_runner import Steps
+from batchflux.engine.key_pool import KeyWatch
 from batchflux.engine.ports import World
-from batchflux.engine.shutdown import Gate
+from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of
+from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
-from batchflux.keywatch import KeyWatch
 from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
 from batchflux.ledger.selection import Selection
 from batchflux.ledger.summary import Summary, state_of
@@ -37,13 +37,12 @@ from batchflux.output.image_store import ImageStore, kept_pictures
 from batchflux.output.shelf import DiskShelf
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
 from batchflux.providers import styles
-from batchflux.tuning import keep_distance, keys_of, retune, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.engine.key_pool import Key
-    from batchflux.engine.life import Rules
+    from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest

@@ -12,7 +12,7 @@ import click
 from batchflux.cli.options import manifest_options
 from batchflux.cli.progress import checking
 from batchflux.cli.words import count, duration, money, place
-from batchflux.ending import stranded
+from batchflux.engine.shutdown import stranded
 from batchflux.planner import Plan, plan
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
-from batchflux.ending import stranded
+from batchflux.engine.shutdown import stranded
 from batchflux.exports.cells import iso
 from batchflux.models import Status
 from batchflux.observers import Watcher

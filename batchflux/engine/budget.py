@@ -1,8 +1,9 @@
-"""Money: reserved before each attempt, settled after it; the limit is never passed, not by one attempt.
+"""The budget: reserved before each attempt, settled after it; the limit is never passed, not by one attempt.
 
 Spent is what was certainly or possibly billed (unknown attempts stay reserved for ever), by all runs of the folder.
-A reservation that is released (the attempt was free) wakes those who wait for money; only when nothing is out that
-could come back does the budget end the run. Amounts are whole nanounits, so nothing rounds.
+What an attempt may cost at most is reserved; what it did cost is settled. A reservation that ends wakes those who wait
+for money; only when nothing is out that could come back does the budget end the run. Amounts are whole nanounits, so
+nothing rounds.
 """
 
 from __future__ import annotations
@@ -19,40 +20,40 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """The purse of one run.
+    """The money of one run: `spent`, and `reserved` for what is out, in nanounits.
 
     Args:
         limit: most that may ever be spent, in nanounits; None for no limit.
         spent: what earlier runs of the folder spent.
-        price: of one attempt.
         gate: closed when the money is gone.
         label: the limit as a person reads it, such as `25.00 CNY`.
     """
 
-    def __init__(self, *, limit: int | None, spent: int, price: int, gate: Gate, label: str) -> None:
+    def __init__(self, *, limit: int | None, spent: int, gate: Gate, label: str) -> None:
         self._limit = limit
         self.spent = spent
         self.reserved = 0
-        self.price = price
         self._gate = gate
         self._label = label
         self._waiting: deque[asyncio.Future[None]] = deque()
         gate.on_close(self._wake)
 
-    def try_reserve(self) -> bool:
-        """Set the price of one attempt aside, if the limit allows it."""
-        if self._limit is not None and self.spent + self.reserved + self.price > self._limit:
+    def try_reserve(self, price: int) -> bool:
+        """Reserve the price of one attempt, if the limit allows it."""
+        if not self._allows(price):
             return False
-        self.reserved += self.price
+        self.reserved += price
         return True
 
-    async def wait(self) -> None:
+    async def wait(self, price: int) -> None:
         """Wait for a reservation to end, so that it makes sense to try again.
 
         Raises:
-            Halted: the money is gone (and the gate is closed), or the run is stopping.
+            Halted: the price will never fit (and the gate is closed), or the run is stopping.
         """
         self._gate.check()
+        if self._allows(price):
+            return
         if self.reserved == 0:
             self._gate.close(
                 StopRun(
@@ -66,17 +67,24 @@ class Budget:
         await future
         self._gate.check()
 
+    def settle(self, reserved: int, spent: int) -> None:
+        """End a reservation; `spent` is what the attempt did cost, or may have: nothing, its price, or more or less."""
+        self.reserved -= reserved
+        self.spent += spent
+        self._wake()
+
+    def adjust(self, reserved: int, cost: int) -> None:
+        """Reserve `cost` in place of `reserved`, for an attempt that is still out and whose cost is known now."""
+        self.reserved += cost - reserved
+        self._wake()
+
     def retune(self, limit: int | None, label: str) -> None:
         """Let another limit hold from now on."""
         self._limit, self._label = limit, label
         self._wake()
 
-    def settle(self, *, spent: bool) -> None:
-        """End a reservation: the attempt was (possibly) billed, or it was free."""
-        self.reserved -= self.price
-        if spent:
-            self.spent += self.price
-        self._wake()
+    def _allows(self, price: int) -> bool:
+        return self._limit is None or self.spent + self.reserved + price <= self._limit
 
     def _wake(self) -> None:
         while self._waiting:

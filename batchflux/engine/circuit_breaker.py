@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from batchflux.errors import Code, JobError, StopRun
+from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from batchflux.engine.shutdown import Gate
 
-NOT_THE_PROVIDER = frozenset({Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT})
-NOT_THERE = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN})
 DOWN_SECONDS = 3.0
 DOWN_PAUSE, LONGEST_PAUSE, PATIENCE, LONG_PATIENCE = 2.0, 60.0, 60.0, 600.0
 JOBS_PAUSE, JOBS_PROBES = 1.0, 3
@@ -38,7 +36,7 @@ NEVER = float("inf")
 Mode = Literal["closed", "down", "jobs"]
 
 
-class Breaker:
+class CircuitBreaker:
     """Tells when a request may leave, and learns from how requests and jobs end. Times are the loop's clock."""
 
     def __init__(self, limit: int, gate: Gate, patience: float = PATIENCE) -> None:
@@ -57,7 +55,7 @@ class Breaker:
         self._listeners: list[Callable[[], object]] = []
 
     def on_change(self, listener: Callable[[], object]) -> None:
-        """Call `listener` when what `next_at` says may have changed for a cause that Limits does not see."""
+        """Call `listener` when what `next_at` says may have changed for a cause that the rate limiter does not see."""
         self._listeners.append(listener)
 
     def next_at(self, now: float, in_flight: int) -> float:
@@ -71,24 +69,24 @@ class Breaker:
         self._probing = self.mode != "closed"
 
     def answered(self) -> None:
-        """A request was answered by a provider that is there, with a picture or a refusal."""
+        """Note an answer of a provider that is there: a picture, a task, the state of a task, or a refusal."""
         self._requests_in_a_row = self._billed_in_a_row = 0
         if self.mode == "down":
             self._close()
 
     def troubled(self) -> None:
-        """The first try to fetch a job's picture failed; `relieved` is called when the job ends or submits again."""
+        """Count a job whose picture could not be fetched at first, until `relieved`: it ends or submits again."""
         self._in_trouble += 1
         self._troubled_in_a_row += 1
 
     def relieved(self) -> None:
-        """A troubled job is none any more."""
+        """Count a troubled job no longer."""
         self._in_trouble -= 1
         self._tell()
 
     def failed(self, error: JobError, now: float) -> None:
-        """A request failed; codes that say that the provider is there count as answered."""
-        if error.code not in NOT_THERE:
+        """Note a request that failed; codes that say that the provider is there count as answered."""
+        if RULES[error.code].fault != "away":
             self.answered()
             self._probe_failed(f"{error.code.value}: {error.message}", now, only="jobs")
             return
@@ -105,12 +103,12 @@ class Breaker:
             self._open("down", DOWN_PAUSE, now)
 
     def ended(self, outcome: Outcome, now: float) -> None:
-        """A job ended."""
+        """Note how a job ended."""
         if outcome.status is Status.DONE:
             self._jobs_in_a_row = self._troubled_in_a_row = 0
             if self.mode == "jobs":
                 self._close()
-        elif outcome.error_code not in NOT_THE_PROVIDER:
+        elif outcome.error_code is None or RULES[Code(outcome.error_code)].fault != "job":
             self._jobs_in_a_row += 1
             if self.mode == "closed" and self._jobs_in_a_row >= self.limit:
                 self._open("jobs", JOBS_PAUSE, now)
@@ -121,7 +119,7 @@ class Breaker:
             self._tell()
 
     def gave_back(self) -> None:
-        """A lease came back without a request having left."""
+        """Note a lease that came back without a request having left."""
         self._probing = False
 
     def _open(self, mode: Mode, pause: float, now: float) -> None:

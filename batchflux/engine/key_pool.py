@@ -1,29 +1,31 @@
-"""The keys of the pool, and the leases on them.
+"""The pool of keys: their schedules, the leases on them, and what is told when one dies.
 
 A lease is granted LEAD seconds before its request may leave, so that the attempt can be written to the ledger
-meanwhile; see limits.py.
+meanwhile; see rate_limiter.py. It is held from the submit of a task to its final status.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.pace import Pace
-from batchflux.engine.window import Window
+from batchflux.engine.pace import Pace, Window
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
+    from batchflux.engine.pace import Departure
+    from batchflux.engine.ports import Observer
+    from batchflux.models import Job, Outcome
+
 LEAD = 0.05
-EARLY = 0.0025  # seconds; more than it takes to make a request ready and than a timer of the loop is late
-SLICE = 0.0001  # seconds slept between two turns of the loop
 NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
+MOST_DOUBLINGS = 30
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,48 +64,76 @@ class Key:
             return now + retry_after
         interval = 1 / self.pace.rate or FIRST_COOLING  # 0 while no rate is known
         base = min(max(interval, SHORTEST_COOLING), FIRST_COOLING)
-        return now + min(base * 2.0 ** min(max(self.refusals - 1, 0), 30), LONGEST_COOLING)
+        return now + min(base * 2.0 ** min(max(self.refusals - 1, 0), MOST_DOUBLINGS), LONGEST_COOLING)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """The right to send one request with `key`; `departed_at` is set when it leaves, at most EARLY before that time."""
+    """The right to have one request, or the task that it gave, out with `key`.
+
+    Attributes:
+        key: the key that the request travels with.
+        clock: the seconds of the rate limiter.
+        preparing: whether its request is still to leave; never of a task that an earlier run submitted.
+        departure: when its request left, None before.
+    """
 
     key: Key
     clock: Callable[[], float]
-    fine_sleep: Callable[[float], None] | None = None
-    departed_at: float | None = None
-    mark: list[float] | None = None
+    preparing: bool = True
+    departure: Departure | None = None
 
-    def leaves(self, at: float) -> None:
-        """Note that the request leaves: it is made ready now, and written at `at`."""
-        self.departed_at = at
+    @property
+    def departed_at(self) -> float | None:
+        """When its request left, in seconds of the clock; None when none did."""
+        return None if self.departure is None else self.departure.left
+
+    def leave(self, at: float) -> None:
+        """Count the request as one that leaves at `at`."""
+        self.preparing = False
         self.key.preparing -= 1
-        self.mark = self.key.pace.take(at)
+        self.departure = self.key.pace.take(at)
 
-    async def sent(self) -> None:
-        """Wait for what is left of the request's time, and note that it is written to its connection then.
+    def sent(self) -> None:
+        """Note that the request is written to its connection now."""
+        if self.departure is not None:
+            self.departure.written = self.clock()
 
-        It is slept out in slices, between which the loop has its turn: an answer or another key's request that came
-        due meanwhile is not held up, and does not go out in a bunch behind this one.
-        """
-        if self.mark is None:
-            return
-        now = self.clock()
-        while self.fine_sleep is not None and (left := self.mark[0] - now) > 0:
-            self.fine_sleep(min(left, SLICE))
-            if left > SLICE:
-                await asyncio.sleep(0)
-            now = self.clock()
-        self.key.pace.sent(self.mark, now)
+
+class KeyWatch:
+    """An Observer that passes all on to `observer`, and tells it `key_refused` once for each key that died.
+
+    Of several keys the others hide the death of one, and it may need replacing. The event names the key's environment
+    variable, never the key. Of a pool of one nothing is told: its end is the run's, which says why.
+    """
+
+    def __init__(self, observer: Observer, keys: Sequence[Key]) -> None:
+        self._observer = observer
+        self._living = list(keys) if len(keys) > 1 else []
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Pass it on."""
+        self._observer.ended(job, outcome)
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        """Pass it on, and tell which keys died with a failed attempt."""
+        self._observer.event(name, **fields)
+        for key in list(self._living) if name == "attempt_failed" else []:
+            if key.dead is not None:
+                self._living.remove(key)
+                what = _state(key.dead.code)
+                text = f"The key in {key.name} {what} ({key.dead.message}): this run goes on without it."
+                self._observer.event("key_refused", key=key.name, code=key.dead.code.value, message=text)
 
 
 def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:
     """Return why the run stops when no key is left; `error` is what the last one met."""
     names = ", ".join(key.name for key in keys)
-    what = "is out of balance" if error.code is Code.QUOTA else "was refused"
     remedy = "top up the account" if error.code is Code.QUOTA else "set a key that works"
-    message = f"The provider says that the key {what} ({names}: {error.message}): {remedy}, then run again to continue."
+    message = (
+        f"The provider says that the key {_state(error.code)} ({names}: {error.message}): "
+        f"{remedy}, then run again to continue."
+    )
     return StopRun(error.code.value, message)
 
 
@@ -114,3 +144,7 @@ def nothing_but_refusals(error: JobError) -> StopRun:
         f"({error.message}): lower limits.rate or wait, then run again to continue."
     )
     return StopRun(Code.RATE_LIMITED.value, message)
+
+
+def _state(code: Code) -> str:
+    return "is out of balance" if code is Code.QUOTA else "was refused"

@@ -1,4 +1,6 @@
-"""How fast one key may be used: a schedule that holds a limit that is known, and finds one that is not.
+"""The schedule of a key: how fast it may be used, and how many of its requests may be out at once.
+
+A Pace holds a limit that is known, and finds one that is not. A Window bounds the requests that are out.
 
 **The schedule** is a GCRA (generic cell rate algorithm, ITU-T I.371): a request may leave at the theoretical arrival
 time `tat`, the next one an interval later. There is no burst. A request that left late by no more than `LATENESS` does
@@ -8,13 +10,9 @@ LONGEST_LATENESS: with that, N + 1 requests span more than W seconds even when t
 server's can see more than N. Connections are not equally quick, though, so the last N requests are remembered by the
 moment they were on the wire, and the next one leaves no sooner than W + a after the first of them.
 
-**Margin.** A server that counts more strictly than that (a bucket of one token) refuses a request now and then
-although the rate is right. The first 429 makes the schedule strict: an interval is counted from the moment the last
-request was written to its connection, and nothing is made up for. Each lone 429, and the first `LOOSENINGS` of a burst,
-add a step to the interval, the first one two: `MARGIN_STEP`, at least `MARGIN_SHARE` of the interval. Each request
-takes `RELAX` of a step off again. That is the stochastic approximation of a quantile (Robbins and Monro, Annals of
-Mathematical Statistics 1951): the margin settles where `RELAX` of the requests are refused, however long the run and
-however rough the path's worst moment was.
+**Refused although the rate is right.** A server may count more strictly than that (a bucket of one token). The first
+429 makes the schedule strict: lateness is made up for no more, and the user's rate is kept to a twentieth below
+itself (`AIM`), which is room for requests that are not equally long on their way.
 
 **Adaptation.** Where more than `HEAVY` of the requests of a burst of 429s are refused (`HEAVY_SET` while the user's
 limit has not been found wrong), the limit is lower than we thought: the rate falls to what was accepted, less a
@@ -40,9 +38,10 @@ rate from before is taken back, and the next `DOUBT` pauses teach nothing, later
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
+from statistics import median
 
 LATENESS, LONGEST_LATENESS = 0.007, 0.05
-MARGIN_STEP, MARGIN_SHARE, MARGIN_MOST, RELAX, LOOSENINGS = 0.0002, 0.01, 0.1, 0.002, 4
 HEAVY, HEAVY_SET, HEAVY_COUNT = 0.1, 0.25, 3
 EVIDENCE, EVIDENCE_SET = 0.2, 0.6
 AIM = 0.95
@@ -57,7 +56,16 @@ ENOUGH = 0.8
 TOLD, TRIALS = 3, 2
 GROWN = 1.25
 DOUBT, LONGEST_DOUBT = 16, 64
-REMEMBERED_DELAYS = 64
+FIRST, SAMPLE = 8.0, 32
+RISE, SHRINK, FOLLOW = 2.0, 0.8, 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class Departure:
+    """When a request left, and when it was written to its connection, in seconds of the clock."""
+
+    left: float
+    written: float
 
 
 class Pace:
@@ -69,14 +77,12 @@ class Pace:
     """
 
     def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
-        self._wire: deque[list[float]] = deque(maxlen=0)
+        self._wire: deque[Departure] = deque(maxlen=0)
         self._limit_to(count, seconds)
         self.learned: float | None = None
         self.strict = False
-        self.margin = 0.0
         self._tat = float("-inf")
         self._sent: deque[float] = deque()
-        self._delays: deque[float] = deque(maxlen=REMEMBERED_DELAYS)
         self._refused: deque[float] = deque()
         self._changed_at: float | None = None
         self._accepted = 0
@@ -97,7 +103,6 @@ class Pace:
     def _limit_to(self, count: float | None, seconds: float) -> None:
         self._window = seconds + min(LATENESS * max(seconds, 1.0), LONGEST_LATENESS)
         self.ceiling = float("inf") if count is None else count / self._window
-        self._exact = 0.0 if count is None else seconds / count
         whole = count is not None and 1 <= count <= MOST_REMEMBERED
         self._wire = deque(self._wire, maxlen=int(count) if whole and count is not None else 0)
 
@@ -107,24 +112,19 @@ class Pace:
         return self.ceiling if self.learned is None else min(self.learned, self.ceiling)
 
     def _interval(self) -> float:
-        """Return the seconds between two requests. A strict pace needs no allowance for lateness: it makes none up."""
-        if self.strict and self.learned is None:
-            return self._exact + self.margin
-        return 1 / self.rate + self.margin
-
-    def _step(self) -> float:
-        return max(MARGIN_STEP, MARGIN_SHARE / self.ceiling)
+        """Return the seconds between two requests."""
+        return 1 / (AIM * self.rate if self.strict and self.learned is None else self.rate)
 
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
         at = max(self._tat, now)
         wire = self._wire
         if wire.maxlen and len(wire) == wire.maxlen:
-            at = max(at, wire[0][0] + self._window)
+            at = max(at, wire[0].written + self._window)
         return at
 
-    def take(self, now: float) -> list[float]:
-        """Count a request that leaves now; return what `sent` wants to know it by."""
+    def take(self, now: float) -> Departure:
+        """Count a request that leaves now."""
         self._grow(now)
         rate = self.rate
         if rate != float("inf"):
@@ -137,26 +137,14 @@ class Pace:
         self._left += 1
         self._sent.append(now)
         self._forget(now)
-        mark = [now]
-        self._wire.append(mark)
-        return mark
+        departure = Departure(left=now, written=now)
+        self._wire.append(departure)
+        return departure
 
     def departed(self, at: float) -> None:
         """Count a request that left at `at` before this schedule began: the next one keeps its distance to it."""
         if self.rate != float("inf"):
-            self._tat = max(self._tat, at + min(self._interval(), self._window))
-
-    def sent(self, mark: list[float], now: float) -> None:
-        """Note that the request that `take` gave `mark` for was written to its connection now.
-
-        A strict pace counts its interval from here, less the delay that the next request will have at the least.
-        """
-        departed_at, mark[0] = mark[0], now
-        if not self.strict:
-            return
-        self.margin = max(0.0, self.margin - RELAX * self._step())
-        self._delays.append(now - departed_at)
-        self._tat = max(self._tat, now + self._interval() - min(self._delays))
+            self._tat = max(self._tat, at + min(1 / self.rate, self._window))
 
     def refused(self, sent_at: float, now: float, wait: float | None = None) -> None:
         """Note a 429 for a request that left at `sent_at`; `wait` is how long the server asked us to wait."""
@@ -179,10 +167,7 @@ class Pace:
             return
         refused, elapsed = len(self._refused), now - self._refused[0]
         self.strict = True
-        if self.learned is None and refused <= LOOSENINGS:
-            step = self._step() if self.margin else 2 * self._step()
-            self.margin = min(self.margin + step, MARGIN_MOST / self.ceiling)
-        elif refused >= HEAVY_COUNT and elapsed >= (EVIDENCE_SET if self.learned is None else EVIDENCE):
+        if refused >= HEAVY_COUNT and elapsed >= (EVIDENCE_SET if self.learned is None else EVIDENCE):
             sent = sum(at >= self._refused[0] for at in self._sent)
             if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
                 longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)
@@ -236,7 +221,6 @@ class Pace:
 
     def _change(self, rate: float, now: float) -> None:
         self.learned = max(min(rate, self.rate), SLOWEST)
-        self.margin = 0.0
         self._refused.clear()
         self._held_rate = self.learned
         self._changed_at = now
@@ -256,3 +240,54 @@ class Pace:
     def _forget(self, now: float) -> None:
         while self._sent and self._sent[0] < now - max(SPAN, SPAN_REQUESTS / self.rate):
             self._sent.popleft()
+
+
+class Window:
+    """How many requests of one key may be out at once: slow start, and less when answers take longer and longer.
+
+    A key whose rate is not known begins with `FIRST` requests and adds one for each answer, up to the user's
+    `concurrency` (TCP's slow start, RFC 5681, 3.1): so a limit nobody told us is met by a few requests, not by all.
+    A 429 does not end it: from then on the Pace holds the rate, and slow answers need many requests out to reach it.
+
+    When the median of the last `SAMPLE` latencies is `RISE` times what it usually is, the provider queues: the window
+    shrinks by `SHRINK`, then grows by one a window again (AIMD). What is usual follows slowly, so that pictures which
+    simply take longer are not taken for a queue for ever; and it never shrinks below half of `concurrency`.
+
+    Args:
+        concurrency: most requests out at once.
+        known: whether the user set a rate, which skips the slow start.
+    """
+
+    def __init__(self, concurrency: int, *, known: bool) -> None:
+        self._most = float(concurrency)
+        self._slow_start = not known
+        self._size = self._most if known else min(FIRST, self._most)
+        self._latencies: list[float] = []
+        self._usual: float | None = None
+
+    @property
+    def size(self) -> int:
+        """How many requests may be out."""
+        return int(self._size)
+
+    def retune(self, concurrency: int, *, known: bool) -> None:
+        """Let another `concurrency` hold from now on; it opens at once when the user knows the rate."""
+        self._most = float(concurrency)
+        self._size = self._most if known else min(self._size, self._most)
+
+    def answered(self, seconds: float) -> None:
+        """Learn from an answer that took so long."""
+        if self._size < self._most:
+            self._size = min(self._most, self._size + (1.0 if self._slow_start else 1.0 / self._size))
+        self._latencies.append(seconds)
+        if len(self._latencies) < SAMPLE:
+            return
+        now = median(self._latencies)
+        self._latencies.clear()
+        if self._usual is None or now < self._usual:
+            self._usual = now
+        elif now > RISE * self._usual:
+            self._slow_start = False
+            self._size = min(self._size, max(self._size * SHRINK, self._most / 2, 1.0))
+        if self._usual is not None:
+            self._usual += FOLLOW * (now - self._usual)

@@ -1,6 +1,7 @@
-"""When a request may leave, and with which key.
+"""The rate limiter: when a request may leave, and with which key.
 
-**Concurrency.** At most `concurrency` requests are out, over all keys; each key has a Window of its own below that.
+**Concurrency.** At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of
+active tasks; each key has a Window of its own below that. A task holds its lease from submit to its final status.
 
 **Rate.** Each key has a Pace: a schedule that holds the user's limit, and finds the server's. See pace.py for the rule.
 
@@ -10,34 +11,35 @@ provider refuses (`auth`, `quota`) leaves the pool.
 
 **Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
 the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
-hardly any request that a crash would make look sent has not left. Where a lone 429 has shown that the server counts to
-the millisecond, a request is let go `EARLY`, and what is left of its time is slept out right before it is written:
-timers of the event loop are a millisecond coarse, and to make a request ready takes about as long.
+hardly any request that a crash would make look sent has not left.
 
-**The breaker** may hold everything back (breaker.py). Waiters are served in their order, by timers and releases.
+**Tasks of earlier runs.** `resume` gives a lease for a task that is out already, to poll it: it takes a slot, and
+neither rate nor probe. It comes before what is still to be submitted, because it may be paid.
+
+**The breaker** may hold everything back that is to be submitted (circuit_breaker.py). Waiters are served in their
+order, by timers and releases.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from batchflux.engine.key_pool import EARLY, LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.key_pool import LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import Code, JobError
+from batchflux.errors import RULES, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.circuit_breaker import Breaker
+    from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.shutdown import Gate
 
 SHUT = 3
 
 
-class Limits:
+class RateLimiter:
     """Hands out leases.
 
     Args:
@@ -45,7 +47,9 @@ class Limits:
         concurrency: most requests out at once.
         gate: closed when all keys are dead; its closing ends all waits.
         breaker: holds everything back while the provider is failing.
-        fine_sleep: blocks for a fraction of a millisecond (time.sleep); None on a virtual clock, which is exact.
+        active_tasks: the provider's own cap of tasks that have not ended; None for none.
+        clock: monotonic seconds; the event loop's when None. (uvloop's moves once a turn and in milliseconds, which is
+            too coarse for a pace.)
     """
 
     def __init__(
@@ -54,19 +58,20 @@ class Limits:
         *,
         concurrency: int,
         gate: Gate,
-        breaker: Breaker,
-        fine_sleep: Callable[[float], None] | None = None,
+        breaker: CircuitBreaker,
+        active_tasks: int | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        # uvloop's own time moves once a turn and in milliseconds, which is too coarse for a pace.
-        self._clock = self._loop.time if fine_sleep is None else time.monotonic
+        self._clock = clock or self._loop.time
+        self._active_tasks = active_tasks
         self.keys = list(keys)
-        self.concurrency = concurrency
+        self.concurrency = self._capped(concurrency)
         self.in_flight = 0
         self._gate = gate
         self._breaker = breaker
-        self._fine_sleep = fine_sleep
         self._waiting: deque[asyncio.Future[Lease]] = deque()
+        self._resuming: deque[tuple[str | None, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._served_at = self._clock()
         gate.on_close(self._dispatch)
@@ -74,7 +79,7 @@ class Limits:
 
     def retune(self, concurrency: int, rate: tuple[float, float] | None) -> None:
         """Let other limits hold from now on; `rate` is requests in seconds."""
-        self.concurrency = concurrency
+        self.concurrency = self._capped(concurrency)
         for key in self.keys:
             key.pace.retune(rate)
             key.window.retune(concurrency, known=rate is not None)
@@ -89,6 +94,23 @@ class Limits:
         self._gate.check()
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._waiting.append(future)
+        return await self._granted(future)
+
+    async def resume(self, key_name: str | None) -> Lease:
+        """Wait for a lease to poll a task that an earlier run submitted; give it back with `release`.
+
+        Args:
+            key_name: of the key that the task was submitted with. When it is gone or dead, another one serves.
+
+        Raises:
+            Halted: the run is stopping.
+        """
+        self._gate.check()
+        future: asyncio.Future[Lease] = self._loop.create_future()
+        self._resuming.append((key_name, future))
+        return await self._granted(future)
+
+    async def _granted(self, future: asyncio.Future[Lease]) -> Lease:
         self._dispatch()
         try:
             return await future
@@ -105,10 +127,10 @@ class Limits:
         """
         self._gate.check()
         key, now = lease.key, self._clock()
-        if key.cooling_until - now > LEAD + EARLY:  # a dead key cools for ever; what was just granted may leave
+        if key.cooling_until - now > 2 * LEAD:  # a dead key cools for ever; what was just granted may leave
             return False
         if not key.departing and key.next_at(now) <= now:
-            self._leaves(lease, now)
+            self._leave(lease, now)
             return True
         future: asyncio.Future[bool] = self._loop.create_future()
         key.departing.append((lease, future))
@@ -119,7 +141,8 @@ class Limits:
         """Give the lease back, however the request ended or whether it left at all."""
         self.in_flight -= 1
         lease.key.leased -= 1
-        if lease.departed_at is None:
+        if lease.preparing:
+            lease.preparing = False
             lease.key.preparing -= 1
             self._breaker.gave_back()
         self._dispatch()
@@ -141,7 +164,7 @@ class Limits:
     def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
         now, key = self._clock(), lease.key
-        if error.code is not Code.RATE_LIMITED:
+        if RULES[error.code].fault == "key":
             key.dead = error
             self._served_at = now
             self._breaker.gave_back()
@@ -171,8 +194,11 @@ class Limits:
                 if not future.done():
                     future.set_result(False)
 
-    def _leaves(self, lease: Lease, at: float) -> None:
-        lease.leaves(at)
+    def _capped(self, concurrency: int) -> int:
+        return concurrency if self._active_tasks is None else min(concurrency, self._active_tasks)
+
+    def _leave(self, lease: Lease, at: float) -> None:
+        lease.leave(at)
         self._breaker.leaves()
 
     def _dispatch(self) -> None:
@@ -180,6 +206,7 @@ class Limits:
             self._halt_all()
             return
         now = self._clock()
+        self._grant_resumed()
         wake = min(self._let_depart(now), self._grant(now))
         if self._timer is not None:
             self._timer.cancel()
@@ -197,22 +224,22 @@ class Limits:
                     key.departing.popleft()
                     continue
                 at = key.next_at(now)
-                early = self._early(key)
-                if at - now > early:
-                    wake = min(wake, at - early)
+                if at > now:
+                    wake = min(wake, at)
                     break
                 key.departing.popleft()
-                self._leaves(lease, max(at, now))
+                self._leave(lease, now)
                 future.set_result(True)
         return wake
 
-    def _early(self, key: Key) -> float:
-        """Return how long before its time a request of `key` may be made ready.
-
-        Only while waiting for moments takes less than half of the time that there is.
-        """
-        exact = key.pace.strict and self._fine_sleep is not None
-        return EARLY if exact and 2 * EARLY * key.pace.rate * len(self.keys) <= 1 else 0.0
+    def _grant_resumed(self) -> None:
+        """Grant leases for tasks of earlier runs, as far as there are slots."""
+        while self._resuming and self.in_flight < self.concurrency:
+            name, future = self._resuming.popleft()
+            if not future.done():
+                living = [key for key in self.keys if key.dead is None]
+                key = next((key for key in living if key.name == name), min(living, key=lambda key: key.leased))
+                future.set_result(self._lease(key, preparing=False))
 
     def _grant(self, now: float) -> float:
         """Grant leases to those who wait; return when to look again."""
@@ -224,11 +251,14 @@ class Limits:
             at = max(at, self._breaker.next_at(now, self.in_flight))
             if key is None or at > now:
                 return at
-            self.in_flight += 1
-            key.leased += 1
             key.preparing += 1
-            self._waiting.popleft().set_result(Lease(key=key, clock=self._clock, fine_sleep=self._fine_sleep))
+            self._waiting.popleft().set_result(self._lease(key, preparing=True))
         return NEVER
+
+    def _lease(self, key: Key, *, preparing: bool) -> Lease:
+        self.in_flight += 1
+        key.leased += 1
+        return Lease(key=key, clock=self._clock, preparing=preparing)
 
     def _first(self, now: float) -> tuple[Key | None, float]:
         """Return the living key that can take work first, and when; None when none can by itself."""
@@ -244,7 +274,9 @@ class Limits:
 
     def _halt_all(self) -> None:
         futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
+        futures += [future for _, future in self._resuming]
         self._waiting.clear()
+        self._resuming.clear()
         for key in self.keys:
             futures += [future for _, future in key.departing]
             key.departing.clear()

@@ -1,4 +1,4 @@
-"""What follows a failed step: one pure table (CONTRACT 5), and the tenacity adapter that drives it.
+"""Retries: whether a failed step is tried again and when, by RULES, and the driver of the tries.
 
 Backoff is exponential with full jitter, uniform in [0, min(cap, base * 2**(n-1))] before retry n
 (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015); a server that says when to come back
@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState
+from tenacity import AsyncRetrying, retry_if_exception
 
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import Code, JobError
+from batchflux.errors import RULES, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnUnknown = Literal["retry", "hold", "fail"]
 
-AGAIN = frozenset({Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Code.NO_IMAGE})
-FETCH_AGAIN = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE})
-KEY_IS_DEAD = frozenset({Code.AUTH, Code.QUOTA})
 MAX_DOUBLINGS = 30
 CAPACITY, FRACTION, TRICKLE = 500.0, 0.1, 0.5
 
@@ -39,7 +36,6 @@ class Tries:
 
     used: int = 0
     resent: int = 0
-    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,31 +58,27 @@ class RetryPolicy:
         A rate limit, or a key that died while others live, costs the job no attempt and no wait of its own: the
         limits hold the next try back.
         """
-        if error.code is Code.RATE_LIMITED or error.code in KEY_IS_DEAD:
+        retry = RULES[error.code].retry
+        if retry == "limits":
             return 0.0
-        if tries.used >= self.attempts:
+        if retry == "never" or tries.used >= self.attempts:
             return None
-        if error.code is Code.UNKNOWN:
+        if retry == "once":
             if self.on_unknown != "retry" or tries.resent >= 1:
                 return None
             tries.resent += 1
-            return self._backoff(tries, error, random)
-        return self._backoff(tries, error, random) if error.code in AGAIN else None
+        return max(random.uniform(0.0, self._longest(self.base, tries)), error.retry_after or 0.0)
 
     def fetch(self, tries: Tries, error: JobError, random: Random) -> float | None:
         """Return the seconds to wait before a picture is fetched again, None to give up."""
-        if error.code not in FETCH_AGAIN or tries.used >= self.attempts:
+        if not RULES[error.code].fetch_again or tries.used >= self.attempts:
             return None
-        if error.code is Code.BAD_IMAGE:
-            return self._backoff(tries, error, random)
         # The picture is paid for and its host may only be restarting: half of each wait is certain.
-        longest = min(self.cap, self.patient * 2 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
+        longest = self._longest(self.patient, tries)
         return max(random.uniform(longest / 2, longest), error.retry_after or 0.0)
 
-    def _backoff(self, tries: Tries, error: JobError, random: Random) -> float:
-        doublings = min(max(tries.used - 1, 0), MAX_DOUBLINGS)
-        wait = random.uniform(0.0, min(self.cap, self.base * 2**doublings))
-        return max(wait, error.retry_after or 0.0)
+    def _longest(self, base: float, tries: Tries) -> float:
+        return min(self.cap, base * 2.0 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
 
 
 class RetryQuota:
@@ -148,8 +140,9 @@ class RetryQuota:
 class Retrying:
     """Runs a step until it succeeds or `decide` gives up; one instance serves all jobs.
 
-    One AsyncRetrying is shared: its state between two awaits is touched without suspension only, and what belongs
-    to a job travels in the call's own arguments.
+    Args:
+        decide: returns the seconds to wait before the step is tried again, None to give up.
+        sleep: waits.
     """
 
     def __init__(
@@ -158,7 +151,7 @@ class Retrying:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._decide = decide
-        self._retrying = AsyncRetrying(retry=self._again, wait=_waiting, sleep=sleep)
+        self._sleep = sleep
 
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """Await `step()` until it succeeds or is given up; return its value.
@@ -167,29 +160,17 @@ class Retrying:
             JobError: of the last try, when it is given up.
             Halted: the run is stopping.
         """
-        try:
-            return await step()
-        except JobError as error:
-            # Most steps succeed at once and need no driver; the others hand it their first failure.
-            first: list[JobError] = [error]
-        return await self._retrying(_perform, step, tries, first)
+        delay: float | None = None
 
-    def _again(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, JobError):
-            return False
-        tries: Tries = state.args[1]
-        delay = self._decide(tries, error)
-        tries.delay = delay or 0.0
-        return delay is not None
+        def again(error: BaseException) -> bool:
+            nonlocal delay
+            delay = self._decide(tries, error) if isinstance(error, JobError) else None
+            return delay is not None
+
+        retrying = AsyncRetrying(retry=retry_if_exception(again), wait=lambda _: delay or 0.0, sleep=self._sleep)
+        return await retrying(_perform, step)
 
 
-async def _perform(step: Callable[[], Awaitable[T]], tries: Tries, first: list[JobError]) -> T:  # noqa: ARG001  _again's
-    if first:
-        raise first.pop()
+async def _perform(step: Callable[[], Awaitable[T]]) -> T:
+    """Await a step; tenacity awaits nothing but coroutine functions, which a lambda is not."""
     return await step()
-
-
-def _waiting(state: RetryCallState) -> float:
-    tries: Tries = state.args[1]
-    return tries.delay

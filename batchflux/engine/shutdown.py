@@ -1,18 +1,31 @@
-"""How a run ends before its end: everything that would start an attempt asks the gate first.
+"""How a run ends: what closes the gate before its end, and in which words and with which exit code it ends.
 
-Closing the gate ends every wait for a slot, for money or for a retry at once (they raise Halted, and the job stays
-pending); what is already out at the provider finishes and is kept.
+Everything that would start an attempt asks the gate first. Closing it ends every wait for a slot, for money or for a
+retry at once (they raise Halted, and the job stays pending); what is already out at the provider finishes and is kept.
+The deadline closes it, and the first SIGINT or SIGTERM; the second ends the run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+from collections import deque
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from batchflux.errors import StopRun
 
-    from batchflux.errors import StopRun
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchflux.ledger.summary import State
+
+SIGNAL = "signal"
+SIGNAL_EXIT = 128
+NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
+CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
+REMEMBERED = 256
+QUANTILE = 0.95
 
 
 class Halted(Exception):  # noqa: N818  not an error: the job goes back to pending
@@ -20,11 +33,16 @@ class Halted(Exception):  # noqa: N818  not an error: the job goes back to pendi
 
 
 class Gate:
-    """Open while the run may start attempts; `reason` says why it closed."""
+    """Open while the run may start attempts; `reason` says why it closed.
+
+    What is out at the provider goes on behind a closed gate, but for tasks after a signal: those are left to the next
+    run, which finds them by their handle.
+    """
 
     def __init__(self) -> None:
         self.reason: StopRun | None = None
         self._closed = asyncio.Event()
+        self._signalled = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -33,7 +51,9 @@ class Gate:
         return self.reason is not None
 
     def close(self, reason: StopRun) -> None:
-        """Close it; the first reason stands."""
+        """Close it; the first reason stands, but a signal stops the polls of tasks also when it comes later."""
+        if reason.reason == SIGNAL:
+            self._signalled.set()
         if self.reason is None:
             self.reason = reason
             self._closed.set()
@@ -55,10 +75,164 @@ class Gate:
         Raises:
             Halted: it is closed, or closed meanwhile.
         """
-        self.check()
-        if seconds > 0:
-            try:
-                await asyncio.wait_for(self._closed.wait(), seconds)
-            except TimeoutError:
-                return
-            raise Halted
+        await _sleep_unless(self._closed, seconds)
+
+    async def sleep_polling(self, seconds: float) -> None:
+        """Wait for the next poll of a task, unless a signal closes the gate.
+
+        Raises:
+            Halted: a signal stops the run, or did meanwhile.
+        """
+        await _sleep_unless(self._signalled, seconds)
+
+
+async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
+    if event.is_set():
+        raise Halted
+    if seconds > 0:
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return
+        raise Halted
+
+
+class Deadline:
+    """Stops attempts that would, by the run's own latencies, end after `at` (seconds of the loop's clock)."""
+
+    def __init__(self, at: float | None, label: str, gate: Gate) -> None:
+        self._at = at
+        self._label = label
+        self._gate = gate
+        self._watched = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+
+    def took(self, seconds: float) -> None:
+        """Learn from one attempt, from its start to its picture in place."""
+        self._seconds.append(seconds)
+
+    def check(self, now: float) -> None:
+        """Close the gate when an attempt that starts now would probably end too late."""
+        if self._at is not None and now + self.expected() > self._at:
+            self._close()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Close the gate at the deadline itself, so that no wait outlasts it."""
+        self._watched = True
+        self._set_timer()
+        try:
+            yield
+        finally:
+            self._watched = False
+            self._set_timer()
+
+    def retune(self, at: float | None, label: str) -> None:
+        """Let another deadline hold from now on."""
+        self._at, self._label = at, label
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._watched and self._at is not None:
+            self._timer = asyncio.get_running_loop().call_at(self._at, self._close)
+
+    def expected(self) -> float:
+        """Return the 95th percentile of what the last attempts took, in seconds; 0 before the first."""
+        if not self._seconds:
+            return 0.0
+        ordered = sorted(self._seconds)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
+
+    def _close(self) -> None:
+        self._gate.close(
+            StopRun(
+                "deadline",
+                f"The deadline ({self._label}) leaves no time for another request: run again to continue.",
+            )
+        )
+
+
+class Signals:
+    """SIGINT and SIGTERM: the first drains the run, the second ends it at once. `event` is told of both."""
+
+    def __init__(self, gate: Gate, event: Callable[..., None]) -> None:
+        self.number: signal.Signals | None = None
+        self.cut_off = False
+        self._gate = gate
+        self._event = event
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle them while this is entered; a run that was cut off leaves it as if it had ended."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop(number: signal.Signals) -> None:
+            if self.number is None:
+                self.number = number
+                self._event("signal", signal=number.name)
+                self._gate.close(
+                    StopRun(SIGNAL, f"Stopped by {number.name}: what was under way is kept; run again to continue.")
+                )
+            elif task is not None:
+                task.cancel()
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self.number is None:
+                raise
+            self.cut_off = True
+            self._event("cut_off", message="a second signal ended the run at once")
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def on_hangup(action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` on SIGHUP while this is entered."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def stranded(waiting: int) -> str:
+    """Say that so many redos wait for jobs that the manifest does not list as they were."""
+    what = "1 redo waits for a job that the manifest no longer lists as it was"
+    if waiting != 1:
+        what = f"{waiting:,} redos wait for jobs that the manifest no longer lists as they were"
+    return f"{what}; undo the edit or judge anew."
+
+
+def nothing_to_redo(waiting: int) -> tuple[str, str, int]:
+    """Return reason, message and exit code of a run that was to make redos and had none to make."""
+    return "finished", stranded(waiting) if waiting else NO_REDO, 0
+
+
+def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str, str, int]:
+    """Return reason, message and exit code; `left` counts the jobs that were to be done and have not ended."""
+    if signals.number is not None and gate.reason is not None:
+        message = CUT_OFF if signals.cut_off else str(gate.reason)
+        return SIGNAL, message, SIGNAL_EXIT + signals.number
+    if gate.reason is not None and left > 0:
+        return gate.reason.reason, str(gate.reason), gate.reason.exit_code
+    text = f"{state.done} of {state.total} jobs done"
+    if state.failed + state.unknown:
+        if state.failed:
+            text += f", {state.failed} failed (--retry-failed tries them again)"
+        if state.unknown:
+            text += f", {state.unknown} unknown, sent and never answered (--on-unknown retry sends them again)"
+        return "finished", f"{text}.", 1
+    if state.pending:
+        return "finished", f"{text}; the others were not selected.", 0
+    return "finished", "The job is done." if state.total == 1 else f"All {state.total} jobs are done.", 0

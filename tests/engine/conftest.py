@@ -24,18 +24,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.engine.budget import Budget
-from batchflux.engine.circuit_breaker import LONG_PATIENCE, Breaker
-from batchflux.engine.deadline import Deadline
+from batchflux.engine.circuit_breaker import LONG_PATIENCE, CircuitBreaker
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.job_runner import Steps
 from batchflux.engine.key_pool import Key
-from batchflux.engine.life import Rules
-from batchflux.engine.pace import Pace
+from batchflux.engine.pace import Pace, Window
 from batchflux.engine.ports import World
-from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.shutdown import Gate
-from batchflux.engine.window import Window
+from batchflux.engine.settings import Rules
+from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.ledger.ledger import COLUMNS, Known, Ledger, nanos, spent
@@ -448,20 +446,20 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         )
         for name in asked.keys
     ]
-    breaker = Breaker(asked.max_consecutive_failures, gate, LONG_PATIENCE)
+    breaker = CircuitBreaker(asked.max_consecutive_failures, gate, LONG_PATIENCE)
     budget = Budget(
         limit=None if asked.budget is None else nanos(asked.budget),
         spent=ledger.database.now(spent),
-        price=nanos(asked.price),
         gate=gate,
         label=f"{asked.budget} CNY",
     )
     return Rules(
-        limits=Limits(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
+        limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
         breaker=breaker,
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
+        price=nanos(asked.price),
         fetches=asked.fetches or 2 * asked.concurrency + 8,
     )
 

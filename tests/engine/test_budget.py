@@ -17,30 +17,30 @@ from batchflux.errors import Code, StopRun
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.engine.conftest import Night, NightFactory
+    from tests.engine.conftest import Night, NightFactory, VirtualLoop
 
 PRICE = Decimal("0.14")
 NANOS = 140_000_000
-PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
-async def reserve(budget: Budget) -> None:
+async def reserve(budget: Budget, price: int = 10) -> None:
     """As the engine does: try, and wait while others may give back."""
-    while not budget.try_reserve():
-        await budget.wait()
+    while not budget.try_reserve(price):
+        await budget.wait(price)
 
 
 def purse(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
     gate = Gate()
-    return Budget(limit=limit, spent=spent, price=10, gate=gate, label="0.25 CNY"), gate
+    return Budget(limit=limit, spent=spent, gate=gate, label="0.25 CNY"), gate
 
 
 async def test_the_last_penny_is_spent_and_not_one_more() -> None:
     budget, gate = purse(25)
     await reserve(budget)
-    budget.settle(spent=True)
+    budget.settle(10, 10)
     await reserve(budget)
-    budget.settle(spent=True)
+    budget.settle(10, 10)
     with pytest.raises(Halted):
         await reserve(budget)
     assert gate.reason is not None
@@ -63,7 +63,7 @@ async def test_money_that_may_come_back_is_waited_for() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     assert not gate.closed
-    budget.settle(spent=False)
+    budget.settle(10, 0)
     await waiting
     assert (budget.spent, budget.reserved) == (0, 10)
 
@@ -73,7 +73,7 @@ async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() 
     await reserve(budget)
     waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(3)]
     await asyncio.sleep(0)
-    budget.settle(spent=True)
+    budget.settle(10, 10)
     assert [type(result) for result in await asyncio.gather(*waiting, return_exceptions=True)] == [Halted] * 3
     assert gate.reason is not None
     assert gate.reason.reason == "budget"
@@ -96,9 +96,73 @@ async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None
     quitter, other = asyncio.ensure_future(reserve(budget)), asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
     quitter.cancel()
-    budget.settle(spent=False)
+    budget.settle(10, 0)
     await other
     assert budget.reserved == 10
+
+
+async def test_two_prices_share_a_budget_and_the_dear_one_waits_until_it_can_never_fit() -> None:
+    budget, gate = purse(10)
+    await reserve(budget, 4)
+    dear = asyncio.ensure_future(reserve(budget, 8))
+    await asyncio.sleep(0)
+    assert not dear.done()
+    await reserve(budget, 4)
+    budget.settle(4, 0)
+    await asyncio.sleep(0)
+    assert (budget.reserved, dear.done(), gate.closed) == (4, False, False)
+    budget.settle(4, 4)
+    with pytest.raises(Halted):
+        await dear
+    assert (budget.spent, budget.reserved) == (4, 0)
+    assert gate.reason is not None
+
+
+async def test_what_an_answer_tells_takes_the_place_of_the_price() -> None:
+    budget, _ = purse(25)
+    await reserve(budget)
+    budget.settle(10, 3)
+    await reserve(budget)
+    budget.settle(10, 12)
+    assert (budget.spent, budget.reserved) == (15, 0)
+    await reserve(budget)
+    waiting = asyncio.ensure_future(reserve(budget, 5))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    budget.adjust(10, 4)  # the task is still out, but its submit told what it costs
+    await waiting
+    assert (budget.spent, budget.reserved) == (15, 9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    limit=st.integers(0, 60),
+    attempts=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 100), st.integers(0, 9)), min_size=1, max_size=20),
+)
+def test_no_mix_of_prices_passes_the_limit(
+    virtual_loop: type[VirtualLoop], limit: int, attempts: list[tuple[int, int, int]]
+) -> None:
+    """Each attempt costs its price, or nothing, or less."""
+    most = 0
+
+    async def attempt(budget: Budget, price: int, share: int, after: int) -> None:
+        nonlocal most
+        await reserve(budget, price)
+        most = max(most, budget.spent + budget.reserved)
+        await asyncio.sleep(after)
+        budget.settle(price, price * share // 100)
+
+    async def scene() -> None:
+        budget, gate = purse(limit)
+        ended = await asyncio.gather(*(attempt(budget, *each) for each in attempts), return_exceptions=True)
+        assert most <= limit
+        assert budget.reserved == 0
+        halted = [price for (price, _, _), result in zip(attempts, ended, strict=True) if isinstance(result, Halted)]
+        assert gate.closed == bool(halted)
+        assert not halted or budget.spent + max(halted) > limit, "it stopped with money left"
+
+    with asyncio.Runner(loop_factory=virtual_loop) as runner:
+        runner.run(scene())
 
 
 async def test_without_a_limit_nothing_waits() -> None:
@@ -121,7 +185,7 @@ async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_
     assert budget.reserved == 30
     budget.retune(20, "0.50 CNY")
     for _ in range(3):
-        budget.settle(spent=True)
+        budget.settle(10, 10)
     with pytest.raises(Halted):
         await reserve(budget)
     assert str(gate.reason) == "The budget of 0.50 CNY is used up: raise limits.budget and run again to continue."
@@ -132,7 +196,7 @@ async def test_no_one_waits_for_money_once_the_run_is_stopping() -> None:
     await reserve(budget)
     gate.close(StopRun("signal", "Stopped by SIGTERM."))
     with pytest.raises(Halted):
-        await asyncio.wait_for(budget.wait(), 5)
+        await asyncio.wait_for(budget.wait(10), 5)
     assert gate.reason is not None
     assert gate.reason.reason == "signal"
 

@@ -1,22 +1,20 @@
-"""From what the manifest says under `limits` to the engine's rules, at the start and again while it runs (SIGHUP)."""
+"""The settings of the engine from a manifest: keys, limits and transport, and limits anew while it runs (SIGHUP)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from batchflux.engine.budget import Budget
-from batchflux.engine.circuit_breaker import LONG_PATIENCE, PATIENCE, Breaker
-from batchflux.engine.deadline import Deadline
+from batchflux.engine.circuit_breaker import LONG_PATIENCE, PATIENCE, CircuitBreaker
 from batchflux.engine.key_pool import Key
-from batchflux.engine.life import Rules
-from batchflux.engine.pace import Pace
-from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.pace import Pace, Window
+from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.window import Window
+from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.ledger import nanos
 from batchflux.manifest.places import keys_fault
@@ -29,8 +27,25 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
     from batchflux.manifest import Manifest
 
+NO_KEY = "(no key)"  # the name of the one key of an API that wants none
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
 SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Rules:
+    """What holds the run back; changed while it runs when the limits are read again.
+
+    `price` is what one attempt costs at most, in nanounits, and `fetches` the most pictures downloaded at once.
+    """
+
+    limits: RateLimiter
+    breaker: CircuitBreaker
+    budget: Budget
+    deadline: Deadline
+    policy: RetryPolicy
+    price: int
+    fetches: int
 
 
 def fetches(concurrency: int) -> int:
@@ -53,7 +68,7 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     if faults:
         raise UsageError("\n".join(str(fault) for fault in faults))
     pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
-    pairs = pairs or [("(no key)", None)]
+    pairs = pairs or [(NO_KEY, None)]
     rate = limits.rate
     return [
         Key(
@@ -66,23 +81,43 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     ]
 
 
-def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
-    """Return the engine's rules; `already` is what the folder has spent, in nanounits."""
+def rules_of(
+    manifest: Manifest,
+    keys: list[Key],
+    gate: Gate,
+    already: int,
+    on_unknown: OnUnknown,
+    *,
+    active_tasks: int | None = None,
+) -> Rules:
+    """Return the engine's rules.
+
+    Args:
+        manifest: whose `limits` they are.
+        keys: the pool.
+        gate: closed by what ends the run early.
+        already: what the folder has spent, in nanounits.
+        on_unknown: what follows an unknown outcome.
+        active_tasks: the provider's own cap of tasks that have not ended; None for none.
+    """
     limits, price = manifest.limits, manifest.provider.price
-    patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
-    breaker = Breaker(limits.max_consecutive_failures, gate, patience)
+    breaker = CircuitBreaker(
+        limits.max_consecutive_failures, gate, PATIENCE if limits.deadline is None else LONG_PATIENCE
+    )
     return Rules(
-        limits=Limits(keys, concurrency=limits.concurrency, gate=gate, breaker=breaker, fine_sleep=time.sleep),
-        breaker=breaker,
-        budget=Budget(
-            limit=_budget(manifest),
-            spent=already,
-            price=0 if price is None else nanos(price),
+        limits=RateLimiter(
+            keys,
+            concurrency=limits.concurrency,
             gate=gate,
-            label=_budget_label(manifest),
+            breaker=breaker,
+            active_tasks=active_tasks,
+            clock=time.monotonic,
         ),
+        breaker=breaker,
+        budget=Budget(limit=_budget(manifest), spent=already, gate=gate, label=_budget_label(manifest)),
         deadline=Deadline(_deadline(manifest), str(limits.deadline), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
+        price=0 if price is None else nanos(price),
         fetches=fetches(limits.concurrency),
     )
 

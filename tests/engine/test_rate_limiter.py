@@ -11,22 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.circuit_breaker import Breaker
+from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key, Lease
 from batchflux.engine.pace import LATENESS
-from batchflux.engine.rate_limiter import Limits
+from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Night, NightFactory
 
-PLAIN = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 NightOf = Callable[[int], "Night"]
 
 
-def one_slot(gate: Gate) -> Limits:
-    return Limits([Key(name="A", secret="s")], concurrency=1, gate=gate, breaker=Breaker(20, gate))
+def one_slot(gate: Gate) -> RateLimiter:
+    return RateLimiter([Key(name="A", secret="s")], concurrency=1, gate=gate, breaker=CircuitBreaker(20, gate))
 
 
 def crowded(times: list[float], interval: float, slack: float = 0.0) -> list[tuple[float, float, int]]:
@@ -208,7 +208,7 @@ async def test_waiters_are_served_first_come_first_served() -> None:
 async def test_the_secret_of_a_key_is_not_in_its_text() -> None:
     gate = Gate()
     key = Key(name="TUZI", secret="sk-canary")
-    limits = Limits([key], concurrency=1, gate=gate, breaker=Breaker(20, gate))
+    limits = RateLimiter([key], concurrency=1, gate=gate, breaker=CircuitBreaker(20, gate))
     limits.refused(await limits.acquire(), JobError(Code.AUTH, "wrong key"))
     assert "sk-canary" not in repr(key) + str(gate.reason)
     assert "TUZI" in str(gate.reason)
@@ -222,7 +222,7 @@ def test_the_window_check_can_fail() -> None:
 async def test_a_lease_of_a_key_that_cools_is_given_back_and_not_waited_for(error: JobError) -> None:
     gate = Gate()
     keys = [Key(name="A", secret="a"), Key(name="B", secret="b")]
-    limits = Limits(keys, concurrency=4, gate=gate, breaker=Breaker(20, gate))
+    limits = RateLimiter(keys, concurrency=4, gate=gate, breaker=CircuitBreaker(20, gate))
     first = await limits.acquire()
     assert await limits.depart(first)
     limits.refused(first, error)

@@ -1,34 +1,33 @@
-"""The limits by themselves, to the millisecond: how long a key cools, when a lease is granted, what ends the run."""
+"""The pool of keys, to the millisecond: how long one cools, when a lease is granted, what ends the run."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, Breaker
+from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, CircuitBreaker
 from batchflux.engine.key_pool import (
-    EARLY,
     FIRST_COOLING,
     LEAD,
     LONGEST_COOLING,
     PATIENCE,
     SHORTEST_COOLING,
-    SLICE,
     Key,
+    KeyWatch,
     Lease,
 )
-from batchflux.engine.pace import AIM, HOLD, LATENESS, TOLD, Pace
-from batchflux.engine.rate_limiter import SHUT, Limits
+from batchflux.engine.pace import LATENESS, Pace, Window
+from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
-from batchflux.engine.window import Window
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.models import Outcome, Status
+from batchflux.models import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from batchflux.models import Job, Outcome
 
 TOO_MANY = JobError(Code.RATE_LIMITED, "slow down")
 WORDS = {
@@ -43,13 +42,15 @@ WORDS = {
 
 
 class Scene:
-    """Limits over some keys, on whatever loop is running."""
+    """RateLimiter over some keys, on whatever loop is running."""
 
-    def __init__(self, *keys: Key, concurrency: int = 8) -> None:
+    def __init__(self, *keys: Key, concurrency: int = 8, active_tasks: int | None = None) -> None:
         self.gate = Gate()
-        self.breaker = Breaker(3, self.gate)
+        self.breaker = CircuitBreaker(3, self.gate)
         self.keys = keys or (Key(name="A", secret=None),)
-        self.limits = Limits(self.keys, concurrency=concurrency, gate=self.gate, breaker=self.breaker)
+        self.limits = RateLimiter(
+            self.keys, concurrency=concurrency, gate=self.gate, breaker=self.breaker, active_tasks=active_tasks
+        )
         self.now = asyncio.get_running_loop().time
 
     def mode(self) -> str:
@@ -112,12 +113,6 @@ def test_with_a_rate_the_first_cooling_is_an_interval_within_bounds(
     assert refusals(virtual, paced("A", count, seconds), 2) == pytest.approx([first, 2 * first], rel=0.01)
 
 
-def test_the_doubling_ends_before_it_overflows(virtual: asyncio.Runner) -> None:
-    key = Key(name="A", secret=None, refusals=5000)
-    assert refusals(virtual, key, 1) == [LONGEST_COOLING]
-    assert key.refusals == 5001
-
-
 def test_429s_of_requests_that_were_out_together_are_one_piece_of_news(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         here = Scene()
@@ -133,18 +128,6 @@ def test_429s_of_requests_that_were_out_together_are_one_piece_of_news(virtual: 
     virtual.run(scene())
 
 
-def test_a_refusal_as_the_key_has_just_cooled_is_news(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene()
-        key = here.keys[0]
-        await here.ends(await here.out(), TOO_MANY)
-        late = Lease(key=key, clock=here.now, departed_at=key.cooling_until)
-        here.limits.refused(late, TOO_MANY)
-        assert key.refusals == 2
-
-    virtual.run(scene())
-
-
 def test_a_picture_ends_the_row_of_refusals(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         here = Scene()
@@ -154,47 +137,6 @@ def test_a_picture_ends_the_row_of_refusals(virtual: asyncio.Runner) -> None:
         assert here.keys[0].refusals == 0
         await here.ends(await here.out(), TOO_MANY)
         assert here.keys[0].cooling_until == here.now() + FIRST_COOLING
-
-    virtual.run(scene())
-
-
-@pytest.mark.parametrize("refused", [SHUT - 1, SHUT])
-def test_a_learned_rate_is_held_from_the_third_refusal_in_a_row_on(virtual: asyncio.Runner, refused: int) -> None:
-    async def scene() -> float:
-        here = Scene(paced("A", 10))
-        key = here.keys[0]
-        key.pace._change(1.0, 0.0)
-        for _ in range(refused):
-            await here.ends(await here.out(), TOO_MANY)
-        return key.pace._hold_until - key.cooling_until
-
-    held = virtual.run(scene())
-    assert (held >= HOLD) is (refused == SHUT)
-
-
-def test_a_refusal_of_a_request_that_never_left_counts_from_now(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene()
-        lease = await here.limits.acquire()
-        await asyncio.sleep(2)
-        here.limits.refused(lease, TOO_MANY)
-        assert here.keys[0].refusals == 1
-        assert here.keys[0].cooling_until == here.now() + FIRST_COOLING
-
-    virtual.run(scene())
-
-
-def test_the_pace_learns_when_the_refused_request_left_and_what_the_server_asked_for(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene(paced("A", 10))
-        key = here.keys[0]
-        for _ in range(4):
-            await here.ends(await here.out())
-        told = [await here.out() for _ in range(TOLD)]
-        for lease in told:
-            await here.ends(lease, JobError(Code.RATE_LIMITED, "no", retry_after=40.0))
-        assert key.pace.learned == pytest.approx(AIM * 4 / 40.6, rel=0.01)
-        assert key.cooling_until == pytest.approx(here.now() + 40.0)
 
     virtual.run(scene())
 
@@ -263,22 +205,6 @@ def test_a_shorter_pause_does_not_end_a_longer_one(virtual: asyncio.Runner) -> N
     assert virtual.run(scene()) == 100.0
 
 
-def test_the_window_learns_how_long_the_answer_took(virtual: asyncio.Runner) -> None:
-    async def scene() -> list[float]:
-        window = Window(100, known=False)
-        here = Scene(Key(name="A", secret=None, window=window))
-        before = window.size
-        await asyncio.sleep(100)
-        lease = await here.out()
-        await asyncio.sleep(2.5)
-        await here.ends(lease)
-        never_left = Lease(key=here.keys[0], clock=here.now)
-        here.limits.answered(never_left)
-        return [before, window.size, *window._latencies]
-
-    assert virtual.run(scene()) == [8, 9, 2.5]
-
-
 @pytest.mark.parametrize("code", [Code.AUTH, Code.QUOTA])
 def test_what_is_said_when_all_keys_are_dead(virtual: asyncio.Runner, code: Code) -> None:
     async def scene() -> StopRun | None:
@@ -326,30 +252,6 @@ def test_no_more_leases_are_being_prepared_than_may_leave_within_the_lead(virtua
     assert virtual.run(scene()) == [5, 5, 6], "five intervals of 10 ms are the 50 ms of the lead"
 
 
-def test_a_lease_given_back_makes_room_for_the_next(virtual: asyncio.Runner) -> None:
-    async def scene() -> float:
-        here = Scene(paced("A", 1))
-        here.limits.release(await here.limits.acquire())
-        assert (here.keys[0].leased, here.keys[0].preparing, here.limits.in_flight) == (0, 0, 0)
-        await here.limits.acquire()
-        assert (here.keys[0].leased, here.keys[0].preparing, here.limits.in_flight) == (1, 1, 1)
-        return here.now()
-
-    assert virtual.run(scene()) == 0
-
-
-def test_a_request_that_left_is_out_until_it_is_given_back(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene()
-        lease = await here.out()
-        key = here.keys[0]
-        assert (key.leased, key.preparing, here.limits.in_flight) == (1, 0, 1)
-        here.limits.release(lease)
-        assert (key.leased, key.preparing, here.limits.in_flight) == (0, 0, 0)
-
-    virtual.run(scene())
-
-
 def test_a_full_window_takes_no_more_and_the_other_key_does(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         small, big = Key(name="A", secret=None, window=Window(2, known=True)), Key(name="B", secret=None)
@@ -369,21 +271,6 @@ def test_work_goes_to_the_key_that_can_take_it_first(virtual: asyncio.Runner) ->
         return [(await here.out()).key.name for _ in range(9)]
 
     assert sorted(virtual.run(scene())) == ["fast"] * 6 + ["slow"] * 3
-
-
-@pytest.mark.parametrize(("beyond", "waits"), [(-1e-6, True), (0.0, True), (1e-6, False)])
-def test_a_lease_whose_key_cools_longer_than_its_lead_is_not_waited_for(
-    virtual: asyncio.Runner, *, beyond: float, waits: bool
-) -> None:
-    async def scene() -> tuple[bool, float]:
-        here = Scene()
-        lease = await here.limits.acquire()
-        here.keys[0].cooling_until = here.now() + LEAD + EARLY + beyond
-        return await here.limits.depart(lease), here.now()
-
-    left, at = virtual.run(scene())
-    assert left is waits
-    assert at == pytest.approx(LEAD + EARLY if waits else 0.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("pause", "stays"), [(LEAD, True), (LEAD + 0.001, False)])
@@ -419,40 +306,6 @@ def test_those_who_wait_to_leave_leave_in_turn_and_a_cancelled_one_is_passed_ove
     assert fourth is not None
     assert third - first == pytest.approx((1 + LATENESS) / 100)
     assert fourth - third == pytest.approx((1 + LATENESS) / 100)
-
-
-def test_one_who_is_early_does_not_leave_before_one_who_waits(virtual: asyncio.Runner) -> None:
-    async def scene() -> list[int]:
-        here, order = Scene(paced("A", 50)), list[int]()
-        leases = [await here.limits.acquire() for _ in range(3)]
-
-        async def depart(number: int) -> None:
-            assert await here.limits.depart(leases[number])
-            order.append(number)
-
-        tasks = [asyncio.create_task(depart(number)) for number in (2, 0, 1)]
-        await asyncio.gather(*tasks)
-        return order
-
-    assert virtual.run(scene()) == [2, 0, 1]
-
-
-def test_one_whose_time_has_come_leaves_before_one_who_comes_before_the_timer(virtual: asyncio.Runner) -> None:
-    async def scene() -> list[float | None]:
-        here = Scene(paced("A", 100))
-        await here.out()
-        first, second = [await here.limits.acquire() for _ in range(2)]
-        waits = asyncio.create_task(here.limits.depart(first))
-        await asyncio.sleep(0)
-        asyncio.get_running_loop()._skipper.now += 5.0  # type: ignore[attr-defined]  # a turn that took five seconds
-        comes = asyncio.create_task(here.limits.depart(second))
-        assert all(await asyncio.gather(waits, comes))
-        return [first.departed_at, second.departed_at]
-
-    earlier, later = virtual.run(scene())
-    assert earlier is not None
-    assert later is not None
-    assert earlier < later
 
 
 def test_a_closing_gate_ends_the_wait_to_leave(virtual: asyncio.Runner) -> None:
@@ -518,101 +371,6 @@ def test_an_open_breaker_lets_one_request_probe_and_a_refusal_ends_its_probe(vir
     assert virtual.run(scene()) == pytest.approx([DOWN_PAUSE, DOWN_PAUSE + 1 + 5])
 
 
-@pytest.mark.parametrize("how", ["given back", "key refused"])
-def test_a_probe_that_tells_nothing_is_taken_by_the_next(virtual: asyncio.Runner, how: str) -> None:
-    async def scene() -> float:
-        here = Scene(Key(name="A", secret=None), Key(name="B", secret=None))
-        here.breaker.mode = "down"
-        here.breaker._probe_at = 4.0
-        probe = await here.limits.acquire()
-        if how == "given back":
-            here.breaker.leaves()
-            here.limits.release(probe)
-        else:
-            assert await here.limits.depart(probe)
-            here.limits.release(probe)
-            here.limits.refused(probe, JobError(Code.AUTH, "no"))
-        await here.out()
-        return here.now()
-
-    assert virtual.run(scene()) == 4.0
-
-
-@pytest.mark.parametrize(("rate", "exact"), [(50, True), (190, True), (210, False), (1000, False)])
-def test_a_strict_pace_sleeps_out_the_last_moment_where_it_writes(rate: float, *, exact: bool) -> None:
-    """On the real clock; as long as that leaves the loop half of its time."""
-    slept: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        time.sleep(seconds)
-
-    async def scene(key: Key) -> None:
-        gate = Gate()
-        limits = Limits([key], concurrency=99, gate=gate, breaker=Breaker(3, gate), fine_sleep=sleep)
-        for _ in range(30):
-            lease = await limits.acquire()
-            due = key.next_at(0.0)
-            assert await limits.depart(lease)
-            assert lease.departed_at is not None
-            assert lease.departed_at >= due
-            assert time.monotonic() >= lease.departed_at - (EARLY if exact and key.pace.strict else 0.0)
-            await lease.sent()
-            assert time.monotonic() >= due
-            limits.release(lease)
-
-    loose, strict = paced("A", rate), paced("B", rate)
-    strict.pace.strict = True
-    asyncio.run(scene(loose))
-    assert slept == []
-    asyncio.run(scene(strict))
-    assert bool(slept) is exact
-    assert all(0 < seconds <= SLICE for seconds in slept)
-
-
-async def test_a_strict_pace_is_woken_before_its_moment_by_what_a_request_takes_to_be_ready() -> None:
-    """Read from the timer that is set; of several, because this process may be held up between two looks at a clock."""
-    gate = Gate()
-    key = paced("A", 20)
-    key.pace.strict = True
-    limits = Limits([key], concurrency=9, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
-    early = []
-    assert await limits.depart(await limits.acquire())
-    lease = await limits.acquire()
-    for _ in range(10):
-        waits = asyncio.create_task(limits.depart(lease))
-        await asyncio.sleep(0)
-        timer = limits._timer
-        assert timer is not None
-        early.append(key.next_at(0.0) - timer.when())
-        waits.cancel()
-        await asyncio.gather(waits, return_exceptions=True)
-    assert max(early) == pytest.approx(EARLY, abs=EARLY / 2)
-
-
-async def test_departures_are_timed_by_a_clock_that_is_finer_than_a_loops_may_be() -> None:
-    gate = Gate()
-    real = Limits([paced("A", 1)], concurrency=1, gate=gate, breaker=Breaker(3, gate), fine_sleep=time.sleep)
-    assert real._clock is time.monotonic
-    assert Scene().limits._clock == asyncio.get_running_loop().time
-
-
-def test_a_breaker_that_closes_lets_those_go_who_waited_for_nothing_else(virtual: asyncio.Runner) -> None:
-    async def scene() -> float:
-        here = Scene()
-        here.breaker.mode = "jobs"
-        here.breaker._probing = True
-        (waits,) = await here.begun(here.out())
-        await asyncio.sleep(5)
-        assert not waits.done()
-        assert here.limits._timer is None
-        here.breaker.ended(Outcome(status=Status.DONE), here.now())
-        await asyncio.wait_for(waits, 1)
-        return here.now()
-
-    assert virtual.run(scene()) == 5
-
-
 def test_one_who_is_cancelled_as_the_lease_comes_gives_it_back(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         here = Scene(concurrency=1)
@@ -629,50 +387,116 @@ def test_one_who_is_cancelled_as_the_lease_comes_gives_it_back(virtual: asyncio.
     virtual.run(scene())
 
 
-def test_one_who_is_cancelled_as_the_run_stops_is_cancelled(virtual: asyncio.Runner) -> None:
+def living(*names: str) -> list[Key]:
+    return [Key(name=name, secret=None) for name in names]
+
+
+@pytest.mark.parametrize(("name", "got"), [("A", "A"), ("B", "B"), ("gone", "A"), (None, "A")])
+def test_a_task_of_an_earlier_run_is_polled_with_its_key_or_another(
+    virtual: asyncio.Runner, name: str | None, got: str
+) -> None:
+    async def scene() -> str:
+        here = Scene(*living("A", "B"))
+        lease = await here.limits.resume(name)
+        assert here.limits.in_flight == 1
+        here.limits.release(lease)
+        assert here.limits.in_flight == 0
+        return lease.key.name
+
+    assert virtual.run(scene()) == got
+
+
+def test_a_task_whose_key_is_dead_is_polled_with_another(virtual: asyncio.Runner) -> None:
+    async def scene() -> str:
+        here = Scene(*living("A", "B"))
+        here.limits.refused(await here.out(), JobError(Code.AUTH, "no"))
+        return (await here.limits.resume("A")).key.name
+
+    assert virtual.run(scene()) == "B"
+
+
+def test_a_resumed_task_takes_a_slot_but_neither_rate_nor_probe(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        here = Scene(paced("A", 1, 60.0), concurrency=2)
+        for at in (0.0, DOWN_SECONDS, DOWN_SECONDS):
+            here.breaker.failed(JobError(Code.SERVER, "down"), at)
+        assert here.mode() == "down"
+        resumed = [await here.limits.resume("A") for _ in range(2)]
+        assert here.now() == 0.0
+        third = asyncio.create_task(here.limits.resume("A"))
+        fresh = asyncio.create_task(here.out())
+        await asyncio.sleep(30)
+        assert not third.done()
+        here.limits.release(resumed[0])
+        await asyncio.wait_for(third, 1)  # it comes before what is still to be submitted
+        assert not fresh.done()
+        here.limits.answered(resumed[1])
+        here.limits.release(resumed[1])
+        here.limits.release(third.result())
+        await fresh
+        assert here.now() == 30, "the one request of the minute was still to be had, and the probe too"
+        assert here.mode() == "down"
+
+    virtual.run(scene())
+
+
+def test_tasks_are_left_to_the_next_run_when_the_gate_closes(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         here = Scene(concurrency=1)
-        await here.limits.acquire()
-        task = asyncio.create_task(here.limits.acquire())
-        await asyncio.sleep(0)
-        here.gate.close(StopRun("signal", "Stopped."))
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert task.cancelled()
-
-    virtual.run(scene())
-
-
-def test_where_nothing_can_happen_no_timer_is_set(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene(paced("A", 1))
-        first = await here.out()
-        (waits,) = await here.begun(here.out())
-        assert here.limits._timer is not None
-        waits.cancel()
-        await asyncio.gather(waits, return_exceptions=True)
-        await here.ends(first)
-        assert here.limits._timer is None
-        here.limits.release(await here.limits.acquire())
-        assert here.limits._timer is None
-
-    virtual.run(scene())
-
-
-def test_the_wire_is_marked_at_the_moment_it_is_told(virtual: asyncio.Runner) -> None:
-    async def scene() -> tuple[list[float] | None, float]:
-        here = Scene(paced("A", 1))
-        lease = await here.out()
-        await asyncio.sleep(0.25)
-        await lease.sent()
-        await Lease(key=here.keys[0], clock=here.now).sent()  # what never left has nothing to mark
         await here.out()
-        return lease.mark, here.now()
+        waits = asyncio.create_task(here.limits.resume("A"))
+        quitter = asyncio.create_task(here.limits.resume("A"))
+        await asyncio.sleep(0)
+        quitter.cancel()
+        here.gate.close(StopRun("signal", "Stopped."))
+        assert isinstance((await asyncio.gather(waits, return_exceptions=True))[0], Halted)
+        with pytest.raises(Halted):
+            await here.limits.resume("A")
 
-    mark, second = virtual.run(scene())
-    assert mark == [0.25]
-    assert second == pytest.approx(0.25 + 1 + LATENESS), "the window is counted from the wire"
+    virtual.run(scene())
 
 
-def test_the_secret_of_a_key_is_not_in_its_representation() -> None:
-    assert "canary" not in repr(Key(name="A", secret="canary"))
+@pytest.mark.parametrize(("concurrency", "active_tasks", "most"), [(8, 3, 3), (2, 3, 2), (5, None, 5)])
+def test_the_providers_own_cap_of_tasks_holds_if_it_is_smaller(
+    virtual: asyncio.Runner, concurrency: int, active_tasks: int | None, most: int
+) -> None:
+    async def scene() -> list[int]:
+        here = Scene(*living("A", "B"), concurrency=concurrency, active_tasks=active_tasks)
+        tasks = await here.begun(*[here.out() for _ in range(20)])
+        await asyncio.sleep(1)
+        before = here.limits.in_flight
+        here.limits.retune(10, None)
+        await asyncio.sleep(1)
+        after = here.limits.in_flight
+        for task in tasks:
+            task.cancel()
+        return [before, after]
+
+    assert virtual.run(scene()) == [most, min(10, active_tasks or 10)]
+
+
+class Told:
+    """An Observer that keeps the events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        raise NotImplementedError
+
+    def event(self, name: str, /, **fields: Any) -> None:
+        self.events.append((name, fields))
+
+
+@pytest.mark.parametrize(("names", "told"), [(("A", "B"), 1), (("A",), 0)])
+def test_the_death_of_one_of_several_keys_is_told_once(names: tuple[str, ...], told: int) -> None:
+    keys, observer = living(*names), Told()
+    watch = KeyWatch(observer, keys)
+    watch.event("attempt_failed", id="j0")
+    keys[0].dead = JobError(Code.QUOTA, "no money")
+    for _ in range(2):
+        watch.event("attempt_failed", id="j1")
+    text = "The key in A is out of balance (no money): this run goes on without it."
+    refused = [fields for name, fields in observer.events if name == "key_refused"]
+    assert refused == [{"key": "A", "code": "quota", "message": text}] * told
+    assert len(observer.events) == 3 + told

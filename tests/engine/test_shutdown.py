@@ -1,4 +1,4 @@
-"""The deadline by the run's own latencies."""
+"""How a run ends: the gate ends waits at once and its first reason stands; the deadline closes it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,76 @@ import asyncio
 
 import pytest
 
-from batchflux.engine.deadline import Deadline
-from batchflux.engine.shutdown import Gate
+from batchflux.engine.shutdown import Deadline, Gate, Halted
+from batchflux.errors import StopRun
+
+FIRST, SECOND = StopRun("signal", "Stopped by SIGTERM."), StopRun("budget", "The budget is used up.")
+
+
+def test_the_first_reason_stands() -> None:
+    gate = Gate()
+    gate.check()
+    assert not gate.closed
+    gate.close(FIRST)
+    gate.close(SECOND)
+    assert gate.reason is FIRST
+    with pytest.raises(Halted):
+        gate.check()
+
+
+def test_listeners_are_told_once() -> None:
+    gate, told = Gate(), []
+    gate.on_close(lambda: told.append(gate.closed))
+    gate.close(FIRST)
+    gate.close(SECOND)
+    assert told == [True]
+
+
+def test_a_wait_takes_its_time(virtual: asyncio.Runner) -> None:
+    async def wait() -> float:
+        gate = Gate()
+        await gate.sleep(5000.0)
+        await gate.sleep(0.0)
+        await gate.sleep(-1.0)
+        return asyncio.get_running_loop().time()
+
+    assert virtual.run(wait()) == pytest.approx(5000)
+
+
+def test_closing_ends_all_waits_at_once(virtual: asyncio.Runner) -> None:
+    async def wait() -> tuple[list[object], float]:
+        gate, loop = Gate(), asyncio.get_running_loop()
+        loop.call_later(10, gate.close, FIRST)
+        ended = await asyncio.gather(*(gate.sleep(seconds) for seconds in (5, 50, 5000)), return_exceptions=True)
+        return list(ended), loop.time()
+
+    ended, at = virtual.run(wait())
+    assert [type(result) for result in ended] == [type(None), Halted, Halted]
+    assert at == pytest.approx(10)
+
+
+async def test_a_closed_gate_lets_nobody_wait() -> None:
+    gate = Gate()
+    gate.close(FIRST)
+    for seconds in (0.0, 5.0):
+        with pytest.raises(Halted):
+            await gate.sleep(seconds)
+
+
+def test_the_poll_of_a_task_goes_on_behind_a_closed_gate_until_a_signal(virtual: asyncio.Runner) -> None:
+    async def wait() -> tuple[list[object], float]:
+        gate, loop = Gate(), asyncio.get_running_loop()
+        loop.call_later(10, gate.close, SECOND)
+        loop.call_later(30, gate.close, FIRST)
+        ended = await asyncio.gather(*(gate.sleep_polling(each) for each in (20, 50)), return_exceptions=True)
+        with pytest.raises(Halted):
+            await gate.sleep_polling(0)
+        assert gate.reason is SECOND
+        return list(ended), loop.time()
+
+    ended, at = virtual.run(wait())
+    assert [type(result) for result in ended] == [type(None), Halted]
+    assert at == pytest.approx(30)
 
 
 def test_without_a_deadline_nothing_stops() -> None:
@@ -97,14 +165,3 @@ def test_the_gate_closes_at_the_deadline_itself(virtual: asyncio.Runner, at: flo
         return before, gate.closed
 
     assert virtual.run(wait()) == (False, True)
-
-
-def test_what_is_over_is_watched_no_longer(virtual: asyncio.Runner) -> None:
-    async def wait() -> bool:
-        gate = Gate()
-        with Deadline(50.0, "06:00", gate).watch():
-            await asyncio.sleep(1)
-        await asyncio.sleep(100)
-        return gate.closed
-
-    assert virtual.run(wait()) is False
