@@ -73,6 +73,11 @@ class Budget:
         self.spent += spent
         self._wake()
 
+    def take_up(self, amount: int) -> None:
+        """Count what an earlier run spent on a task that is still out as reserved: it may turn out free, or dearer."""
+        self.spent -= amount
+        self.reserved += amount
+
     def adjust(self, reserved: int, cost: int) -> None:
         """Reserve `cost` in place of `reserved`, for an attempt that is still out and whose cost is known now."""
         self.reserved += cost - reserved

@@ -15,7 +15,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchflux.engine.retry import Retrying, RetryPolicy, RetryQuota, Tries
+from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
 from batchflux.models import (
@@ -33,42 +33,17 @@ from batchflux.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from batchflux.engine.budget import Budget
-    from batchflux.engine.circuit_breaker import CircuitBreaker
-    from batchflux.engine.deadline import Deadline
     from batchflux.engine.key_pool import Lease
     from batchflux.engine.ports import World
-    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Cost, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
-
-
-@dataclass(slots=True, kw_only=True)
-class Rules:
-    """What holds the run back, and what its requests are; changed while it runs when the limits are read again.
-
-    `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
-    `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
-    cost is in nanounits of the run's currency (None: in another currency).
-    """
-
-    limits: RateLimiter
-    breaker: CircuitBreaker
-    budget: Budget
-    deadline: Deadline
-    policy: RetryPolicy
-    downloads: int
-    timeout: float
-    provider_of: Callable[[Job], Provider]
-    price_of: Callable[[Job], int]
-    cost_of: Callable[[Cost], int | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,7 +97,8 @@ class JobRunner:
         self._download_slots = asyncio.Semaphore(rules.downloads)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
-        self._free = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
+        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
+        self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
 
     def on_time(self) -> AbstractContextManager[None]:
         """Hold the run to its deadline while this is entered."""
@@ -227,7 +203,7 @@ class JobRunner:
         """
         job, pause, missing_since = run.work.job, FIRST_POLL, None
         if not run.resumes:
-            await self._gate.linger(pause)
+            await self._gate.sleep_polling(pause)
         while True:
             reach("poll.leaving")
             asked_to_wait = 0.0
@@ -251,7 +227,7 @@ class JobRunner:
                 raise self._unresolved(run, missing=missing_since is not None)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL)
             wait = min(max(pause, asked_to_wait), max(attempt.late_at - self._clock(), 0.0))
-            await self._gate.linger(wait)
+            await self._gate.sleep_polling(wait)
 
     def _unresolved(self, run: JobRun, *, missing: bool) -> JobError:
         """Say that a task's end is not known; its job is not submitted again in this invocation."""
@@ -394,7 +370,7 @@ class JobRunner:
         digest = image.sha256 or ""
         url = await self._ledger.upload_of(provider.api, digest, self._world.now())
         if url is None:
-            exchanged = await self._free(lambda: self._exchange(request, provider, lease), Tries())
+            exchanged = await self._upload(lambda: self._exchange(request, provider, lease), Tries())
             if not isinstance(exchanged.reply, Uploaded):
                 raise TypeError(f"an upload's reader returned {exchanged.reply!r}")
             url = exchanged.reply.url
@@ -408,7 +384,7 @@ class JobRunner:
         if isinstance(asset, str):
             return (await self._executor.collect(run.work.job, asset)).stored
         run.link = asset.url
-        collected = await self._free(lambda: self._collect_once(run, asset), run.downloads)
+        collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds
         return collected.stored
 

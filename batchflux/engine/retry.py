@@ -77,6 +77,13 @@ class RetryPolicy:
         longest = self._longest(self.patient, tries)
         return max(random.uniform(longest / 2, longest), error.retry_after or 0.0)
 
+    def upload(self, tries: Tries, error: JobError, random: Random) -> float | None:
+        """Return the seconds to wait before a reference is uploaded again, None to give up."""
+        tries.used += 1
+        if RULES[error.code].retry not in ("backoff", "limits") or tries.used >= self.attempts:
+            return None
+        return max(random.uniform(0.0, self._longest(self.base, tries)), error.retry_after or 0.0)
+
     def _longest(self, base: float, tries: Tries) -> float:
         return min(self.cap, base * 2.0 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from batchflux.engine.budget import Budget
@@ -18,14 +19,17 @@ from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.ledger import nanos
 from batchflux.manifest.places import keys_fault
+from batchflux.providers import capabilities, providers
 from batchflux.transport import TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from batchflux.engine.retry import OnUnknown
     from batchflux.engine.shutdown import Gate
     from batchflux.manifest import Manifest
+    from batchflux.models import Cost, Job
+    from batchflux.providers import Provider
 
 NO_KEY = "(no key)"  # the name of the one key of an API that wants none
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
@@ -34,9 +38,11 @@ SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 @dataclass(slots=True, kw_only=True)
 class Rules:
-    """What holds the run back; changed while it runs when the limits are read again.
+    """What holds the run back, and how its jobs are made; limits change while it runs when they are read again.
 
-    `price` is what one attempt costs at most, in nanounits, and `fetches` the most pictures downloaded at once.
+    `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
+    `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
+    cost is in nanounits of the run's currency (None: it is in another).
     """
 
     limits: RateLimiter
@@ -44,11 +50,14 @@ class Rules:
     budget: Budget
     deadline: Deadline
     policy: RetryPolicy
-    price: int
-    fetches: int
+    downloads: int
+    timeout: float
+    provider_of: Callable[[Job], Provider]
+    price_of: Callable[[Job], int]
+    cost_of: Callable[[Cost], int | None]
 
 
-def fetches(concurrency: int) -> int:
+def downloads(concurrency: int) -> int:
     """Return how many pictures may be downloaded at once."""
     return 2 * concurrency + 8
 
@@ -87,8 +96,6 @@ def rules_of(
     gate: Gate,
     already: int,
     on_unknown: OnUnknown,
-    *,
-    active_tasks: int | None = None,
 ) -> Rules:
     """Return the engine's rules.
 
@@ -98,9 +105,8 @@ def rules_of(
         gate: closed by what ends the run early.
         already: what the folder has spent, in nanounits.
         on_unknown: what follows an unknown outcome.
-        active_tasks: the provider's own cap of tasks that have not ended; None for none.
     """
-    limits, price = manifest.limits, manifest.provider.price
+    limits = manifest.limits
     breaker = CircuitBreaker(
         limits.max_consecutive_failures, gate, PATIENCE if limits.deadline is None else LONG_PATIENCE
     )
@@ -110,16 +116,31 @@ def rules_of(
             concurrency=limits.concurrency,
             gate=gate,
             breaker=breaker,
-            active_tasks=active_tasks,
+            active_tasks=active_tasks_of(manifest),
             clock=time.monotonic,
         ),
         breaker=breaker,
         budget=Budget(limit=_budget(manifest), spent=already, gate=gate, label=_budget_label(manifest)),
         deadline=Deadline(_deadline(manifest), str(limits.deadline), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        price=0 if price is None else nanos(price),
-        fetches=fetches(limits.concurrency),
+        downloads=downloads(limits.concurrency),
+        timeout=limits.timeout,
+        provider_of=lambda job: providers()[manifest.provider.api, job.style],
+        price_of=lambda job: nanos(quote(manifest, job) or Decimal(0)),
+        cost_of=lambda cost: nanos(cost.amount) if cost.currency == manifest.provider.currency else None,
     )
+
+
+def quote(manifest: Manifest, job: Job) -> Decimal | None:
+    """Return the most that a request for the job may cost, in the manifest's currency; None without a price."""
+    provider = providers()[manifest.provider.api, job.style]
+    return provider.quote(job, manifest.provider.price_of(job.model))
+
+
+def active_tasks_of(manifest: Manifest) -> int | None:
+    """Return how many tasks the provider allows to be out at once; None when it names no cap."""
+    offers = capabilities(manifest.provider.model)
+    return min((o.active_tasks for o in offers if o.api == manifest.provider.api and o.active_tasks), default=None)
 
 
 def keep_distance(keys: list[Key], last: float | None) -> None:
@@ -156,7 +177,7 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         timeout=limits.timeout,
         idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
         download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-        connections=limits.concurrency + fetches(limits.concurrency),
+        connections=limits.concurrency + downloads(limits.concurrency),
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.summary import State
 
-SIGNAL = "signal"
+SIGNAL, STORAGE = "signal", "storage"
 SIGNAL_EXIT = 128
 NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
@@ -35,14 +35,14 @@ class Halted(Exception):  # noqa: N818  not an error: the job goes back to pendi
 class Gate:
     """Open while the run may start attempts; `reason` says why it closed.
 
-    What is out at the provider goes on behind a closed gate, but for tasks after a signal: those are left to the next
-    run, which finds them by their handle.
+    What is out at the provider goes on behind a closed gate, but for tasks after a signal or on a full disk: those are
+    left to the next run, which finds them by their handle.
     """
 
     def __init__(self) -> None:
         self.reason: StopRun | None = None
         self._closed = asyncio.Event()
-        self._signalled = asyncio.Event()
+        self._abandoned = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -51,9 +51,9 @@ class Gate:
         return self.reason is not None
 
     def close(self, reason: StopRun) -> None:
-        """Close it; the first reason stands, but a signal stops the polls of tasks also when it comes later."""
-        if reason.reason == SIGNAL:
-            self._signalled.set()
+        """Close it; the first reason stands, but what ends the polls of tasks does so also when it comes later."""
+        if reason.reason in (SIGNAL, STORAGE):
+            self._abandoned.set()
         if self.reason is None:
             self.reason = reason
             self._closed.set()
@@ -78,12 +78,12 @@ class Gate:
         await _sleep_unless(self._closed, seconds)
 
     async def sleep_polling(self, seconds: float) -> None:
-        """Wait for the next poll of a task, unless a signal closes the gate.
+        """Wait for the next poll of a task, unless tasks are left to the next run.
 
         Raises:
-            Halted: a signal stops the run, or did meanwhile.
+            Halted: they are, by a signal or because the disk is full.
         """
-        await _sleep_unless(self._signalled, seconds)
+        await _sleep_unless(self._abandoned, seconds)
 
 
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
