@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux import openfiles
 from batchflux.books import Books, take_back
-from batchflux.connecting import connected
+from batchflux.connecting import Calls, connected
 from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.feeder import Feeder
 from batchflux.engine.job_runner import Steps
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
-    from batchflux.transport import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +161,7 @@ class _Run:
                 stack.enter_context(self.signals.handled())
             await self._pool(transport, shelf, plan, already)
 
-    async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
+    async def _pool(self, transport: Calls, shelf: DiskShelf, plan: Plan, already: int) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
