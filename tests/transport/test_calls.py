@@ -287,9 +287,7 @@ async def test_a_kept_connection_that_was_dropped_costs_nothing(serve: Any, conn
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
-async def test_what_may_not_be_repeated_leaves_once_whatever_its_method(
-    serve: Any, connect: Any, method: str
-) -> None:
+async def test_what_may_not_be_repeated_leaves_once_whatever_its_method(serve: Any, connect: Any, method: str) -> None:
     server = await serve(["read"], ["read", OK])
     error = await Asker().fails(await connect(server.url), method=method)
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
@@ -328,7 +326,13 @@ async def test_an_absolute_url_at_the_provider_is_its_own(serve: Any, connect: A
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:{port}/", "http://[::1]:{port}/", "http://127.1:{port}/", "http://169.254.169.254/", "file:///x"],
+    [
+        "http://127.0.0.1:{port}/",
+        "http://[::1]:{port}/",
+        "http://127.1:{port}/",
+        "http://169.254.169.254/",
+        "file:///x",
+    ],
 )
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_an_absolute_url_that_is_not_public_is_never_dialled(
