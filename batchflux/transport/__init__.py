@@ -1,6 +1,6 @@
 """The only HTTP client: one step of a provider's flow, or one download, at a time."""
 
 from batchflux.transport.client import Transport
-from batchflux.transport.options import TransportOptions
+from batchflux.transport.connections import TransportOptions
 
 __all__ = ["Transport", "TransportOptions"]

@@ -1,4 +1,4 @@
-"""Which addresses may be dialled. The rule: public unicast addresses, and the provider's own origin.
+"""Which links may be followed and which addresses dialled. The rule: public unicast, and the provider's own origin.
 
 An answer can carry a link to anywhere, so a link must not reach what only this machine or its network can see. The
 judgement falls on the address that is dialled, never on a name: names can resolve to anything, and change between a
@@ -12,12 +12,19 @@ simulator on loopback).
 
 from __future__ import annotations
 
+import errno
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from batchflux.errors import Code, JobError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _CLOSED_V4 = tuple(
     IPv4Network(text)
     for text in (
@@ -108,3 +115,50 @@ class Guard:
         """Whether a connection to `address` and `port` may be opened; what is not an address may not."""
         parsed = parse(address)
         return parsed is not None and ((parsed, port) in self._own or is_public(parsed))
+
+
+class UnsafeAddress(OSError):  # noqa: N818  reads as what was found
+    """The guard refused an address. One text for all: happy eyeballs keeps the type only of equal errors."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EACCES, "the address is not public")
+
+
+def to_url(link: str, base: URL | None = None) -> URL:
+    """Return `link` (relative to `base`, if given) as a URL without credentials.
+
+    A link of legal characters is taken byte for byte: servers sign links as they wrote them.
+
+    Raises:
+        JobError: `unsafe_url` when it is no http or https URL with a host.
+    """
+    try:
+        url = URL(link, encoded=_CLEAN.fullmatch(link) is not None)
+        if base is not None:
+            url = base.join(url)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        kind = link.partition(":")[0][:20] if ":" in link else "unknown"
+        message = f"the link is no http or https URL (scheme {kind!a}), so it was not followed"
+        raise JobError(Code.UNSAFE_URL, message)
+    return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url
+
+
+def origin_of(base: str) -> URL:
+    """Return the URL that all calls begin with.
+
+    Raises:
+        UsageError: it is no http or https URL with a host, or holds credentials.
+    """
+    try:
+        url = URL(base)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
+    if url.raw_user is not None or url.raw_password is not None:
+        raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
+    return url

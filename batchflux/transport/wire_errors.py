@@ -1,13 +1,14 @@
 """What went wrong on the wire, in words and codes. The rule for a call: did its request leave?
 
 Before the first byte left nothing can have been billed (`network`, `timeout`). From then on the provider may be
-working on a paid picture, so a lost answer is `unknown`. aiohttp's own texts are never passed on: they can hold
-links with signatures, and headers with keys.
+working on a paid picture, so a lost answer is `unknown`, unless the request is free and may be repeated. aiohttp's own
+texts are never passed on: they can hold links with signatures, and headers with keys.
 """
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from aiohttp import (
     ClientConnectorCertificateError,
@@ -26,23 +27,45 @@ from aiohttp.client_exceptions import ClientConnectorSSLError
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
-from batchflux.transport.dial import UnsafeAddress
+from batchflux.transport.ssrf import UnsafeAddress
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+_SHOWN = 300
 
 WIRE_ERRORS = (ClientError, HttpProcessingError, TimeoutError, OSError)
 
 
-def unanswered(error: Exception, place: str, *, sent: bool) -> JobError:
-    """Return what a call that got no answer comes to; `place` is the address as shown to users."""
-    what = describe(error)
+def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool) -> JobError:
+    """Return what a call that got no answer comes to; `own` says whether it went to the provider's own origin."""
     if sent:
-        message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
-        return JobError(Code.UNKNOWN, message, billed=True)
-    if isinstance(error, InvalidURL | NonHttpUrlClientError):
+        return lost(error, url) if repeatable else unknown(error, url)
+    what, place = describe(error), shown(url)
+    if own and isinstance(error, InvalidURL | NonHttpUrlClientError):
         return JobError(Code.INVALID_REQUEST, f"{place} cannot be called: {what}; mend provider.base_url")
-    if is_unsafe(error):
-        return JobError(Code.UNSAFE_URL, f"{place} was not called: {what}")
-    code = Code.TIMEOUT if isinstance(error, TimeoutError) else Code.NETWORK
-    return JobError(code, f"{place} was not reached: {what}; nothing was sent")
+    if is_unsafe(error) or isinstance(error, InvalidURL | NonHttpUrlClientError):
+        return JobError(Code.UNSAFE_URL, f"{place} was not called: {what}", billed=False)
+    return JobError(_code(error), f"{place} was not reached: {what}; nothing was sent")
+
+
+def unknown(error: Exception, url: URL) -> JobError:
+    """Return what a call comes to that left and may have been billed."""
+    message = (
+        f"no answer from {shown(url)}: {describe(error)}; the request had left, so the picture may have been billed"
+    )
+    return JobError(Code.UNKNOWN, message)
+
+
+def lost(error: Exception, url: URL) -> JobError:
+    """Return what a lost answer to a free request comes to."""
+    return JobError(
+        _code(error), f"no answer from {shown(url)}: {describe(error)}; it is free and can be asked for again"
+    )
+
+
+def _code(error: Exception) -> Code:
+    return Code.TIMEOUT if isinstance(error, TimeoutError) else Code.NETWORK
 
 
 def is_unsafe(error: BaseException) -> bool:
@@ -78,3 +101,11 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (InvalidURL, "it is not a valid URL"),
     (NonHttpUrlClientError, "it is not an http or https URL"),
 )
+
+
+def shown(url: URL) -> str:
+    """Return scheme, host, port and path: no credentials, no query string, which may be a signature."""
+    host = url.raw_host or ""
+    netloc = f"[{host}]" if ":" in host else host
+    port = "" if url.is_default_port() or url.port is None else f":{url.port}"
+    return f"{url.scheme}://{netloc}{port}{url.raw_path}"[:_SHOWN]

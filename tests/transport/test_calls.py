@@ -12,23 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError, UsageError
-from batchflux.models import Answered, Inline, Picture, Request
-from batchflux.transport import Transport, TransportOptions, client
-from tests.transport.conftest import kept_by
+from batchflux.models import Content, Exchanged, Finished, HttpRequest, Inline, Json
+from batchflux.transport import Transport, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@pytest.fixture(autouse=True, params=["small", "through the session"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which way a call goes: by the size of its body. Both are the same to everyone but the processor."""
-    if request.param != "small":
-        monkeypatch.setattr(client, "SMALL", 0)
-    return str(request.param)
-
-
 KEY = "sk-canary-0123456789"
+BEARER = {"Authorization": f"Bearer {KEY}"}
+POLL = {"method": "GET", "content": None, "repeatable": True}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Thing: a\r\n\r\nhello"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -48,13 +41,13 @@ class Collect:
         self.data += data
         return self.until is not None and self.until in self.data
 
-    def finish(self, *, complete: bool) -> Picture:
+    def finish(self, *, complete: bool) -> Finished:
         self.ends.append(complete)
         if self.status != 200:
             raise JobError(Code.SERVER, f"status {self.status}: {self.data[:20]!r}")
         if not complete:
             raise JobError(Code.UNKNOWN, "cut off", billed=True)
-        return Inline(data=self.data)
+        return Finished(asset=Inline(data=self.data))
 
 
 class Asker:
@@ -64,15 +57,17 @@ class Asker:
         self.readers: list[Collect] = []
         self._until = until
 
-    def request(self, body: Mapping[str, Any] | None = None, method: str = "POST") -> Request:
-        return Request(method=method, path="/v1/images/generations", body=body or {"model": "m"}, reader=self._reader)
+    def request(self, body: Mapping[str, Any] | None = None, **fields: Any) -> HttpRequest:
+        content: Content = Json(value=body or {"model": "m"})
+        known = {"method": "POST", "url": "/v1/images/generations", "content": content, **fields}
+        return HttpRequest(reader=self._reader, **known)
 
     def _reader(self, status: int, headers: Mapping[str, str]) -> Collect:
         self.readers.append(Collect(status, headers, self._until))
         return self.readers[-1]
 
-    async def ask(self, transport: Transport, **request: Any) -> Answered:
-        return await transport.call(self.request(**request), key=KEY)
+    async def ask(self, transport: Transport, **request: Any) -> Exchanged:
+        return await transport.exchange(self.request(**request), headers=BEARER, secrets=(KEY,))
 
     async def fails(self, transport: Transport, **request: Any) -> JobError:
         with pytest.raises(JobError) as caught:
@@ -85,7 +80,9 @@ class Asker:
 async def test_the_request_as_it_goes_over_the_wire(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK])
     transport = await connect(server.url + "/base/")
-    answered = await Asker().ask(transport, body={"prompt": "Größe ☕", "n": [1, {"a": None}]})
+    asker = Asker()
+    answered = await asker.ask(transport, body={"prompt": "Größe ☕", "n": [1, {"a": None}]})
+    assert asker.readers[0].headers == {"content-length": "5", "x-thing": "a"}
     head, body = server.requests[0]
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /base/v1/images/generations HTTP/1.1"
@@ -95,14 +92,14 @@ async def test_the_request_as_it_goes_over_the_wire(serve: Any, connect: Any) ->
     assert "User-Agent: batchflux/0.1.0" in lines
     assert not any(line.lower().startswith("cookie") for line in lines)
     assert body == '{"prompt":"Größe ☕","n":[1,{"a":null}]}'.encode()
-    assert answered.picture == Inline(data=b"hello")
-    assert answered.headers == {"content-length": "5", "x-thing": "a"}
+    assert answered.reply == Finished(asset=Inline(data=b"hello"))
     assert answered.seconds >= 0
+    assert answered.pause is None
 
 
 async def test_without_a_key_there_is_no_authorization(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK])
-    await (await connect(server.url)).call(Asker().request(), key=None)
+    await (await connect(server.url)).exchange(Asker().request())
     assert b"authorization" not in server.requests[0][0].lower()
 
 
@@ -111,27 +108,44 @@ async def test_a_key_that_no_header_can_carry_is_refused_unsent(serve: Any, conn
     server = await serve(["read", OK])
     transport = await connect(server.url)
     with pytest.raises(JobError, match="API key") as caught:
-        await transport.call(Asker().request(), key=key)
-    assert caught.value.code is Code.AUTH
+        await transport.exchange(Asker().request(), headers={"Authorization": f"Bearer {key}"})
+    assert (caught.value.code, caught.value.billed) == (Code.AUTH, False)
     assert server.connections == 0
 
 
-async def test_answers_use_one_connection_again(serve: Any, connect: Any) -> None:
+OTHER = HEAD + b"Content-Length: 5\r\n\r\nother"
+
+
+@pytest.mark.parametrize("stray", [b"", b"\r\n", HEAD, OTHER], ids=["nothing", "line", "head", "answer"])
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_what_follows_an_answer_is_never_the_next_answer(
+    serve: Any, connect: Any, stray: bytes, when: str
+) -> None:
+    """Every paid call has a connection of its own, which ends with its answer."""
+    server = await serve(["read", OK, *(["pause"] if when == "later" else []), stray, "hang"])
+    transport = await connect(server.url)
+    for number in range(1, 4):
+        answered = await Asker().ask(transport)
+        assert answered.reply == Finished(asset=Inline(data=b"hello"))
+        assert server.connections == number
+        await server.gone.wait()
+        server.gone.clear()
+    assert all(b"connection: close" in head.lower() for head, _ in server.requests)
+
+
+async def test_an_answer_that_came_together_with_garbage_is_unknown_and_only_its_own(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK + b"garbage"], ["read", OK])
+    transport = await connect(server.url)
+    error = await Asker().fails(transport)
+    assert (error.code, error.billed) == (Code.UNKNOWN, True)
+    assert (await Asker().ask(transport)).reply == Finished(asset=Inline(data=b"hello"))
+
+
+async def test_requests_that_may_be_repeated_use_one_connection_again(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK] * 5)
     transport = await connect(server.url)
-    for _ in range(5):
-        await Asker().ask(transport)
-    assert server.connections == 1
-
-
-async def test_a_reader_that_has_enough_keeps_the_connection_when_the_answer_ends(serve: Any, connect: Any) -> None:
-    done = CHUNKED + b"6\r\n[DONE]\r\n"
-    server = await serve(["read", done, b"0\r\n\r\n"] * 3)
-    transport = await connect(server.url)
-    for _ in range(3):
-        asker = Asker(until=b"[DONE]")
-        await asker.ask(transport)
-        assert asker.readers[0].ends == [True]
+    for number in range(5):
+        await Asker().ask(transport, **(POLL if number % 2 else {"repeatable": True}))
     assert server.connections == 1
 
 
@@ -139,8 +153,10 @@ async def test_a_reader_that_has_enough_does_not_wait_for_an_answer_without_end(
     server = await serve(["read", CHUNKED + b"6\r\n[DONE]\r\n", "hang"])
     transport = await connect(server.url)
     for number in (1, 2):
-        answered = await Asker(until=b"[DONE]").ask(transport)
-        assert answered.picture == Inline(data=b"[DONE]")
+        asker = Asker(until=b"[DONE]")
+        answered = await asker.ask(transport)
+        assert answered.reply == Finished(asset=Inline(data=b"[DONE]"))
+        assert asker.readers[0].ends == [True]
         assert server.connections == number
 
 
@@ -238,19 +254,105 @@ async def test_no_answer_to_a_request_that_left_is_unknown(serve: Any, connect: 
     assert server.connections == 1
 
 
-async def test_a_dropped_kept_connection_is_unknown_and_not_sent_again(serve: Any, connect: Any) -> None:
+@pytest.mark.parametrize(
+    "script",
+    [["read"], ["read", "reset"], ["read", b"HTTP/1.1 2"], ["read", CHUNKED + b"5\r\nhello\r\n"], ["read", OTHER[:-1]]],
+    ids=["closed", "reset", "half status", "in chunks", "short"],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+async def test_a_lost_answer_that_may_be_asked_for_again_is_not_billed(
+    serve: Any, connect: Any, script: list[Any], method: str
+) -> None:
+    server = await serve(script)
+    request = {**POLL, "method": method} if method == "GET" else {"method": method, "repeatable": True}
+    error = await Asker().fails(await connect(server.url), **request)
+    assert (error.code, error.billed) == (Code.NETWORK, False)
+
+
+@pytest.mark.parametrize("script", [["read", "hang"], ["read", CHUNKED + b"5\r\nhello\r\n", "hang"]])
+async def test_a_late_answer_that_may_be_asked_for_again_is_timeout(
+    serve: Any, connect: Any, script: list[Any]
+) -> None:
+    server = await serve(script)
+    error = await Asker().fails(await connect(server.url, timeout=0.2), **POLL)
+    assert (error.code, error.billed) == (Code.TIMEOUT, False)
+
+
+async def test_a_kept_connection_that_was_dropped_costs_nothing(serve: Any, connect: Any) -> None:
     server = await serve(["read", OK, "read"], ["read", OK])
     transport = await connect(server.url)
-    await Asker().ask(transport)
-    error = await Asker().fails(transport)
+    for _ in range(2):
+        await Asker().ask(transport, **POLL)
+    assert (server.connections, len(server.requests)) == (2, 3)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+async def test_what_may_not_be_repeated_leaves_once_whatever_its_method(serve: Any, connect: Any, method: str) -> None:
+    server = await serve(["read"], ["read", OK])
+    error = await Asker().fails(await connect(server.url), method=method)
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
-    assert (server.connections, len(server.requests)) == (1, 2)
+    assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("option", ["timeout", "first_byte_timeout"])
-async def test_an_answer_that_does_not_come_in_time_is_unknown(serve: Any, connect: Any, option: str) -> None:
+async def test_a_poll_has_no_body(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK])
+    await Asker().ask(await connect(server.url), **POLL, url="/v1/get_result?id=a%20b")
+    head, _ = server.requests[0]
+    assert head.startswith(b"GET /v1/get_result?id=a%20b HTTP/1.1\r\n")
+    assert not any(name in head.lower() for name in (b"content-length", b"content-type", b"transfer-encoding"))
+
+
+async def test_a_request_says_what_its_provider_wants_said(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK])
+    headers = {"accept": "image/png", "X-Model": "flux"}
+    await Asker().ask(await connect(server.url), headers=headers)
+    lines = server.requests[0][0].decode().split("\r\n")
+    assert {"Accept: image/png", "X-Model: flux"} <= {line[:1].upper() + line[1:] for line in lines}
+    assert "Accept: application/json, text/event-stream" not in lines
+
+
+async def test_the_pause_that_an_answer_hints_at_is_told(serve: Any, connect: Any) -> None:
+    head = HEAD + b"x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 2s\r\n"
+    server = await serve(["read", head + b"Content-Length: 0\r\n\r\n"])
+    assert (await Asker().ask(await connect(server.url))).pause == 2.0
+
+
+async def test_an_absolute_url_at_the_provider_is_its_own(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK])
+    transport = await connect(f"http://localhost:{server.port}/base")
+    await Asker().ask(transport, **POLL, url=f"http://127.0.0.1:{server.port}/poll?id=1")
+    assert server.requests[0][0].startswith(b"GET /poll?id=1 HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/",
+        "http://[::1]:{port}/",
+        "http://127.1:{port}/",
+        "http://169.254.169.254/",
+        "file:///x",
+    ],
+)
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_an_absolute_url_that_is_not_public_is_never_dialled(
+    serve: Any, connect: Any, url: str, *, repeatable: bool
+) -> None:
+    provider, inside = await serve(["hang"]), await serve(["read", OK])
+    error = await Asker().fails(await connect(provider.url), repeatable=repeatable, url=url.format(port=inside.port))
+    assert (error.code, error.billed) == (Code.UNSAFE_URL, False)
+    assert (inside.connections, provider.connections) == (0, 0)
+
+
+async def test_what_looks_like_another_host_is_a_path_of_the_provider(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK])
+    await Asker().ask(await connect(server.url), url="//169.254.169.254/latest")
+    assert server.requests[0][0].startswith(b"POST //169.254.169.254/latest HTTP/1.1\r\n")
+
+
+async def test_an_answer_that_does_not_come_in_time_is_unknown(serve: Any, connect: Any) -> None:
     server = await serve(["read", "hang"])
-    error = await Asker().fails(await connect(server.url, **{option: 0.1}))
+    error = await Asker().fails(await connect(server.url, timeout=0.1))
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
     await server.gone.wait()
 
@@ -291,7 +393,7 @@ async def test_an_answer_whose_chunks_are_garbled_is_given_up_at_once(serve: Any
     server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "pause", b"no chunk", "hang"])
     asker = Asker()
     transport = await connect(server.url, timeout=600)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(15):
         error = await asker.fails(transport)
     assert (error.code, error.billed) == (Code.UNKNOWN, True)
     assert (asker.readers[0].data, asker.readers[0].ends) == (b"hello", [False])
@@ -370,13 +472,15 @@ async def test_a_compressed_answer_is_read(serve: Any, connect: Any) -> None:
     server = await serve(
         ["read", HEAD + f"Content-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body]
     )
-    assert (await Asker().ask(await connect(server.url))).picture == Inline(data=b"hello")
+    assert (await Asker().ask(await connect(server.url))).reply == Finished(asset=Inline(data=b"hello"))
 
 
 async def test_a_long_header_is_taken(serve: Any, connect: Any) -> None:
     link = "https://x.test/?sig=" + "a" * 40_000
     server = await serve(["read", HEAD + f"X-Link: {link}\r\nContent-Length: 0\r\n\r\n".encode()])
-    assert (await Asker().ask(await connect(server.url))).headers["x-link"] == link
+    asker = Asker()
+    await asker.ask(await connect(server.url))
+    assert asker.readers[0].headers["x-link"] == link
 
 
 async def test_the_wait_asked_for_is_on_the_error(serve: Any, connect: Any) -> None:
@@ -409,87 +513,41 @@ async def test_a_large_request_is_sent_whole(serve: Any, connect: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3 << 20], ids=["small", "in pieces"])
-async def test_who_waits_for_a_request_is_told_once_as_it_is_written(serve: Any, connect: Any, size: int) -> None:
+async def test_who_waits_for_a_request_is_told_once_as_it_leaves(serve: Any, connect: Any, size: int) -> None:
     server = await serve(["read", OK])
     transport = await connect(server.url)
-    told: list[tuple[bool, int]] = []
-
-    async def tell() -> None:
-        (handler,) = transport._session.connector._acquired
-        told.append((server.asked.is_set(), handler.transport.get_write_buffer_size()))
-
-    await transport.call(Asker().request({"prompt": "x" * size}), key=KEY, on_sent=tell)
-    assert told == [(False, 0)]
+    told: list[bool] = []
+    request = Asker().request({"prompt": "x" * size})
+    await transport.exchange(request, on_sent=lambda: told.append(server.asked.is_set()))
+    assert told == [False]
     assert len(server.requests[0][1]) > size
 
 
-async def test_what_keeps_a_request_from_being_written_keeps_it_from_being_sent(
-    serve: Any, connect: Any, way: str
-) -> None:
-    server = await serve(["read", OK, "read", OK])
-
-    async def tell() -> None:
-        raise OverflowError
-
-    transport = await connect(server.url)
-    await transport.call(Asker().request(), key=KEY)
-    with pytest.raises(OverflowError if way == "small" else JobError):  # the session's headers may have left by then
-        await transport.call(Asker().request(), key=KEY, on_sent=tell)
-    assert len(server.requests) == 1
+async def test_nobody_is_told_of_a_request_that_did_not_leave(connect: Any) -> None:
+    told: list[int] = []
+    transport = await connect("http://nowhere.invalid")
+    with pytest.raises(JobError):
+        await transport.exchange(Asker().request(), on_sent=lambda: told.append(1))
+    assert told == []
 
 
-async def test_a_call_cancelled_before_it_is_written_is_not_sent(serve: Any, connect: Any) -> None:
-    server = await serve(["read", OK, "hang"], ["read", OK])
-    transport = await connect(server.url)
-    waiting = asyncio.Event()
-
-    async def tell() -> None:
-        waiting.set()
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(transport.call(Asker().request(), key=KEY, on_sent=tell))
-    await waiting.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await transport.call(Asker().request(), key=KEY)
-    assert len(server.requests) == 1
-
-
-async def test_a_connection_that_dies_before_a_byte_is_written_costs_nothing(
-    serve: Any, connect: Any, way: str
-) -> None:
-    server = await serve(["read", OK, "hang"], ["read", OK])
-    transport = await connect(server.url)
-    await transport.call(Asker().request(), key=KEY)
-    (kept,) = kept_by(transport)
-    told = []
-
-    async def tell() -> None:
-        told.append(asyncio.get_running_loop().time())
-        if len(told) == 1:
-            kept.transport.abort()
-
-    call = transport.call(Asker().request(), key=KEY, on_sent=tell)
-    if way == "small":
-        await call
-        assert len(told) == 2  # the moment that counts is that of the connection that took it
-    else:
-        with pytest.raises(JobError) as caught:  # the session's headers may have left by then
-            await call
-        assert caught.value.code is Code.UNKNOWN
-    assert len(server.requests) == (2 if way == "small" else 1)
-
-
-async def test_an_answer_understood_is_whole_though_the_time_ends_before_its_end_comes(
-    serve: Any, connect: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "TAIL_SECONDS", 1.5)
+async def test_closing_the_transport_ends_what_waits_with_a_failure_of_its_own(serve: Any, connect: Any) -> None:
     server = await serve(["read", CHUNKED + b"5\r\nhello\r\n", "hang"])
-    transport = await connect(server.url, timeout=0.7)
-    asker = Asker(until=b"hello")
-    await transport.call(asker.request(), key=KEY)
-    assert asker.readers[0].ends == [True]
+    async with asyncio.timeout(30):
+        async with Transport(
+            TransportOptions(base_url=server.url, timeout=600, connections=2, max_bytes=9, spool_dir=".")
+        ) as transport:
+            tasks = [asyncio.create_task(transport.fetch(server.url)), asyncio.create_task(Asker().ask(transport))]
+            while len(server.requests) < 2:  # noqa: ASYNC110  two of them, and one event
+                await asyncio.sleep(0.01)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in ended] == [JobError, JobError]
+
+
+async def test_an_upload_refused_before_its_end_is_judged_by_the_answer(serve: Any, connect: Any) -> None:
+    server = await serve(["pause", b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", "stall"])
+    error = await Asker().fails(await connect(server.url), body={"prompt": "x" * (30 << 20)})
+    assert error.message.startswith("status 413")
 
 
 async def test_half_a_surrogate_pair_is_refused_unsent(serve: Any, connect: Any) -> None:
@@ -509,6 +567,6 @@ async def test_a_name_given_a_fixed_address_is_the_provider_itself(serve: Any, c
 async def test_a_transport_that_is_not_open_says_so() -> None:
     transport = Transport(TransportOptions(base_url="http://x", timeout=1, connections=1, max_bytes=1, spool_dir="."))
     with pytest.raises(RuntimeError, match="async with"):
-        await transport.call(Asker().request(), key=None)
+        await transport.exchange(Asker().request())
     with pytest.raises(RuntimeError, match="async with"):
         await transport.fetch("http://x")

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from batchflux.errors import Code, JobError, StorageError
+from batchflux.transport import Transport, TransportOptions
+from tests.transport.conftest import ScriptedServer
 
 if TYPE_CHECKING:
-    from batchflux.transport import Transport
+    from collections.abc import Callable
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -45,7 +48,7 @@ async def fails(transport: Transport, url: str) -> JobError:
 
 
 async def test_a_small_picture_comes_in_memory_without_credentials(serve: Any, connect: Any, tmp_path: Path) -> None:
-    server = await serve(["read", ok(b"picture", b"Set-Cookie: a=1\r\n"), "read", ok(b"")])
+    server = await serve(["read", ok(b"picture", b"Set-Cookie: a=1\r\n")])
     transport = await connect(server.url)
     link = server.url.replace("//", "//user:pass@") + "/a%2fb/%7Ex.png?sig=a%2Bb&c=d#part"
     fetched = await transport.fetch(link)
@@ -57,8 +60,47 @@ async def test_a_small_picture_comes_in_memory_without_credentials(serve: Any, c
         assert b"Accept-Encoding: identity\r\n" in head
         assert not any(name in head.lower() for name in (b"authorization", b"cookie", b"referer"))
         assert body == b""
-    assert server.connections == 1
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("stray", [b"x", b"\r\n", HEAD, ok(b"other")], ids=["x", "line", "head", "answer"])
+async def test_what_follows_a_picture_is_never_the_next_picture(serve: Any, connect: Any, stray: bytes) -> None:
+    server = await serve(["read", ok(b"first"), "pause", stray, "hang"], ["read", ok(b"second")])
+    transport = await connect(server.url)
+    assert (await transport.fetch(server.url)).data == b"first"
+    await server.gone.wait()
+    assert (await transport.fetch(server.url)).data == b"second"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_picture_in_pieces_is_whole_on_either_loop(
+    factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
+) -> None:
+    async def main() -> bytes | None:
+        server = ScriptedServer(
+            [
+                [
+                    "read",
+                    *(
+                        step
+                        for piece in (b"HTTP/1.1 2", b"00 OK\r\nContent-Length: 4\r", b"\n\r\nab", b"cd")
+                        for step in (piece, "pause")
+                    ),
+                ]
+            ]
+        )
+        await server.start()
+        options = TransportOptions(
+            base_url=server.url, timeout=9, connections=1, max_bytes=MIB, spool_dir=str(tmp_path), idle_timeout=5
+        )
+        async with Transport(options) as transport:
+            fetched = await transport.fetch(server.url)
+        await server.stop()
+        return fetched.data
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main()) == b"abcd"
 
 
 async def test_a_link_with_illegal_characters_is_made_legal(serve: Any, connect: Any) -> None:

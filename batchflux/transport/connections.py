@@ -1,0 +1,221 @@
+"""How connections are opened, and what one request shows of itself while it is under way.
+
+Names are resolved here, and the guard is asked about each address that is dialled: aiohttp asks no resolver about IP
+literals, so the resolver cannot be the guard; the socket factory sees every address. Requests that are never sent
+again, and downloads, get a connection of their own, so what another request left behind is never read as their answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import (
+    ClientPayloadError,
+    ClientSession,
+    ClientTimeout,
+    DefaultResolver,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+    TraceConfig,
+)
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from batchflux._version import __version__
+from batchflux.failpoints import reach
+from batchflux.transport.ssrf import Guard, UnsafeAddress, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from aiohappyeyeballs import AddrInfoType
+    from aiohttp import ClientResponse
+    from yarl import URL
+
+MIB = 1 << 20
+DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
+HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
+LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an answer with garbled chunks was closed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """How the one HTTP client behaves. Times in seconds, sizes in bytes.
+
+    `timeout` bounds a whole API call, waiting for a connection included; `connect_timeout` getting a connection (free
+    place in the pool, DNS, TCP, TLS); `idle_timeout` the pause between two pieces of an answer; `download_timeout` a
+    whole download with its redirects. `connections` is the size of each of the two pools, `max_bytes` the largest
+    picture taken. Downloads over `spool_over` go to a temporary file in `spool_dir`. `resolve` gives names a fixed
+    address and port, which count as the provider's own.
+    """
+
+    base_url: str
+    timeout: float
+    connections: int
+    max_bytes: int
+    spool_dir: str
+    connect_timeout: float = 15
+    idle_timeout: float = 120
+    download_timeout: float = 300
+    spool_over: int = MIB
+    resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+class Names(AbstractResolver):
+    """Resolves names; `fixed` ones to the address and port given. Tells the guard where the provider's origin lives."""
+
+    def __init__(self, guard: Guard, origin: URL, fixed: Mapping[str, tuple[str, int]]) -> None:
+        self._guard = guard
+        self._origin = (origin.raw_host or "", origin.port or 0)
+        self._fixed = dict(fixed)
+        self._system = DefaultResolver()
+        self._learned = self._origin[0] in self._fixed
+        if parse(self._origin[0]) is not None:
+            guard.trust(*self._origin)
+            self._learned = True
+        for address, port in self._fixed.values():
+            guard.trust(address, port)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of `host`.
+
+        Raises:
+            OSError: the name does not resolve.
+        """
+        fixed = self._fixed.get(host)
+        if fixed is not None:
+            return [_result(host, *fixed)]
+        try:
+            found = await self._system.resolve(host, port, family)
+        except UnicodeError as error:  # a label of over 63 characters
+            raise OSError(errno.EINVAL, "not a valid host name") from error
+        if not found:
+            raise OSError(errno.ENOENT, "the name has no address")
+        if (host, port) == self._origin:
+            self._learned = True
+            for result in found:
+                self._guard.trust(result["host"], result["port"])
+        return found
+
+    async def learn(self) -> bool:
+        """Find out where the provider's origin lives, unless that is known; say whether it is known only now."""
+        if self._learned:
+            return False
+        try:
+            await self.resolve(*self._origin)
+        except OSError:
+            return False  # a provider that cannot be found has no addresses to trust; a call will say so
+        return True
+
+    async def close(self) -> None:
+        """Release the system's resolver."""
+        await self._system.close()
+
+
+def _result(name: str, address: str, port: int) -> ResolveResult:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return ResolveResult(hostname=name, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+
+
+class Sent:
+    """What is known of one request: `done` once it may have left.
+
+    From when its headers are handed to aiohttp on it may have left, although they wait there for the body's first
+    piece.
+
+    Args:
+        once: whether the request must not leave twice. aiohttp sends a GET or PUT again by itself when its connection
+            turns out to be closed.
+        tell: called once, as the request leaves.
+    """
+
+    __slots__ = ("_once", "_tell", "done")
+
+    def __init__(self, *, once: bool, tell: Callable[[], None] | None) -> None:
+        self.done = False
+        self._once = once
+        self._tell = tell
+
+    def leaves(self) -> None:
+        """Take note that the request may have left from here on.
+
+        Raises:
+            ServerDisconnectedError: it has left already, and must not leave again.
+        """
+        if self.done:
+            if self._once:
+                raise ServerDisconnectedError
+            return
+        self.done = True
+        reach("request.sent")
+        if self._tell is not None:
+            self._tell()
+
+
+async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
+    sent = context.trace_request_ctx
+    if isinstance(sent, Sent):
+        sent.leaves()
+
+
+def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse: bool) -> ClientSession:
+    """Return a session that dials only what `guard` allows; `reuse` says whether its connections are used again.
+
+    The `trace_request_ctx` of a request may be a Sent, which is kept true.
+    """
+
+    def guarded_socket(info: AddrInfoType) -> socket.socket:
+        family, kind, proto, _, address = info
+        if not guard.allow(str(address[0]), int(address[1])):
+            raise UnsafeAddress
+        return socket.socket(family=family, type=kind, proto=proto)
+
+    pool = TCPConnector(
+        limit=options.connections,
+        resolver=names,
+        ttl_dns_cache=DNS_SECONDS,
+        socket_factory=guarded_socket,
+        force_close=not reuse,
+    )
+    trace = TraceConfig()
+    trace.on_request_headers_sent.append(_headers_sent)
+    return ClientSession(
+        connector=pool,
+        timeout=ClientTimeout(connect=options.connect_timeout),
+        trace_configs=[trace],
+        cookie_jar=DummyCookieJar(),
+        headers={"User-Agent": f"batchflux/{__version__}"},
+        trust_env=False,
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+    )
+
+
+async def next_piece(response: ClientResponse, until: float) -> bytes:
+    """Return the next bytes of an answer's body, decoded; none at its end.
+
+    Args:
+        response: the answer.
+        until: when to give up, on the loop's clock.
+
+    Raises:
+        ClientError, HttpProcessingError, TimeoutError, OSError: there are no more, and this is not the end.
+    """
+    clock = asyncio.get_running_loop().time
+    while True:
+        look = min(until, clock() + LOOK_SECONDS)
+        try:
+            async with asyncio.timeout_at(look) as bound:
+                return await response.content.readany()
+        except TimeoutError:
+            if not bound.expired() or look == until:
+                raise
+        connection = response.connection
+        if connection is not None and (connection.transport is None or connection.transport.is_closing()):
+            raise ClientPayloadError("the connection was closed")
