@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
-    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.reconcile import Selection
     from batchflux.ledger.summary import Summary
     from batchflux.loading import load_manifest
     from batchflux.manifest import Manifest

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux import openfiles
-from batchflux.books import Books, take_back
 from batchflux.connecting import connected
 from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
-from batchflux.engine.feeder import Feeder
 from batchflux.engine.job_runner import Steps
 from batchflux.engine.ports import World
 from batchflux.engine.shutdown import Gate
@@ -27,15 +25,18 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageErro
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.keywatch import KeyWatch
-from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
-from batchflux.ledger.selection import Selection
+from batchflux.ledger.bookkeeping import Books, Feeder, take_back
+from batchflux.ledger.connection import LEDGER
+from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
+from batchflux.ledger.tables import currency, last_activity, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.ballast import Ballast
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
 from batchflux.output.shelf import DiskShelf
-from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
+from batchflux.planner import Plan, check_options, plan_of
 from batchflux.providers import styles
 from batchflux.tuning import keep_distance, keys_of, retune, rules_of
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from batchflux.engine.key_pool import Key
     from batchflux.engine.life import Rules
     from batchflux.errors import Fault
-    from batchflux.ledger.survey import Survey
+    from batchflux.ledger.reconcile import Survey
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
     from batchflux.transport import Transport
@@ -157,7 +158,6 @@ class _Run:
             shelf.sweep(self.ledger.database.now(spooled))
             stack.callback(ballast.drop)
             ballast.hold()
-            self.ledger.database.relief = ballast.release
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
             await self._pool(transport, shelf, plan, already)
@@ -210,7 +210,6 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        self.books.settle(survey)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)

@@ -18,15 +18,15 @@ from batchflux.engine.rate_limiter import Limits
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.window import Window
 from batchflux.errors import UsageError
-from batchflux.ledger.ledger import nanos
+from batchflux.ledger.tables import nanos
 from batchflux.manifest.places import keys_fault
 from batchflux.transport import TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.engine.retry import OnUnknown
     from batchflux.engine.shutdown import Gate
+    from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest
 
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download

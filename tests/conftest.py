@@ -18,7 +18,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from batchflux.ledger.ledger import Ledger, nanos, set_meta
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import nanos, set_meta
 
 if TYPE_CHECKING:
     import sqlite3

@@ -14,7 +14,7 @@ from batchflux.engine.retry import KEY_IS_DEAD, Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
-from batchflux.models import Link, Request, Stored, Wait
+from batchflux.models import Leaving, Link, Received, Request, Stored, Wait
 from batchflux.transport.headers import pause_hinted
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Steps:
             kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
         finally:
             self._limits.release(lease)
-        await self._journal.answered(job, kept, api_seconds=answered.seconds)
+        await self._journal.captured(life.attempt, Received(asset=kept, api_seconds=answered.seconds))
         reach("answer.recorded")
         self._deadline.took(self._clock() - began)
         return answered.picture, kept
@@ -166,7 +166,15 @@ class Steps:
     async def _written_and_left(self, life: Life, lease: Lease) -> bool:
         left = False
         try:
-            await self._journal.intend(life.work.job, price=self._budget.price, at=self._now())
+            job = life.work.job
+            leaving = Leaving(
+                provider=job.provider,
+                key_name=lease.key.name,
+                model=job.model,
+                price=self._budget.price,
+                at=self._now(),
+            )
+            life.attempt = await self._journal.authorize(job, leaving)
             reach("attempt.intended")
             left = await self._left(life, lease)
         finally:
@@ -179,11 +187,11 @@ class Steps:
         try:
             left = await self._limits.depart(lease)
         except Halted:
-            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+            await self._journal.voided(life.attempt, unknown=life.tries.resent > 0)
             reach("attempt.withdrawn")
             raise
         if not left:
-            await self._journal.withdraw(life.work.job, unknown=life.tries.resent > 0)
+            await self._journal.voided(life.attempt, unknown=life.tries.resent > 0)
             reach("attempt.withdrawn")
         return left
 
@@ -207,7 +215,7 @@ class Steps:
             self._limits.refused(lease, error)
         self._budget.settle(spent=error.billed)
         reach("attempt.failing")
-        await self._journal.settle(job, error, counts=counts)
+        await self._journal.failed(life.attempt, error, counts=counts)
         reach("attempt.settled")
         self._observer.event(
             "attempt_failed", id=job.id, code=error.code.value, message=error.message, attempt=life.tries.used

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import Breaker
     from batchflux.engine.deadline import Deadline
     from batchflux.engine.rate_limiter import Limits
-    from batchflux.ledger.selection import Work
+    from batchflux.ledger.reconcile import Work
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Life:
     download_seconds: float | None = None
     link: str | None = None
     troubled: bool = False
+    attempt: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError
-    from batchflux.ledger.selection import Work
-    from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+    from batchflux.ledger.reconcile import Work
+    from batchflux.models import Answered, Fetched, Inline, Job, Leaving, Outcome, Received, Request, Stored
 
 
 class Caller(Protocol):
@@ -33,19 +33,23 @@ class Caller(Protocol):
 class Journal(Protocol):
     """Records durably (storage.Ledger); each awaitable is done once the record survives a crash."""
 
-    def intend(self, job: Job, *, price: int, at: float) -> Awaitable[None]:
-        """Before a request leaves."""
+    def authorize(self, job: Job, leaving: Leaving) -> Awaitable[int]:
+        """Before a request leaves; return the attempt's number."""
         ...
 
-    def answered(self, job: Job, picture: Link | str, *, api_seconds: float) -> Awaitable[None]:
+    def submitted(self, attempt: int, handle: str, cost: int | None) -> Awaitable[None]:
+        """Before a task is polled."""
+        ...
+
+    def captured(self, attempt: int, received: Received) -> Awaitable[None]:
         """Before a picture is fetched or written."""
         ...
 
-    def withdraw(self, job: Job, *, unknown: bool) -> Awaitable[None]:
-        """Take back an intention whose request has not left; `unknown` when an earlier one is still unanswered."""
+    def voided(self, attempt: int, *, unknown: bool) -> Awaitable[None]:
+        """Take back an attempt whose request has not left; `unknown` when an earlier one is still unanswered."""
         ...
 
-    def settle(self, job: Job, error: JobError, *, counts: bool) -> Awaitable[None]:
+    def failed(self, attempt: int, error: JobError, *, counts: bool) -> Awaitable[None]:
         """After an attempt without a picture; `counts` tells whether it is one of the job's attempts."""
         ...
 

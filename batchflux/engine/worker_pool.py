@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.life import Life
-from batchflux.engine.retry import OnUnknown, Tries
+from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
+from batchflux.ledger.reconcile import OnUnknown
 from batchflux.models import Outcome, Status, Stored
 
 if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import Breaker
     from batchflux.engine.job_runner import Steps
     from batchflux.engine.ports import Source, World
-    from batchflux.ledger.selection import Work
+    from batchflux.ledger.reconcile import Work
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4

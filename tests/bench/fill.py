@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.ledger.ledger import Ledger, nanos, set_meta
+from batchflux.exports.results_csv import Results
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import ended_rows, nanos, set_meta
 from batchflux.manifest import expand, load_manifest
 from batchflux.models import Link, Outcome, Status, Stored
 from batchflux.output.folder import write_whole

@@ -8,8 +8,7 @@ import pytest
 
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace
-from batchflux.ledger.ledger import last_activity
-from batchflux.ledger.tables import empty_ledger
+from batchflux.ledger.tables import empty_ledger, last_activity
 from batchflux.tuning import keep_distance
 
 INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from batchflux.ledger.ledger import COLUMNS, Known, Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import COLUMNS, Known
 from batchflux.models import Job, Outcome, Status, Stored
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.exports.cells import HEADER, cells, iso, neutralised
-from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.exports.results_csv import Results
 from batchflux.exports.twin import Twin
-from batchflux.ledger.ledger import Known, Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import Known, ended_rows
 from batchflux.models import Reference, Status
 
 if TYPE_CHECKING:

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchflux.errors import Code, JobError
-from batchflux.exports.results_csv import ended_rows
-from batchflux.ledger.ledger import COLUMNS, Known, Ledger, spent
-from batchflux.ledger.selection import Selection, work_for
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.reconcile import Selection, Surveyor, work_for
 from batchflux.ledger.summary import state_of
-from batchflux.ledger.survey import Surveyor
+from batchflux.ledger.tables import COLUMNS, Known, ended_rows, spent
 from batchflux.models import Job, Link, Outcome, Status, Stored
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, CookieJar
 from PIL import Image
 
-from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import set_meta
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 from batchflux.review.site import Site, serve
 

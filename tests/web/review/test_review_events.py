@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from batchflux.ledger.ledger import set_meta
+from batchflux.ledger.tables import set_meta
 from batchflux.output.folder import FolderLock, write_whole
 from batchflux.review import events as review_events
 from batchflux.review.site import serve

@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.ledger.ledger import (
+from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.tables import (
     Known,
-    Ledger,
     currency,
     empty_ledger,
     get_meta,
-    give_up_in_flight,
     nanos,
     rows_by_key,
     set_meta,

@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from batchflux.ledger.briefly import Briefly
 
 from batchflux.errors import StorageError
-from batchflux.ledger.briefly import Briefly
 from batchflux.ledger.connection import BATCH, Database, connect, wal_is_safe
 
 if TYPE_CHECKING:

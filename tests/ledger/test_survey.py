@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.ledger.ledger import Known, Ledger
-from batchflux.ledger.moves import move_files, record_moves, settle_moves
-from batchflux.ledger.selection import Selection, work_for
-from batchflux.ledger.suffixes import followed
-from batchflux.ledger.survey import Numbers, Survey, Surveyor
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.moves import followed, move_files, record_moves, settle_moves
+from batchflux.ledger.reconcile import Numbers, Selection, Survey, Surveyor, work_for
+from batchflux.ledger.tables import Known
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Folder:
 
     def rows(self) -> list[Known]:
         def read(connection: Any) -> list[Known]:
-            from batchflux.ledger.ledger import COLUMNS  # noqa: PLC0415  beside its one use
+            from batchflux.ledger.tables import COLUMNS  # noqa: PLC0415  beside its one use
 
             return [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM jobs")]  # noqa: S608  constant
 

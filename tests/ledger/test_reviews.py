@@ -18,14 +18,17 @@ from batchflux.errors import StorageError
 from batchflux.exports import projection
 from batchflux.exports.cells import HEADER
 from batchflux.exports.projection import show_verdicts
-from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.exports.results_csv import Results
 from batchflux.ids import redo_id
 from batchflux.ledger.connection import beside, connect
-from batchflux.ledger.judging import Again, Decision, NoSuchJobError, decide
-from batchflux.ledger.ledger import Ledger, get_meta, set_meta
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (
+    Again,
+    Decision,
+    NoSuchJobError,
     Verdict,
     ask_redo,
+    decide,
     has_reviews,
     is_stale,
     judge,
@@ -40,6 +43,7 @@ from batchflux.ledger.reviews import (
     verdicts_on,
     waiting_redos,
 )
+from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.models import Link, Outcome, Redo, Status, Stored
 from batchflux.output.folder import FolderLock
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
-from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.summary import Summary, read_state, state_of
+from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
 from batchflux.output.folder import FolderLock
 
