@@ -51,7 +51,7 @@ _HOMES = {
     "Plan": "planner",
     "plan": "planner",
     "RunOptions": "runner",
-    "Selection": "ledger.selection",
+    "Selection": "ledger.reconcile",
     "Summary": "ledger.summary",
     "run": "runner",
     "Watcher": "observers",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.ledger.conftest import Finish, MakeJob
 
 
 def put(root: Path, name: str, data: str) -> None:
