@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
-    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.reconcile import Selection
     from batchflux.ledger.summary import Summary
     from batchflux.loading import load_manifest
     from batchflux.manifest import Manifest
@@ -51,7 +51,7 @@ _HOMES = {
     "Plan": "planner",
     "plan": "planner",
     "RunOptions": "runner",
-    "Selection": "ledger.selection",
+    "Selection": "ledger.reconcile",
     "Summary": "ledger.summary",
     "run": "runner",
     "Watcher": "observers",

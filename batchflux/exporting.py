@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ids import MAX_ID, redo_id
 from batchflux.ledger.connection import beside
-from batchflux.ledger.ledger import COLUMNS, Known, get_meta
 from batchflux.ledger.reviews import waiting_redos
+from batchflux.ledger.tables import COLUMNS, Known, get_meta
 from batchflux.manifest.check import Faults
 from batchflux.manifest.identity import checked_name, folded
 from batchflux.manifest.overrides import apply_overrides
@@ -125,7 +125,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Jo
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
     """Return a job as far as the ledger knows it: all but its webhook."""
-    query = f"SELECT {COLUMNS} FROM jobs WHERE key = ?"  # noqa: S608  a constant
+    query = f"SELECT {COLUMNS} FROM known WHERE key = ?"  # noqa: S608  a constant
     known = Known.of(connection.execute(query, (bytes.fromhex(key),)).fetchone())
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]

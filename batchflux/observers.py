@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchflux.ledger.ledger import currency
+from batchflux.ledger.tables import currency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

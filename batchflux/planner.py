@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import Fault, ManifestError
-from batchflux.ledger.connection import reading
-from batchflux.ledger.ledger import currency, rows_by_key, spent
-from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.selection import Selection
-from batchflux.ledger.survey import Survey, Surveyor
-from batchflux.ledger.unchanged import unchanged
-from batchflux.manifest import Redos, expand
+from batchflux.ledger.connection import LEDGER, reading
+from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
+from batchflux.ledger.tables import currency, spent
 from batchflux.models import Job, Request
-from batchflux.providers import capabilities, request_preview, styles
+from batchflux.providers import request_preview, styles
 from batchflux.redaction import without_signatures
-from batchflux.vetting import vetted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
-    from decimal import Decimal
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batchflux.manifest import Manifest
 
 SECONDS_A_CALL = 15.0
-LEDGER = "ledger.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +31,7 @@ class Plan:
     `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
     `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
     as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own.
     """
 
     name: str
@@ -59,9 +51,7 @@ class Plan:
     requests: tuple[dict[str, Any], ...]
     unreadable: int
     unreadable_samples: tuple[str, ...]
-
-
-Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
+    models: dict[str, int] = field(default_factory=dict)
 
 
 def plan(manifest: Manifest, selection: Selection | None = None, *, through: Through = iter) -> Plan:
@@ -107,68 +97,10 @@ def check_options(manifest: Manifest) -> None:
         parse_options(manifest.provider.options)
 
 
-def survey_jobs(
-    manifest: Manifest,
-    connection: sqlite3.Connection | None,
-    selection: Selection,
-    *,
-    apply: bool,
-    through: Through = iter,
-) -> Survey:
-    """Go through all jobs once, redos included, unless it is known without: see engine.unchanged, and vetting.
-
-    `apply` also pins the redos, and allows for a survey that meets merged jobs later.
-
-    Raises:
-        ManifestError: with all faults.
-    """
-    exists = exists_in(manifest)
-    if connection is not None:
-        quick = unchanged(connection, manifest, selection, exists, unfinished=apply)
-        if quick is None and apply:
-            quick = vetted(manifest, connection, selection)
-        if quick is not None:
-            return quick
-    faults: list[Fault] = []
-    asked = _asked(connection)
-    jobs = expand(manifest, capabilities(), faults.append, redos=asked)
-    surveyor = Surveyor(connection, selection, exists, apply=apply)
-    survey = surveyor.take(through(jobs))
-    if faults:
-        raise ManifestError(faults)
-    survey.merged = jobs.merged
-    if asked is not None and connection is not None:
-        left = {redo.number for redo in asked.left}
-        survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
-        survey.jobs = None  # pinned redos are other jobs than those that were met here
-    for made in asked.jobs if asked is not None else ():
-        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
-        survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)
-        if apply and connection is not None and redo != made.redo:
-            pin(connection, redo, made.job.key)
-    return survey
-
-
-def _asked(connection: sqlite3.Connection | None) -> Redos | None:
-    found = redos(connection) if connection is not None else {}
-    if connection is None or not found:
-        return None
-    return Redos(found, lambda key: bool(rows_by_key(connection, [key], "1")) or is_pinned(connection, key))
-
-
-def exists_in(manifest: Manifest) -> Callable[[str], bool]:
-    """Return a function that tells whether a file, named relative to the output folder, is there."""
-    root = str(manifest.output.dir) + os.sep
-
-    def exists(name: str) -> bool:
-        return os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path each would double the cost
-
-    return exists
-
-
 def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
+    price_of: Callable[[str], Decimal | None] = getattr(provider, "price_of", lambda _: provider.price)
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
     return Plan(
         name=manifest.name,
@@ -178,8 +110,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         counts=survey.as_counts(),
         styles=survey.styles,
         calls=survey.calls,
-        price=provider.price,
-        cost=None if provider.price is None else provider.price * survey.calls,
+        price=price_of(provider.model),
+        cost=_cost([(price_of(model), calls) for model, calls in (survey.models or {provider.model: 0}).items()]),
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
@@ -188,7 +120,18 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         requests=tuple(_preview(manifest, job) for job in survey.samples),
         unreadable=survey.references,
         unreadable_samples=tuple(survey.reference_faults),
+        models=dict(survey.models),
     )
+
+
+def _cost(calls: list[tuple[Decimal | None, int]]) -> Decimal | None:
+    """Return what so many calls of each price come to, None when one has no price."""
+    total = Decimal(0)
+    for price, count in calls:
+        if price is None:
+            return None
+        total += price * count
+    return total
 
 
 def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:

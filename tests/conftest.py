@@ -18,7 +18,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from batchflux.ledger.ledger import Ledger, nanos, set_meta
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import nanos, set_meta
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,9 +32,10 @@ settings.load_profile("house")
 SOURCES = 40  # different pictures; all others are further names of them
 BEGAN = 1_795_000_000.0
 COLUMNS = (  # noqa: SIM905  reads like the table
-    "key id position planned tags spec status attempts possibly_billed cost maybe_cost link file_name width height "
-    "bytes sha256 error_code error started_at finished_at api_seconds download_seconds"
+    "number key id position planned tags spec status file_name width height bytes sha256 error_code error started_at "
+    "finished_at api_seconds download_seconds"
 ).split()
+ATTEMPT_COLUMNS = "job model state price billed counts link".split()  # noqa: SIM905  reads like the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +56,12 @@ def fill(folder: Path, filling: Filling) -> Path:
     """Make an output folder as a run would leave it; the pictures are hard links to a few."""
     (folder / "images").mkdir(parents=True)
     ledger = Ledger(folder / "ledger.db", durable=False)
-    marks = ", ".join("?" * len(COLUMNS))
-    insert = f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608  constants and marks
 
     def write(connection: sqlite3.Connection) -> None:
-        connection.executemany(insert, _rows(folder, filling))
+        for row in _rows(folder, filling):
+            _insert(connection, "jobs", {name: row[name] for name in COLUMNS})
+            for attempt in _attempts(row):
+                _insert(connection, "attempts", dict(zip(ATTEMPT_COLUMNS, attempt, strict=True)))
         notes = {"total": str(filling.count), "currency": "CNY", "name": "filled", **dict(filling.meta)}
         for name, value in notes.items():
             set_meta(connection, name, value)
@@ -70,7 +73,23 @@ def fill(folder: Path, filling: Filling) -> Path:
     return folder
 
 
-def _rows(folder: Path, filling: Filling) -> Iterator[list[Any]]:
+def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
+    marks = ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", list(row.values()))  # noqa: S608  constants and marks
+
+
+def _attempts(row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield attempts that come to what the row says."""
+    maybe = row["possibly_billed"]
+    for _ in range(maybe):
+        yield row["number"], "m", "failed", row["maybe_cost"] // maybe, "maybe", 1, None
+    last = ("captured", row["cost"], "yes") if row["cost"] or row["link"] else ("failed", 0, "no")
+    for index in range(row["attempts"] - maybe):
+        final = index == row["attempts"] - maybe - 1
+        yield row["number"], "m", *(last if final else ("failed", 0, "no")), 1, row["link"] if final else None
+
+
+def _rows(folder: Path, filling: Filling) -> Iterator[dict[str, Any]]:
     pictures = _pictures(folder, filling)
     for number in range(filling.count):
         row, spec = _job(number)
@@ -86,7 +105,7 @@ def _rows(folder: Path, filling: Filling) -> Iterator[list[Any]]:
         row["spec"] = json.dumps(spec, ensure_ascii=False)
         if row["file_name"] is not None:
             _link_picture(folder, row, pictures[number % SOURCES], thumbs=filling.thumbs)
-        yield [row[name] for name in COLUMNS]
+        yield row
 
 
 def _job(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -101,7 +120,7 @@ def _job(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "aspect_ratio": ("1:1", "16:9", "9:16")[number % 3],
     }
     began = BEGAN + number * 0.2
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row: dict[str, Any] = dict.fromkeys((*COLUMNS, "link")) | {"number": number + 1}
     row |= {"key": hashlib.sha256(f"key {number}".encode()).digest(), "id": f"job-{number:06}", "position": number}
     row |= {"planned": f"images/job-{number:06}.jpg", "tags": json.dumps({"sku": f"S-{number // 10}", "scene": scene})}
     row |= {"status": "done", "attempts": 1, "possibly_billed": 0, "cost": 0, "maybe_cost": 0}

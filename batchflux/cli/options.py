@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from batchflux.engine.retry import OnUnknown
-from batchflux.ledger.selection import Selection
+from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.loading import load_manifest
 
 if TYPE_CHECKING:

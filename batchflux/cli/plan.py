@@ -18,7 +18,7 @@ from batchflux.planner import Plan, plan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.reconcile import Selection
     from batchflux.manifest import Manifest
 
 MEANINGS = {

@@ -23,7 +23,7 @@ from batchflux.runner import RunOptions, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.ledger.selection import Selection
+    from batchflux.ledger.reconcile import Selection
     from batchflux.manifest import Manifest
 
 

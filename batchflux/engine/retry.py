@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from random import Random
 
     from batchflux.engine.shutdown import Gate
+    from batchflux.ledger.reconcile import OnUnknown
 
 T = TypeVar("T")
-OnUnknown = Literal["retry", "hold", "fail"]
 
 MAX_DOUBLINGS = 30
 CAPACITY, FRACTION, TRICKLE = 500.0, 0.1, 0.5

@@ -17,7 +17,7 @@ from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
-from batchflux.ledger.ledger import nanos
+from batchflux.ledger.tables import nanos
 from batchflux.manifest.places import keys_fault
 from batchflux.providers import capabilities, providers
 from batchflux.transport import TransportOptions
@@ -25,8 +25,8 @@ from batchflux.transport import TransportOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.engine.retry import OnUnknown
     from batchflux.engine.shutdown import Gate
+    from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider

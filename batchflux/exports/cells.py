@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from batchflux.ledger.ledger import Known, currency
+from batchflux.ledger.tables import Known, currency
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:

@@ -1,37 +1,102 @@
-"""One SQLite connection, owned by one thread, with group commit.
+"""One SQLite connection, owned by one thread, with group commit; and how the ledger's file is opened.
 
 Every operation is a function of the connection. The thread takes all operations that wait, runs them in one
 transaction, commits it durably and only then answers their callers: so a caller that has its answer knows that
 its write survives kill -9 and a power cut, and a hundred callers share one fsync.
+
+SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
+3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
+those versions the rollback journal is used. It is kept (PERSIST) and not deleted at each commit: what makes a commit
+is then a synced write to it, and no change to the folder that would have to be synced too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
-from batchflux.ledger.briefly import Briefly
-from batchflux.ledger.opening import beside, connect, explained, identity, reading, wal_is_safe
+from batchflux.ledger.tables import prepare_reading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-
-__all__ = ["BATCH", "Database", "beside", "connect", "reading", "wal_is_safe"]
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
-Batch = list[tuple[Operation, asyncio.Future[Any]]]
+Waiting = tuple[Operation, asyncio.Future[Any]]
 
+LEDGER = "ledger.db"  # in the output folder
 BATCH = 1000
-_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})  # the latter: a quota
+BUSY_SECONDS = 30.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Whether this SQLite may use WAL with several connections."""
+    fixed_in_branch = {(3, 50): 7, (3, 44): 6}
+    patch = fixed_in_branch.get((version[0], version[1]))
+    return version >= (3, 51, 3) or (patch is not None and version[2] >= patch)
+
+
+def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
+    """Open the database file, made 0600 when it is new.
+
+    Raises:
+        StorageError: the file cannot be opened or is not a database.
+    """
+    try:
+        if not path.is_file():
+            # Never a file that may be in use: to close it would drop all locks that this process has on it
+            # (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread").
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise explained(path, error) from error
+    return _ready(path, connection, lambda: _set_up(connection, durable=durable))
+
+
+def beside(path: Path) -> sqlite3.Connection:
+    """Open a ledger that is there, of any format, beside the run that writes it, in this process or another.
+
+    Raises:
+        StorageError: the file is not there, cannot be opened or is no ledger.
+    """
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise explained(path, error) from error
+
+    def set_up() -> None:
+        _set_up(connection, durable=True)
+        connection.execute("PRAGMA temp_store=MEMORY")
+        prepare_reading(connection)
+
+    return _ready(path, connection, set_up)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the ledger beside the process that writes it, to look something up.
+
+    Raises:
+        StorageError: the file cannot be opened, or turns out to be damaged while it is read.
+    """
+    connection = beside(path)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise explained(path, error) from error
+    finally:
+        connection.close()
 
 
 class Database:
@@ -44,8 +109,6 @@ class Database:
         after_rollback: called there after each rollback: what the operations noted beside the database is void.
         durable: False skips fsync; for virtual-time tests only.
         threaded: False runs each operation at once in the calling thread; for virtual-time tests only.
-
-    `relief` may be set to what makes room on a full disk; when it says that it did, the operations are run again.
     """
 
     def __init__(
@@ -61,24 +124,17 @@ class Database:
         self.path = path
         self._durable = durable
         self._connection = connect(path, durable=durable)
-        self._identity = identity(path)
-        self.relief: Callable[[], bool] = lambda: False
+        self._identity = _identity(path)
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._batch: Batch = []
-        self._out = 0
-        self._briefly = Briefly()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._threaded = threaded
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run `operation`; the future is done once it is committed.
-
-        What is submitted in one turn of the loop is one batch: committed in place while commits are brief (see
-        briefly.py), otherwise in the writing thread, together with what else waits there.
+        """Run `operation` in the writing thread; the future is done once it is committed.
 
         The future raises StorageError when the write, the commit or what follows it fails.
         """
@@ -87,30 +143,15 @@ class Database:
         if not self._threaded:
             future.set_result(self.now(operation))
             return future
-        if not self._batch:
-            loop.call_soon(self._flush)
-        self._batch.append((operation, future))
-        return future
-
-    def _flush(self) -> None:
-        """Commit what this turn of the loop submitted, here or in the thread."""
-        batch, self._batch = self._batch, []
-        if not batch:
-            return
-        if self._out == 0 and self._briefly.in_place():
-            began = time.perf_counter()
-            _deliver(batch, *self._outcome(batch))
-            self._briefly.took(time.perf_counter() - began)
-            return
         if self._thread is None:
-            self._loop = asyncio.get_running_loop()
+            self._loop = loop
             self._thread = threading.Thread(target=self._work, name="batchflux-ledger", daemon=True)
             self._thread.start()
-        self._out += 1
-        self._queue.put(batch)
+        self._queue.put((operation, future))
+        return future
 
     def now(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `operation` in the calling thread (the loop's), after all that was submitted."""
+        """Run `operation` in the calling thread, after all that was submitted; for before and after the jobs."""
         self._finish()
         return self._transact([operation])[0]  # type: ignore[no-any-return]  # one operation, its own type
 
@@ -128,52 +169,40 @@ class Database:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
-        if self._batch:
-            batch, self._batch = self._batch, []
-            _deliver(batch, *self._outcome(batch))
 
     def _work(self) -> None:
-        """Serve the queue until its end: all batches that wait are one transaction."""
-        last = False
-        while not last:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch, turns = list(first), 1
-            while len(batch) < BATCH and not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
-                    last = True
+        """Serve the queue until its end: all operations that wait are one transaction."""
+        ended = False
+        while not ended:
+            batch: list[Waiting] = []
+            item = self._queue.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == BATCH or self._queue.empty():
                     break
-                batch += more
-                turns += 1
-            results, failure = self._outcome(batch)
-            if self._loop is not None:
-                # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._came_back, batch, results, failure, turns)
+                item = self._queue.get()
+            ended = item is None
+            if batch:
+                self._answer(batch)
 
-    def _came_back(self, batch: Batch, results: list[Any] | None, failure: BaseException | None, turns: int) -> None:
-        self._out -= turns
-        _deliver(batch, results, failure)
-
-    def _outcome(self, batch: Batch) -> tuple[list[Any] | None, BaseException | None]:
+    def _answer(self, batch: list[Waiting]) -> None:
+        results: list[Any] = []
+        failure: BaseException | None = None
         try:
-            return self._transact([operation for operation, _ in batch]), None
+            results = self._transact([operation for operation, _ in batch])
         except Exception as error:  # noqa: BLE001  handed to every caller of the batch
-            return None, error
+            failure = error
+        if self._loop is not None:
+            # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_deliver, batch, results, failure)
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
-        if identity(self.path) != self._identity:
+        if _identity(self.path) != self._identity:
             raise StorageError(
                 f"The output folder {self.path.parent} was removed or replaced while it was in use: put it back, then "
                 "run again to continue; without its ledger everything would be made and paid for anew."
             )
-        try:
-            return self._commit(operations)
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode not in _NO_ROOM or not self.relief():
-                raise explained(self.path, error) from error
         try:
             return self._commit(operations)
         except sqlite3.Error as error:
@@ -203,11 +232,59 @@ class Database:
             self._after_rollback()
 
 
-def _deliver(batch: Batch, results: list[Any] | None, failure: BaseException | None) -> None:
+def _deliver(batch: list[Waiting], results: list[Any], failure: BaseException | None) -> None:
     for index, (_, future) in enumerate(batch):
         if future.done():
             continue
         if failure is not None:
             future.set_exception(failure)
-        elif results is not None:
+        else:
             future.set_result(results[index])
+
+
+def _ready(path: Path, connection: sqlite3.Connection, set_up: Callable[[], None]) -> sqlite3.Connection:
+    try:
+        set_up()
+    except sqlite3.Error as error:
+        connection.close()
+        raise explained(path, error) from error
+    except StorageError:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
+    if not durable:
+        connection.execute("PRAGMA synchronous=OFF")
+    elif wal_is_safe():
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    else:
+        connection.execute("PRAGMA journal_mode=PERSIST")
+        connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA secure_delete=ON")  # a link whose picture is there leaves no signature in a free page
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return which file a path leads to, None when to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def explained(path: Path, error: Exception) -> StorageError:
+    """Say in one sentence what is wrong with the file, and what to do."""
+    # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
+    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.Error) else 0
+    if code & 0xFF in _DAMAGED:
+        return StorageError(
+            f"{path} is damaged or no ledger of batchflux ({error}): restore it from a copy, or choose another folder "
+            "with --out."
+        )
+    broken = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
+    remedy = "check the disk" if broken else "free space or repair the folder's permissions"
+    return StorageError(f"The ledger {path} cannot be written ({error}): {remedy}, then run again to continue.")

@@ -1,40 +1,25 @@
-"""The run's durable state: one row a job that was ever attempted, in `ledger.db`.
+"""The run's durable state, in `ledger.db`: each verb is committed before the engine goes on.
 
-The rules (CONTRACT 6), each kept by one verb:
-
-- `intend` is committed before the request leaves: from then on the attempt counts as spent (`in_flight`).
-- `answered` is committed before the picture is fetched or written: from then on the job is never sent again.
-- `settle` ends an attempt that gave no picture: free, or possibly billed.
+- `authorize` before a request leaves: from then on the attempt counts as spent.
+- `submitted` when the API accepted a task: from then on it is polled, in this run or the next, and never sent again.
+- `captured` before a picture is fetched or written: from then on the attempt is paid, and never sent again.
+- `voided` takes an attempt back whose request has not left.
+- `failed` ends an attempt that gave no picture: free, possibly billed, or billed for certain.
 - `finish` ends the job for this invocation.
-- An attempt found in flight when the ledger is opened belongs to a process that died: it is possibly billed, and
-  its job is `unknown`; unless its picture lies in the spool: then it was answered, and is recorded so.
 
-Money is kept in whole nanounits of the currency (1e-9), so that sums are exact. The tables, and what is looked up in
-them, are in rows.py.
+An attempt found `authorized` when the ledger is opened belongs to a process that died: it is unknown and possibly
+billed; unless its picture lies in the spool: then it was received, and is recorded so. One found `submitted` stays so.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
-from batchflux.errors import Code, JobError, StorageError
+from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
-from batchflux.ledger.tables import (
-    COLUMNS,
-    Known,
-    currency,
-    empty_ledger,
-    get_meta,
-    last_activity,
-    nanos,
-    prepare,
-    rows_by_key,
-    set_meta,
-    spec_text,
-    spent,
-    spooled,
-    tags_text,
-)
+from batchflux.ledger.tables import COLUMNS, LAST, Known, prepare, rows_by_key, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.redaction import redacted
 
@@ -44,60 +29,68 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from batchflux.models import Job, Outcome
+    from batchflux.models import Job, Leaving, Outcome, Received
 
-__all__ = [
-    "COLUMNS",
-    "Known",
-    "Ledger",
-    "currency",
-    "empty_ledger",
-    "get_meta",
-    "give_up_in_flight",
-    "last_activity",
-    "nanos",
-    "rows_by_key",
-    "set_meta",
-    "spec_text",
-    "spent",
-    "spooled",
-    "tags_text",
-]
+State = Literal["authorized", "submitted", "captured", "voided", "failed", "unknown"]
 
-_INSERT = """
-INSERT INTO jobs (key, id, position, planned, tags, spec, status, attempts, in_flight, started_at)
-VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET status = 'pending', attempts = attempts + excluded.attempts,
-    in_flight = excluded.in_flight, started_at = COALESCE(started_at, excluded.started_at),
-    error_code = NULL, error = NULL, link = NULL, spool = NULL
+_OUT: frozenset[State] = frozenset({"authorized", "submitted"})
+TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
+    {
+        "submitted": frozenset({"authorized", "unknown"}),
+        "captured": frozenset({"authorized", "submitted", "captured", "unknown"}),  # captured: a fresh link to it
+        "voided": frozenset({"authorized", "unknown"}),
+        "failed": frozenset({"authorized", "submitted", "unknown"}),
+        "unknown": frozenset({"authorized", "submitted", "unknown"}),
+    }
+)
+"""The states from which an attempt may come to each state; every attempt begins as `authorized`."""
+
+_AUTHORIZE_JOB = """
+INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
+    error_code = NULL, error = NULL
+RETURNING number
 """
-_ANSWERED = """
-UPDATE jobs SET cost = cost + COALESCE(in_flight, 0), in_flight = NULL, link = ?, spool = ?, api_seconds = ?
-WHERE key = ?
+_SUBMISSION = "INSERT INTO submissions (provider, key_name, sent_at) VALUES (?, ?, ?) RETURNING number"
+_AUTHORIZE = """
+INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
+RETURNING number
 """
-_FREE = "UPDATE jobs SET in_flight = NULL, attempts = attempts - ? WHERE key = ?"
-_WITHDRAW = """
-UPDATE jobs SET in_flight = NULL, attempts = attempts - 1, status = ?, error_code = ?, error = ? WHERE key = ?
+_FORGET_PICTURE = """
+UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND (link IS NOT NULL OR spool IS NOT NULL)
 """
-_MAYBE = """
-UPDATE jobs SET status = ?, error_code = ?, error = ?,
-    maybe_cost = maybe_cost + COALESCE(in_flight, 0), in_flight = NULL,
-    possibly_billed = possibly_billed + 1 WHERE key = ?
+_CAPTURED_JOB = """
+UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ?,
+    error_code = CASE status WHEN 'unknown' THEN NULL ELSE error_code END,
+    error = CASE status WHEN 'unknown' THEN NULL ELSE error END,
+    status = CASE status WHEN 'unknown' THEN 'pending' ELSE status END
+WHERE number = ?
 """
-_FOUND = """
-UPDATE jobs SET cost = cost + in_flight, in_flight = NULL, link = NULL, spool = ?
-WHERE key = ? AND in_flight IS NOT NULL
-"""
-_RECOVER = """
-UPDATE jobs SET status = 'unknown', maybe_cost = maybe_cost + in_flight, possibly_billed = possibly_billed + 1,
-    in_flight = NULL, error_code = 'unknown', finished_at = NULL,
-    error = 'the process ended while this request was out; it may have been billed'
-WHERE in_flight IS NOT NULL
-"""
-_FINISH = f"""
+_FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
-    link = COALESCE(?, link), finished_at = ?, download_seconds = ?, spool = NULL WHERE key = ? RETURNING {COLUMNS}
-"""  # noqa: S608  COLUMNS is a constant
+    finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
+"""
+_FINISH_UNSENT = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_LEAVE_LINK = (
+    f"UPDATE attempts SET link = COALESCE(?, link), spool = NULL WHERE number = {LAST.replace('jobs.number', '?')}"  # noqa: E501, S608  a constant
+)
+_FOUND = """
+UPDATE attempts SET state = 'captured', billed = 'yes', spool = ?
+WHERE billed IS NULL AND job = (SELECT number FROM jobs WHERE key = ?)
+"""
+_UNANSWERED_JOBS = """
+UPDATE jobs SET status = 'unknown', error_code = 'unknown', finished_at = NULL,
+    error = 'the process ended while this request was out; it may have been billed'
+WHERE number IN (SELECT job FROM attempts WHERE billed IS NULL AND state = 'authorized')
+"""
+_UNANSWERED = """
+UPDATE attempts SET state = 'unknown', billed = 'maybe', code = 'unknown'
+WHERE billed IS NULL AND state = 'authorized'
+"""
+
+
+class TransitionError(RuntimeError):
+    """A verb met an attempt in a state that does not allow it: a bug of the caller."""
 
 
 class Ledger:
@@ -108,16 +101,18 @@ class Ledger:
         on_finish: called in the writing thread with the rows of the jobs whose end was just committed.
         durable: see Database.
         threaded: see Database.
-        kept: pictures in the spool, by the key of their job (storage.images.kept_pictures).
+        kept: pictures in the spool, by the key of their job (output.image_store.kept_pictures).
+        clock: returns the time at which an attempt ended, in epoch seconds.
 
     `sync_pictures` may be set to what makes the names of stored pictures last: it is called once before each commit
-    that ends jobs, so that a hundred pictures share one sync of their folder.
+    that ends jobs, so that a hundred pictures share one sync of their folder. `recovered` counts the attempts that a
+    dead process left without an answer.
 
     Raises:
         StorageError: the file cannot be used, or a later write fails.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  five have a default that holds in every run
         self,
         path: Path,
         *,
@@ -125,9 +120,11 @@ class Ledger:
         durable: bool = True,
         threaded: bool = True,
         kept: Mapping[bytes, str] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._finished: list[Known] = []
         self._on_finish = on_finish
+        self._clock = clock
         self.sync_pictures: Callable[[], None] = lambda: None
         self.database = Database(
             path,
@@ -147,75 +144,124 @@ class Ledger:
         """Finish what was submitted, then close the file."""
         self.database.close()
 
-    def intend(self, job: Job, *, price: int, at: float) -> asyncio.Future[None]:
-        """Record an attempt of `price` nanounits that is about to leave, at epoch second `at`."""
-        values = (bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job))
+    def authorize(self, job: Job, leaving: Leaving) -> asyncio.Future[int]:
+        """Record an attempt that is about to leave; return its number.
 
-        def write(connection: sqlite3.Connection) -> None:
-            connection.execute(_INSERT, (*values, 1, price, at))
+        Raises:
+            TransitionError: an attempt of the job is out, or can still be asked for by its handle.
+        """
+        values = (*_columns(job), leaving.at)
+
+        def write(connection: sqlite3.Connection) -> int:
+            number: int = connection.execute(_AUTHORIZE_JOB, values).fetchone()[0]
+            if _is_sent_before(connection, number):
+                connection.execute(_FORGET_PICTURE, (number,))
+            row = connection.execute(_SUBMISSION, (leaving.provider, leaving.key_name, leaving.at)).fetchone()
+            row = connection.execute(_AUTHORIZE, (number, row[0], leaving.model, leaving.price)).fetchone()
+            return int(row[0])
 
         return self.database.submit(write)
 
-    def answered(self, job: Job, picture: Link | str, *, api_seconds: float) -> asyncio.Future[None]:
+    def submitted(self, attempt: int, handle: str, cost: int | None) -> asyncio.Future[None]:
+        """Record the handle of an accepted task, and what it costs in nanounits where the answer says so."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            job = _pass(connection, attempt, "submitted")
+            connection.execute(
+                "UPDATE attempts SET billed = NULL, cost = COALESCE(?, cost) WHERE number = ?", (cost, attempt)
+            )
+            connection.execute(
+                "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)",
+                (handle, attempt),
+            )
+            connection.execute(
+                "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ?", (job,)
+            )
+
+        return self.database.submit(write)
+
+    def captured(self, attempt: int, received: Received) -> asyncio.Future[None]:
         """Record the received picture: its link, or the name of the file in the folder that has its bytes."""
-        link, spool = (picture.url, None) if isinstance(picture, Link) else (None, picture)
-        key = bytes.fromhex(job.key)
+        asset = received.asset
+        link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
+        at = self._clock()
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(_ANSWERED, (link, spool, api_seconds, key))
+            job = _pass(connection, attempt, "captured")
+            connection.execute(
+                "UPDATE attempts SET billed = 'yes', cost = COALESCE(?, cost), link = ?, spool = ?, ended_at = ?,"
+                " code = NULL, error = NULL WHERE number = ?",
+                (received.cost, link, spool, at, attempt),
+            )
+            connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
 
         return self.database.submit(write)
 
-    def withdraw(self, job: Job, *, unknown: bool) -> asyncio.Future[None]:
-        """Take back an intention: its request has not left. `unknown` when an earlier one is still unanswered."""
+    def voided(self, attempt: int, *, unknown: bool) -> asyncio.Future[None]:
+        """Take an attempt back: its request has not left. `unknown` when an earlier one is still unanswered."""
         state: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
         if unknown:
             message = "an earlier request of it was sent and never answered; it may have been billed"
             state = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
-        key = bytes.fromhex(job.key)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(_WITHDRAW, (*state, key))
+            job = _pass(connection, attempt, "voided")
+            connection.execute("UPDATE attempts SET billed = 'no', counts = 0 WHERE number = ?", (attempt,))
+            connection.execute("UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?", (*state, job))
 
         return self.database.submit(write)
 
-    def settle(self, job: Job, error: JobError, *, counts: bool) -> asyncio.Future[None]:
-        """End the attempt without a picture: possibly billed, or free; `counts=False` takes it off `attempts`.
+    def failed(self, attempt: int, error: JobError, *, counts: bool) -> asyncio.Future[None]:
+        """End the attempt without a picture; `counts=False` takes it off the job's attempts.
 
-        An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between.
+        An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between; its handle
+        stays, unless the error says that the API does not have the task (`dead`).
         """
-        key = bytes.fromhex(job.key)
-        status = Status.UNKNOWN if error.code is Code.UNKNOWN else Status.PENDING
+        unknown = error.code is Code.UNKNOWN
+        certain = RULES[error.code].billed == "yes"  # answered, with what we sent
+        billed = "maybe" if unknown else "no" if not error.billed else "yes" if certain else "maybe"
+        message = (error.code.value, error.message) if billed == "maybe" else (None, None)
+        at = self._clock()
 
         def write(connection: sqlite3.Connection) -> None:
-            if error.billed and error.code is Code.ECHOED_INPUT:  # answered, with what we sent: billed for certain
-                connection.execute(_ANSWERED, (None, None, None, key))
-            elif error.billed:
-                connection.execute(_MAYBE, (status.value, error.code.value, error.message, key))
-            else:
-                connection.execute(_FREE, (0 if counts else 1, key))
+            job = _pass(connection, attempt, "unknown" if unknown else "failed")
+            connection.execute(
+                "UPDATE attempts SET billed = ?, counts = ?, ended_at = ?, code = ?, error = ? WHERE number = ?",
+                (billed, counts, at, error.code.value, error.message, attempt),
+            )
+            if unknown and error.dead:
+                connection.execute(
+                    "UPDATE submissions SET handle = NULL"
+                    " WHERE number = (SELECT submission FROM attempts WHERE number = ?)",
+                    (attempt,),
+                )
+            status = Status.UNKNOWN if unknown else Status.PENDING
+            connection.execute(
+                "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?", (status.value, *message, job)
+            )
 
         return self.database.submit(write)
 
     def finish(self, job: Job, outcome: Outcome) -> asyncio.Future[None]:
         """End the job for this invocation; its row follows in results.csv."""
-        key = bytes.fromhex(job.key)
+        columns = _columns(job)
         stored = outcome.stored
         picture = (
             (stored.file_name, stored.width, stored.height, stored.bytes, stored.sha256) if stored else (None,) * 5
         )
         # A link is needed again only while there is no picture; afterwards its signature would be a secret kept.
         link = redacted(outcome.result_url) if outcome.result_url and stored else outcome.result_url
-        values = (outcome.status.value, *picture, outcome.error_code, outcome.error, link)
-        times = (outcome.finished_at, outcome.download_seconds)
+        values = (outcome.status.value, *picture, outcome.error_code, outcome.error)
+        values = (*values, outcome.finished_at, outcome.download_seconds, columns[0])
 
         def write(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_FINISH, (*values, *times, key)).fetchone()
+            row = connection.execute(_FINISH, values).fetchone()
             if row is None:
-                first = (key, job.id, job.position, job.file_name, tags_text(job), spec_text(job))
-                connection.execute(_INSERT, (*first, 0, None, outcome.started_at))
-                row = connection.execute(_FINISH, (*values, *times, key)).fetchone()
-            self._finished.append(Known.of(row))
+                connection.execute(_FINISH_UNSENT, (*columns, outcome.started_at))
+                row = connection.execute(_FINISH, values).fetchone()
+            connection.execute(_LEAVE_LINK, (link, row[0]))
+            known = connection.execute(f"SELECT {COLUMNS} FROM known WHERE number = ?", row).fetchone()  # noqa: S608  a constant
+            self._finished.append(Known.of(known))
 
         return self.database.submit(write)
 
@@ -224,6 +270,24 @@ class Ledger:
 
         def read(connection: sqlite3.Connection) -> dict[str, Known]:
             return {row[1].hex(): Known.of(row) for row in rows_by_key(connection, keys)}
+
+        return self.database.submit(read)
+
+    def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> asyncio.Future[None]:
+        """Record where a reference of these bytes lies at a provider, until epoch second `expires` (None: for good)."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (provider, sha256, url, expires))
+
+        return self.database.submit(write)
+
+    def upload_of(self, provider: str, sha256: str, now: float) -> asyncio.Future[str | None]:
+        """Return where a reference of these bytes lies at a provider, None when it does not at epoch second `now`."""
+
+        def read(connection: sqlite3.Connection) -> str | None:
+            query = "SELECT url FROM uploads WHERE provider = ? AND sha256 = ? AND (expires IS NULL OR expires > ?)"
+            row = connection.execute(query, (provider, sha256, now)).fetchone()
+            return None if row is None else str(row[0])
 
         return self.database.submit(read)
 
@@ -239,11 +303,55 @@ class Ledger:
 
 
 def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
-    """Make jobs unknown whose request is out and will not be waited for, but for `kept` pictures; return how many."""
+    """Make attempts unknown whose request is out and will not be waited for, but for `kept` pictures; return how many.
+
+    Tasks with a handle stay submitted: the next run polls them.
+    """
     connection.executemany(_FOUND, [(name, key) for key, name in kept.items()])
-    return connection.execute(_RECOVER).rowcount
+    connection.execute(_UNANSWERED_JOBS)
+    return connection.execute(_UNANSWERED).rowcount
 
 
 def _open(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
     prepare(connection)
     return give_up_in_flight(connection, kept)
+
+
+def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
+    """Return what a row says of the job itself."""
+    return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
+
+
+def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
+    """Whether the job has attempts.
+
+    Raises:
+        TransitionError: the last one is out, or can still be asked for.
+    """
+    row = connection.execute(
+        "SELECT attempts.number, state, handle FROM attempts LEFT JOIN submissions"
+        " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1",
+        (job,),
+    ).fetchone()
+    if row is None:
+        return False
+    number, state, handle = row
+    if state in _OUT or (state == "unknown" and handle is not None):
+        raise TransitionError(f"attempt {number} is {state}: the job must not be sent again")
+    return True
+
+
+def _pass(connection: sqlite3.Connection, attempt: int, to: State) -> int:
+    """Let an attempt come to a state; return the number of its job.
+
+    Raises:
+        TransitionError: its state does not allow it.
+    """
+    allowed = sorted(TRANSITIONS[to])
+    marks = ",".join("?" * len(allowed))
+    query = f"UPDATE attempts SET state = ? WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks
+    row = connection.execute(query, (to, attempt, *allowed)).fetchone()
+    if row is None:
+        found = connection.execute("SELECT state FROM attempts WHERE number = ?", (attempt,)).fetchone()
+        raise TransitionError(f"attempt {attempt} is {found[0] if found else 'not on record'} and cannot be {to}")
+    return int(row[0])

@@ -4,12 +4,15 @@ A picture that was paid for is never written over: when a changed job takes its 
 comes back without a new request when the edit is undone. Moves go through temporary names, so that two files can swap
 theirs: all files are taken up, then the ledger learns the new names, then the files are put down. So after a kill at
 any moment each file is where the ledger says, or under its temporary name, from where `settle_moves` brings it there.
+
+A picture's suffix follows its bytes, so a planned file name stands for all names that may come of it.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 REPLACED = ".replaced/"
 SPOOL = ".spool"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # those that follow a picture's bytes, whatever the manifest says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +127,22 @@ def _put_down(transit: Path, target: Path) -> None:
 def _sync(root: Path, names: Iterable[str]) -> None:
     for folder in {(root / name).parent if not name.endswith("/") else root / name for name in names}:
         sync_folder(folder)
+
+
+def followed(planned: str, actual: str) -> str:
+    """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
+    if planned == actual:
+        return planned
+    stem, dot, suffix = planned.rpartition(".")
+    _, _, wanted = actual.rpartition(".")
+    if stem and dot + suffix.lower() in SUFFIXES and dot + wanted.lower() in SUFFIXES:
+        return f"{stem}.{wanted}"
+    return planned
+
+
+def variants(name: str) -> list[str]:
+    """Return all file names that a picture planned as `name` may come to have."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in SUFFIXES:
+        return [name]
+    return list({name, *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.cells import iso
 from batchflux.ledger.connection import reading
-from batchflux.ledger.ledger import currency, get_meta
 from batchflux.ledger.reviews import waiting_redos
+from batchflux.ledger.tables import currency, get_meta
 from batchflux.output.folder import FolderLock, ledger_of
 
 if TYPE_CHECKING:
@@ -86,33 +86,39 @@ class Summary:
 
 def state_of(connection: sqlite3.Connection) -> State:
     """Count what the ledger holds."""
+    return _count(connection)[0]
+
+
+def _count(connection: sqlite3.Connection) -> tuple[State, int]:
+    """Count what the ledger holds, and how many requests are out whose answer only the process that sent them gets."""
     by_status = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
     failures = connection.execute(
         "SELECT error_code, COUNT(*) FROM jobs"
         " WHERE listed AND status IN ('failed', 'unknown') AND error_code IS NOT NULL"
         " GROUP BY error_code ORDER BY 2 DESC, 1"
     )
-    sums = connection.execute(
-        "SELECT COALESCE(SUM(in_flight IS NOT NULL), 0), COALESCE(SUM(attempts), 0), COALESCE(SUM(possibly_billed), 0),"
-        " COALESCE(SUM(cost), 0), COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0), MAX(finished_at) FROM jobs"
+    in_flight, unanswered, attempts, possibly_billed, cost, maybe_cost = connection.execute(
+        "SELECT in_flight, unanswered, attempts, possibly_billed, cost, maybe_cost FROM totals"
     ).fetchone()
+    last_at = connection.execute("SELECT MAX(finished_at) FROM jobs").fetchone()[0]
     ended = {name: by_status.get(name, 0) for name in ("done", "failed", "unknown")}
     total = int(get_meta(connection, "total") or sum(by_status.values()))
-    return State(
+    state = State(
         total=total,
         **ended,
         pending=total - sum(ended.values()),
-        in_flight=sums[0],
-        attempts=sums[1],
-        possibly_billed=sums[2],
+        in_flight=in_flight,
+        attempts=attempts,
+        possibly_billed=possibly_billed,
         failures=dict(failures.fetchall()),
-        spent=currency(sums[3] + sums[4]),
-        spent_possibly=currency(sums[4]),
+        spent=currency(cost + maybe_cost),
+        spent_possibly=currency(maybe_cost),
         currency=get_meta(connection, "currency") or "",
-        images_per_minute=_rate(connection, sums[5]),
-        last_at=sums[5],
+        images_per_minute=_rate(connection, last_at),
+        last_at=last_at,
         redo=len(waiting_redos(connection)),
     )
+    return state, unanswered
 
 
 def read_state(folder: Path) -> State:
@@ -129,18 +135,18 @@ def read_state(folder: Path) -> State:
 def state_in(folder: Path, connection: sqlite3.Connection) -> tuple[State, bool]:
     """Count what an output folder's ledger holds, and tell whether a run holds the folder.
 
-    Where nobody runs it, nobody waits for the answers of what is in flight: that is unknown, as the next run will find.
+    Where nobody runs it, nobody waits for the answer to a request that is out: it is unknown, as the next run will
+    find. A task that the API accepted stays in flight: the next run polls it.
     """
     lock = FolderLock(folder)
     running = lock.is_held()
-    state = state_of(connection)
-    lost = state.in_flight
+    state, lost = _count(connection)
     running = running or (lost > 0 and lock.is_held())  # it may have begun meanwhile
     if running or not lost:
         return state, running
     settled = replace(
         state,
-        in_flight=0,
+        in_flight=state.in_flight - lost,
         unknown=state.unknown + lost,
         pending=max(0, state.pending - lost),
         possibly_billed=state.possibly_billed + lost,

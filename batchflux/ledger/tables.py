@@ -1,6 +1,11 @@
-"""The ledger's tables: their columns, a row as the program sees it, and what is looked up in them.
+"""The ledger's tables and views, a job's row as the program sees it, and what is looked up in them.
 
-The verbs that write rows, and their rules, are in ledger.py, which passes on the names that go with them.
+Three tables hold what was asked for (`jobs`), what was sent (`submissions`) and what became of it (`attempts`). Money
+stands in `attempts` alone; sums are views: `known` per job, `totals` of the folder. Amounts are whole nanounits of the
+currency (1e-9), so that sums are exact.
+
+Format 1 had one table, with sums in it. A run migrates it in the transaction that opens the ledger; who only reads
+sees it through temporary views of the same names, so that nothing changes under the program that wrote it.
 """
 
 from __future__ import annotations
@@ -15,16 +20,20 @@ from batchflux.errors import StorageError
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from batchflux.models import Job
 
 NANOS = 10**9
-FORMAT = 1
+FORMAT = 2
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
-_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder a call
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
+_JOB_FIELDS = (
+    "number, key, id, position, listed, planned, tags, spec, status, file_name, width, height, bytes, sha256, "
+    "error_code, error, started_at, finished_at, api_seconds, download_seconds"
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs (
@@ -37,33 +46,111 @@ CREATE TABLE IF NOT EXISTS jobs (
     tags TEXT NOT NULL,             -- JSON object, '' when there are none
     spec TEXT NOT NULL,             -- JSON object of what else the row says about the job
     status TEXT NOT NULL DEFAULT 'pending',
-    attempts INTEGER NOT NULL DEFAULT 0,
-    in_flight INTEGER,              -- price of the attempt that is out, in nanounits
-    possibly_billed INTEGER NOT NULL DEFAULT 0,
-    cost INTEGER NOT NULL DEFAULT 0,        -- nanounits, certain
-    maybe_cost INTEGER NOT NULL DEFAULT 0,  -- nanounits, of the possibly billed attempts
-    link TEXT,                      -- the received picture, when it came as a link
-    spool TEXT,                     -- the received picture, when its bytes came: a file in the output folder
     file_name TEXT, width INTEGER, height INTEGER, bytes INTEGER, sha256 TEXT,
     error_code TEXT, error TEXT,
-    started_at REAL, finished_at REAL, api_seconds REAL, download_seconds REAL
+    started_at REAL, finished_at REAL, api_seconds REAL, download_seconds REAL,
+    remarks TEXT, seed_used INTEGER, revised_prompt TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (id);
 CREATE INDEX IF NOT EXISTS jobs_by_planned ON jobs (planned);
 CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status) WHERE status != 'done';
+CREATE TABLE IF NOT EXISTS submissions (
+    number INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    key_name TEXT NOT NULL,
+    handle TEXT,                    -- of the task that the API accepted
+    sent_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS attempts (
+    number INTEGER PRIMARY KEY,
+    job INTEGER NOT NULL,
+    submission INTEGER,
+    model TEXT NOT NULL,
+    state TEXT NOT NULL,            -- see TRANSITIONS in ledger.py
+    price INTEGER NOT NULL,         -- most that it may cost
+    cost INTEGER,                   -- what an answer says that it costs, in place of the price
+    billed TEXT,                    -- no, maybe, yes, and NULL while the attempt is out
+    counts INTEGER NOT NULL,        -- whether it is one of the job's attempts
+    ended_at REAL, code TEXT, error TEXT,
+    link TEXT,                      -- the received picture, when it came as a link
+    spool TEXT,                     -- the received picture, when its bytes came: a file in the output folder
+    answer TEXT                     -- a file that keeps what the API answered
+);
+CREATE INDEX IF NOT EXISTS attempts_by_job ON attempts (job, number, billed, counts, cost, price);
+CREATE INDEX IF NOT EXISTS attempts_out ON attempts (job) WHERE billed IS NULL;
+CREATE TABLE IF NOT EXISTS uploads (
+    provider TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    url TEXT NOT NULL,
+    expires REAL,                   -- epoch seconds, NULL for good
+    PRIMARY KEY (provider, sha256)
+) WITHOUT ROWID;
 """
 
-COLUMNS = (
-    "number, key, id, position, listed, planned, tags, spec, status, attempts, in_flight, possibly_billed, cost, "
-    "maybe_cost, link, spool, file_name, width, height, bytes, sha256, error_code, error, started_at, finished_at, "
-    "api_seconds, download_seconds"
+LAST = "(SELECT MAX(number) FROM attempts WHERE job = jobs.number)"  # number of a job's last attempt
+_OPEN = (  # a condition: the last attempt has something to come, or to be put in its place
+    "(last.state = 'submitted' OR last.state = 'captured' AND jobs.status = 'pending'"
+    " OR last.state = 'unknown' AND submissions.handle IS NOT NULL)"
+)
+
+
+def _sum(what: str, billed: str) -> str:
+    return f"(SELECT SUM({what}) FROM attempts WHERE job = jobs.number AND billed {billed})"  # noqa: S608  constants
+
+
+def _when_open(column: str) -> str:
+    return f"CASE WHEN {_OPEN} THEN {column} END"
+
+
+_KNOWN: dict[str, str | None] = {  # each column of `known`, and what it is; None: the job's own
+    **dict.fromkeys(("number", "key", "id", "position", "listed", "planned", "tags", "spec", "status")),
+    "attempts": "(SELECT COALESCE(SUM(counts), 0) FROM attempts WHERE job = jobs.number)",
+    "in_flight": _sum("COALESCE(cost, price)", "IS NULL"),
+    "possibly_billed": _sum("1", "= 'maybe'").join(("COALESCE(", ", 0)")),
+    "cost": _sum("COALESCE(cost, price)", "= 'yes'").join(("COALESCE(", ", 0)")),
+    "maybe_cost": _sum("COALESCE(cost, price)", "= 'maybe'").join(("COALESCE(", ", 0)")),
+    "link": "last.link",
+    "spool": "last.spool",
+    **dict.fromkeys(("file_name", "width", "height", "bytes", "sha256", "error_code", "error", "started_at")),
+    **dict.fromkeys(("finished_at", "api_seconds", "download_seconds", "remarks", "seed_used", "revised_prompt")),
+    "attempt": _when_open("last.number"),
+    "handle": _when_open("submissions.handle"),
+    "key_name": _when_open("submissions.key_name"),
+    "sent_at": _when_open("submissions.sent_at"),
+}
+COLUMNS = ", ".join(_KNOWN)
+_NEW_COLUMNS = ("remarks", "seed_used", "revised_prompt", "attempt", "handle", "key_name", "sent_at")  # since format 2
+
+_VIEWS = (
+    "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
+    + ", ".join(f"{what or f'jobs.{name}'} AS {name}" for name, what in _KNOWN.items())
+    + f" FROM jobs LEFT JOIN attempts AS last ON last.number = {LAST}"
+    " LEFT JOIN submissions ON submissions.number = last.submission",
+    "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
+    " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
+    " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
+    " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"
+    " COALESCE(SUM(CASE WHEN billed = 'yes' OR billed = 'no' THEN 0 ELSE COALESCE(cost, price) END), 0) AS maybe_cost"
+    " FROM attempts",
+)
+_FORMAT_1_VIEWS = (
+    "CREATE TEMP VIEW known AS SELECT "  # noqa: S608  constants
+    + ", ".join(f"NULL AS {name}" if name in _NEW_COLUMNS else name for name in _KNOWN)
+    + " FROM main.jobs",
+    "CREATE TEMP VIEW totals AS SELECT COALESCE(SUM(in_flight IS NOT NULL), 0) AS in_flight,"
+    " COALESCE(SUM(in_flight IS NOT NULL), 0) AS unanswered, COALESCE(SUM(attempts), 0) AS attempts,"
+    " COALESCE(SUM(possibly_billed), 0) AS possibly_billed, COALESCE(SUM(cost), 0) AS cost,"
+    " COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0) AS maybe_cost FROM main.jobs",
 )
 
 
 class Known(NamedTuple):
-    """What the ledger knows of one job: the columns of its row. Money in nanounits, times in epoch seconds.
+    """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
-    A tuple, because a run that continues makes one a job: it costs a tenth of a frozen dataclass.
+    `in_flight` is the price of the attempt that is out. `attempt` is the number of an attempt from which something is
+    still to come: one that was submitted, or was received and not put in its place, or is unknown and can be asked
+    for by its `handle`; `key_name` and `sent_at` are its submission's. It is a tuple, because a run that continues
+    makes one a job.
     """
 
     number: int
@@ -93,6 +180,13 @@ class Known(NamedTuple):
     finished_at: float | None
     api_seconds: float | None
     download_seconds: float | None
+    remarks: str | None = None
+    seed_used: int | None = None
+    revised_prompt: str | None = None
+    attempt: int | None = None
+    handle: str | None = None
+    key_name: str | None = None
+    sent_at: float | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:
@@ -137,9 +231,9 @@ def currency(amount: int) -> Decimal:
 
 
 def rows_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: str = COLUMNS) -> list[Any]:
-    """Return rows (`columns`) of the jobs with these keys (hex), in no order."""
+    """Return rows (`columns` of `known`) of the jobs with these keys (hex), in no order."""
     marks = ",".join("?" * len(keys))
-    sql = f"SELECT {columns} FROM jobs WHERE key IN ({marks})"  # noqa: S608  only marks are put in
+    sql = f"SELECT {columns} FROM known WHERE key IN ({marks})"  # noqa: S608  only marks are put in
     return connection.execute(sql, [bytes.fromhex(key) for key in keys]).fetchall()
 
 
@@ -147,6 +241,14 @@ def ended_numbers(connection: sqlite3.Connection) -> list[int]:
     """Return the numbers of the listed jobs that ended, in manifest order."""
     query = f"SELECT number FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  a constant
     return [row[0] for row in connection.execute(query).fetchall()]
+
+
+def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterator[Known]:
+    """Yield the listed jobs that ended, in manifest order, without those whose number `skip` holds."""
+    query = f"SELECT {COLUMNS} FROM known WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
+    for row in connection.execute(query):
+        if skip is None or not skip(row[0]):
+            yield Known.of(row)
 
 
 def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> Iterator[Known]:
@@ -158,27 +260,29 @@ def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> It
     stream = iter(numbers)
     while batch := list(islice(stream, _AT_ONCE)):
         marks = ",".join("?" * len(batch))
-        query = f"SELECT {COLUMNS} FROM jobs WHERE number IN ({marks}) AND {ENDED}"  # noqa: S608  constants and marks
+        query = f"SELECT {COLUMNS} FROM known WHERE number IN ({marks}) AND {ENDED}"  # noqa: S608  constants and marks
         found = {row[0]: row for row in connection.execute(query, batch).fetchall()}
         yield from (Known.of(found[number]) for number in batch if number in found)
 
 
 def spent(connection: sqlite3.Connection) -> int:
     """Return what the folder's jobs have cost so far in nanounits, possibly billed and in-flight attempts included."""
-    row = connection.execute("SELECT SUM(cost + maybe_cost + COALESCE(in_flight, 0)) FROM jobs").fetchone()
-    return int(row[0] or 0)
+    return int(connection.execute("SELECT cost + maybe_cost FROM totals").fetchone()[0])
 
 
 def last_activity(connection: sqlite3.Connection) -> float | None:
     """Return when the folder's jobs last sent a request or ended, in epoch seconds, as far as it is on record."""
-    query = "SELECT MAX(MAX(started_at), COALESCE(MAX(finished_at), 0)) FROM jobs WHERE attempts > 0"
-    found = connection.execute(query).fetchone()[0]
-    return None if found is None else float(found)
+    query = (
+        "SELECT MAX(started_at), MAX(finished_at), (SELECT MAX(sent_at) FROM submissions) FROM jobs"
+        " WHERE EXISTS (SELECT 1 FROM attempts WHERE job = jobs.number AND counts)"
+    )
+    found = [at for at in connection.execute(query).fetchone() if at is not None]
+    return max(found, default=None)
 
 
 def spooled(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the spooled pictures that jobs still wait for."""
-    return {row[0] for row in connection.execute("SELECT spool FROM jobs WHERE spool IS NOT NULL")}
+    return {row[0] for row in connection.execute("SELECT spool FROM attempts WHERE spool IS NOT NULL")}
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
@@ -193,22 +297,27 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing.
+    """Make the tables that are missing, within the caller's transaction; a ledger of format 1 becomes one of format 2.
 
     Raises:
         StorageError: another version of batchflux wrote them in a format of its own.
     """
-    for statement in _SCHEMA.split(";"):
-        if statement.strip():
+    if _format(connection) == 1:
+        _migrate(connection)
+    else:
+        _make_tables(connection)
+    set_meta(connection, "format", str(FORMAT))
+
+
+def prepare_reading(connection: sqlite3.Connection) -> None:
+    """Let `known` and `totals` be there for who reads a ledger of any format; nothing is written to the file.
+
+    Raises:
+        StorageError: another version of batchflux wrote it in a format of its own.
+    """
+    if _format(connection) == 1:
+        for statement in _FORMAT_1_VIEWS:
             connection.execute(statement)
-    found = get_meta(connection, "format")
-    if found is None:
-        set_meta(connection, "format", str(FORMAT))
-    elif found != str(FORMAT):
-        raise StorageError(
-            f"The ledger is of format {found}, and this batchflux reads format {FORMAT}: "
-            "use the version that wrote it, or another output folder."
-        )
 
 
 def empty_ledger() -> sqlite3.Connection:
@@ -216,3 +325,57 @@ def empty_ledger() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     prepare(connection)
     return connection
+
+
+def _format(connection: sqlite3.Connection) -> int:
+    """Return which format a ledger has; a file without tables will have the latest."""
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+    found = get_meta(connection, "format") if made else None
+    if found not in {None, "1", str(FORMAT)}:
+        raise StorageError(
+            f"The ledger is of format {found}, and this batchflux reads formats 1 to {FORMAT}: "
+            "use the version that wrote it, or another output folder."
+        )
+    return FORMAT if found is None else int(found)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in (*_SCHEMA.split(";"), *_VIEWS):
+        if statement.strip():
+            connection.execute(statement)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    for index in ("jobs_by_id", "jobs_by_planned", "jobs_open"):
+        connection.execute(f"DROP INDEX IF EXISTS {index}")
+    connection.execute("ALTER TABLE jobs RENAME TO jobs_1")
+    _make_tables(connection)
+    connection.execute(f"INSERT INTO jobs ({_JOB_FIELDS}) SELECT {_JOB_FIELDS} FROM jobs_1")  # noqa: S608  constants
+    old = connection.execute(
+        "SELECT number, spec, status, attempts, in_flight, possibly_billed, cost, maybe_cost, link, spool, finished_at,"
+        " error_code FROM jobs_1 ORDER BY number"
+    )
+    connection.executemany(
+        "INSERT INTO attempts (job, model, ended_at, counts, state, billed, price, link, spool, code)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (attempt for row in old for attempt in _attempts_of(row)),
+    )
+    connection.execute("DROP TABLE jobs_1")
+
+
+def _attempts_of(row: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield attempts that come to the sums of a job's row of format 1, the one that says how it stands last."""
+    number, spec, status, attempts, in_flight, possibly_billed, cost, maybe_cost, link, spool, ended_at, code = row
+    unknown = status == "unknown"
+    received = link is not None or spool is not None or status == "done"
+    paid = [("captured" if received else "failed", "yes", cost, link, spool, None)] if received or cost else []
+    share, rest = divmod(maybe_cost, possibly_billed or 1)
+    maybe = [
+        ("unknown" if unknown else "failed", "maybe", share + (rest if not index else 0), None, None, code)
+        for index in range(possibly_billed)
+    ]
+    out = [] if in_flight is None else [("authorized", None, in_flight, None, None, None)]
+    free = [("failed", "no", 0, None, None, None)] * (attempts - len(paid) - len(maybe) - len(out))
+    model = json.loads(spec).get("model", "")
+    for index, one in enumerate([*free, *(paid + maybe if unknown else maybe + paid), *out]):
+        yield (number, model, ended_at, index < attempts, *one)

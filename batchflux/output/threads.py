@@ -10,11 +10,8 @@ import asyncio
 import contextlib
 import queue
 import threading
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from batchflux.ledger.briefly import Briefly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +21,7 @@ _Done = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class Threads:
-    """`count` daemon threads that serve the loop of their callers; brief work is done in place (see briefly.py)."""
+    """`count` daemon threads that serve the loop of their callers."""
 
     def __init__(self, count: int, name: str) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -32,31 +29,18 @@ class Threads:
         self._done: deque[_Done] = deque()
         self._lock = threading.Lock()
         self._woken = False
-        self._briefly = Briefly()
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True) for number in range(count)
         ]
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do `work` in a thread, or in place when it is brief; the future has what it returns or raises."""
-        if self._briefly.in_place():
-            return self._at_once(work)
+        """Do `work` in a thread; the future has what it returns or raises."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             for thread in self._threads:
                 thread.start()
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((work, future))
-        return future
-
-    def _at_once(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001  raised again where it is awaited
-            future.set_exception(error)
-        self._briefly.took(time.perf_counter() - began)
         return future
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.cells import iso
-from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.summary import state_in
+from batchflux.ledger.tables import get_meta
 
 if TYPE_CHECKING:
     import sqlite3

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchflux.ledger.ledger import get_meta
-from batchflux.ledger.tables import ENDED
+from batchflux.ledger.tables import ENDED, get_meta
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,5 +19,5 @@ def base_of(connection: sqlite3.Connection) -> Path | None:
 
 def links_length(connection: sqlite3.Connection) -> int:
     """Return how many characters the links of the listed jobs have together."""
-    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM jobs WHERE {ENDED}"  # noqa: S608  a constant
+    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM known WHERE {ENDED}"  # noqa: S608  a constant
     return int(connection.execute(query).fetchone()[0])

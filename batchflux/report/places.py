@@ -19,7 +19,7 @@ from batchflux.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 THUMBS = "thumbs"
 REFERENCES = "thumbs/references"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 REPORT = "report.html"
 MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows without them are about 13 MB

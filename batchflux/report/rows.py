@@ -12,12 +12,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.cells import error_text, iso
-from batchflux.ledger.ledger import currency
+from batchflux.ledger.tables import currency
 from batchflux.redaction import redacted
 from batchflux.report.places import is_url
 
 if TYPE_CHECKING:
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
     from batchflux.report.places import Places
 
 _NO_TAGS: dict[str, str] = {}

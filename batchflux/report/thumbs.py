@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 THUMB_SIDE = 320
 REFERENCE_SIDE = 1600

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.ledger.judging import NoSuchJobError, UnlistedJobError
+from batchflux.ledger.reviews import NoSuchJobError, UnlistedJobError
 from batchflux.review.bodies import BadBodyError
 from batchflux.review.store import NoLedgerError
 

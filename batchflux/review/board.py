@@ -21,8 +21,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchflux.ledger.connection import beside
-from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.reviews import judged_since, last_revision
+from batchflux.ledger.tables import get_meta
 
 if TYPE_CHECKING:
     import sqlite3
@@ -220,4 +220,4 @@ def _is_ledger(connection: sqlite3.Connection) -> bool:
 
 
 def _select(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[Row]:
-    return connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE {condition}", values).fetchall()  # noqa: S608  constants and marks
+    return connection.execute(f"SELECT {_COLUMNS} FROM known WHERE {condition}", values).fetchall()  # noqa: S608  constants and marks

@@ -10,8 +10,7 @@ import json
 import re
 from typing import Any, cast, get_args
 
-from batchflux.ledger.judging import Again, Decision
-from batchflux.ledger.reviews import Review
+from batchflux.ledger.reviews import Again, Decision, Review
 
 MAX_KEYS = 100_000
 MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a note and a prompt

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from batchflux.ledger.judging import Asked, Decision
+    from batchflux.ledger.reviews import Asked, Decision
 
 
 T = TypeVar("T")

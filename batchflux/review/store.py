@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from batchflux.errors import StorageError
 from batchflux.exports.projection import show_verdicts
 from batchflux.ledger.connection import beside
-from batchflux.ledger.judging import Asked, Decision, decide
-from batchflux.ledger.ledger import COLUMNS, Known, empty_ledger
-from batchflux.ledger.reviews import verdicts_on
-from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.ledger.reviews import Asked, Decision, decide, verdicts_on
+from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, jobs_by_number
 from batchflux.output.folder import FolderLock
 from batchflux.report.header import page_header
 from batchflux.report.ledgers import base_of
@@ -184,7 +182,7 @@ class Store:
         if match is None or not self.path.is_file():
             return None
         first = bytes.fromhex(match[1])
-        query = f"SELECT {COLUMNS} FROM jobs WHERE key >= ? AND key < ?"  # noqa: S608  constants
+        query = f"SELECT {COLUMNS} FROM known WHERE key >= ? AND key < ?"  # noqa: S608  constants
         with closing(beside(self.path)) as connection:
             rows = connection.execute(query, (first, first + b"\xff" * 24)).fetchall()
         jobs = map(Known.of, rows)

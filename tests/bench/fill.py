@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.ledger.ledger import Ledger, nanos, set_meta
+from batchflux.exports.results_csv import Results
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import ended_rows, nanos, set_meta
 from batchflux.manifest import expand, load_manifest
 from batchflux.models import Link, Outcome, Status, Stored
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
+from tests.attempts import receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,8 +83,8 @@ class Filler:
         written: list[asyncio.Future[None]] = []
         for job in jobs:
             written += (
-                ledger.intend(job, price=self._price, at=now),
-                ledger.answered(job, Link(url=self._link), api_seconds=0.2),
+                send(ledger, job, price=self._price, at=now),
+                receive(ledger, job, Link(url=self._link), api_seconds=0.2),
                 ledger.finish(job, self._outcome(job, now)),
             )
         await asyncio.gather(*written)
@@ -151,7 +153,7 @@ def _notes_of(folder: Path) -> list[dict[str, Any]]:
 
 def _rows_of(folder: Path) -> Iterable[dict[str, Any]]:
     skipped = TIMES | {"number"}
-    for row in _query(folder, "SELECT * FROM jobs ORDER BY position"):
+    for row in _query(folder, "SELECT * FROM known ORDER BY position"):
         yield {name: value for name, value in row.items() if name not in skipped}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.ledger.judging import Again, Decision, decide
+from batchflux.ledger.reviews import Again, Decision, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux import RunOptions, Selection, load_manifest, run
-from batchflux.ledger.judging import Again, Decision, decide
+from batchflux.ledger.reviews import Again, Decision, decide
 
 if TYPE_CHECKING:
     from batchflux.manifest import Manifest

@@ -25,7 +25,6 @@ import pytest
 
 from batchflux.engine.budget import Budget
 from batchflux.engine.circuit_breaker import LONG_PATIENCE, CircuitBreaker
-from batchflux.engine.feeder import Feeder
 from batchflux.engine.job_runner import Steps
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace, Window
@@ -36,13 +35,15 @@ from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.ledger.ledger import COLUMNS, Known, Ledger, nanos, spent
-from batchflux.ledger.selection import Selection
-from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
+from batchflux.ledger.bookkeeping import Feeder
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
+from batchflux.models import Answered, Fetched, Inline, Job, Leaving, Link, Outcome, Received, Request, Stored
 from batchflux.providers import styles
 
 if TYPE_CHECKING:
-    from batchflux.engine.retry import OnUnknown
+    from batchflux.ledger.reconcile import OnUnknown
     from batchflux.providers.base import Provider
 
 DUSK = 1_800_000_000.0
@@ -280,24 +281,30 @@ class SlowDisk:
         self._ledger = ledger
         self._half = seconds / 2
 
-    async def intend(self, job: Job, *, price: int, at: float) -> None:
+    async def authorize(self, job: Job, leaving: Leaving) -> int:
         await asyncio.sleep(self._half)
-        await self._ledger.intend(job, price=price, at=at)
+        attempt = await self._ledger.authorize(job, leaving)
+        await asyncio.sleep(self._half)
+        return attempt
+
+    async def submitted(self, attempt: int, handle: str, cost: int | None) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.submitted(attempt, handle, cost)
         await asyncio.sleep(self._half)
 
-    async def answered(self, job: Job, picture: Link | str, *, api_seconds: float) -> None:
+    async def captured(self, attempt: int, received: Received) -> None:
         await asyncio.sleep(self._half)
-        await self._ledger.answered(job, picture, api_seconds=api_seconds)
-        await asyncio.sleep(self._half)
-
-    async def withdraw(self, job: Job, *, unknown: bool) -> None:
-        await asyncio.sleep(self._half)
-        await self._ledger.withdraw(job, unknown=unknown)
+        await self._ledger.captured(attempt, received)
         await asyncio.sleep(self._half)
 
-    async def settle(self, job: Job, error: JobError, *, counts: bool) -> None:
+    async def voided(self, attempt: int, *, unknown: bool) -> None:
         await asyncio.sleep(self._half)
-        await self._ledger.settle(job, error, counts=counts)
+        await self._ledger.voided(attempt, unknown=unknown)
+        await asyncio.sleep(self._half)
+
+    async def failed(self, attempt: int, error: JobError, *, counts: bool) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.failed(attempt, error, counts=counts)
         await asyncio.sleep(self._half)
 
     async def finish(self, job: Job, outcome: Outcome) -> None:
@@ -409,7 +416,7 @@ class Night:
 
     def rows(self) -> dict[str, Known]:
         """What the ledger knows, by id, as a `status` beside the run would read it: without recovery."""
-        query = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608  a constant
+        query = f"SELECT {COLUMNS} FROM known"  # noqa: S608  a constant
         with contextlib.closing(_reader(self.folder)) as connection:
             return {known.id: known for known in map(Known.of, connection.execute(query))}
 

@@ -9,8 +9,7 @@ import pytest
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace
 from batchflux.engine.settings import keep_distance
-from batchflux.ledger.ledger import last_activity
-from batchflux.ledger.tables import empty_ledger
+from batchflux.ledger.tables import empty_ledger, last_activity
 
 INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window
 
@@ -46,8 +45,12 @@ def test_without_a_rate_or_an_earlier_run_nothing_waits() -> None:
 def test_the_last_activity_is_the_latest_of_all_that_sent() -> None:
     with empty_ledger() as connection:
         assert last_activity(connection) is None
-        row = "INSERT INTO jobs (key, id, position, planned, tags, spec, attempts, started_at, finished_at)"
-        for number, values in enumerate([(1, 5.0, None), (1, 1.0, 7.0), (2, 2.0, 3.0), (0, 9.0, 9.0)]):
-            connection.execute(f"{row} VALUES (?, 'a', 0, '', '', '', ?, ?, ?)", (bytes([number]), *values))
+        row = "INSERT INTO jobs (number, key, id, position, planned, tags, spec, started_at, finished_at)"
+        sent = "INSERT INTO attempts (job, model, state, price, counts) VALUES (?, 'm', 'failed', 0, ?)"
+        for number, (counts, *times) in enumerate([(1, 5.0, None), (1, 1.0, 7.0), (1, 2.0, 3.0), (0, 9.0, 9.0)]):
+            connection.execute(f"{row} VALUES (?, ?, 'a', 0, '', '', '', ?, ?)", (number, bytes([number]), *times))
+            connection.execute(sent, (number, counts))
         assert last_activity(connection) == 7.0
+        connection.execute("INSERT INTO submissions (provider, key_name, sent_at) VALUES ('tuzi', 'KEY', 8.0)")
+        assert last_activity(connection) == 8.0
     connection.close()

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from batchflux.ledger.ledger import COLUMNS, Known, Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import COLUMNS, Known
 from batchflux.models import Job, Outcome, Status, Stored
+from tests.attempts import receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,10 +81,10 @@ def finish(stored: Callable[..., Stored]) -> Finish:
     def end(ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None:
         from batchflux.models import Link  # noqa: PLC0415  beside its one use
 
-        ledger.intend(job, price=price, at=1000.0)
+        send(ledger, job, price=price, at=1000.0)
         status = outcome.pop("status", Status.DONE)
         if status is Status.DONE:
-            ledger.answered(job, Link(url=f"https://cdn.example/{job.id}.png"), api_seconds=2.5)
+            receive(ledger, job, Link(url=f"https://cdn.example/{job.id}.png"), api_seconds=2.5)
             outcome.setdefault("stored", stored(job.file_name))
         outcome.setdefault("finished_at", 1010.0)
         ledger.finish(job, Outcome(status=status, **outcome))
@@ -95,7 +97,7 @@ def rows() -> Callable[[Ledger], dict[str, Known]]:
     """Read all rows of a ledger, by id."""
 
     def read(ledger: Ledger) -> dict[str, Known]:
-        query = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608  a constant
+        query = f"SELECT {COLUMNS} FROM known"  # noqa: S608  a constant
         return {
             known.id: known
             for known in ledger.database.now(lambda connection: [Known.of(row) for row in connection.execute(query)])

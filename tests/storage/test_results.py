@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.exports.cells import HEADER, cells, iso, neutralised
-from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.exports.results_csv import Results
 from batchflux.exports.twin import Twin
-from batchflux.ledger.ledger import Known, Ledger
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.tables import Known, ended_rows
 from batchflux.models import Reference, Status
+from tests.attempts import send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -323,7 +325,7 @@ async def test_ended_rows_are_those_listed_in_manifest_order(ledger: Ledger, mak
         finish(ledger, make_job(name, position=position))
     finish(ledger, make_job("bad", position=4), status=Status.FAILED, error_code="server", error="no")
     finish(ledger, make_job("lost", position=5), status=Status.UNKNOWN, error_code="unknown", error="?")
-    await ledger.intend(make_job("pending", position=6), price=1, at=1.0)
+    await send(ledger, make_job("pending", position=6), price=1, at=1.0)
 
     def unlist(connection: Any) -> None:
         connection.execute("UPDATE jobs SET listed = 0 WHERE id = 'gone'")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.ledger.briefly import Briefly
 from batchflux.output.threads import Threads
 
 if TYPE_CHECKING:
@@ -20,9 +19,8 @@ COUNT = 3
 
 @pytest.fixture
 def threads() -> Iterator[Threads]:
-    """Threads that do nothing in place, however brief it is."""
+    """Threads, closed at the end."""
     made = Threads(COUNT, "worker")
-    made._briefly = Briefly(brief=-1.0)
     yield made
     made.close()
 
@@ -72,17 +70,8 @@ async def test_a_caller_that_is_gone_takes_no_one_with_it(threads: Threads) -> N
     assert leaves.cancelled()
 
 
-async def test_brief_work_is_done_in_place_and_its_failure_is_its_callers() -> None:
-    threads = Threads(COUNT, "worker")
-    assert await threads.run(threading.current_thread) is threading.current_thread()
-    with pytest.raises(ZeroDivisionError):
-        await threads.run(lambda: 1 // 0)
-    threads.close()
-
-
 def test_closing_waits_for_what_is_under_way_although_the_loop_is_gone() -> None:
     threads = Threads(1, "worker")
-    threads._briefly = Briefly(brief=-1.0)
     go_on, done = threading.Event(), list[int]()
 
     def work() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.ledger.ledger import Known
+from batchflux.ledger.tables import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable

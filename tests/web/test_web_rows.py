@@ -14,7 +14,7 @@ from batchflux.report.rows import page_row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 NOWHERE = Places(Path("/nowhere"), None)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchflux.ledger.ledger import Known
+    from batchflux.ledger.tables import Known
 
 
 def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (640, 400), **options: Any) -> bytes:

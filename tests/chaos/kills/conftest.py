@@ -254,7 +254,7 @@ class Program:
             shutil.copy(path, copy / path.name)
         with closing(sqlite3.connect(copy / "ledger.db")) as connection:
             connection.row_factory = sqlite3.Row
-            return {row["id"]: dict(row) for row in connection.execute("SELECT * FROM jobs")}
+            return {row["id"]: dict(row) for row in connection.execute("SELECT * FROM known")}
 
     def pictures(self) -> set[str]:
         """Return the ids whose picture is in place; each must be whole and the right one, and nothing else there."""

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from batchflux.ledger.unchanged import RACY
 from batchflux.vetting import LARGE
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchflux.errors import Code, JobError
-from batchflux.exports.results_csv import ended_rows
-from batchflux.ledger.ledger import COLUMNS, Known, Ledger, spent
-from batchflux.ledger.selection import Selection, work_for
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.reconcile import Selection, Surveyor, work_for
 from batchflux.ledger.summary import state_of
-from batchflux.ledger.survey import Surveyor
+from batchflux.ledger.tables import COLUMNS, Known, ended_rows, spent
 from batchflux.models import Job, Link, Outcome, Status, Stored
+from tests.attempts import fail, receive, send, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -141,7 +141,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.model.get(name, Row())
         if row.in_flight is not None or row.status == "done":
             return
-        self.do(lambda: self.ledger.intend(job_of(name), price=price, at=1000.0))
+        self.do(lambda: send(self.ledger, job_of(name), price=price, at=1000.0))
         fields = {"status": "pending", "in_flight": price, "link": None, "spool": None, "code": None}
         self.change(name, attempts=row.attempts + 1, **fields)
 
@@ -152,7 +152,7 @@ class LedgerMachine(RuleBasedStateMachine):
         row = self.model[name]
         link, spool = (None, f".spool/{name}") if inline else (f"https://cdn.example/{name}.png", None)
         picture = spool or Link(url=str(link))
-        self.do(lambda: self.ledger.answered(job_of(name), picture, api_seconds=1.0))
+        self.do(lambda: receive(self.ledger, job_of(name), picture, api_seconds=1.0))
         self.change(name, cost=row.cost + (row.in_flight or 0), in_flight=None, link=link, spool=spool)
 
     @precondition(lambda self: self.names(lambda row: row.in_flight is not None))
@@ -165,7 +165,7 @@ class LedgerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.names(lambda row: row.in_flight is not None)))
         row = self.model[name]
         billed = code in {Code.BAD_ANSWER, Code.UNKNOWN, Code.ECHOED_INPUT}
-        self.do(lambda: self.ledger.settle(job_of(name), JobError(code, "so it is", billed=billed), counts=counts))
+        self.do(lambda: fail(self.ledger, job_of(name), JobError(code, "so it is", billed=billed), counts=counts))
         price = row.in_flight or 0
         if code is Code.ECHOED_INPUT:
             self.change(name, in_flight=None, cost=row.cost + price)
@@ -180,7 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), unknown=st.booleans())
     def withdraw(self, data: st.DataObject, unknown: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         name = data.draw(st.sampled_from(self.names(lambda row: row.in_flight is not None)))
-        self.do(lambda: self.ledger.withdraw(job_of(name), unknown=unknown))
+        self.do(lambda: take_back(self.ledger, job_of(name), unknown=unknown))
         status, code = ("unknown", "unknown") if unknown else ("pending", None)
         self.change(name, in_flight=None, attempts=self.model[name].attempts - 1, status=status, code=code)
 
@@ -213,7 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
             for name in sorted(late):
                 row = self.model.get(name, Row())
                 if row.in_flight is None and row.status != "done":
-                    self.ledger.intend(job_of(name), price=1, at=1.0).cancel()
+                    send(self.ledger, job_of(name), price=1, at=1.0).cancel()
             old = self.folder
             self.lives += 1
             shutil.copytree(old, self.folder)
@@ -260,7 +260,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def the_ledger_says_what_the_model_says(self) -> None:
         rows = self.ledger.database.now(
-            lambda connection: [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM jobs")]  # noqa: S608  a constant
+            lambda connection: [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM known")]  # noqa: S608  a constant
         )
         assert {known.id: Row.of(known) for known in rows} == self.model
         self.never_paid_again({known.id: known for known in rows})

@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import judge, prepare_reviews
+from batchflux.ledger.tables import set_meta
 from batchflux.review.board import Board
 
 if TYPE_CHECKING:

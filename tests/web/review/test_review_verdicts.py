@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.exports import projection
-from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.ledger.ledger import get_meta
+from batchflux.exports.results_csv import Results
 from batchflux.ledger.reviews import verdicts, waiting_redos
+from batchflux.ledger.tables import ended_rows, get_meta
 from batchflux.output.folder import FolderLock
 from batchflux.review import refresh, store
 from batchflux.review.site import serve

@@ -55,7 +55,7 @@ def look(folder: Path) -> tuple[dict[str, dict[str, Any]], bool]:
     with closing(sqlite3.connect(folder / "ledger.db")) as connection:
         connection.row_factory = sqlite3.Row
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        rows = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM jobs")}
+        rows = {row["id"]: dict(row) for row in connection.execute("SELECT * FROM known")}
         clean = connection.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone()
     return rows, clean is not None and clean[0] == "1"
 

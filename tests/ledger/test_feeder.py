@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.feeder import BATCH, FIRST_BATCH, Feeder
+from batchflux.ledger.bookkeeping import BATCH, FIRST_BATCH, Feeder
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.selection import Selection
+from batchflux.ledger.reconcile import Selection
 from batchflux.models import Job
 
 if TYPE_CHECKING:

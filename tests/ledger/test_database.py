@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import StorageError
-from batchflux.ledger.briefly import Briefly
 from batchflux.ledger.connection import BATCH, Database, connect, wal_is_safe
 
 if TYPE_CHECKING:
@@ -68,12 +67,6 @@ def add(number: int) -> Callable[[sqlite3.Connection], int]:
     return operation
 
 
-def slow_disk(database: Database) -> Database:
-    """Let it write in its thread from the start, as where a commit is never brief; however fast this disk is."""
-    database._briefly = Briefly(brief=-1.0)
-    return database
-
-
 def seen_by_another(path: Path) -> list[int]:
     connection = sqlite3.connect(path)
     try:
@@ -106,7 +99,7 @@ async def test_an_answer_comes_after_the_commit_and_brings_the_result(tmp_path: 
 
 async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
     commits: list[int] = []
-    database = slow_disk(Database(tmp_path / "l.db", after_commit=lambda: commits.append(1)))
+    database = Database(tmp_path / "l.db", after_commit=lambda: commits.append(1))
     await database.submit(make_table)
     first, go_on = await held_up(database)
     others = [database.submit(add(number)) for number in range(50)]
@@ -120,7 +113,7 @@ async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["sqlite", "python"])
 async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp_path: Path, fault: str) -> None:
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     await database.submit(make_table)
 
     def bad(connection: sqlite3.Connection) -> None:
@@ -142,7 +135,7 @@ async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp
 
 async def test_a_commit_takes_no_more_than_a_batch_and_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
     commits: list[int] = []
-    database = slow_disk(Database(tmp_path / "l.db", after_commit=lambda: commits.append(1)))
+    database = Database(tmp_path / "l.db", after_commit=lambda: commits.append(1))
     await database.submit(make_table)
     first, go_on = await held_up(database)
     turns = []
@@ -157,7 +150,7 @@ async def test_a_commit_takes_no_more_than_a_batch_and_leaves_the_rest_to_the_ne
 
 
 async def test_closing_from_within_a_batch_writes_what_waits_and_what_was_only_submitted(tmp_path: Path) -> None:
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     await database.submit(make_table)
     waits = [database.submit(add(number)) for number in range(5)]
     await asyncio.sleep(0)
@@ -166,16 +159,6 @@ async def test_closing_from_within_a_batch_writes_what_waits_and_what_was_only_s
     assert seen_by_another(tmp_path / "l.db") == [0, 1, 2, 3, 4, 5]
     assert await submitted == 50
     assert await asyncio.gather(*waits) == [0, 10, 20, 30, 40]
-
-
-async def test_a_fast_disk_is_written_in_place_and_a_slow_one_in_the_thread(tmp_path: Path) -> None:
-    threads: list[str] = []
-    database = Database(tmp_path / "l.db")
-    await database.submit(lambda _: threads.append(threading.current_thread().name))
-    slow_disk(database)
-    await database.submit(lambda _: threads.append(threading.current_thread().name))
-    database.close()
-    assert threads == [threading.current_thread().name, "batchflux-ledger"]
 
 
 async def test_what_follows_the_commit_fails_the_callers_too(tmp_path: Path) -> None:
@@ -189,7 +172,7 @@ async def test_what_follows_the_commit_fails_the_callers_too(tmp_path: Path) -> 
 
 
 async def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     await database.submit(make_table)
     left = [database.submit(add(number)) for number in range(200)]
     database.close()
@@ -198,7 +181,7 @@ async def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
 
 
 async def test_a_caller_that_is_gone_takes_no_one_with_it(tmp_path: Path) -> None:
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     await database.submit(make_table)
     leaves, stays = database.submit(add(1)), database.submit(add(2))
     leaves.cancel()
@@ -208,7 +191,7 @@ async def test_a_caller_that_is_gone_takes_no_one_with_it(tmp_path: Path) -> Non
 
 
 def test_a_loop_that_is_gone_loses_no_write(tmp_path: Path) -> None:
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     entered, go_on = threading.Event(), threading.Event()
 
     def slow(connection: sqlite3.Connection) -> None:
@@ -290,7 +273,7 @@ async def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
 
 async def test_what_runs_at_once_waits_for_what_was_submitted(tmp_path: Path) -> None:
     """A second signal cancels those who wait, not the writes: what follows must not meet them in their midst."""
-    database = slow_disk(Database(tmp_path / "l.db"))
+    database = Database(tmp_path / "l.db")
     database.now(make_table)
     entered = threading.Event()
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from batchflux.errors import Code
-from batchflux.ledger.ledger import Known
-from batchflux.ledger.selection import Selection, Work, work_for
+from batchflux.ledger.reconcile import Selection, Work, work_for
+from batchflux.ledger.tables import Known
 from batchflux.models import Job, Link, Reference
 
 JobOf = Callable[..., Job]

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.ledger.ledger import Known, Ledger
-from batchflux.ledger.moves import move_files, record_moves, settle_moves
-from batchflux.ledger.selection import Selection, work_for
-from batchflux.ledger.suffixes import followed
-from batchflux.ledger.survey import Numbers, Survey, Surveyor
+from batchflux.errors import Code, JobError
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.moves import followed, move_files, record_moves, settle_moves
+from batchflux.ledger.reconcile import Numbers, Selection, Survey, Surveyor, work_for
+from batchflux.ledger.tables import Known
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
+from tests.attempts import fail, receive, send
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,8 +58,8 @@ class Folder:
             work = work_for(job, known.get(job.key), selection, self.exists)
             if work is None:
                 continue
-            await self.ledger.intend(job, price=1, at=1.0)
-            await self.ledger.answered(job, Link(url=f"https://cdn.example/{job.key[:8]}"), api_seconds=1.0)
+            await send(self.ledger, job, price=1, at=1.0)
+            await receive(self.ledger, job, Link(url=f"https://cdn.example/{job.key[:8]}"), api_seconds=1.0)
             data = f"picture {job.key}".encode()
             path = self.root / job.file_name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,17 +69,18 @@ class Folder:
             await self.ledger.finish(job, Outcome(status=Status.DONE, stored=stored, finished_at=2.0))
 
     def fail(self, job: Job) -> None:
-        async def fail() -> None:
-            await self.ledger.intend(job, price=1, at=1.0)
+        async def go() -> None:
+            await send(self.ledger, job, price=1, at=1.0)
+            await fail(self.ledger, job, JobError(Code.SERVER, "no"), counts=True)
             await self.ledger.finish(job, Outcome(status=Status.FAILED, error_code="server", finished_at=2.0))
 
-        asyncio.run(fail())
+        asyncio.run(go())
 
     def rows(self) -> list[Known]:
         def read(connection: Any) -> list[Known]:
-            from batchflux.ledger.ledger import COLUMNS  # noqa: PLC0415  beside its one use
+            from batchflux.ledger.tables import COLUMNS  # noqa: PLC0415  beside its one use
 
-            return [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM jobs")]  # noqa: S608  constant
+            return [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM known")]  # noqa: S608  constant
 
         return self.ledger.database.now(read)
 

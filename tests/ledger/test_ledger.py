@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.ledger.ledger import (
+from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.tables import (
     Known,
-    Ledger,
     currency,
     empty_ledger,
     get_meta,
-    give_up_in_flight,
     nanos,
     rows_by_key,
     set_meta,
@@ -31,13 +30,14 @@ from batchflux.ledger.ledger import (
     tags_text,
 )
 from batchflux.models import Link, Outcome, Reference, Status
+from tests.attempts import fail, receive, send, take_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from batchflux.models import Job, Stored
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.ledger.conftest import Finish, MakeJob
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"
 
@@ -54,7 +54,7 @@ def row(rows: Callable[[Ledger], dict[str, Known]]) -> Callable[[Ledger], Known]
 async def test_an_intent_is_an_attempt_in_flight_and_spent(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(tags=(("sku", "M-1"),), seed=7), price=140, at=1000.0)
+    await send(ledger, make_job(tags=(("sku", "M-1"),), seed=7), price=140, at=1000.0)
     found = row(ledger)
     assert (found.status, found.attempts, found.in_flight, found.cost, found.started_at) == ("pending", 1, 140, 0, 1000)
     assert (found.planned, found.position, found.listed, found.tags) == ("images/mug.png", 0, 1, '{"sku": "M-1"}')
@@ -65,8 +65,8 @@ async def test_an_intent_is_an_attempt_in_flight_and_spent(
 async def test_an_answer_is_paid_and_keeps_its_link(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.answered(make_job(), Link(url=LINK), api_seconds=2.5)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await receive(ledger, make_job(), Link(url=LINK), api_seconds=2.5)
     found = row(ledger)
     assert (found.in_flight, found.cost, found.maybe_cost, found.link, found.spool) == (None, 140, 0, LINK, None)
     assert (found.status, found.api_seconds, ledger.database.now(spent)) == ("pending", 2.5, 140)
@@ -75,8 +75,8 @@ async def test_an_answer_is_paid_and_keeps_its_link(
 async def test_an_answer_with_bytes_keeps_the_name_of_their_file(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.answered(make_job(), ".spool/abc", api_seconds=2.5)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await receive(ledger, make_job(), ".spool/abc", api_seconds=2.5)
     assert (row(ledger).link, row(ledger).spool) == (None, ".spool/abc")
 
 
@@ -102,8 +102,8 @@ async def test_an_attempt_without_a_picture_is_free_or_possibly_billed(  # noqa:
     attempts: int,
     maybe: int,
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.settle(make_job(), failed(code, billed=billed), counts=counts)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(code, billed=billed), counts=counts)
     found = row(ledger)
     assert (found.status, found.attempts, found.in_flight) == (status, attempts, None)
     assert (found.maybe_cost, found.possibly_billed, found.cost) == (maybe, 1 if billed else 0, 0)
@@ -113,8 +113,8 @@ async def test_an_attempt_without_a_picture_is_free_or_possibly_billed(  # noqa:
 async def test_an_input_that_came_back_was_answered_and_is_paid_for(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.settle(make_job(), failed(Code.ECHOED_INPUT, billed=True), counts=True)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(Code.ECHOED_INPUT, billed=True), counts=True)
     found = row(ledger)
     assert (found.status, found.attempts, found.in_flight) == ("pending", 1, None)
     assert (found.cost, found.maybe_cost, found.possibly_billed) == (140, 0, 0)
@@ -124,8 +124,8 @@ async def test_an_input_that_came_back_was_answered_and_is_paid_for(
 async def test_an_intention_that_is_withdrawn_cost_nothing(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.withdraw(make_job(), unknown=False)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await take_back(ledger, make_job(), unknown=False)
     found = row(ledger)
     assert (found.status, found.attempts, found.in_flight, found.error_code) == ("pending", 0, None, None)
     assert (found.possibly_billed, ledger.database.now(spent)) == (0, 0)
@@ -134,10 +134,10 @@ async def test_an_intention_that_is_withdrawn_cost_nothing(
 async def test_a_withdrawn_resend_leaves_the_job_as_unknown_as_it_was(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.settle(make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
-    await ledger.intend(make_job(), price=140, at=2000.0)
-    await ledger.withdraw(make_job(), unknown=True)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
+    await send(ledger, make_job(), price=140, at=2000.0)
+    await take_back(ledger, make_job(), unknown=True)
     found = row(ledger)
     assert (found.status, found.error_code, found.attempts, found.in_flight) == ("unknown", "unknown", 1, None)
     assert found.error == "an earlier request of it was sent and never answered; it may have been billed"
@@ -147,9 +147,9 @@ async def test_a_withdrawn_resend_leaves_the_job_as_unknown_as_it_was(
 async def test_a_second_intent_clears_the_error_and_keeps_the_first_start(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.settle(make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
-    await ledger.intend(make_job(), price=200, at=2000.0)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
+    await send(ledger, make_job(), price=200, at=2000.0)
     found = row(ledger)
     assert (found.status, found.attempts, found.error_code, found.error) == ("pending", 2, None, None)
     assert (found.started_at, found.in_flight, found.maybe_cost) == (1000.0, 200, 140)
@@ -159,8 +159,8 @@ async def test_a_finished_job_keeps_no_signature_and_no_spool(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], stored: Callable[..., Stored]
 ) -> None:
     job = make_job()
-    await ledger.intend(job, price=140, at=1000.0)
-    await ledger.answered(job, Link(url=LINK), api_seconds=2.5)
+    await send(ledger, job, price=140, at=1000.0)
+    await receive(ledger, job, Link(url=LINK), api_seconds=2.5)
     outcome = Outcome(status=Status.DONE, stored=stored(), finished_at=1010.0, download_seconds=0.5, result_url=LINK)
     await ledger.finish(job, outcome)
     found = row(ledger)
@@ -175,8 +175,8 @@ async def test_a_failed_download_keeps_the_whole_link_for_the_next_run(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
     job = make_job()
-    await ledger.intend(job, price=140, at=1000.0)
-    await ledger.answered(job, Link(url=LINK), api_seconds=2.5)
+    await send(ledger, job, price=140, at=1000.0)
+    await receive(ledger, job, Link(url=LINK), api_seconds=2.5)
     await ledger.finish(
         job, Outcome(status=Status.FAILED, error_code="download", error="slow", finished_at=1.0, result_url=LINK)
     )
@@ -188,8 +188,8 @@ async def test_a_job_that_ends_without_saying_where_its_picture_was_keeps_its_li
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
     job = make_job()
-    await ledger.intend(job, price=140, at=1000.0)
-    await ledger.answered(job, Link(url=LINK), api_seconds=2.5)
+    await send(ledger, job, price=140, at=1000.0)
+    await receive(ledger, job, Link(url=LINK), api_seconds=2.5)
     await ledger.finish(job, Outcome(status=Status.FAILED, error_code="download", error="slow", finished_at=1.0))
     assert (row(ledger).link, row(ledger).cost, row(ledger).attempts) == (LINK, 140, 1)
 
@@ -207,11 +207,11 @@ async def test_a_job_that_was_never_sent_can_end(
 async def test_what_attempts_cost_adds_up(ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]) -> None:
     job = make_job()
     for price in (100, 30):
-        await ledger.intend(job, price=price, at=1000.0)
-        await ledger.answered(job, ".spool/abc", api_seconds=2.5)
+        await send(ledger, job, price=price, at=1000.0)
+        await receive(ledger, job, ".spool/abc", api_seconds=2.5)
     for price in (5, 7):
-        await ledger.intend(job, price=price, at=1000.0)
-        await ledger.settle(job, failed(Code.NO_IMAGE, billed=True), counts=True)
+        await send(ledger, job, price=price, at=1000.0)
+        await fail(ledger, job, failed(Code.NO_IMAGE, billed=True), counts=True)
     found = row(ledger)
     assert (found.cost, found.maybe_cost, found.possibly_billed, found.attempts) == (130, 12, 2, 4)
     assert ledger.database.now(spent) == 142
@@ -222,12 +222,12 @@ async def test_what_a_crash_adds_to_what_was_spent_before(
 ) -> None:
     for name in ("kept", "out"):
         job = make_job(name)
-        await ledger.intend(job, price=100, at=1000.0)
-        await ledger.settle(job, failed(Code.UNKNOWN, billed=True), counts=True)
-        await ledger.intend(job, price=40, at=1000.0)
-        await ledger.answered(job, ".spool/old", api_seconds=1.0)
+        await send(ledger, job, price=100, at=1000.0)
+        await fail(ledger, job, failed(Code.UNKNOWN, billed=True), counts=True)
+        await send(ledger, job, price=40, at=1000.0)
+        await receive(ledger, job, ".spool/old", api_seconds=1.0)
         await ledger.finish(job, Outcome(status=Status.UNKNOWN, error_code="unknown", finished_at=1010.0))
-        await ledger.intend(job, price=7, at=2000.0)
+        await send(ledger, job, price=7, at=2000.0)
     ledger.close()
     kept = {bytes.fromhex(make_job("kept").key): ".spool/kept"}
     again = Ledger(tmp_path / "ledger.db", durable=False, threaded=False, kept=kept)
@@ -243,13 +243,13 @@ async def test_each_verb_is_about_its_own_job_only(
 ) -> None:
     jobs = sorted((make_job(f"mug-{number}") for number in range(7)), key=lambda job: job.key)
     for job in jobs:
-        await ledger.intend(job, price=140, at=1000.0)
+        await send(ledger, job, price=140, at=1000.0)
     before = rows(ledger)
     verbs: tuple[Callable[[Job], asyncio.Future[None]], ...] = (
-        lambda job: ledger.answered(job, Link(url=LINK), api_seconds=1.0),
-        lambda job: ledger.withdraw(job, unknown=True),
-        lambda job: ledger.settle(job, failed(Code.SERVER), counts=False),
-        lambda job: ledger.settle(job, failed(Code.NO_IMAGE, billed=True), counts=True),
+        lambda job: receive(ledger, job, Link(url=LINK), api_seconds=1.0),
+        lambda job: take_back(ledger, job, unknown=True),
+        lambda job: fail(ledger, job, failed(Code.SERVER), counts=False),
+        lambda job: fail(ledger, job, failed(Code.NO_IMAGE, billed=True), counts=True),
         lambda job: ledger.finish(job, Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)),
     )
     for number, verb in enumerate(verbs, start=1):
@@ -259,17 +259,18 @@ async def test_each_verb_is_about_its_own_job_only(
         before = after
 
 
-async def test_an_answer_that_comes_after_it_was_given_up_costs_nothing_more(
+async def test_an_answer_that_comes_after_it_was_given_up_is_paid_once(
     ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]]
 ) -> None:
     """As at a second signal: what was out is unknown, and an answer may still be on its way into the ledger."""
     for name in ("answered", "failed"):
-        await ledger.intend(make_job(name), price=140, at=1000.0)
+        await send(ledger, make_job(name), price=140, at=1000.0)
     assert ledger.database.now(lambda connection: give_up_in_flight(connection, {})) == 2
-    await ledger.answered(make_job("answered"), Link(url=LINK), api_seconds=1.0)
-    await ledger.settle(make_job("failed"), failed(Code.NO_IMAGE, billed=True), counts=True)
+    await receive(ledger, make_job("answered"), Link(url=LINK), api_seconds=1.0)
+    await fail(ledger, make_job("failed"), failed(Code.NO_IMAGE, billed=True), counts=True)
     found = rows(ledger)
-    assert (found["answered"].link, found["answered"].cost, found["answered"].maybe_cost) == (LINK, 0, 140)
+    assert (found["answered"].link, found["answered"].cost, found["answered"].maybe_cost) == (LINK, 140, 0)
+    assert (found["answered"].status, found["answered"].error_code) == ("pending", None)
     assert (found["failed"].cost, found["failed"].maybe_cost) == (0, 140)
     assert ledger.database.now(spent) == 280
 
@@ -278,18 +279,20 @@ async def test_a_new_attempt_forgets_the_picture_of_the_one_before(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
     for picture in (Link(url=LINK), ".spool/abc"):
-        await ledger.intend(make_job(), price=140, at=1000.0)
-        await ledger.answered(make_job(), picture, api_seconds=2.5)
+        await send(ledger, make_job(), price=140, at=1000.0)
+        await receive(ledger, make_job(), picture, api_seconds=2.5)
         assert (row(ledger).link or row(ledger).spool) is not None
-        await ledger.intend(make_job(), price=140, at=2000.0)
+        await send(ledger, make_job(), price=140, at=2000.0)
         assert (row(ledger).link, row(ledger).spool) == (None, None)
+        assert ledger.database.now(spooled) == set()
+        await fail(ledger, make_job(), failed(Code.SERVER), counts=True)
 
 
 async def test_a_stored_picture_waits_in_the_spool_no_more(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], stored: Callable[..., Stored]
 ) -> None:
-    await ledger.intend(make_job(), price=140, at=1000.0)
-    await ledger.answered(make_job(), ".spool/abc", api_seconds=2.5)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await receive(ledger, make_job(), ".spool/abc", api_seconds=2.5)
     assert ledger.database.now(spooled) == {".spool/abc"}
     await ledger.finish(make_job(), Outcome(status=Status.DONE, stored=stored(), finished_at=2.0))
     assert row(ledger).spool is None
@@ -301,7 +304,7 @@ async def test_a_job_that_ended_before_it_ever_started_starts_with_its_first_att
 ) -> None:
     await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="reference", error="gone"))
     assert row(ledger).started_at is None
-    await ledger.intend(make_job(), price=140, at=2000.0)
+    await send(ledger, make_job(), price=140, at=2000.0)
     assert row(ledger).started_at == 2000.0
 
 
@@ -309,7 +312,7 @@ def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     connection = empty_ledger()
     assert (spent(connection), spooled(connection), rows_by_key(connection, [])) == (0, set(), [])
-    assert get_meta(connection, "format") == "1"
+    assert get_meta(connection, "format") == "2"
     assert not connection.in_transaction
     found: list[int] = []
     other = threading.Thread(target=lambda: found.append(spent(connection)))  # pages read it in threads of their own
@@ -323,9 +326,9 @@ def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing(tmp_path: Path, monke
 async def test_an_attempt_in_flight_belongs_to_a_dead_process(
     ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]], tmp_path: Path
 ) -> None:
-    await ledger.intend(make_job("out"), price=140, at=1000.0)
-    await ledger.intend(make_job("paid"), price=140, at=1000.0)
-    await ledger.answered(make_job("paid"), Link(url=LINK), api_seconds=1.0)
+    await send(ledger, make_job("out"), price=140, at=1000.0)
+    await send(ledger, make_job("paid"), price=140, at=1000.0)
+    await receive(ledger, make_job("paid"), Link(url=LINK), api_seconds=1.0)
     assert ledger.recovered == 0
     ledger.close()
     again = Ledger(tmp_path / "ledger.db", durable=False, threaded=False)
@@ -348,9 +351,9 @@ async def test_a_picture_in_the_spool_is_an_answer_although_the_ledger_never_hea
     ledger: Ledger, make_job: MakeJob, rows: Callable[[Ledger], dict[str, Known]], tmp_path: Path
 ) -> None:
     for name in ("kept", "out"):
-        await ledger.intend(make_job(name), price=140, at=1000.0)
-    await ledger.intend(make_job("linked"), price=140, at=1000.0)
-    await ledger.answered(make_job("linked"), Link(url=LINK), api_seconds=1.0)
+        await send(ledger, make_job(name), price=140, at=1000.0)
+    await send(ledger, make_job("linked"), price=140, at=1000.0)
+    await receive(ledger, make_job("linked"), Link(url=LINK), api_seconds=1.0)
     ledger.close()
     spool = {bytes.fromhex(make_job(name).key): f".spool/{name}" for name in ("kept", "linked", "stranger")}
     again = Ledger(tmp_path / "ledger.db", durable=False, threaded=False, kept=spool)
@@ -372,7 +375,7 @@ def test_a_ledger_of_another_format_is_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(StorageError) as caught:
         Ledger(path, durable=False, threaded=False)
     assert str(caught.value) == (
-        "The ledger is of format 7, and this batchflux reads format 1: "
+        "The ledger is of format 7, and this batchflux reads formats 1 to 2: "
         "use the version that wrote it, or another output folder."
     )
 
@@ -415,9 +418,9 @@ async def test_pictures_last_before_the_commit_that_ends_their_jobs(
 
     ledger = Ledger(tmp_path / "ledger.db")
     jobs = [make_job(f"mug-{number}") for number in range(5)]
-    await asyncio.gather(*(ledger.intend(job, price=1, at=1.0) for job in jobs))
+    await asyncio.gather(*(send(ledger, job, price=1, at=1.0) for job in jobs))
     ledger.sync_pictures = sync
-    await ledger.answered(jobs[0], Link(url=LINK), api_seconds=1.0)
+    await receive(ledger, jobs[0], Link(url=LINK), api_seconds=1.0)
     assert done_at_sync == []
     done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
     await asyncio.gather(*(ledger.finish(job, done) for job in jobs[:4]))
@@ -432,7 +435,7 @@ async def test_jobs_whose_pictures_cannot_be_made_to_last_do_not_end(
     def full() -> None:
         raise StorageError("the disk is full")
 
-    await ledger.intend(make_job(), price=140, at=1000.0)
+    await send(ledger, make_job(), price=140, at=1000.0)
     ledger.sync_pictures = full
     with pytest.raises(StorageError, match="the disk is full"):
         await ledger.finish(make_job(), Outcome(status=Status.DONE, stored=stored(), finished_at=2.0))
@@ -453,7 +456,7 @@ async def test_rows_that_ended_are_told_after_their_commit(
 
     ledger = Ledger(tmp_path / "ledger.db", on_finish=on_finish)
     jobs = [make_job(f"mug-{number}") for number in range(30)]
-    await asyncio.gather(*(ledger.intend(job, price=1, at=1.0) for job in jobs))
+    await asyncio.gather(*(send(ledger, job, price=1, at=1.0) for job in jobs))
     assert told == []
     done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
     await asyncio.gather(*(ledger.finish(job, done) for job in jobs))
@@ -466,7 +469,7 @@ async def test_a_row_that_was_rolled_back_is_never_told(
 ) -> None:
     told: list[str] = []
     ledger = Ledger(tmp_path / "ledger.db", on_finish=lambda rows: told.extend(known.id for known in rows))
-    await ledger.intend(make_job("a"), price=1, at=1.0)
+    await send(ledger, make_job("a"), price=1, at=1.0)
     done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
 
     def bad(connection: sqlite3.Connection) -> None:
@@ -490,10 +493,10 @@ def test_a_rolled_back_batch_is_never_told_even_when_it_is_one(
     done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
 
     async def write() -> None:
-        await ledger.intend(make_job("a"), price=1, at=1.0)
+        await send(ledger, make_job("a"), price=1, at=1.0)
         trigger = "CREATE TRIGGER full BEFORE UPDATE ON jobs WHEN NEW.id = 'b' BEGIN SELECT RAISE(ABORT, 'full'); END"
         await ledger.database.submit(lambda connection: connection.execute(trigger).fetchone())
-        await ledger.intend(make_job("b"), price=1, at=1.0)
+        await send(ledger, make_job("b"), price=1, at=1.0)
         batch = [ledger.finish(make_job("a"), done), ledger.finish(make_job("b"), done)]
         await asyncio.gather(*batch, return_exceptions=True)
         await ledger.finish(make_job("c"), done)

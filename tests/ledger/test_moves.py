@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
-from batchflux.ledger.ledger import Known, Ledger
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.moves import REPLACED, Move, move_files, record_moves, settle_moves
+from batchflux.ledger.tables import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.ledger.conftest import Finish, MakeJob
 
 
 def put(root: Path, name: str, data: str) -> None:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
-from batchflux.ledger.ledger import Ledger, set_meta
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.summary import Summary, read_state, state_of
+from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
 from batchflux.output.folder import FolderLock
+from tests.attempts import fail, send
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.ledger.conftest import Finish, MakeJob
 
 
 async def test_counts_money_and_failures(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
@@ -28,11 +30,10 @@ async def test_counts_money_and_failures(ledger: Ledger, make_job: MakeJob, fini
     for number in range(2):
         job = make_job(f"moderated-{number}")
         finish(ledger, job, price=price, status=Status.FAILED, error_code="moderated", error="no")
-        await ledger.settle(job, JobError(Code.MODERATED, "no"), counts=True)
     lost = make_job("lost")
-    await ledger.intend(lost, price=price, at=1.0)
-    await ledger.settle(lost, JobError(Code.UNKNOWN, "?", billed=True), counts=True)
-    await ledger.intend(make_job("out"), price=price, at=1.0)
+    await send(ledger, lost, price=price, at=1.0)
+    await fail(ledger, lost, JobError(Code.UNKNOWN, "?", billed=True), counts=True)
+    await send(ledger, make_job("out"), price=price, at=1.0)
     ledger.database.now(lambda connection: set_meta(connection, "total", "20"))
     ledger.database.now(lambda connection: set_meta(connection, "currency", "CNY"))
     state = ledger.database.now(state_of)
@@ -70,12 +71,10 @@ async def test_the_rate_is_that_of_the_last_minutes(ledger: Ledger, make_job: Ma
         finish(ledger, make_job(f"old-{number}"), finished_at=100_000.0 - 3600)
     for number in range(30):
         job = make_job(f"new-{number}")
-        await ledger.intend(job, price=1, at=100_000.0 - 300 + number)
-        finish(ledger, job, finished_at=100_000.0 - 29 + number)
+        finish(ledger, job, at=100_000.0 - 300 + number, finished_at=100_000.0 - 29 + number)
     assert ledger.database.now(state_of).images_per_minute == pytest.approx(6.0)
     job = make_job("resumed")
-    await ledger.intend(job, price=1, at=100_000.0 - 86_400)
-    finish(ledger, job, finished_at=100_000.0)
+    finish(ledger, job, at=100_000.0 - 86_400, finished_at=100_000.0)
     assert ledger.database.now(state_of).images_per_minute == pytest.approx(3.1)
 
 
@@ -83,7 +82,7 @@ async def test_a_folder_can_be_asked_while_it_is_written(tmp_path: Path, make_jo
     lock = FolderLock(tmp_path)
     lock.acquire()
     ledger = Ledger(tmp_path / "ledger.db")
-    await ledger.intend(make_job(), price=10**9, at=1.0)
+    await send(ledger, make_job(), price=10**9, at=1.0)
     state = read_state(tmp_path)
     assert (state.in_flight, state.pending, state.spent_possibly) == (1, 1, Decimal(1))
     assert read_state(tmp_path).in_flight == 1, "asking must not recover"

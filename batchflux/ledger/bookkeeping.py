@@ -1,38 +1,59 @@
-"""Brings the ledger, the pictures' names and results.csv in line with the manifest before anything is sent.
+"""Brings the ledger, the pictures' names and results.csv in line with the manifest, and feeds a run with its work.
 
 The order is what a kill may interrupt anywhere: the ledger first, in the transaction of the survey, which also notes
 that results.csv is behind; then the files, each move noted when it is done; then results.csv, and last the note that
 all of it stands.
+
+Memory stays flat: at most one batch of jobs waits to be worked on. The first batch is small, so that the first request
+leaves at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
 
-from batchflux.exports.results_csv import ended_rows
-from batchflux.ledger.ledger import get_meta, set_meta
+from batchflux.ledger.connection import LEDGER
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
+from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.unchanged import digest_of, mark
+from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.folder import write_whole
-from batchflux.planner import LEDGER, survey_jobs
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchflux.errors import Fault
-    from batchflux.exports.results_csv import Results
     from batchflux.ledger.ledger import Ledger
-    from batchflux.ledger.selection import Selection
-    from batchflux.ledger.survey import Survey
-    from batchflux.manifest import Expansion, Manifest
+    from batchflux.ledger.reconcile import Survey, Through
+    from batchflux.ledger.reviews import Verdict
+    from batchflux.ledger.tables import Known
+    from batchflux.manifest import Manifest
     from batchflux.models import Job
-    from batchflux.planner import Through
+
+FIRST_BATCH = 32
+BATCH = 256
+
+
+class Projection(Protocol):
+    """A file that shows the ledger's ended jobs (exports.results_csv.Results)."""
+
+    verdicts: Mapping[bytes, Verdict]
+
+    def intact(self) -> bool:
+        """Whether the file is there, has this run's header, and ends with a whole row."""
+        ...
+
+    def rewrite(self, rows: Iterable[Known]) -> None:
+        """Replace the file by one of these rows, whole or not at all."""
+        ...
 
 
 class Books:
@@ -47,16 +68,14 @@ class Books:
     `redos` are those that the survey met, each pinned; None without any.
     """
 
-    def __init__(self, manifest: Manifest, ledger: Ledger, results: Results, began: float) -> None:
+    def __init__(self, manifest: Manifest, ledger: Ledger, results: Projection, began: float) -> None:
         self.redos: Redos | None = None
         self._manifest = manifest
         self._folder = manifest.output.dir
         self._database = ledger.database
         self._results = results
         self._began = began
-        self._digest = digest_of(manifest, before=began)  # before its files are read
         self._kept: list[Job] | None = None
-        self._expansion: Expansion | None = None
 
     def survey(self, selection: Selection, through: Through = iter) -> Survey:
         """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
@@ -84,12 +103,7 @@ class Books:
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self._results.intact():
             database.now(lambda connection: self._rewrite(connection, survey.redone.__contains__))
-
-        def in_line(connection: sqlite3.Connection) -> None:
-            set_meta(connection, "clean", "0" if survey.todo else "1")
-            mark(connection, self._digest, survey)
-
-        database.now(in_line)
+        database.now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
 
     def put_in_order(self, survey: Survey) -> None:
         """Bring results.csv into manifest order, with all verdicts.
@@ -105,21 +119,7 @@ class Books:
         kept, self._kept = self._kept, None
         if kept is not None:
             return iter(kept)
-        self._expansion = expand(self._manifest, capabilities(), on_fault, redos=self.redos)
-        return iter(self._expansion)
-
-    def settle(self, survey: Survey) -> None:
-        """Note how many jobs a vetted table has, if the run has met all of them; see Survey.settle."""
-        total = None if self._expansion is None else self._expansion.made
-        if not survey.vetted or self._expansion is None or total is None:
-            return
-        survey.settle(total, self._expansion.merged)
-
-        def note(connection: sqlite3.Connection) -> None:
-            set_meta(connection, "total", str(total))
-            mark(connection, self._digest, survey)
-
-        self._database.now(note)
+        return iter(expand(self._manifest, capabilities(), on_fault, redos=self.redos))
 
     def note_clean(self) -> None:
         """Note that the folder's files say all that the ledger does."""
@@ -133,7 +133,6 @@ class Books:
         set_meta(connection, "currency", self._manifest.provider.currency)
         if survey.edited or survey.moves:
             set_meta(connection, "clean", "0")  # with the edit: a kill from here on leaves results.csv behind it
-            mark(connection, None, survey)  # and the manifest of the last mark, should it come back, is another edit
         self._introduce(connection)
         self._results.verdicts = verdicts(connection)
         if survey.redos:
@@ -163,3 +162,61 @@ def take_back(manifest: Manifest, made: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then that folder stays
         for folder in made:
             folder.rmdir()
+
+
+class Register(Protocol):
+    """Knows jobs by key (Ledger)."""
+
+    def lookup(self, keys: Sequence[str]) -> Awaitable[dict[str, Known]]:
+        """Return what is known of these jobs."""
+        ...
+
+
+class Feeder:
+    """A stream of jobs as work: expands, looks up and decides a batch at a time, off the event loop.
+
+    Args:
+        jobs: the manifest's jobs; read in a thread.
+        register: where to look them up.
+        selection: what the user asked for.
+        exists: whether a file of the output folder is there.
+    """
+
+    def __init__(
+        self, jobs: Iterator[Job], register: Register, selection: Selection, exists: Callable[[str], bool]
+    ) -> None:
+        self._jobs = jobs
+        self._register = register
+        self._selection = selection
+        self._exists = exists
+        self._ready: deque[Work] = deque()
+        self._given = 0
+        self._size = FIRST_BATCH
+        self._exhausted = False
+        self._filling = asyncio.Lock()
+
+    async def take(self) -> Work | None:
+        """Return the next job to work on, None when there is no more."""
+        if self._selection.limit is not None and self._given >= self._selection.limit:
+            return None
+        if not self._ready:
+            async with self._filling:
+                while not self._ready and not self._exhausted:
+                    await self._fill()
+            if not self._ready or (self._selection.limit is not None and self._given >= self._selection.limit):
+                return None
+        self._given += 1
+        return self._ready.popleft()
+
+    async def _fill(self) -> None:
+        loop = asyncio.get_running_loop()
+        size, self._size = self._size, BATCH
+        batch = await loop.run_in_executor(None, lambda: list(islice(self._jobs, size)))
+        if not batch:
+            self._exhausted = True
+            return
+        known = await self._register.lookup([job.key for job in batch])
+        for job in batch:
+            work = work_for(job, known.get(job.key), self._selection, self._exists)
+            if work is not None:
+                self._ready.append(work)

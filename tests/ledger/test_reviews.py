@@ -18,14 +18,17 @@ from batchflux.errors import StorageError
 from batchflux.exports import projection
 from batchflux.exports.cells import HEADER
 from batchflux.exports.projection import show_verdicts
-from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.exports.results_csv import Results
 from batchflux.ids import redo_id
 from batchflux.ledger.connection import beside, connect
-from batchflux.ledger.judging import Again, Decision, NoSuchJobError, decide
-from batchflux.ledger.ledger import Ledger, get_meta, set_meta
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (
+    Again,
+    Decision,
+    NoSuchJobError,
     Verdict,
     ask_redo,
+    decide,
     has_reviews,
     is_stale,
     judge,
@@ -40,15 +43,17 @@ from batchflux.ledger.reviews import (
     verdicts_on,
     waiting_redos,
 )
+from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.models import Link, Outcome, Redo, Status, Stored
 from batchflux.output.folder import FolderLock
+from tests.attempts import receive, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from batchflux.models import Job
-    from tests.storage.conftest import MakeJob, Start
+    from tests.ledger.conftest import MakeJob, Start
 
 
 def key_of(job: Job) -> bytes:
@@ -59,8 +64,8 @@ def end(ledger: Ledger, job: Job) -> None:
     """End a job with a picture."""
 
     async def write() -> None:
-        await ledger.intend(job, price=1, at=1.0)
-        await ledger.answered(job, Link(url="https://cdn.example/x"), api_seconds=0.1)
+        await send(ledger, job, price=1, at=1.0)
+        await receive(ledger, job, Link(url="https://cdn.example/x"), api_seconds=0.1)
         stored = Stored(file_name=job.file_name, width=1, height=1, bytes=1, sha256="0" * 64)
         await ledger.finish(job, Outcome(status=Status.DONE, stored=stored, finished_at=2.0))
 
