@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchflux.engine.job_runner import JobRun
-from batchflux.engine.retry import OnUnknown, Tries
+from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status, Stored
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.job_runner import JobRunner
     from batchflux.engine.ports import Source, World
-    from batchflux.ledger.reconcile import Work
+    from batchflux.ledger.reconcile import OnUnknown, Work
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4

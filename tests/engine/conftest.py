@@ -15,7 +15,7 @@ import random
 import selectors
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +25,7 @@ import pytest
 
 from batchflux.engine.budget import Budget
 from batchflux.engine.circuit_breaker import LONG_PATIENCE, CircuitBreaker
-from batchflux.engine.job_runner import Steps
+from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace, Window
 from batchflux.engine.ports import World
@@ -33,18 +33,37 @@ from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
-from batchflux.engine.worker_pool import Pool, Tally, workers_for
+from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.ledger.bookkeeping import Feeder
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
-from batchflux.models import Answered, Fetched, Inline, Job, Leaving, Link, Outcome, Received, Request, Stored
-from batchflux.providers import styles
+from batchflux.models import (
+    Capabilities,
+    Collected,
+    Cost,
+    Ended,
+    Exchanged,
+    Fetched,
+    Finished,
+    HttpRequest,
+    Inline,
+    Job,
+    Json,
+    Leaving,
+    Link,
+    Missing,
+    Outcome,
+    Pending,
+    Received,
+    Stored,
+    Submitted,
+)
+from batchflux.providers import Provider, providers
 
 if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
-    from batchflux.providers.base import Provider
 
 DUSK = 1_800_000_000.0
 
@@ -112,7 +131,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class Reply:
     """What the server does with one call: after `after` seconds (None: never) a picture, or an error.
 
-    `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise.
+    `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise. `task`: the
+    answer is a handle, and the task is ready so many seconds later, or `ends` with that code; its first `trouble` polls
+    fail. `cost` is what the answer says that it cost.
     """
 
     after: float | None = 1.0
@@ -122,6 +143,10 @@ class Reply:
     retry_after: float | None = None
     inline: bool = False
     crash: Exception | None = None
+    task: float | None = None
+    ends: Code | None = None
+    trouble: int | None = None
+    cost: Cost | None = None
 
     async def serve(self) -> None:
         if self.after is None:
@@ -175,17 +200,29 @@ class Server:
         self.delivered: Counter[str] = Counter()
         self.charged = 0
         self.exposure = 0
+        self.tasks: dict[str, tuple[float, Reply]] = {}
+        self.polls: Counter[str] = Counter()
+        self.epoch = 0.0
+        """How much later than the loop's clock it is at the server: a second run's clock begins at 0 again."""
 
-    async def call(
-        self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
-    ) -> Answered:
+    async def exchange(
+        self,
+        request: HttpRequest,
+        *,
+        provider: Provider,
+        secret: str | None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Exchanged:
+        if request.repeatable:
+            return self._poll(request)
         if on_sent is not None:
-            await on_sent()
-        name = str(request.body["prompt"])
-        reply = self.by_key(key, self.per_key[key]) or _pick(self.api, name, self.per_job[name])
+            on_sent()
+        assert isinstance(request.content, Json)
+        name = str(request.content.value["prompt"])
+        reply = self.by_key(secret, self.per_key[secret]) or _pick(self.api, name, self.per_job[name])
         self.per_job[name] += 1
-        self.per_key[key] += 1
-        seen = Call(id=name, key=key, at=asyncio.get_running_loop().time(), reply=reply)
+        self.per_key[secret] += 1
+        seen = Call(id=name, key=secret, at=asyncio.get_running_loop().time(), reply=reply)
         self.calls.append(seen)
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
@@ -200,10 +237,31 @@ class Server:
             self.in_flight -= 1
             self.charged += not free
         seen.ended = asyncio.get_running_loop().time()
+        if reply.task is not None:
+            handle = f"{name}/{self.per_job[name]}"
+            self.tasks[handle] = (seen.ended + reply.task, reply)
+            return Exchanged(reply=Submitted(handle=handle, cost=reply.cost), seconds=reply.after or 0.0)
+        return Exchanged(reply=Finished(asset=self._asset(name, reply), cost=reply.cost), seconds=reply.after or 0.0)
+
+    def _poll(self, request: HttpRequest) -> Exchanged:
+        """Say how a task stands; a poll takes no time. What `ends` it counts once it is due."""
+        handle = request.url
+        self.polls[handle] += 1
+        if handle not in self.tasks:
+            return Exchanged(reply=Missing(), seconds=0.0)
+        due, reply = self.tasks[handle]
+        if reply.trouble is not None and self.polls[handle] <= reply.trouble:
+            raise JobError(Code.NETWORK, "the poll was not answered")
+        if asyncio.get_running_loop().time() + self.epoch < due:
+            return Exchanged(reply=Pending(), seconds=0.0)
+        if reply.ends is not None:
+            return Exchanged(reply=Ended(error=JobError(reply.ends, "the task says so")), seconds=0.0)
+        return Exchanged(reply=Finished(asset=self._asset(handle.split("/")[0], reply)), seconds=0.0)
+
+    def _asset(self, name: str, reply: Reply) -> Link | Inline:
         self.delivered[name] += 1
         link = Link(url=f"https://cdn.example/{name}/{self.delivered[name]}")
-        picture = Inline(data=f"picture of {name}".encode()) if reply.inline else link
-        return Answered(picture=picture, seconds=reply.after or 0.0, headers={})
+        return Inline(data=f"picture of {name}".encode()) if reply.inline else link
 
     async def fetch(self, url: str) -> Fetched:
         name = url.split("/")[3]
@@ -229,7 +287,7 @@ def _pick(script: Script, name: str, number: int) -> Reply:
 
 
 class Pictures:
-    """A Shelf in memory; like a disk it outlives the runs. `faults` are raised for a job's next stores, in turn."""
+    """Pictures in memory; like a disk it outlives the runs. `faults` are raised for a job's next stores, in turn."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -260,6 +318,44 @@ class Pictures:
         return Stored(file_name=job.file_name, width=1, height=1, bytes=len(data), sha256=digest)
 
 
+class InProcess:
+    """An Executor over a Server and Pictures."""
+
+    def __init__(self, server: Server, pictures: Pictures) -> None:
+        self.exchange = server.exchange
+        self.keep = pictures.spool
+        self._server = server
+        self._pictures = pictures
+
+    async def collect(self, job: Job, asset: Link | str) -> Collected:
+        if isinstance(asset, str):
+            return Collected(stored=await self._pictures.store(job, asset))
+        fetched = await self._server.fetch(asset.url)
+        return Collected(stored=await self._pictures.store(job, fetched), seconds=fetched.seconds)
+
+
+class Tasks(Provider):
+    """A provider whose requests give tasks; the handle is the address to ask at."""
+
+    api, style = "in-process", "tasks"
+
+    def capabilities(self, model: str) -> Capabilities:
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True, polls=True)
+
+    def submit(self, job: Job) -> HttpRequest:
+        return HttpRequest(method="POST", url="/", content=Json(value={"prompt": job.prompt}), reader=_unread)
+
+    def poll(self, job: Job, handle: str) -> HttpRequest:
+        return HttpRequest(method="GET", url=handle, reader=_unread, repeatable=True)
+
+
+def _unread(status: int, headers: Mapping[str, str]) -> Any:
+    raise AssertionError("the server in this process answers with replies, not with bytes")
+
+
+TASKS = Tasks()
+
+
 class Notes:
     """An Observer that writes down what it is told."""
 
@@ -275,7 +371,7 @@ class Notes:
 
 
 class SlowDisk:
-    """A Journal that takes time: a kill can come before its record is committed, and before its caller knows."""
+    """A Ledger that takes time: a kill can come before its record is committed, and before its caller knows."""
 
     def __init__(self, ledger: Ledger, seconds: float) -> None:
         self._ledger = ledger
@@ -312,6 +408,12 @@ class SlowDisk:
         await self._ledger.finish(job, outcome)
         await asyncio.sleep(self._half)
 
+    async def upload_of(self, provider: str, sha256: str, now: float) -> str | None:
+        return await self._ledger.upload_of(provider, sha256, now)
+
+    async def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> None:
+        await self._ledger.uploaded(provider, sha256, url, expires)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
@@ -334,18 +436,19 @@ class Terms:
     only: str | None = None
     limit: int | None = None
     workers: int | None = None
-    fetches: int | None = None
+    downloads: int | None = None
+    timeout: float = 360.0
+    prices: Mapping[str, Decimal] | None = None
     commit_seconds: float = 0.002
     lag: Callable[[], float] = float
     seed: int = 0
     kill_at: float | None = None
     kill_after_turns: int | None = None
     stop_at: float | None = None
-    providers: Mapping[str, Provider] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class RunEnded:
     """How a run ended: why it stopped (None: it had no more to do), when, and what came of its jobs."""
 
     reason: StopRun | None
@@ -365,7 +468,7 @@ class Night:
     server: Server = field(default_factory=Server)
     pictures: Pictures = field(default_factory=Pictures)
 
-    def run(self, **terms: Any) -> Ended:
+    def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
         asked = Terms(**terms)
         self.server.restart()
@@ -374,7 +477,7 @@ class Night:
             ledger = Ledger(self.folder / "ledger.db", durable=False, threaded=False)
             # No journal file for each commit: kills are simulated, this process lives, and a night is twice as fast.
             ledger.database._connection.execute("PRAGMA journal_mode=MEMORY")
-            ended: list[Ended] = []
+            ended: list[RunEnded] = []
             notes = Notes()
             if asked.kill_at is not None:
                 loop.call_at(asked.kill_at, loop.stop)
@@ -383,18 +486,17 @@ class Night:
             except RuntimeError as error:
                 if "loop stopped" not in str(error):
                     raise
-                return Ended(reason=None, seconds=loop.time(), tally=Tally(), notes=notes, killed=True)
+                return RunEnded(reason=None, seconds=loop.time(), tally=Tally(), notes=notes, killed=True)
             finally:
                 ledger.close()  # what the tasks still do as they are cleaned away cannot reach it any more
         return ended[0]
 
-    async def _run(self, asked: Terms, ledger: Ledger, notes: Notes, ended: list[Ended]) -> None:
+    async def _run(self, asked: Terms, ledger: Ledger, notes: Notes, ended: list[RunEnded]) -> None:
         loop = asyncio.get_running_loop()
         gate = Gate()
         world = World(
-            caller=self.server,
-            journal=SlowDisk(ledger, asked.commit_seconds) if asked.commit_seconds else ledger,
-            shelf=self.pictures,
+            executor=InProcess(self.server, self.pictures),
+            ledger=SlowDisk(ledger, asked.commit_seconds) if asked.commit_seconds else ledger,
             observer=notes,
             gate=gate,
             random=random.Random(asked.seed),
@@ -403,15 +505,14 @@ class Night:
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
         rules = _rules(asked, ledger, gate)
-        steps = Steps(world, rules, asked.providers or styles())
-        pool = Pool(steps, world, rules.breaker, asked.on_unknown)
+        pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, asked.on_unknown)
         selection = Selection(
             only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown
         )
         feeder = Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__)
         await pool.run(feeder, asked.workers or workers_for(asked.concurrency))
         ended.append(
-            Ended(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
+            RunEnded(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
         )
 
     def rows(self) -> dict[str, Known]:
@@ -466,8 +567,11 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
-        price=nanos(asked.price),
-        fetches=asked.fetches or 2 * asked.concurrency + 8,
+        downloads=asked.downloads or 2 * asked.concurrency + 8,
+        timeout=asked.timeout,
+        provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
+        price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
+        cost_of=lambda cost: nanos(cost.amount),
     )
 
 
