@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from batchflux.cli.streams import say
-from batchflux.cli.words import count, duration, money, place
+from batchflux.cli.terminal import count, duration, money, place, say
 from batchflux.ending import stranded
 from batchflux.exports.cells import iso
 from batchflux.models import Status

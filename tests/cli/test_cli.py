@@ -17,7 +17,7 @@ import pytest
 
 import batchflux
 from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manifest, plan, run
-from batchflux.cli.words import count, duration, money, place
+from batchflux.cli.terminal import count, duration, money, place
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "version: 1\nname: q\nprovider: {name: simulator, options: {latency: 0, size: 64}}\njobs:\n"

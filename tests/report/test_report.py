@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from batchflux.cli.report import command
 from click.testing import CliRunner
 
-from batchflux.cli.report import command
 from batchflux.errors import StorageError, UsageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ended_numbers, jobs_by_number

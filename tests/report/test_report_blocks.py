@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.report.blocks import FIRST, INDEX, SIZE, Block, blocks, script_json
+from batchflux.report.page import FIRST, INDEX, SIZE, Block, blocks, script_json
 
 texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     ["</script>", "<!--<script>", "]]>", "\u2028", "&lt;", "\\u003c", "\x00"]

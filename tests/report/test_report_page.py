@@ -9,8 +9,8 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from batchflux.report.blocks import FIRST, INDEX
-from batchflux.report.page import Live, build_page, content_security_policy, script, style
+from batchflux.report.bundle import content_security_policy, script, style
+from batchflux.report.page import FIRST, INDEX, Live, build_page
 
 HEADER: dict[str, Any] = {"name": "</title><script>alert(1)</script>", "counts": {}}
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.exports.cells import HEADER
-from batchflux.report.blocks import INDEX
-from batchflux.report.places import Places, inside, thumb_name
+from batchflux.report.page import INDEX
 from batchflux.report.rows import page_row
+from batchflux.report.thumbs import PictureUrls, inside, thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.ledger.ledger import Known
 
-NOWHERE = Places(Path("/nowhere"), None)
+NOWHERE = PictureUrls(Path("/nowhere"), None)
 
 
 def test_a_row_has_every_column_of_the_table_under_its_name(known: Callable[..., Known]) -> None:
@@ -46,7 +46,7 @@ def test_links_lose_their_signatures(known: Callable[..., Known]) -> None:
 
 def test_a_files_name_is_no_link_and_is_shown_whole(known: Callable[..., Known], tmp_path: Path) -> None:
     names = ["photos/cup #2.jpg", "photos/why?.jpg", "a@b#c/?token=secretsecretsecretsecret.png"]
-    row = page_row(known(spec={"images": names}), Places(tmp_path / "out", tmp_path))
+    row = page_row(known(spec={"images": names}), PictureUrls(tmp_path / "out", tmp_path))
     assert row["images"] == " ".join(names)
     assert [reference["label"] for reference in row["references"]] == names
 
@@ -65,12 +65,12 @@ def test_a_local_reference_has_a_copy_named_after_the_file_as_it_is(
     photo.parent.mkdir()
     photo.write_bytes(b"one")
     job = known(spec={"images": ["photos/cup.jpg", "photos/none.jpg"]})
-    first, missing = page_row(job, Places(tmp_path / "out", tmp_path))["references"]
+    first, missing = page_row(job, PictureUrls(tmp_path / "out", tmp_path))["references"]
     assert first["label"] == "photos/cup.jpg"
     assert first["src"].startswith("thumbs/references/")
     assert missing == {"label": "photos/none.jpg", "src": None, "url": None}
     photo.write_bytes(b"another")
-    places = Places(tmp_path / "out", tmp_path)
+    places = PictureUrls(tmp_path / "out", tmp_path)
     (second, _) = page_row(job, places)["references"]
     assert second["src"] != first["src"]
     assert places.source_of(second["src"].rpartition("/")[2]) == photo
@@ -87,12 +87,12 @@ def test_a_picture_is_found_by_its_name_whatever_is_in_it(known: Callable[..., K
     (tmp_path / "images").mkdir()
     (tmp_path / name).write_bytes(b"")
     job = known(file_name=name, sha256="ab" * 32)
-    row = page_row(job, Places(tmp_path, None))
+    row = page_row(job, PictureUrls(tmp_path, None))
     assert row["full"] == "images/50%25%20%231%3F%E2%80%AE%20x.png"
     assert row["thumb"] == f"thumbs/{thumb_name(job)}"
-    assert page_row(job, Places(tmp_path, None, made=set()))["thumb"] == ""
+    assert page_row(job, PictureUrls(tmp_path, None, made=set()))["thumb"] == ""
     (tmp_path / name).unlink()
-    assert page_row(job, Places(tmp_path, None))["full"] == ""
+    assert page_row(job, PictureUrls(tmp_path, None))["full"] == ""
 
 
 def test_no_name_leaves_the_folder(known: Callable[..., Known], tmp_path: Path) -> None:
@@ -102,4 +102,4 @@ def test_no_name_leaves_the_folder(known: Callable[..., Known], tmp_path: Path) 
     folder.mkdir()
     for name in ("../secret.png", str(outside), "images/../../secret.png"):
         assert inside(folder, name) is None
-        assert page_row(known(file_name=name, sha256="ab" * 32), Places(folder, None))["full"] == ""
+        assert page_row(known(file_name=name, sha256="ab" * 32), PictureUrls(folder, None))["full"] == ""

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from batchflux.errors import StorageError
-from batchflux.report.places import Places, thumb_name
-from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, Thumbs, shrink
+from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, PictureUrls, Thumbs, shrink, thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,7 @@ def stored(folder: Path, known: Callable[..., Known], number: int, data: bytes) 
 
 
 def make(folder: Path, jobs: list[Known], base: Path | None = None, sources: list[str] | None = None) -> Thumbs:
-    thumbs = Thumbs(folder, Places(folder, base))
+    thumbs = Thumbs(folder, PictureUrls(folder, base))
     thumbs.make([(job, sources or []) for job in jobs], lambda: None)
     return thumbs
 
@@ -108,7 +107,7 @@ def test_missing_and_damaged_pictures_do_not_stop_the_others(known: Callable[...
     (tmp_path / "images/1.png").unlink()
     (tmp_path / "images/2.png").write_bytes(b"rubbish")
     steps = []
-    thumbs = Thumbs(tmp_path, Places(tmp_path, None))
+    thumbs = Thumbs(tmp_path, PictureUrls(tmp_path, None))
     thumbs.make([(job, []) for job in [*jobs, known(9, status="failed")]], lambda: steps.append(1))
     assert thumbs.made == 2
     assert sorted(thumbs.missing) == ["job-1", "job-2"]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from batchflux.ledger.ledger import Ledger, set_meta
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
-from batchflux.review.site import Site, serve
+from batchflux.review.listen import ServedReview, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -108,7 +108,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 class Page:
     """A browser's page of a review, as far as HTTP goes: it has the cookie and the token."""
 
-    site: Site
+    site: ServedReview
     session: ClientSession
     base: str
     token: str
@@ -185,7 +185,7 @@ class Events:
 
 
 @asynccontextmanager
-async def opened(site: Site) -> AsyncIterator[Page]:
+async def opened(site: ServedReview) -> AsyncIterator[Page]:
     """Open a page of a review, by the address that was printed."""
     base, _, token = site.url.partition("/?token=")
     async with ClientSession(cookie_jar=CookieJar(unsafe=True), timeout=ClientTimeout(100)) as session:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from batchflux.ledger.ledger import Ledger, set_meta
 from batchflux.ledger.reviews import judge, prepare_reviews
-from batchflux.review.board import Board
+from batchflux.review.changes import LedgerChanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Following(RuleBasedStateMachine):
         self.path = Path(self.temporary.name) / "ledger.db"
         self.now = 0.0
         self.runs = 0
-        self.board = Board(self.path, self.clock)
+        self.board = LedgerChanges(self.path, self.clock)
         self.seen: dict[int, dict[bytes, Any]] = {}
         self.at: dict[int, int] = {}
 
@@ -142,11 +142,11 @@ TestFollowing.settings = settings(max_examples=60, stateful_step_count=40, deadl
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Iterator[tuple[Board, sqlite3.Connection]]:
+def quick(tmp_path: Path) -> Iterator[tuple[LedgerChanges, sqlite3.Connection]]:
     """A board that has looked at three jobs, and for which it is not time to compare everything again."""
     Ledger(tmp_path / "ledger.db", durable=False, threaded=False).close()
     ticks = itertools.count(0.0, 0.001)
-    board = Board(tmp_path / "ledger.db", lambda: next(ticks))
+    board = LedgerChanges(tmp_path / "ledger.db", lambda: next(ticks))
     connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     for number, status in ((1, "done"), (2, "failed"), (3, "pending")):
         values = (number, key_of(number), status)
@@ -171,7 +171,7 @@ def quick(tmp_path: Path) -> Iterator[tuple[Board, sqlite3.Connection]]:
     ],
 )
 def test_what_is_noticed_at_once(
-    quick: tuple[Board, sqlite3.Connection], statement: str, numbers: list[int], gone: list[int]
+    quick: tuple[LedgerChanges, sqlite3.Connection], statement: str, numbers: list[int], gone: list[int]
 ) -> None:
     """All that a run does while it goes on, without reading everything again."""
     board, connection = quick
@@ -184,7 +184,7 @@ def test_what_is_noticed_at_once(
     assert (news.numbers, news.gone) == (numbers, [key_of(number).hex() for number in gone])
 
 
-def test_a_verdict_is_noticed_at_once(quick: tuple[Board, sqlite3.Connection]) -> None:
+def test_a_verdict_is_noticed_at_once(quick: tuple[LedgerChanges, sqlite3.Connection]) -> None:
     board, connection = quick
     known = board.sequence
     prepare_reviews(connection)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.ledger.judging import Again, Decision
-from batchflux.review.bodies import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
+from batchflux.review.decisions import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
 
 KEY = "ab" * 32
 GOOD: dict[str, Any] = {"keys": [KEY], "review": "accept"}

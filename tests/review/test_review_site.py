@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import ClientError
+from tests.web.review.conftest import Folder, Page, opened
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.review import beside as review_beside
-from batchflux.review.answers import dumps
-from batchflux.review.beside import Beside
-from batchflux.review.site import Site, serve
-from batchflux.review.store import Batch, Store
-from tests.web.review.conftest import Folder, Page, opened
+from batchflux.review.ledger_access import Batch, LedgerAccess
+from batchflux.review.listen import ServedReview, WatchServer, serve
+from batchflux.review.server import dumps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +48,13 @@ async def test_a_name_is_one_address_with_one_port(folder: Folder, host: str) ->
 
 
 async def test_beside_a_run_it_has_a_thread_of_its_own(folder: Folder, told: list[str]) -> None:
-    page = Beside(folder.root, told.append)
+    page = WatchServer(folder.root, told.append)
     await asyncio.to_thread(page.start)
     assert "batchflux-watch" in [thread.name for thread in threading.enumerate()]
     found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", told[0])
     assert found is not None
     await folder.add("mug")  # the ledger comes after the page
-    async with opened(Site(None, found[0], None)) as browser, browser.events() as events:  # type: ignore[arg-type]  # an address
+    async with opened(ServedReview(None, found[0], None)) as browser, browser.events() as events:  # type: ignore[arg-type]  # an address
         await events.until("rows")
         stopping = asyncio.create_task(asyncio.to_thread(page.stop))
         while (await events.next())[0] != "end":
@@ -66,11 +65,11 @@ async def test_beside_a_run_it_has_a_thread_of_its_own(folder: Folder, told: lis
 
 
 def test_a_run_goes_on_without_a_page(tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: Any, **__: Any) -> Site:
+    async def refuse(*_: Any, **__: Any) -> ServedReview:
         raise UsageError("no port is free")
 
     monkeypatch.setattr(review_beside, "serve", refuse)
-    page = Beside(tmp_path, told.append)
+    page = WatchServer(tmp_path, told.append)
     page.start()
     page.stop()
     assert told == ["The run goes on without a page to watch it: no port is free"]
@@ -79,14 +78,14 @@ def test_a_run_goes_on_without_a_page(tmp_path: Path, told: list[str], monkeypat
 async def test_half_an_answer_does_not_look_whole(page: Page, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(600):
         await folder.add(f"job{number}", fails=True)
-    real = Store.batch
+    real = LedgerAccess.batch
 
-    def batch(store: Store, since: int) -> Batch:
+    def batch(store: LedgerAccess, since: int) -> Batch:
         if since:
             raise StorageError("The disk has gone.")
         return real(store, since)
 
-    monkeypatch.setattr(Store, "batch", batch)
+    monkeypatch.setattr(LedgerAccess, "batch", batch)
     with pytest.raises(ClientError):
         await page.rows()
     monkeypatch.undo()

@@ -9,15 +9,16 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.web.review.conftest import Folder, Page, opened
 
 from batchflux.exports import projection
 from batchflux.exports.results_csv import Results, ended_rows
 from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.output.folder import FolderLock
-from batchflux.review import refresh, store
-from batchflux.review.site import serve
-from tests.web.review.conftest import Folder, Page, opened
+from batchflux.review import ledger_access as store
+from batchflux.review import refresh
+from batchflux.review.listen import serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable

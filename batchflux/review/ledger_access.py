@@ -1,6 +1,7 @@
-"""All of the review that touches the folder: one thread, one thing at a time, so no locks; every call here blocks.
+"""All of the review that reads or writes the ledger: one thread, one thing at a time, so no locks.
 
-A ledger that is not there (yet) is an empty one. What SQLite refuses is a StorageError, and the next call tries anew.
+Every call here blocks. A ledger that is not there (yet) is an empty one. What SQLite refuses is a StorageError, and the
+next call tries anew.
 """
 
 from __future__ import annotations
@@ -22,17 +23,25 @@ from batchflux.ledger.reviews import verdicts_on
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
 from batchflux.output.folder import FolderLock
 from batchflux.report.header import page_header
-from batchflux.report.ledgers import base_of
 from batchflux.report.page import Live, build_page
-from batchflux.report.places import THUMB_NAME, Places, thumb_name
-from batchflux.report.rows import page_row
-from batchflux.review.board import Board
+from batchflux.report.rows import base_of, page_row
+from batchflux.report.thumbs import THUMB_NAME, PictureUrls, thumb_name
+from batchflux.review.changes import LedgerChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
+    from typing import Protocol
 
     from batchflux.exports.projection import Outcome
+
+    D = TypeVar("D")
+
+    class Do(Protocol):
+        """Does work in the thread of the ledger."""
+
+        def __call__(self, work: Callable[[], D]) -> Awaitable[D]: ...  # noqa: D102  see the class
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,9 +66,9 @@ class Batch:
     reset: bool
 
 
-def _reading(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+def _reading(method: Callable[Concatenate[LedgerAccess, P], T]) -> Callable[Concatenate[LedgerAccess, P], T]:
     @functools.wraps(method)
-    def wrapper(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(self: LedgerAccess, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(self, *args, **kwargs)
         except (sqlite3.Error, OSError) as error:
@@ -69,15 +78,15 @@ def _reading(method: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate
     return wrapper
 
 
-class Store:
+class LedgerAccess:
     """One output folder, for the pages that look at it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "ledger.db"
-        self._board = Board(self.path)
+        self._changes = LedgerChanges(self.path)
         self._base: Path | None = None
-        self._places = Places(folder, None)
+        self._urls = PictureUrls(folder, None)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
         self._next_header = 0.0
@@ -90,7 +99,7 @@ class Store:
 
         `exact` has the header counted anew, however fresh it is.
         """
-        changed = self._board.look()
+        changed = self._changes.look()
         held = FolderLock(self.folder).is_held()
         self._header_due |= exact or changed or held != self._held
         self._held = held
@@ -101,8 +110,8 @@ class Store:
     @_reading
     def batch(self, since: int) -> Batch:
         """Return rows that changed after `since`, in the order in which they did."""
-        news = self._board.news(since, _AT_ONCE)
-        rows = self._rows(self._board.connection, news.numbers)
+        news = self._changes.news(since, _AT_ONCE)
+        rows = self._rows(self._changes.connection, news.numbers)
         return Batch(rows=rows, gone=news.gone, sequence=news.sequence, more=news.more, reset=news.reset)
 
     @_reading
@@ -111,7 +120,7 @@ class Store:
         began = time.monotonic()
         if self._header_due and began >= self._next_header:
             self._header_due = False
-            connection = self._board.connection
+            connection = self._changes.connection
             if connection is None:
                 with closing(empty_ledger()) as empty:
                     self._header = page_header(self.folder, empty)
@@ -125,8 +134,8 @@ class Store:
     def page(self, token: str) -> Iterator[bytes]:
         """Yield the whole page in pieces; each is made in the thread that asks for it."""
         self.look(exact=True)
-        header, live = self.header(), Live(token=token, sequence=self._board.sequence)
-        connection = self._board.connection
+        header, live = self.header(), Live(token=token, sequence=self._changes.sequence)
+        connection = self._changes.connection
         numbers = ended_numbers(connection) if connection is not None else []
         return build_page(chain.from_iterable(self.pages_of(numbers)), header, live=live)
 
@@ -135,7 +144,7 @@ class Store:
 
         Raises:
             NoLedgerError: nothing has been run here yet.
-            NoSuchJobError: see storage.judging, as for UnlistedJobError and StorageError.
+            NoSuchJobError: see ledger.judging, as for UnlistedJobError and StorageError.
         """
         if not self.path.is_file():
             raise NoLedgerError
@@ -145,7 +154,7 @@ class Store:
     @_reading
     def _numbers_of(self, keys: Sequence[bytes]) -> list[int]:
         self.look()
-        connection = self._board.connection
+        connection = self._changes.connection
         if connection is None:
             return []
         found: list[tuple[int, int]] = []
@@ -159,7 +168,7 @@ class Store:
         """Yield these rows as they are when they are come to, some at a time, in the thread that asks for them."""
         for first in range(0, len(numbers), _AT_ONCE):
             # Asked for anew: the ledger may have been replaced while the answer was on its way.
-            yield self._rows(self._board.connection, numbers[first : first + _AT_ONCE])
+            yield self._rows(self._changes.connection, numbers[first : first + _AT_ONCE])
 
     @_reading
     def _rows(self, connection: sqlite3.Connection | None, numbers: Iterable[int]) -> list[dict[str, Any]]:
@@ -167,14 +176,14 @@ class Store:
             return []
         base = base_of(connection)
         if base != self._base:
-            self._base, self._places = base, Places(self.folder, base)
+            self._base, self._urls = base, PictureUrls(self.folder, base)
         jobs = list(jobs_by_number(connection, numbers))
         said = verdicts_on(connection, [known.key for known in jobs])
         rows = []
         for known in jobs:
             verdict = said.get(known.key)
             review, note = ("", "") if verdict is None else (verdict.review, verdict.note)
-            rows.append(page_row(known, self._places, review, note))
+            rows.append(page_row(known, self._urls, review, note))
         return rows
 
     @_reading
@@ -192,10 +201,10 @@ class Store:
 
     def reference_of(self, name: str) -> Path | None:
         """Return the file that a reference's copy of this name is made of, None when no row asked for it."""
-        return self._places.source_of(name)
+        return self._urls.source_of(name)
 
     def show_verdicts(self) -> Outcome:
-        """Bring results.csv up to the latest verdicts, unless a run holds the folder; see storage.projection."""
+        """Bring results.csv up to the latest verdicts, unless a run holds the folder; see exports.projection."""
         try:
             return show_verdicts(self.folder)
         except sqlite3.Error as error:
@@ -203,7 +212,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the ledger; the next call opens it again."""
-        self._board.close()
+        self._changes.close()
 
 
 def lasting(header: dict[str, Any]) -> dict[str, Any]:

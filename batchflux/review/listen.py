@@ -1,4 +1,9 @@
-"""Where a review listens, under which names it may be asked, and how it starts and stops."""
+"""Where a review listens, under which names it may be asked, and how it starts and stops: on its own or beside a run.
+
+Beside a run it has a thread with a loop and connections of its own, in the same process. It looks at the folder as
+another process would, through the ledger, and nothing of it reaches the run: what fails here is one sentence for the
+person, and the run goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -20,10 +26,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
 
 
-class Site:
+class ServedReview:
     """A review that is served. `url` has the token; `opens` says whom it lets in when that is not this machine only."""
 
     def __init__(self, runner: web.AppRunner, url: str, opens: str | None) -> None:
@@ -36,7 +43,7 @@ class Site:
         await self._runner.cleanup()
 
 
-async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> Site:
+async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
     """Serve the review of an output folder, which need not be there yet; `port` 0 takes a free one.
 
     `tell` and `rest` are the Server's.
@@ -64,7 +71,57 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
         raise
     shown = "127.0.0.1" if where.is_unspecified else address
     url = f"http://{host_of(shown, port)}/?token={guard.token}"
-    return Site(runner, url, None if where.is_loopback else _warning(folder, where.is_unspecified, address, port))
+    if where.is_loopback:
+        return ServedReview(runner, url, None)
+    reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
+    warning = (
+        f"Everyone who can reach {reach} and knows the token can see all pictures and prompts of {folder} and judge "
+        "them; what is sent is not encrypted."
+    )
+    return ServedReview(runner, url, warning)
+
+
+class WatchServer:
+    """Serves the review of `folder` on loopback from `start` until `stop`; `tell` takes sentences for the person."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._tell = tell
+        self._loop = asyncio.new_event_loop()
+        self._ending = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batchflux-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin, and tell the address; returns once it is served, or cannot be."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Tell the pages how the run ended, and end."""
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        try:
+            served = await serve(self._folder, "127.0.0.1", 0, self._tell, rest=_REST)
+        except (UsageError, OSError) as error:
+            self._tell(f"The run goes on without a page to watch it: {error}")
+            self._ready.set()
+            await self._ending.wait()
+            return
+        self._tell(f"Watch and judge the pictures at {served.url}")
+        self._ready.set()
+        await self._ending.wait()
+        await served.stop()
 
 
 def _logger() -> logging.Logger:
@@ -76,14 +133,6 @@ def _logger() -> logging.Logger:
 
 def _is_ours(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
-
-
-def _warning(folder: Path, everywhere: bool, address: str, port: int) -> str:  # noqa: FBT001  read once, right above
-    where = f"any address of this machine, port {port}," if everywhere else f"{host_of(address, port)}"
-    return (
-        f"Everyone who can reach {where} and knows the token can see all pictures and prompts of {folder} and judge "
-        "them; what is sent is not encrypted."
-    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,7 +9,7 @@ cost one look. Then only what can have changed is read: rows that are new, that 
 judged. Everything is compared again when a run begins or ends (edits, moved files), and now and then, so rarely that it
 takes at most a twentieth of the time. Every read is brief, for a reader holds off the writer's commit.
 
-The folder may be replaced, its ledger not be there yet or gone: then the board begins anew.
+The folder may be replaced, its ledger not be there yet or gone: then the counting begins anew.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 
 _PAGE = 1000
+_DIGITS = 18
 _SHARE = 20  # a full look waits this many times as long as the last one took
 _ENDED = frozenset({"done", "failed", "unknown"})
 # What a page shows of a job that can change: enough to tell whether it did.
@@ -57,7 +58,7 @@ class News:
     reset: bool
 
 
-class Board:
+class LedgerChanges:
     """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -213,6 +214,11 @@ class Board:
             self._log.append((self.sequence, number))
         if len(self._log) > 2 * len(self._at) + _PAGE:
             self._log = sorted((at, number) for number, at in self._at.items())
+
+
+def sequence_of(text: str) -> int | None:
+    """Return the sequence number that a client sent, None when the text is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def _is_ledger(connection: sqlite3.Connection) -> bool:
