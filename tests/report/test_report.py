@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from batchflux.cli.report import command
 from click.testing import CliRunner
 
+from batchflux.cli.folder import report as report_command
 from batchflux.errors import StorageError, UsageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
@@ -54,7 +54,7 @@ def running(folder: Path) -> Iterator[None]:
 
 def test_writes_one_page_beside_the_images(filled: Callable[..., Path], tmp_path: Path) -> None:
     folder = filled(tmp_path / "out", count=30, failing=10)
-    result = CliRunner().invoke(command, [str(folder)])
+    result = CliRunner().invoke(report_command, [str(folder)])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{folder}/report.html\n"
     assert "30 jobs, 27 thumbnails made." in result.stderr
@@ -63,7 +63,7 @@ def test_writes_one_page_beside_the_images(filled: Callable[..., Path], tmp_path
     assert header["failures"] == {"bad_answer": 1, "moderated": 1, "timeout": 1}
     assert header["spent"] == "3.78"
     assert len(list((folder / "thumbs").glob("*.jpg"))) == 27
-    again = CliRunner().invoke(command, [str(folder)])
+    again = CliRunner().invoke(report_command, [str(folder)])
     assert "30 jobs, 0 thumbnails made." in again.stderr
     assert not list(folder.glob(".report*"))
 
@@ -72,7 +72,7 @@ def test_says_which_pictures_cannot_be_shown(filled: Callable[..., Path], tmp_pa
     folder = filled(tmp_path / "out", count=10, failing=0)
     for number in range(5):
         (folder / f"images/job-{number:06}.jpg").unlink()
-    result = CliRunner().invoke(command, [str(folder)])
+    result = CliRunner().invoke(report_command, [str(folder)])
     assert result.exit_code == 0
     assert "5 pictures cannot be shown" in result.stderr
     assert "(job-000000, job-000001, job-000002 and 2 more)" in result.stderr

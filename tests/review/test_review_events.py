@@ -6,12 +6,12 @@ import shutil
 from typing import Any
 
 import pytest
-from tests.web.review.conftest import Events, Folder, Page, opened
 
 from batchflux.ledger.ledger import set_meta
 from batchflux.output.folder import FolderLock, write_whole
 from batchflux.review import events as review_events
 from batchflux.review.listen import serve
+from tests.review.conftest import Events, Folder, Page, opened
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.web.review.conftest import Folder, Page, picture
 from yarl import URL
 
 from batchflux.review.files import open_picture
+from tests.review.conftest import Folder, Page, picture
 
 PARTS = ["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"]
 SECRET = "canary-of-the-ledger"

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientSession, CookieJar
-from tests.web.review.conftest import Folder, Page, opened
 
 from batchflux.review.listen import serve
+from tests.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:
     from pathlib import Path

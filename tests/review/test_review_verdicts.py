@@ -9,16 +9,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.web.review.conftest import Folder, Page, opened
 
 from batchflux.exports import projection
 from batchflux.exports.results_csv import Results, ended_rows
 from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.output.folder import FolderLock
-from batchflux.review import ledger_access as store
-from batchflux.review import refresh
+from batchflux.review import decisions, ledger_access
 from batchflux.review.listen import serve
+from tests.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,8 +158,8 @@ async def test_the_end_of_a_review_shows_what_is_left_to_show(
         outcomes.append(outcome)
         return outcome
 
-    monkeypatch.setattr(store, "show_verdicts", recorded)
-    monkeypatch.setattr(refresh, "_HELD", 3600.0)
+    monkeypatch.setattr(ledger_access, "show_verdicts", recorded)
+    monkeypatch.setattr(decisions, "_HELD", 3600.0)
     mug = await folder.add("mug")
     lock = FolderLock(folder.root)
     lock.acquire()

@@ -1,4 +1,4 @@
-"""The board against a plain reading: whatever is written between two looks, a listener ends up with what is there."""
+"""Whatever is written to a ledger between two looks, a listener ends up with what is there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Following(RuleBasedStateMachine):
         self.path = Path(self.temporary.name) / "ledger.db"
         self.now = 0.0
         self.runs = 0
-        self.board = LedgerChanges(self.path, self.clock)
+        self.changes = LedgerChanges(self.path, self.clock)
         self.seen: dict[int, dict[bytes, Any]] = {}
         self.at: dict[int, int] = {}
 
@@ -94,11 +94,11 @@ class Following(RuleBasedStateMachine):
     def somebody_listens(self, listener: int, most: int, patient: bool) -> None:  # noqa: FBT001  hypothesis gives it
         """What is compared now and then only is seen by who is `patient`; everybody else may miss it for a while."""
         self.now += 1e6 * patient
-        self.board.look()
+        self.changes.look()
         seen = self.seen.setdefault(listener, {})
         more = True
         while more:
-            news = self.board.news(self.at.get(listener, 0), most)
+            news = self.changes.news(self.at.get(listener, 0), most)
             if news.reset:
                 seen.clear()
             assert len(news.numbers) + len(news.gone) <= most
@@ -133,30 +133,30 @@ class Following(RuleBasedStateMachine):
     def teardown(self) -> None:
         for listener in range(3):
             self.somebody_listens(listener, 5, patient=True)
-        self.board.close()
+        self.changes.close()
         self.temporary.cleanup()
 
 
 TestFollowing = Following.TestCase
-TestFollowing.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFollowing.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Iterator[tuple[LedgerChanges, sqlite3.Connection]]:
-    """A board that has looked at three jobs, and for which it is not time to compare everything again."""
+    """Three jobs that were looked at; it is not time to compare everything again."""
     Ledger(tmp_path / "ledger.db", durable=False, threaded=False).close()
     ticks = itertools.count(0.0, 0.001)
-    board = LedgerChanges(tmp_path / "ledger.db", lambda: next(ticks))
+    changes = LedgerChanges(tmp_path / "ledger.db", lambda: next(ticks))
     connection = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     for number, status in ((1, "done"), (2, "failed"), (3, "pending")):
         values = (number, key_of(number), status)
         insert = "INSERT INTO jobs (number, key, id, position, planned, tags, spec, status)"
         connection.execute(insert + " VALUES (?, ?, 'x', 0, '', '', '', ?)", values)  # noqa: S608  constants
-    board.look()
-    assert board.news(0, 9).numbers == [1, 2]
-    yield board, connection
+    changes.look()
+    assert changes.news(0, 9).numbers == [1, 2]
+    yield changes, connection
     connection.close()
-    board.close()
+    changes.close()
 
 
 @pytest.mark.parametrize(
@@ -174,21 +174,21 @@ def test_what_is_noticed_at_once(
     quick: tuple[LedgerChanges, sqlite3.Connection], statement: str, numbers: list[int], gone: list[int]
 ) -> None:
     """All that a run does while it goes on, without reading everything again."""
-    board, connection = quick
-    known = board.sequence
+    changes, connection = quick
+    known = changes.sequence
     columns = "(number, key, id, position, listed, planned, tags, spec, status)"
     for part in statement.replace("jobs SELECT", f"jobs {columns} SELECT").split(";"):
         connection.execute(part)
-    board.look()
-    news = board.news(known, 9)
+    changes.look()
+    news = changes.news(known, 9)
     assert (news.numbers, news.gone) == (numbers, [key_of(number).hex() for number in gone])
 
 
 def test_a_verdict_is_noticed_at_once(quick: tuple[LedgerChanges, sqlite3.Connection]) -> None:
-    board, connection = quick
-    known = board.sequence
+    changes, connection = quick
+    known = changes.sequence
     prepare_reviews(connection)
     judge(connection, [key_of(2), key_of(3)], "accept", "", 1.0)
-    board.look()
-    assert board.news(known, 9).numbers == [2]
-    assert not board.look()
+    changes.look()
+    assert changes.news(known, 9).numbers == [2]
+    assert not changes.look()

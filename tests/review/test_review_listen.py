@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
 import threading
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import ClientError
-from tests.web.review.conftest import Folder, Page, opened
 
 from batchflux.errors import StorageError, UsageError
-from batchflux.review import beside as review_beside
+from batchflux.review import listen
 from batchflux.review.ledger_access import Batch, LedgerAccess
 from batchflux.review.listen import ServedReview, WatchServer, serve
-from batchflux.review.server import dumps
+from tests.review.conftest import Folder, Page, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +66,7 @@ def test_a_run_goes_on_without_a_page(tmp_path: Path, told: list[str], monkeypat
     async def refuse(*_: Any, **__: Any) -> ServedReview:
         raise UsageError("no port is free")
 
-    monkeypatch.setattr(review_beside, "serve", refuse)
+    monkeypatch.setattr(listen, "serve", refuse)
     page = WatchServer(tmp_path, told.append)
     page.start()
     page.stop()
@@ -108,8 +106,9 @@ async def test_a_picture_that_is_cut_while_it_is_sent(page: Page, folder: Folder
         await read()
 
 
-def test_text_that_is_no_unicode_is_still_json() -> None:
-    value = {"name": "a\udcffb", "note": "ü\u2028🦊"}
-    text = dumps(value)
-    text.encode()
-    assert json.loads(text) == value
+async def test_a_name_that_is_no_unicode_is_still_json(tmp_path: Path) -> None:
+    folder = tmp_path / "a\udcffb ü\u2028🦊"
+    served = await serve(folder, "127.0.0.1", 0, print)
+    async with opened(served) as page:
+        assert (await page.rows())["header"]["folder"] == folder.name
+    await served.stop()
