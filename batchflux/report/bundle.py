@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ENTRY = "main.js"
 STYLES = ("tokens.css", "base.css", "header.css", "controls.css", "grid.css", "sheet.css", "large.css", "charts.css")
-_IMPORT = re.compile(r'^import \{[\w\s,]+\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{(?:\s*\w+,)*\s*(?:\w+\s+)?\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const|let) \w)", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async function|function|class|const|let) (\w+)", re.MULTILINE)
 _OTHER_FORM = re.compile(r"^(?:import|export|var|const [{\[]|let [{\[]).*", re.MULTILINE)
