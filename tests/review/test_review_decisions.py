@@ -62,7 +62,7 @@ def test_any_bytes(data: bytes) -> None:
     check(data)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(value=NEARLY | VALUES)
 def test_nearly_a_verdict(value: Any) -> None:
     check(json.dumps(value).encode())

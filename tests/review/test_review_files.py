@@ -190,7 +190,7 @@ async def test_without_room_for_thumbnails_the_picture_comes_itself(page: Page, 
     assert (code, body) == (200, (folder.root / "images/mug.png").read_bytes())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text() | st.lists(st.sampled_from(["..", ".", "", "a.png", "sub", "link", "\0", "\udcff"])).map("/".join)
 )
