@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ManifestError, UsageError
-from batchflux.ids import MAX_ID, redo_id
+from batchflux.manifest.job_fields import MAX_ID
+from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import waiting_redos
 from batchflux.ledger.tables import COLUMNS, Known, get_meta
-from batchflux.manifest.check import Faults
+from batchflux.manifest.diagnostics import Faults
 from batchflux.manifest.identity import checked_name, folded
-from batchflux.manifest.overrides import apply_overrides
-from batchflux.manifest.reader import read_tree
+from batchflux.manifest.loader import apply_overrides
+from batchflux.manifest.yaml_nodes import read_tree
 from batchflux.manifest.redo import choose
-from batchflux.manifest.tree import Items, Node, Scalar, Table
-from batchflux.manifest.urls import is_url
-from batchflux.manifest.write import literal, plain_scalar, quoted_scalar, table, yaml_text
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table
+from batchflux.manifest.values import is_url
+from batchflux.exporting import literal, plain_scalar, quoted_scalar, table, yaml_text
 from batchflux.models import Job, Reference
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities

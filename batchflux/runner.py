@@ -14,10 +14,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux import openfiles
-from batchflux.books import Books, take_back
+from batchflux.output import resources as openfiles
+from batchflux.ledger.bookkeeping import Books, take_back
 from batchflux.connecting import connected
-from batchflux.engine.feeder import Feeder
+from batchflux.ledger.bookkeeping import Feeder
 from batchflux.engine.job_runner import Steps
 from batchflux.engine.key_pool import KeyWatch
 from batchflux.engine.ports import World
@@ -27,15 +27,18 @@ from batchflux.engine.worker_pool import Pool, Tally, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
-from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_activity, spent, spooled
-from batchflux.ledger.selection import Selection
+from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.tables import currency, last_activity, spent, spooled
+from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.observers import Progress, Watcher
 from batchflux.output.ballast import Ballast
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
 from batchflux.output.shelf import DiskShelf
-from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
+from batchflux.ledger.connection import LEDGER
+from batchflux.planner import Plan, check_options, plan_of
+from batchflux.ledger.reconcile import exists_in
 from batchflux.providers import styles
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
     from batchflux.engine.key_pool import Key
     from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
-    from batchflux.ledger.survey import Survey
+    from batchflux.ledger.reconcile import Survey
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome
     from batchflux.transport import Transport

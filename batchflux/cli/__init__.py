@@ -1,6 +1,6 @@
-"""The command line: one small file a command; it parses, calls and prints.
+"""The command line: it parses, calls and prints.
 
-Commands are imported when they are called, so that `--help` answers at once.
+The files of commands are imported when they are called, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from typing import Any
 
 import click
 
-from batchflux.cli.streams import fill_in, printing, say
+from batchflux.cli.terminal import fill_in, printing, say
 
-COMMANDS = {
-    "init": "Write a commented starter manifest.",
-    "plan": "Check a manifest and show what running it would do and cost; spends nothing.",
-    "run": "Run a manifest, or continue it.",
-    "status": "Show how an output folder stands, also while a run goes on.",
-    "report": "Write report.html: all pictures of an output folder in one page.",
-    "review": "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
-    "export-review": "Write a manifest of what a review asked to redo.",
-    "simulate": "Serve the simulated image API on a port, for any client.",
-    "schema": "Print the manifest's JSON Schema, for editors.",
+COMMANDS = {  # command → the module that has it, and what the list of commands says
+    "init": ("starting", "Write a commented starter manifest."),
+    "plan": ("plan", "Check a manifest and show what running it would do and cost; spends nothing."),
+    "run": ("run", "Run a manifest, or continue it."),
+    "status": ("folder", "Show how an output folder stands, also while a run goes on."),
+    "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
+    "review": (
+        "serving",
+        "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
+    ),
+    "export-review": ("folder", "Write a manifest of what a review asked to redo."),
+    "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
+    "schema": ("starting", "Print the manifest's JSON Schema, for editors."),
 }
 
 
@@ -38,13 +41,14 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"batchflux.cli.{cmd_name.replace('-', '_')}").command
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"batchflux.cli.{module}"), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, says) for name, (_, says) in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,9 +11,10 @@ import click
 
 from batchflux.cli.options import manifest_options
 from batchflux.cli.progress import checking
-from batchflux.cli.words import count, duration, money, place
+from batchflux.cli.terminal import count, duration, money, place
 from batchflux.engine.shutdown import stranded
-from batchflux.planner import Plan, plan
+from batchflux.planner import Plan
+from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,20 +38,20 @@ MEANINGS = {
 @click.command("plan")
 @manifest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def command(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
+def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
     """Check every job and reference of MANIFEST and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    result = plan(load(), selection, through=checking)
+    result = make_plan(load(), selection, through=checking)
     if as_json:
         click.echo(json.dumps(asdict(result), default=_plain, ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(lines(result)))
+        click.echo("\n".join(plan_lines(result)))
     return 1 if result.unreadable else 0
 
 
-def lines(result: Plan) -> list[str]:
+def plan_lines(result: Plan) -> list[str]:
     """Return the plan as a person reads it."""
     counts = result.counts
     jobs = count(counts["total"], "job")

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from batchflux.cli.streams import say
-from batchflux.cli.words import count, duration, money, place
+from batchflux.cli.terminal import count, duration, money, place, say
 from batchflux.engine.shutdown import stranded
-from batchflux.exports.cells import iso
+from batchflux.output.folder import iso
 from batchflux.models import Status
 from batchflux.observers import Watcher
 

@@ -12,13 +12,14 @@ import uvloop
 
 from batchflux import heap
 from batchflux.cli.options import manifest_options
-from batchflux.cli.plan import lines
+from batchflux.cli.plan import plan_lines
 from batchflux.cli.progress import Progress, progress_options, summary_lines
-from batchflux.cli.streams import say
-from batchflux.cli.words import count, money, place
+from batchflux.cli.terminal import count, money, place, say
 from batchflux.errors import UsageError
-from batchflux.planner import Plan, plan
-from batchflux.runner import RunOptions, run
+from batchflux.planner import Plan
+from batchflux.planner import plan as make_plan
+from batchflux.runner import RunOptions
+from batchflux.runner import run as run_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @progress_options
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-def command(
+def run(
     load: Callable[[], Manifest],
     selection: Selection,
     progress: Progress,
@@ -47,7 +48,7 @@ def command(
     """
     manifest = load()
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(plan(manifest, selection, through=progress.checking)):
+    if asks and not _confirm(make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     heap.keep()
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
@@ -56,7 +57,7 @@ def command(
         if watch:
             _watch(stack, manifest, progress)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            summary = runner.run(run(manifest, options))
+            summary = runner.run(run_manifest(manifest, options))
     if not progress.quiet:
         _print("\n".join(summary_lines(summary)), summary.folder)
     elif summary.exit_code:
@@ -65,9 +66,9 @@ def command(
 
 
 def _watch(stack: ExitStack, manifest: Manifest, progress: Progress) -> None:
-    from batchflux.review.beside import Beside  # noqa: PLC0415  a server, which other runs do not need
+    from batchflux.review.listen import WatchServer  # noqa: PLC0415  a server, which other runs do not need
 
-    page = Beside(manifest.output.dir, progress.tell)
+    page = WatchServer(manifest.output.dir, progress.tell)
     page.start()
     stack.callback(page.stop)
 
@@ -82,7 +83,7 @@ def _print(text: str, folder: str) -> None:
 def _confirm(proposed: Plan) -> bool:
     if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
         return True
-    for line in lines(proposed):
+    for line in plan_lines(proposed):
         click.echo(line, err=True)
     what = (
         money(proposed.cost, proposed.currency)

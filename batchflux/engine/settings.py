@@ -18,7 +18,7 @@ from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
-from batchflux.manifest.places import keys_fault
+from batchflux.manifest.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
 from batchflux.transport import TransportOptions
 

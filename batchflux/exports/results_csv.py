@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.errors import StorageError
-from batchflux.exports.cells import HEADER, cells, neutralised
+from batchflux.exports.base import HEADER, cells, neutralised
 from batchflux.exports.twin import Twin
 from batchflux.failpoints import reach
 from batchflux.ledger.tables import Known

@@ -33,7 +33,7 @@ from batchflux.errors import RULES, Code, Fault, ManifestError
 from batchflux.ledger.moves import REPLACED, Move, followed, variants
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.tables import COLUMNS, Known, rows_by_key, tags_text
-from batchflux.manifest import Redos, expand
+from batchflux.manifest import Redos, expansion as expand
 from batchflux.models import Job, Link, Redo, Status
 from batchflux.providers import capabilities
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.cells import iso
+from batchflux.output.folder import iso
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import waiting_redos
 from batchflux.ledger.tables import currency, get_meta

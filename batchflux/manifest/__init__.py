@@ -16,19 +16,13 @@ salvage             what can be told of the rest when something is wrong
 
 from __future__ import annotations
 
-from batchflux.manifest.config import (
-    Deadline,
-    LimitsConfig,
-    Manifest,
-    OutputConfig,
-    ProviderConfig,
-    Rate,
-)
-from batchflux.manifest.expand import Expansion, expand
-from batchflux.manifest.load import load_manifest
+from batchflux.manifest.values import Deadline, Rate
+from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig
+from batchflux.manifest.expansion import Expansion, expand
+from batchflux.manifest.loader import load_manifest
 from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import schema
-from batchflux.manifest.starter import starter
+from batchflux.manifest.schema import starter
 from batchflux.manifest.vet import vet
 
 __all__ = [

@@ -12,16 +12,17 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.fields import CONVERTERS, reference
-from batchflux.manifest.leaves import MAX_RANGE
-from batchflux.manifest.sandbox import ImagePath
-from batchflux.manifest.tree import Scalar, quoted, value_of
+from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.fields import reference
+from batchflux.manifest.matrix import MAX_RANGE
+from batchflux.manifest.templates import ImagePath
+from batchflux.manifest.yaml_nodes import Scalar, quoted, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batchflux.manifest.config import Axis
+    from batchflux.manifest.matrix import Axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class AxisValue:
 MAX_LINES_BYTES = 64 << 20
 MAX_COMBINATIONS = 10_000_000
 MAX_DEEP = 2
-AXIS_FIELDS = frozenset({*CONVERTERS, "image", "images"})  # an axis of such a name sets the field
+AXIS_FIELDS = frozenset({*READERS, "image", "images"})  # an axis of such a name sets the field
 Combination = tuple[AxisValue, ...]
 
 
@@ -76,7 +77,7 @@ def axis_field(name: str, value: AxisValue) -> tuple[str, Any]:
         return "images", tuple(source for source in sources if source is not None)
     if value.parts is not None:
         raise ValueError(f"found a list; an axis of {name} has single values")
-    return name, CONVERTERS[name](value.text)
+    return name, READERS[name](value.text)
 
 
 def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:

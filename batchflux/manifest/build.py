@@ -13,18 +13,19 @@ from batchflux.manifest.capability import local_file, refusal, resolve
 from batchflux.manifest.compile import unknown_variable
 from batchflux.manifest.fields import reference, tag
 from batchflux.manifest.identity import default_id, key_of
-from batchflux.manifest.names import Names, Taken
+from batchflux.manifest.identity import Names, Taken
 from batchflux.manifest.redo import choose
-from batchflux.manifest.references import References, identity
+from batchflux.manifest.identity import References, identity
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import Undefined
-from batchflux.models import CARRIED, Job
+from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.models import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.manifest.compile import Part, Plan
-    from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Capabilities, Redo, Reference, Style
 
     class Tell(Protocol):
@@ -49,7 +50,7 @@ class Builder:
         self._keys = Seen()
         self._names = Names(manifest)
         self._position = 0
-        self._unfit = {name: tuple(f for f in CARRIED if f not in style.fields) for name, style in styles.items()}
+        self._unfit = {name: tuple(f for f in REQUEST_FIELDS if f not in style.fields) for name, style in styles.items()}
         self._failed = False
         self._line: int | None = None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.tree import OVERRIDE, Items, Node, Scalar, Table, found, loose, quoted
+from batchflux.manifest.yaml_nodes import OVERRIDE, Items, Node, Scalar, Table, found, loose, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

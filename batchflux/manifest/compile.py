@@ -10,29 +10,24 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.axes import (
-    AXIS_FIELDS,
-    MAX_COMBINATIONS,
-    AxisValue,
-    axis_field,
-    axis_values,
-    combinations,
-    least_size,
-)
-from batchflux.manifest.check import nearest
-from batchflux.manifest.config import Axis, Entry, Manifest, Template
-from batchflux.manifest.fields import CONVERTERS
+from batchflux.manifest.axes import AXIS_FIELDS, axis_field, axis_values, least_size
+from batchflux.manifest.matrix import MAX_COMBINATIONS, AxisValue, combinations
+from batchflux.manifest.diagnostics import nearest
+from batchflux.manifest.matrix import Axis
+from batchflux.manifest.schema import Entry, Manifest
+from batchflux.manifest.values import Template
+from batchflux.manifest.job_fields import READERS
 from batchflux.manifest.places import entry_fault, file_name_fault, row_fault
-from batchflux.manifest.sources import Unreadable, columns_of, table_format
+from batchflux.manifest.tables import Unreadable, columns_of, table_format
 from batchflux.manifest.templates import Renderer, compile_template
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from batchflux.errors import Fault
 
-NAME_VARIABLES = frozenset({*CONVERTERS, "image", "images", "tags", "ext", "key"})
+NAME_VARIABLES = frozenset({*READERS, "image", "images", "tags", "ext", "key"})
 _NO_AXIS = frozenset({"tags", "webhook_secret", "row"})
 _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
 
@@ -173,7 +168,7 @@ class _Compiler:
             elif name == "tags":
                 tags = tuple((label, self._part(f"tags.{label}", item)) for label, item in value)
             elif isinstance(value, Template):
-                dynamic.append((name, self._renderer(name, value), CONVERTERS[name]))
+                dynamic.append((name, self._renderer(name, value), READERS[name]))
             else:
                 constants[name] = value
         return Plan(

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.axes import AXIS_FIELDS
 from batchflux.manifest.check import check_sound
-from batchflux.manifest.config import Axis, Entry, Template
-from batchflux.manifest.fields import CONVERTERS, job_id
-from batchflux.manifest.leaves import is_template
+from batchflux.manifest.matrix import Axis
+from batchflux.manifest.schema import Entry
+from batchflux.manifest.values import Template
+from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.fields import job_id
+from batchflux.manifest.values import is_template
 from batchflux.manifest.schema import Defaults, JobEntry
-from batchflux.manifest.tree import Items, Scalar, Table, found, quoted
+from batchflux.manifest.yaml_nodes import Items, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.manifest.check import Faults, Path
+    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.check import Path
 
-APART = frozenset({*CONVERTERS, "image", "images", "webhook_secret", "tags"}) - {"prompt", "style"}
+APART = frozenset({*READERS, "image", "images", "webhook_secret", "tags"}) - {"prompt", "style"}
 _NOT_FIELDS = frozenset({"source", "matrix", "exclude"})
 
 

@@ -9,12 +9,13 @@ import re
 from typing import TYPE_CHECKING
 
 from batchflux.manifest.check import is_key_name
-from batchflux.manifest.tree import Items, Node, Scalar, Table, quoted
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.manifest.check import Faults, Path
+    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.check import Path
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

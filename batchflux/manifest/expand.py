@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.build import Builder
+from batchflux.manifest.expansion import Builder
 from batchflux.manifest.compile import compile_entry
 from batchflux.manifest.places import entry_fault, job_fault, row_fault
-from batchflux.manifest.sources import Unreadable, rows_of
+from batchflux.manifest.tables import Unreadable, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.errors import Fault
     from batchflux.manifest.compile import Plan
-    from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.manifest.redo import Redos
-    from batchflux.manifest.sources import Row
+    from batchflux.manifest.tables import Row
     from batchflux.models import Capabilities, Job
 
 MAX_FAULTS = 1000

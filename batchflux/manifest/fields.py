@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from batchflux.ids import MAX_ID
-from batchflux.manifest.tree import quoted
-from batchflux.manifest.urls import check_url, is_url
+from batchflux.manifest.job_fields import MAX_ID
+from batchflux.manifest.yaml_nodes import quoted
+from batchflux.manifest.values import check_url, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.yaml_nodes import quoted
 
 FORMAT = 1
 FOLDER = "images/"

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from batchflux.manifest.config import Template
-from batchflux.manifest.fields import CONVERTERS, is_tag_name, line_of_text, reference, tag
-from batchflux.manifest.tree import Scalar, found, plain_data, quoted, value_of
+from batchflux.manifest.values import Template
+from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.fields import is_tag_name, line_of_text, reference, tag
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,7 @@ def leaf(convert: Callable[[str], Any], *, templated: bool = False) -> Callable[
 
 def job_leaf(name: str) -> Callable[[object], Any]:
     """The validator of the job field of that name."""
-    return leaf(CONVERTERS[name], templated=True)
+    return leaf(READERS[name], templated=True)
 
 
 def template(text: str) -> Template:

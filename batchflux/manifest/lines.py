@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.sources import header_of
+from batchflux.manifest.tables import header_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,17 +15,18 @@ from pydantic import BaseModel
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import fields
-from batchflux.manifest.check import Faults, check_sound, key_names, unknown_key
-from batchflux.manifest.config import LimitsConfig, Manifest, OutputConfig, ProviderConfig
+from batchflux.manifest.diagnostics import Faults
+from batchflux.manifest.check import check_sound, key_names, unknown_key
+from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.entries import read_entries
-from batchflux.manifest.environment import expand_environment
-from batchflux.manifest.overrides import apply_overrides
+from batchflux.manifest.loader import expand_environment
+from batchflux.manifest.loader import apply_overrides
 from batchflux.manifest.providers import provider_config
-from batchflux.manifest.reader import MAX_BYTES, read_tree
+from batchflux.manifest.yaml_nodes import MAX_BYTES, read_tree
 from batchflux.manifest.salvage import compile_all, note_expansion
 from batchflux.manifest.schema import Defaults, Document, Limits, Output, Provider
 from batchflux.manifest.templates import compile_template
-from batchflux.manifest.tree import Node, Scalar, Table, found, quoted
+from batchflux.manifest.yaml_nodes import Node, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

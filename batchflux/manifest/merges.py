@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.tree import Items, Node, Table, found
+from batchflux.manifest.yaml_nodes import Items, Node, Table, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,18 +12,18 @@ from __future__ import annotations
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
-from batchflux.ids import redo_id
-from batchflux.manifest.config import DEFAULT_FILE_NAME
+from batchflux.manifest.identity import redo_id
+from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.identity import FOLDER, checked_name, default_id, folded
-from batchflux.manifest.sandbox import ImagePath
+from batchflux.manifest.templates import ImagePath
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import compile_template
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.manifest.config import Manifest
+    from batchflux.manifest.schema import Manifest
     from batchflux.models import Job
 
 _LINE_BITS = 36

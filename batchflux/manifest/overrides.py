@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import ManifestError
 from batchflux.manifest.check import OVERRIDE_FILE
-from batchflux.manifest.reader import read_tree
-from batchflux.manifest.tree import OVERRIDE, Items, Node, Scalar, Table, quoted
+from batchflux.manifest.yaml_nodes import read_tree
+from batchflux.manifest.yaml_nodes import OVERRIDE, Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchflux.manifest.check import Faults
+    from batchflux.manifest.diagnostics import Faults
 
 _OF_ONE_PROVIDER = ("base_url", "keys", "options")
 _SIMULATOR = "simulator"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.sources import Unreadable
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.tables import Unreadable
+from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import Fault
 from batchflux.manifest.check import OVERRIDE_FILE
-from batchflux.manifest.tree import OVERRIDE
+from batchflux.manifest.yaml_nodes import OVERRIDE
 
 if TYPE_CHECKING:
-    from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.schema import Entry, Manifest
 
 
 def line_of(entry: Entry, key: str) -> int:

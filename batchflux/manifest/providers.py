@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.check import nearest
-from batchflux.manifest.config import ProviderConfig
-from batchflux.manifest.tree import OVERRIDE, Scalar, Table, quoted
+from batchflux.manifest.diagnostics import nearest
+from batchflux.manifest.schema import ProviderConfig
+from batchflux.manifest.yaml_nodes import OVERRIDE, Scalar, Table, quoted
 
 if TYPE_CHECKING:
-    from batchflux.manifest.check import Faults
+    from batchflux.manifest.diagnostics import Faults
     from batchflux.manifest.schema import Provider
 
 # name: (base_url, names of environment variables)

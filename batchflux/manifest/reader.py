@@ -17,8 +17,8 @@ import yaml
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest.check import where
-from batchflux.manifest.merges import MERGE, merge
-from batchflux.manifest.tree import Items, Node, Scalar, Table, quoted
+from batchflux.manifest.yaml_nodes import MERGE, merge
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from batchflux.manifest.identity import key_of
-from batchflux.manifest.references import identity
+from batchflux.manifest.identity import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ import stat
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.urls import is_url
+from batchflux.manifest.values import is_url
 from batchflux.models import Reference
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from batchflux.manifest.compile import compile_entry
 from batchflux.manifest.entries import APART
-from batchflux.manifest.expand import expand
-from batchflux.manifest.merges import MERGE
+from batchflux.manifest.expansion import expand
+from batchflux.manifest.yaml_nodes import MERGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.manifest.check import Faults
-    from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Capabilities
 
 MAX_JOBS = 100_000  # looked at; a manifest that has faults need not be read to its end to be sent back

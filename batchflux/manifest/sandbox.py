@@ -15,7 +15,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

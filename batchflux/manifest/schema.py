@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from batchflux.manifest import fields, leaves, units, urls
+from batchflux.manifest import fields, leaves, values as units, values as urls
 
 
 def _count(lowest: int, highest: int) -> PlainValidator:

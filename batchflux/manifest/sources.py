@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.tree import Written, quoted
+from batchflux.manifest.yaml_nodes import Written, quoted
 
 if TYPE_CHECKING:
     import io

@@ -15,8 +15,8 @@ from jinja2 import TemplateSyntaxError, meta
 from jinja2 import UndefinedError as JinjaUndefined
 from jinja2.exceptions import SecurityError, TemplateError
 
-from batchflux.manifest.sandbox import MAX_OUTPUT, Sandbox, environment, refuse, shown, shown_in_name
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.templates import MAX_OUTPUT, Sandbox, environment, refuse, shown, shown_in_name
+from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
     from jinja2 import Template as JinjaTemplate

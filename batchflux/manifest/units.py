@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from batchflux.manifest.config import Deadline, Rate
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.values import Deadline, Rate
+from batchflux.manifest.yaml_nodes import quoted
 
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 _RATE = re.compile(rf"({_NUMBER}) ?/ ?(s|min|h)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from batchflux.manifest.tree import quoted
+from batchflux.manifest.yaml_nodes import quoted
 
 MAX_URL = 8192
 

@@ -16,23 +16,26 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from batchflux.ids import MAX_ID
+from batchflux.manifest.job_fields import MAX_ID
 from batchflux.manifest.capability import resolve
 from batchflux.manifest.compile import compile_entry
-from batchflux.manifest.config import DEFAULT_FILE_NAME, Template
-from batchflux.manifest.fields import CONVERTERS, MAX_PROMPT, MAX_TEXT, UNPRINTABLE
+from batchflux.manifest.schema import DEFAULT_FILE_NAME
+from batchflux.manifest.values import Template
+from batchflux.manifest.job_fields import READERS, MAX_PROMPT
+from batchflux.manifest.values import MAX_TEXT
+from batchflux.manifest.fields import UNPRINTABLE
 from batchflux.manifest.lines import CELL, Column, OddTable, chunks, line_pattern
 from batchflux.manifest.seen import Distinct
-from batchflux.manifest.sources import Unreadable, columns_of, delimiter_of, table_format
+from batchflux.manifest.tables import Unreadable, columns_of, delimiter_of, table_format
 from batchflux.manifest.templates import parts_of
-from batchflux.manifest.urls import MAX_URL, is_url
-from batchflux.models import CARRIED
+from batchflux.manifest.values import MAX_URL, is_url
+from batchflux.manifest.job_fields import REQUEST_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from batchflux.manifest.config import Entry, Manifest
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Capabilities, Style
 
 _COLUMNS = 200  # a pattern of many more is slow to make
@@ -78,7 +81,7 @@ def _style(manifest: Manifest, entry: Entry, styles: Mapping[str, Capabilities])
     if isinstance(wanted, Template):
         raise OddTable
     style = resolve(wanted, (), styles)  # as for references that are all URLs
-    if any(entry.fields.get(name) is not None for name in CARRIED if name not in styles[style].fields):
+    if any(entry.fields.get(name) is not None for name in REQUEST_FIELDS if name not in styles[style].fields):
         raise OddTable
     return style
 
@@ -145,7 +148,7 @@ class _Line:
             self._want(form, _SEED)
         elif name in _TRIED:
             self._want(form, _VALUE, kept=True)
-            self._tried.append((form, CONVERTERS[name]))
+            self._tried.append((form, READERS[name]))
         else:
             raise OddTable
 

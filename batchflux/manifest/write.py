@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.tree import Items, Node, Scalar, Table
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.exports.cells import iso
+from batchflux.output.folder import iso
 from batchflux.failpoints import reach
 from batchflux.output.durable import sync_file, sync_folder
 

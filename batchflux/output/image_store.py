@@ -24,7 +24,7 @@ from batchflux.output.verify import Expected, check
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from batchflux.output.structure import Kind, Shape
+    from batchflux.output.verify import Kind, Shape
 
 __all__ = ["Expected", "ImageStore"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from batchflux.output.structure import Shape, bad, check_tail, sized
+from batchflux.output.verify import Shape, bad, check_tail, sized
 
 SIGNATURE = b"\xff\xd8\xff"
 _SOI, _EOI, _SOS, _DQT, _DNL = 0xD8, 0xD9, 0xDA, 0xDB, 0xDC

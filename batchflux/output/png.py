@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from batchflux.output import deflate
-from batchflux.output.structure import Shape, bad, check_tail, sized
+from batchflux.output.verify import Shape, bad, check_tail, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from PIL import Image
 
 from batchflux.errors import Code, JobError
 from batchflux.output import jpeg, png, webp
-from batchflux.output.structure import NAMES, Shape, bad, foreign
+from batchflux.output.verify import NAMES, Shape, bad, foreign
 
 if TYPE_CHECKING:
     from batchflux.models import Format, Verify

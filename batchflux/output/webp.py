@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from batchflux.output.structure import Shape, bad, check_tail, sized
+from batchflux.output.verify import Shape, bad, check_tail, sized
 
 _RIFF = struct.Struct("<4sI4s")
 _HEAD = struct.Struct("<4sI")

@@ -21,7 +21,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
-from batchflux.models import CARRIED, Json, LocalImage
+from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.models import Json, LocalImage
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def file_of(image: Reference, encoding: Encoding = "data_url") -> LocalImage:
 
 def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:
     """Return the optional fields that the job asks for and the request has a place for, then its `options`."""
-    sent = {name: getattr(job, name) for name in CARRIED if name in fields and name not in job.dropped}
+    sent = {name: getattr(job, name) for name in REQUEST_FIELDS if name in fields and name not in job.dropped}
     return {**{name: value for name, value in sent.items() if value is not None}, **dict(job.options)}
 
 

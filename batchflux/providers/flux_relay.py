@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError
-from batchflux.models import CARRIED, Capabilities, HttpRequest, Json
+from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.models import Capabilities, HttpRequest, Json
 from batchflux.providers.answers.reading import reader
 from batchflux.providers.base import Provider, carried, file_of
 
@@ -29,7 +30,7 @@ class Standard(Provider):
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
-        return Capabilities(api=self.api, style=self.style, fields=frozenset(CARRIED), local_images=False)
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(REQUEST_FIELDS), local_images=False)
 
     def submit(self, job: Job) -> HttpRequest:
         """Return the one request.
@@ -41,7 +42,7 @@ class Standard(Provider):
         if local is not None:
             message = f"the standard style cannot carry the local file {local.source}: use style chat, or give its URL"
             raise JobError(Code.INVALID_REQUEST, message)
-        body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, frozenset(CARRIED))}
+        body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, frozenset(REQUEST_FIELDS))}
         return HttpRequest(
             method="POST", url="/v1/images/generations", content=Json(value=body), reader=partial(reader, job)
         )

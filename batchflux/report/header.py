@@ -10,7 +10,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.cells import iso
+from batchflux.output.folder import iso
 from batchflux.ledger.summary import state_in
 from batchflux.ledger.tables import get_meta
 

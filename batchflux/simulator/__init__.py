@@ -6,7 +6,7 @@ its own (`provider: simulator`). It has no access to the network, and to no file
 
 from __future__ import annotations
 
-from batchflux.simulator.embedded import EmbeddedSimulator
+from batchflux.simulator.server import EmbeddedSimulator
 from batchflux.simulator.faults import FAULTS, FaultInfo
 from batchflux.simulator.journal import Journal
 from batchflux.simulator.options import SimulatorOptions, load_options, parse_options

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from batchflux.simulator import breaks
-from batchflux.simulator.asks import Ask, parse_ask
-from batchflux.simulator.badanswers import BAD_ANSWERS, Moment, unauthorized
-from batchflux.simulator.chance import between, fraction
-from batchflux.simulator.faultplan import Chosen, FaultPlan
-from batchflux.simulator.giving import INLINE, give, shown
-from batchflux.simulator.goodanswers import chat_packets, standard_reply
-from batchflux.simulator.recipes import recipe_for
-from batchflux.simulator.spool import NotAPictureError
-from batchflux.simulator.studio import GoneError
-from batchflux.simulator.wire import STREAM_TYPE, Chunks, Refusal, Reply, error_reply, invalid
+from batchflux.simulator import replies as breaks
+from batchflux.simulator.requests import Ask, parse_ask
+from batchflux.simulator.replies import BAD_ANSWERS, Moment, unauthorized
+from batchflux.simulator.faults import between, fraction
+from batchflux.simulator.faults import Chosen, FaultPlan
+from batchflux.simulator.images import INLINE, give, shown
+from batchflux.simulator.calls import chat_packets, standard_reply
+from batchflux.simulator.images import recipe_for
+from batchflux.simulator.references import NotAPictureError
+from batchflux.simulator.images import GoneError
+from batchflux.simulator.replies import STREAM_TYPE, Chunks, Refusal, Reply, error_reply, invalid
 
 if TYPE_CHECKING:
     from batchflux.models import Style
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
-    from batchflux.simulator.studio import Studio
-    from batchflux.simulator.throttle import Throttle
+    from batchflux.simulator.images import Studio
+    from batchflux.simulator.endpoint import Throttle
 
 _LARGE_BODY = 32_768
 _PACKET_PAUSE = 0.002

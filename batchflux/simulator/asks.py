@@ -13,9 +13,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from batchflux.simulator.ratios import parse_ratio
-from batchflux.simulator.uploads import Upload, read_content
-from batchflux.simulator.wire import Refusal, dumps, error_reply, invalid
+from batchflux.simulator.drawing import parse_ratio
+from batchflux.simulator.requests import Upload, read_content
+from batchflux.simulator.replies import Refusal, dumps, error_reply, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.asks import model_not_found as refuse_model
-from batchflux.simulator.chance import fraction
-from batchflux.simulator.throttle import rate_limited as too_fast
-from batchflux.simulator.wire import DONE, STREAM_TYPE, Chunks, Reply, dumps, error_body, error_reply, event
+from batchflux.simulator.requests import model_not_found as refuse_model
+from batchflux.simulator.faults import fraction
+from batchflux.simulator.endpoint import rate_limited as too_fast
+from batchflux.simulator.replies import DONE, STREAM_TYPE, Chunks, Reply, dumps, error_body, error_reply, event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.simulator.asks import Ask
+    from batchflux.simulator.requests import Ask
 
 _WAIT = 1
 _UPSTREAM = (

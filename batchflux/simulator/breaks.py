@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from batchflux.simulator.wire import Reply
+    from batchflux.simulator.replies import Reply
 
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from batchflux.simulator.grading import grade
-from batchflux.simulator.lettering import letter
-from batchflux.simulator.ratios import parse_ratio, pixels
-from batchflux.simulator.scenes import scene
+from batchflux.simulator.drawing import grade
+from batchflux.simulator.drawing import letter
+from batchflux.simulator.drawing import parse_ratio, pixels
+from batchflux.simulator.subjects import scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.simulator.recipes import Recipe
+    from batchflux.simulator.images import Recipe
 
 _JPEG_QUALITY = 85
 _PNG_LEVEL = 1

@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import UsageError
-from batchflux.simulator.chance import fraction
+from batchflux.simulator.faults import fraction
 from batchflux.simulator.faults import FAULTS
-from batchflux.simulator.values import integer, number
+from batchflux.simulator.options import integer, number
 
 if TYPE_CHECKING:
-    from batchflux.simulator.asks import Ask
+    from batchflux.simulator.requests import Ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.goodanswers import Given
-from batchflux.simulator.recipes import MEDIA_TYPES, Recipe
-from batchflux.simulator.uploads import sniff
+from batchflux.simulator.calls import Given
+from batchflux.simulator.images import MEDIA_TYPES, Recipe
+from batchflux.simulator.requests import sniff
 
 if TYPE_CHECKING:
-    from batchflux.simulator.asks import Ask
-    from batchflux.simulator.studio import Studio
+    from batchflux.simulator.requests import Ask
+    from batchflux.simulator.images import Studio
 
 INLINE = frozenset({"b64_json", "data_url"})
 UNSAFE_URL = "http://169.254.169.254/latest/meta-data/picture"

@@ -11,13 +11,13 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.chance import between, fraction
-from batchflux.simulator.wire import DONE, Chunks, Reply, dumps
+from batchflux.simulator.faults import between, fraction
+from batchflux.simulator.replies import DONE, Chunks, Reply, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchflux.simulator.asks import Ask
+    from batchflux.simulator.requests import Ask
 
 _ECHO_SHARE = 0.5
 _EMPTY_SHARE = 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.brushes import Colour, ellipse, glow, gradient, mix, rgb, silhouette
+from batchflux.simulator.subjects import Colour, ellipse, glow, gradient, mix, rgb, silhouette
 
 if TYPE_CHECKING:
     from random import Random

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from batchflux.simulator.breaks import reset, whole
-from batchflux.simulator.chance import between
+from batchflux.simulator.replies import reset, whole
+from batchflux.simulator.faults import between
 from batchflux.simulator.journal import Tally
-from batchflux.simulator.recipes import MEDIA_TYPES, BadLinkError, Recipe, decode
-from batchflux.simulator.studio import GoneError
-from batchflux.simulator.uploads import sniff
-from batchflux.simulator.wire import Reply, error_reply
+from batchflux.simulator.images import MEDIA_TYPES, BadLinkError, Recipe, decode
+from batchflux.simulator.images import GoneError
+from batchflux.simulator.requests import sniff
+from batchflux.simulator.replies import Reply, error_reply
 
 if TYPE_CHECKING:
-    from batchflux.simulator.api import Api
+    from batchflux.simulator.calls import Api
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
-    from batchflux.simulator.studio import Studio
+    from batchflux.simulator.images import Studio
 
 _SLOW_BYTES = 1024
 _SLOW_SECONDS = 1.0

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from batchflux.errors import UsageError
-from batchflux.simulator.faultplan import FaultRule, ScriptRule, parse_faults, parse_script
-from batchflux.simulator.values import integer, per_second, span
+from batchflux.simulator.faults import FaultRule, ScriptRule, parse_faults, parse_script
+from batchflux.simulator.options import integer, per_second, span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

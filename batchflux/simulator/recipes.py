@@ -18,12 +18,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.options import MAX_SIZE, MIN_SIZE
-from batchflux.simulator.ratios import parse_ratio
-from batchflux.simulator.wire import dumps
+from batchflux.simulator.drawing import parse_ratio
+from batchflux.simulator.replies import dumps
 
 if TYPE_CHECKING:
     from batchflux.models import Format
-    from batchflux.simulator.asks import Ask
+    from batchflux.simulator.requests import Ask
 
 DRAWN_REFERENCES = 4
 _CAPTION = 120

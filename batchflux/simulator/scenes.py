@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.hills import hills
-from batchflux.simulator.stilllife import still_life
+from batchflux.simulator.subjects import hills
+from batchflux.simulator.subjects import still_life
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from batchflux.errors import UsageError
-from batchflux.simulator.api import Api
-from batchflux.simulator.breaks import whole
+from batchflux.simulator.calls import Api
+from batchflux.simulator.replies import whole
 from batchflux.simulator.journal import Journal
-from batchflux.simulator.links import Links
-from batchflux.simulator.spool import Spool
-from batchflux.simulator.studio import Studio
-from batchflux.simulator.throttle import Throttle
-from batchflux.simulator.wire import Refusal, Reply, dumps, error_reply
+from batchflux.simulator.server import Links
+from batchflux.simulator.references import Spool
+from batchflux.simulator.images import Studio
+from batchflux.simulator.endpoint import Throttle
+from batchflux.simulator.replies import Refusal, Reply, dumps, error_reply
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from batchflux.errors import UsageError
 
 if TYPE_CHECKING:
-    from batchflux.simulator.uploads import Upload
+    from batchflux.simulator.requests import Upload
 
 REDUCED = 1024
 LIMIT = 256 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.brushes import Colour, ellipse, glow, gradient, mix, rgb, shadow, silhouette
+from batchflux.simulator.subjects import Colour, ellipse, glow, gradient, mix, rgb, shadow, silhouette
 
 if TYPE_CHECKING:
     from random import Random

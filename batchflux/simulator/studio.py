@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.simulator.drawing import draw
-from batchflux.simulator.ratios import parse_ratio
+from batchflux.simulator.drawing import parse_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from batchflux.simulator.recipes import Recipe
-    from batchflux.simulator.spool import Spool
+    from batchflux.simulator.images import Recipe
+    from batchflux.simulator.references import Spool
 
     T = TypeVar("T")
 

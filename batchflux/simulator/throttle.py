@@ -9,7 +9,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.wire import Refusal, Reply, error_reply
+from batchflux.simulator.replies import Refusal, Reply, error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

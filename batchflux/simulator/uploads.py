@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from batchflux.simulator.wire import invalid
+from batchflux.simulator.replies import invalid
 
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,")
 

@@ -26,7 +26,7 @@ from PIL import Image
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import ended_rows, nanos, set_meta
-from batchflux.manifest import expand, load_manifest
+from batchflux.manifest import expansion as expand, load_manifest
 from batchflux.models import Link, Outcome, Status, Stored
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from batchflux.report.report import write_report
+from batchflux.review.listen import WatchServer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -157,16 +160,16 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Made:
     place = tmp_path_factory.mktemp("rich")
     (place / "rich.yaml").write_text(MANIFEST.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
     batchflux("run", "rich.yaml", "--out", "out", "--quiet", "--yes", cwd=place)
-    batchflux("report", "out", cwd=place)
+    write_report(place / "out")
     return Made(folder=place / "out")
 
 
 @pytest.fixture
 def report_of() -> Callable[[Path], Made]:
-    """Writes the report of a folder with the program."""
+    """Writes the report of a folder."""
 
     def make(folder: Path) -> Made:
-        batchflux("report", folder)
+        write_report(folder)
         return Made(folder=folder)
 
     return make
@@ -198,8 +201,20 @@ class Reviewed:
 
 
 @contextmanager
-def serving(place: Path, port: int = 0) -> Iterator[str]:
-    """Serve the review of `place`/out; give the address that lets in. Ends with SIGTERM."""
+def serving(place: Path) -> Iterator[str]:
+    """Serve the review of `place`/out from a thread of this process; give the address that lets in."""
+    told: list[str] = []
+    server = WatchServer(place / "out", told.append)
+    server.start()
+    try:
+        yield told[0].split()[-1]
+    finally:
+        server.stop()
+
+
+@contextmanager
+def serving_apart(place: Path, port: int = 0) -> Iterator[str]:
+    """Serve the review of `place`/out with the program, which ends with SIGTERM; give the address that lets in."""
     command = [sys.executable, "-u", "-m", "batchflux", "review", "out", "--port", str(port)]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     said = place / "review.err"
@@ -216,16 +231,22 @@ def serving(place: Path, port: int = 0) -> Iterator[str]:
             server.send_signal(signal.SIGTERM)
 
 
+@pytest.fixture(scope="session")
+def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("judged")
+    (place / "judged.yaml").write_text(JUDGED.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
+    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=place)
+    return place
+
+
 @pytest.fixture
-def judged(tmp_path: Path) -> Path:
+def judged(judged_once: Path, tmp_path: Path) -> Path:
     """A folder with JUDGED, of which three jobs have been run into `out`."""
-    (tmp_path / "judged.yaml").write_text(JUDGED.replace("PHOTOS", str(ROOT / "jobs/photos")), encoding="utf-8")
-    batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--limit", "3", cwd=tmp_path)
-    return tmp_path
+    return shutil.copytree(judged_once, tmp_path / "judged")
 
 
 @pytest.fixture
 def reviewed(judged: Path) -> Iterator[Reviewed]:
-    """The same, with a review of it being served."""
+    """The same, with a review of it being served. Name it before `opened`, so that the pages are closed first."""
     with serving(judged) as url:
         yield Reviewed(place=judged, url=url)

@@ -32,8 +32,15 @@ def rank(values: list[float], percent: int) -> float:
     return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
 
 
-def test_images_per_minute(rich: Made, opened: Opener) -> None:
+def test_the_charts_say_what_results_say(rich: Made, opened: Opener) -> None:
     page = opened(f"{rich.url}#view=charts")
+    images_per_minute(page, rich)
+    latency_percentiles_and_distribution(page, rich)
+    spend_over_time_ends_at_what_was_spent_and_knows_the_budget(page, rich)
+    failures_by_code(page, rich)
+
+
+def images_per_minute(page: Page, rich: Made) -> None:
     rows = table(page, "speed")
     times = Counter(math.floor(ended(row)) for row in rich.rows if row["status"] == "done")
     first, last = min(times), max(times)  # the run takes seconds, so a bar is one second
@@ -47,8 +54,7 @@ def test_images_per_minute(rich: Made, opened: Opener) -> None:
     assert [round(height / heights[0], 3) for height in heights] == [round(count / counts[0], 3) for count in counts]
 
 
-def test_latency_percentiles_and_distribution(rich: Made, opened: Opener) -> None:
-    page = opened(f"{rich.url}#view=charts")
+def latency_percentiles_and_distribution(page: Page, rich: Made) -> None:
     rows = table(page, "latency")
     seconds = [float(row["api_seconds"]) for row in rich.rows if row["api_seconds"]]
     assert rows[:3] == [[f"p{p}", f"{rank(seconds, p):.3f} s"] for p in (50, 95, 99)]
@@ -59,8 +65,7 @@ def test_latency_percentiles_and_distribution(rich: Made, opened: Opener) -> Non
     assert counts == [expected[k] for k in range(max(expected) + 1)]
 
 
-def test_spend_over_time_ends_at_what_was_spent_and_knows_the_budget(rich: Made, opened: Opener) -> None:
-    page = opened(f"{rich.url}#view=charts")
+def spend_over_time_ends_at_what_was_spent_and_knows_the_budget(page: Page, rich: Made) -> None:
     rows = table(page, "spend")
     spent = float(rich.summary["spent"])
     sums = [float(row[1].replace(",", "")) for row in rows]
@@ -71,8 +76,7 @@ def test_spend_over_time_ends_at_what_was_spent_and_knows_the_budget(rich: Made,
     assert page.locator('[data-chart="spend"] .limit').count() == 1
 
 
-def test_failures_by_code(rich: Made, opened: Opener) -> None:
-    page = opened(f"{rich.url}#view=charts")
+def failures_by_code(page: Page, rich: Made) -> None:
     chart = page.locator('[data-chart="failures"]')
     codes = chart.locator(".legend li").all_inner_texts()
     assert sorted(codes) == sorted(rich.summary["failures"])

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import JUDGED, ROOT, batchflux, serving
+from tests.browser.conftest import JUDGED, ROOT, batchflux, serving_apart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,7 +181,7 @@ def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
 
 
 def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: Opener) -> None:
-    with serving(judged) as url:
+    with serving_apart(judged) as url:
         page = opened(url)
         expect(page.locator(".tile")).to_have_count(3)
         page.evaluate("window.sameAsBefore = true")
@@ -189,7 +189,7 @@ def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: 
     batchflux("run", "judged.yaml", "--out", "out", "--quiet", "--yes", cwd=judged)
     port = urlsplit(url).port
     assert port
-    with serving(judged, port) as again:
+    with serving_apart(judged, port) as again:
         other = page.context.new_page()  # whoever is let in anew in this browser lets its other pages in, too
         other.goto(again)
         expect(page.locator(".tile")).to_have_count(5)

@@ -56,7 +56,8 @@ def test_a_full_stdout_is_said_and_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["plan", "m.yaml"], ["schema"], ["--help"], ["status", "out/q"]])
 def test_an_output_that_cannot_be_printed_is_said_in_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "m.yaml").write_text(QUICK)
-    assert sh(tmp_path, "", "run", "m.yaml").returncode == 0
+    if arguments[0] == "status":
+        assert sh(tmp_path, "", "run", "m.yaml").returncode == 0
     ended = sh(tmp_path, "> /dev/full", *arguments)
     assert ended.returncode == 1
     assert ended.stderr.startswith("The output cannot be printed (No space left on device)")

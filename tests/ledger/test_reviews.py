@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from batchflux.errors import StorageError
 from batchflux.exports import projection
-from batchflux.exports.cells import HEADER
+from batchflux.exports.base import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results
-from batchflux.ids import redo_id
+from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside, connect
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import Expansion, Manifest, expand, load_manifest
+from batchflux.manifest import Expansion, Manifest, expansion as expand, load_manifest
 from batchflux.models import Capabilities, Job
 
 STYLES = {

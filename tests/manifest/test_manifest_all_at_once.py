@@ -9,7 +9,7 @@ import pytest
 
 import batchflux
 from batchflux.errors import ManifestError
-from batchflux.manifest.expand import MAX_FAULTS
+from batchflux.manifest.expansion import MAX_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from batchflux.manifest import expand
+from batchflux.manifest import expansion as expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest import expand, load_manifest, vet
+from batchflux.manifest import expansion as expand, load_manifest, vet
 from batchflux.manifest import lines as lines_module
 from tests.manifest.conftest import STYLES
 

@@ -15,11 +15,11 @@ from PIL import Image, ImageStat
 
 from batchflux.errors import UsageError
 from batchflux.simulator.drawing import draw
-from batchflux.simulator.ratios import WIDEST, pixels
-from batchflux.simulator.recipes import BadLinkError, Recipe, caption, decode
-from batchflux.simulator.spool import NotAPictureError, Spool, reduce
-from batchflux.simulator.studio import Studio
-from batchflux.simulator.uploads import Upload
+from batchflux.simulator.drawing import WIDEST, pixels
+from batchflux.simulator.images import BadLinkError, Recipe, caption, decode
+from batchflux.simulator.references import NotAPictureError, Spool, reduce
+from batchflux.simulator.images import Studio
+from batchflux.simulator.requests import Upload
 
 if TYPE_CHECKING:
     from pathlib import Path

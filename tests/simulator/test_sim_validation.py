@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from batchflux.simulator.asks import parse_ask, split_urls
-from batchflux.simulator.wire import Refusal
+from batchflux.simulator.requests import parse_ask, split_urls
+from batchflux.simulator.replies import Refusal
 
 if TYPE_CHECKING:
     from batchflux.models import Style

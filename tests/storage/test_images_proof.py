@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.errors import Code, JobError
-from batchflux.output.structure import Shape
+from batchflux.output.verify import Shape
 from batchflux.output.verify import Expected, check, inspect
 
 

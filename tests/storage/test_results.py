@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
-from batchflux.exports.cells import HEADER, cells, iso, neutralised
+from batchflux.exports.base import HEADER, cells, neutralised
+from batchflux.output.folder import iso
 from batchflux.exports.results_csv import Results
 from batchflux.exports.twin import Twin
 from batchflux.ledger.ledger import Ledger
@@ -30,7 +31,8 @@ from tests.attempts import send
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.storage.conftest import Finish, MakeJob, Start
+    from tests.storage.conftest import Finish
+    from tests.conftest import MakeJob, Start
 
 CONTRACT = (
     "id,status,file_name,prompt,images,seed,aspect_ratio,output_format,model,provider,style,width,height,bytes,sha256,"

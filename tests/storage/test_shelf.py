@@ -18,7 +18,7 @@ from batchflux.output.shelf import DiskShelf, expected_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.storage.conftest import MakeJob
+    from tests.conftest import MakeJob
 
 
 def picture() -> bytes:

@@ -1,9 +1,27 @@
 // Four charts of the whole run: speed, latency, money, failures. Each says in a sentence what it shows.
-function showCharts() {
+import { byId, h, s } from "./dom.js";
+import { failuresOverTime, latency, spending, throughput, tidy } from "./numbers.js";
+import { header } from "./store.js";
+import {
+  bars,
+  BOTTOM,
+  frame,
+  LEFT,
+  markCuts,
+  numbersTable,
+  sayTime,
+  setWidth,
+  TALL,
+  timeLabels,
+  TOP,
+  WIDE,
+} from "./svg.js";
+import { duration, money, one, plural, whole } from "./words.js";
+
+export function showCharts() {
   const room = byId("charts").clientWidth;
-  const across = room >= 976 ? 2 : 1; // as in charts.css: two columns of at least 480 and a gap of 16
-  WIDE = Math.max(240, Math.round((room - 16 * (across - 1)) / across) - 50);
-  plotWide = WIDE - LEFT - 6;
+  const columnsBeside = room >= 976 ? 2 : 1; // as in charts.css: two columns of at least 480 and a gap of 16
+  setWidth(Math.max(240, Math.round((room - 16 * (columnsBeside - 1)) / columnsBeside) - 50));
   const made = [speedChart(), latencyChart(), spendingChart(), failuresChart()].filter(Boolean);
   byId("charts").replaceChildren(...made);
 }
@@ -149,6 +167,7 @@ function failuresChart() {
     shown.push({
       code: "others",
       counts: others[0].counts.map((_, k) => others.reduce((sum, { counts }) => sum + counts[k], 0)),
+      total: others.reduce((sum, { total }) => sum + total, 0),
     });
   const sums = shown[0].counts.map((_, k) => shown.reduce((sum, { counts }) => sum + counts[k], 0));
   const plot = frame({

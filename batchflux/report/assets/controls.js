@@ -1,5 +1,13 @@
 // The bar that stays in sight: views, search, filters and order. It shows only what can tell pictures apart.
-const VIEWS = [
+import { barHeight, byId, choice, control, focusIn, h, segment } from "./dom.js";
+import { countsOf, distinct, field, NONE, sayValue, SORTS, tagNames } from "./fields.js";
+import { openHelp } from "./help.js";
+import { sheetAxes } from "./sheet.js";
+import { activeFilters, change, state } from "./state.js";
+import { presentRows, rowCount, setup, versionsSum } from "./store.js";
+import { plural, STATUS_WORDS, whole } from "./words.js";
+
+export const VIEWS = [
   ["gallery", "Gallery"],
   ["sheet", "Contact sheet"],
   ["charts", "Charts"],
@@ -7,22 +15,12 @@ const VIEWS = [
 let controlsFor = "";
 let shownFor = "";
 
-// How much of the window's top the bar covers while the page is scrolled; CSS knows it as --bar.
-const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky" ? byId("controls").offsetHeight : 0);
-
-const segment = (label, pressed, onclick, props = {}) =>
-  h(
-    "button",
-    { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null },
-    label,
-  );
-
-function showControls(rows) {
+export function showControls(rows) {
   const shown = { ...state, open: "" };
   const wanted = JSON.stringify([rowCount, versionsSum, shown]);
   const same = JSON.stringify(shown) === shownFor;
   // New rows must not shut a list that somebody has open, or take a word from under the pen.
-  const busy = byId("controls").contains(document.activeElement) && document.activeElement.matches("select, input");
+  const busy = focusIn(byId("controls"))?.matches("select, input");
   if (wanted !== controlsFor && !(same && busy)) {
     controlsFor = wanted;
     shownFor = JSON.stringify(shown);
@@ -39,7 +37,7 @@ function showControls(rows) {
 // Built anew when something changed, with the focus kept on the control that had it.
 function rebuildControls() {
   const host = byId("controls");
-  const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
+  const focused = focusIn(host)?.dataset.for;
   const search = byId("search") ?? searchField();
   const charts = state.view === "charts";
   const top = h(
@@ -79,7 +77,7 @@ function rebuildControls() {
   const filters = h("div", { class: "bar filters", hidden: charts || !parts.length }, parts);
   host.replaceChildren(top, filters);
   document.documentElement.style.setProperty("--bar", `${barHeight()}px`);
-  if (focused) host.querySelector(`[data-for="${CSS.escape(focused)}"]`)?.focus();
+  if (focused) control(host, focused)?.focus();
 }
 
 function viewSwitch() {
@@ -211,4 +209,81 @@ function swapped(axes, name, value) {
   const next = { rows: axes.rows, cols: axes.cols, [name]: value };
   if (next.rows === next.cols) next[name === "rows" ? "cols" : "rows"] = axes[name];
   return next;
+}
+
+// The filters: one control for each field that has more than one value.
+const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review"];
+const MOST_CHOICES = 200;
+const MOST_TAGS = 6;
+
+function statusPills() {
+  const counts = countsOf("status");
+  if (counts.size < 2 && !state.status) return null;
+  const pills = [
+    ["", "All", presentRows().length],
+    ...["done", "failed", "unknown"]
+      .filter((name) => counts.has(name))
+      .map((name) => [name, STATUS_WORDS[name], counts.get(name)]),
+  ];
+  return h(
+    "div",
+    { class: "segments", role: "group", "aria-label": "Status" },
+    pills.map(([value, label, count]) =>
+      segment([label, h("small", null, whole.format(count))], state.status === value, () => change({ status: value }), {
+        "data-for": `status-${value}`,
+      }),
+    ),
+  );
+}
+
+function facets() {
+  const tags = tagNames()
+    .slice(0, MOST_TAGS)
+    .map((tag) => `tag.${tag}`);
+  const active = activeFilters().filter((name) => name.startsWith("tag.") && !tags.includes(name));
+  return [...FACETS, ...tags, ...active].map((name) => facet(name));
+}
+
+function facet(name) {
+  const of = field(name);
+  const counts = countsOf(name);
+  const value = state[name] ?? "";
+  if (counts.size < 2 && !value && !(name === "review" && setup.live)) return null;
+  const set = value ? "set" : null;
+  if (counts.size > MOST_CHOICES) {
+    const input = h("input", {
+      type: "search",
+      class: set,
+      value,
+      "data-for": name,
+      placeholder: of.label,
+      "aria-label": of.label,
+      autocomplete: "off",
+      onchange: () => change({ [name]: input.value.trim() }),
+    });
+    return h("span", { class: "facet" }, input);
+  }
+  const label = of.label.toLowerCase() === of.label ? of.label : of.label.toLowerCase();
+  const pairs = [
+    ["", `Any ${label}`],
+    ...[...counts].map(([found, count]) => [
+      found === "" ? NONE : found,
+      `${sayValue(of, found)} (${whole.format(count)})`,
+    ]),
+  ];
+  if (value && !pairs.some(([found]) => found === value)) pairs.push([value, `${value} (0)`]);
+  return h(
+    "span",
+    { class: "facet" },
+    choice(
+      {
+        class: set,
+        "data-for": name,
+        "aria-label": of.label,
+        onchange: (event) => change({ [name]: event.target.value }),
+      },
+      pairs,
+      value,
+    ),
+  );
 }

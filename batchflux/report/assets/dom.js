@@ -1,10 +1,18 @@
 // Makes elements. Text becomes text nodes and attributes only: nothing on this page ever parses HTML.
 const SVG = "http://www.w3.org/2000/svg";
-const byId = (id) => document.getElementById(id);
-const h = (tag, props, ...children) => fill(document.createElement(tag), props, children);
-const s = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
+/** @type {(id: string) => any} */
+export const byId = (id) => document.getElementById(id);
+/** @type {(host: ParentNode, selector: string) => any} */
+export const find = (host, selector) => host.querySelector(selector);
+// The control of a name (data-for) below `host`; `more` narrows it.
+export const control = (host, name, more = "") => find(host, `[data-for="${CSS.escape(name)}"]${more}`);
+// The element below `host` that has the focus, null when none has.
+/** @type {(host: Node) => any} */
+export const focusIn = (host) => (host.contains(document.activeElement) ? document.activeElement : null);
+export const h = (tag, props, ...children) => fill(document.createElement(tag), props, children);
+export const s = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 
-function fill(node, props, children) {
+export function fill(node, props, children) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
@@ -16,14 +24,14 @@ function fill(node, props, children) {
 }
 
 // A select of [value, label] pairs.
-function choice(props, pairs, value) {
+export function choice(props, pairs, value) {
   const options = pairs.map(([of, label]) => h("option", { value: of, selected: of === value }, label));
   return h("select", props, options);
 }
 
 // An image, or what `lost` makes where it cannot be had. Whoever was asked in vain once is not asked again.
-const lostImages = new Set();
-function picture(src, props, lost) {
+export const lostImages = new Set();
+export function picture(src, props, lost) {
   if (lostImages.has(src)) return lost();
   const image = h("img", props);
   image.addEventListener("error", () => {
@@ -35,13 +43,13 @@ function picture(src, props, lost) {
 }
 
 // Only http and https leave the page, and they take nothing with them.
-function outside(url) {
+export function outside(url) {
   const fine = /^https?:\/\//i.test(url) && !url.endsWith("…");
   return fine ? h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, url) : url;
 }
 
 // Call back when an element's width changes; its height is nobody's business.
-function onNewWidth(node, then) {
+export function onNewWidth(node, then) {
   let width = node.clientWidth;
   new ResizeObserver(() => {
     if (node.clientWidth === width) return;
@@ -51,7 +59,7 @@ function onNewWidth(node, then) {
 }
 
 let newsTimer = 0;
-function tell(text, { bad = false, action = null } = {}) {
+export function tell(text, { bad = false, action = null } = {}) {
   const line = h("p", { class: bad ? "bad" : null }, text, action && " ", action);
   const news = byId("news");
   news.replaceChildren(line);
@@ -67,3 +75,14 @@ function tell(text, { bad = false, action = null } = {}) {
     bad ? 15000 : 8000,
   );
 }
+
+// One button of a row of them, of which some are pressed.
+export const segment = (label, pressed, onclick, props = {}) =>
+  h(
+    "button",
+    { type: "button", onclick, ...props, "aria-pressed": props["aria-current"] === undefined ? String(pressed) : null },
+    label,
+  );
+
+// How much of the window's top the bar covers while the page is scrolled; CSS knows it as --bar.
+export const barHeight = () => (getComputedStyle(byId("controls")).position === "sticky" ? byId("controls").offsetHeight : 0);

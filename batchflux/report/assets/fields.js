@@ -1,4 +1,8 @@
 // The fields that pictures are filtered, grouped and laid out by, and the order they are shown in.
+import { activeFilters, state } from "./state.js";
+import { columns, presentRows, searchText } from "./store.js";
+import { REVIEW_WORDS, STATUS_WORDS } from "./words.js";
+
 const text = (name) => (row) => (columns[name][row] === null ? "" : String(columns[name][row]));
 const FIELDS = {
   __proto__: null, // names come from the URL
@@ -23,7 +27,7 @@ const FIELDS = {
       `${columns.seed[row] === null ? "no seed" : `seed ${columns.seed[row]}`}, ${columns.aspect_ratio[row] ?? "own ratio"}`,
   },
 };
-const SORTS = {
+export const SORTS = {
   __proto__: null,
   manifest: ["Manifest order", (a, b) => columns.position[a] - columns.position[b]],
   newest: ["Newest first", (a, b) => compare(columns.finished_at[b], columns.finished_at[a])],
@@ -32,10 +36,10 @@ const SORTS = {
   attempts: ["Most attempts first", (a, b) => columns.attempts[b] - columns.attempts[a]],
   id: ["By id", (a, b) => byName.compare(columns.id[a], columns.id[b])],
 };
-const byName = new Intl.Collator("en", { numeric: true });
-const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+export const byName = new Intl.Collator("en", { numeric: true });
+export const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
-function field(name) {
+export function field(name) {
   if (!name.startsWith("tag.")) return FIELDS[name];
   const tag = name.slice(4);
   return {
@@ -45,10 +49,10 @@ function field(name) {
   };
 }
 
-const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? of.say(value) : value);
+export const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? of.say(value) : value);
 
 // Distinct values of a field and how often each occurs, by name; the tags' names come from the rows themselves.
-function countsOf(name) {
+export function countsOf(name) {
   const of = field(name).of;
   const counts = new Map();
   for (const row of presentRows()) {
@@ -58,7 +62,7 @@ function countsOf(name) {
   return new Map([...counts].sort(([a], [b]) => byName.compare(a, b)));
 }
 
-function tagNames() {
+export function tagNames() {
   const names = new Set();
   let last = null;
   for (const row of presentRows()) {
@@ -70,8 +74,8 @@ function tagNames() {
 }
 
 // The rows that pass the filters, in order. NONE stands in the URL for rows that have no value.
-const NONE = "(none)";
-function filtered() {
+export const NONE = "(none)";
+export function filtered() {
   const tests = activeFilters()
     .filter((name) => field(name))
     .map((name) => {
@@ -86,7 +90,7 @@ function filtered() {
 }
 
 // Groups of rows by a field, in order of first appearance; groups of one go together at the end.
-function grouped(rows, name) {
+export function grouped(rows, name) {
   const of = field(name);
   const groups = new Map();
   for (const row of rows) {
@@ -105,3 +109,14 @@ function grouped(rows, name) {
   if (singles.length) made.push({ label: `One picture each, by ${of.label.toLowerCase()}`, rows: singles });
   return made;
 }
+
+// How many values a field has.
+export function distinct(name) {
+  const of = field(name).of;
+  const values = new Set();
+  for (const row of presentRows()) values.add(of(row));
+  return values.size;
+}
+
+// A redo's id: its job's with -redo1 and so on, and 8 digits of its key where that was taken.
+export const REDO = /-redo\d+(-[0-9a-f]{8})?$/;

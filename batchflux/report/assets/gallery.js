@@ -1,21 +1,38 @@
 // The gallery: all pictures that pass the filters, as lines of tiles, grouped or not. One tile is the current one.
+import { barHeight, byId, fill, h, onNewWidth, picture } from "./dom.js";
+import { field, grouped } from "./fields.js";
+import { Lines } from "./lines.js";
+import {
+  current,
+  leaving,
+  onPicks,
+  openLarge,
+  pick,
+  picked,
+  pickTo,
+  placeOf,
+  setCurrentRow,
+  setShown,
+  shownRows,
+} from "./selection.js";
+import { state } from "./state.js";
+import { columns, gone, setup, versions } from "./store.js";
+import { plural, REVIEW_WORDS } from "./words.js";
+
 const SIZES = { __proto__: null, s: 128, m: 190, l: 300 };
 const SMALL_SIZES = { __proto__: null, s: 100, m: 150, l: 280 }; // on a phone
 const GAP = 12;
 const CAPTION = 42;
 const HEADING = 52;
-let shownRows = []; // what the gallery and the large view go through
-let placeOf = new Map(); // row -> index in shownRows
-let current = null; // row
-const picked = new Set(); // rows selected for a verdict
-const tiles = new Map(); // row -> {node, version}: tiles in the document, kept over a refresh so that nothing flickers
+export const tiles = new Map(); // row -> {node, version}: tiles in the document, kept over a refresh so that nothing flickers
+let shownGroups = null;
 let across = 1;
 let tileSide = 0;
 
 const galleryBody = h("div", { class: "lines", role: "rowgroup" });
 const galleryLines = new Lines(galleryBody, makeLine);
 
-function startGallery() {
+export function startGallery() {
   const gallery = byId("gallery");
   fill(
     gallery,
@@ -28,26 +45,27 @@ function startGallery() {
     [galleryBody],
   );
   gallery.addEventListener("click", (event) => {
-    const tile = event.target.closest(".tile");
+    const target = /** @type {Element} */ (event.target);
+    const tile = /** @type {HTMLElement} */ (target.closest(".tile"));
     if (!tile) return;
     const row = Number(tile.dataset.row);
-    if (event.target.closest(".pick") || (setup.live && (event.ctrlKey || event.metaKey)))
+    if (target.closest(".pick") || (setup.live && (event.ctrlKey || event.metaKey)))
       return pick(row, !picked.has(row));
     if (setup.live && event.shiftKey) return pickTo(row);
     setCurrent(row, { reveal: false });
     openLarge(row);
   });
   onNewWidth(gallery, () => layGallery());
+  onPicks(showPicks);
 }
 
-function showGallery(rows) {
+export function showGallery(rows) {
   const groups = state.group && field(state.group) ? grouped(rows, state.group) : [{ label: null, rows }];
   for (const row of picked) if (gone.has(row)) picked.delete(row);
   const was = placeOf.get(current) ?? 0;
-  shownRows = groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows);
-  placeOf = new Map(shownRows.map((row, k) => [row, k]));
-  if (current === null || !placeOf.has(current)) current = shownRows[Math.min(was, shownRows.length - 1)] ?? null;
-  showGallery.groups = groups;
+  setShown(groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows));
+  if (current === null || !placeOf.has(current)) setCurrentRow(shownRows[Math.min(was, shownRows.length - 1)] ?? null);
+  shownGroups = groups;
   for (const row of leaving) if (!placeOf.has(row)) picked.delete(row);
   leaving.clear();
   layGallery(true);
@@ -56,7 +74,7 @@ function showGallery(rows) {
 let laidFor = "";
 function layGallery(force = false) {
   const gallery = byId("gallery");
-  if (!gallery.clientWidth || !showGallery.groups) return;
+  if (!gallery.clientWidth || !shownGroups) return;
   const width = gallery.clientWidth;
   const least = innerWidth < 600 ? (SMALL_SIZES[state.size] ?? SMALL_SIZES.m) : (SIZES[state.size] ?? SIZES.m);
   across = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
@@ -66,7 +84,7 @@ function layGallery(force = false) {
   laidFor = now;
   const lines = [];
   let start = 0;
-  for (const group of showGallery.groups) {
+  for (const group of shownGroups) {
     if (group.label !== null) lines.push({ heading: group, height: HEADING });
     for (let k = 0; k < group.rows.length; k += across) {
       lines.push({ rows: group.rows.slice(k, k + across), start: start + k, height: tileSide + CAPTION + GAP });
@@ -81,7 +99,7 @@ function layGallery(force = false) {
 }
 
 // What is at the top of the window, and how far down, so that rows that come in above do not push it away.
-function anchorOf() {
+export function anchorOf() {
   if (state.view !== "gallery" || scrollY === 0) return null;
   const covered = barHeight();
   const top = galleryBody.getBoundingClientRect().top;
@@ -92,7 +110,7 @@ function anchorOf() {
   return k < 0 ? null : { row: galleryLines.lines[k].rows[0], at: top + galleryLines.tops[k] };
 }
 
-function backTo(anchor) {
+export function backTo(anchor) {
   const k = anchor === null ? undefined : lineWith(anchor.row);
   if (k === undefined) return;
   scrollBy(0, galleryBody.getBoundingClientRect().top + galleryLines.tops[k] - anchor.at);
@@ -188,7 +206,7 @@ function tileFrame(row, status) {
 }
 const REVIEW_MARKS = { __proto__: null, accept: "✓", reject: "✕", redo: "↻" };
 
-const thumbOf = (row, lost) =>
+export const thumbOf = (row, lost) =>
   picture(
     columns.thumb[row],
     { alt: columns.prompt[row] || columns.id[row], decoding: "async", draggable: "false" },
@@ -197,7 +215,7 @@ const thumbOf = (row, lost) =>
 
 const REVIEW_TONES = { __proto__: null, accept: "good", reject: "bad", redo: "unsure" };
 
-const nothing = (title, note, tone = null) => h("div", { class: "nothing" }, h("b", { class: tone }, title), note);
+export const nothing = (title, note, tone = null) => h("div", { class: "nothing" }, h("b", { class: tone }, title), note);
 
 function tileNote(row) {
   const parts = [columns.aspect_ratio[row], columns.seed[row] !== null ? `seed ${columns.seed[row]}` : null];
@@ -209,8 +227,8 @@ function pruneTiles() {
   for (const [row, { node }] of tiles) if (!node.isConnected) tiles.delete(row);
 }
 
-function setCurrent(row, { reveal = true } = {}) {
-  current = row;
+export function setCurrent(row, { reveal = true } = {}) {
+  setCurrentRow(row);
   if (reveal && lineWith(row) !== undefined) galleryLines.reveal(lineWith(row), barHeight());
   pruneTiles();
   markCurrent();
@@ -224,13 +242,13 @@ function markCurrent() {
 }
 
 // Move by so many pictures, or by lines of the grid.
-function move(by) {
+export function move(by) {
   if (!shownRows.length) return;
   const at = placeOf.get(current) ?? 0;
   setCurrent(shownRows[Math.min(shownRows.length - 1, Math.max(0, at + by))]);
 }
 
-function moveLine(by) {
+export function moveLine(by) {
   const k = lineWith(current);
   if (k === undefined) return;
   const column = galleryLines.lines[k].rows.indexOf(current);
@@ -240,25 +258,6 @@ function moveLine(by) {
   if (line) setCurrent(line.rows[Math.min(column, line.rows.length - 1)]);
 }
 
-function pick(row, on) {
-  if (on) picked.add(row);
-  else picked.delete(row);
-  current = row;
-  showPicks();
-}
-
-function pickTo(row) {
-  const [from, to] = [placeOf.get(current) ?? 0, placeOf.get(row) ?? 0].sort((a, b) => a - b);
-  for (let k = from; k <= to; k++) picked.add(shownRows[k]);
-  current = row;
-  showPicks();
-}
-
-function pickNone() {
-  picked.clear();
-  showPicks();
-}
-
 function showPicks() {
   for (const [row, { node }] of tiles) {
     node.setAttribute("aria-selected", String(picked.has(row)));
@@ -266,5 +265,4 @@ function showPicks() {
   }
   byId("gallery").classList.toggle("picking", picked.size > 0);
   markCurrent();
-  showJudging();
 }

@@ -1,9 +1,13 @@
 // The header: what the run is, how it stands, what it cost. It is built anew when the server says that it changed.
-let header = setup.header;
+import { byId, fill, h } from "./dom.js";
+import { change } from "./state.js";
+import { header, setup } from "./store.js";
+import { duration, money, one, when, whole } from "./words.js";
+
 let headerFor = "";
 const STATES = { __proto__: null, running: "● running", ended: "ended", stopped: "cut off", none: "" };
 
-function showHeader() {
+export function showHeader() {
   const text = JSON.stringify(header);
   if (text === headerFor) return;
   headerFor = text;

@@ -1,89 +1,20 @@
 // Verdicts: accept, reject, redo, with a note; on the picture that is open, the current one, or all selected ones.
-const VERDICTS = [
+import { byId, control, focusIn, h, segment, tell } from "./dom.js";
+import { changedNote, noteField, openForm, openNote } from "./notes.js";
+import { judged, large, picked, pickNone, shownPicks } from "./selection.js";
+import { state } from "./state.js";
+import { columns } from "./store.js";
+import { judge } from "./verdicts.js";
+import { plural, whole } from "./words.js";
+
+export const VERDICTS = [
   ["accept", "✓ Accept", "a"],
   ["reject", "✕ Reject", "r"],
   ["redo", "↻ Redo…", "e"],
   ["", "Clear", "u"],
 ];
 
-// Whom a key means just now. Of a selection only what is shown: nobody judges what nobody sees.
-const judged = () => (large !== null ? [large] : picked.size ? shownPicks() : current !== null ? [current] : []);
-const shownPicks = () => shownRows.filter((row) => picked.has(row));
-
-const AT_ONCE = 2000; // keys a request; the server takes no endless list
-const onTheWay = new Map(); // key -> {review}, the latest that is being sent
-const leaving = new Set(); // rows just judged: those that a filter hides now are not selected any more
-let sending = Promise.resolve(); // one request after the other, so that no older one overtakes a newer
-
-// The verdict of a row as the server will have it.
-const verdictOf = (row) => onTheWay.get(columns.key[row])?.review ?? columns.review[row] ?? "";
-
-// Send a verdict; returns what went wrong, "" when nothing did.
-function judge(rows, review, { note = null, redo = null } = {}) {
-  const keys = rows.map((row) => columns.key[row]);
-  const mine = { review };
-  for (const key of keys) onTheWay.set(key, mine);
-  return inTurn(async () => {
-    try {
-      return await sendAll(keys, { review, note, redo });
-    } finally {
-      for (const key of keys) if (onTheWay.get(key) === mine) onTheWay.delete(key);
-    }
-  });
-}
-
-function inTurn(send) {
-  const turn = sending.then(send);
-  sending = turn.catch(() => null); // who asked for it hears of it
-  return turn;
-}
-
-async function sendAll(keys, verdict) {
-  const asked = [];
-  let kept = 0;
-  let why = "";
-  try {
-    for (; kept < keys.length; kept = Math.min(keys.length, kept + AT_ONCE)) {
-      const said = await sendVerdict({ ...verdict, keys: keys.slice(kept, kept + AT_ONCE) });
-      asked.push(...(verdict.review === "redo" ? (said.redo ?? []) : []));
-      takeRows(said.rows);
-      for (const { key } of said.rows) leaving.add(rowOfKey.get(key));
-    }
-  } catch (error) {
-    why = whyNot(error);
-    if (kept) why = `Kept for ${whole.format(kept)} of ${plural(keys.length, "picture")} only: ${why}`;
-  }
-  if (why) tell(why, { bad: true });
-  else if (asked.length) {
-    const what = asked.length === 1 ? asked[0].id : plural(asked.length, "new picture");
-    tell(`${what} will be made by the next batchflux run (or run --redo).`);
-  }
-  return why;
-}
-
-const whyNot = (error) =>
-  error instanceof TypeError ? "The review server cannot be reached; the verdict or note is not kept." : error.message;
-
-async function sendVerdict(body, { keepalive = false } = {}) {
-  const answer = await fetch("/api/verdicts", {
-    method: "POST",
-    body: JSON.stringify(body),
-    keepalive, // goes out also when the page is closed
-    headers: {
-      "Content-Type": "application/json",
-      "X-Batchflux-Token": document.querySelector('meta[name="batchflux-token"]').content,
-    },
-  });
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error ?? `The server answered ${answer.status}.`);
-  return said;
-}
-
-function tellHidden() {
-  if (picked.size) tell("All selected pictures are hidden by filters; Esc deselects them.");
-}
-
-function verdictKey(review) {
+export function verdictKey(review) {
   const rows = judged();
   if (!rows.length) {
     tellHidden();
@@ -93,7 +24,7 @@ function verdictKey(review) {
   return judge(rows, review, { note: large !== null ? changedNote(large) : null });
 }
 
-function verdictSection(row, all) {
+export function verdictSection(row, all) {
   return h(
     "section",
     { class: "verdict" },
@@ -123,18 +54,18 @@ function verdictSection(row, all) {
 
 // The bar for a selection; the gallery is where one is made and seen.
 let barFor = "";
-function showJudging() {
+export function showJudging() {
   const host = byId("judging");
   const shown = state.view === "gallery" ? shownPicks().length : 0;
   const hidden = picked.size - shown;
   const wanted = picked.size === 0 || state.view !== "gallery" ? "" : `${shown} ${hidden}`;
   if (wanted === barFor) return;
   barFor = wanted;
-  const focused = host.contains(document.activeElement) ? document.activeElement.dataset.for : null;
+  const focused = focusIn(host)?.dataset.for;
   host.hidden = wanted === "";
   host.replaceChildren(...(wanted ? barParts(shown, hidden) : []));
   placeNews();
-  if (focused) (host.querySelector(`[data-for="${CSS.escape(focused)}"]:not(:disabled)`) ?? byId("gallery")).focus();
+  if (focused) (control(host, focused, ":not(:disabled)") ?? byId("gallery")).focus();
 }
 
 function barParts(shown, hidden) {
@@ -158,7 +89,7 @@ function barParts(shown, hidden) {
 }
 
 // What the server and the keys say in passing stands above the bar, not on it.
-const placeNews = () => document.documentElement.style.setProperty("--judging", `${byId("judging").offsetHeight}px`);
+export const placeNews = () => document.documentElement.style.setProperty("--judging", `${byId("judging").offsetHeight}px`);
 
 // What to make anew: the prompt may be edited and a seed given for one picture; for several only the note is asked.
 function openRedo(rows) {
@@ -191,4 +122,8 @@ function openRedo(rows) {
     note,
   );
   (single === null ? note : prompt).focus();
+}
+
+export function tellHidden() {
+  if (picked.size) tell("All selected pictures are hidden by filters; Esc deselects them.");
 }

@@ -1,48 +1,29 @@
 // The keyboard. Keys that write or choose in a control are the control's own.
-const KEYS = [
-  ["← → ↑ ↓", "move; in the large view: previous, next"],
-  ["Space, Enter", "open a picture, close it"],
-  ["Home, End", "first, last picture"],
-  ["1 2 3", "picture, beside its reference, slider"],
-  ["/", "search"],
-  ["G S C", "gallery, contact sheet, charts"],
-  ["+ −", "larger, smaller pictures"],
-  ["Esc", "close, deselect"],
-  ["?", "these keys"],
-];
-const JUDGE_KEYS = [
-  ["A R E", "accept, reject, redo"],
-  ["U", "clear the verdict"],
-  ["N", "write a note, on all selected ones too"],
-  ["Ctrl + Enter", "keep what is written"],
-  ["X", "select the picture"],
-  ["Shift + ← →", "select a range"],
-  ["Ctrl + A", "select all that are shown"],
-];
-
-function openHelp() {
-  const dialog = byId("help");
-  const list = (keys) =>
-    h(
-      "dl",
-      { class: "key-list" },
-      keys.map(([key, says]) => [h("dt", null, h("kbd", null, key)), h("dd", null, says)]),
-    );
-  dialog.replaceChildren(
-    h("h2", { id: "help-title" }, "Keys"),
-    list(setup.live ? [...KEYS, ...JUDGE_KEYS] : KEYS),
-    h(
-      "div",
-      { class: "actions" },
-      h("button", { type: "button", class: "main-action", onclick: () => dialog.close() }, "Close"),
-    ),
-  );
-  dialog.showModal();
-}
+import { byId } from "./dom.js";
+import { move, moveLine } from "./gallery.js";
+import { openHelp } from "./help.js";
+import { tellHidden, verdictKey, VERDICTS } from "./judge.js";
+import { closeLarge, focusNote, MODES, noteAwaited, setMode, step } from "./large.js";
+import { openNote } from "./notes.js";
+import {
+  current,
+  judged,
+  large,
+  openLarge,
+  pick,
+  pickAll,
+  pickBetween,
+  picked,
+  pickNone,
+  picksChanged,
+  placeOf,
+} from "./selection.js";
+import { change, state } from "./state.js";
+import { setup } from "./store.js";
 
 const writing = (node) => node.matches?.("textarea, select, input") && node.id !== "slider";
 
-function onKey(event) {
+export function onKey(event) {
   if (event.defaultPrevented || event.altKey || document.querySelector(".small-dialog[open]")) return;
   const target = event.target;
   if (noteAwaited) return awaitNote(event);
@@ -58,10 +39,7 @@ function onKey(event) {
 
 function chords(event) {
   return setup.live && event.key === "a" && large === null && state.view === "gallery"
-    ? () => {
-        shownRows.forEach((row) => picked.add(row));
-        showPicks();
-      }
+    ? pickAll
     : null;
 }
 
@@ -116,9 +94,8 @@ function moved(event, go) {
   if (!setup.live || !event.shiftKey) return go();
   const from = placeOf.get(current) ?? 0;
   go();
-  const to = placeOf.get(current) ?? 0;
-  for (let k = Math.min(from, to); k <= Math.max(from, to); k++) picked.add(shownRows[k]);
-  showPicks();
+  pickBetween(from, placeOf.get(current) ?? 0);
+  picksChanged();
 }
 
 function judgeKeys(event) {
@@ -143,11 +120,6 @@ function writeNote() {
     openLarge(current);
   }
   focusNote();
-}
-
-function focusNote() {
-  noteAwaited = shownRow !== large;
-  if (!noteAwaited) byId("note")?.focus();
 }
 
 // What is typed before the note stands there was meant for it: it must not judge the picture.

@@ -1,19 +1,26 @@
 // One picture, large: with its references, all fields of its row, and (live) its verdict.
-const MODES = [
+import { byId, control, focusIn, h, lostImages, picture, segment } from "./dom.js";
+import { nothing, setCurrent } from "./gallery.js";
+import { saveNote } from "./notes.js";
+import { panel } from "./panel.js";
+import { focusOpener, large, openLarge, placeOf, setLarge, shownRows } from "./selection.js";
+import { change, state } from "./state.js";
+import { columns, details, rowOfId, setup, versions } from "./store.js";
+import { STATUS_WORDS, whole } from "./words.js";
+
+export const MODES = [
   ["picture", "Picture", "1"],
   ["beside", "Beside", "2"],
   ["slider", "Slider", "3"],
 ];
-let large = null; // the row that is open
 let largeAt = 0; // where it is, or was last, among those shown
 let shownVersion = 0;
 let shownMode = "";
 let shownRow = null; // whose fields stand there; behind `large` while these are unpacked
-let noteAwaited = false; // the note gets the focus as soon as it stands there
-let opener = null;
+export let noteAwaited = false; // the note gets the focus as soon as it stands there
 let farewells = 0; // events of closing that are still to come, of dialogs that are done with
 
-function startLarge() {
+export function startLarge() {
   const dialog = byId("large");
   dialog.addEventListener("cancel", (event) => {
     event.preventDefault();
@@ -27,7 +34,7 @@ function startLarge() {
 
 // The event of closing comes some tasks later: a key pressed meanwhile would find the picture still open, and lose the
 // focus it asked for. So whoever closes does all of it at once, and the event is for the browser's own closing.
-function closeLarge() {
+export function closeLarge() {
   const dialog = byId("large");
   if (dialog.open) farewells++;
   dialog.close();
@@ -37,21 +44,17 @@ function closeLarge() {
 function closed() {
   const dialog = byId("large");
   if (large === null) return;
-  large = shownRow = null;
+  setLarge(null);
+  shownRow = null;
   noteAwaited = false;
   if (state.open) change({ open: "" });
   if (setup.live) saveNote();
   dialog.replaceChildren();
-  (opener?.isConnected ? opener : byId("gallery")).focus({ preventScroll: true });
-}
-
-function openLarge(row, step = true) {
-  if (!byId("large").open) opener = document.activeElement === document.body ? null : document.activeElement;
-  change({ open: columns.id[row] }, { step: step && !byId("large").open });
+  focusOpener();
 }
 
 // Bring the dialog in line with the URL.
-function followOpen() {
+export function followOpen() {
   const dialog = byId("large");
   const row = state.open === "" ? undefined : rowOfId.get(state.open);
   if (row === undefined) {
@@ -61,7 +64,7 @@ function followOpen() {
   if (placeOf.has(row)) largeAt = placeOf.get(row);
   const same = dialog.open && large === row && shownMode === state.mode;
   const changed = shownVersion !== versions[row];
-  large = row;
+  setLarge(row);
   shownVersion = versions[row];
   shownMode = state.mode;
   if (!same) {
@@ -78,8 +81,8 @@ function showPlace() {
   const dialog = byId("large");
   const [before, after] = neighbours();
   dialog.querySelector(".where").textContent = placeText(large);
-  dialog.querySelector('[data-for="previous"]').disabled = before === undefined;
-  dialog.querySelector('[data-for="next"]').disabled = after === undefined;
+  control(dialog, "previous").disabled = before === undefined;
+  control(dialog, "next").disabled = after === undefined;
 }
 
 // A change of the row (a verdict, here or elsewhere) leaves the pictures alone, and what is being written.
@@ -88,16 +91,16 @@ async function showPanel(row) {
   const old = byId("large").querySelector(".panel");
   if (large !== row || !old) return;
   const { scrollTop } = old;
-  const focused = old.contains(document.activeElement) ? document.activeElement : null;
+  const focused = focusIn(old);
   const written = focused?.id === "note" ? focused : null;
   const fresh = panel(row, all);
   if (written) fresh.querySelector("#note").replaceWith(written);
   old.replaceWith(fresh);
   fresh.scrollTop = scrollTop;
-  (written ?? (focused && fresh.querySelector(`[data-for="${CSS.escape(focused.dataset.for ?? "")}"]`)))?.focus({
+  (written ?? (focused && control(fresh, focused.dataset.for ?? "")))?.focus({
     preventScroll: true,
   });
-  if (focused && !fresh.contains(document.activeElement)) byId("large").querySelector('[data-for="close"]').focus();
+  if (focused && !fresh.contains(document.activeElement)) control(byId("large"), "close").focus();
   showPlace();
 }
 
@@ -110,7 +113,7 @@ async function showLarge(row) {
   const dialog = byId("large");
   const all = await details(row);
   if (large !== row) return;
-  const kept = noteAwaited ? "note" : dialog.contains(document.activeElement) && document.activeElement.dataset.for;
+  const kept = noteAwaited ? "note" : focusIn(dialog)?.dataset.for;
   if (setup.live) saveNote(); // of the picture that was open
   const modes = modesOf(all);
   const could = modes.map(([name]) => name);
@@ -127,8 +130,8 @@ async function showLarge(row) {
   );
   showPlace();
   if (!dialog.open) dialog.showModal();
-  const close = dialog.querySelector('[data-for="close"]');
-  (dialog.querySelector(`[data-for="${CSS.escape(kept || "close")}"]:not(:disabled)`) ?? close).focus({
+  const close = control(dialog, "close");
+  (control(dialog, kept || "close", ":not(:disabled)") ?? close).focus({
     preventScroll: true,
   });
   shownRow = row;
@@ -195,13 +198,13 @@ function largeTop(row, modes, mode) {
   );
 }
 
-async function setMode(name) {
+export async function setMode(name) {
   const row = large;
   const modes = modesOf(await details(row));
   if (large === row && modes.some(([mode]) => mode === name)) change({ mode: name });
 }
 
-function step(by) {
+export function step(by) {
   const next = neighbours()[by < 0 ? 0 : 1];
   if (next !== undefined) openLarge(next, false);
 }
@@ -247,4 +250,44 @@ function figure(src, alt, caption, link = null) {
     h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption),
     picture(src, { alt, decoding: "async" }, () => nothing("No picture", "the file is missing or damaged")),
   );
+}
+
+// Before and after in one place: the reference lies under the picture, and a range moves the edge between them.
+function beforeAfter(reference, row, full) {
+  const pair = h("div", { class: "pair" });
+  const range = h("input", {
+    type: "range",
+    id: "slider",
+    min: "0",
+    max: "100",
+    step: "1",
+    "aria-label": "Edge between the reference and the picture",
+    oninput: () => {
+      pair.style.setProperty("--at", `${range.value}%`);
+      range.setAttribute("aria-valuetext", `reference up to ${range.value} %, picture from there`);
+    },
+  });
+  range.value = "50";
+  // Without one of the two there is no edge: the large view falls back to showing them side by side.
+  const lost = () => {
+    if (large === row && state.open !== "") showLarge(row);
+    return null;
+  };
+  pair.append(
+    picture(reference.src, { class: "before", alt: `Reference: ${reference.label}`, draggable: "false" }, lost),
+    picture(full, { class: "after", alt: columns.prompt[row] || columns.id[row], draggable: "false" }, lost),
+    h("div", { class: "rule", "aria-hidden": "true" }),
+    range,
+  );
+  return h(
+    "div",
+    { class: "slider" },
+    pair,
+    h("div", { class: "ends" }, h("span", null, "Reference"), h("span", null, "Picture")),
+  );
+}
+
+export function focusNote() {
+  noteAwaited = shownRow !== large;
+  if (!noteAwaited) byId("note")?.focus();
 }

@@ -1,5 +1,7 @@
 // Shows a long list of lines of known heights, and has only those near the window in the document.
-class Lines {
+import { lastAtMost } from "./numbers.js";
+
+export class Lines {
   // `make(line, k)` gives a line's element; it is asked again after each `set`.
   constructor(host, make) {
     this.host = host;

@@ -1,15 +1,21 @@
 // The server's events: new and changed rows, and how the run stands. The stream is taken up again where it broke off.
+import { h, lostImages, tell } from "./dom.js";
+import { REDO } from "./fields.js";
+import { tiles } from "./gallery.js";
+import { forgetSelection, openLarge } from "./selection.js";
+import { refreshSoon } from "./state.js";
+import { columns, forget, setup, takeAway, takeHeader, upsert } from "./store.js";
+
 let sequence = setup.live?.sequence ?? 0;
 let lost = false;
 let patience = 1000; // milliseconds until the next try
 
-function takeRows(rows) {
+export function takeRows(rows) {
   let last = null;
   for (const object of rows) {
     const { row, fresh } = upsert(object);
     if (fresh) last = row;
   }
-  versionsSum += 1;
   if (last !== null && REDO.test(columns.id[last])) {
     tell(`${columns.id[last]} has been made.`, {
       action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show"),
@@ -18,7 +24,7 @@ function takeRows(rows) {
   refreshSoon();
 }
 
-function follow() {
+export function follow() {
   const events = new EventSource(`/api/events?since=${sequence}`);
   events.addEventListener("open", () => {
     if (lost) {
@@ -41,15 +47,11 @@ function follow() {
     // Another ledger is in the folder now: begin anew.
     forget();
     tiles.clear();
-    picked.clear();
-    leaving.clear();
-    current = null;
-    versionsSum += 1;
-    showJudging();
+    forgetSelection();
     refreshSoon();
   });
   events.addEventListener("header", (event) => {
-    header = JSON.parse(event.data);
+    takeHeader(JSON.parse(event.data));
     refreshSoon();
   });
   events.addEventListener("error", () => {

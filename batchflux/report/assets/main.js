@@ -1,8 +1,19 @@
 // Puts the page together: first from what has been read so far, then from all of it, then after every change.
-let versionsSum = 0;
-let soon = 0;
-let pressed = false;
-let held = false;
+import { showCharts } from "./charts.js";
+import { showControls, VIEWS } from "./controls.js";
+import { byId, onNewWidth } from "./dom.js";
+import { filtered } from "./fields.js";
+import { anchorOf, backTo, showGallery, startGallery } from "./gallery.js";
+import { showHeader } from "./header.js";
+import { placeNews, showJudging } from "./judge.js";
+import { onKey } from "./keys.js";
+import { followOpen, startLarge } from "./large.js";
+import { follow } from "./live.js";
+import { watchLeaving } from "./notes.js";
+import { onPicks } from "./selection.js";
+import { showSheet } from "./sheet.js";
+import { onChange, readHash, refreshSoon, state, watchPointer } from "./state.js";
+import { presentRows, readBlocks, setup } from "./store.js";
 
 function refresh({ keepPlace = false } = {}) {
   const rows = filtered();
@@ -27,41 +38,15 @@ function refresh({ keepPlace = false } = {}) {
   followOpen();
 }
 
-// Not while a button is held down: what is being clicked would be torn out from under the pointer, and the click lost.
-function refreshSoon() {
-  if (pressed) {
-    held = true;
-    return;
-  }
-  soon ||= requestAnimationFrame(() => {
-    soon = 0;
-    if (pressed) held = true;
-    else refresh({ keepPlace: true });
-  });
-}
-
-function watchPointer() {
-  const release = () => {
-    pressed = false;
-    if (held) setTimeout(refreshSoon);
-    held = false;
-  };
-  addEventListener("pointerdown", () => (pressed = true), true);
-  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, release, true);
-  addEventListener("blur", release); // the window's own
-  addEventListener("pointermove", ({ buttons }) => pressed && buttons === 0 && release(), {
-    capture: true,
-    passive: true,
-  });
-}
-
 async function start() {
   // The cookie lets in from here on; the token need not stand in the address that is shown and bookmarked.
   if (location.search.includes("token=")) history.replaceState(null, "", location.pathname + location.hash);
   readHash();
   if (!VIEWS.some(([view]) => view === state.view)) state.view = "gallery";
+  onChange(refresh);
   startGallery();
   startLarge();
+  if (setup.live) onPicks(showJudging);
   await readBlocks({ packed: false });
   refresh();
   watchPointer();

@@ -1,15 +1,21 @@
 // Notes. What is typed is kept without a word said: after a pause, when the field is left, and when the page is.
+import { byId, control, h, tell } from "./dom.js";
+import { takeRows } from "./live.js";
+import { columns, rowOfKey } from "./store.js";
+import { inTurn, sendAll, sendVerdict, verdictOf, whyNot } from "./verdicts.js";
+import { plural } from "./words.js";
+
 const PAUSE = 700; // milliseconds without a key
 let draft = null; // {key, node}: the note that is being written
 let draftTimer = 0;
 
 // The note as typed, null when it is as it was.
-function changedNote(row) {
+export function changedNote(row) {
   const typed = byId("note")?.value;
   return typed === undefined || typed === (columns.note[row] ?? "") ? null : typed;
 }
 
-function noteField(row, note) {
+export function noteField(row, note) {
   const key = columns.key[row];
   const node = h("textarea", {
     id: "note",
@@ -29,7 +35,7 @@ function noteField(row, note) {
       if (!sends(event)) return;
       event.preventDefault();
       saveNote();
-      byId("large").querySelector('[data-for="close"]').focus();
+      control(byId("large"), "close").focus();
     },
   });
   return node;
@@ -54,7 +60,7 @@ function unsaved() {
   return { keys: [draft.key], review: verdictOf(row), note: draft.node.value, redo: null };
 }
 
-function saveNote() {
+export function saveNote() {
   clearTimeout(draftTimer);
   const first = unsaved();
   if (first === null) return;
@@ -78,13 +84,13 @@ async function saveLast() {
   }
 }
 
-function watchLeaving() {
+export function watchLeaving() {
   addEventListener("pagehide", saveLast);
   document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && saveLast());
 }
 
 // A dialog with a form: `send` does what it is for and returns what went wrong; it closes when nothing did.
-function openForm(dialog, label, send, title, ...fields) {
+export function openForm(dialog, label, send, title, ...fields) {
   const fault = h("div", { role: "alert" });
   const button = h("button", { type: "submit", class: "main-action" }, label);
   const onsubmit = async (event) => {
@@ -111,7 +117,7 @@ function openForm(dialog, label, send, title, ...fields) {
 }
 
 // One note for all of a selection; their verdicts stay as they are.
-function openNote(rows) {
+export function openNote(rows) {
   if (!rows.length) return;
   const notes = new Set(rows.map((row) => columns.note[row] ?? ""));
   const before = notes.size === 1 ? [...notes][0] : "";

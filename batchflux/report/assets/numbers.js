@@ -1,4 +1,7 @@
 // What the charts show, worked out from all rows of the run. Times in epoch seconds.
+import { compare } from "./fields.js";
+import { columns, presentRows } from "./store.js";
+
 const WIDTHS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 604800];
 const MOST_BINS = 60;
 const endOf = (row) => Date.parse(columns.finished_at[row] || columns.started_at[row]) / 1000;
@@ -8,6 +11,7 @@ const endOf = (row) => Date.parse(columns.finished_at[row] || columns.started_at
 function binsOver(times) {
   if (!times.length) return null;
   const parts = partsOf([...times].sort((a, b) => a - b));
+  /** @type {(part: number[], width: number) => number} */
   const sizeOf = ([from, to], width) => Math.floor(to / width) - Math.floor(from / width) + 1;
   const width =
     WIDTHS.find(
@@ -40,7 +44,7 @@ function partsOf(sorted) {
   return parts;
 }
 
-function lastAtMost(sorted, value) {
+export function lastAtMost(sorted, value) {
   let low = 0;
   let high = sorted.length - 1;
   while (low < high) {
@@ -56,7 +60,7 @@ function rowsThat(test) {
 }
 
 // Pictures that were finished in each bin, and what that is a minute.
-function throughput() {
+export function throughput() {
   const times = rowsThat((row) => columns.status[row] === "done").map(endOf);
   const bins = binsOver(times);
   if (!bins) return null;
@@ -68,7 +72,7 @@ function throughput() {
 // Percentiles by nearest rank: the smallest value that at least p % of all values do not exceed.
 const percentile = (sorted, p) => sorted[Math.max(0, Math.ceil((p / 100) * sorted.length) - 1)];
 
-function latency() {
+export function latency() {
   const values = presentRows()
     .map((row) => columns.api_seconds[row])
     .filter((value) => value !== null);
@@ -83,7 +87,7 @@ function latency() {
 }
 
 // What was spent by the end of each bin. What rows cannot tell (jobs under way or no longer listed) is there from the start.
-function spending(header) {
+export function spending(header) {
   const rows = rowsThat((row) => Number(columns.spent[row]) > 0);
   const bins = binsOver(rows.map(endOf));
   const total = Number(header.spent);
@@ -107,10 +111,10 @@ function spending(header) {
   };
 }
 
-const tidy = (number) => Math.round(number * 1e9) / 1e9;
+export const tidy = (number) => Math.round(number * 1e9) / 1e9;
 
 // Jobs that ended without a picture, by code, in each bin; the most frequent code first.
-function failuresOverTime() {
+export function failuresOverTime() {
   const rows = rowsThat((row) => columns.status[row] !== "done" && columns.error_code[row]);
   const bins = binsOver(rows.map(endOf));
   if (!bins) return null;
@@ -128,7 +132,7 @@ function failuresOverTime() {
 }
 
 // 1, 2 or 5 times a power of ten, at least `size`.
-function niceStep(size) {
+export function niceStep(size) {
   const power = 10 ** Math.floor(Math.log10(size || 1));
   return power * ([1, 2, 5, 10].find((step) => step * power >= size * (1 - 1e-9)) ?? 10);
 }

@@ -1,10 +1,17 @@
 // What stands beside a large picture: its verdict, prompt, references, other makings, tags and fields.
+import { h, outside, picture } from "./dom.js";
+import { byName, REDO } from "./fields.js";
+import { verdictSection } from "./judge.js";
+import { openLarge } from "./selection.js";
+import { columns, header, presentRows, rowOfId, setup } from "./store.js";
+import { LABELS, money, plural, REVIEW_WORDS, STATUS_WORDS } from "./words.js";
+
 const FIELD_ORDER = (
   "id status error_code error file_name images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style " +
   "size bytes attempts possibly_billed cost started_at finished_at api_seconds download_seconds result_url sha256 key"
 ).split(" ");
 
-function panel(row, all) {
+export function panel(row, all) {
   return h(
     "div",
     { class: "panel", tabindex: "0", role: "region", "aria-label": "About this picture" },
@@ -41,9 +48,6 @@ function referenceSection(all) {
     ),
   );
 }
-
-// A redo's id: its job's with -redo1 and so on, and 8 digits of its key where that was taken.
-const REDO = /-redo\d+(-[0-9a-f]{8})?$/;
 
 // The other makings of the same job: a redo has the place of its job in the manifest.
 function familySection(all) {

@@ -1,4 +1,13 @@
 // The contact sheet: one field down, another across, in each cell the pictures that have both values.
+import { byId, h, picture } from "./dom.js";
+import { byName, distinct, field, sayValue, tagNames } from "./fields.js";
+import { thumbOf } from "./gallery.js";
+import { Lines } from "./lines.js";
+import { openLarge, setShown } from "./selection.js";
+import { state } from "./state.js";
+import { columns } from "./store.js";
+import { plural } from "./words.js";
+
 const MOST_COLUMNS = 60;
 const IN_CELL = 4;
 let sheetLines = null;
@@ -15,21 +24,11 @@ function sheetFields() {
     "status",
     ...tagNames().map((tag) => `tag.${tag}`),
   ];
-  return names
-    .map((name) => [name, distinct(name)])
-    .filter(([, values]) => values > 1)
-    .map(([name]) => name);
-}
-
-function distinct(name) {
-  const of = field(name).of;
-  const values = new Set();
-  for (const row of presentRows()) values.add(of(row));
-  return values.size;
+  return names.filter((name) => distinct(name) > 1);
 }
 
 // Where nobody chose: what varies most goes down, what varies least goes across.
-function sheetAxes() {
+export function sheetAxes() {
   const names = sheetFields();
   const sizes = new Map(names.map((name) => [name, distinct(name)]));
   const few = names.filter((name) => sizes.get(name) <= MOST_COLUMNS).sort((a, b) => sizes.get(a) - sizes.get(b));
@@ -46,7 +45,7 @@ function sheetAxes() {
   return { names, rows, cols };
 }
 
-function showSheet(rows) {
+export function showSheet(rows) {
   const { rows: down, cols: over } = sheetAxes();
   const vertical = field(down);
   const horizontal = field(over);
@@ -113,8 +112,7 @@ function showSheet(rows) {
   body.style.width = head.style.width = `${wide[0] + values.length * wide[1]}px`;
   sheetLines?.stop();
   sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template }));
-  shownRows = lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? []));
-  placeOf = new Map(shownRows.map((row, k) => [row, k]));
+  setShown(lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? [])));
   sheetLines.set(lines);
 }
 

@@ -19,9 +19,18 @@ const DEFAULTS = {
   mode: "beside", // how the open picture is shown
 };
 const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review"];
-const state = { ...DEFAULTS };
+export const state = { ...DEFAULTS };
+let showAll = (_how = {}) => {}; // shows the page anew
+let soon = 0;
+let pressed = false;
+let held = false;
 
-function readHash() {
+// Name the function that shows the page anew after each change.
+export function onChange(show) {
+  showAll = show;
+}
+
+export function readHash() {
   const found = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(state)) if (!(name in DEFAULTS)) delete state[name];
   for (const [name, value] of Object.entries(DEFAULTS)) {
@@ -40,14 +49,42 @@ function hashOf() {
 }
 
 // Change the state. Opening a picture is a step back can undo; all else replaces where we are.
-function change(changes, { step = false } = {}) {
+export function change(changes, { step = false } = {}) {
   Object.assign(state, changes);
   for (const name of Object.keys(state)) if (name.startsWith("tag.") && state[name] === "") delete state[name];
   history[step ? "pushState" : "replaceState"](null, "", hashOf());
-  refresh();
+  showAll();
 }
 
-const activeFilters = () => [
+export const activeFilters = () => [
   ...FILTERS.filter((name) => state[name] !== ""),
   ...Object.keys(state).filter((name) => name.startsWith("tag.")),
 ];
+
+// Not while a button is held down: what is being clicked would be torn out from under the pointer, and the click lost.
+export function refreshSoon() {
+  if (pressed) {
+    held = true;
+    return;
+  }
+  soon ||= requestAnimationFrame(() => {
+    soon = 0;
+    if (pressed) held = true;
+    else showAll({ keepPlace: true });
+  });
+}
+
+export function watchPointer() {
+  const release = () => {
+    pressed = false;
+    if (held) setTimeout(refreshSoon);
+    held = false;
+  };
+  addEventListener("pointerdown", () => (pressed = true), true);
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, release, true);
+  addEventListener("blur", release); // the window's own
+  addEventListener("pointermove", ({ buttons }) => pressed && buttons === 0 && release(), {
+    capture: true,
+    passive: true,
+  });
+}

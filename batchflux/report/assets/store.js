@@ -1,17 +1,21 @@
-// The rows, as columns. Blocks come from the page's own script elements (see blocks.py), later rows from the server.
-const setup = JSON.parse(byId("setup").textContent);
-const columns = Object.fromEntries(setup.columns.map((name) => [name, []]));
+// The rows, as columns. Blocks come from the page's own script elements (see page.py), later rows from the server.
+import { byId, lostImages } from "./dom.js";
+
+export const setup = JSON.parse(byId("setup").textContent);
+export const columns = Object.fromEntries(setup.columns.map((name) => [name, []]));
 const rests = []; // {start, count, node}: what the index leaves out, unpacked when a picture is opened
 const later = new Map(); // row -> whole object, for rows that came after the page
-const versions = []; // goes up when a row changes
+export const versions = []; // goes up when a row changes
 const lowered = []; // what the search looks through
-const rowOfKey = new Map();
-const rowOfId = new Map();
-const gone = new Set(); // rows whose job is no longer listed
-let rowCount = 0;
+export const rowOfKey = new Map();
+export const rowOfId = new Map();
+export const gone = new Set(); // rows whose job is no longer listed
+export let header = setup.header; // what the page's head and the charts say of the run
+export let rowCount = 0;
+export let versionsSum = 0; // goes up when any row changes
 let present = null; // all rows but those that are gone; made anew after a change
 
-function presentRows() {
+export function presentRows() {
   if (present === null) {
     present = [];
     for (let row = 0; row < rowCount; row++) if (!gone.has(row)) present.push(row);
@@ -19,19 +23,21 @@ function presentRows() {
   return present;
 }
 
-function forget() {
+export function forget() {
   for (const column of Object.values(columns)) column.length = 0;
   for (const kept of [later, rowOfKey, rowOfId, gone, unpackedRests]) kept.clear();
   rests.length = versions.length = lowered.length = rowCount = 0;
   present = null;
+  versionsSum += 1;
 }
 
-function takeAway(keys) {
+export function takeAway(keys) {
   for (const key of keys) {
     const row = rowOfKey.get(key);
     if (row === undefined) continue;
     gone.add(row);
     if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]);
+    versionsSum += 1;
   }
   present = null;
 }
@@ -56,7 +62,7 @@ function noteRow(row) {
 }
 
 // Take a row from the server, new or changed; returns its place.
-function upsert(object) {
+export function upsert(object) {
   let row = rowOfKey.get(object.key);
   const fresh = row === undefined;
   if (fresh) row = rowCount++;
@@ -65,13 +71,14 @@ function upsert(object) {
   later.set(row, object);
   if (object.full) for (const src of [object.full, object.thumb]) lostImages.delete(src); // it is there (again)
   noteRow(row);
+  versionsSum += 1;
   return { row, fresh };
 }
 
-const searchText = (row) => (lowered[row] ??= `${columns.prompt[row]}\n${columns.id[row]}`.toLowerCase());
+export const searchText = (row) => (lowered[row] ??= `${columns.prompt[row]}\n${columns.id[row]}`.toLowerCase());
 
 // All fields of a row; the promise is done once its block is unpacked.
-async function details(row) {
+export async function details(row) {
   if (later.has(row)) return later.get(row);
   const all = {};
   for (const [name, column] of Object.entries(columns)) all[name] = column[row];
@@ -94,7 +101,7 @@ function unpackedRest(rest) {
 }
 
 async function gunzipped(base64) {
-  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(base64) : fromBase64(base64);
+  const bytes = "fromBase64" in Uint8Array ? /** @type {any} */ (Uint8Array).fromBase64(base64) : fromBase64(base64);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
@@ -106,9 +113,11 @@ function fromBase64(text) {
 }
 
 // Take up the blocks that the parser has come past; packed ones only once the page is whole.
-async function readBlocks({ packed }) {
-  const indexes = [...document.querySelectorAll("script.index:not([data-read])")];
-  const others = [...document.querySelectorAll("script.rest:not([data-read])")];
+export async function readBlocks({ packed }) {
+  /** @type {NodeListOf<HTMLScriptElement>} */
+  const indexes = document.querySelectorAll("script.index:not([data-read])");
+  /** @type {NodeListOf<HTMLScriptElement>} */
+  const others = document.querySelectorAll("script.rest:not([data-read])");
   for (const [k, node] of indexes.entries()) {
     const plain = node.type === "application/json";
     if (!plain && !packed) continue;
@@ -119,4 +128,8 @@ async function readBlocks({ packed }) {
     node.dataset.read = others[k].dataset.read = "yes";
     node.textContent = "";
   }
+}
+
+export function takeHeader(fresh) {
+  header = fresh;
 }

@@ -1,14 +1,23 @@
 // Axes, bars and lines for the charts. A unit is a pixel: a chart is drawn as wide as its column is.
-let WIDE = 560;
-const TALL = 220;
-const LEFT = 52;
-const BOTTOM = 26;
-const TOP = 18;
+import { h, s } from "./dom.js";
+import { niceStep } from "./numbers.js";
+import { clock, clockShort, day, dayAndClock } from "./words.js";
+
+export let WIDE = 560;
+export const TALL = 220;
+export const LEFT = 52;
+export const BOTTOM = 26;
+export const TOP = 18;
 let plotWide = 0;
 const plotTall = TALL - BOTTOM - TOP;
 
+export function setWidth(width) {
+  WIDE = width;
+  plotWide = WIDE - LEFT - 6;
+}
+
 // A chart's frame with a vertical axis up to `most` and labels under it; `labels` are [share of the width, text].
-function frame({ title, says, most, format, labels, least = 0 }) {
+export function frame({ title, says, most, format, labels, least = 0 }) {
   const step = Math.max(least, niceStep(most / 4));
   const top = Math.max(step, Math.ceil(most / step - 1e-9) * step);
   const y = (value) => TOP + plotTall * (1 - value / top);
@@ -27,7 +36,7 @@ function frame({ title, says, most, format, labels, least = 0 }) {
 }
 
 // Bars over bins; several series stand on one another. `fills` are the classes of the series.
-function bars({ svg, x, y }, series, fills) {
+export function bars({ svg, x, y }, series, fills) {
   const count = series[0].length;
   const gap = count > 40 ? 0.5 : 1;
   const wide = plotWide / count;
@@ -51,14 +60,14 @@ function bars({ svg, x, y }, series, fills) {
 }
 
 const spanOf = ({ starts, width }) => starts.at(-1) + width - starts[0];
-const sayTime = (bins, time) => {
+export const sayTime = (bins, time) => {
   const at = new Date(time * 1000);
   if (spanOf(bins) >= 86400) return bins.width >= 86400 ? day.format(at) : dayAndClock.format(at);
   return spanOf(bins) >= 7200 ? clockShort.format(at) : clock.format(at);
 };
 
 // Where the axis says the time: at its ends, in the middle of a run without cuts, at the cuts where there is room.
-function timeLabels(bins) {
+export function timeLabels(bins) {
   const { starts, width, cuts } = bins;
   const labels = [
     [0, sayTime(bins, starts[0])],
@@ -75,7 +84,7 @@ function timeLabels(bins) {
   return labels;
 }
 
-function markCuts({ svg, x }, { starts, cuts }) {
+export function markCuts({ svg, x }, { starts, cuts }) {
   for (const cut of cuts) {
     const at = x(cut / starts.length);
     svg.append(
@@ -89,7 +98,7 @@ function markCuts({ svg, x }, { starts, cuts }) {
 }
 
 // The numbers of a chart as a table, for those who cannot see it or want them.
-function numbersTable(heads, rows) {
+export function numbersTable(heads, rows) {
   return h(
     "details",
     null,

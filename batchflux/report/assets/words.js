@@ -1,18 +1,18 @@
 // How numbers, money, times and names of fields are said.
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+export const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+export const one = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const two = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
-const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
-const dayAndClock = new Intl.DateTimeFormat("en-GB", {
+export const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+export const clockShort = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+export const dayAndClock = new Intl.DateTimeFormat("en-GB", {
   day: "numeric",
   month: "short",
   hour: "2-digit",
   minute: "2-digit",
 });
-const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+export const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
-const LABELS = {
+export const LABELS = {
   __proto__: null,
   id: "Id",
   status: "Status",
@@ -44,22 +44,23 @@ const LABELS = {
   review: "Verdict",
   note: "Note",
 };
-const STATUS_WORDS = { __proto__: null, done: "Done", failed: "Failed", unknown: "Unknown" };
-const REVIEW_WORDS = { __proto__: null, accept: "Accepted", reject: "Rejected", redo: "Redo", "": "Not judged" };
+export const STATUS_WORDS = { __proto__: null, done: "Done", failed: "Failed", unknown: "Unknown" };
+export const REVIEW_WORDS = { __proto__: null, accept: "Accepted", reject: "Rejected", redo: "Redo", "": "Not judged" };
 
-const plural = (number, word, words = `${word}s`) => `${whole.format(number)} ${number === 1 ? word : words}`;
+export const plural = (number, word, words = `${word}s`) => `${whole.format(number)} ${number === 1 ? word : words}`;
 
-function money(amount, currency) {
+export function money(amount, currency) {
   const places = Math.min(6, Math.max(2, (String(amount).split(".")[1] ?? "").length));
   const number = Number(amount).toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: places });
   return currency ? `${number} ${currency}` : number;
 }
 
-function duration(seconds) {
+export function duration(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${two.format(seconds)} s`;
   if (seconds < 60) return `${one.format(seconds)} s`;
   const all = Math.round(seconds);
+  /** @type {[number, string][]} */
   const parts = [
     [86400, "d"],
     [3600, "h"],
@@ -69,13 +70,13 @@ function duration(seconds) {
   const first = parts.findIndex(([size]) => all >= size);
   return parts
     .slice(first, first + 2)
-    .map(([size, unit], k) => [Math.floor((k ? all % parts[first][0] : all) / size), unit])
-    .filter(([count]) => count > 0)
-    .map(([count, unit]) => `${count} ${unit}`)
+    .map(([size, unit], k) => ({ unit, count: Math.floor((k ? all % parts[first][0] : all) / size) }))
+    .filter(({ count }) => count > 0)
+    .map(({ count, unit }) => `${count} ${unit}`)
     .join(" ");
 }
 
-function when(iso) {
+export function when(iso) {
   const at = new Date(iso);
   return Number.isNaN(at.getTime()) ? "" : `${day.format(at)}, ${clock.format(at)}`;
 }

@@ -16,7 +16,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux.errors import Code, JobError
-from batchflux.transport import Transport, TransportOptions, dial
+from batchflux.transport import Transport, TransportOptions, connections as dial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,83 @@
+"""The commands that serve until Ctrl-C: `batchflux review` and `batchflux simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import webbrowser
+from pathlib import Path
+
+import click
+
+from batchflux.ledger.summary import read_state
+from batchflux.review.listen import serve
+from batchflux.simulator import Simulator, SimulatorOptions, load_options, parse_options
+
+
+@click.command("review")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; this machine only.")
+@click.option("--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
+def review(out: Path, host: str, port: int, *, opens: bool) -> None:
+    """Look at the pictures of the output folder OUT and judge them: accept, reject, redo. Also while a run goes on.
+
+    The page's address is printed to stdout; its token lets in who knows it. Ends with Ctrl-C, and exits with 0 then.
+    What is to be done again is made by the next `batchflux run`, or by `batchflux run --redo` alone.
+    """
+    read_state(out)  # says at once when OUT is no output folder
+    asyncio.run(_serve_review(out, host, port, opens=opens))
+
+
+async def _serve_review(out: Path, host: str, port: int, *, opens: bool) -> None:
+    stopped = _stop_signal()
+    served = await serve(out, host, port, _tell)
+    try:
+        click.echo(served.url)
+        if served.opens is not None:
+            _tell(served.opens)
+        _tell(f"Review of {out}: open that address in a browser. Stop with Ctrl-C.")
+        if opens and not await asyncio.to_thread(webbrowser.open, served.url):
+            _tell("No browser could be opened.")
+        await stopped.wait()
+    finally:
+        await served.stop()
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@click.command("simulate")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--faults",
+    "faults_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML or JSON with latency, rate, faults, ...: the same keys as provider.options.",
+)
+def simulate(host: str, port: int, faults_file: Path | None) -> None:
+    """Serve the simulated image API, both call styles, until Ctrl-C. Its base URL is printed to stdout."""
+    options = load_options(faults_file) if faults_file is not None else parse_options({})
+    asyncio.run(_serve_api(options, host, port))
+
+
+async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
+    simulator = Simulator(options)
+    stopped = _stop_signal()
+    url = await simulator.start(host, port)
+    click.echo(url)
+    click.echo(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.", err=True)
+    try:
+        await stopped.wait()
+    finally:
+        await simulator.stop()
+
+
+def _stop_signal() -> asyncio.Event:
+    """Return what is set by Ctrl-C or SIGTERM."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped

@@ -1,0 +1,91 @@
+"""What a person at the terminal sees: numbers as people say them, and standard streams that hold.
+
+All three streams are there, and none that fails changes how a command ended.
+
+A caller may close them (cron jobs and services do). The next file that is opened would then get their number, and be
+written to as if it were one; the event loop refuses to work beside that. So /dev/null takes the place of what is
+closed, before anything else is opened, and later of an output that takes no more: its disk is full, its reader gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def fill_in() -> None:
+    """Open /dev/null in place of each standard stream that is closed."""
+    for descriptor, (name, mode) in enumerate(STREAMS):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  lives as long as we do
+            setattr(sys, name, stream)
+
+
+def say(text: str, *, err: bool = False) -> OSError | None:
+    """Print a line to stdout or stderr, or return why that cannot be; what follows goes nowhere then."""
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        _shut(2 if err else 1)
+        return error
+    return None
+
+
+def printing(error: OSError) -> bool:
+    """Whether an error came from printing, by click.echo: the last frame that it went through tells."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") == click.echo.__module__
+
+
+def _shut(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def duration(seconds: float) -> str:
+    """Return `12 s`, `3 min 20 s`, `5 h 10 min` or `2 d 3 h`."""
+    whole = round(seconds)
+    if whole < MINUTE:
+        return f"{whole} s" if whole or not seconds else "under 1 s"
+    if whole < HOUR:
+        return _two(whole // MINUTE, "min", whole % MINUTE, "s")
+    if whole < DAY:
+        return _two(whole // HOUR, "h", whole % HOUR // MINUTE, "min")
+    return _two(whole // DAY, "d", whole % DAY // HOUR, "h")
+
+
+def money(amount: Decimal, currency: str) -> str:
+    """Return `25.00 CNY`; at least two decimals, as many as there are."""
+    exponent = amount.normalize().as_tuple().exponent
+    places = max(2, -exponent if isinstance(exponent, int) else 2)
+    return f"{amount:,.{places}f} {currency}".strip()
+
+
+def place(folder: str) -> str:
+    """Return the folder as a person in the current one would type it."""
+    relative = os.path.relpath(folder)
+    return folder if relative.startswith(os.pardir) else relative
+
+
+def count(number: int, word: str) -> str:
+    """Return `1 job`, `2 jobs`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def _two(first: int, unit: str, second: int, smaller: str) -> str:
+    return f"{first} {unit} {second} {smaller}" if second else f"{first} {unit}"

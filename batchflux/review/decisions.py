@@ -1,0 +1,153 @@
+"""Verdicts: JSON from a browser → a Decision, or one sentence that says what is wrong with it; then into results.csv.
+
+The rule: what is not known is refused, nothing is guessed, and all is bounded. A prompt and a note may be what a
+manifest allows for text: no control characters but tabs and line ends, nothing that is not Unicode.
+
+A verdict does not wait for results.csv, which is brought up to it in the background: one rewrite at a time, and rest
+between them. While a run holds the folder nothing is written (the run's end does it); so as not to miss a run that was
+killed, it is tried again from time to time until the file is fresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from batchflux.errors import StorageError
+from batchflux.ledger.reviews import Again, Decision
+from batchflux.ledger.reviews import Review
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.review.ledger_access import Do, LedgerAccess
+
+MAX_KEYS = 100_000
+MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a note and a prompt
+MAX_NOTE = 5000
+MAX_PROMPT = 100_000  # as in a manifest
+
+_FIELDS = frozenset({"keys", "review", "note", "redo"})
+_AGAIN = frozenset({"prompt", "seed"})
+_KEY = re.compile(r"[0-9a-f]{64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_SEED_BITS = 63
+_REST = 4  # times as long as the last rewrite took
+_HELD = 2.0  # seconds until a folder that a run holds is looked at again
+
+
+class BadBodyError(ValueError):
+    """The body is no verdict; its text is one sentence for a person."""
+
+
+def parse_decision(data: bytes) -> Decision:
+    """Return the decision that a request's body holds.
+
+    Raises:
+        BadBodyError: says what is wrong.
+    """
+    body = _object(_json(data), _FIELDS, "a verdict")
+    review = body.get("review")
+    if not isinstance(review, str) or review not in get_args(Review):
+        raise BadBodyError('"review" must be accept, reject, redo or empty.')
+    again = body.get("redo")
+    if again is not None and review != "redo":
+        raise BadBodyError('"redo" goes with the review redo only.')
+    return Decision(
+        keys=_keys(body.get("keys")),
+        review=cast("Review", review),
+        note=_text(body.get("note"), "note", MAX_NOTE),
+        again=None if again is None else _again(again),
+    )
+
+
+class ResultsRefresh:
+    """Rewrites results.csv when it is wanted; `tell` is told when that does not work."""
+
+    def __init__(self, ledger: LedgerAccess, do: Do, tell: Callable[[str], None]) -> None:
+        self._ledger = ledger
+        self._do = do
+        self._tell = tell
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def wanted(self) -> None:
+        """Take notice that there is a verdict which the file does not show."""
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def stop(self) -> None:
+        """End, with one last try if a verdict is not shown yet."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._once()
+
+    async def _work(self) -> None:
+        while self._again:
+            self._again = False
+            began = time.monotonic()
+            outcome = await self._once()
+            rest = _REST * (time.monotonic() - began)
+            if outcome in {"held", "overtaken"}:
+                self._again = True
+                rest = max(rest, _HELD if outcome == "held" else 0.0)
+            await asyncio.sleep(rest)
+
+    async def _once(self) -> str:
+        try:
+            return await self._do(self._ledger.show_verdicts)
+        except StorageError as error:
+            self._tell(f"{error} The verdicts are kept; results.csv shows them after the next run.")
+            return "failed"
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadBodyError("The body must be JSON in UTF-8.") from None
+
+
+def _object(value: Any, fields: frozenset[str], what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadBodyError(f"The body of {what} must be a JSON object.")
+    if not value.keys() <= fields:
+        raise BadBodyError(f"Allowed in {what} are {', '.join(sorted(fields))}, and nothing else.")
+    return value
+
+
+def _keys(value: Any) -> tuple[bytes, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_KEYS:
+        raise BadBodyError(f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
+    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in value):
+        raise BadBodyError('Each of "keys" must be a key of 64 hex digits.')
+    return tuple(dict.fromkeys(bytes.fromhex(key) for key in value))
+
+
+def _again(value: Any) -> Again:
+    body = _object(value, _AGAIN, "redo")
+    prompt = _text(body.get("prompt"), "prompt", MAX_PROMPT)
+    if prompt is not None and (not prompt or prompt.isspace()):
+        raise BadBodyError('"prompt" must not be blank; null keeps the prompt as it is.')
+    seed = body.get("seed")
+    if seed is not None and (type(seed) is not int or not -(2**_SEED_BITS) <= seed < 2**_SEED_BITS):
+        raise BadBodyError('"seed" must be null or a whole number of at most 64 bits.')
+    return Again(prompt=prompt, seed=seed)
+
+
+def _text(value: Any, name: str, most: int) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise BadBodyError(f'"{name}" must be text or null.')
+    if len(value) > most:
+        raise BadBodyError(f'"{name}" has {len(value)} characters; at most {most} are kept.')
+    bad = _UNPRINTABLE.search(value)
+    if bad is not None:
+        raise BadBodyError(f'"{name}" holds the character U+{ord(bad.group()):04X}; remove it.')
+    return value

@@ -1,0 +1,157 @@
+"""Where a review listens, under which names it may be asked, and how it starts and stops: on its own or beside a run.
+
+Beside a run it has a thread with a loop and connections of its own, in the same process. It looks at the folder as
+another process would, through the ledger, and nothing of it reaches the run: what fails here is one sentence for the
+person, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from batchflux.errors import UsageError
+from batchflux.review.guard import Guard, host_of
+from batchflux.review.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
+_PATIENCE = 2.0  # seconds that answers under way have when it stops
+
+
+class ServedReview:
+    """A review that is served. `url` has the token; `opens` says whom it lets in when that is not this machine only."""
+
+    def __init__(self, runner: web.AppRunner, url: str, opens: str | None) -> None:
+        self._runner = runner
+        self.url = url
+        self.opens = opens
+
+    async def stop(self) -> None:
+        """End all streams and answers, and let go of the folder."""
+        await self._runner.cleanup()
+
+
+async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
+    """Serve the review of an output folder, which need not be there yet; `port` 0 takes a free one.
+
+    `tell` and `rest` are the Server's.
+
+    Raises:
+        UsageError: the address is none of this machine's, or the port is taken.
+    """
+    listener = await asyncio.to_thread(_listen, host, port)
+    address, port = listener.getsockname()[:2]
+    where = ipaddress.ip_address(address.partition("%")[0])
+    names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
+    guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
+    runner = web.AppRunner(
+        Server(folder, guard, tell, rest).app(),
+        access_log=None,
+        logger=_logger(),
+        shutdown_timeout=_PATIENCE,
+        handler_cancellation=True,
+    )
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+    except BaseException:
+        listener.close()
+        raise
+    shown = "127.0.0.1" if where.is_unspecified else address
+    url = f"http://{host_of(shown, port)}/?token={guard.token}"
+    if where.is_loopback:
+        return ServedReview(runner, url, None)
+    reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
+    warning = (
+        f"Everyone who can reach {reach} and knows the token can see all pictures and prompts of {folder} and judge "
+        "them; what is sent is not encrypted."
+    )
+    return ServedReview(runner, url, warning)
+
+
+class WatchServer:
+    """Serves the review of `folder` on loopback from `start` until `stop`; `tell` takes sentences for the person."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._tell = tell
+        self._loop = asyncio.new_event_loop()
+        self._ending = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batchflux-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin, and tell the address; returns once it is served, or cannot be."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Tell the pages how the run ended, and end."""
+        self._loop.call_soon_threadsafe(self._ending.set)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        try:
+            served = await serve(self._folder, "127.0.0.1", 0, self._tell, rest=_REST)
+        except (UsageError, OSError) as error:
+            self._tell(f"The run goes on without a page to watch it: {error}")
+            self._ready.set()
+            await self._ending.wait()
+            return
+        self._tell(f"Watch and judge the pictures at {served.url}")
+        self._ready.set()
+        await self._ending.wait()
+        await served.stop()
+
+
+def _logger() -> logging.Logger:
+    """Return where faults of ours are logged. What is no HTTP is not: that would quote the request, with its token."""
+    logger = logging.getLogger("batchflux.review")
+    logger.addFilter(_is_ours)  # once, however often it is added
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen at one address: of a name's several the first, so that there is one port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{host} is no address of this machine ({error}): try --host 127.0.0.1.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
+        ) from error
+    return listener

@@ -1,0 +1,139 @@
+"""Thumbnails: made once, made again when the picture changed, and never in the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from batchflux.errors import StorageError
+from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, PictureUrls, Thumbs, shrink, thumb_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchflux.ledger.tables import Known
+
+
+def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (640, 400), **options: Any) -> bytes:
+    file = io.BytesIO()
+    colour: Any = {"RGB": (200, 30, 30), "RGBA": (200, 30, 30, 0), "L": 90, "P": 3, "CMYK": (1, 2, 3, 4)}[mode]
+    Image.new(mode, size, colour).save(file, kind, **options)
+    return file.getvalue()
+
+
+def stored(folder: Path, known: Callable[..., Known], number: int, data: bytes) -> Known:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / f"images/{number}.png").write_bytes(data)
+    return known(number, file_name=f"images/{number}.png", sha256=hashlib.sha256(data).hexdigest())
+
+
+def make(folder: Path, jobs: list[Known], base: Path | None = None, sources: list[str] | None = None) -> Thumbs:
+    thumbs = Thumbs(folder, PictureUrls(folder, base))
+    thumbs.make([(job, sources or []) for job in jobs], lambda: None)
+    return thumbs
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        picture(),
+        picture("JPEG"),
+        picture("JPEG", "CMYK"),
+        picture("WEBP"),
+        picture("GIF", "P"),
+        picture("PNG", "P"),
+        picture("PNG", "L"),
+    ],
+)
+def test_every_kind_of_picture_gets_a_small_jpeg(data: bytes, tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    source.write_bytes(data)
+    assert shrink(source, tmp_path / "thumbs/a.jpg", THUMB_SIDE)
+    with Image.open(tmp_path / "thumbs/a.jpg") as made:
+        assert (made.format, made.size, made.mode) == ("JPEG", (320, 200), "RGB")
+    assert [path.name for path in (tmp_path / "thumbs").iterdir()] == ["a.jpg"]
+
+
+def test_what_is_transparent_shows_paper_not_black(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(picture("PNG", "RGBA"))
+    assert shrink(tmp_path / "x", tmp_path / "a.jpg", THUMB_SIDE)
+    with Image.open(tmp_path / "a.jpg") as made:
+        assert min(made.getpixel((50, 50))) > 230  # type: ignore[arg-type]  # an RGB pixel is a tuple
+
+
+def test_a_photograph_lies_as_its_camera_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    (tmp_path / "x").write_bytes(picture("JPEG", exif=exif.tobytes()))
+    assert shrink(tmp_path / "x", tmp_path / "a.jpg", REFERENCE_SIDE)
+    with Image.open(tmp_path / "a.jpg") as made:
+        assert made.size == (400, 640)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", picture()[:200], picture("JPEG")[:300], b"\x89PNG\r\n\x1a\n" + b"0" * 99]
+)
+def test_no_picture_no_thumbnail(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(data)
+    assert not shrink(tmp_path / "x", tmp_path / "thumbs/a.jpg", THUMB_SIDE)
+    assert not (tmp_path / "thumbs/a.jpg").exists()
+
+
+def test_a_picture_of_too_many_pixels_has_none(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    assert not shrink(tmp_path / "bomb.png", tmp_path / "a.jpg", THUMB_SIDE)
+
+
+def test_made_once_and_again_when_the_picture_changed(known: Callable[..., Known], tmp_path: Path) -> None:
+    job = stored(tmp_path, known, 1, picture())
+    first = make(tmp_path, [job])
+    assert (first.made, first.missing) == (1, [])
+    assert thumb_name(job) in first.there
+    before = (tmp_path / "thumbs" / thumb_name(job)).stat().st_mtime_ns
+    assert make(tmp_path, [job]).made == 0
+    assert (tmp_path / "thumbs" / thumb_name(job)).stat().st_mtime_ns == before
+    changed = stored(tmp_path, known, 1, picture("JPEG"))
+    assert make(tmp_path, [changed]).made == 1
+    assert thumb_name(changed) != thumb_name(job)
+
+
+def test_missing_and_damaged_pictures_do_not_stop_the_others(known: Callable[..., Known], tmp_path: Path) -> None:
+    jobs = [stored(tmp_path, known, number, picture()) for number in range(4)]
+    (tmp_path / "images/1.png").unlink()
+    (tmp_path / "images/2.png").write_bytes(b"rubbish")
+    steps = []
+    thumbs = Thumbs(tmp_path, PictureUrls(tmp_path, None))
+    thumbs.make([(job, []) for job in [*jobs, known(9, status="failed")]], lambda: steps.append(1))
+    assert thumbs.made == 2
+    assert sorted(thumbs.missing) == ["job-1", "job-2"]
+    assert thumbs.there == {thumb_name(jobs[0]), thumb_name(jobs[3])}
+    assert len(steps) == 5
+
+
+def test_references_are_copied_once_for_all_jobs(known: Callable[..., Known], tmp_path: Path) -> None:
+    base = tmp_path / "manifest"
+    base.mkdir()
+    (base / "cup.jpg").write_bytes(picture("JPEG", size=(3000, 2000)))
+    (base / "text.jpg").write_text("no picture")
+    jobs = [stored(tmp_path / "out", known, number, picture()) for number in range(3)]
+    sources = ["cup.jpg", "text.jpg", "missing.jpg", "https://example.org/x.jpg"]
+    thumbs = make(tmp_path / "out", jobs, base, sources)
+    (copy,) = (tmp_path / "out/thumbs/references").iterdir()
+    assert copy.name in thumbs.there
+    with Image.open(copy) as made:
+        assert made.size == (1600, 1067)
+    assert thumbs.missing == []
+    again = make(tmp_path / "out", jobs, base, sources)
+    assert again.made == 0
+
+
+def test_a_folder_that_takes_none_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(picture())
+    (tmp_path / "thumbs").write_text("in the way")
+    with pytest.raises(StorageError, match=r"cannot take thumbnails .*then make the report again"):
+        shrink(tmp_path / "x", tmp_path / "thumbs/a.jpg", THUMB_SIDE)
