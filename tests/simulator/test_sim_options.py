@@ -6,7 +6,7 @@ import pytest
 
 from batchflux.errors import UsageError
 from batchflux.simulator import FAULTS, load_options, parse_options
-from batchflux.simulator.faultplan import FaultRule, ScriptRule
+from batchflux.simulator.faults import FaultRule, ScriptRule
 
 if TYPE_CHECKING:
     from pathlib import Path

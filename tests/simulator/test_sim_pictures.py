@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
 from batchflux.errors import UsageError
-from batchflux.simulator.drawing import draw
-from batchflux.simulator.ratios import WIDEST, pixels
-from batchflux.simulator.recipes import BadLinkError, Recipe, caption, decode
-from batchflux.simulator.spool import NotAPictureError, Spool, reduce
-from batchflux.simulator.studio import Studio
-from batchflux.simulator.uploads import Upload
+from batchflux.simulator.drawing import WIDEST, Recipe, draw, pixels
+from batchflux.simulator.images import BadLinkError, ImageStore, caption, decode, file_path
+from batchflux.simulator.references import NotAPictureError, ReferenceCache, reduce
+from batchflux.simulator.requests import Upload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +50,8 @@ def test_any_ratio_at_any_size_is_within_three_percent(ratio: float, size: int) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "suffix"), [(None, "JPEG", "jpg"), ("jpeg", "JPEG", "jpg"), ("png", "PNG", "png")]
+    ("asked", "kind", "suffix"),
+    [(None, "JPEG", "jpg"), ("jpeg", "JPEG", "jpg"), ("png", "PNG", "png"), ("webp", "WEBP", "webp")],
 )
 async def test_the_format_is_honoured(
     serve: Serve, tools: type[Tools], asked: str | None, kind: str, suffix: str
@@ -138,10 +137,10 @@ import sys
 from hashlib import sha256
 from io import BytesIO
 from batchflux.simulator.drawing import draw
-from batchflux.simulator.recipes import decode
-from batchflux.simulator.spool import Spool
+from batchflux.simulator.images import decode
+from batchflux.simulator.references import ReferenceCache
 for path in sys.argv[2:]:
-    print(sha256(draw(decode(path), Spool(sys.argv[1]).reduced)).hexdigest())
+    print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).reduced)).hexdigest())
 """
 
 
@@ -164,14 +163,14 @@ async def test_another_process_draws_the_same_bytes(serve: Serve, tools: type[To
         ".jpg",
         "../../etc/passwd",
         "a" * 5000 + ".jpg",
-        Recipe(digest="0" * 32, caption="x", output_format="png").path.replace(".png", ".jpg"),
-        Recipe(digest="0" * 32, caption="x", size=99_999).path,
-        Recipe(digest="0" * 31, caption="x").path,
-        Recipe(digest="0" * 32, caption="x", ratio="100:1").path,
-        Recipe(digest="0" * 32, caption="x" * 400).path,
-        Recipe(digest="0" * 32, caption="x", references=("f../../etc/passwd",)).path,
-        Recipe(digest="0" * 32, caption="x", references=("u" + "0" * 16,) * 5).path,
-        Recipe(digest="0" * 32, caption="x", references=("f" + "0" * 64,)).path,
+        file_path(Recipe(digest="0" * 32, caption="x", output_format="png")).replace(".png", ".jpg"),
+        file_path(Recipe(digest="0" * 32, caption="x", size=99_999)),
+        file_path(Recipe(digest="0" * 31, caption="x")),
+        file_path(Recipe(digest="0" * 32, caption="x", ratio="100:1")),
+        file_path(Recipe(digest="0" * 32, caption="x" * 400)),
+        file_path(Recipe(digest="0" * 32, caption="x", references=("f../../etc/passwd",))),
+        file_path(Recipe(digest="0" * 32, caption="x", references=("u" + "0" * 16,) * 5)),
+        file_path(Recipe(digest="0" * 32, caption="x", references=("f" + "0" * 64,))),
     ],
     ids=lambda path: path[:24],
 )
@@ -198,8 +197,8 @@ def test_any_prompt_can_be_drawn(prompt: str, ratio: str, size: int) -> None:
         ratio=ratio,
         size=size,
     )
-    assert decode(recipe.path) == recipe
-    assert len(recipe.path) < 1500
+    assert decode(file_path(recipe)) == recipe
+    assert len(file_path(recipe)) < 1500
     assert draw(recipe, lambda _: b"")
 
 
@@ -214,22 +213,22 @@ def upload(data: bytes) -> Upload:
     return Upload(sha256=sha256(data).hexdigest(), media_type="image/png", place="x", data=data)
 
 
-def test_the_spool_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) -> None:
-    folder = tmp_path / "spool"
+def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) -> None:
+    folder = tmp_path / "cache"
     one = len(reduce(tools.photo(60, 40, "red")))
-    spool = Spool(str(folder), limit=one * 4)
-    spool.prepare()
+    cache = ReferenceCache(str(folder), limit=one * 4)
+    cache.prepare()
     assert folder.stat().st_mode & 0o777 == 0o700
     for index in range(20):
-        spool.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
+        cache.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
     assert sum(file.stat().st_size for file in folder.iterdir()) <= one * 5
     newest = upload(tools.photo(60, 40, "hsl(190, 80%, 50%)"))
-    assert spool.reduced(newest.sha256) is not None
+    assert cache.reduced(newest.sha256) is not None
 
 
-def test_the_spool_reduces_large_uploads(tmp_path: Path, tools: type[Tools]) -> None:
+def test_the_cache_reduces_large_uploads(tmp_path: Path, tools: type[Tools]) -> None:
     data = tools.photo(3000, 1500)
-    Spool(str(tmp_path)).keep(upload(data))
+    ReferenceCache(str(tmp_path)).keep(upload(data))
     assert tools.opened((tmp_path / f"{sha256(data).hexdigest()}.jpg").read_bytes()).size == (1024, 512)
 
 
@@ -238,31 +237,31 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(UsageError, match="is not yours alone to write; name another as cache_dir"):
-        Spool(str(folder)).prepare()
+        ReferenceCache(str(folder)).prepare()
 
 
 def test_a_folder_behind_a_symlink_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(UsageError, match="is not yours alone"):
-        Spool(str(tmp_path / "link")).prepare()
+        ReferenceCache(str(tmp_path / "link")).prepare()
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="cannot be used: File exists"):
-        Spool(str(tmp_path / "file")).prepare()
+        ReferenceCache(str(tmp_path / "file")).prepare()
 
 
-def test_the_spool_survives_its_folder_being_cleaned_away(tmp_path: Path, tools: type[Tools]) -> None:
-    spool = Spool(str(tmp_path / "spool"))
+def test_the_cache_survives_its_folder_being_cleaned_away(tmp_path: Path, tools: type[Tools]) -> None:
+    cache = ReferenceCache(str(tmp_path / "cache"))
     first = upload(tools.photo())
-    spool.keep(first)
-    (tmp_path / "spool" / f"{first.sha256}.jpg").unlink()
-    (tmp_path / "spool").rmdir()
-    assert spool.reduced(first.sha256) is None
-    spool.keep(first)
-    assert spool.reduced(first.sha256) is not None
+    cache.keep(first)
+    (tmp_path / "cache" / f"{first.sha256}.jpg").unlink()
+    (tmp_path / "cache").rmdir()
+    assert cache.reduced(first.sha256) is None
+    cache.keep(first)
+    assert cache.reduced(first.sha256) is not None
 
 
 def test_transparency_becomes_white(tools: type[Tools]) -> None:
@@ -303,8 +302,8 @@ async def test_a_link_whose_upload_is_gone_is_not_found(serve: Serve, tools: typ
 async def test_kept_pictures_are_bounded_and_drawn_again_the_same(tmp_path: Path) -> None:
     recipes = [Recipe(digest=f"{number:032x}", caption="x", size=64) for number in range(4)]
     one = len(draw(recipes[0], lambda _: b""))
-    studio = Studio(Spool(str(tmp_path)), kept_bytes=2 * one)
-    first = [await studio.picture(recipe) for recipe in recipes]
-    assert studio.kept_bytes <= 2 * one
-    assert [await studio.picture(recipe) for recipe in reversed(recipes)] == first[::-1]
-    studio.close()
+    store = ImageStore(ReferenceCache(str(tmp_path)), kept_bytes=2 * one)
+    first = [await store.picture(recipe) for recipe in recipes]
+    assert store.kept_bytes <= 2 * one
+    assert [await store.picture(recipe) for recipe in reversed(recipes)] == first[::-1]
+    store.close()

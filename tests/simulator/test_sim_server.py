@@ -12,9 +12,9 @@ import pytest
 
 from batchflux.errors import UsageError
 from batchflux.simulator import EmbeddedSimulator, Simulator, parse_options
+from batchflux.simulator.endpoint import Throttle
 from batchflux.simulator.journal import GENERATION, Journal
-from batchflux.simulator.throttle import Throttle
-from batchflux.simulator.wire import Refusal
+from batchflux.simulator.replies import Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from batchflux.simulator.asks import parse_ask, split_urls
-from batchflux.simulator.wire import Refusal
+from batchflux.simulator.replies import Refusal
+from batchflux.simulator.requests import parse_call, split_urls
 
 if TYPE_CHECKING:
-    from batchflux.models import Style
+    from batchflux.simulator.replies import Api
     from tests.simulator.conftest import Client, Serve, Tools
 
 IMAGES = "/v1/images/generations"
@@ -63,7 +63,7 @@ BAD_STANDARD: list[tuple[dict[str, Any], str]] = [
     ({"aspect_ratio": "16:0"}, "aspect_ratio"),
     ({"aspect_ratio": "16:9\n"}, "aspect_ratio"),
     ({"aspect_ratio": "-16:-9"}, "aspect_ratio"),
-    ({"output_format": "webp"}, "output_format"),
+    ({"output_format": "gif"}, "output_format"),
     ({"output_format": "PNG"}, "output_format"),
     ({"output_format": None}, "output_format"),
     ({"output_format": ["png"]}, "output_format"),
@@ -100,7 +100,7 @@ GOOD_STANDARD: list[dict[str, Any]] = [
     {"aspect_ratio": ""},
     {"aspect_ratio": "5:4"},
     {"output_format": "jpeg", "safety_tolerance": 0},
-    {"output_format": "png", "safety_tolerance": 6, "prompt_upsampling": False},
+    {"output_format": "webp", "safety_tolerance": 6, "prompt_upsampling": False},
     {"webhook_url": "https://hooks.example/done", "webhook_secret": "s3cret"},
     {"prompt": "https://a.example/x.png https://b.example/y.png Put them together"},
     {"prompt": "Use https://a.example/x.png as it is"},
@@ -221,10 +221,10 @@ WILD = st.recursive(
 
 
 @given(st.sampled_from(["standard", "chat"]), st.dictionaries(NAMES, WILD, max_size=5))
-def test_any_body_is_taken_or_refused_in_the_documented_shape(style: Style, body: dict[str, Any]) -> None:
-    whole = {"model": "m", **({"prompt": "x"} if style == "standard" else {"stream": True}), **body}
+def test_any_body_is_taken_or_refused_in_the_documented_shape(api: Api, body: dict[str, Any]) -> None:
+    whole = {"model": "m", **({"prompt": "x"} if api == "standard" else {"stream": True}), **body}
     try:
-        ask = parse_ask(style, json.dumps(whole).encode())
+        ask = parse_call(api, json.dumps(whole).encode())
     except Refusal as refusal:
         error = json.loads(refusal.reply.body)["error"]
         kinds = {400: "invalid_request_error", 503: "new_api_error"}
