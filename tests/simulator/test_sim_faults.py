@@ -219,9 +219,13 @@ async def test_split_utf8(serve: Serve) -> None:
     async with client.session.post(f"{client.base}/v1/chat/completions", json=body) as response:
         packets = [packet async for packet in response.content.iter_any()]
     whole = await (await serve()).post("/v1/chat/completions", body)
-    assert re.sub(rb"127.0.0.1:\d+", b"", b"".join(packets)) == re.sub(rb"127.0.0.1:\d+", b"", whole.body)
+    assert without_port_and_time(b"".join(packets)) == without_port_and_time(whole.body)
     cut = [packet for packet in packets if packet and not decodes(packet)]
     assert cut
+
+
+def without_port_and_time(body: bytes) -> bytes:
+    return re.sub(rb"127.0.0.1:\d+|\"created\":\d+", b"", body)
 
 
 def decodes(packet: bytes) -> bool:
@@ -294,7 +298,7 @@ async def test_truncated_image(serve: Serve, tools: type[Tools], kind: str) -> N
     half = await client.get((await client.standard(output_format=kind)).url)
     assert half.body == full[: len(full) // 2]
     assert int(half.headers["Content-Length"]) == len(half.body)
-    with pytest.raises(OSError, match=r"truncated|broken"):
+    with pytest.raises(OSError, match=r"truncated|broken|cannot identify|decod"):
         tools.opened(half.body)
 
 
