@@ -21,12 +21,11 @@ from batchflux.simulator.faults import ChosenFaults, FaultPlan, between, fractio
 from batchflux.simulator.images import ReferenceGoneError
 from batchflux.simulator.references import NotAPictureError
 from batchflux.simulator.replies import (
-    ERROR_ANSWERS,
-    Moment,
     Refusal,
     Reply,
     as_detail,
     detail_reply,
+    error_answer,
     error_reply,
     invalid,
     malformed_key,
@@ -153,10 +152,7 @@ class Turn:
 
     def error_answer(self, api: Api, chunks: Chunks) -> Reply | None:
         """Return the answer of the fault that comes in place of a good one, if there is such a fault."""
-        answer = ERROR_ANSWERS.get(self.faults.instead or "")
-        if answer is None:
-            return None
-        return answer(Moment(api=api, chunks=chunks, share=fraction("pick", *self.chance)))
+        return error_answer(self.faults.instead or "", api, chunks, fraction("pick", *self.chance))
 
 
 class Endpoint:

@@ -58,6 +58,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("rate_limited_date", ALL, "429 with Retry-After as an HTTP date"),
         ("rate_limited_in_200", RELAYS, "a rate limit error under HTTP 200"),
         ("server_500", ALL, "500 with a JSON error"),
+        ("server_503", ALL, "503 with a JSON error"),
         ("server_502_html", ALL, "502 with an HTML page"),
         ("server_524_html", ALL, "524 with an HTML page, as a proxy sends after its timeout"),
         ("upstream_error", RELAYS, "500 with one of the codes of a relay whose upstream fails"),

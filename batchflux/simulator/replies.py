@@ -25,17 +25,27 @@ Api = Literal["standard", "chat", "bfl", "relay"]
 JSON_TYPE = "application/json"
 STREAM_TYPE = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
-BROKEN_JSON = b'{"created":1,"data":[{"url":"htt'
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 _WAIT = 1
-_UPSTREAM = (
+_UPSTREAM_CODES = (
     "get_channel_failed",
     "channel:no_available_key",
     "bad_response_status_code",
     "do_request_failed",
     "empty_response",
 )
-_MODERATION = ("sensitive_words_detected", "content_policy_violation", "prompt_blocked")
+_MODERATION_CODES = ("sensitive_words_detected", "content_policy_violation", "prompt_blocked")
+# Fault: HTTP status, message, type, the codes that may come.
+_ERRORS: dict[str, tuple[int, str, str, tuple[str | None, ...]]] = {
+    "server_500": (500, "The server had an error while processing your request", "server_error", (None,)),
+    "server_503": (503, "The service is temporarily unavailable", "server_error", (None,)),
+    "upstream_error": (500, "upstream error: the channel failed", "new_api_error", _UPSTREAM_CODES),
+    "quota": (429, "This token's remaining quota is not enough", "new_api_error", ("insufficient_user_quota",)),
+    "auth": (401, "Incorrect API key provided.", "invalid_request_error", ("invalid_api_key",)),
+    "forbidden": (403, "This token may not use the model", "new_api_error", ("access_denied",)),
+    "moderated": (400, "Your request was refused by the safety system", "invalid_request_error", _MODERATION_CODES),
+}
+_PAGES = {"server_502_html": (502, "502 Bad Gateway"), "server_524_html": (524, "524: A timeout occurred")}
 _PAGE = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
 _DETAILS: dict[str, tuple[int, str]] = {
     "invalid_api_key": (403, "Not authenticated - Invalid Authentication"),
@@ -125,7 +135,8 @@ def as_detail(reply: Reply) -> Reply:
 
 def unauthorized() -> Reply:
     """Return the 401 of a key that is not accepted."""
-    return error_reply(401, "Incorrect API key provided.", "invalid_request_error", code="invalid_api_key")
+    status, message, kind, codes = _ERRORS["auth"]
+    return error_reply(status, message, kind, code=codes[0])
 
 
 def model_not_found(model: str) -> Refusal:
@@ -215,117 +226,67 @@ async def cut(request: web.Request, reply: Reply, headers: Mapping[str, str]) ->
     return response
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """The circumstances of an error answer; `share` in [0, 1) decides between several possible answers."""
+def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Reply | None:
+    """Return the answer that a fault puts in the place of a good one; None when it puts none.
 
-    api: Api
-    chunks: Chunks
-    share: float
-
-    def pick(self, names: tuple[str, ...]) -> str:
-        """Return one of `names`."""
-        return names[int(self.share * len(names))]
-
-    @property
-    def chat(self) -> bool:
-        """Whether the answer is a stream."""
-        return self.api == "chat"
+    `share` in [0, 1) decides between several possible codes.
+    """
+    if fault in _ERRORS:
+        status, message, kind, codes = _ERRORS[fault]
+        return error_reply(status, message, kind, code=codes[int(share * len(codes))])
+    if fault in _PAGES:
+        status, title = _PAGES[fault]
+        return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
+    answer = _OTHER_ANSWERS.get(fault)
+    return None if answer is None else answer(api, chunks)
 
 
 def _stream(*frames: bytes) -> Reply:
     return Reply(content_type=STREAM_TYPE, body=b"".join(frames))
 
 
-def html_page(status: int, title: str) -> Reply:
-    """Return an error as the HTML page of a proxy."""
-    return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
-
-
-def _rate_limited_date(_: Moment) -> Reply:
+def _rate_limited_date(_: Api, __: Chunks) -> Reply:
     # Dates carry whole seconds: without the second on top, "in one second" could already be past.
     when = formatdate(time.time() + _WAIT + 1, usegmt=True)
     return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
 
 
-def _rate_limited_in_200(moment: Moment) -> Reply:
+def _rate_limited_in_200(api: Api, _: Chunks) -> Reply:
     body = error_body("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
-    return _stream(event(body), DONE) if moment.chat else Reply(body=dumps(body))
+    return _stream(event(body), DONE) if api == "chat" else Reply(body=dumps(body))
 
 
-def _server_500(_: Moment) -> Reply:
-    return error_reply(500, "The server had an error while processing your request", "server_error")
+def _moderated_prose(_: Api, chunks: Chunks) -> Reply:
+    reason = chunks.text("失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
+    prose = (chunks.text("> 进度 **2%**\n\n"), chunks.text("生成失败 ❌\n\n"), reason)
+    return _stream(chunks.role(), *prose, chunks.stop(), DONE)
 
 
-def _server_502_html(_: Moment) -> Reply:
-    return html_page(502, "502 Bad Gateway")
+def _bad_json(api: Api, _: Chunks) -> Reply:
+    broken = b'{"created":1,"data":[{"url":"htt'
+    return _stream(b"data: " + broken + b"\n\n", DONE) if api == "chat" else Reply(body=broken)
 
 
-def _server_524_html(_: Moment) -> Reply:
-    return html_page(524, "524: A timeout occurred")
+def _no_image(api: Api, chunks: Chunks) -> Reply:
+    if api == "chat":
+        return _stream(chunks.role(), chunks.text("![image]()\n"), chunks.stop(), DONE)
+    return Reply(body=dumps({"created": chunks.created, "data": []}))
 
 
-def _upstream_error(moment: Moment) -> Reply:
-    return error_reply(500, "upstream error: the channel failed", "new_api_error", code=moment.pick(_UPSTREAM))
-
-
-def _quota(_: Moment) -> Reply:
-    message = "This token's remaining quota is not enough"
-    return error_reply(429, message, "new_api_error", code="insufficient_user_quota")
-
-
-def _forbidden(_: Moment) -> Reply:
-    return error_reply(403, "This token may not use the model", "new_api_error", code="access_denied")
-
-
-def _moderated(moment: Moment) -> Reply:
-    message = "Your request was refused by the safety system"
-    return error_reply(400, message, "invalid_request_error", code=moment.pick(_MODERATION))
-
-
-def _moderated_prose(moment: Moment) -> Reply:
-    text = moment.chunks.text
-    reason = text("失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
-    prose = (text("> 进度 **2%**\n\n"), text("生成失败 ❌\n\n"), reason)
-    return _stream(moment.chunks.role(), *prose, moment.chunks.stop(), DONE)
-
-
-def _bad_json(moment: Moment) -> Reply:
-    return _stream(b"data: " + BROKEN_JSON + b"\n\n", DONE) if moment.chat else Reply(body=BROKEN_JSON)
-
-
-def _empty_body(moment: Moment) -> Reply:
-    return Reply(content_type=STREAM_TYPE if moment.chat else JSON_TYPE)
-
-
-def _no_image(moment: Moment) -> Reply:
-    if moment.chat:
-        return _stream(moment.chunks.role(), moment.chunks.text("![image]()\n"), moment.chunks.stop(), DONE)
-    return Reply(body=dumps({"created": moment.chunks.created, "data": []}))
-
-
-def _error_event(moment: Moment) -> Reply:
+def _error_event(_: Api, chunks: Chunks) -> Reply:
     body = error_body("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
-    return _stream(moment.chunks.role(), b"event: error\n" + event(body))
+    return _stream(chunks.role(), b"event: error\n" + event(body))
 
 
-ERROR_ANSWERS: dict[str, Callable[[Moment], Reply]] = {
-    "rate_limited": lambda _: rate_limited(_WAIT, {}),
+_OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
+    "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
     "rate_limited_date": _rate_limited_date,
     "rate_limited_in_200": _rate_limited_in_200,
-    "server_500": _server_500,
-    "server_502_html": _server_502_html,
-    "server_524_html": _server_524_html,
-    "upstream_error": _upstream_error,
-    "quota": _quota,
-    "auth": lambda _: unauthorized(),
-    "key_format": lambda _: malformed_key(),
-    "forbidden": _forbidden,
-    "moderated": _moderated,
+    "key_format": lambda _api, _chunks: malformed_key(),
+    "model_not_found": lambda _, chunks: model_not_found(chunks.model).reply,
     "moderated_prose": _moderated_prose,
-    "model_not_found": lambda moment: model_not_found(moment.chunks.model).reply,
     "bad_json": _bad_json,
-    "empty_body": _empty_body,
+    "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
     "no_image": _no_image,
     "error_event": _error_event,
 }

@@ -31,7 +31,7 @@ _FRONT_URL = re.compile(r"(https?://\S+)(?: |\Z)", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,")
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
 _SAFEST, _FREEST = 0, 6
-_SEED_BITS = 63
+_LARGEST_SEED = (1 << 63) - 1
 _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
 
@@ -122,7 +122,7 @@ def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
     body = _json_object(raw)
     given = _checked_fields(body, known.fields)
     if given.get("safety_tolerance", _SAFEST) > known.freest:
-        raise invalid(f"safety_tolerance must be an integer from 0 to {known.freest}.", "safety_tolerance")
+        raise invalid(f"safety_tolerance must be at most {known.freest} for {model}.", "safety_tolerance")
     urls, uploads = _input_images(given)
     digests = {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
@@ -153,9 +153,9 @@ def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, An
     """Return the fields that are there; null counts as absent where that is allowed."""
     _refuse_unknown(body, known)
     given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
-    for name, check in _CHECKS.items():
-        if name in given:
-            check(name, given[name])
+    for name, (is_allowed, words) in _RULES.items():
+        if name in given and not is_allowed(given[name]):
+            raise invalid(f"{name} must be {words}.", name)
     return given
 
 
@@ -244,16 +244,6 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _seed(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << _SEED_BITS:
-        raise invalid("seed must be an integer of 64 bits.", name)
-
-
-def _ratio(name: str, value: Any) -> None:
-    if not isinstance(value, str) or (value and parse_ratio(value) is None):
-        raise invalid("aspect_ratio must be W:H from 21:9 to 9:21.", name)
-
-
 def sniff(data: bytes) -> str | None:
     """Return the media type that the first bytes say, of those the API takes."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -299,17 +289,21 @@ def _picture(value: Any, place: str) -> Upload:
     if found is None:
         remedy = "URL references belong in front of the text" if url.startswith("http") else "allowed: png, jpeg, webp"
         raise invalid(f"{place}.url must be a data:image/...;base64 URL; {remedy}.", f"{place}.url")
-    data = _decoded(url[found.end() :], f"{place}.url")
-    if sniff(data) != found[1]:
+    upload = _upload(url[found.end() :], f"{place}.url")
+    if upload.media_type != found[1]:
         raise invalid(f"{place}.url says {found[1]}, but its bytes are not that.", f"{place}.url")
-    return Upload(sha256=sha256(data).hexdigest(), media_type=found[1], place=f"{place}.url", data=data)
+    return upload
 
 
-def _decoded(text: str, place: str) -> bytes:
+def _upload(text: str, place: str) -> Upload:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid(f"{place} is not valid base64.", place) from error
+    media_type = sniff(data)
+    if media_type is None:
+        raise invalid(f"{place} is no PNG, JPEG or WebP.", place)
+    return Upload(sha256=sha256(data).hexdigest(), media_type=media_type, place=place, data=data)
 
 
 def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Upload, ...]]:
@@ -322,14 +316,10 @@ def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Uplo
             continue
         if not isinstance(value, str) or not value:
             raise invalid(f"{name} must be an image as base64, or its URL.", name)
-        if _WEB_URL.match(value) and _has_host(value):
+        if _is_web_url(value):
             urls.append(value)
-            continue
-        data = _decoded(value, name)
-        media_type = sniff(data)
-        if media_type is None:
-            raise invalid(f"{name} is no PNG, JPEG or WebP.", name)
-        uploads.append(Upload(sha256=sha256(data).hexdigest(), media_type=media_type, place=name, data=data))
+        else:
+            uploads.append(_upload(value, name))
     return tuple(urls), tuple(uploads)
 
 
@@ -345,38 +335,6 @@ def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
     return ratio
 
 
-def _format(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value not in MEDIA_TYPES:
-        raise invalid("output_format must be jpeg, png or webp.", name)
-
-
-def _side(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or value % _SIDE_STEP:
-        raise invalid(f"{name} must be a multiple of {_SIDE_STEP}.", name)
-    if 0 < value < _SMALLEST_SIDE:
-        raise invalid(f"{name} must be at least {_SMALLEST_SIDE}, or 0.", name)
-
-
-def _tolerance(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not _SAFEST <= value <= _FREEST:
-        raise invalid("safety_tolerance must be an integer from 0 to 6.", name)
-
-
-def _boolean(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise invalid(f"{name} must be true or false.", name)
-
-
-def _webhook(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not _WEB_URL.match(value) or not _has_host(value):
-        raise invalid(f"{name} must be an http or https URL.", name)
-
-
-def _secret(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise invalid(f"{name} must be a string.", name)
-
-
 def _has_host(url: str) -> bool:
     try:
         return bool(urlsplit(url).hostname)
@@ -384,14 +342,31 @@ def _has_host(url: str) -> bool:
         return False
 
 
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "seed": _seed,
-    "aspect_ratio": _ratio,
-    "output_format": _format,
-    "width": _side,
-    "height": _side,
-    "safety_tolerance": _tolerance,
-    "prompt_upsampling": _boolean,
-    "webhook_url": _webhook,
-    "webhook_secret": _secret,
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_ratio(value: Any) -> bool:
+    return isinstance(value, str) and (not value or parse_ratio(value) is not None)
+
+
+def _is_web_url(value: Any) -> bool:
+    return isinstance(value, str) and bool(_WEB_URL.match(value)) and _has_host(value)
+
+
+def _is_side(value: Any) -> bool:
+    return value == 0 or (_whole(value, _SMALLEST_SIDE, _MOST_PIXELS) and value % _SIDE_STEP == 0)
+
+
+# Field: what its value must be, as a test and in words.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
+    "aspect_ratio": (_is_ratio, "W:H from 21:9 to 9:21"),
+    "output_format": (lambda value: isinstance(value, str) and value in MEDIA_TYPES, "jpeg, png or webp"),
+    "width": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
+    "height": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
+    "safety_tolerance": (lambda value: _whole(value, _SAFEST, _FREEST), f"an integer from {_SAFEST} to {_FREEST}"),
+    "prompt_upsampling": (lambda value: isinstance(value, bool), "true or false"),
+    "webhook_url": (_is_web_url, "an http or https URL"),
+    "webhook_secret": (lambda value: isinstance(value, str), "a string"),
 }

@@ -20,25 +20,19 @@ from batchflux.simulator.endpoint import authorize, check_active_tasks
 from batchflux.simulator.faults import FAULTY_POLLS, SLOW_POLLS, fraction
 from batchflux.simulator.images import links, recipe_for
 from batchflux.simulator.replies import (
-    BROKEN_JSON,
     Chunks,
     Refusal,
     Reply,
     as_detail,
     dumps,
-    error_reply,
-    html_page,
+    error_answer,
     invalid,
     model_not_found,
-    rate_limited,
-    unauthorized,
     whole,
 )
 from batchflux.simulator.requests import TASK_MODELS, parse_submit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aiohttp import web
 
     from batchflux.simulator.drawing import Recipe
@@ -77,13 +71,14 @@ _RELAY_WORDS = {
     "Content Moderated": ("Content Moderated", "CONTENT MODERATED", "content moderated"),
     NOT_FOUND: (NOT_FOUND, "TASK NOT FOUND", "task not found"),
 }
-_POLL_ERRORS: dict[str, Callable[[], Reply]] = {
-    "poll_429": lambda: rate_limited(1, {}),
-    "poll_500": lambda: error_reply(500, "The server had an error while processing your request", "server_error"),
-    "poll_502_html": lambda: html_page(502, "502 Bad Gateway"),
-    "poll_503": lambda: error_reply(503, "The service is temporarily unavailable", "server_error"),
-    "poll_401": unauthorized,
-    "poll_bad_json": lambda: Reply(body=BROKEN_JSON),
+# What the answer to a faulty poll has in common with a faulty call.
+_POLL_ERRORS = {
+    "poll_429": "rate_limited",
+    "poll_500": "server_500",
+    "poll_502_html": "server_502_html",
+    "poll_503": "server_503",
+    "poll_401": "auth",
+    "poll_bad_json": "bad_json",
 }
 
 
@@ -205,8 +200,7 @@ class Tasks:
         if turn.faults.instead == "hang":
             await self._endpoint.closing.wait()
             return replies.reset(http)
-        chunks = Chunks(id="", created=int(time.time()), model=request.model)
-        if error := turn.error_answer(request.api, chunks):
+        if error := turn.error_answer(request.api, _chunks(request)):
             return self._endpoint.response(error, request.api)
         task = await self._create(request, key, turn)
         if turn.faults.instead == "reset":
@@ -270,8 +264,8 @@ class Tasks:
     async def _faulty_poll(self, http: web.Request, task: Task, fault: str) -> web.StreamResponse:
         if fault == "poll_odd_status":
             return self._polled(ODD_STATUS, {**_body(task, "Pending"), "status": ODD_STATUS})
-        if fault in _POLL_ERRORS:
-            return self._poll_error(_POLL_ERRORS[fault](), task.request.api)
+        if reply := error_answer(_POLL_ERRORS.get(fault, ""), task.request.api, _chunks(task.request)):
+            return self._poll_error(reply, task.request.api)
         self._endpoint.journal.polls[fault.removeprefix("poll_")] += 1
         if fault == "poll_hang":
             await self._endpoint.closing.wait()
@@ -329,6 +323,10 @@ class Tasks:
             "duration": ended - task.created,
         }
         return body
+
+
+def _chunks(request: ImageRequest) -> Chunks:
+    return Chunks(id="", created=int(time.time()), model=request.model)
 
 
 def _quoted(task: Task) -> float | None:

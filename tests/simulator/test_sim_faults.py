@@ -32,6 +32,7 @@ PLAIN: list[tuple[str, tuple[str, ...], int, set[str | None] | None]] = [
     ("rate_limited_date", BOTH, 429, {"rate_limit_exceeded"}),
     ("rate_limited_in_200", ("standard",), 200, {"rate_limit_exceeded"}),
     ("server_500", BOTH, 500, {None}),
+    ("server_503", BOTH, 503, {None}),
     ("server_502_html", BOTH, 502, None),
     ("server_524_html", BOTH, 524, None),
     ("upstream_error", BOTH, 500, UPSTREAM),  # type: ignore[list-item]
