@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -41,6 +42,8 @@ _ZOOM = 0.12
 _MID = 0.5
 _MIRRORED_SHARE = 0.3
 _CAPTION_LINES = 3
+_FILLED = 0.92  # of the width: letters differ
+_FEWEST_COLUMNS = 4
 _SMALLEST_FONT = 7
 _TINY = 96
 _WHITE = (250, 250, 248)
@@ -94,7 +97,8 @@ def draw(recipe: Recipe, reference: Callable[[str], bytes]) -> bytes:
         canvas = _grade(_together(views, size, rng), rng)
     else:
         canvas = subject(recipe.digest, size)
-    _letter(canvas, recipe.caption)
+    _mark(canvas)
+    _band(canvas, recipe.caption)
     return _encoded(canvas, recipe.output_format)
 
 
@@ -207,13 +211,8 @@ def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def _letter(picture: Image.Image, caption: str) -> None:
-    """Write caption and mark into `picture`."""
-    _mark(picture)
-    _band(picture, caption)
-
-
 def _mark(picture: Image.Image) -> None:
+    """Write that the picture is simulated into its upper corner."""
     size = max(_SMALLEST_FONT, round((picture.width * picture.height) ** 0.5 * 0.026))
     face = _font(size)
     margin = max(2, size // 2)
@@ -224,6 +223,7 @@ def _mark(picture: Image.Image) -> None:
 
 
 def _band(picture: Image.Image, caption: str) -> None:
+    """Write the caption on a translucent band at the foot."""
     width, height = picture.size
     size = max(_SMALLEST_FONT + 1, round((width * height) ** 0.5 * 0.034))
     face = _font(size)
@@ -243,24 +243,6 @@ def _shade(picture: Image.Image, box: tuple[int, int, int, int], depth: float) -
 
 
 def _wrap(text: str, face: Font, width: int, most: int) -> list[str]:
-    """Return `text` in at most `most` lines of `width` pixels, with an ellipsis where it had to end."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if face.getlength(longer) <= width:
-            lines[-1] = longer
-        elif len(lines) == most:
-            lines[-1] = _clipped(f"{longer}...", face, width)
-            break
-        else:
-            lines.append(_clipped(word, face, width))
-    return [line for line in lines if line] or [_clipped(text, face, width)]
-
-
-def _clipped(text: str, face: Font, width: int) -> str:
-    kept = text.removesuffix("...")
-    if face.getlength(text) <= width:
-        return text
-    while kept and face.getlength(f"{kept}...") > width:
-        kept = kept[:-1]
-    return f"{kept}..."
+    """Return `text` in at most `most` lines of about `width` pixels, with an ellipsis where it had to end."""
+    columns = int(width * _FILLED / face.getlength(text) * len(text))
+    return textwrap.wrap(text, max(columns, _FEWEST_COLUMNS), max_lines=most, placeholder="...")

@@ -16,7 +16,7 @@ import unicodedata
 import zlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ _TEXT_LIMIT = 4096
 _REFERENCE = re.compile(r"f[0-9a-f]{64}|u[0-9a-f]{16}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _WORKERS = 2
+_FIELDS = tuple(entry.name for entry in fields(Recipe))
 
 
 class BadLinkError(Exception):
@@ -214,17 +215,8 @@ def caption(prompt: str) -> str:
 
 def file_path(recipe: Recipe) -> str:
     """Return the link's path below `/v1/files/`."""
-    fields = [
-        recipe.digest,
-        recipe.caption,
-        list(recipe.references),
-        recipe.ratio,
-        recipe.output_format,
-        recipe.size,
-        recipe.fault,
-        recipe.turn,
-    ]
-    token = base64.urlsafe_b64encode(zlib.compress(dumps(fields), 9)).decode().rstrip("=")
+    values = [getattr(recipe, name) for name in _FIELDS]
+    token = base64.urlsafe_b64encode(zlib.compress(dumps(values), 9)).decode().rstrip("=")
     return f"{token}.{SUFFIXES[recipe.output_format]}"
 
 
@@ -240,47 +232,30 @@ def decode(path: str) -> Recipe:
     try:
         packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         unpacker = zlib.decompressobj()
-        fields = json.loads(unpacker.decompress(packed, _TEXT_LIMIT))
+        values = json.loads(unpacker.decompress(packed, _TEXT_LIMIT))
     except (binascii.Error, ValueError, zlib.error, RecursionError) as error:
         raise BadLinkError from error
-    recipe = _checked(fields)
+    recipe = _checked(values)
     if SUFFIXES[recipe.output_format] != suffix:
         raise BadLinkError
     return recipe
 
 
-def _checked(fields: Any) -> Recipe:
-    match fields:
-        case [
-            str(digest),
-            str(text),
-            list(references),
-            str(ratio),
-            "jpeg" | "png" | "webp" as kind,
-            size,
-            str(fault),
-            turn,
-        ]:
+def _checked(values: Any) -> Recipe:
+    match values:
+        case [str(digest), str(text), list(references), str(ratio), str(kind), int(size), str(_), int(turn)]:
             good = (
                 _DIGEST.fullmatch(digest)
                 and len(text) <= _CAPTION
                 and (not ratio or parse_ratio(ratio))
+                and kind in SUFFIXES
                 and len(references) <= REFERENCES_DRAWN
                 and all(isinstance(name, str) and _REFERENCE.fullmatch(name) for name in references)
-                and all(type(whole) is int for whole in (size, turn))
+                and not isinstance(turn, bool)
                 and MIN_SIZE <= size <= MAX_SIZE
             )
             if good:
-                return Recipe(
-                    digest=digest,
-                    caption=text,
-                    references=tuple(references),
-                    ratio=ratio,
-                    output_format=kind,
-                    size=size,
-                    fault=fault,
-                    turn=turn,
-                )
+                return Recipe(**dict(zip(_FIELDS, [digest, text, tuple(references), *values[3:]], strict=True)))
     raise BadLinkError
 
 
