@@ -77,8 +77,8 @@ BAD = [
     ({"keys": []}, "The simulator's option keys must be a list of the accepted keys, each a text."),
     ({"faults": ["hang"]}, "The simulator's option faults must map names of faults to probabilities, found ['hang']."),
     (
-        {"faults": {"server_5000": 1}},
-        "The simulator's option faults names 'server_5000', which is no fault of the simulator; did you mean server_500?",
+        {"faults": {"serve_500": 1}},
+        "The simulator's option faults names 'serve_500', which is no fault of the simulator; did you mean server_500?",
     ),
     ({"faults": {"hang": 2}}, "The simulator's option faults.hang must be from 0 to 1, found 2."),
     ({"faults": {"hang": {"rate": "x"}}}, "The simulator's option faults.hang.rate must be a number from 0 to 1"),
