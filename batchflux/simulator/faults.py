@@ -80,6 +80,8 @@ FAULTS: dict[str, FaultInfo] = {
         ("empty_body", ALL, "200 without a body; nothing is made"),
         ("no_image", CALLS, "200 without a picture in it"),
         ("no_task_id", TASKS, "200 without the task's id; the task is accepted and billed"),
+        ("detail_passed_on", TASK_RELAY, "422 with the `detail` of BFL's API in place of the envelope"),
+        ("code_and_message", TASK_RELAY, "500 with `code`, `message` and `data` in place of the envelope"),
         ("error_event", CHAT, "an SSE error event under HTTP 200"),
     ),
     **_table(

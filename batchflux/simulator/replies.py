@@ -47,6 +47,7 @@ _ERRORS: dict[str, tuple[int, str, str, tuple[str | None, ...]]] = {
 }
 _PAGES = {"server_502_html": (502, "502 Bad Gateway"), "server_524_html": (524, "524: A timeout occurred")}
 _PAGE = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
+_CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
 _DETAILS: dict[str, tuple[int, str]] = {
     "invalid_api_key": (403, "Not authenticated - Invalid Authentication"),
     "insufficient_user_quota": (402, "Insufficient credits"),
@@ -289,4 +290,6 @@ _OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
     "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
     "no_image": _no_image,
     "error_event": _error_event,
+    "detail_passed_on": lambda _api, _chunks: detail_reply(422, "The upstream refused the request"),
+    "code_and_message": lambda _api, _chunks: Reply(status=500, body=dumps(_CODE_AND_MESSAGE)),
 }

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -170,6 +171,7 @@ class Simulator:
         app.router.add_get("/v1/files/{path:.+}", Files(endpoint).serve)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/simulator/stats", self._stats)
+        app.router.add_get("/v1/simulator/charges", self._charges)
         app.router.add_get("/healthz", self._health)
         return app
 
@@ -181,6 +183,9 @@ class Simulator:
     async def _stats(self, http: web.Request) -> web.Response:
         state = {"in_flight": self.in_flight, "active_tasks": self.active_tasks}
         return whole(Reply(body=dumps({**self.requests.as_dict(), **state})), {})
+
+    async def _charges(self, http: web.Request) -> web.Response:
+        return whole(Reply(body=dumps({"charges": [asdict(charge) for charge in self.requests.charges]})), {})
 
     async def _health(self, http: web.Request) -> web.Response:
         return whole(Reply(body=dumps({"status": "ok"})), {})

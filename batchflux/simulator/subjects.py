@@ -11,6 +11,38 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Colour = tuple[int, int, int]
 
+# Sky above, sky at the horizon, sun, farthest hill, nearest hill.
+_LANDSCAPE_COLOURS = (
+    ("20305a", "f6b28b", "ffe3b0", "b98a9b", "1d2440"),
+    ("3f7fb8", "e9f1ee", "fff8df", "a5c4cf", "21443f"),
+    ("2b1b4d", "e8708a", "ffd0a0", "9a5f8f", "1a1030"),
+    ("f3d9a4", "f9eed8", "ffffff", "d8b98c", "6b3f2e"),
+    ("14384a", "9ed3c4", "fdf4cf", "6fa7a3", "0f2b2e"),
+    ("7aa7c7", "fbe3d2", "fff3e0", "c7a9b4", "4a3350"),
+    ("0d1b2e", "4c6d8c", "f4f1e4", "43617d", "08111d"),
+    ("f2a65a", "fbe8b9", "fffbe8", "d98a5b", "4f2a2a"),
+)
+_RIDGE_STEPS = 64
+# Wall, table, then the vessels' colours.
+_STILL_LIFE_COLOURS = (
+    ("e8dfd3", "c9a98a", ("b5533c", "2f4858", "e3b23c")),
+    ("cfdcdc", "8fa6a3", ("f2efe6", "d1714f", "2e4a4f")),
+    ("efd9cf", "d8a48f", ("6d2e46", "a26769", "f5efe6")),
+    ("d9dbe6", "9a9cb8", ("3d405b", "e07a5f", "f2cc8f")),
+    ("2e3440", "4a5568", ("d8a657", "c7524f", "88a9a3")),
+    ("f1ead2", "cdbb8c", ("586f4b", "9c4a2f", "e9e3d0")),
+    ("e6d7e3", "b190b0", ("5b3c6b", "d98ca5", "f7efe9")),
+)
+# Outlines of vessels: height from the foot up, and half the width there, in parts of the vessel's height.
+_OUTLINES = (
+    ((0, 0.16), (0.05, 0.2), (0.3, 0.3), (0.5, 0.3), (0.72, 0.16), (0.86, 0.1), (0.95, 0.11), (1, 0.14)),
+    ((0, 0.15), (0.03, 0.17), (0.55, 0.17), (0.66, 0.13), (0.74, 0.055), (0.96, 0.05), (1, 0.06)),
+    ((0, 0.24), (0.04, 0.27), (0.5, 0.27), (0.96, 0.27), (1, 0.27)),
+    ((0, 0.12), (0.04, 0.2), (0.2, 0.36), (0.45, 0.45), (0.7, 0.4), (0.9, 0.24), (1, 0.2)),
+    ((0, 0.2), (0.03, 0.22), (0.06, 0.07), (0.35, 0.06), (0.45, 0.2), (0.7, 0.3), (1, 0.27)),
+)
+_SMOOTHING = 3
+
 
 def rgb(text: str) -> Colour:
     """Return the colour of six hex digits."""
@@ -88,20 +120,6 @@ def shadow(canvas: Image.Image, box: tuple[float, float, float, float], colour: 
     canvas.paste(colour, (*corner, corner[0] + width, corner[1] + height), mask)
 
 
-# Sky above, sky at the horizon, sun, farthest hill, nearest hill.
-_LANDSCAPE_COLOURS = (
-    ("20305a", "f6b28b", "ffe3b0", "b98a9b", "1d2440"),
-    ("3f7fb8", "e9f1ee", "fff8df", "a5c4cf", "21443f"),
-    ("2b1b4d", "e8708a", "ffd0a0", "9a5f8f", "1a1030"),
-    ("f3d9a4", "f9eed8", "ffffff", "d8b98c", "6b3f2e"),
-    ("14384a", "9ed3c4", "fdf4cf", "6fa7a3", "0f2b2e"),
-    ("7aa7c7", "fbe3d2", "fff3e0", "c7a9b4", "4a3350"),
-    ("0d1b2e", "4c6d8c", "f4f1e4", "43617d", "08111d"),
-    ("f2a65a", "fbe8b9", "fffbe8", "d98a5b", "4f2a2a"),
-)
-_RIDGE_STEPS = 64
-
-
 def landscape(size: tuple[int, int], rng: Random) -> Image.Image:
     """Paint a landscape of `size`."""
     above, below, sun, far, near = (rgb(text) for text in rng.choice(_LANDSCAPE_COLOURS))
@@ -139,27 +157,6 @@ def _hill(canvas: Image.Image, crest: float, rise: float, colours: tuple[Colour,
         return
     mask = silhouette((width, height - top), [(0, height), *((x, y - top) for x, y in ridge), (width, height)])
     canvas.paste(gradient(mask.size, [(0.0, colours[0]), (1.0, colours[1])]), (0, top), mask)
-
-
-# Wall, table, then the vessels' colours.
-_STILL_LIFE_COLOURS = (
-    ("e8dfd3", "c9a98a", ("b5533c", "2f4858", "e3b23c")),
-    ("cfdcdc", "8fa6a3", ("f2efe6", "d1714f", "2e4a4f")),
-    ("efd9cf", "d8a48f", ("6d2e46", "a26769", "f5efe6")),
-    ("d9dbe6", "9a9cb8", ("3d405b", "e07a5f", "f2cc8f")),
-    ("2e3440", "4a5568", ("d8a657", "c7524f", "88a9a3")),
-    ("f1ead2", "cdbb8c", ("586f4b", "9c4a2f", "e9e3d0")),
-    ("e6d7e3", "b190b0", ("5b3c6b", "d98ca5", "f7efe9")),
-)
-# Outlines of vessels: height from the foot up, and half the width there, in parts of the vessel's height.
-_OUTLINES = (
-    ((0, 0.16), (0.05, 0.2), (0.3, 0.3), (0.5, 0.3), (0.72, 0.16), (0.86, 0.1), (0.95, 0.11), (1, 0.14)),
-    ((0, 0.15), (0.03, 0.17), (0.55, 0.17), (0.66, 0.13), (0.74, 0.055), (0.96, 0.05), (1, 0.06)),
-    ((0, 0.24), (0.04, 0.27), (0.5, 0.27), (0.96, 0.27), (1, 0.27)),
-    ((0, 0.12), (0.04, 0.2), (0.2, 0.36), (0.45, 0.45), (0.7, 0.4), (0.9, 0.24), (1, 0.2)),
-    ((0, 0.2), (0.03, 0.22), (0.06, 0.07), (0.35, 0.06), (0.45, 0.2), (0.7, 0.3), (1, 0.27)),
-)
-_SMOOTHING = 3
 
 
 def still_life(size: tuple[int, int], rng: Random) -> Image.Image:
@@ -253,5 +250,5 @@ _LANDSCAPE_SHARE = 0.5
 def subject(name: str, size: tuple[int, int]) -> Image.Image:
     """Return the picture of the subject called `name`."""
     rng = Random(name)
-    paint = landscape if rng.random() < _LANDSCAPE_SHARE else still_life
+    paint = rng.choice((landscape, still_life))
     return paint(size, rng)

@@ -124,6 +124,8 @@ async def test_a_task_is_billed_once_however_often_it_is_polled(serve: Serve, ap
     assert journal.by_status == {200: 1}
     assert journal.polls == {"Ready": 3}
     assert [(charge.task, charge.credits) for charge in journal.charges] == [(task, 4)]
+    told = (await talk.client.get("/v1/simulator/charges")).json["charges"]
+    assert [(charge["task"], charge["credits"]) for charge in told] == [(task, 4)]
     await talk.submit()
     assert list(journal.bills().values()) == [2]
     assert journal.credits == 8
@@ -329,6 +331,13 @@ async def test_a_relay_may_answer_at_once(serve: Serve) -> None:
     assert (await failing.submit()).json["status"].casefold() in FAILED
 
 
+async def test_a_relay_may_leave_the_envelope_out(serve: Serve) -> None:
+    passed = await (await talking(serve, "relay", faults={"detail_passed_on": 1})).submit()
+    assert (passed.status, set(passed.json)) == (422, {"detail"})
+    flat = await (await talking(serve, "relay", faults={"code_and_message": 1})).submit()
+    assert (flat.status, set(flat.json)) == (500, {"code", "message", "data"})
+
+
 async def test_the_forms_of_a_submits_answer(serve: Serve) -> None:
     talk = await talking(serve, "bfl", faults={"relative_polling_url": 1, "settled_lower": 1})
     body = (await talk.submit()).json
@@ -489,7 +498,7 @@ async def test_the_oldest_finished_tasks_are_forgotten(serve: Serve, api: str, m
 
 SHOWN = {
     *["rate_limited", "server_500", "quota", "auth", "key_format", "model_not_found"],
-    *["reset", "cut", "hang", "bad_json", "empty_body", "no_task_id"],
+    *["reset", "cut", "hang", "bad_json", "empty_body", "no_task_id", "detail_passed_on", "code_and_message"],
     *["at_once", "sample_on_top", "relative_polling_url", "no_polling_url", "no_cost", "settled_lower"],
     *["task_error", "task_failed", "task_error_503", "request_moderated", "content_moderated", "no_sample"],
     *["task_vanished", "task_not_found", "task_never_found", "task_slow", "task_stuck", "expired_link"],
