@@ -318,12 +318,12 @@ async def test_wrong_kind(serve: Serve, tools: type[Tools], asked: str, given: s
     assert tools.opened(page.body).format == given
 
 
-@pytest.mark.parametrize("ratio", ["1:1", "16:9", "9:16", "3:2", "21:9", "9:21"])
-async def test_wrong_ratio(serve: Serve, tools: type[Tools], ratio: str) -> None:
+async def test_wrong_ratio(serve: Serve, tools: type[Tools]) -> None:
     client = await serve(faults={"wrong_ratio": 1})
-    picture = tools.opened((await client.get((await client.standard(aspect_ratio=ratio)).url)).body)
-    wide, high = map(int, ratio.split(":"))
-    assert abs(picture.width / picture.height / (wide / high) - 1) > 0.25
+    for ratio in ("1:1", "16:9", "9:16", "3:2", "21:9", "9:21"):
+        picture = tools.opened((await client.get((await client.standard(aspect_ratio=ratio)).url)).body)
+        wide, high = map(int, ratio.split(":"))
+        assert abs(picture.width / picture.height / (wide / high) - 1) > 0.25, ratio
 
 
 @pytest.mark.parametrize("style", BOTH)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
@@ -33,15 +33,17 @@ async def fetched(client: Client, prompt: str = "A mug", **fields: object) -> by
     return answer.body
 
 
-@pytest.mark.parametrize("size", [40, 64, 512])
-@pytest.mark.parametrize("ratio", RATIOS)
-async def test_the_ratio_is_honoured(serve: Serve, tools: type[Tools], ratio: str, size: int) -> None:
-    picture = tools.opened(await fetched(await serve(size=size), aspect_ratio=ratio))
-    wide, high = map(float, ratio.split(":"))
-    assert max(picture.size) == size
-    assert abs(picture.width / picture.height / (wide / high) - 1) <= 0.03
+@pytest.mark.parametrize("size", [40, 256])
+async def test_the_ratio_is_honoured(serve: Serve, tools: type[Tools], size: int) -> None:
+    client = await serve(size=size)
+    for ratio in RATIOS:
+        picture = tools.opened(await fetched(client, aspect_ratio=ratio))
+        wide, high = map(float, ratio.split(":"))
+        assert max(picture.size) == size
+        assert abs(picture.width / picture.height / (wide / high) - 1) <= 0.03, ratio
 
 
+@settings(max_examples=60)
 @given(st.floats(1 / WIDEST, WIDEST), st.integers(40, 2048))
 def test_any_ratio_at_any_size_is_within_three_percent(ratio: float, size: int) -> None:
     width, height = pixels(ratio, size)
@@ -156,30 +158,31 @@ async def test_another_process_draws_the_same_bytes(serve: Serve, tools: type[To
     assert there.stdout.split() == here
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "x.jpg",
-        ".jpg",
-        "../../etc/passwd",
-        "a" * 5000 + ".jpg",
-        file_path(Recipe(digest="0" * 32, caption="x", output_format="png")).replace(".png", ".jpg"),
-        file_path(Recipe(digest="0" * 32, caption="x", size=99_999)),
-        file_path(Recipe(digest="0" * 31, caption="x")),
-        file_path(Recipe(digest="0" * 32, caption="x", ratio="100:1")),
-        file_path(Recipe(digest="0" * 32, caption="x" * 400)),
-        file_path(Recipe(digest="0" * 32, caption="x", references=("f../../etc/passwd",))),
-        file_path(Recipe(digest="0" * 32, caption="x", references=("u" + "0" * 16,) * 5)),
-        file_path(Recipe(digest="0" * 32, caption="x", references=("f" + "0" * 64,))),
-    ],
-    ids=lambda path: path[:24],
-)
-async def test_a_link_it_never_gave_is_not_found(serve: Serve, path: str) -> None:
-    answer = await (await serve()).get(f"/v1/files/{path}")
-    assert answer.status == 404
-    assert answer.json["error"]["type"] == "invalid_request_error"
+BAD_PATHS = [
+    "x.jpg",
+    ".jpg",
+    "../../etc/passwd",
+    "a" * 5000 + ".jpg",
+    file_path(Recipe(digest="0" * 32, caption="x", output_format="png")).replace(".png", ".jpg"),
+    file_path(Recipe(digest="0" * 32, caption="x", size=99_999)),
+    file_path(Recipe(digest="0" * 31, caption="x")),
+    file_path(Recipe(digest="0" * 32, caption="x", ratio="100:1")),
+    file_path(Recipe(digest="0" * 32, caption="x" * 400)),
+    file_path(Recipe(digest="0" * 32, caption="x", references=("f../../etc/passwd",))),
+    file_path(Recipe(digest="0" * 32, caption="x", references=("u" + "0" * 16,) * 5)),
+    file_path(Recipe(digest="0" * 32, caption="x", references=("f" + "0" * 64,))),
+]
 
 
+async def test_a_link_it_never_gave_is_not_found(serve: Serve) -> None:
+    client = await serve()
+    for path in BAD_PATHS:
+        answer = await client.get(f"/v1/files/{path}")
+        assert answer.status == 404, path
+        assert answer.json["error"]["type"] == "invalid_request_error"
+
+
+@settings(max_examples=60)
 @given(st.binary(max_size=60))
 def test_wild_tokens_are_refused_in_one_way(token: bytes) -> None:
     with pytest.raises(BadLinkError):
@@ -189,6 +192,7 @@ def test_wild_tokens_are_refused_in_one_way(token: bytes) -> None:
 TEXT = st.text(max_size=300)
 
 
+@settings(max_examples=30)
 @given(TEXT, st.sampled_from(["", *RATIOS]), st.integers(40, 96))
 def test_any_prompt_can_be_drawn(prompt: str, ratio: str, size: int) -> None:
     recipe = Recipe(
