@@ -71,7 +71,7 @@ _RELAY_WORDS = {
     "Content Moderated": ("Content Moderated", "CONTENT MODERATED", "content moderated"),
     NOT_FOUND: (NOT_FOUND, "TASK NOT FOUND", "task not found"),
 }
-# What the answer to a faulty poll has in common with a faulty call.
+# Poll fault: the fault of a submit that gives the same answer.
 _POLL_ERRORS = {
     "poll_429": "rate_limited",
     "poll_500": "server_500",
@@ -87,7 +87,7 @@ class Task:
     """One accepted request. `owner` is the key that submitted it, `price` in credits; times are epoch seconds."""
 
     id: str
-    owner: str
+    owner: str = field(repr=False)
     request: ImageRequest = field(repr=False)
     recipe: Recipe
     turn: Turn
