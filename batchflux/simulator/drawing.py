@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -22,14 +22,14 @@ from batchflux.simulator.subjects import subject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ImageFormat = Literal["jpeg", "png", "webp"]
+    from batchflux.models import Format
 
 WIDEST = 21 / 9
 MARK = "SIMULATED"
 REFERENCES_DRAWN = 4
-SUFFIXES: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-MEDIA_TYPES: dict[ImageFormat, str] = {name: f"image/{name}" for name in SUFFIXES}
-_SAVE_OPTIONS: dict[ImageFormat, dict[str, int]] = {
+SUFFIXES: dict[Format, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
+MEDIA_TYPES: dict[Format, str] = {name: f"image/{name}" for name in SUFFIXES}
+_SAVE_OPTIONS: dict[Format, dict[str, int]] = {
     "jpeg": {"quality": 85},
     "png": {"compress_level": 1},
     "webp": {"quality": 85, "method": 0},
@@ -65,7 +65,7 @@ class Recipe:
     caption: str
     references: tuple[str, ...] = ()
     ratio: str = ""
-    output_format: ImageFormat = "jpeg"
+    output_format: Format = "jpeg"
     size: int = 512
     fault: str = ""
     turn: int = 0
@@ -158,7 +158,7 @@ def _blended(views: list[Image.Image], size: tuple[int, int], rng: Random) -> Im
     return canvas
 
 
-def _encoded(canvas: Image.Image, kind: ImageFormat) -> bytes:
+def _encoded(canvas: Image.Image, kind: Format) -> bytes:
     out = BytesIO()
     canvas.save(out, kind, **_SAVE_OPTIONS[kind])
     return out.getvalue()

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchflux.models import CARRIED
-from batchflux.simulator.drawing import MEDIA_TYPES, ImageFormat, parse_ratio
+from batchflux.simulator.drawing import MEDIA_TYPES, parse_ratio
 from batchflux.simulator.replies import Api, dumps, invalid, model_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from batchflux.models import Format
 
 _STANDARD_FIELDS = frozenset({"model", "prompt", *CARRIED})
 _CHAT_FIELDS = frozenset({"model", "messages", "stream"})
@@ -44,7 +46,7 @@ class TaskModel:
 
     fields: frozenset[str]
     credits: float
-    output_format: ImageFormat
+    output_format: Format
     freest: int = _FREEST
     priced_by_result: bool = False
 
@@ -93,7 +95,7 @@ class ImageRequest:
     uploads: tuple[Upload, ...] = field(default=(), repr=False)
     seed: int | None = None
     aspect_ratio: str | None = None
-    output_format: ImageFormat = "jpeg"
+    output_format: Format = "jpeg"
     webhook_url: str | None = None
 
 
