@@ -1,4 +1,4 @@
-"""The simulator: the API of CONTRACT 7 as an aiohttp server, with real pictures and faults on demand.
+"""The simulator: image APIs as an aiohttp server, with real pictures and faults on demand.
 
 `Simulator` serves inside a running event loop (`batchflux simulate`), `EmbeddedSimulator` in a thread with a loop of
 its own (`provider: simulator`). It has no access to the network, and to no files but its cache of uploads.
@@ -6,11 +6,10 @@ its own (`provider: simulator`). It has no access to the network, and to no file
 
 from __future__ import annotations
 
-from batchflux.simulator.server import EmbeddedSimulator
 from batchflux.simulator.faults import FAULTS, FaultInfo
 from batchflux.simulator.journal import Journal
 from batchflux.simulator.options import SimulatorOptions, load_options, parse_options
-from batchflux.simulator.server import Simulator
+from batchflux.simulator.server import EmbeddedSimulator, Simulator
 
 __all__ = [
     "FAULTS",

@@ -1,4 +1,4 @@
-"""What the simulator can be told: `provider.options` of a manifest, and the file of `batchflux simulate --faults`.
+"""Read the simulator's options: `provider.options` of a manifest, or the file of `batchflux simulate --faults`.
 
 Both carry the same keys. A wrong key or value is a UsageError of one sentence, before anything is served.
 """
@@ -6,8 +6,11 @@ Both carry the same keys. A wrong key or value is a UsageError of one sentence, 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from batchflux.errors import UsageError
-from batchflux.simulator.faults import FaultRule, ScriptRule, parse_faults, parse_script
-from batchflux.simulator.options import integer, per_second, span
+from batchflux.simulator.faults import FAULTS, FaultRule, ScriptRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 Span = tuple[float, float]
 MIN_SIZE, MAX_SIZE = 40, 2048
 _FILE_LIMIT = 1 << 20
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h)\s*")
+_UNITS = {"s": 1, "min": 60, "h": 3600}
+_PAIR = 2
+_LONGEST = 86_400
 
 
 def default_cache_dir() -> str:
@@ -36,11 +42,12 @@ def default_cache_dir() -> str:
 class SimulatorOptions:
     """How the simulator behaves.
 
-    `latency` and `download_latency` are seconds, from and to. `rate` is requests per second and `burst` how many
-    may come at once (None: one second's worth, at least 1); `concurrency` how many may be in flight. `seed` drives
-    the faults and latencies. `size` is the long side of a picture in pixels. `keys` are the accepted bearer keys;
-    None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references. `salt` changes the pictures
-    of requests without a seed, as time does at a real API; only the program sets it.
+    `latency` and `download_latency` are seconds, from and to; a task takes its latency to finish. `rate` is requests
+    per second and `burst` how many may come at once (None: one second's worth, at least 1); `concurrency` how many
+    may be in flight. `active_tasks` is how many tasks of one key may be unfinished (None: 24 at BFL's API, any number
+    at a relay). `seed` drives the faults and latencies. `size` is the long side of a picture in pixels. `keys` are
+    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references. `salt`
+    changes the pictures of requests without a seed, as time does at a real API; only the program sets it.
     """
 
     latency: Span = (0.05, 0.25)
@@ -48,6 +55,7 @@ class SimulatorOptions:
     rate: float | None = None
     burst: int | None = None
     concurrency: int | None = None
+    active_tasks: int | None = None
     seed: int = 0
     size: int = 512
     keys: frozenset[str] | None = field(default=None, repr=False)
@@ -70,20 +78,123 @@ def _folder(place: str, value: Any) -> str:
     return str(Path(value).absolute())
 
 
+def _integer(place: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
+    """Return `value` when it is a whole number from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{place} must be a whole number, found {value!r}.")
+    if (low is not None and value < low) or (high is not None and value > high):
+        limits = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise UsageError(f"{place} must be {limits}, found {value}.")
+    return value
+
+
+def _number(place: str, value: Any, *, high: float) -> float:
+    """Return `value` when it is a number from 0 to `high`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise UsageError(f"{place} must be a number from 0 to {high:g}, found {value!r}.")
+    if not 0 <= value <= high:
+        raise UsageError(f"{place} must be from 0 to {high:g}, found {value:g}.")
+    return float(value)
+
+
+def _span(place: str, value: Any) -> tuple[float, float]:
+    """Return seconds, from and to, of a number or a pair."""
+    pair = value if isinstance(value, list | tuple) else [value, value]
+    if len(pair) != _PAIR:
+        raise UsageError(f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
+    low, high = (_number(place, part, high=_LONGEST) for part in pair)
+    if low > high:
+        raise UsageError(f"{place} must be [low, high] with low first, found {value!r}.")
+    return low, high
+
+
+def _per_second(place: str, value: Any) -> float:
+    """Return requests per second of `10/s`, `300/min` or `100/h`."""
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not float(found[1]):
+        raise UsageError(f"{place} must be like 10/s, 300/min or 100/h, found {value!r}.")
+    return float(found[1]) / _UNITS[found[2]]
+
+
+def _known(place: str, name: Any) -> str:
+    if isinstance(name, str) and name in FAULTS:
+        return name
+    near = get_close_matches(str(name), FAULTS, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"it knows {', '.join(FAULTS)}."
+    raise UsageError(f"{place} names {name!r}, which is no fault of the simulator; {remedy}")
+
+
+def _only(place: str, data: Mapping[Any, Any], allowed: tuple[str, ...]) -> None:
+    for key in data:
+        if key not in allowed:
+            raise UsageError(f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
+
+
+def _faults(place: str, value: Any) -> tuple[tuple[FaultRule, ...], tuple[ScriptRule, ...]]:
+    """Return the rules, and the script that may stand among them as `script`.
+
+    Raises:
+        UsageError: a fault is not known, or its probability or count not allowed.
+    """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{place} must map names of faults to probabilities, found {value!r}.")
+    rules: list[FaultRule] = []
+    script: tuple[ScriptRule, ...] = ()
+    for name, spec in value.items():
+        if name == "script":
+            script = _script(f"{place}.script", spec)
+            continue
+        where = f"{place}.{_known(place, name)}"
+        if not isinstance(spec, Mapping):
+            rules.append(FaultRule(fault=name, rate=_number(where, spec, high=1)))
+            continue
+        _only(where, spec, ("rate", "times"))
+        rate = _number(f"{where}.rate", spec.get("rate", 1), high=1)
+        rules.append(FaultRule(fault=name, rate=rate, times=_times(where, spec)))
+    return tuple(rules), script
+
+
+def _script(place: str, value: Any) -> tuple[ScriptRule, ...]:
+    """Return the rules of a script, in order.
+
+    Raises:
+        UsageError: a rule lacks something, names no known fault, or has an unknown key.
+    """
+    if not isinstance(value, list):
+        raise UsageError(f"{place} must be a list of {{match, fault, times}}, found {value!r}.")
+    rules = []
+    for index, item in enumerate(value):
+        where = f"{place}[{index}]"
+        if not isinstance(item, Mapping):
+            raise UsageError(f"{where} must be a mapping with match and fault, found {item!r}.")
+        _only(where, item, ("match", "fault", "times"))
+        match = item.get("match")
+        if not isinstance(match, str):
+            raise UsageError(f"{where}.match must be a part of the prompt, found {match!r}.")
+        rules.append(ScriptRule(match=match, fault=_known(where, item.get("fault")), times=_times(where, item)))
+    return tuple(rules)
+
+
+def _times(place: str, spec: Mapping[Any, Any]) -> int | None:
+    times = spec.get("times")
+    return None if times is None else _integer(f"{place}.times", times, low=1)
+
+
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
-    "latency": span,
-    "download_latency": span,
-    "rate": per_second,
-    "burst": lambda place, value: integer(place, value, low=1),
-    "concurrency": lambda place, value: integer(place, value, low=1),
-    "seed": integer,
-    "size": lambda place, value: integer(place, value, low=MIN_SIZE, high=MAX_SIZE),
+    "latency": _span,
+    "download_latency": _span,
+    "rate": _per_second,
+    "burst": lambda place, value: _integer(place, value, low=1),
+    "active_tasks": lambda place, value: _integer(place, value, low=1),
+    "concurrency": lambda place, value: _integer(place, value, low=1),
+    "seed": _integer,
+    "size": lambda place, value: _integer(place, value, low=MIN_SIZE, high=MAX_SIZE),
     "keys": _keys,
-    "faults": parse_faults,
-    "script": parse_script,
+    "faults": _faults,
+    "script": _script,
     "cache_dir": _folder,
 }
-_ABSENT_WHEN_NULL = frozenset({"rate", "burst", "concurrency", "keys", "cache_dir", "faults", "script"})
+_ABSENT_WHEN_NULL = frozenset({"rate", "burst", "concurrency", "active_tasks", "keys", "cache_dir", "faults", "script"})
 
 
 def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:

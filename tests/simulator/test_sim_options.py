@@ -28,6 +28,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
             "rate": "300/min",
             "burst": 3,
             "concurrency": 4,
+            "active_tasks": 6,
             "seed": 7,
             "size": 64,
             "keys": ["k1", "k2"],
@@ -39,6 +40,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
     assert options.latency == (0, 1)
     assert options.download_latency == (0.5, 0.5)
     assert options.rate == 5
+    assert (options.burst, options.concurrency, options.active_tasks) == (3, 4, 6)
     assert options.keys == frozenset({"k1", "k2"})
     assert options.faults == (
         FaultRule(fault="server_500", rate=0.25),
@@ -68,14 +70,15 @@ BAD = [
     ({"rate": "0/s"}, "The simulator's option rate must be like 10/s, 300/min or 100/h, found '0/s'."),
     ({"rate": 10}, "The simulator's option rate must be like 10/s, 300/min or 100/h, found 10."),
     ({"burst": 0}, "The simulator's option burst must be at least 1, found 0."),
+    ({"active_tasks": 0}, "The simulator's option active_tasks must be at least 1, found 0."),
     ({"concurrency": 1.5}, "The simulator's option concurrency must be a whole number, found 1.5."),
     ({"seed": "x"}, "The simulator's option seed must be a whole number, found 'x'."),
     ({"size": 9000}, "The simulator's option size must be from 40 to 2048, found 9000."),
     ({"keys": []}, "The simulator's option keys must be a list of the accepted keys, each a text."),
     ({"faults": ["hang"]}, "The simulator's option faults must map names of faults to probabilities, found ['hang']."),
     (
-        {"faults": {"server_50": 1}},
-        "The simulator's option faults names 'server_50', which is no fault of the simulator; did you mean server_500?",
+        {"faults": {"serve_500": 1}},
+        "The simulator's option faults names 'serve_500', which is no fault of the simulator; did you mean server_500?",
     ),
     ({"faults": {"hang": 2}}, "The simulator's option faults.hang must be from 0 to 1, found 2."),
     ({"faults": {"hang": {"rate": "x"}}}, "The simulator's option faults.hang.rate must be a number from 0 to 1"),

@@ -12,8 +12,8 @@ import pytest
 
 from batchflux.errors import UsageError
 from batchflux.simulator import EmbeddedSimulator, Simulator, parse_options
-from batchflux.simulator.journal import GENERATION, Journal
 from batchflux.simulator.endpoint import Throttle
+from batchflux.simulator.journal import GENERATION, Journal
 from batchflux.simulator.replies import Refusal
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Keeps uploaded references on disk, so that a link drawn from one works after a restart, on any port.
+"""Keep uploaded references on disk, so that a link drawn from one works after a restart, on any port.
 
 A link cannot carry a photo, and a preview small enough for a URL makes an ugly picture. So each upload is reduced to
 at most 1024 pixels and kept under its SHA-256 in a private folder (mode 0700) of bounded size; the least recently
@@ -33,7 +33,7 @@ class NotAPictureError(Exception):
     """An upload that cannot be decoded."""
 
 
-class Spool:
+class ReferenceCache:
     """The folder of uploads. Safe to use from several threads, and by several processes at once.
 
     `limit` is in bytes. The folder is made when first needed.

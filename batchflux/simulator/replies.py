@@ -1,0 +1,295 @@
+"""Write HTTP replies: error envelopes, the frames of a stream, the error answers of faults, broken connections.
+
+An error is `{"error": {"message", "type", "param", "code"}}`, all four always there. BFL's API says the same as
+`{"detail": ...}`: `as_detail` translates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import struct
+import time
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Literal
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Api = Literal["standard", "chat", "bfl", "relay"]
+
+JSON_TYPE = "application/json"
+STREAM_TYPE = "text/event-stream"
+DONE = b"data: [DONE]\n\n"
+_LINGER_NOTHING = struct.pack("ii", 1, 0)
+_WAIT = 1
+_UPSTREAM_CODES = (
+    "get_channel_failed",
+    "channel:no_available_key",
+    "bad_response_status_code",
+    "do_request_failed",
+    "empty_response",
+)
+_MODERATION_CODES = ("sensitive_words_detected", "content_policy_violation", "prompt_blocked")
+# Fault: HTTP status, message, type, the codes that may come.
+_ERRORS: dict[str, tuple[int, str, str, tuple[str | None, ...]]] = {
+    "server_500": (500, "The server had an error while processing your request", "server_error", (None,)),
+    "server_503": (503, "The service is temporarily unavailable", "server_error", (None,)),
+    "upstream_error": (500, "upstream error: the channel failed", "new_api_error", _UPSTREAM_CODES),
+    "quota": (429, "This token's remaining quota is not enough", "new_api_error", ("insufficient_user_quota",)),
+    "auth": (401, "Incorrect API key provided.", "invalid_request_error", ("invalid_api_key",)),
+    "forbidden": (403, "This token may not use the model", "new_api_error", ("access_denied",)),
+    "moderated": (400, "Your request was refused by the safety system", "invalid_request_error", _MODERATION_CODES),
+}
+_PAGES = {"server_502_html": (502, "502 Bad Gateway"), "server_524_html": (524, "524: A timeout occurred")}
+_PAGE = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
+_CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
+_DETAILS: dict[str, tuple[int, str]] = {
+    "invalid_api_key": (403, "Not authenticated - Invalid Authentication"),
+    "insufficient_user_quota": (402, "Insufficient credits"),
+    "model_not_found": (404, "Not Found"),
+}
+_DETAIL_TYPES = {"unknown_parameter": "extra_forbidden", "missing_parameter": "missing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One whole HTTP answer."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Refusal(Exception):  # noqa: N818  it carries an answer, it is not a fault of ours
+    """The end of a request with `reply`."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+def dumps(value: Any) -> bytes:
+    """Return compact JSON in UTF-8, non-ASCII characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+
+
+def error_body(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """Return the documented error object."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_reply(
+    status: int,
+    message: str,
+    kind: str,
+    *,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    """Return an error answer that names no parameter."""
+    return Reply(status=status, body=dumps(error_body(message, kind, code=code)), headers=headers or {})
+
+
+def invalid(message: str, param: str | None, *, code: str | None = None) -> Refusal:
+    """Return the refusal of a request that is wrong at `param`."""
+    body = error_body(message, "invalid_request_error", code=code, param=param)
+    return Refusal(Reply(status=400, body=dumps(body)))
+
+
+def event(value: Any) -> bytes:
+    """Return one server-sent event with JSON data."""
+    return b"data: " + dumps(value) + b"\n\n"
+
+
+def detail_reply(status: int, detail: str) -> Reply:
+    """Return an error in the form of BFL's API."""
+    return Reply(status=status, body=dumps({"detail": detail}))
+
+
+def malformed_key() -> Reply:
+    """Return BFL's 422 of a key that cannot be one."""
+    return detail_reply(422, "Invalid API key format")
+
+
+def as_detail(reply: Reply) -> Reply:
+    """Translate an error envelope into the form of BFL's API; any other reply is returned as it is.
+
+    What is wrong at a parameter becomes a 422 with a list of errors.
+    """
+    try:
+        error = json.loads(reply.body)["error"]
+    except (ValueError, LookupError, TypeError):
+        return reply
+    status, detail = _DETAILS.get(error["code"], (reply.status, error["message"]))
+    if reply.status == 400 and error["type"] == "invalid_request_error":  # noqa: PLR2004  Bad Request
+        kind = _DETAIL_TYPES.get(error["code"], "value_error")
+        place = ["body", error["param"]] if error["param"] else ["body"]
+        status, detail = 422, [{"loc": place, "msg": error["message"], "type": kind}]
+    return replace(reply, status=status, body=dumps({"detail": detail}))
+
+
+def unauthorized() -> Reply:
+    """Return the 401 of a key that is not accepted."""
+    status, message, kind, codes = _ERRORS["auth"]
+    return error_reply(status, message, kind, code=codes[0])
+
+
+def model_not_found(model: str) -> Refusal:
+    """Return the refusal of a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
+    message = f"No available channel for model {model} under the current group"
+    return Refusal(error_reply(503, message, "new_api_error", code="model_not_found"))
+
+
+def rate_limited(wait: float, headers: Mapping[str, str]) -> Reply:
+    """Return the 429 that asks to come back after `wait` seconds; Retry-After is whole seconds, rounded up."""
+    told = {"Retry-After": str(max(1, math.ceil(wait))), "retry-after-ms": str(math.ceil(wait * 1000)), **headers}
+    message = f"Rate limit reached for requests. Try again in {wait:.2f}s."
+    return error_reply(429, message, "requests", code="rate_limit_exceeded", headers=told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """Makes the frames of one chat completion; `created` is in seconds since the epoch."""
+
+    id: str
+    created: int
+    model: str
+
+    def text(self, content: str) -> bytes:
+        """Return a frame that adds `content`."""
+        return self._frame([self._choice({"content": content})])
+
+    def role(self) -> bytes:
+        """Return the first frame, which says who speaks and nothing else."""
+        return self._frame([self._choice({"role": "assistant", "content": ""})])
+
+    def nothing(self) -> bytes:
+        """Return a frame without choices, as relays send for usage."""
+        return self._frame([])
+
+    def stop(self) -> bytes:
+        """Return the frame that ends the message."""
+        return self._frame([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+
+    @staticmethod
+    def _choice(delta: dict[str, str]) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "finish_reason": None}
+
+    def _frame(self, choices: list[dict[str, Any]]) -> bytes:
+        return event(
+            {
+                "id": self.id,
+                "object": "chat.completion.chunk",
+                "created": self.created,
+                "model": self.model,
+                "choices": choices,
+            }
+        )
+
+
+def whole(reply: Reply, headers: Mapping[str, str]) -> web.Response:
+    """Return `reply` as aiohttp sends it."""
+    return web.Response(
+        status=reply.status,
+        body=reply.body,
+        content_type=reply.content_type,
+        charset="utf-8" if reply.content_type.startswith("text/") else None,
+        headers={**headers, **reply.headers},
+    )
+
+
+def reset(request: web.Request) -> web.StreamResponse:
+    """Reset the connection; the response returned goes nowhere."""
+    transport = request.transport
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
+        transport.abort()
+    return web.Response()
+
+
+async def cut(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
+    """Send the first half of `reply` and close the connection, whose length promised the rest."""
+    response = web.StreamResponse(status=reply.status, headers={**headers, "Content-Type": reply.content_type})
+    if reply.content_type == JSON_TYPE:
+        response.content_length = len(reply.body)
+    await response.prepare(request)
+    await response.write(reply.body[: len(reply.body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Reply | None:
+    """Return the answer that a fault puts in the place of a good one; None when it puts none.
+
+    `share` in [0, 1) decides between several possible codes.
+    """
+    if fault in _ERRORS:
+        status, message, kind, codes = _ERRORS[fault]
+        return error_reply(status, message, kind, code=codes[int(share * len(codes))])
+    if fault in _PAGES:
+        status, title = _PAGES[fault]
+        return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
+    answer = _OTHER_ANSWERS.get(fault)
+    return None if answer is None else answer(api, chunks)
+
+
+def _stream(*frames: bytes) -> Reply:
+    return Reply(content_type=STREAM_TYPE, body=b"".join(frames))
+
+
+def _rate_limited_date(_: Api, __: Chunks) -> Reply:
+    # Dates carry whole seconds: without the second on top, "in one second" could already be past.
+    when = formatdate(time.time() + _WAIT + 1, usegmt=True)
+    return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
+
+
+def _rate_limited_in_200(api: Api, _: Chunks) -> Reply:
+    body = error_body("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
+    return _stream(event(body), DONE) if api == "chat" else Reply(body=dumps(body))
+
+
+def _moderated_prose(_: Api, chunks: Chunks) -> Reply:
+    reason = chunks.text("失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
+    prose = (chunks.text("> 进度 **2%**\n\n"), chunks.text("生成失败 ❌\n\n"), reason)
+    return _stream(chunks.role(), *prose, chunks.stop(), DONE)
+
+
+def _bad_json(api: Api, _: Chunks) -> Reply:
+    broken = b'{"created":1,"data":[{"url":"htt'
+    return _stream(b"data: " + broken + b"\n\n", DONE) if api == "chat" else Reply(body=broken)
+
+
+def _no_image(api: Api, chunks: Chunks) -> Reply:
+    if api == "chat":
+        return _stream(chunks.role(), chunks.text("![image]()\n"), chunks.stop(), DONE)
+    return Reply(body=dumps({"created": chunks.created, "data": []}))
+
+
+def _error_event(_: Api, chunks: Chunks) -> Reply:
+    body = error_body("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
+    return _stream(chunks.role(), b"event: error\n" + event(body))
+
+
+_OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
+    "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
+    "rate_limited_date": _rate_limited_date,
+    "rate_limited_in_200": _rate_limited_in_200,
+    "key_format": lambda _api, _chunks: malformed_key(),
+    "model_not_found": lambda _, chunks: model_not_found(chunks.model).reply,
+    "moderated_prose": _moderated_prose,
+    "bad_json": _bad_json,
+    "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
+    "no_image": _no_image,
+    "error_event": _error_event,
+    "detail_passed_on": lambda _api, _chunks: detail_reply(422, "The upstream refused the request"),
+    "code_and_message": lambda _api, _chunks: Reply(status=500, body=dumps(_CODE_AND_MESSAGE)),
+}
