@@ -91,7 +91,7 @@ class RetryPolicy:
 class RetryQuota:
     """Keeps retries a small part of all calls, so that an outage is not made worse.
 
-    A purse of `CAPACITY` retries: each retry takes one and gets it back when it succeeds; each first try that succeeds
+    A quota of `CAPACITY` retries: each retry takes one and gets it back when it succeeds; each first try that succeeds
     adds `FRACTION`; and one comes every `TRICKLE` seconds, so that nothing waits for ever. While it is empty, retries
     wait in line and fresh jobs go on. (Google's SRE book, "Handling Overload": a per-client retry budget of a tenth;
     botocore's standard retry mode: a quota that retries drain and successes refill.)
@@ -107,7 +107,7 @@ class RetryQuota:
         gate.on_close(self._serve)
 
     async def take(self) -> None:
-        """Take one retry out of the purse; wait while there is none.
+        """Take one retry out of the quota; wait while there is none.
 
         Raises:
             Halted: the run is stopping.

@@ -30,13 +30,13 @@ async def reserve(budget: Budget, price: int = 10) -> None:
         await budget.wait(price)
 
 
-def purse(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
+def limited(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
     gate = Gate()
     return Budget(limit=limit, spent=spent, gate=gate, label="0.25 CNY"), gate
 
 
 async def test_the_last_penny_is_spent_and_not_one_more() -> None:
-    budget, gate = purse(25)
+    budget, gate = limited(25)
     await reserve(budget)
     budget.settle(10, 10)
     await reserve(budget)
@@ -50,14 +50,14 @@ async def test_the_last_penny_is_spent_and_not_one_more() -> None:
 
 
 async def test_a_budget_that_earlier_runs_used_up_starts_nothing() -> None:
-    budget, gate = purse(25, spent=16)
+    budget, gate = limited(25, spent=16)
     with pytest.raises(Halted):
         await reserve(budget)
     assert gate.closed
 
 
 async def test_money_that_may_come_back_is_waited_for() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget)
     waiting = asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_money_that_may_come_back_is_waited_for() -> None:
 
 
 async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget)
     waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -80,7 +80,7 @@ async def test_those_who_wait_are_sent_home_when_the_money_does_not_come_back() 
 
 
 async def test_a_closing_gate_ends_the_wait() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget)
     waiting = asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
@@ -91,7 +91,7 @@ async def test_a_closing_gate_ends_the_wait() -> None:
 
 
 async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None:
-    budget, _ = purse(10)
+    budget, _ = limited(10)
     await reserve(budget)
     quitter, other = asyncio.ensure_future(reserve(budget)), asyncio.ensure_future(reserve(budget))
     await asyncio.sleep(0)
@@ -102,7 +102,7 @@ async def test_one_who_gives_up_waiting_leaves_the_money_to_the_others() -> None
 
 
 async def test_two_prices_share_a_budget_and_the_dear_one_waits_until_it_can_never_fit() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget, 4)
     dear = asyncio.ensure_future(reserve(budget, 8))
     await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_two_prices_share_a_budget_and_the_dear_one_waits_until_it_can_nev
 
 
 async def test_what_an_answer_tells_takes_the_place_of_the_price() -> None:
-    budget, _ = purse(25)
+    budget, _ = limited(25)
     await reserve(budget)
     budget.settle(10, 3)
     await reserve(budget)
@@ -153,7 +153,7 @@ def test_no_mix_of_prices_passes_the_limit(
         budget.settle(price, price * share // 100)
 
     async def scene() -> None:
-        budget, gate = purse(limit)
+        budget, gate = limited(limit)
         ended = await asyncio.gather(*(attempt(budget, *each) for each in attempts), return_exceptions=True)
         assert most <= limit
         assert budget.reserved == 0
@@ -166,14 +166,14 @@ def test_no_mix_of_prices_passes_the_limit(
 
 
 async def test_without_a_limit_nothing_waits() -> None:
-    budget, gate = purse(None)
+    budget, gate = limited(None)
     for _ in range(100):
         await reserve(budget)
     assert (budget.reserved, gate.closed) == (1000, False)
 
 
 async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_up() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget)
     waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -192,7 +192,7 @@ async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_
 
 
 async def test_no_one_waits_for_money_once_the_run_is_stopping() -> None:
-    budget, gate = purse(10)
+    budget, gate = limited(10)
     await reserve(budget)
     gate.close(StopRun("signal", "Stopped by SIGTERM."))
     with pytest.raises(Halted):

@@ -186,7 +186,7 @@ async def emptied(gate: Gate | None = None) -> RetryQuota:
     return quota
 
 
-def test_a_full_purse_lets_a_burst_go_at_once_then_one_every_few_seconds(virtual: asyncio.Runner) -> None:
+def test_a_full_quota_lets_a_burst_go_at_once_then_one_every_few_seconds(virtual: asyncio.Runner) -> None:
     async def scene() -> list[float]:
         loop, quota = asyncio.get_running_loop(), await emptied()
         assert loop.time() == 0
@@ -230,7 +230,7 @@ def test_a_retry_that_succeeds_gives_back_what_it_took(virtual: asyncio.Runner) 
     assert virtual.run(scene()) == 0
 
 
-def test_the_purse_holds_no_more_than_its_capacity(virtual: asyncio.Runner) -> None:
+def test_the_quota_holds_no_more_than_its_capacity(virtual: asyncio.Runner) -> None:
     async def scene() -> float:
         loop, quota = asyncio.get_running_loop(), RetryQuota(Gate())
         await asyncio.sleep(100 * CAPACITY * TRICKLE)
@@ -329,8 +329,8 @@ def test_no_more_is_taken_than_was_paid_in(virtual_loop: type[VirtualLoop], step
         runner.run(scene())
 
 
-def test_fresh_jobs_go_on_while_retries_wait_for_the_purse(night: NightOf) -> None:
-    """Two hundred jobs fail four times each, more than the purse has; those behind them do not wait for that."""
+def test_fresh_jobs_go_on_while_retries_wait_for_the_quota(night: NightOf) -> None:
+    """Two hundred jobs fail four times each, more than the quota has; those behind them do not wait for that."""
     scene = night(500)
     scene.server.api = lambda name, number: (
         scene.error(Code.SERVER, 0.1) if int(name[1:]) < 200 and number < 4 else scene.picture(0.1)
@@ -345,7 +345,7 @@ def test_fresh_jobs_go_on_while_retries_wait_for_the_purse(night: NightOf) -> No
 
 
 def test_an_outage_is_not_made_worse(night: NightOf) -> None:
-    """Where nothing succeeds, calls beyond one a job are the purse and its trickle."""
+    """Where nothing succeeds, calls beyond one a job are the quota and its trickle."""
     scene = night(400)
     scene.server.api = lambda *_: scene.error(Code.SERVER, 0.1)
     ended = scene.run(concurrency=40, stop_at=300.0)

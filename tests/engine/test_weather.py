@@ -1,4 +1,4 @@
-"""A provider with limits it does not tell and bad hours: found, respected, sat out; never a run that hangs or crawls."""
+"""A provider with limits it does not tell and bad hours: found, respected, sat out; no run hangs or crawls."""
 
 from __future__ import annotations
 
