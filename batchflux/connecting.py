@@ -36,8 +36,8 @@ class Calls:
         step = HttpRequest(method="POST", url=request.path, reader=request.reader, content=Json(value=request.body))
         done = await self._transport.exchange(step, headers=known, secrets=() if key is None else (key,))
         picture = done.reply.asset if isinstance(done.reply, Finished) else cast("Picture", done.reply)
-        used_up = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{done.pause:.3f}"}
-        return Answered(picture=picture, seconds=done.seconds, headers={} if done.pause is None else used_up)
+        pause = {} if done.pause is None else {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{done.pause:.3f}"}
+        return Answered(picture=picture, seconds=done.seconds, headers=pause)
 
     async def fetch(self, url: str) -> Fetched:
         """Download a picture; raise JobError."""
