@@ -25,6 +25,7 @@ class Calls:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self._keys: set[str] = set()  # no message may show any of them: an answer may quote another job's
 
     async def call(
         self, request: Request, *, key: str | None, on_sent: Callable[[], Awaitable[None]] | None = None
@@ -33,8 +34,9 @@ class Calls:
         if on_sent is not None:
             await on_sent()
         known = {} if key is None else {"Authorization": f"Bearer {key}"}
+        self._keys |= set() if key is None else {key}
         step = HttpRequest(method="POST", url=request.path, reader=request.reader, content=Json(value=request.body))
-        done = await self._transport.exchange(step, headers=known, secrets=() if key is None else (key,))
+        done = await self._transport.exchange(step, headers=known, secrets=self._keys)
         picture = done.reply.asset if isinstance(done.reply, Finished) else cast("Picture", done.reply)
         pause = {} if done.pause is None else {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{done.pause:.3f}"}
         return Answered(picture=picture, seconds=done.seconds, headers=pause)
