@@ -1,4 +1,4 @@
-"""The only HTTP client: one step of a provider's flow, or one download, at a time."""
+"""The only HTTP client: performs the HTTP steps that providers want done, and fetches pictures."""
 
 from batchflux.transport.client import Transport
 from batchflux.transport.connections import TransportOptions

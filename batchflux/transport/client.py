@@ -10,7 +10,7 @@ import asyncio
 import re
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -26,14 +26,12 @@ from batchflux.transport.ssrf import Guard, origin_of, to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from types import TracebackType
 
     from aiohttp import ClientResponse, ClientSession
 
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
-
-T = TypeVar("T")
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 SUCCESS = range(200, 300)
@@ -118,7 +116,7 @@ class Transport:
         sent = Sent(once=not request.repeatable, tell=on_sent)
         try:
             _check_credentials(headers)
-            return await _trusting(opened.names, lambda: self._exchange(opened, request, headers, sent))
+            return await self._exchange(opened, request, headers, sent)
         except JobError as error:
             if not sent.done:
                 error.billed = False
@@ -134,7 +132,13 @@ class Transport:
             StorageError: a large download cannot be kept in the spool folder.
         """
         opened = self._opened()
-        return await _trusting(opened.names, lambda: opened.downloads.fetch(url))
+        try:
+            return await opened.downloads.fetch(url)
+        except JobError as error:
+            # A run that continues may fetch before its first call has told where the provider's own origin lives.
+            if error.code is not Code.UNSAFE_URL or not await opened.names.learn():
+                raise
+        return await opened.downloads.fetch(url)
 
     async def _exchange(self, opened: _Open, request: HttpRequest, headers: Mapping[str, str], sent: Sent) -> Exchanged:
         url = self._url(request.url)
@@ -146,13 +150,15 @@ class Transport:
         clock = asyncio.get_running_loop().time
         started = clock()
         until = started + self._options.timeout
+        own = url.origin() == self._origin.origin()
         try:
             async with asyncio.timeout_at(until):
+                if not own:  # it may live where the provider's own origin does, which no call has told yet
+                    await opened.names.learn()
                 response = await session.request(
                     request.method, url, data=data, headers=known, allow_redirects=False, trace_request_ctx=sent
                 )
         except WIRE_ERRORS as error:
-            own = url.origin() == self._origin.origin()
             raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
         answered = lowered(response.headers)
         try:
@@ -162,7 +168,7 @@ class Transport:
                 error.retry_after = wait_asked(response.status, answered, utc_now())
             raise
         finally:
-            response.release()  # closes the connection unless the body was read to its end
+            response.close()  # the connection is kept all the same if the answer was read to its end
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, utc_now()))
 
     def _url(self, url: str) -> URL:
@@ -209,19 +215,6 @@ class Transport:
                 return _End.OVER
             if reader.feed(data):
                 return _End.WHOLE
-
-
-async def _trusting(names: Names, step: Callable[[], Awaitable[T]]) -> T:
-    """Perform a step; again, if only a provider whose address was not known yet made it unsafe.
-
-    A run that continues may fetch or poll before its first call has told where the provider's own origin lives.
-    """
-    try:
-        return await step()
-    except JobError as error:
-        if error.code is not Code.UNSAFE_URL or not await names.learn():
-            raise
-    return await step()
 
 
 def _check_credentials(headers: Mapping[str, str]) -> None:

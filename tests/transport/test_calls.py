@@ -544,10 +544,35 @@ async def test_closing_the_transport_ends_what_waits_with_a_failure_of_its_own(s
     assert [type(error) for error in ended] == [JobError, JobError]
 
 
-async def test_an_upload_refused_before_its_end_is_judged_by_the_answer(serve: Any, connect: Any) -> None:
-    server = await serve(["pause", b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n", "stall"])
-    error = await Asker().fails(await connect(server.url), body={"prompt": "x" * (30 << 20)})
+@pytest.mark.parametrize("repeatable", [True, False])
+async def test_an_upload_refused_before_its_end_is_judged_by_the_answer(
+    serve: Any, connect: Any, *, repeatable: bool
+) -> None:
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    server = await serve(["pause", refused, "stall"], ["read", OK])
+    transport = await connect(server.url, connections=1)
+    error = await Asker().fails(transport, repeatable=repeatable, body={"prompt": "x" * (30 << 20)})
     assert error.message.startswith("status 413")
+    assert (await Asker().ask(transport, repeatable=repeatable)).reply == Finished(asset=Inline(data=b"hello"))
+    assert server.connections == 2
+
+
+async def test_a_link_that_is_refused_in_an_answer_is_not_paid_for_again(serve: Any, connect: Any) -> None:
+    server = await serve(["read", OK])
+    transport = await connect(f"http://localhost:{server.port}")
+
+    class Refuses:
+        def feed(self, data: bytes) -> bool:
+            return False
+
+        def finish(self, *, complete: bool) -> Finished:
+            raise JobError(Code.UNSAFE_URL, "no link")
+
+    request = HttpRequest(method="POST", url=server.url, reader=lambda *_: Refuses())
+    with pytest.raises(JobError, match="no link") as caught:
+        await transport.exchange(request)
+    assert caught.value.billed
+    assert len(server.requests) == 1
 
 
 async def test_half_a_surrogate_pair_is_refused_unsent(serve: Any, connect: Any) -> None:

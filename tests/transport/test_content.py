@@ -87,7 +87,8 @@ async def test_a_form_as_it_goes_over_the_wire(serve: Any, connect: Any, tmp_pat
     headers, body = await over_the_wire(serve, connect, Multipart(parts=parts), "POST")
     assert headers["Content-Length"] == str(len(body))
     whole = b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body
-    found = list(BytesParser(policy=HTTP).parsebytes(whole).iter_parts())  # type: ignore[attr-defined]  a form's
+    form: Any = BytesParser(policy=HTTP).parsebytes(whole)
+    found = list(form.iter_parts())
     named = [(part.get_param("name", header="content-disposition"), part.get_filename()) for part in found]
     assert named == [("model", None), ("prompt", None), ("image[]", "a_b_.png"), ("image[]", "_.png")]
     assert [part.get_content_type() for part in found[2:]] == ["image/png"] * 2

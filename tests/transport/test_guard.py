@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchflux.transport.ssrf import Guard, is_public, parse
@@ -144,17 +144,20 @@ def test_public_v6_is_allowed(text: str) -> None:
     assert is_public(IPv6Address(text))
 
 
+@settings(max_examples=50)
 @given(st.ip_addresses(v=4))
 def test_an_embedded_address_is_judged_as_itself(address: IPv4Address) -> None:
     assert {is_public(embed(address)) for embed in EMBEDDINGS} == {is_public(address)}
 
 
+@settings(max_examples=50)
 @given(st.ip_addresses(v=4))
 def test_what_python_knows_as_private_is_never_public(address: IPv4Address) -> None:
     if address.is_private or address.is_multicast or address.is_reserved or address.is_link_local:
         assert not is_public(address)
 
 
+@settings(max_examples=50)
 @given(st.ip_addresses(v=6))
 @example(IPv6Address("::ffff:10.0.0.1"))
 @example(IPv6Address("2002:a00:1::"))

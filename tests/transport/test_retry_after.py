@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.transport.headers import wait_asked
@@ -88,6 +88,7 @@ def test_rate_limit_headers_of_other_answers_say_nothing() -> None:
     assert wait_asked(503, {"x-ratelimit-reset-requests": "1s"}, NOW) is None
 
 
+@settings(max_examples=40)
 @given(st.text(), st.text(), st.sampled_from([429, 503]))
 def test_no_text_breaks_it(text: str, date: str, status: int) -> None:
     for name in ("retry-after", "x-ratelimit-reset-requests"):
@@ -95,6 +96,7 @@ def test_no_text_breaks_it(text: str, date: str, status: int) -> None:
         assert wait is None or 0 <= wait <= 3600
 
 
+@settings(max_examples=40)
 @given(
     st.from_regex(
         r"[A-Z][a-z]{2}, -?\d{1,6} (Nov|Xxx) -?\d{1,6} \d{1,3}:\d{1,3}(:\d{1,3})? (GMT|[+-]\d{1,8})", fullmatch=True

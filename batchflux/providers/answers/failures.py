@@ -247,7 +247,7 @@ def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str
         code = Code.SERVER if status < _REDIRECT else _by_status(status)
         title = re.search(r"<title[^>]{0,200}>([^<]{1,200})", text[:20_000], re.IGNORECASE)
         page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""
-        return JobError(code, f"the API answered HTTP {status} with an HTML page{page}")
+        return JobError(code, f"the API answered HTTP {status} with an HTML page{page}", billed=False)
     return from_complaints(_complaints(text), status=status, hide=hide)
 
 
@@ -260,7 +260,7 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
     said = next((layer.message for layer in reversed(complaints) if layer.message), "")
     head = f"the API answered HTTP {status}" if status >= _CLIENT else "the API reported an error"
     about = f" ({name})" if name and name != str(status) else ""
-    return JobError(code, tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide))
+    return JobError(code, tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide), billed=False)
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
@@ -275,7 +275,7 @@ def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> 
     said = tidy(prose, hide=hide, limit=220)
     if code is None:
         return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {said}")
-    return JobError(code, f"the model answered: {said}")
+    return JobError(code, f"the model answered: {said}", billed=False)
 
 
 def words_code(text: str) -> Code | None:

@@ -323,9 +323,9 @@ if "CHAOS_DEBUG" in os.environ:
     logging.basicConfig(level=logging.DEBUG)
 if "CHAOS_CRASH" in os.environ:
     import batchflux.transport.client as client
-    async def crash(self, *_):
+    async def crash(self, *_, **__):
         raise RuntimeError("a bug")
-    client.Transport._answer = crash
+    client.Transport.exchange = crash
 """
 
 

@@ -1,11 +1,12 @@
 """Links in answers that lead where nobody outside may send us: not one of them is dialled.
 
-Proved from both ends: listeners on every address of this machine count who knocks, and the factory that makes the
-program's sockets says which addresses it was asked for.
+Proved from both ends: listeners on every address of this machine count who knocks, and the loop says which addresses
+it was asked to connect to.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import socket
@@ -16,7 +17,7 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux.errors import Code, JobError
-from batchflux.transport import Transport, TransportOptions, connections as dial
+from batchflux.transport import Transport, TransportOptions, connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,26 +160,18 @@ class Rebinding(AbstractResolver):
 
 @pytest.fixture
 def dialled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses for which the program asked for a socket; those that are not this machine's answer nothing."""
+    """The addresses that the program connects to; those that are not this machine's answer nothing."""
     asked: list[str] = []
-    connect = dial.connector
+    loop = asyncio.SelectorEventLoop
+    connect = loop.sock_connect
 
-    def watched(guard: Any, names: Any, connections: int) -> Any:
-        made = connect(guard, names, connections)
-        inner: Any = made._socket_factory
+    async def watched(self: asyncio.SelectorEventLoop, sock: socket.socket, address: Any) -> None:
+        asked.append(str(address[0]))
+        if not ip_address(address[0]).is_loopback:
+            raise OSError(errno.ENETUNREACH, "no packet leaves this machine")
+        await connect(self, sock, address)
 
-        def factory(info: Any) -> socket.socket:
-            made_socket: socket.socket = inner(info)  # raises for what the guard refuses
-            asked.append(str(info[4][0]))
-            if not ip_address(info[4][0]).is_loopback:
-                made_socket.close()
-                raise OSError(errno.ENETUNREACH, "no packet leaves this machine")
-            return made_socket
-
-        made._socket_factory = factory
-        return made
-
-    monkeypatch.setattr("batchflux.transport.client.connector", watched)
+    monkeypatch.setattr(loop, "sock_connect", watched)
     return asked
 
 
@@ -198,15 +191,13 @@ TURNS = {
 
 @pytest.mark.parametrize("name", TURNS)
 async def test_a_name_is_judged_by_the_address_that_is_dialled(
-    net: Net, tmp_path: Path, knocks: Knocks, dialled: list[str], name: str
+    net: Net, tmp_path: Path, knocks: Knocks, dialled: list[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connections, "DNS_SECONDS", 0)  # each turn is as a minute later
+    monkeypatch.setattr(connections, "DefaultResolver", lambda: Rebinding(TURNS[name]))
     async with Transport(options(net.url, tmp_path)) as transport:
-        assert transport._names is not None
-        transport._names._system = Rebinding(TURNS[name])  # type: ignore[assignment]  # the system's, in a test's hand
-        assert transport._session is not None
         codes = set()
         for turn in range(4):
-            transport._session.connector._cached_hosts.clear()  # type: ignore[union-attr]  # as a minute later
             with pytest.raises(JobError) as caught:
                 await transport.fetch(f"http://{NAME}:{knocks.port}/p{turn}.png")
             codes.add(caught.value.code)
