@@ -24,7 +24,8 @@ from batchflux.output.verify import Expected, check
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from batchflux.output.structure import Kind, Shape
+    from batchflux.output.base import Kind
+    from batchflux.output.verify import Shape
 
 __all__ = ["Expected", "ImageStore"]
 
