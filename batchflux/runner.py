@@ -14,7 +14,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux import openfiles
 from batchflux.books import Books, take_back
 from batchflux.connecting import connected
 from batchflux.ending import Signals, nothing_to_redo, on_hangup, verdict
@@ -31,10 +30,9 @@ from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_ac
 from batchflux.ledger.selection import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.observers import Progress, Watcher
-from batchflux.output.ballast import Ballast
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
-from batchflux.output.shelf import DiskShelf
+from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
 from batchflux.providers import styles
 from batchflux.tuning import keep_distance, keys_of, retune, rules_of
@@ -118,7 +116,7 @@ class _Run:
             if survey.todo:
                 await self._work(plan, already)
             else:
-                ImageStore(self.folder).sweep(self.ledger.database.now(spooled))
+                ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
             return self._finish(survey, already)
         except StorageError as error:
             first = self.gate.reason
@@ -147,29 +145,33 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        openfiles.ensure(at_once)
+        ensure_open_files(at_once)
         async with AsyncExitStack() as stack:
             transport = await connected(stack, self.manifest, self.books.redos)
-            ballast = Ballast(self.folder, at_once, self._disk_full)
-            shelf = DiskShelf(self.folder, self.manifest.output.verify, ballast)
+            mark = LowWaterMark(self.folder)
+            shelf = ImageStore(self.folder, self.manifest.output.verify, mark=mark)
             stack.callback(shelf.close)
-            self.ledger.sync_pictures = shelf.sync
             shelf.sweep(self.ledger.database.now(spooled))
-            stack.callback(ballast.drop)
-            ballast.hold()
-            self.ledger.database.relief = ballast.release
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
-            await self._pool(transport, shelf, plan, already)
+            await self._pool(transport, shelf, mark, plan, already)
 
-    async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
+    async def _pool(
+        self, transport: Transport, shelf: ImageStore, mark: LowWaterMark, plan: Plan, already: int
+    ) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         watch = KeyWatch(self, self.keys)
         world = World(
-            caller=transport, journal=self.ledger, shelf=shelf, observer=watch, gate=self.gate, random=random.Random()
+            caller=transport,
+            journal=self.ledger,
+            shelf=shelf,
+            observer=watch,
+            gate=self.gate,
+            random=random.Random(),
+            room=mark.check,
         )
         pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
@@ -194,10 +196,6 @@ class _Run:
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)
         self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
-
-    def _disk_full(self, error: StorageError) -> None:
-        """Start no more requests; called in any thread."""
-        self.loop.call_soon_threadsafe(self.gate.close, error)
 
     def _late_fault(self, fault: Fault) -> None:
         """A table or the manifest's files changed after they were checked; called in the feeder's thread."""

@@ -1,7 +1,7 @@
 """What holds for all tests, and what tests of several folders share.
 
 No example of hypothesis fails for being slow: a busy machine is no fault of ours. `filled` makes output folders of any
-size, through the ledger's own table.
+size, through the ledger's own table; `make_job` makes jobs, `start` starts Python programs.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import settings
 from PIL import Image
 
 from batchflux.ledger.ledger import Ledger, nanos, set_meta
+from batchflux.models import Job
 
 if TYPE_CHECKING:
     import sqlite3
@@ -34,6 +38,14 @@ COLUMNS = (  # noqa: SIM905  reads like the table
     "key id position planned tags spec status attempts possibly_billed cost maybe_cost link file_name width height "
     "bytes sha256 error_code error started_at finished_at api_seconds download_seconds"
 ).split()
+
+
+class MakeJob(Protocol):
+    def __call__(self, name: str = "mug", /, **fields: Any) -> Job: ...
+
+
+class Start(Protocol):
+    def __call__(self, code: str, *arguments: object) -> subprocess.Popen[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,3 +160,47 @@ def filled() -> Callable[..., Path]:
         return fill(folder, Filling(**filling))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_job() -> MakeJob:
+    """Make a job; its key follows from its name."""
+
+    def make(name: str = "mug", /, **fields: Any) -> Job:
+        job = Job(
+            id=name,
+            key=hashlib.sha256(name.encode()).hexdigest(),
+            prompt=f"a {name}",
+            style="standard",
+            model="flux-kontext-pro",
+            provider="tuzi",
+            file_name=f"images/{name}.png",
+            position=0,
+        )
+        return replace(job, **fields)
+
+    return make
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start Python programs; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109  for the child
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()

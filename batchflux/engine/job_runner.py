@@ -38,6 +38,7 @@ class Steps:
         self._shelf = world.shelf
         self._observer = world.observer
         self._gate = world.gate
+        self._room = world.room
         self._now = world.now
         self._limits = rules.limits
         self._budget = rules.budget
@@ -152,6 +153,7 @@ class Steps:
             left = False
             try:
                 self._deadline.check(self._clock())
+                self._check_room()
                 self._gate.check()
                 if reserved := self._budget.try_reserve():
                     left = await self._written_and_left(life, lease)
@@ -162,6 +164,12 @@ class Steps:
                 return lease
             if not reserved:  # what waits for money does not hold a slot
                 await self._budget.wait()
+
+    def _check_room(self) -> None:
+        """Close the gate when the answers under way would no longer fit on the disk."""
+        full = self._room(self._limits.in_flight)
+        if full is not None:
+            self._gate.close(full)
 
     async def _written_and_left(self, life: Life, lease: Lease) -> bool:
         left = False

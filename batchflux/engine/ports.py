@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from batchflux.engine.shutdown import Gate
-    from batchflux.errors import JobError
+    from batchflux.errors import JobError, StorageError
     from batchflux.ledger.selection import Work
     from batchflux.models import Answered, Fetched, Inline, Job, Link, Outcome, Request, Stored
 
@@ -88,7 +88,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All that the engine touches outside itself. `now` is the wall clock, in epoch seconds."""
+    """All that the engine touches outside itself.
+
+    `room` says why no request may leave while so many are in flight, if the disk is almost full; `now` is the wall
+    clock, in epoch seconds.
+    """
 
     caller: Caller
     journal: Journal
@@ -97,3 +101,4 @@ class World:
     gate: Gate
     random: Random
     now: Callable[[], float] = time.time
+    room: Callable[[int], StorageError | None] = lambda _: None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # those that follow a picture's bytes, see storage/images.py
+from batchflux.output.base import ALL_SUFFIXES
 
 
 def followed(planned: str, actual: str) -> str:
@@ -13,14 +11,6 @@ def followed(planned: str, actual: str) -> str:
         return planned
     stem, dot, suffix = planned.rpartition(".")
     _, _, wanted = actual.rpartition(".")
-    if stem and dot + suffix.lower() in SUFFIXES and dot + wanted.lower() in SUFFIXES:
+    if stem and dot + suffix.lower() in ALL_SUFFIXES and dot + wanted.lower() in ALL_SUFFIXES:
         return f"{stem}.{wanted}"
     return planned
-
-
-def variants(name: str) -> list[str]:
-    """Return all file names that a picture planned as `name` may come to have."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in SUFFIXES:
-        return [name]
-    return list({name, *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)})

@@ -17,8 +17,9 @@ from batchflux.ledger.kept import Kept
 from batchflux.ledger.ledger import COLUMNS, Known, rows_by_key, tags_text
 from batchflux.ledger.moves import REPLACED, Move
 from batchflux.ledger.selection import Selection, Work, standing, work_for
-from batchflux.ledger.suffixes import followed, variants
+from batchflux.ledger.suffixes import followed
 from batchflux.models import Job, Redo, Status
+from batchflux.output.base import variants
 
 if TYPE_CHECKING:
     import sqlite3

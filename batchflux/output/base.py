@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from batchflux.errors import StorageError
@@ -30,6 +31,14 @@ Kind = Literal["jpeg", "png", "webp"]
 SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 """The suffixes of each format; the first is given where a name has to change."""
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+def variants(name: str) -> list[str]:
+    """Return all file names that a picture planned as `name` may come to have: its suffix follows its bytes."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in ALL_SUFFIXES:
+        return [name]
+    return list(dict.fromkeys((name, *(str(path.with_suffix(suffix)) for suffix in ALL_SUFFIXES))))
 
 
 class AssetStore(Protocol):

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.models import Job, Stored
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.storage.conftest import Finish
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"
 

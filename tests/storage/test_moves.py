@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tests.storage.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.storage.conftest import Finish
 
 
 def put(root: Path, name: str, data: str) -> None:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.models import Job
-    from tests.storage.conftest import MakeJob, Start
+    from tests.conftest import MakeJob, Start
 
 
 def key_of(job: Job) -> bytes:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-
-from batchflux.models import Inline, Job
 from batchflux.output.ballast import Ballast
 from batchflux.output.shelf import DiskShelf
+
+from batchflux.models import Inline, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

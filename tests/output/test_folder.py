@@ -20,7 +20,7 @@ from batchflux.output.folder import FolderLock, RunLog, write_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.storage.conftest import Start
+    from tests.conftest import Start
 
 HOLDER = textwrap.dedent("""
     import sys

@@ -28,7 +28,8 @@ from batchflux.models import Reference, Status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.storage.conftest import Finish, MakeJob, Start
+    from tests.conftest import MakeJob, Start
+    from tests.storage.conftest import Finish
 
 CONTRACT = (
     "id,status,file_name,prompt,images,seed,aspect_ratio,output_format,model,provider,style,width,height,bytes,sha256,"
