@@ -19,9 +19,9 @@ from tqdm import tqdm
 from batchflux.cli.streams import say
 from batchflux.cli.words import count, duration, money, place
 from batchflux.ending import stranded
-from batchflux.exports.cells import iso
 from batchflux.models import Status
 from batchflux.observers import Watcher
+from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from batchflux.cli.words import money
-from batchflux.exports.cells import iso
 from batchflux.ledger.summary import State, read_state
+from batchflux.output.folder import iso
 
 
 @click.command("status")

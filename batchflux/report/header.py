@@ -10,9 +10,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.cells import iso
 from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.summary import state_in
+from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.cells import error_text, iso
+from batchflux.exports.base import error_text
 from batchflux.ledger.ledger import currency
+from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 from batchflux.report.places import is_url
 
@@ -44,6 +45,7 @@ def page_row(known: Known, places: Places, review: str = "", note: str = "") -> 
         **_ending(known),
         "error": error_text(known, spec) or None,
         "key": known.key.hex(),
+        **{name: getattr(known, name, None) for name in ("remarks", "seed_used", "revised_prompt")},
         "tags": json.loads(known.tags) if known.tags else _NO_TAGS,
         "references": [places.reference(source) for source in spec["images"]],
         "thumb": places.thumb(known),

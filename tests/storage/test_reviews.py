@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from batchflux.errors import StorageError
 from batchflux.exports import projection
-from batchflux.exports.cells import HEADER
+from batchflux.exports.base import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results, ended_rows
 from batchflux.ids import redo_id

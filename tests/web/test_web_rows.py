@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchflux.exports.cells import HEADER
+from batchflux.exports.base import HEADER
 from batchflux.report.blocks import INDEX
 from batchflux.report.places import Places, inside, thumb_name
 from batchflux.report.rows import page_row
