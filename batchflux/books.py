@@ -16,8 +16,9 @@ from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reviews import is_stale, shown, verdicts
 from batchflux.ledger.unchanged import digest_of, mark
 from batchflux.manifest import Redos, expand
+from batchflux.output.base import LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
-from batchflux.planner import LEDGER, survey_jobs
+from batchflux.planner import survey_jobs
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Books:
             StorageError: the folder cannot take it.
         """
         database = self._database
-        write_whole(self._folder / "manifest.yaml", self._manifest.text)
+        write_whole(self._folder / MANIFEST, self._manifest.text)
         if survey.moves:
             moves = list(survey.moves.values())
             move_files(
@@ -158,7 +159,7 @@ def take_back(manifest: Manifest, made: Sequence[Path]) -> None:
     """Remove the folders that were made for a manifest that turned out to have faults, the innermost first."""
     if not made:
         return
-    for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", ".lock"):
+    for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", LOCK):
         (manifest.output.dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then that folder stays
         for folder in made:

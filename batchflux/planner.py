@@ -16,6 +16,7 @@ from batchflux.ledger.survey import Survey, Surveyor
 from batchflux.ledger.unchanged import unchanged
 from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Request
+from batchflux.output.base import LEDGER
 from batchflux.output.folder_store import FolderStore
 from batchflux.providers import capabilities, request_preview, styles
 from batchflux.redaction import without_signatures
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
 
 SECONDS_A_CALL = 15.0
-LEDGER = "ledger.db"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

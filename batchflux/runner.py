@@ -30,10 +30,11 @@ from batchflux.ledger.ledger import Ledger, currency, give_up_in_flight, last_ac
 from batchflux.ledger.selection import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.observers import Progress, Watcher
+from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
 from batchflux.output.resources import LowWaterMark, ensure_open_files
-from batchflux.planner import LEDGER, Plan, check_options, exists_in, plan_of
+from batchflux.planner import Plan, check_options, exists_in, plan_of
 from batchflux.providers import styles
 from batchflux.tuning import keep_distance, keys_of, retune, rules_of
 
@@ -99,7 +100,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
-        self.results = Results(self.folder / "results.csv", manifest.tag_names)
+        self.results = Results(self.folder / RESULTS, manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
@@ -110,7 +111,7 @@ class _Run:
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
-            self.log = RunLog(self.folder / "run.log")
+            self.log = RunLog(self.folder / RUN_LOG)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
             if survey.todo:
@@ -237,7 +238,7 @@ class _Run:
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
         )
-        write_whole(self.folder / "summary.json", summary.to_json())
+        write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         self.books.note_clean()
         reach("run.closed")

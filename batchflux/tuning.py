@@ -20,6 +20,7 @@ from batchflux.engine.window import Window
 from batchflux.errors import UsageError
 from batchflux.ledger.ledger import nanos
 from batchflux.manifest.places import keys_fault
+from batchflux.output.base import SPOOL
 from batchflux.transport import TransportOptions
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
         connections=limits.concurrency + fetches(limits.concurrency),
         max_bytes=manifest.output.max_bytes,
-        spool_dir=str(manifest.output.dir / ".spool"),
+        spool_dir=str(manifest.output.dir / SPOOL),
         resolve=resolve,
     )
 

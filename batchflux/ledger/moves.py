@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
+from batchflux.output.base import SPOOL
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.ledger import Known
-
-REPLACED = ".replaced/"
-SPOOL = ".spool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

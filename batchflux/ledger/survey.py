@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.ledger.kept import Kept
 from batchflux.ledger.ledger import COLUMNS, Known, rows_by_key, tags_text
-from batchflux.ledger.moves import REPLACED, Move
+from batchflux.ledger.moves import Move
 from batchflux.ledger.selection import Selection, Work, standing, work_for
 from batchflux.ledger.suffixes import followed
 from batchflux.models import Job, Redo, Status
-from batchflux.output.base import variants
+from batchflux.output.base import REPLACED, variants
 
 if TYPE_CHECKING:
     import sqlite3
@@ -207,9 +207,9 @@ class Surveyor:
             self._make_way(old)
 
     def _make_way(self, old: Known) -> None:
-        if old.file_name is not None and not old.file_name.startswith(REPLACED):
+        if old.file_name is not None and not old.file_name.startswith(f"{REPLACED}/"):
             suffix = PurePosixPath(old.file_name).suffix
-            self._away[old.number] = Move.of(old, f"{REPLACED}{old.key.hex()[:32]}{suffix}")
+            self._away[old.number] = Move.of(old, f"{REPLACED}/{old.key.hex()[:32]}{suffix}")
 
     def _find_unlisted(self, connection: sqlite3.Connection) -> None:
         query = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.summary import state_in
+from batchflux.output.base import SUMMARY
 from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
 def _summary(folder: Path, began: float | None) -> dict[str, Any]:
     """Return the summary of the run that began then, {} when there is none that can be read."""
     try:
-        data = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        data = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict) or (began is not None and data.get("started_at") != iso(began)):

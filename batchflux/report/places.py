@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from batchflux.output.base import REFERENCES, THUMBS
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.ledger import Known
 
-THUMBS = "thumbs"
-REFERENCES = "thumbs/references"
 THUMB_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{12})\.jpg")
 _LONGEST_LABEL = 120
 

@@ -11,6 +11,7 @@ from batchflux.errors import StorageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import verdicts
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.output.base import REPORT
 from batchflux.output.folder import ledger_of
 from batchflux.report.header import page_header
 from batchflux.report.ledgers import base_of, links_length
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.ledger import Known
 
-REPORT = "report.html"
 MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows without them are about 13 MB
 _SHORT_LINK = 120
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from batchflux.errors import StorageError
-from batchflux.report.places import REFERENCES, THUMBS, Places, inside, thumb_name
+from batchflux.output.base import REFERENCES, THUMBS
+from batchflux.report.places import Places, inside, thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

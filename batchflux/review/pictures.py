@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.report.places import REFERENCES, THUMBS, inside
+from batchflux.output.base import IMAGES, REFERENCES, THUMBS
+from batchflux.report.places import inside
 from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, shrink
 from batchflux.review.files import open_picture
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from batchflux.review.refresh import Do
     from batchflux.review.store import Store
 
-IMAGES = "images"
 _CHUNK = 1 << 18
 
 

@@ -20,6 +20,7 @@ from batchflux.ledger.judging import Asked, Decision, decide
 from batchflux.ledger.ledger import COLUMNS, Known, empty_ledger
 from batchflux.ledger.reviews import verdicts_on
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.output.base import LEDGER
 from batchflux.output.folder import FolderLock
 from batchflux.report.header import page_header
 from batchflux.report.ledgers import base_of
@@ -74,7 +75,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "ledger.db"
+        self.path = folder / LEDGER
         self._board = Board(self.path)
         self._base: Path | None = None
         self._places = Places(folder, None)

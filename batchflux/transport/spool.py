@@ -16,6 +16,7 @@ import aiofiles
 import aiofiles.os
 
 from batchflux.errors import StorageError
+from batchflux.output.base import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -80,7 +81,7 @@ class Spool:
         self._chunks.clear()
         self._held = 0
         if self._file is None:
-            self._path = os.path.join(self._folder, f".tmp-{uuid.uuid4().hex}")  # noqa: PTH118  a str, as Fetched.path
+            self._path = os.path.join(self._folder, f"{TEMPORARY}{uuid.uuid4().hex}")  # noqa: PTH118  a str, as Fetched.path
             await self._guarded(self._open(self._path))
         if self._file is not None:
             await self._guarded(self._file.write(data))

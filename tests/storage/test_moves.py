@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.ledger.ledger import Known, Ledger
-from batchflux.ledger.moves import REPLACED, Move, move_files, record_moves, settle_moves
+from batchflux.ledger.moves import Move, move_files, record_moves, settle_moves
+from batchflux.output.base import REPLACED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,13 +68,13 @@ def test_a_ring_of_renames_in_any_order(tmp_path: Path, order: tuple[int, ...]) 
 
 def test_an_old_picture_makes_way_and_comes_back(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "old")
-    away = move("old", "images/a.png", f"{REPLACED}k.png")
+    away = move("old", "images/a.png", f"{REPLACED}/k.png")
     move_files(tmp_path, [away], unrecorded)
     put(tmp_path, "images/a.png", "new")
-    assert files(tmp_path) == {f"{REPLACED}k.png": "old", "images/a.png": "new"}
-    back = move("old", f"{REPLACED}k.png", "images/a.png")
-    move_files(tmp_path, [move("new", "images/a.png", f"{REPLACED}n.png"), back], unrecorded)
-    assert files(tmp_path) == {f"{REPLACED}n.png": "new", "images/a.png": "old"}
+    assert files(tmp_path) == {f"{REPLACED}/k.png": "old", "images/a.png": "new"}
+    back = move("old", f"{REPLACED}/k.png", "images/a.png")
+    move_files(tmp_path, [move("new", "images/a.png", f"{REPLACED}/n.png"), back], unrecorded)
+    assert files(tmp_path) == {f"{REPLACED}/n.png": "new", "images/a.png": "old"}
 
 
 def test_a_file_that_is_gone_is_left_out(tmp_path: Path) -> None:
