@@ -137,7 +137,7 @@ class Steps:
             self._quota.succeeded(retried=retried)
             life.api_seconds = answered.seconds
             job, picture = life.work.job, answered.picture
-            # A picture that came inside keeps its slot until it is kept: the reserve on the disk is for so many.
+            # A picture that came inside keeps its slot until it is kept: the low-water mark is for so many.
             kept = picture if isinstance(picture, Link) else await self._shelf.spool(job, picture)
         finally:
             self._limits.release(lease)
