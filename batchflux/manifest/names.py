@@ -19,7 +19,6 @@ from batchflux.manifest.sandbox import ImagePath
 from batchflux.manifest.seen import Seen
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.tree import quoted
-from batchflux.output.base import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 _LINE_BITS = 36
 _DIGITS = 8
 _SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2, ".webp": 3}  # with the bits that stand for them in a place
+_ENDS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",)}
 _OPTIONAL = ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url")
 _SURE = ("id", "prompt", "model", "style", "variant", "key")
 
@@ -107,7 +107,7 @@ class Names:
         if earlier is not None and not (asked is not None and earlier & 1):
             self._refuse(file_name, earlier, same=(earlier ^ place) & 6 == 0)
         if asked is not None:
-            ends = SUFFIXES[asked]
+            ends = _ENDS[asked]
             stored = name if suffix in ends else stem + ends[0]
             earlier = self._files.add(hash(stored), place)
             self._refuse(file_name, earlier, same=earlier is not None and (earlier ^ place) & 6 == 0)
