@@ -29,6 +29,7 @@ from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table
 from batchflux.manifest.values import is_url
 from batchflux.exporting import literal, plain_scalar, quoted_scalar, table, yaml_text
 from batchflux.models import Job, Reference
+from batchflux.output.base import LEDGER, MANIFEST
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
 
@@ -73,9 +74,9 @@ def redo_manifest(out: Path, place: Path) -> Exported:
         UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
         StorageError: the ledger cannot be read.
     """
-    ledger = out / "ledger.db"
+    ledger = out / LEDGER
     if not ledger.is_file():
-        raise UsageError(f"{out} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
+        raise UsageError(f"{out} is no output folder: it has no {LEDGER}. Name the folder that a run wrote to.")
     with closing(beside(ledger)) as connection:
         waiting = waiting_redos(connection)
         if not waiting:
@@ -153,7 +154,7 @@ def _job(connection: sqlite3.Connection, key: str) -> Job:
 
 def _manifest(out: Path, provider: str) -> Table:
     """Return the tree of the folder's manifest.yaml, nothing expanded, with the provider that was really used."""
-    path = out / "manifest.yaml"
+    path = out / MANIFEST
     faults = Faults(str(path))
     try:
         root = read_tree(path.read_bytes(), str(path), faults.note)

@@ -10,9 +10,12 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from hypothesis import settings
@@ -20,6 +23,7 @@ from PIL import Image
 
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import nanos, set_meta
+from batchflux.models import Job
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,6 +40,14 @@ COLUMNS = (  # noqa: SIM905  reads like the table
     "finished_at api_seconds download_seconds"
 ).split()
 ATTEMPT_COLUMNS = "job model state price billed counts link".split()  # noqa: SIM905  reads like the table
+
+
+class MakeJob(Protocol):
+    def __call__(self, name: str = "mug", /, **fields: Any) -> Job: ...
+
+
+class Start(Protocol):
+    def __call__(self, code: str, *arguments: object) -> subprocess.Popen[str]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,3 +179,47 @@ def filled() -> Callable[..., Path]:
         return fill(folder, Filling(**filling))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_job() -> MakeJob:
+    """Make a job; its key follows from its name."""
+
+    def make(name: str = "mug", /, **fields: Any) -> Job:
+        job = Job(
+            id=name,
+            key=hashlib.sha256(name.encode()).hexdigest(),
+            prompt=f"a {name}",
+            style="standard",
+            model="flux-kontext-pro",
+            provider="tuzi",
+            file_name=f"images/{name}.png",
+            position=0,
+        )
+        return replace(job, **fields)
+
+    return make
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start Python programs; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109  for the child
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 import uvloop
 
-from batchflux import heap
 from batchflux.cli.options import manifest_options
 from batchflux.cli.plan import plan_lines
 from batchflux.cli.progress import Progress, progress_options, summary_lines
@@ -50,7 +49,6 @@ def run(
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not _confirm(make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
-    heap.keep()
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:
         stack.callback(progress.close)

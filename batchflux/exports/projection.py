@@ -1,4 +1,4 @@
-"""Brings results.csv up to the latest verdicts while no run holds the folder.
+"""Bring results.csv up to the latest verdicts while no run holds the folder.
 
 The rule: the file is written beside the old one without any lock, from reads that are brief, and takes its place in one
 write transaction of the ledger, if nobody has begun a run or judged since. A run that starts takes the folder's lock
@@ -13,10 +13,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Literal
 
-from batchflux.exports.results_csv import Results
+from batchflux.exports.results_csv import TAGS, Results
 from batchflux.ledger.connection import beside
+from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.reviews import has_reviews, is_stale, last_revision, shown, verdicts
-from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
+from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.output.base import LEDGER, RESULTS
 from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Outcome = Literal["fresh", "written", "held", "overtaken"]
-
-_TAGS = "tags."
 
 
 def show_verdicts(folder: Path) -> Outcome:
@@ -39,7 +39,7 @@ def show_verdicts(folder: Path) -> Outcome:
         StorageError: the ledger or the folder cannot be used.
         sqlite3.Error: the ledger went away while it was read.
     """
-    ledger = folder / "ledger.db"
+    ledger = folder / LEDGER
     if not ledger.is_file():
         return "fresh"
     connection = beside(ledger)
@@ -48,11 +48,11 @@ def show_verdicts(folder: Path) -> Outcome:
             return "fresh"
         if FolderLock(folder).is_held():
             return "held"
-        results = Results(folder / "results.csv", _tag_names(folder, connection))
+        results = Results(folder / RESULTS, _tag_names(folder, connection))
         results.verdicts = verdicts(connection)
         before = _moment(connection)
         temporary = results.write_beside(
-            jobs_by_number(connection, ended_numbers(connection)), f".results.csv.{os.getpid()}.tmp"
+            jobs_by_number(connection, ended_numbers(connection)), f".{RESULTS}.{os.getpid()}.tmp"
         )
         try:
             return _swap(folder, connection, results, temporary, before)
@@ -87,9 +87,9 @@ def _moment(connection: sqlite3.Connection) -> tuple[object, ...]:
 def _tag_names(folder: Path, connection: sqlite3.Connection) -> list[str]:
     """Return the tags that have a column: those the file has now, else all that jobs have."""
     try:
-        with (folder / "results.csv").open(encoding="utf-8", newline="") as file:
+        with (folder / RESULTS).open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file), [])
-        return [name.removeprefix(_TAGS) for name in header if name.startswith(_TAGS)]
+        return [name.removeprefix(TAGS) for name in header if name.startswith(TAGS)]
     except OSError:  # there is none to take after; what cannot be replaced either will say so
         texts = connection.execute("SELECT DISTINCT tags FROM jobs WHERE listed AND tags != ''").fetchall()
         return list(dict.fromkeys(name for (text,) in texts for name in json.loads(text)))

@@ -1,12 +1,8 @@
 """results.csv, a projection of the ledger: appended as jobs end, rewritten in manifest order when the run ends.
 
-The file is well-formed after a kill: rows are appended whole, each batch in one write, after the ledger has
-committed it; and `rewrite` replaces the file in one rename. What a kill leaves out, the next run writes.
-
-One write is whole after a kill as long as it stays within one page: Linux looks for a fatal signal between the pages of
-a write (generic_perform_write in mm/filemap.c). So a batch over a page's edge is added by replacing the file: a small
-one by a copy, a large one by its twin (twin.py). Where the folder allows neither it is appended to all the same: a kill
-within the microsecond at the edge cuts its last row until the next run.
+Rows are appended once the ledger has committed them, each batch in one write, and `rewrite` replaces the file in one
+rename. A kill in the middle of a write may cut the last row, and what the ledger knows may not be in the file yet:
+the next run rewrites it.
 
 Once anybody judged a picture of the folder, the columns `review` and `note` stand at the very end. They come with a
 rewrite: an append follows the header that the file has.
@@ -14,7 +10,6 @@ rewrite: an append follows the header that the file has.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -23,26 +18,25 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.errors import StorageError
 from batchflux.exports.base import HEADER, cells, neutralised
-from batchflux.exports.twin import Twin
 from batchflux.failpoints import reach
-from batchflux.ledger.tables import Known
+from batchflux.ledger.ledger import COLUMNS, Known
+from batchflux.ledger.tables import ENDED
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from batchflux.ledger.reviews import Verdict
 
 REVIEW_HEADER = ("review", "note")
-_TEMPORARY = ".results.csv.tmp"
+TAGS = "tags."  # begins the column of a tag
 _AT_ONCE = 500  # rows
-_PAGE = 4096  # bytes; where pages are larger, their edges are among these
-_SMALL = 1 << 19  # bytes that are copied for a batch over a page's edge
 
 
 class Results:
-    """The results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
+    """An Exporter: the results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
 
     `verdicts`, by key, are what its columns `review` and `note` say; with none there are no such columns. They are
     set before `intact` is asked and before `rewrite`.
@@ -53,7 +47,14 @@ class Results:
         self.tag_names = tuple(tag_names)
         self.verdicts: Mapping[bytes, Verdict] = {}
         self._file: io.FileIO | None = None
-        self._twin = Twin(path)
+
+    def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
+        """Add the row of a job that ended; a picture has no place in it.
+
+        Raises:
+            StorageError: the file cannot take it; it is cut back to its last whole row.
+        """
+        self.append([row])
 
     def append(self, rows: Iterable[Known]) -> None:
         """Add the rows of jobs that ended, in one write.
@@ -68,7 +69,7 @@ class Results:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._add(self._file, data)
+            self._write(self._file, data)
         except OSError as error:
             raise _explain(self.path, error) from error
         reach("csv.appended")
@@ -80,7 +81,7 @@ class Results:
             StorageError: the folder cannot take the file; the old one stands.
         """
         self.close()
-        self.swap(self.write_beside(rows, _TEMPORARY))
+        self.swap(self.write_beside(rows, f".{self.path.name}.tmp"))
 
     def write_beside(self, rows: Iterable[Known], name: str) -> Path:
         """Write a file of these rows under another name in the folder, for `swap`; return its path.
@@ -127,39 +128,15 @@ class Results:
 
     def close(self) -> None:
         """Close the file; a later append opens it again."""
-        self._close()
-        self._twin.drop()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _open(self) -> io.FileIO:
         file = io.FileIO(self.path, "ab")
         if file.tell() == 0:
             self._write(file, self._line(self._header()))
         return file
-
-    def _add(self, file: io.FileIO, data: bytes) -> None:
-        size = file.seek(0, os.SEEK_END)
-        within = size // _PAGE == (size + len(data) - 1) // _PAGE
-        if within or not (self._twin.add(data) if size > _SMALL else self._add_by_replacing(data)):
-            self._write(file, data)
-        else:
-            self._close()
-
-    def _add_by_replacing(self, data: bytes) -> bool:
-        """Put a file with this at its end in the place of this one; False where the folder does not allow it."""
-        temporary = self.path.with_name(_TEMPORARY)
-        try:
-            temporary.write_bytes(self.path.read_bytes() + data)
-            temporary.replace(self.path)
-        except OSError:  # a full disk, or a folder in which nothing can be made: the file itself may take it
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            return False
-        return True
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _write(self, file: io.FileIO, data: bytes) -> None:
         before = file.seek(0, os.SEEK_END)
@@ -173,7 +150,7 @@ class Results:
 
     def _header(self) -> list[str]:
         reviews = REVIEW_HEADER if self.verdicts else ()
-        return [*HEADER, *(f"tags.{name}" for name in self.tag_names), *reviews]
+        return [*HEADER, *(f"{TAGS}{name}" for name in self.tag_names), *reviews]
 
     def _cells(self, known: Known) -> list[Any]:
         row = cells(known, self.tag_names)
@@ -203,6 +180,14 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
                 careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
                 (quoting if careful else plain).writerow(row)
         file.write(text.getvalue())
+
+
+def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:
+    """Yield the rows of listed jobs that ended, in manifest order, without those whose number `skip` holds."""
+    query = f"SELECT {COLUMNS} FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
+    for row in connection.execute(query):
+        if skip is None or not skip(row[0]):
+            yield Known.of(row)
 
 
 def _explain(path: Path, error: OSError) -> StorageError:

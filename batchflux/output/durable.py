@@ -9,15 +9,17 @@ import errno
 import os
 import uuid
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.failpoints import reach
+from batchflux.output.base import SPOOL, TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+PRIVATE = 0o700
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free space"),
     errno.EDQUOT: ("the disk quota is used up", "free space or raise the quota"),
@@ -29,7 +31,7 @@ _CAUSES = {
     errno.ENFILE: ("too many files are open on this system", "raise its limit or close other programs"),
     errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
 }
-_NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
+NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
 _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file systems; their renames last without
 
 
@@ -44,14 +46,14 @@ def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if named_by_job and error.errno in _NAME_FAULTS:
+        if named_by_job and error.errno in NAME_FAULTS:
             message = f"{place} cannot be a file ({error.strerror}); change output.file_name or the job's id"
             raise JobError(Code.INVALID_REQUEST, message) from error
         cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or "input/output error", "check the disk"))
         raise StorageError(f"cannot write {place}: {cause}; {remedy}, then run again") from error
 
 
-def write_new(path: str, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
     """Create `path` with `data`, on the disk when this returns; its name lasts after `sync_folder`.
 
     Nothing is left of it when it fails.
@@ -69,34 +71,44 @@ def write_new(path: str, data: bytes) -> None:
         os.fsync(descriptor)
         reach("file.synced")
     except BaseException:
-        remove(path)
+        path.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
 
 
-def move(source: str, target: str) -> None:
+def write_temporary(root: Path, data: bytes) -> Path:
+    """Write bytes to a new temporary file in the spool of the output folder `root`; return its path.
+
+    The spool is made again where somebody removed it.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    spool = root / SPOOL
+    make_folders(root, spool, PRIVATE)
+    temporary = spool / f"{TEMPORARY}{uuid.uuid4().hex}"
+    write_new(temporary, data)
+    return temporary
+
+
+def move(source: Path, target: Path) -> None:
     """Rename a synced file to `target`, whole; over file systems through a copy beside the target.
 
     The new name lasts after `sync_folder`.
     """
     try:
-        os.replace(source, target)  # noqa: PTH105  the hot path: a Path costs as much as the rename
+        source.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = f"{target.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}"
+        beside = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
-            write_new(beside, Path(source).read_bytes())
-            Path(beside).replace(target)
+            write_new(beside, source.read_bytes())
+            beside.replace(target)
         finally:
-            remove(beside)
-        Path(source).unlink()
-
-
-def remove(path: str) -> None:
-    """Remove a file, if it is there."""
-    Path(path).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
+        source.unlink()
 
 
 def sync_file(path: Path) -> None:

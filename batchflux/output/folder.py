@@ -8,21 +8,26 @@ import fcntl
 import json
 import os
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
-from batchflux.output.folder import iso
 from batchflux.failpoints import reach
+from batchflux.output.base import LEDGER, LOCK
 from batchflux.output.durable import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_json = json.JSONEncoder(ensure_ascii=False, default=str).encode  # json.dumps makes an encoder a call
 MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
-
-
 _PAUSES = (0.001, 0.01, 0.05)  # seconds
+
+
+def iso(at: float | None) -> str:
+    """Return epoch seconds as UTC ISO 8601 with milliseconds, '' for None."""
+    if at is None:
+        return ""
+    return f"{datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def ledger_of(folder: Path) -> Path:
@@ -31,9 +36,9 @@ def ledger_of(folder: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    path = folder / "ledger.db"
+    path = folder / LEDGER
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
-        raise UsageError(f"{folder} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
+        raise UsageError(f"{folder} is no output folder: it has no {LEDGER}. Name the folder that a run wrote to.")
     return path
 
 
@@ -44,7 +49,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / ".lock"
+        self._path = folder / LOCK
         self._descriptor: int | None = None
         self.made: list[Path] = []
 
@@ -122,7 +127,7 @@ class RunLog:
         Raises:
             StorageError: the log cannot take it.
         """
-        line = _json({"at": iso(time.time()), "event": event, **fields})
+        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
         try:
             self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:

@@ -1,233 +1,183 @@
-"""Pictures on disk. The rule: under images/ a file is a verified picture, whole, or it is not there.
+"""Received pictures on their way into the asset store: kept, verified, named after their bytes, stored.
 
-Whatever is unfinished lives in `.spool/` beside images/ and is renamed into its place once it is verified and on the
-disk, so that a kill at any moment leaves nothing half-written among the pictures. Names in `.spool/`: `.tmp-...` is
-being written and worthless after a crash; `<key>-<sha256>` holds the picture that came with the answer to the job of
-that key, paid for, until it is stored.
+Names in `.spool/` of the output folder: `.tmp-...` is being written and worthless after a crash; `<key>-<sha256>` holds
+the picture that came with the answer to the job of that key, paid for, until it is stored.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
-import uuid
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.failpoints import reach
-from batchflux.models import Stored, Verify
+from batchflux.models import Stored
 from batchflux.output import durable
+from batchflux.output.base import ALL_SUFFIXES, IMAGES, SPOOL, SUFFIXES, TEMPORARY, variants
+from batchflux.output.folder_store import FolderStore
 from batchflux.output.verify import Expected, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from batchflux.output.verify import Kind, Shape
+    from batchflux.models import Fetched, Inline, Job, Verify
+    from batchflux.output.base import AssetStore, Kind
+    from batchflux.output.resources import LowWaterMark
+    from batchflux.output.verify import Shape
 
-__all__ = ["Expected", "ImageStore"]
-
-IMAGES = "images"
-SPOOL = ".spool"
-TEMPORARY = ".tmp-"
-_PRIVATE = 0o700
-_EMPTY = frozenset({"", "."})  # parts of a name that it means the same without
+T = TypeVar("T")
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
-_ALL_SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
 
 class ImageStore:
-    """Keeps a run's pictures in its output folder. Safe to use from several threads.
-
-    The bytes of a stored picture are on the disk when `store` returns; its name lasts after `sync`.
+    """Takes a run's pictures, on a few threads, so that verifying and syncing never hold the event loop.
 
     Args:
         root: the output folder, which must exist.
+        verify: `decode` or `structure`.
+        assets: where finished pictures go; None for the output folder itself.
+        mark: is told the size of each picture.
 
     Raises:
         StorageError: the folders for pictures cannot be made.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, verify: Verify, assets: AssetStore | None = None, mark: LowWaterMark | None = None
+    ) -> None:
         self._root = root.absolute()
-        self._spool = self._root / SPOOL
-        self._below = f"{self._root}/".replace("//", "/")  # names are joined as text: a Path costs as much as a rename
-        self._mark = uuid.uuid4().hex
-        self._numbers = count()
-        self._folders: set[str] = set()
-        self._unsynced: set[str] = set()
+        self._spool_folder = self._root / SPOOL
+        self._verify = verify
+        self._assets = assets or FolderStore(root)
+        self._mark = mark
+        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
-            durable.make_folders(self._root, self._spool, _PRIVATE)
+            durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)
 
-    def spool(self, data: bytes, key: str) -> str:
-        """Keep the picture that came with the answer to a job (`key`); it outlasts a crash from here on.
+    async def spool(self, job: Job, picture: Inline) -> str:
+        """Keep the picture that came with a job's answer; it outlasts a crash from here on.
 
         The name says whose picture it is: a crash before the ledger knows of it loses nothing (see `kept_pictures`).
 
         Returns:
-            A name relative to the output folder: `.spool/<key>-<sha256>`. `store` takes the file behind it and
-            removes it.
+            A name relative to the output folder: `.spool/<key>-<sha256>`. `store` takes the file behind it.
 
         Raises:
             StorageError: the bytes cannot be kept.
         """
-        reach("spool.begun")
-        name = f"{key}-{hashlib.sha256(data).hexdigest()}"
-        temporary, place = self._temporary(), f"{self._below}{SPOOL}/{name}"
-        with durable.storing(place):
-            self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
-            durable.move(temporary, place)
-            durable.sync_folder(self._spool)
-        reach("spool.kept")
-        return f"{SPOOL}/{name}"
+        return await self._in_thread(lambda: self._spool(job.key, picture.data))
 
-    def store(self, source: bytes | Path, *, file_name: str, expect: Expected, verify: Verify) -> Stored:
-        """Verify a picture and put it in its place, durably.
+    async def store(self, job: Job, source: Fetched | str) -> Stored:
+        """Verify a downloaded or spooled picture and put it in its place, durably.
 
-        Args:
-            source: the bytes, or the file that holds them (for a spooled picture the output folder / its name). A
-                file in `.spool/` is moved, and is gone afterwards; any other is copied.
-            file_name: the planned place, relative to the output folder (`images/x.jpg`). When the picture turns out
-                to be of another kind, the suffix follows it.
-            expect: what was asked for.
-            verify: `decode` or `structure`.
+        When the picture turns out to be of another format than planned, the suffix of its name follows it.
 
         Raises:
             JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the
                 source is gone (dead when it was an answer's own bytes: there is nothing to fetch again),
-                `invalid_request` when there can be no such file.
-            StorageError: the source cannot be read or the folder cannot take the picture.
-
-        After an error nothing is stored; a temporary source (`.spool/.tmp-...`) is removed, any other is left.
+                `invalid_request` when there can be no such file. The source is removed.
+            StorageError: the source cannot be read or the store cannot take it. A spooled source is left.
         """
-        target = self._target(file_name)
-        if isinstance(source, bytes):
-            return self._keep(source, None, target, check(source, expect, verify))
-        path = source.absolute()
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return self._stored_before(path, target, expect, verify)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be read: {error.strerror}; check the disk, then run again") from error
-        try:
-            return self._keep(data, path, target, check(data, expect, verify))
-        except BaseException:
-            if path.name.startswith(TEMPORARY):
-                path.unlink(missing_ok=True)
-            raise
+        return await self._in_thread(lambda: self._store(job, source))
 
-    def sweep(self, recorded: Collection[str] | None = None) -> int:
+    def sweep(self, recorded: Collection[str]) -> int:
         """Remove what a crash left behind; return the number of files. Only while nothing is being stored.
 
         Args:
-            recorded: the names from `spool` that the ledger still needs. When given, spooled pictures that it has
-                never heard of, or is done with, are removed too; otherwise only half-written files are.
+            recorded: the names from `spool` that the ledger still needs.
 
         Raises:
             StorageError: a file cannot be removed.
         """
         images = self._root / IMAGES
-        with durable.storing(self._spool):
-            left = [path for path in self._spool.iterdir() if self._is_left(path, recorded)]
-            if images.stat().st_dev != self._spool.stat().st_dev:  # see durable.move
+        with durable.storing(self._spool_folder):
+            left = [path for path in self._spool_folder.iterdir() if f"{SPOOL}/{path.name}" not in recorded]
+            if images.stat().st_dev != self._spool_folder.stat().st_dev:  # see durable.move
                 left += images.rglob(f"{TEMPORARY}*")
             for path in left:
                 path.unlink(missing_ok=True)
         return len(left)
 
-    def _temporary(self) -> str:
-        return f"{self._below}{SPOOL}/{TEMPORARY}{self._mark}-{next(self._numbers)}"
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown()
 
-    def _is_left(self, path: Path, recorded: Collection[str] | None) -> bool:
-        if path.name.startswith(TEMPORARY):
-            return True
-        return recorded is not None and f"{SPOOL}/{path.name}" not in recorded
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread; it is done also when its caller is cancelled: the picture is paid for."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work))
 
-    def _target(self, file_name: str) -> str:
-        parts = tuple(file_name.split("/"))
-        if not _EMPTY.isdisjoint(parts):
-            parts = PurePosixPath(file_name).parts
-        if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
-            raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
-        return self._below + "/".join(parts)
+    def _spool(self, key: str, data: bytes) -> str:
+        reach("spool.begun")
+        place = self._spool_folder / f"{key}-{hashlib.sha256(data).hexdigest()}"
+        with durable.storing(place):
+            temporary = durable.write_temporary(self._root, data)
+            durable.move(temporary, place)
+            durable.sync_folder(self._spool_folder)
+        reach("spool.kept")
+        if self._mark is not None:
+            self._mark.came(len(data))
+        return f"{SPOOL}/{place.name}"
 
-    def _keep(self, data: bytes, source: Path | None, target: str, proof: tuple[Shape, str]) -> Stored:
-        """Bring verified bytes into their place: `source` itself when it lies in the spool, else a new file."""
-        shape, digest = proof
-        target = _with_suffix(target, shape.kind)
-        with durable.storing(target, named_by_job=True):
-            if source is not None and self._in_spool(source):
-                durable.sync_file(source)
-                self._move(str(source), target)
-            else:
-                temporary = self._temporary()
-                self._in_folder(lambda: durable.write_new(temporary, data), self._spool, _PRIVATE)
-                try:
-                    self._move(temporary, target)
-                except BaseException:
-                    durable.remove(temporary)
-                    raise
-        return self._stored(target, shape, digest, len(data))
-
-    def sync(self) -> None:
-        """Make the names of all pictures stored so far last.
-
-        Raises:
-            StorageError: their folder is gone or cannot be synced.
-        """
-        while self._unsynced:
-            folder = Path(self._unsynced.pop())
-            with durable.storing(folder):
-                durable.sync_folder(folder)
-        reach("pictures.synced")
-
-    def _move(self, source: str, target: str) -> None:
-        folder = target.rpartition("/")[0]
-        reach("picture.moving")
-        if folder in self._folders:
-            self._in_folder(lambda: durable.move(source, target), folder)
+    def _store(self, job: Job, source: Fetched | str) -> Stored:
+        if isinstance(source, str):
+            place: Path | None = self._root / source
         else:
-            durable.make_folders(self._root, Path(folder))
-            self._folders.add(folder)
-            durable.move(source, target)
-        reach("picture.moved")
-        self._unsynced.add(folder)
-
-    def _in_folder(self, write: Callable[[], None], folder: Path | str, mode: int = 0o777) -> None:
-        """Write in a folder that was there; make it again when somebody removed it and left the output folder."""
+            place = None if source.path is None else Path(source.path)
         try:
-            write()
+            if place is None and not isinstance(source, str):
+                return self._put(job, source.data or b"", None)
+            return self._put_file(job, place or Path())
+        except (JobError, StorageError) as error:
+            # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
+            if place is not None and (isinstance(error, JobError) or place.name.startswith(TEMPORARY)):
+                place.unlink(missing_ok=True)
+            raise
+
+    def _put_file(self, job: Job, place: Path) -> Stored:
+        try:
+            data = place.read_bytes()
         except FileNotFoundError:
-            durable.make_folders(self._root, Path(folder), mode)
-            write()
+            return self._stored_before(job, place)
+        except OSError as error:
+            raise StorageError(f"{place} cannot be read: {error.strerror}; check the disk, then run again") from error
+        return self._put(job, data, place)
 
-    def _in_spool(self, path: Path) -> bool:
-        return path.parent == self._spool or path.parent.samefile(self._spool)
+    def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
+        name = _checked(job.file_name)
+        shape, digest = check(data, expected_of(job), self._verify)
+        name = _with_suffix(name, shape.kind)
+        self._assets.put(name, data if place is None else place)
+        if self._mark is not None:
+            self._mark.came(len(data))
+        return _stored(name, shape, digest, len(data))
 
-    def _stored(self, target: str, shape: Shape, digest: str, size: int) -> Stored:
-        name = target[len(self._below) :]
-        return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)
-
-    def _stored_before(self, path: Path, target: str, expect: Expected, verify: Verify) -> Stored:
+    def _stored_before(self, job: Job, place: Path) -> Stored:
         """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
-        if path.name.startswith(TEMPORARY):
-            raise JobError(Code.DOWNLOAD, f"the downloaded file {path} is gone, so it has to be fetched again")
-        digest = path.name.rpartition("-")[2]
-        suffix = _suffix(target)
-        others = _ALL_SUFFIXES if suffix.lower() in _ALL_SUFFIXES else ()
-        for name in (target, *(target.removesuffix(suffix) + other for other in others)):
-            place = Path(name)
-            if place.is_file():
-                data = place.read_bytes()
-                if hashlib.sha256(data).hexdigest() == digest:
-                    shape, _ = check(data, expect, verify)
-                    return self._stored(name, shape, digest, len(data))
-        message = f"the picture kept in {path} is gone, so it has to be made again"
+        if place.name.startswith(TEMPORARY):
+            raise JobError(Code.DOWNLOAD, f"the downloaded file {place} is gone, so it has to be fetched again")
+        wanted = place.name.rpartition("-")[2]
+        for name in variants(_checked(job.file_name)):
+            data = self._assets.get(name)
+            if data is not None and hashlib.sha256(data).hexdigest() == wanted:
+                shape, digest = check(data, expected_of(job), self._verify)
+                return _stored(name, shape, digest, len(data))
+        message = f"the picture kept in {place} is gone, so it has to be made again"
         raise JobError(Code.DOWNLOAD, message, dead=True)
+
+
+def expected_of(job: Job) -> Expected:
+    """Return what the job's picture was promised to be; what was not sent was not promised."""
+    return Expected(
+        kind=None if "output_format" in job.dropped else job.output_format,
+        ratio=None if "aspect_ratio" in job.dropped else job.aspect_ratio,
+        references=frozenset(image.sha256 for image in job.images if image.sha256 is not None),
+    )
 
 
 def kept_pictures(root: Path) -> dict[bytes, str]:
@@ -241,16 +191,25 @@ def kept_pictures(root: Path) -> dict[bytes, str]:
     return {bytes.fromhex(name[:64]): f"{SPOOL}/{name}" for name in names if _KEPT.fullmatch(name)}
 
 
-def _suffix(target: str) -> str:
-    """Return what PurePath.suffix does."""
-    name = target.rpartition("/")[2]
-    dot = name.rfind(".")
-    return name[dot:] if 0 < dot < len(name) - 1 else ""
+def _checked(file_name: str) -> str:
+    """Return a planned name in its plain form.
+
+    Raises:
+        JobError: `invalid_request` when it lies outside `images/`.
+    """
+    parts = PurePosixPath(file_name).parts
+    if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
+        raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
+    return "/".join(parts)
 
 
-def _with_suffix(target: str, kind: Kind) -> str:
-    """Return `target` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
-    suffix = _suffix(target)
-    if suffix.lower() not in _ALL_SUFFIXES or suffix.lower() in _SUFFIXES[kind]:
-        return target
-    return target.removesuffix(suffix) + _SUFFIXES[kind][0]
+def _with_suffix(name: str, kind: Kind) -> str:
+    """Return `name` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() not in ALL_SUFFIXES or path.suffix.lower() in SUFFIXES[kind]:
+        return name
+    return str(path.with_suffix(SUFFIXES[kind][0]))
+
+
+def _stored(name: str, shape: Shape, digest: str, size: int) -> Stored:
+    return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)

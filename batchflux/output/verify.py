@@ -1,30 +1,73 @@
 """Whether bytes are the picture that was promised. The rule: bytes prove themselves, nothing else is believed.
 
-`structure` walks the container (structure.py and one module a kind). `decode` decodes every pixel besides, because
-bytes inside a picture can be wrong where no checksum tells, and refuses a picture of one single colour. Pillow decodes;
-of most PNGs the same is proven without it (see png.py), and what is not proven is left to Pillow.
+`structure` follows the container from its first byte to its end, where no more than padding may follow, and reads its
+header. `decode` decodes every pixel besides, because bytes inside a picture can be wrong where no checksum tells, and
+refuses a picture of one single colour. Pillow reads headers and pixels; it is asked for no other format, it takes a
+JPEG that is cut off or followed by other bytes for whole, and its limit for the size of a picture is a warning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from batchflux.errors import Code, JobError
-from batchflux.output import jpeg, png, webp
-from batchflux.output.verify import NAMES, Shape, bad, foreign
 
 if TYPE_CHECKING:
-    from batchflux.models import Format, Verify
+    from collections.abc import Callable, Iterator
 
+    from batchflux.models import Verify
+    from batchflux.output.base import Kind
+
+MAX_PIXELS = 64_000_000  # four times what the largest image API makes; a decoded one takes 256 MB
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
+_NAMES: dict[Kind, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_PADDING = b"\0\r\n"
 _LOOKS = 8  # pixels compared before all are
-_FORMATS = ("PNG", "JPEG", "WEBP")
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_PNG_OVERHEAD = 12  # length, type and checksum of a chunk
+_PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
+_PNG_PALETTE = 3
+_DEFLATE_BEST = 1032  # bytes that one byte of deflate can stand for, at most
+
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_STILL_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive Huffman: what decoders decode
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a body: TEM and the restarts
+_MOST_SCANS = 100  # encoders make twenty; each costs the decoder a walk over all pixels, however few bytes it has
+_MARKER = re.compile(rb"\xff+([\x01-\xfe])")  # fill bytes may stand before a marker
+_SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in scan data: neither a stuffed byte, a restart nor fill
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"GIF87a", "a GIF"),
+    (b"GIF89a", "a GIF"),
+    (b"BM", "a BMP"),
+    (b"II*\0", "a TIFF"),
+    (b"MM\0*", "a TIFF"),
+    (b"%PDF", "a PDF"),
+    (b"PK\3\4", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"\0\0\1\0", "an icon"),
+    (b"\xff\x0a", "a JPEG XL"),
+)
+_TEXTS: tuple[tuple[bytes, str], ...] = (
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<svg", "an SVG"),
+    (b"<?xml", "an XML document"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"data:", "a data: URL"),
+)
 
 # Here and not around each decode: the filters are the process's own, and pictures are decoded in several threads.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -38,9 +81,18 @@ class Expected:
     job's local references, which must not come back as the result.
     """
 
-    kind: Format | None = None
+    kind: Kind | None = None
     ratio: str | None = None
     references: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a picture is: its kind, and its size in pixels."""
+
+    kind: Kind
+    width: int
+    height: int
 
 
 def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
@@ -56,7 +108,7 @@ def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
         raise JobError(Code.ECHOED_INPUT, message)
     shape = inspect(data)
     if expect.kind is not None and shape.kind != expect.kind:
-        raise bad(f"a {NAMES[expect.kind]} was asked for and a {NAMES[shape.kind]} came")
+        raise _bad(f"a {_NAMES[expect.kind]} was asked for and a {_NAMES[shape.kind]} came")
     _check_ratio(shape, expect.ratio)
     if how == "decode":
         _decode(data, shape)
@@ -64,20 +116,33 @@ def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
 
 
 def inspect(data: bytes) -> Shape:
-    """Return the shape of a whole PNG, JPEG or WEBP, judged by its structure.
+    """Return the shape of a whole still PNG, JPEG or WEBP, judged by its structure.
 
     Raises:
         JobError: `bad_image`, saying what was found.
     """
-    if data.startswith(png.SIGNATURE):
-        return png.inspect(data)
-    if data.startswith(jpeg.SIGNATURE):
-        return jpeg.inspect(data)
-    if webp.is_webp(data):
-        return webp.inspect(data)
-    if data and any(start.startswith(data) for start in (png.SIGNATURE, jpeg.SIGNATURE)):
-        raise bad(f"the picture is cut off after {len(data)} bytes")
-    raise bad(f"the answer is {foreign(data)}, not a PNG, JPEG or WEBP picture")
+    kind = _kind_of(data)
+    end = _ENDS[kind](data)
+    if data[end:].strip(_PADDING):
+        raise _bad(f"the {_NAMES[kind]} ends at byte {end} but {len(data) - end} bytes follow, which are not its own")
+    with _opened(data, kind) as picture:
+        shape = _sized(kind, *picture.size)
+        if getattr(picture, "n_frames", 1) != 1:
+            raise _bad(f"the {_NAMES[kind]} is animated; a still picture was asked for")
+        picture.verify()
+    return shape
+
+
+def _kind_of(data: bytes) -> Kind:
+    if data.startswith(_PNG):
+        return "png"
+    if data.startswith(_JPEG):
+        return "jpeg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data and any(start.startswith(data) for start in (_PNG, _JPEG)):
+        raise _bad(f"the picture is cut off after {len(data)} bytes")
+    raise _bad(f"the answer is {_foreign(data)}, not a PNG, JPEG or WEBP picture")
 
 
 def _check_ratio(shape: Shape, ratio: str | None) -> None:
@@ -85,24 +150,164 @@ def _check_ratio(shape: Shape, ratio: str | None) -> None:
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         return  # none was asked for
     if abs(shape.width * int(height) / (shape.height * int(width)) - 1) > RATIO_TOLERANCE:
-        raise bad(f"the picture is {shape.width}x{shape.height}, which is not the {ratio} asked for")
+        raise _bad(f"the picture is {shape.width}x{shape.height}, which is not the {ratio} asked for")
 
 
 def _decode(data: bytes, shape: Shape) -> None:
-    name = NAMES[shape.kind]
+    with _opened(data, shape.kind) as picture:
+        picture.load()
+        if picture.size != (shape.width, shape.height):
+            raise _bad(f"the {_NAMES[shape.kind]} is damaged: its header promises {shape.width}x{shape.height}")
+        if _blank(picture):
+            raise _bad(f"blank picture: every pixel of the {_NAMES[shape.kind]} has the same colour")
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
+    """Open a picture of this kind only; what Pillow raises meanwhile becomes a JobError."""
+    name = _NAMES[kind]
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            blank = False
-            if not (shape.kind == "png" and png.proven(data)):
-                picture.load()
-                blank = _blank(picture)
-            size, frames = picture.size, getattr(picture, "n_frames", 1)
+        with Image.open(io.BytesIO(data), formats=(name,)) as picture:
+            yield picture
+    except JobError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _bad(f"the {name} is over the {MAX_PIXELS // 1_000_000} megapixels that are decoded") from error
+    except UnidentifiedImageError as error:  # its text is about our buffer
+        raise _bad(f"the {name} does not decode: its header is damaged") from error
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here
-        raise bad(f"the {name} does not decode: {_one_line(error)}") from error
-    if size != (shape.width, shape.height) or frames != 1:
-        raise bad(f"the {name} is damaged: its header promises {shape.width}x{shape.height}, one frame")
-    if blank:
-        raise bad(f"blank picture: every pixel of the {name} has the same colour")
+        raise _bad(f"the {name} does not decode: {_one_line(error)}") from error
+
+
+def _sized(kind: Kind, width: int, height: int) -> Shape:
+    if width < 1 or height < 1:
+        raise _bad(f"the {_NAMES[kind]} has no pixels: its size is {width}x{height}")
+    if width * height > MAX_PIXELS:
+        cap = MAX_PIXELS // 1_000_000
+        raise _bad(f"the {_NAMES[kind]} is {width}x{height}, over the {cap} megapixels that are decoded")
+    return Shape(kind=kind, width=width, height=height)
+
+
+def _png_end(data: bytes) -> int:
+    """Return where a PNG's last chunk ends (PNG specification, third edition); Pillow checks the checksums."""
+    at, pixels, last = len(_PNG), 0, b""
+    seen: set[bytes] = set()
+    while last != b"IEND":
+        if at + _PNG_OVERHEAD > len(data):
+            raise _cut("png", data)
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if not kind.isalpha():
+            raise _bad(f"the PNG is damaged: no chunk starts at byte {at}")
+        if (kind == b"IHDR") == bool(seen):
+            raise _bad("the PNG does not start with its one IHDR chunk")
+        if kind == b"IDAT":
+            if kind in seen and last != kind:
+                raise _bad("the PNG's pixel data is torn apart by other chunks")
+            pixels += length
+        seen.add(kind)
+        last = kind
+        at += length + _PNG_OVERHEAD
+    if at > len(data):
+        raise _cut("png", data)
+    if not data.endswith(_PNG_END, 0, at):
+        raise _bad("the PNG is damaged: its IEND chunk is not one")
+    _check_png_header(data, pixels, seen)
+    return at
+
+
+def _check_png_header(data: bytes, pixels: int, seen: set[bytes]) -> None:
+    """Check what a PNG's header promises against its chunks; `pixels` are the bytes of its pixel data."""
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    _sized("png", width, height)
+    if not seen.isdisjoint(_PNG_ANIMATION):
+        raise _bad("the PNG is animated; a still picture was asked for")
+    colour, interlace = data[25], data[28]
+    if interlace > 1:
+        raise _bad("the PNG's header holds values that no PNG has")
+    if colour == _PNG_PALETTE and b"PLTE" not in seen:
+        raise _bad("the PNG has no palette though its header promises one")
+    if height * (1 + (width + 7) // 8) > (pixels + 1) * _DEFLATE_BEST:  # with the fewest bits that a pixel can have
+        raise _bad(f"the PNG holds {pixels} bytes of pixel data, too few for {width}x{height}")
+
+
+def _jpeg_end(data: bytes) -> int:
+    """Return where a JPEG's EOI marker ends (ITU-T T.81 annex B)."""
+    at, scans, framed = 2, 0, False
+    while True:
+        marker, at = _marker(data, at)
+        if marker == _EOI:
+            break
+        if marker in _ALONE:
+            continue
+        end = _segment_end(data, at)
+        if marker in _FRAMES or marker == _SOI:
+            if framed or marker not in _STILL_FRAMES:
+                raise _bad(f"the JPEG holds a marker that a still picture has not (0x{marker:02X} at byte {at - 1})")
+            _sized("jpeg", int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 3 : at + 5], "big"))
+            framed = True
+        at = end
+        if marker == _SOS:
+            if not framed:
+                raise _bad("the JPEG's pixel data comes before its frame")
+            at = _scan_end(data, at)
+            scans += 1
+            if scans > _MOST_SCANS:
+                raise _bad(f"the JPEG has more than {_MOST_SCANS} scans, which would take long to decode")
+    if not scans:
+        raise _bad("the JPEG holds no picture")
+    return at
+
+
+def _marker(data: bytes, at: int) -> tuple[int, int]:
+    """Return the marker at `at` and the position behind it."""
+    found = _MARKER.match(data, at)
+    if found is not None:
+        return found[1][0], found.end()
+    if data[at:].strip(b"\xff"):
+        raise _bad(f"the JPEG is damaged: no segment starts at byte {at}")
+    raise _cut("jpeg", data)
+
+
+def _segment_end(data: bytes, at: int) -> int:
+    """Return where the segment whose length stands at `at` ends; the length counts itself."""
+    length = int.from_bytes(data[at : at + 2], "big")
+    if at + max(length, 2) > len(data):
+        raise _cut("jpeg", data)
+    if length < 2:  # noqa: PLR2004  the length's own bytes
+        raise _bad(f"the JPEG is damaged: the segment at byte {at} has no length")
+    return at + length
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Return where the scan data that starts at `at` ends: at the next marker."""
+    found = _SCAN_END.search(data, at)
+    if found is None:
+        raise _cut("jpeg", data)
+    if found.start() == at:
+        raise _bad(f"the JPEG holds an empty scan at byte {at}")
+    return found.start()
+
+
+def _webp_end(data: bytes) -> int:
+    """Return where a WEBP's RIFF container ends (RFC 9649)."""
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > len(data):
+        raise _cut("webp", data)
+    at, frames = 12, 0
+    while at < end:
+        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in {b"ANIM", b"ANMF"} or (kind == b"VP8X" and any(byte & 0x02 for byte in data[at + 8 : at + 9])):
+            raise _bad("the WEBP is animated; a still picture was asked for")
+        frames += kind in {b"VP8 ", b"VP8L"}
+        if at + 8 + length > end:
+            raise _bad(f"the WEBP is damaged: the chunk at byte {at} is longer than the file")
+        at += 8 + length + (length & 1)
+    if frames != 1:
+        raise _bad("the WEBP holds more than one picture" if frames else "the WEBP holds no picture")
+    return end
+
+
+_ENDS: dict[Kind, Callable[[bytes], int]] = {"png": _png_end, "jpeg": _jpeg_end, "webp": _webp_end}
 
 
 def _blank(picture: Image.Image) -> bool:
@@ -114,6 +319,30 @@ def _blank(picture: Image.Image) -> bool:
     extrema = picture.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return all(low == high for low, high in bands)
+
+
+def _foreign(data: bytes) -> str:
+    """Say what bytes are that are no PNG, JPEG or WEBP."""
+    if not data:
+        return "nothing (0 bytes)"
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    if data[4:8] == b"ftyp":
+        return f"a {data[8:12].decode('ascii', 'replace').strip().upper()!a} file"
+    head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, name in _TEXTS:
+        if head.startswith(start):
+            return "an SVG" if start == b"<?xml" and b"<svg" in head else name
+    return "text" if head.isascii() and head.decode("ascii").replace("\n", " ").isprintable() else "no known picture"
+
+
+def _bad(message: str) -> JobError:
+    return JobError(Code.BAD_IMAGE, message)
+
+
+def _cut(kind: Kind, data: bytes) -> JobError:
+    return _bad(f"the {_NAMES[kind]} is cut off after {len(data)} bytes, before its end")
 
 
 def _one_line(error: Exception) -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HEADER = (
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
-    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
+    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
+    "remarks seed_used revised_prompt"
 )
 
 

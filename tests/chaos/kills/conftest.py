@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = (  # noqa: SIM905  as CONTRACT 4 has them
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
-    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
+    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
+    "remarks seed_used revised_prompt"
 ).split()
 PRICE = 0.14
 KEY = "sk-canary-5f1c0ffee0ddba11"
@@ -215,16 +216,23 @@ class Program:
         process.send_signal(number)
         return self.finish(process)
 
-    def rows(self) -> list[dict[str, str]]:
-        """Return the rows of results.csv, which must be well-formed; none when there is no file yet."""
+    def rows(self, *, cut: bool = False) -> list[dict[str, str]]:
+        """Return the rows of results.csv, which must be well-formed; none when there is no file yet.
+
+        With `cut` a kill may have cut its last row; it is left out then.
+        """
         path = self.out / "results.csv"
         if not path.exists():
             return []
         data = path.read_bytes()
         if not data:
             return []
-        assert data.endswith(b"\n"), "results.csv ends with half a row"
-        table = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+        assert cut or data.endswith(b"\n"), "results.csv ends with half a row"
+        table = list(
+            csv.reader(io.StringIO(data.decode(errors="replace" if cut else "strict"), newline=""), strict=not cut)
+        )
+        if cut and (len(table[-1]) < len(table[0]) or not data.endswith(b"\n")):
+            table.pop()
         assert table[0][: len(COLUMNS)] == COLUMNS
         assert {len(row) for row in table} == {len(table[0])}, "results.csv has a row of another length"
         rows = [dict(zip(table[0], row, strict=True)) for row in table[1:]]
@@ -366,9 +374,9 @@ class Scene:
         self.wait(lambda: self.bank.open == 0)
 
     def after_kill(self) -> None:
-        """The folder as a dead process left it: results.csv well-formed, every picture whole, nothing paid again."""
+        """The folder as a dead process left it: rows of results.csv and pictures whole, nothing paid again."""
         self.settle()
-        self.program.rows()
+        self.program.rows(cut=True)
         if (self.program.out / "images").exists():
             self.program.pictures()
         assert not self.bank.again, f"paid again although their picture had been fetched: {self.bank.again}"

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
 import subprocess
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.models import Inline, Job
-from batchflux.output.ballast import Ballast
-from batchflux.output.shelf import DiskShelf
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchflux.errors import StorageError
     from tests.chaos.kills.conftest import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
 LARGE = 700  # pixels: a picture of 1.5 MB
 MB = 1 << 20
+LEFT = 16 * MB  # bytes: less than a run wants to see free, more than its answers take
 MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 
 
@@ -60,7 +53,7 @@ def disk(scene: Scene, mounting: None) -> Iterator[Disk]:
     """A small disk that holds the output folder."""
     path = scene.program.folder / "disk"
     path.mkdir()
-    subprocess.run([MOUNT, "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)], check=True)
+    subprocess.run([MOUNT, "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(path)], check=True)
     scene.program.out = path / "out"
     scene.bank.out = path / "out"
     yield Disk(path)
@@ -72,19 +65,6 @@ def lines(way: str, count: int) -> str:
     return "".join(f"  - {{id: a{n}, prompt: 'job a{n} #{way}', style: {style}}}\n" for n in range(count))
 
 
-def job(number: int) -> Job:
-    return Job(
-        id=f"a{number}",
-        key=f"{number:064x}",
-        prompt="a mug",
-        style="standard",
-        model="flux-kontext-pro",
-        provider="tuzi",
-        file_name=f"images/a{number}.png",
-        position=number,
-    )
-
-
 def check_stop(scene: Scene, said: str, code: int) -> None:
     assert code == 3, said
     assert re.search(r"(is full|almost full|No space left).*(free space|make room).*run again", said), said
@@ -93,50 +73,23 @@ def check_stop(scene: Scene, said: str, code: int) -> None:
 
 @pytest.mark.parametrize("way", ["url", "link", "b64", "data"])
 def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) -> None:
-    """Pictures of 1.5 MB on a disk of 24: the answers under way when it is full are kept, also whole pictures."""
+    """Pictures of 1.5 MB on a disk of 100: the answers under way when it is full are kept, also whole pictures."""
     program, bank = scene.program, scene.bank
+    disk.option("size=100m")
     bank.side, bank.delay = LARGE, (0.0, 0.1)
-    program.manifest(bank.url, lines(way, 30))
+    program.manifest(bank.url, lines(way, 60))
     ended = program.run("--set", "limits.concurrency=4")
     check_stop(scene, ended.said, ended.code)
-    assert 4 < bank.billed.total() < 30
-    disk.option("size=96m")
+    assert 4 < bank.billed.total() < 60
+    disk.option("size=256m")
     ended = program.run()
     assert ended.code == 0, ended.said
-    assert bank.billed.total() == 30, "an answer that had been paid for was lost"
-    scene.at_the_end({f"a{n}" for n in range(30)}, kills=0)
-
-
-def test_pictures_that_are_refused_in_the_same_moment_are_all_kept(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads meet the full disk before either has given the reserve back."""
-    folder = disk.path / "out"
-    (folder / ".spool").mkdir(parents=True)
-    told: list[StorageError] = []
-    ballast = Ballast(folder, 4, told.append)
-    shelf = DiskShelf(folder, "structure", ballast)
-    ballast.hold()
-    ballast.came(MB)
-    disk.fill(0)
-    both, release = threading.Barrier(2), ballast.release
-
-    def meet() -> bool:
-        both.wait(timeout=30)
-        return release()
-
-    monkeypatch.setattr(ballast, "release", meet)
-
-    async def keep(number: int) -> str:
-        return await shelf.spool(job(number), Inline(data=bytes([number]) * MB))
-
-    with ThreadPoolExecutor(2) as threads:
-        names = list(threads.map(lambda number: asyncio.run(keep(number)), range(2)))
-    shelf.close()
-    assert [(folder / name).stat().st_size for name in names] == [MB, MB]
-    assert len(told) == 1
+    assert bank.billed.total() == 60, "an answer that had been paid for was lost"
+    scene.at_the_end({f"a{n}" for n in range(60)}, kills=0)
 
 
 def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
-    """Not a byte is free but the reserve: the ledger still takes what is under way."""
+    """What is left takes all that is under way, and nothing more leaves."""
     program, bank = scene.program, scene.bank
     bank.delay = (0.2, 0.4)
     bank.query = "?signature=" + "x" * 6000  # each takes new pages of the ledger
@@ -145,7 +98,7 @@ def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
     def hook(name: str) -> None:
         if not filled and bank.posts.total() >= 20:
             filled.append(name)
-            disk.fill(0)
+            disk.fill(LEFT)
 
     bank.hook = hook
     program.manifest(bank.url, lines("url", 60))
@@ -154,7 +107,7 @@ def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
     assert 20 <= bank.billed.total() < 60
     bank.hook = None
     billed = bank.billed.total()
-    disk.fill(0)
+    disk.fill(LEFT)
     again = program.run()
     check_stop(scene, again.said, again.code)
     assert bank.billed.total() == billed, "nothing is sent while there is no room for its answer"
@@ -165,13 +118,37 @@ def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
     scene.at_the_end({f"a{n}" for n in range(60)}, kills=0)
 
 
-def test_a_disk_without_room_for_the_reserve_spends_nothing(scene: Scene, disk: Disk) -> None:
+def test_a_disk_that_is_full_to_the_last_byte_at_once(scene: Scene, disk: Disk) -> None:
+    """No mark helps then: what was out is told as possibly billed, what had come before is kept."""
     program, bank = scene.program, scene.bank
-    disk.fill(MB // 16)
+    bank.side, bank.delay = 256, (0.1, 0.3)
+    filled: list[str] = []
+
+    def hook(name: str) -> None:
+        if not filled and bank.posts.total() >= 20:
+            filled.append(name)
+            disk.fill(0)
+
+    bank.hook = hook
+    program.manifest(bank.url, lines("b64", 40))
+    ended = program.run()
+    assert ended.code == 3, ended.said
+    assert re.search("full.*free space.*run again", ended.said), ended.said
+    bank.hook = None
+    scene.settle()
+    disk.relieve()
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    scene.at_the_end({f"a{n}" for n in range(40)}, kills=1)
+
+
+def test_a_disk_without_room_for_the_answers_spends_nothing(scene: Scene, disk: Disk) -> None:
+    program, bank = scene.program, scene.bank
+    disk.fill(LEFT)
     program.manifest(bank.url, lines("url", 3))
     ended = program.run()
     assert ended.code == 3, ended.said
-    assert re.search("free space.*run again", ended.err), ended.err
+    assert re.search("almost full.*free space.*run again", ended.said), ended.said
     assert bank.posts.total() == 0
     disk.relieve()
     assert program.run().code == 0

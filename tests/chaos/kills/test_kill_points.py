@@ -42,7 +42,7 @@ def test_a_kill_at_every_point(scene: Scene) -> None:
     kills = 0
     for point in sorted(POINTS - MOVES - FAILURES - {WITHDRAWN}):
         for time in (1,) if point in SELDOM else (1, 4):
-            ended = program.run("--limit", "10", **{VARIABLE: f"{point}:{time}"})
+            ended = program.run("--limit", "20", **{VARIABLE: f"{point}:{time}"})
             assert ended.code == -9, f"{point}:{time} was not passed: {ended.said}"
             kills += 1
             scene.after_kill()

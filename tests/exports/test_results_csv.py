@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
-import io
 import json
-import shutil
 import signal
-import tempfile
+import sqlite3
 import textwrap
-import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,24 +18,23 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.exports.base import HEADER, cells, neutralised
+from batchflux.exports.results_csv import Results, ended_rows
+from batchflux.ledger.ledger import Known
 from batchflux.output.folder import iso
-from batchflux.exports.results_csv import Results
-from batchflux.exports.twin import Twin
-from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.tables import Known, ended_rows
-from batchflux.models import Reference, Status
-from tests.attempts import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from tests.storage.conftest import Finish
-    from tests.conftest import MakeJob, Start
+    from tests.conftest import Start
 
-CONTRACT = (
+COLUMNS = (
     "id,status,file_name,prompt,images,seed,aspect_ratio,output_format,model,provider,style,width,height,bytes,sha256,"
-    "attempts,possibly_billed,cost,error_code,error,started_at,finished_at,api_seconds,download_seconds,result_url,key"
+    "attempts,possibly_billed,cost,error_code,error,started_at,finished_at,api_seconds,download_seconds,result_url,key,"
+    "remarks,seed_used,revised_prompt"
 )
+
+LATER = ("remarks", "seed_used", "revised_prompt")
 
 
 def known(number: int = 0, **fields: Any) -> Known:
@@ -76,11 +73,11 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_header_is_the_contracts(tmp_path: Path) -> None:
+def test_the_columns_stand_in_their_order(tmp_path: Path) -> None:
     results = Results(tmp_path / "results.csv", ["sku", "größe"])
     results.rewrite([])
-    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == f"{CONTRACT},tags.sku,tags.größe\n"
-    assert ",".join(HEADER) == CONTRACT
+    assert (tmp_path / "results.csv").read_text(encoding="utf-8") == f"{COLUMNS},tags.sku,tags.größe\n"
+    assert ",".join(HEADER) == COLUMNS
 
 
 def test_a_row_of_a_done_job(tmp_path: Path) -> None:
@@ -126,6 +123,9 @@ def test_a_row_of_a_done_job(tmp_path: Path) -> None:
         "download_seconds": "0.250",
         "result_url": "https://cdn.example/a.png",
         "key": f"{3:064x}",
+        "remarks": "",
+        "seed_used": "",
+        "revised_prompt": "",
         "tags.sku": "M-1",
         "tags.none": "",
     }
@@ -140,7 +140,7 @@ def test_a_row_of_a_failed_job(tmp_path: Path) -> None:
     results.close()
     (found,) = read(tmp_path / "results.csv")
     empty = {name for name, value in found.items() if value == ""}
-    assert empty == {*nothing, "images", "seed", "aspect_ratio", "output_format", "result_url"}
+    assert empty == {*nothing, "images", "seed", "aspect_ratio", "output_format", "result_url", *LATER}
     assert (found["status"], found["error_code"], found["error"], found["cost"]) == (
         "failed",
         "server",
@@ -235,7 +235,7 @@ def test_intact_tells_what_must_be_rewritten(tmp_path: Path) -> None:
     results.rewrite([known(1, spec={"prompt": "two\nlines"})])
     assert results.intact()
     whole = path.read_bytes()
-    for cut in (1, 10, len(whole) - len(CONTRACT), len(whole) - 3):
+    for cut in (1, 10, len(whole) - len(COLUMNS), len(whole) - 3):
         path.write_bytes(whole[:-cut])
         assert not results.intact()
     path.write_bytes(whole)
@@ -306,7 +306,7 @@ KILLED = textwrap.dedent("""
 """)
 
 
-def test_a_kill_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
+def test_a_kill_cuts_no_more_than_the_last_row_which_the_next_run_writes(tmp_path: Path, start: Start) -> None:
     path = tmp_path / "results.csv"
     row = known(spec={"prompt": 'one\ntwo\nthree, "four"' * 50})
     fields = json.dumps({name: getattr(row, name) for name in Known._fields if name != "key"})
@@ -316,51 +316,27 @@ def test_a_kill_leaves_whole_rows(tmp_path: Path, start: Start) -> None:
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert Results(path, []).intact()
     found = read(path)
     assert len(found) >= 20 * 50
-    assert {row["prompt"] for row in found} == {'one\ntwo\nthree, "four"' * 50}
+    assert {row["prompt"] for row in found[:-1]} == {'one\ntwo\nthree, "four"' * 50}
+    results = Results(path, [])
+    results.rewrite([row] * 2)
+    assert results.intact()
+    assert len(read(path)) == 2
 
 
-async def test_ended_rows_are_those_listed_in_manifest_order(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
-    for position, name in ((2, "c"), (0, "a"), (1, "b"), (3, "gone")):
-        finish(ledger, make_job(name, position=position))
-    finish(ledger, make_job("bad", position=4), status=Status.FAILED, error_code="server", error="no")
-    finish(ledger, make_job("lost", position=5), status=Status.UNKNOWN, error_code="unknown", error="?")
-    await send(ledger, make_job("pending", position=6), price=1, at=1.0)
+def test_ended_rows_are_those_listed_in_manifest_order(tmp_path: Path, filled: Callable[..., Path]) -> None:
+    def backwards(number: int, row: dict[str, Any], spec: dict[str, Any]) -> None:
+        row["position"] = -number
 
-    def unlist(connection: Any) -> None:
-        connection.execute("UPDATE jobs SET listed = 0 WHERE id = 'gone'")
-
-    ledger.database.now(unlist)
-    found = ledger.database.now(lambda connection: [known.id for known in ended_rows(connection)])
-    assert found == ["a", "b", "c", "bad", "lost"]
-    skipping = ledger.database.now(lambda c: [known.id for known in ended_rows(c, lambda number: number == 1)])
-    assert skipping == ["a", "b", "bad", "lost"]
-
-
-async def test_the_ledger_and_the_csv_say_the_same(
-    tmp_path: Path, make_job: MakeJob, finish: Finish, rows: Callable[[Ledger], dict[str, Known]]
-) -> None:
-    results = Results(tmp_path / "results.csv", ["sku"])
-    ledger = Ledger(tmp_path / "ledger.db", on_finish=results.append, durable=False, threaded=False)
-    job = make_job(
-        images=(Reference(source="photos/mug.jpg", path="/x/photos/mug.jpg"),), tags=(("sku", "M-1"),), seed=0
-    )
-    finish(ledger, job, price=10**9)
-    (found,) = read(tmp_path / "results.csv")
-    assert (found["id"], found["seed"], found["images"], found["tags.sku"], found["cost"]) == (
-        "mug",
-        "0",
-        "photos/mug.jpg",
-        "M-1",
-        "1",
-    )
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells(rows(ledger)["mug"], ["sku"]))
-    assert (tmp_path / "results.csv").read_text().endswith(text.getvalue())
-    ledger.close()
-    results.close()
+    folder = filled(tmp_path / "out", count=6, failing=3, change=backwards)
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as connection:
+        connection.execute("UPDATE jobs SET listed = 0 WHERE id = 'job-000001'")
+        connection.execute("UPDATE jobs SET status = 'pending' WHERE id = 'job-000003'")
+        rows = [(row.id, row.status) for row in ended_rows(connection)]
+        skipping = [row.id for row in ended_rows(connection, lambda number: number == 1)]
+    assert rows == [(f"job-{n:06}", "failed" if n in {2, 5} else "done") for n in (5, 4, 2, 0)]
+    assert skipping == ["job-000005", "job-000004", "job-000002"]
 
 
 def test_times_are_utc() -> None:
@@ -369,99 +345,20 @@ def test_times_are_utc() -> None:
     assert iso(1_764_000_000.9996) == "2025-11-24T16:00:00.999Z"
 
 
-TORN = textwrap.dedent("""
-    import json, os, sys
-    from pathlib import Path
-    from batchflux.ledger.ledger import Known
-    from batchflux.exports.results_csv import Results
+@dataclass(frozen=True)
+class Later:
+    """A row of a ledger that knows more."""
 
-    fields = json.loads(sys.argv[2])
-    fields |= {"key": bytes(32), "error": "x" * 200_000}
-    results = Results(Path(sys.argv[1]), [])
-    most = int(sys.argv[3])
-    rows = [Known(**fields)]
-    results.append(rows)
-    print("+", flush=True)
-    while True:
-        for _ in range(most):
-            results.append(rows)
-        results.close()
-        os.truncate(sys.argv[1], 0)
-""")
+    row: Known
+    remarks: str = "=asked for png"
+    seed_used: int = 7
+    revised_prompt: str = "a better mug"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.row, name)
 
 
-@pytest.fixture
-def paged(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose file system writes page by page: in memory, where there is one (ext4 may take many at once)."""
-    memory = Path("/dev/shm")  # noqa: S108  a file system, not a guessable file
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        yield Path(folder)
-
-
-@pytest.mark.parametrize("most", [2, 60], ids=["small", "large"])
-def test_a_kill_between_two_pages_of_a_write_leaves_whole_rows(paged: Path, start: Start, most: int) -> None:
-    """The rows have 200 KB each, so that nearly every kill finds one under way."""
-    fields = json.dumps({name: getattr(known(), name) for name in Known._fields if name != "key"})
-    for number in range(8):
-        path = paged / f"results-{number}" / "results.csv"
-        path.parent.mkdir()
-        process = start(TORN, path, fields, most)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "+\n"
-        time.sleep(0.01 + 0.003 * number)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        data = path.read_bytes()
-        assert data.endswith(b"\n") or not data, f"kill {number}"
-        shutil.rmtree(path.parent)
-
-
-def test_a_folder_in_which_nothing_can_be_made_still_gets_its_rows(tmp_path: Path) -> None:
-    results = Results(tmp_path / "results.csv", ())
-    results.append([known(0)])
-    (tmp_path / ".results.csv.tmp").mkdir()
-    results.append([known(1, error="x" * 9000)])
-    results.close()
-    assert [row["id"] for row in read(results.path)] == ["j0", "j1"]
-
-
-def test_no_write_to_the_file_itself_goes_over_a_pages_edge(tmp_path: Path) -> None:
-    """Such a write is not whole after a kill, whatever the file's size; the moment is too short to meet it for sure."""
-    results = Results(tmp_path / "results.csv", ())
-    results.append([known(0)])
-    inodes = []
-    for number in range(1, 60):
-        before = results.path.stat()
-        results.append([known(number, error="x" * (40_000 if number % 3 else 10))])
-        after = results.path.stat()
-        inodes.append(after.st_ino)
-        assert before.st_ino != after.st_ino or before.st_size // 4096 == (after.st_size - 1) // 4096
-        assert len(read(results.path)) == number + 1
-    assert after.st_size > 1 << 20
-    assert len(set(inodes[-10:])) == 2  # by turns, and not copied each time
-    results.close()
-    assert [row["id"] for row in read(results.path)] == [f"j{number}" for number in range(60)]
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
-
-
-@pytest.mark.parametrize("left", [".results.csv.before", ".results.csv.twin"])
-def test_what_a_kill_left_of_a_twin_is_not_written_to(tmp_path: Path, left: str) -> None:
-    """It may be the file itself, under another name."""
-    (tmp_path / "results.csv").write_text("old\n")
-    (tmp_path / left).hardlink_to(tmp_path / "results.csv")
-    twin = Twin(tmp_path / "results.csv")
-    assert twin.add(b"new\n")
-    assert twin.add(b"newer\n")
-    twin.drop()
-    assert (tmp_path / "results.csv").read_text() == "old\nnew\nnewer\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
-
-
-def test_a_folder_without_room_for_a_twin_leaves_the_file_alone(tmp_path: Path) -> None:
-    (tmp_path / "results.csv").write_text("old\n")
-    (tmp_path / ".results.csv.twin").mkdir()
-    twin = Twin(tmp_path / "results.csv")
-    assert not twin.add(b"new\n")
-    (tmp_path / ".results.csv.twin").rmdir()
-    assert not twin.add(b"new\n")  # and it is not tried each time
-    assert (tmp_path / "results.csv").read_text() == "old\n"
+def test_what_the_ledger_knows_of_the_answer_is_shown() -> None:
+    row: Any = Later(known())
+    shown = dict(zip(HEADER, cells(row, []), strict=True))
+    assert [shown[name] for name in LATER] == ["'=asked for png", 7, "a better mug"]

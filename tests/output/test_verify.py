@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from batchflux.errors import Code, JobError
-from batchflux.output.verify import Shape
-from batchflux.output.verify import Expected, check, inspect
+from batchflux.output.verify import Expected, Shape, check, inspect
 
 
 def photo(width: int, height: int, seed: int = 1) -> Image.Image:
@@ -134,6 +133,11 @@ def test_animations_are_refused() -> None:
     assert "animated" in refused(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
 
 
+def test_a_picture_that_is_cut_off_is_never_filled_up() -> None:
+    """Pillow can be told to do so, for the whole process."""
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
 PIXELS = zlib.compress(b"\0\1\2\3\4\5\6" * 2)
 
 
@@ -146,9 +150,9 @@ PIXELS = zlib.compress(b"\0\1\2\3\4\5\6" * 2)
         (png_of(2**31, 1, PIXELS), "megapixels"),
         (png_of(4000, 4000, PIXELS), "too few for 4000x4000"),
         (png_of(2, 2, PIXELS, header=b"\x08\x03\0\0\0"), "no palette"),
-        (png_of(2, 2, PIXELS, header=b"\x07\x02\0\0\0"), "values that no PNG has"),
+        (png_of(2, 2, PIXELS, header=b"\x07\x02\0\0\0"), "header is damaged"),
         (png_of(2, 2, PIXELS, header=b"\x08\x02\0\0\x02"), "values that no PNG has"),
-        (png_of(2, 2, PIXELS, header=b"\x08\x02\0\0"), "wrong length"),
+        (png_of(2, 2, PIXELS, header=b"\x08\x02\0\0"), "the PNG"),
         (png_of(2, 2, PIXELS, extra=chunk(b"IHDR", b"\0" * 13)), "one IHDR"),
         (png_of(2, 2, PIXELS, extra=chunk(b"IDAT", b"x") + chunk(b"tEXt", b"a\0b")), "torn apart"),
         (png_of(2, 2, PIXELS, extra=chunk(b"acTL", b"\0" * 8)), "animated"),
@@ -178,7 +182,7 @@ def jpeg_frame() -> int:
         ({5: b"\xff\xff\xff\xff"}, "megapixels"),
         ({1: b"\xc3"}, "a marker that a still picture has not"),
         ({1: b"\xc9"}, "a marker that a still picture has not"),
-        ({9: b"\x02"}, "frame header is damaged"),
+        ({9: b"\x02"}, "header is damaged"),
         ({2: b"\0\x01"}, "has no length"),
         ({2: b"\xff\xff"}, "cut off"),
         ({0: b"\0"}, "no segment starts"),
@@ -217,11 +221,11 @@ def test_a_webp_that_lies_in_its_chunks_is_refused() -> None:
     alpha = KINDS["webp alpha"]
     assert "cut off" in refused(with_bytes(WEBP, 4, struct.pack("<I", len(WEBP))))
     assert "longer than the file" in refused(with_bytes(WEBP, 16, b"\xff\xff\0\0"))
-    assert "frame is damaged" in refused(with_bytes(WEBP, 23, b"\0"))
-    assert "frame is cut off" in refused(with_bytes(WEBP, 21, b"\xff\xff"))
-    assert "no pixels" in refused(with_bytes(WEBP, 26, b"\0\0"))
-    assert "frame is damaged" in refused(with_bytes(lossless, 20, b"\0"))
-    assert "differ in size" in refused(with_bytes(alpha, 24, b"\x09"))
+    assert "does not decode" in refused(with_bytes(WEBP, 23, b"\0"))
+    assert "does not decode" in refused(with_bytes(WEBP, 21, b"\xff\xff"))
+    assert "does not decode" in refused(with_bytes(WEBP, 26, b"\0\0"))
+    assert "does not decode" in refused(with_bytes(lossless, 20, b"\0"))
+    assert "does not decode" in refused(with_bytes(alpha, 24, b"\x09"))
     assert "animated" in refused(with_bytes(alpha, 20, b"\x12"))
     assert "holds no picture" in refused(b"RIFF\x04\0\0\0WEBP")
     frame = WEBP[12:]
@@ -231,7 +235,12 @@ def test_a_webp_that_lies_in_its_chunks_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "data", "found"),
-    [("png", JPEG, "a PNG was asked for and a JPEG came"), ("jpeg", PNG, "PNG came"), ("png", WEBP, "WEBP came")],
+    [
+        ("png", JPEG, "a PNG was asked for and a JPEG came"),
+        ("jpeg", PNG, "PNG came"),
+        ("png", WEBP, "WEBP came"),
+        ("webp", PNG, "a WEBP was asked for and a PNG came"),
+    ],
 )
 def test_another_kind_than_asked_for_is_refused(asked: Any, data: bytes, found: str) -> None:
     assert found in refused(data, Expected(kind=asked))
@@ -266,6 +275,7 @@ def test_a_reference_sent_back_is_told_apart_from_a_bad_image() -> None:
         check(JPEG, Expected(references=frozenset({hashlib.sha256(JPEG).hexdigest()}), kind="png"), "decode")
     assert caught.value.code is Code.ECHOED_INPUT
     check(JPEG, Expected(references=frozenset({hashlib.sha256(PNG).hexdigest()})), "decode")
+    assert check(WEBP, Expected(kind="webp"), "decode")[0].kind == "webp"
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("RGB", (255, 255, 255)), ("L", 0), ("RGBA", (1, 2, 3, 4)), ("P", 5)])

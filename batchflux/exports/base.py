@@ -1,25 +1,43 @@
-"""What stands in a row of results.csv: the contract's columns, times as UTC ISO 8601, no formula for a spreadsheet."""
+"""The port of exporters, and what stands in a row of results.csv: columns in their order, no spreadsheet formulas."""
 
 from __future__ import annotations
 
 import json
-import math
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from batchflux.ledger.tables import Known, currency
+from batchflux.ledger.ledger import Known, currency
+from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-HEADER = (  # noqa: SIM905  reads like the contract
+HEADER = (  # noqa: SIM905  reads like the file's first line
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
-    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key"
+    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
+    "remarks seed_used revised_prompt"
 ).split()
-_parse = json.JSONDecoder().decode  # what json.loads comes to, two calls later
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Exporter(Protocol):
+    """Writes the jobs that ended in one format. An exporter may be closed more than once."""
+
+    def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
+        """Add an ended job; `image` reads its picture's bytes, and returns None when it has none.
+
+        Raises:
+            StorageError: the job cannot be written; what was written before it stands.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish the export: all that was written is there for any reader when this returns.
+
+        Raises:
+            StorageError: the export cannot be finished.
+        """
+        ...
 
 
 def neutralised(text: str) -> str:
@@ -27,27 +45,10 @@ def neutralised(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA) else text
 
 
-def iso(at: float | None) -> str:
-    """Return epoch seconds as UTC ISO 8601 with milliseconds, '' for None."""
-    if at is None:
-        return ""
-    second = math.floor(at)
-    micro = round((at - second) * 1e6)
-    if micro == 1_000_000:  # noqa: PLR2004  so many make a second
-        second, micro = second + 1, 0
-    return f"{_to_the_second(second)}.{micro // 1000:03d}Z"
-
-
-@lru_cache(maxsize=64)
-def _to_the_second(at: int) -> str:
-    """Return epoch seconds as ISO 8601; many jobs begin and end in the same second."""
-    return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat()
-
-
 def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
     """Return the row of one ended job, in the order of HEADER, then its tags in the order of `tag_names`."""
-    spec = _parse(known.spec)
-    tags = _parse(known.tags) if known.tags else {}
+    spec = json.loads(known.spec)
+    tags = json.loads(known.tags) if known.tags else {}
     return [
         neutralised(known.id),
         known.status,
@@ -75,6 +76,9 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
         _seconds(known.download_seconds),
         neutralised(redacted(known.link) if known.link else ""),
         known.key.hex(),
+        neutralised(getattr(known, "remarks", None) or ""),
+        getattr(known, "seed_used", None),
+        neutralised(getattr(known, "revised_prompt", None) or ""),
         *(neutralised(tags.get(name, "")) for name in tag_names),
     ]
 

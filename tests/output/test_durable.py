@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError
-from batchflux.output.durable import make_folders, storing, sync_folder, write_new
+from batchflux.output.durable import make_folders, move, storing, sync_folder, write_new
 
 PLACE = Path("out/images/mug.png")
 
@@ -46,7 +46,7 @@ def test_an_error_without_a_number_is_a_sentence_too() -> None:
 def test_a_name_that_cannot_be_is_the_jobs_fault(tmp_path: Path) -> None:
     place = tmp_path / ("x" * 300)
     with pytest.raises(JobError) as caught, storing(place, named_by_job=True):
-        write_new(str(place), b"data")
+        write_new(place, b"data")
     assert caught.value.code is Code.INVALID_REQUEST
     assert caught.value.message == (
         f"{place} cannot be a file (File name too long); change output.file_name or the job's id"
@@ -56,7 +56,7 @@ def test_a_name_that_cannot_be_is_the_jobs_fault(tmp_path: Path) -> None:
 def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     with pytest.raises(FileExistsError):
-        write_new(str(tmp_path / "a"), b"new")
+        write_new(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
@@ -79,3 +79,11 @@ def test_folders_are_made_down_to_the_last_and_below_nothing_that_is_gone(tmp_pa
     with pytest.raises(FileNotFoundError):
         make_folders(tmp_path / "gone", tmp_path / "gone/a")
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_move_that_fails_leaves_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    with pytest.raises(FileNotFoundError):
+        move(source, tmp_path / "missing" / "x")
+    assert source.read_bytes() == b"x"

@@ -1,0 +1,79 @@
+"""What a run needs of the system before it spends: open files, and room on the disk for what is under way."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from typing import TYPE_CHECKING
+
+from batchflux.errors import StorageError, UsageError
+from batchflux.output.durable import storing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OF_THE_PROGRAM = 64  # open files: itself, ledger, log, tables, and a thread's or two
+A_REQUEST = 5  # its connection, up to two downloads and their files, a reference being read
+DOWNLOADS = 8  # see tuning.fetches
+MB = 1 << 20
+RESERVE = 64 * MB  # bytes that stay free for the ledger, the log and what other programs write meanwhile
+GUESS = 8 * MB  # bytes of a picture, until one came
+
+
+def ensure_open_files(at_once: int) -> None:
+    """See that `at_once` requests and their downloads can be open at once; the soft limit is raised if need be.
+
+    A run that would need more is refused, for it would lose connections and writes in its midst.
+
+    Raises:
+        UsageError: the system allows fewer; nothing was spent.
+    """
+    needed = OF_THE_PROGRAM + DOWNLOADS + A_REQUEST * at_once
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    fits = (hard - OF_THE_PROGRAM - DOWNLOADS) // A_REQUEST
+    lower = f", or lower limits.concurrency to {fits}" if fits > 0 else ""
+    raise UsageError(
+        f"The system allows {hard} open files, and {at_once} requests at once need {needed}: "
+        f"raise the limit (ulimit -n {needed}){lower}. Nothing was spent."
+    )
+
+
+class LowWaterMark:
+    """How much of a disk stays free while requests are out: a full one could not keep the answers, which are paid for.
+
+    The mark is RESERVE and a picture for each request in flight, as large as the largest that came (`largest` bytes
+    until one did). Safe to use from several threads.
+    """
+
+    def __init__(self, folder: Path, largest: int = GUESS) -> None:
+        self._folder = folder
+        self._guess = largest
+        self._largest = 0
+        self._lock = threading.Lock()
+
+    def came(self, size: int) -> None:
+        """Learn the size of a picture, in bytes: others may be as large."""
+        with self._lock:
+            self._largest = max(self._largest, size)
+
+    def check(self, in_flight: int) -> StorageError | None:
+        """Return why a request may not leave; None when there is room for `in_flight` answers, its own included."""
+        try:
+            with storing(self._folder):
+                disk = os.statvfs(self._folder)
+        except StorageError as error:
+            return error
+        free, needed = disk.f_bavail * disk.f_frsize, RESERVE + in_flight * (self._largest or self._guess)
+        if free >= needed or not disk.f_blocks:  # some network file systems do not tell
+            return None
+        return StorageError(
+            f"The disk of {self._folder} is almost full: {free // MB:,} MB are free, and what is under way may need "
+            f"{-(-needed // MB):,} MB. What was paid for is kept; free space, then run again to continue."
+        )
