@@ -6,22 +6,14 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-Style = Literal["standard", "chat"]
-Format = Literal["jpeg", "png"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Style = str  # a call style of an API: standard, chat, ...
+Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
-
-CARRIED = (
-    "seed",
-    "aspect_ratio",
-    "output_format",
-    "safety_tolerance",
-    "prompt_upsampling",
-    "webhook_url",
-    "webhook_secret",
-)
-"""The optional fields of a job that a request may or may not have a place for, in the order in which they are sent."""
 
 
 class Status(StrEnum):
@@ -54,11 +46,12 @@ class Reference:
 class Job:
     """One image to make.
 
-    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the
-    user did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output
-    folder (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that
-    `params: drop` took out of the request. `tags` are pairs in the order written. `redo_of` is the key of the job
-    that this one tries again, because a person asked for it; None for the manifest's own.
+    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the user
+    did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output folder
+    (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that `params: drop` took
+    out of the request. `tags` are pairs in the order written, `options` pairs of a name and JSON data that only the
+    job's API knows. `redo_of` is the key of the job that this one tries again, because a person asked for it; None for
+    the manifest's own.
     """
 
     id: str
@@ -75,6 +68,7 @@ class Job:
     output_format: Format | None = None
     safety_tolerance: int | None = None
     prompt_upsampling: bool | None = None
+    options: tuple[tuple[str, Any], ...] = ()
     variant: int = 1
     webhook_url: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
@@ -181,14 +175,25 @@ Flow = Generator[Request | Wait, Picture | None, Picture]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a call style can carry.
+    """What one call style of an API can carry.
 
-    `fields` are those of CARRIED that its request has a place for; `local_images` whether a file's bytes can travel.
+    `fields` are the request fields that it has a place for, `formats` the output formats it makes. `local_images` tells
+    whether a file's bytes can travel, `url_images` whether a URL can, `most_images` how many references do (None: no
+    bound). `polls`: a submitted task is asked for until it ends, `active_tasks` of them at once. `options` is the model
+    of what only this API knows. `ratios_as_sizes`: the API takes sizes in pixels, not ratios.
     """
 
-    style: Style
+    api: str
+    style: str
     fields: frozenset[str]
+    formats: frozenset[str]
     local_images: bool
+    url_images: bool = True
+    most_images: int | None = None
+    polls: bool = False
+    active_tasks: int | None = None
+    options: type[BaseModel] | None = None
+    ratios_as_sizes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

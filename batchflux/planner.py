@@ -19,7 +19,6 @@ from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Request
 from batchflux.providers import capabilities, request_preview, styles
 from batchflux.redaction import without_signatures
-from batchflux.vetting import vetted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -115,7 +114,7 @@ def survey_jobs(
     apply: bool,
     through: Through = iter,
 ) -> Survey:
-    """Go through all jobs once, redos included, unless it is known without: see engine.unchanged, and vetting.
+    """Go through all jobs once, redos included, unless it is known without: see ledger.unchanged.
 
     `apply` also pins the redos, and allows for a survey that meets merged jobs later.
 
@@ -125,8 +124,6 @@ def survey_jobs(
     exists = exists_in(manifest)
     if connection is not None:
         quick = unchanged(connection, manifest, selection, exists, unfinished=apply)
-        if quick is None and apply:
-            quick = vetted(manifest, connection, selection)
         if quick is not None:
             return quick
     faults: list[Fault] = []
@@ -169,6 +166,7 @@ def exists_in(manifest: Manifest) -> Callable[[str], bool]:
 def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
+    price = provider.price_of(provider.model)
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
     return Plan(
         name=manifest.name,
@@ -178,8 +176,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         counts=survey.as_counts(),
         styles=survey.styles,
         calls=survey.calls,
-        price=provider.price,
-        cost=None if provider.price is None else provider.price * survey.calls,
+        price=price,
+        cost=None if price is None else price * survey.calls,
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,

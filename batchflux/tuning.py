@@ -19,7 +19,7 @@ from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.window import Window
 from batchflux.errors import UsageError
 from batchflux.ledger.ledger import nanos
-from batchflux.manifest.places import keys_fault
+from batchflux.manifest.diagnostics import keys_fault
 from batchflux.transport import TransportOptions
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
 
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
     """Return the engine's rules; `already` is what the folder has spent, in nanounits."""
-    limits, price = manifest.limits, manifest.provider.price
+    limits, price = manifest.limits, manifest.provider.price_of(manifest.provider.model)
     patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
     breaker = Breaker(limits.max_consecutive_failures, gate, patience)
     return Rules(

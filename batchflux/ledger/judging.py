@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
-from batchflux.ids import redo_id
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import Review, ask_redo, judge, prepare_reviews, take_back_redo, verdicts_on
+from batchflux.manifest.identity import redo_id
 from batchflux.models import Redo
 from batchflux.output.folder import FolderLock
 

@@ -40,6 +40,6 @@ def styles() -> Mapping[str, Provider]:
     return MappingProxyType(found)
 
 
-def capabilities() -> dict[str, Capabilities]:
-    """Return what each style can carry."""
-    return {style: provider.capabilities for style, provider in styles().items()}
+def capabilities() -> tuple[Capabilities, ...]:
+    """Return what each style of each API can carry."""
+    return tuple(provider.capabilities for provider in styles().values())

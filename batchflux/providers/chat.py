@@ -22,7 +22,9 @@ PATH = "/v1/chat/completions"
 class Chat:
     """One call, one event stream with the picture in its text."""
 
-    capabilities = Capabilities(style="chat", fields=frozenset(), local_images=True)
+    capabilities = Capabilities(
+        api="flux-relay", style="chat", fields=frozenset(), formats=frozenset(), local_images=True
+    )
 
     def flow(self, job: Job) -> Flow:
         """Yield the one request.

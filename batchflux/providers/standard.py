@@ -10,21 +10,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from batchflux.errors import Code, JobError
-from batchflux.models import CARRIED, Capabilities, Request
+from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.models import Capabilities, Request
 from batchflux.providers.reading import reader
 
 if TYPE_CHECKING:
     from batchflux.models import Flow, Job, Picture
 
 PATH = "/v1/images/generations"
-FIELDS = CARRIED
+FIELDS = REQUEST_FIELDS
 """The optional fields of the body: this style has a place for all of them."""
 
 
 class Standard:
     """One call, one JSON answer with a link or base64."""
 
-    capabilities = Capabilities(style="standard", fields=frozenset(FIELDS), local_images=False)
+    capabilities = Capabilities(
+        api="flux-relay",
+        style="standard",
+        fields=frozenset(FIELDS),
+        formats=frozenset({"jpeg", "png"}),
+        local_images=False,
+    )
 
     def flow(self, job: Job) -> Flow:
         """Yield the one request.

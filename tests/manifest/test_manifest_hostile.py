@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Fault
-from batchflux.manifest.axes import MAX_COMBINATIONS, combinations
-from batchflux.manifest.check import MAX_FAULTS
+from batchflux.manifest.matrix import MAX_COMBINATIONS, combinations
+from batchflux.manifest.diagnostics import MAX_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ def test_many_exclusions_are_one_look(folder: Path, jobs: Jobs) -> None:
 
 
 def test_exclusions_name_their_axes_in_any_order() -> None:
-    from batchflux.manifest.axes import AxisValue  # noqa: PLC0415  only here
+    from batchflux.manifest.matrix import AxisValue  # noqa: PLC0415  only here
 
     axes = [[AxisValue(text, text) for text in "ab"], [AxisValue(text, text) for text in "xy"]]
     rules = [{"second": "x", "first": "a"}, {"first": "b", "second": "y"}]

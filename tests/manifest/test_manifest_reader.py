@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import Manifest, expand, load_manifest, reader, starter
-from batchflux.manifest.reader import read_tree
-from batchflux.manifest.tree import plain_data
+from batchflux.manifest import Manifest, expand, load_manifest, yaml_nodes as reader, starter
+from batchflux.manifest.yaml_nodes import read_tree
+from batchflux.manifest.yaml_nodes import plain_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

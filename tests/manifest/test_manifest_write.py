@@ -7,12 +7,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.fields import CONVERTERS
-from batchflux.manifest.leaves import is_template
-from batchflux.manifest.reader import read_tree
+from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.values import is_template
+from batchflux.manifest.yaml_nodes import read_tree
 from batchflux.manifest.templates import compile_template
-from batchflux.manifest.tree import Items, Node, Scalar, Table
-from batchflux.manifest.write import literal, plain_scalar, quoted_scalar, table, yaml_text
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table
+from batchflux.exporting import literal, plain_scalar, quoted_scalar, table, yaml_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WILD = TEXT | st.sampled_from(
@@ -70,4 +70,4 @@ def test_values_are_those_of_a_manifest() -> None:
     assert text == "seed: -7\nupsampling: true\nprice: 0.5\n"
     node = read(text)
     assert isinstance(node, Table)
-    assert CONVERTERS["seed"](getattr(node.pairs["seed"], "text", "")) == -7
+    assert READERS["seed"](getattr(node.pairs["seed"], "text", "")) == -7

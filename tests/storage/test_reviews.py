@@ -19,7 +19,7 @@ from batchflux.exports import projection
 from batchflux.exports.cells import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.ids import redo_id
+from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside, connect
 from batchflux.ledger.judging import Again, Decision, NoSuchJobError, decide
 from batchflux.ledger.ledger import Ledger, get_meta, set_meta
