@@ -9,12 +9,12 @@ loader              a file, the command line and the environment → Manifest
 tables, matrix      rows; axes and their product
 templates, entries  an entry of `jobs` made ready for rows
 identity, redo      a job's key, id and file name; another try at it
-expand              all of it, as a stream
+expansion           all of it, as a stream
 """
 
 from __future__ import annotations
 
-from batchflux.manifest.expand import Expansion, expand
+from batchflux.manifest.expansion import Expansion, expand
 from batchflux.manifest.loader import load_manifest
 from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig, schema, starter

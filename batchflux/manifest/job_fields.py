@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from batchflux.manifest.values import (
     CONTROL,
@@ -185,29 +187,35 @@ def _model(value: object) -> Any:
     return leaf(line_of_text, templated=True)(node)
 
 
-def _tags(value: object) -> tuple[tuple[str, str | Template], ...]:
-    made: list[tuple[str, str | Template]] = []
-    for name, item in mapping(value).items():
+def _tags(value: object) -> dict[str, Any]:
+    for name in (given := mapping(value)):
         if len(name) > MAX_TAG_NAME or not name or CONTROL.search(name) is not None or name != name.strip():
             raise problem(f"found the tag {quoted(name)}; a name is text on one line of at most 100 characters")
-        made.append((name, tag_value(item)))
-    return tuple(made)
+    return given
 
 
-def tag_value(value: object) -> str | Template:
-    """Return a tag's value, which is text."""
+def _tag(value: object) -> str | Template:
     node = scalar(value, "text")
     made: str | Template = "" if node.is_null else leaf(tag, templated=True)(node)
     return made
 
 
-def _options(value: object) -> tuple[tuple[str, Any], ...]:
-    """Return pairs of a name and JSON data; a text with a template in it is a Template."""
-    return tuple((name, _option(item)) for name, item in mapping(value).items())
+def _option(value: object) -> Any:
+    """Return JSON data; a text with a template in it is a Template."""
+    return template(value.text) if isinstance(value, Scalar) and is_template(value.text) else json_data(value)
 
 
-def _option(item: object) -> Any:
-    return template(item.text) if isinstance(item, Scalar) and is_template(item.text) else json_data(item)
+def _pairs(value: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(value.items())
+
+
+def _by_name(named: Callable[[object], dict[str, Any]], item: Callable[[object], Any]) -> Any:
+    """Return the type of a mapping that comes to pairs."""
+    return Annotated[dict[str, Annotated[Any, PlainValidator(item)]], BeforeValidator(named), AfterValidator(_pairs)]
+
+
+def _one(check: Callable[[object], Any]) -> Any:
+    return Annotated[Any, PlainValidator(check)]
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -219,16 +227,17 @@ Kept = Literal["in place", "by name"]
 class JobField:
     """One field of a job.
 
-    `read` is None where a field is more than one text, or is never set by a template or an axis; `check` validates what
-    the manifest has. `types` and `more` are the JSON Schema. `default` is what a Job has that was not asked for it.
-    `key`: the field is part of a job's key, in its place among those or, if given, by its name. `sent`: a request may
-    have a place for it. `kept`: the ledger keeps it beside the prompt. `column`: results.csv has it under its name.
+    `read` is None where a field is more than one text, or is never set by a template or an axis; `kind` is the type
+    that validates what the manifest has. `types` and `more` are the JSON Schema. `default` is what a Job has that was
+    not asked for the field. `key`: the field is part of a job's key, in its place among those or, if given, by its
+    name. `sent`: a request may have a place for it. `kept`: the ledger keeps it beside the prompt. `column`:
+    results.csv has it under its name.
     """
 
     name: str
     description: str
     types: tuple[str, ...]
-    check: Callable[[object], Any]
+    kind: Any
     read: Callable[[str], Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     default: Any = None
@@ -245,7 +254,7 @@ class JobField:
 
 def _text(name: str, read: Callable[[str], Any], types: str, description: str, **how: Any) -> JobField:
     """Return a field of one text that may be a template."""
-    made = {"check": leaf(read, templated=True), **how}
+    made = {"kind": _one(leaf(read, templated=True)), **how}
     return JobField(name=name, read=read, types=tuple(types.split()), description=description, **made)
 
 
@@ -255,14 +264,14 @@ FIELDS: tuple[JobField, ...] = (
         name="image",
         description="one reference image: short for images with one",
         types=("string", "null"),
-        check=_image,
+        kind=_one(_image),
     ),
     JobField(
         name="images",
         description="reference images, in order: local paths (beside the manifest) or URLs",
         types=("array", "null"),
         more={"items": {"type": "string"}},
-        check=_images,
+        kind=_one(_images),
     ),
     _text("seed", seed, "integer string null", "a whole number", key="in place", sent=True, kept=True, column=True),
     _text(
@@ -303,13 +312,13 @@ FIELDS: tuple[JobField, ...] = (
         sent=True,
         kept=True,
     ),
-    _text("model", line_of_text, "string null", "another model than the provider's", check=_model),
+    _text("model", line_of_text, "string null", "another model than the provider's", kind=_one(_model)),
     _text("style", style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
     JobField(
         name="options",
         description="what only this API knows; each wins over the one in provider.options",
         types=("object", "null"),
-        check=_options,
+        kind=_by_name(mapping, _option),
         default=(),
         key="by name",
         kept=True,
@@ -328,7 +337,7 @@ FIELDS: tuple[JobField, ...] = (
         name="webhook_secret",
         description="${NAME} of the environment variable that holds the secret",
         types=("string", "null"),
-        check=leaf(str),
+        kind=_one(leaf(str)),
         sent=True,
     ),
     JobField(
@@ -336,7 +345,7 @@ FIELDS: tuple[JobField, ...] = (
         description="free; come back as tags.* columns of results.csv",
         types=("object", "null"),
         more={"additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
-        check=_tags,
+        kind=_by_name(_tags, _tag),
     ),
 )
 ID = _text("id", job_id, "string number null", "the job's name; left out: a slug of the prompt and 8 digits of the key")

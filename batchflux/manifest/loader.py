@@ -19,7 +19,7 @@ from batchflux.errors import Fault, ManifestError
 from batchflux.manifest.capabilities import SIMULATOR, provider_config
 from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, is_key_name, key_names, unknown_key
 from batchflux.manifest.entries import read_entries
-from batchflux.manifest.expand import compile_all, note_expansion
+from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
 from batchflux.manifest.schema import (
     DEFAULT_FILE_NAME,

@@ -227,7 +227,7 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
     return {
         row.name: (
-            Annotated[Any, PlainValidator(row.check), WithJsonSchema(row.json_schema)],
+            Annotated[row.kind, WithJsonSchema(row.json_schema)],
             Field(None, description=row.description),
         )
         for row in rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.manifest.expand import MAX_FAULTS
+from batchflux.manifest.expansion import MAX_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
