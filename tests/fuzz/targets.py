@@ -76,7 +76,7 @@ def manifest(data: bytes) -> str:
     path.write_bytes(data)
     faults: list[Fault] = []
     try:
-        made = load_manifest(path, environ={"A": "x"}, styles=capabilities())
+        made = load_manifest(path, environ={"A": "x"}, offers=capabilities())
         jobs = list(zip(range(MOST_JOBS), expand(made, capabilities(), faults.append), strict=False))
     except ManifestError as error:
         faults, jobs = list(error.faults), []

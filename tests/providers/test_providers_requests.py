@@ -37,7 +37,8 @@ def test_the_styles_are_found_by_presence() -> None:
 
 
 def test_capabilities() -> None:
-    standard, chat = capabilities()["standard"], capabilities()["chat"]
+    by_style = {offer.style: offer for offer in capabilities()}
+    standard, chat = by_style["standard"], by_style["chat"]
     assert (standard.style, standard.local_images) == ("standard", False)
     assert standard.fields == {
         "seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url",

@@ -19,7 +19,6 @@ from batchflux.exports import projection
 from batchflux.exports.cells import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside, connect
 from batchflux.ledger.judging import Again, Decision, NoSuchJobError, decide
 from batchflux.ledger.ledger import Ledger, get_meta, set_meta
@@ -40,6 +39,7 @@ from batchflux.ledger.reviews import (
     verdicts_on,
     waiting_redos,
 )
+from batchflux.manifest.identity import redo_id
 from batchflux.models import Link, Outcome, Redo, Status, Stored
 from batchflux.output.folder import FolderLock
 
