@@ -17,7 +17,8 @@ from batchflux.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from batchflux.models import Job
+    from batchflux.manifest.job_fields import asked
+from batchflux.models import Job
 
 NANOS = 10**9
 FORMAT = 1
@@ -114,12 +115,7 @@ def spec_text(job: Job) -> str:
         "provider": job.provider,
         "style": job.style,
     }
-    for name in ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"):
-        value = getattr(job, name)
-        if value is not None:
-            spec[name] = value
-    if job.variant != 1:
-        spec["variant"] = job.variant
+    spec.update(asked(job))
     if job.dropped:
         spec["dropped"] = list(job.dropped)
     return _json(spec)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from batchflux.manifest.diagnostics import nearest, unknown_key
-from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS
+from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
 from batchflux.manifest.values import either
 from batchflux.manifest.yaml_nodes import OVERRIDE, Scalar, Table, is_written, quoted
 
@@ -106,11 +106,12 @@ def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilit
         message = f"found {quoted(provider.api)}, which is not known; {nearest(provider.api, names)}"
         faults.add(_line(root, "api"), ("provider", "api"), message)
         return
-    if provider.style != AUTO and (provider.api != FLUX_RELAY or provider.style not in {offer.style for offer in own}):
+    able = [offer for offer in own if provider.style in (AUTO, offer.style)]
+    if provider.style != AUTO and (provider.api != FLUX_RELAY or not able):
         faults.add(_line(root, "style"), ("provider", "style"), _no_style(provider.style, provider.api, own))
     if provider.simulated or not provider.options:
         return
-    found = [_option_faults(provider.options, offer) for offer in own if provider.style in (AUTO, offer.style)]
+    found = [_option_faults(provider.options, offer) for offer in able or own]
     section = root.pairs.get("provider")
     options = section.pairs.get("options") if isinstance(section, Table) else None
     lines = options.lines if isinstance(options, Table) else {}
@@ -121,7 +122,8 @@ def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilit
 def _no_style(style: str, api: str, own: Sequence[Capabilities]) -> str:
     if api != FLUX_RELAY:
         return f"found {quoted(style)}; the API {api} has no call styles, so remove style"
-    return f"found {quoted(style)}; allowed is {either((AUTO, *(offer.style for offer in own)))}"
+    styles = {AUTO, *(offer.style for offer in own)}
+    return f"found {quoted(style)}; allowed is {either(tuple(name for name in STYLES if name in styles))}"
 
 
 def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tuple[str, str]]:

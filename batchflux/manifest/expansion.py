@@ -9,7 +9,6 @@ manifest never has to make way for one; their place (`position`) is their job's.
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.manifest.capabilities import Offers, OptionError
@@ -343,8 +342,10 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
     judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
     entries = tuple(entry for entry in judged if entry is not None)
     provider, output = manifest.provider, manifest.output
-    if of_provider:
-        provider = provider.model_copy(update={"options": {}, "price": Decimal(0)})
+    if "options" in of_provider:
+        provider = provider.model_copy(update={"options": {}})
+    if of_provider & {"", "name", "api", "base_url", "price"}:
+        provider = provider.model_copy(update={"price": None})
     if "style" in of_provider:
         provider = provider.model_copy(update={"style": AUTO})
     if of_provider - _NO_PARAMS:
