@@ -12,13 +12,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
+from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from batchflux.manifest.job_fields import asked
-from batchflux.models import Job
+    from batchflux.models import Job
 
 NANOS = 10**9
 FORMAT = 1

@@ -187,6 +187,8 @@ class Offers:
         Raises:
             ValueError: the API has no such style, or it cannot carry a reference; says the remedy.
         """
+        if not self._own:
+            raise ValueError(f"the API {self._provider.api} is not known")
         local = local_file(references) if references else None
         offer = self._auto(local) if wanted == AUTO else self._own.get(wanted)
         if offer is None:

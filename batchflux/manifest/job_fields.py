@@ -7,6 +7,7 @@ that a new field is a row here and an attribute of Job.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -202,7 +203,12 @@ def _tag(value: object) -> str | Template:
 
 def _option(value: object) -> Any:
     """Return JSON data; a text with a template in it is a Template."""
-    return template(value.text) if isinstance(value, Scalar) and is_template(value.text) else json_data(value)
+    if isinstance(value, Scalar) and is_template(value.text):
+        return template(value.text)
+    made = json_data(value)
+    if not isinstance(value, Scalar) and is_template(json.dumps(made)):
+        raise problem(f"found {found(value)} with a template in it; allowed is a template that is the whole value")
+    return made
 
 
 def _pairs(value: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

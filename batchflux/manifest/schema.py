@@ -96,7 +96,7 @@ def _price(value: object) -> Decimal | dict[str, Decimal] | None:
     """Check the price of an image, or of one by each model."""
     if not isinstance(value, dict):
         return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
-    return {name: leaf(partial(_price_of, name))(item) for name, item in value.items()} or None
+    return {model: leaf(partial(_price_of, model))(_not_null(model, item)) for model, item in value.items()} or None
 
 
 def _price_of(model: str, text: str) -> Decimal:
@@ -104,6 +104,12 @@ def _price_of(model: str, text: str) -> Decimal:
         return values.money(text)
     except ValueError as error:
         raise ValueError(f"of {quoted(model)}: {error}") from None
+
+
+def _not_null(model: str, item: object) -> object:
+    if is_nothing(item):
+        raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
+    return item
 
 
 Text = Annotated[

@@ -61,7 +61,8 @@ def test_another_provider_speaks_its_own_api_and_the_simulator_any(load: Callabl
          'unknown key "strenght"; did you mean "strength"? Allowed: raw, strength'),
         ("{name: bfl, options: {strength: 2}}", "2: provider.options.strength", "input should be less than or"),
         ("{name: tuzi, options: {raw: true}}", "2: provider.options.raw", 'unknown key "raw"; the API flux-relay has'),
-        ("{name: bfl, price: {a: 0.1, b: much}}", "2: provider.price", 'of "b": found "much"; allowed is an amount of 0'),
+        ("{name: bfl, price: {a: 0.1, b: much}}", "2: provider.price", 'of "b": found "much"; allowed is an amount'),
+        ("{name: bfl, price: {a: }}", "2: provider.price", 'of "a": found nothing; allowed is an amount'),
         ("{name: bfl, price: [1]}", "2: provider.price", "found a list; allowed is a single value"),
     ],
 )  # fmt: skip
@@ -164,6 +165,8 @@ def test_options_that_are_refused(folder: Any, faults: Faulty) -> None:
     assert found.startswith("m.yaml:2: jobs[0] (id a): options cannot be carried by style standard; remove options, or")
     (found,) = faults(f"{BFL}jobs: [{{prompt: x, options: [raw]}}]\n")
     assert found == "m.yaml:3: jobs[0].options: found a list; allowed is a mapping"
+    (found,) = faults(f"{BFL}jobs: [{{prompt: x, options: {{raw: ['{{{{ a }}}}']}}}}]\n")
+    assert found.startswith("m.yaml:3: jobs[0].options.raw: found a list with a template in it")
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------
