@@ -1,48 +1,52 @@
 """From what a review asked to redo to a manifest of its own: `batchflux export-review`.
 
-The rule: each waiting redo is a job written out in full, so the manifest needs none of the tables and templates of the
-one it comes from. Provider and limits are taken from the folder's manifest.yaml as they were written, `${NAME}` and
-all; where the run was told another provider, that one counts. It has an output folder of its own.
+Each waiting redo is a job written out in full, so the manifest needs none of the tables and templates of the one it
+comes from. Provider and limits are taken from the folder's manifest.yaml as they were written, `${NAME}` and all; where
+the run was given another provider, that one counts. It has an output folder of its own.
+
+What a person wrote without quotes stays so (`16:9`, `300/min`, `${NAME}`, 0.14), everything else is written in double
+quotes with all that is not printable escaped. Text that is no template is escaped so that it is none.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ManifestError, UsageError
-from batchflux.manifest.job_fields import MAX_ID
-from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside
+from batchflux.ledger.ledger import COLUMNS, Known, get_meta
 from batchflux.ledger.reviews import waiting_redos
-from batchflux.ledger.tables import COLUMNS, Known, get_meta
+from batchflux.manifest.capabilities import api_of
 from batchflux.manifest.diagnostics import Faults
-from batchflux.manifest.identity import checked_name, folded
+from batchflux.manifest.identity import checked_name, folded, redo_id
+from batchflux.manifest.job_fields import MAX_ID, STYLES, asked, from_asked
 from batchflux.manifest.loader import apply_overrides
-from batchflux.manifest.yaml_nodes import read_tree
 from batchflux.manifest.redo import choose
-from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table
-from batchflux.manifest.values import is_url
-from batchflux.exporting import literal, plain_scalar, quoted_scalar, table, yaml_text
+from batchflux.manifest.values import is_template, is_url
+from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
 from batchflux.models import Job, Reference
-from batchflux.output.base import LEDGER, MANIFEST
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.ledger.reviews import Waiting
 
 MARK = "# Written by batchflux export-review"
 _DIGITS = 8  # of a key behind an id that another redo has
 _NAME = 95  # characters; a name has at most 100
-_TEMPLATES = ("{{", "{%")
+_SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_JINJA = re.compile(r"\{[{%#]")
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_BYTE, _PLANE = 0xFF, 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +78,22 @@ def redo_manifest(out: Path, place: Path) -> Exported:
         UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
         StorageError: the ledger cannot be read.
     """
-    ledger = out / LEDGER
+    ledger = out / "ledger.db"
     if not ledger.is_file():
-        raise UsageError(f"{out} is no output folder: it has no {LEDGER}. Name the folder that a run wrote to.")
+        raise UsageError(f"{out} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
     with closing(beside(ledger)) as connection:
         waiting = waiting_redos(connection)
         if not waiting:
             raise UsageError(f"Nothing waits to be redone in {out}: ask for it with batchflux review {out}.")
         base = Path(get_meta(connection, "base") or os.curdir)
-        jobs = _jobs(connection, waiting)
+        parents = [_job(connection, one.redo.origin) for one in waiting]
+        root = _manifest(out, parents[0].provider)
+        jobs = _jobs(connection, waiting, parents, root)
     folder = f"{out}-redo"
-    document = _document(_manifest(out, jobs[0].provider), jobs, folder)
-    document.pairs["jobs"] = Items(0, [_entry(job, base, place) for job in jobs])
+    document = _document(root, jobs, folder)
+    written = _section(root, "provider").get("options")
+    options = written.pairs if isinstance(written, Table) else {}
+    document.pairs["jobs"] = Items(0, [_entry(job, base, place, options) for job in jobs])
     head = f"{MARK} from {json.dumps(str(out), ensure_ascii=True)}: what a review asked to redo.\n"
     return Exported(text=head + yaml_text(document), jobs=len(jobs), folder=folder)
 
@@ -103,8 +111,11 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} cannot be written ({error.strerror}): name another file.") from error
 
 
-def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Job]:
+def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: Sequence[Job], root: Table) -> list[Job]:
     """Return what the redos come to. Their keys are not those of a run: only what differs matters."""
+    given = {key: node.text for key, node in _section(root, "provider").items() if isinstance(node, Scalar)}
+    api = api_of(parents[0].provider, given.get("api"))
+    offers = {offer.style: offer for offer in capabilities() if offer.api == api}
     jobs: list[Job] = []
     taken: set[str] = set()
     names: set[str] = set()
@@ -114,10 +125,12 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Jo
         taken.add(key)
         return new
 
-    for one in waiting:
-        parent, root = _job(connection, one.redo.origin), _job(connection, one.root)
-        job = choose(parent, one.redo, capabilities()[parent.style], free)
-        name = redo_id(root.id, one.redo.ordinal)
+    for one, parent in zip(waiting, parents, strict=True):
+        if parent.style not in offers:
+            raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
+        job = choose(parent, one.redo, offers[parent.style], free)
+        root_id = _job(connection, one.root).id
+        name = redo_id(root_id, one.redo.ordinal)
         if folded(name) in names:  # of a job that had this id before it was edited, say
             name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"
         names.add(folded(name))
@@ -127,7 +140,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting]) -> list[Jo
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
     """Return a job as far as the ledger knows it: all but its webhook."""
-    query = f"SELECT {COLUMNS} FROM known WHERE key = ?"  # noqa: S608  a constant
+    query = f"SELECT {COLUMNS} FROM jobs WHERE key = ?"  # noqa: S608  a constant
     known = Known.of(connection.execute(query, (bytes.fromhex(key),)).fetchone())
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]
@@ -141,20 +154,15 @@ def _job(connection: sqlite3.Connection, key: str) -> Job:
         file_name=known.planned,
         position=known.position,
         images=tuple(images),
-        seed=spec.get("seed"),
-        aspect_ratio=spec.get("aspect_ratio"),
-        output_format=spec.get("output_format"),
-        safety_tolerance=spec.get("safety_tolerance"),
-        prompt_upsampling=spec.get("prompt_upsampling"),
-        variant=spec.get("variant", 1),
         tags=tuple(json.loads(known.tags).items()) if known.tags else (),
         dropped=tuple(spec.get("dropped", ())),
+        **from_asked(spec),
     )
 
 
 def _manifest(out: Path, provider: str) -> Table:
     """Return the tree of the folder's manifest.yaml, nothing expanded, with the provider that was really used."""
-    path = out / MANIFEST
+    path = out / "manifest.yaml"
     faults = Faults(str(path))
     try:
         root = read_tree(path.read_bytes(), str(path), faults.note)
@@ -194,7 +202,7 @@ def _section(root: Table, name: str) -> dict[str, Node]:
 
 def _is_template(node: Node) -> bool:
     """Whether it may read a table that the new manifest does not have."""
-    return not isinstance(node, Scalar) or any(mark in node.text for mark in _TEMPLATES)
+    return not isinstance(node, Scalar) or is_template(node.text)
 
 
 def _name_files(jobs: Sequence[Job]) -> bool:
@@ -206,24 +214,28 @@ def _name_files(jobs: Sequence[Job]) -> bool:
     return len(names) == len(jobs)
 
 
-def _entry(job: Job, base: Path, beside_target: Path) -> Table:
+def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node]) -> Table:
     """Write a job out: all that it asks for, but what its style left out."""
-    asked = {
-        name: value
-        for name in ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling")
-        if (value := getattr(job, name)) is not None and name not in job.dropped
-    }
-    images = [literal(_source(image.source, base, beside_target)) for image in job.images]
+    given = {name: value for name, value in asked(job).items() if name not in job.dropped}
+    variant, options = given.pop("variant", None), given.pop("options", {})
+    images: list[Node] = [literal(_source(image.source, base, beside_target)) for image in job.images]
+    own = {name: value for name, value in options.items() if not _says(of_provider.get(name), value)}
     return table(
         id=literal(job.id),
         prompt=literal(job.prompt),
-        images=Items(0, list(images)) if images else None,
-        **{name: quoted_scalar(v) if isinstance(v, str) else plain_scalar(v) for name, v in asked.items()},
+        images=Items(0, images) if images else None,
+        **{name: _json_node(value) for name, value in given.items()},
         model=literal(job.model),
-        style=quoted_scalar(job.style),
-        variant=plain_scalar(job.variant) if job.variant != 1 else None,
+        style=quoted_scalar(job.style) if job.style in STYLES else None,
+        options=_json_node(own) if own else None,
+        variant=plain_scalar(variant) if variant is not None else None,
         tags=Table(0, {name: literal(value) for name, value in job.tags}) if job.tags else None,
     )
+
+
+def _says(node: Node | None, value: Any) -> bool:
+    """Whether the provider's options say the same already; the value of a variable is never written out."""
+    return node is not None and ((isinstance(node, Scalar) and "${" in node.text) or plain_data(node) == value)
 
 
 def _source(source: str, base: Path, beside_target: Path) -> str:
@@ -231,3 +243,86 @@ def _source(source: str, base: Path, beside_target: Path) -> str:
     if is_url(source) or os.path.isabs(source):  # noqa: PTH117  text that goes into a manifest
         return source
     return os.path.relpath(base / source, beside_target)
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+def quoted_scalar(text: str) -> Scalar:
+    """Return a node for text that is to be read back as it is."""
+    return Scalar(text, plain=False, line=0)
+
+
+def plain_scalar(value: float | bool) -> Scalar:  # noqa: FBT001  one of YAML's scalars
+    """Return a node for a number or a boolean."""
+    return Scalar(str(value).lower() if isinstance(value, bool) else str(value), plain=True, line=0)
+
+
+def literal(text: str) -> Scalar:
+    """Return a node for text of a field that may be a template, so that it renders as it is."""
+    return quoted_scalar(_JINJA.sub(lambda match: f"{{{{ '{match[0]}' }}}}", text))
+
+
+def _json_node(value: Any) -> Node:
+    """Return a node for JSON data."""
+    if isinstance(value, dict):
+        return Table(0, {name: _json_node(item) for name, item in value.items()})
+    if isinstance(value, list):
+        return Items(0, [_json_node(item) for item in value])
+    if value is None:
+        return Scalar("null", plain=True, line=0)
+    return literal(value) if isinstance(value, str) else plain_scalar(value)
+
+
+def table(**pairs: Node | None) -> Table:
+    """Return a mapping of what is given."""
+    return Table(0, {name: node for name, node in pairs.items() if node is not None})
+
+
+def yaml_text(root: Table) -> str:
+    """Return the YAML of a mapping, in block style."""
+    return "\n".join(_lines(root, "")) + "\n"
+
+
+def _lines(node: Table | Items, indent: str) -> Iterator[str]:
+    pairs = [(f"{_key(key)}:", child) for key, child in node.pairs.items()] if isinstance(node, Table) else None
+    for head, child in pairs if pairs is not None else [("-", item) for item in getattr(node, "items", [])]:
+        if isinstance(child, Scalar):
+            yield f"{indent}{head} {_scalar(child)}".rstrip()
+        elif _is_empty(child):
+            yield f"{indent}{head} {'{}' if isinstance(child, Table) else '[]'}"
+        elif head == "-":
+            first, *rest = _lines(child, f"{indent}  ")
+            yield f"{indent}- {first.lstrip()}"
+            yield from rest
+        else:
+            yield f"{indent}{head}"
+            yield from _lines(child, f"{indent}  ")
+
+
+def _is_empty(node: Table | Items) -> bool:
+    return not (node.pairs if isinstance(node, Table) else node.items)
+
+
+def _key(key: str) -> str:
+    return key if _SIMPLE.fullmatch(key) and key.lower() not in {"null", "true", "false"} else _quoted(key)
+
+
+def _scalar(node: Scalar) -> str:
+    # A plain scalar over several lines was folded: it needs quotes now to stay on one.
+    return node.text if node.plain and node.text.isprintable() else _quoted(node.text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    if code <= _BYTE:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= _PLANE else f"\\U{code:08x}"

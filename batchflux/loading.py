@@ -1,4 +1,4 @@
-"""`load_manifest` as users know it: the manifest's own, told what the call styles can carry.
+"""`load_manifest` as users know it: the manifest's own, with what the APIs can carry.
 
 It stands above both because neither may import the other: so a manifest with faults is checked down to its jobs.
 """
@@ -30,12 +30,12 @@ def load_manifest(
     Args:
         path: the YAML file.
         sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
-        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and
-            with the simulator its price.
+        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and its
+            api, or with the simulator (which speaks it) its price.
         out: replaces output.dir.
         environ: where `${NAME}` is looked up; the process's environment when None.
 
     Raises:
-        ManifestError: with every fault. A manifest that is sound but for its rows is told so by `plan` and `run`.
+        ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
-    return inner.load_manifest(path, sets=sets, provider=provider, out=out, environ=environ, styles=capabilities())
+    return inner.load_manifest(path, sets=sets, provider=provider, out=out, environ=environ, offers=capabilities())

@@ -13,21 +13,10 @@ if TYPE_CHECKING:
 
     from batchflux.errors import JobError
 
-Style = str
+Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
 Encoding = Literal["data_url", "base64"]
-
-CARRIED = (
-    "seed",
-    "aspect_ratio",
-    "output_format",
-    "safety_tolerance",
-    "prompt_upsampling",
-    "webhook_url",
-    "webhook_secret",
-)
-"""The optional fields of a job that a request may or may not have a place for, in the order in which they are sent."""
 
 
 class Status(StrEnum):
@@ -273,13 +262,14 @@ class Exchanged:
 class Capabilities:
     """What one way of calling an API can carry; the manifest is checked against it.
 
-    `api` and `style` name it. `fields` are the optional job fields that its request has a place for, `formats` the
-    picture formats that may be ordered. `local_images` and `url_images` tell which references can travel, `most_images`
-    how many. `polls`: a request gives a task, whose picture is polled for. `active_tasks` is the API's own cap of tasks
-    that have not ended. `options` checks what `options` may say beside the job fields; None: nothing.
+    `api` and `style` name it, `base_url` and `key_names` are what the API's own name brings. `fields` are the request
+    fields that it has a place for, `formats` the output formats it makes. `local_images` tells whether a file's bytes
+    can travel, `url_images` whether a URL can, `most_images` how many references do (None: no bound). `polls`: a
+    request gives a task, which is asked for until it ends; `active_tasks` is the API's own cap of tasks that have not.
+    `options` is the model of what only this API knows. `by_model` returns what holds for a model, where models differ.
     """
 
-    api: str = "flux-relay"
+    api: str
     style: Style
     fields: frozenset[str]
     formats: frozenset[str] = frozenset({"jpeg", "png"})
@@ -289,6 +279,13 @@ class Capabilities:
     polls: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
+    base_url: str | None = None
+    key_names: tuple[str, ...] = ()
+    by_model: Callable[[str], Capabilities] | None = None
+
+    def for_model(self, model: str) -> Capabilities:
+        """Return what holds for a model."""
+        return self if self.by_model is None else self.by_model(model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,8 +139,8 @@ def quote(manifest: Manifest, job: Job) -> Decimal | None:
 
 def active_tasks_of(manifest: Manifest) -> int | None:
     """Return how many tasks the provider allows to be out at once; None when it names no cap."""
-    offers = capabilities(manifest.provider.model)
-    return min((o.active_tasks for o in offers if o.api == manifest.provider.api and o.active_tasks), default=None)
+    own = [offer.for_model(manifest.provider.model) for offer in capabilities() if offer.api == manifest.provider.api]
+    return min((offer.active_tasks for offer in own if offer.active_tasks), default=None)
 
 
 def keep_distance(keys: list[Key], last: float | None) -> None:

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
+from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -208,12 +209,7 @@ def spec_text(job: Job) -> str:
         "provider": job.provider,
         "style": job.style,
     }
-    for name in ("seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"):
-        value = getattr(job, name)
-        if value is not None:
-            spec[name] = value
-    if job.variant != 1:
-        spec["variant"] = job.variant
+    spec.update(asked(job))
     if job.dropped:
         spec["dropped"] = list(job.dropped)
     return _json(spec)

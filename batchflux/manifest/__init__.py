@@ -1,29 +1,24 @@
 """YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names.
 
-tree, reader, merges    text → nodes with lines; bounds against bombs
-overrides           --set and --provider, on the nodes
-environment         ${NAME}, and no secrets in files
-schema, leaves, fields, units, urls, check     nodes → checked values; faults in our words
-load, providers, entries, config               → Manifest
-sources, parquet    tables → rows
-axes, templates, compile                       an entry made ready for rows
-build, capability, identity, references, seen  a row → a Job
-redo                a Job → another try at it
-expand              all of it, as a stream
-vet, lines          a large table without fault, told without making its jobs
-salvage             what can be told of the rest when something is wrong
+yaml_nodes          text → nodes with lines; bounds against bombs
+values, job_fields  the text of a scalar → a value; the table of job fields
+schema              the parts of a manifest, and its JSON Schema
+diagnostics         faults: where, what was found, what is allowed
+capabilities        what the provider's API can carry
+loader              a file, the command line and the environment → Manifest
+tables, matrix      rows; axes and their product
+templates, entries  an entry of `jobs` made ready for rows
+identity, redo      a job's key, id and file name; another try at it
+expansion           all of it, as a stream
 """
 
 from __future__ import annotations
 
-from batchflux.manifest.values import Deadline, Rate
-from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.expansion import Expansion, expand
 from batchflux.manifest.loader import load_manifest
 from batchflux.manifest.redo import Redos
-from batchflux.manifest.schema import schema
-from batchflux.manifest.schema import starter
-from batchflux.manifest.vet import vet
+from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig, schema, starter
+from batchflux.manifest.values import Deadline, Rate
 
 __all__ = [
     "Deadline",
@@ -38,5 +33,4 @@ __all__ = [
     "load_manifest",
     "schema",
     "starter",
-    "vet",
 ]

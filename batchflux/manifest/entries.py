@@ -1,39 +1,60 @@
-"""Elements of `jobs` with `defaults` merged in.
+"""Entries: the elements of `jobs` with `defaults` merged in, and each made ready to turn rows into jobs.
 
-The rule: a field of the entry wins over the default, also when it says null; tags are merged name by name; an axis
-named like a field wins over the default and is a fault beside the entry's own field. An entry with faults is kept,
-without them, as long as they are in fields that nothing else in it depends on: then its other faults are told too.
+A field of the entry wins over the default, also when it says null; tags and options are merged name by name; an axis
+named like a field sets it: it wins over the default and is a fault beside the entry's own field. An entry with faults
+is kept, without them, as long as they are in fields that nothing else in it depends on: then its other faults are told
+too. What is the same for all jobs of an entry is converted once; only templated fields are left for each row. A
+template may read the table's columns, the axes and `row`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.axes import AXIS_FIELDS
-from batchflux.manifest.check import check_sound
-from batchflux.manifest.matrix import Axis
-from batchflux.manifest.schema import Entry
-from batchflux.manifest.values import Template
-from batchflux.manifest.job_fields import READERS
-from batchflux.manifest.fields import job_id
-from batchflux.manifest.values import is_template
-from batchflux.manifest.schema import Defaults, JobEntry
-from batchflux.manifest.yaml_nodes import Items, Scalar, Table, found, quoted
+from batchflux.manifest.diagnostics import check_sound, entry_fault, file_name_fault, nearest, row_fault
+from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, job_id
+from batchflux.manifest.matrix import (
+    MAX_COMBINATIONS,
+    Axis,
+    AxisValue,
+    axis_field,
+    axis_values,
+    combinations,
+    least_size,
+)
+from batchflux.manifest.schema import Entry, JobEntry, Manifest
+from batchflux.manifest.tables import Unreadable, columns_of, table_format
+from batchflux.manifest.templates import Compiled, Renderer, compile_template
+from batchflux.manifest.values import Template, is_nothing, is_template
+from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pydantic import BaseModel
+
+    from batchflux.errors import Fault
     from batchflux.manifest.diagnostics import Faults
-    from batchflux.manifest.check import Path
 
-APART = frozenset({*READERS, "image", "images", "webhook_secret", "tags"}) - {"prompt", "style"}
-_NOT_FIELDS = frozenset({"source", "matrix", "exclude"})
+APART = FIELD_NAMES - {"prompt", "style"}  # fields that nothing else in an entry depends on
+_NAME_VARIABLES = frozenset({*READERS, "image", "images", "tags", "ext", "key"})
+_PAIRS = ("tags", "options")
+_NO_AXIS = frozenset({*_PAIRS, "webhook_secret", "row"})
+_CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
+
+Given = tuple[dict[str, Any], dict[str, int]]  # the fields that a part sets, and their lines
+Part = str | Renderer  # a text, or what renders it
 
 
-def read_entries(root: Table, defaults: Defaults, faults: Faults) -> tuple[Entry, ...]:
-    """All entries that can be judged further, after noting what is wrong with any."""
+# --- as written -------------------------------------------------------------------------------------------------------
+
+
+def read_entries(root: Table, defaults: BaseModel, faults: Faults) -> tuple[Entry, ...]:
+    """Return all entries that can be judged further, after noting what is wrong with any."""
     jobs = root.pairs.get("jobs")
-    if jobs is None or (isinstance(jobs, Scalar) and jobs.is_null):
+    if jobs is None or is_nothing(jobs):
         faults.add(root.line if jobs is None else jobs.line, ("jobs",), "is missing; add a list of jobs")
         return ()
     if not isinstance(jobs, Items):
@@ -52,14 +73,11 @@ def read_entries(root: Table, defaults: Defaults, faults: Faults) -> tuple[Entry
     return tuple(made)
 
 
-Given = tuple[dict[str, Any], dict[str, int]]
-
-
-def _fields(model: Defaults, table: object, path: Path, faults: Faults) -> Given:
-    """The job fields that a part sets, and where; `image` counts as `images`."""
+def _fields(model: BaseModel, table: object, path: KeyPath, faults: Faults) -> Given:
+    """Return the job fields that a part sets, and where; `image` counts as `images`."""
     if not isinstance(table, Table):
         return {}, {}
-    given = model.model_fields_set - _NOT_FIELDS
+    given = model.model_fields_set & FIELD_NAMES
     if "image" in given and "images" in given:
         faults.add(table.lines["image"], (*path, "image"), "image and images stand here both; keep one of them")
     values: dict[str, Any] = {}
@@ -69,20 +87,18 @@ def _fields(model: Defaults, table: object, path: Path, faults: Faults) -> Given
             continue
         value = getattr(model, key)
         name = "images" if key == "image" else key
-        values[name] = tuple(value.items()) if name == "tags" else value
-        lines[name] = line
-    if values.get("images", ()) is None:
-        values["images"] = ()
+        values[name], lines[name] = value, line
     return values, lines
 
 
-def _entry(index: int, model: JobEntry, node: Table, base: Given, faults: Faults) -> Entry:
-    path: Path = ("jobs", index)
+def _entry(index: int, model: Any, node: Table, base: Given, faults: Faults) -> Entry:
+    path: KeyPath = ("jobs", index)
     own, own_lines = _fields(model, node, path, faults)
     axes = _axes(model.matrix, node)
     values, lines = {**base[0], **own}, {**node.lines, **base[1], **own_lines}
-    if "tags" in own and "tags" in base[0]:
-        values["tags"] = tuple({**dict(base[0]["tags"]), **dict(own["tags"])}.items())
+    for pairs in _PAIRS:
+        if pairs in own and pairs in base[0]:
+            values[pairs] = tuple({**dict(base[0][pairs]), **dict(own[pairs])}.items())
     for axis in axes:
         name = "images" if axis.name == "image" else axis.name
         if axis.name in AXIS_FIELDS:
@@ -92,10 +108,14 @@ def _entry(index: int, model: JobEntry, node: Table, base: Given, faults: Faults
             values.pop(name, None)
             lines[name] = axis.line
     _needs_rows(model, node, path, faults)
-    fields = {name: value for name, value in values.items() if value is not None}
-    exclude = tuple(model.exclude)
     return Entry(
-        index=index, line=node.line, fields=fields, lines=lines, source=model.source, axes=axes, exclude=exclude
+        index=index,
+        line=node.line,
+        fields={name: value for name, value in values.items() if value is not None},
+        lines=lines,
+        source=model.source,
+        axes=axes,
+        exclude=tuple(model.exclude),
     )
 
 
@@ -108,8 +128,8 @@ def _axes(matrix: Mapping[str, tuple[Any, tuple[Any, ...]]], node: Table) -> tup
     )
 
 
-def _needs_rows(model: JobEntry, node: Table, path: Path, faults: Faults) -> None:
-    """`exclude` without a matrix, and one id for many jobs, are mistakes for certain."""
+def _needs_rows(model: Any, node: Table, path: KeyPath, faults: Faults) -> None:
+    """Note `exclude` without a matrix, and one id for many jobs, which are mistakes for certain."""
     if any(not rule for rule in model.exclude):
         faults.add(node.lines["exclude"], (*path, "exclude"), "an empty exclusion would leave nothing; name axes in it")
     if model.exclude and not model.matrix:
@@ -121,7 +141,7 @@ def _needs_rows(model: JobEntry, node: Table, path: Path, faults: Faults) -> Non
 
 
 def _unique_ids(jobs: Items, faults: Faults) -> None:
-    """Ids as they are written, also those of entries that have other faults."""
+    """Note ids that are written twice, also those of entries that have other faults."""
     first: dict[str, int] = {}
     for index, node in enumerate(jobs.items):
         written = node.pairs.get("id") if isinstance(node, Table) else None
@@ -141,3 +161,185 @@ def _is_id(written: Scalar) -> bool:
         return job_id(written.text) is not None
     except ValueError:
         return False  # told already
+
+
+# --- ready for rows ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One combination of axis values: what templates see, and the fields it sets."""
+
+    variables: dict[str, Any]
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An entry ready for rows.
+
+    `dynamic` are the fields to render (name, renderer, reader); `bare` says that a row's columns are all that its
+    templates read.
+    """
+
+    entry: Entry
+    constants: dict[str, Any] = field(default_factory=dict)
+    dynamic: tuple[tuple[str, Renderer, Callable[[str], Any]], ...] = ()
+    images: tuple[Part, ...] = ()
+    tags: tuple[tuple[str, Part], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+    values: tuple[Sequence[AxisValue], ...] = ()
+    bare: bool = False
+
+    def choices(self) -> Sequence[Choice] | None:
+        """Return all combinations, or None when they are too many to keep."""
+        return list(self.each_choice()) if prod(map(len, self.values)) <= _CHOICES else None
+
+    def each_choice(self) -> Iterator[Choice]:
+        """Yield the combinations in order."""
+        names = [axis.name for axis in self.entry.axes]
+        for combination in combinations(names, self.values, self.entry.exclude):
+            pairs = list(zip(names, combination, strict=True))
+            fields = dict(axis_field(name, value) for name, value in pairs if name in AXIS_FIELDS)
+            yield Choice({name: value.value for name, value in pairs}, fields)
+
+
+def compile_entry(entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> Plan | None:
+    """Make an entry ready, or report at least one fault and return None."""
+    return _Compiler(entry, manifest, report).run()
+
+
+class _Compiler:
+    def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
+        self._entry = entry
+        self._manifest = manifest
+        self._tell = report
+        self._failed = False
+        self._known: frozenset[str] | None = frozenset()  # the variables there are; None: each row has its own
+        self._read: set[str] = set()  # the variables that templates read
+
+    def _report(self, key: str, message: str, line: int | None = None) -> None:
+        self._failed = True
+        self._tell(entry_fault(self._manifest, self._entry, key, message, line))
+
+    def run(self) -> Plan | None:
+        entry = self._entry
+        columns = self._columns(entry.source) if entry.source is not None else ()
+        values = self._axes(columns or ())
+        names = {axis.name for axis in entry.axes}
+        self._check_matrix(names)
+        variables = names | {"row"} if entry.source is not None else names
+        self._known = None if columns is None else frozenset({*columns, *variables})
+        plan = self._fields(values)
+        if "prompt" not in entry.fields and "prompt" not in names:
+            self._report("prompt", "is missing; a job needs a prompt", entry.line)
+        self._file_name()
+        return None if self._failed else plan
+
+    def _columns(self, source: str) -> tuple[str, ...] | None:
+        try:
+            table_format(source)
+            return columns_of(self._manifest.base / source)
+        except ValueError as error:
+            self._report("from", str(error))
+        except Unreadable as error:
+            self._failed = True
+            self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
+        return None
+
+    def _axes(self, columns: Sequence[str]) -> tuple[Sequence[AxisValue], ...]:
+        """Return the values of all axes; none when their product is beyond what anybody can mean, or make."""
+        axes = self._entry.axes
+        values: list[Sequence[AxisValue]] = []
+        if prod(map(least_size, axes)) <= MAX_COMBINATIONS:
+            values = [self._axis(axis, columns) for axis in axes]
+        if (not values and axes) or prod(map(len, values)) > MAX_COMBINATIONS:
+            self._report("matrix", f"has more than {MAX_COMBINATIONS} combinations; split the job, or take values out")
+            return ()
+        return tuple(values)
+
+    def _axis(self, axis: Axis, columns: Sequence[str]) -> Sequence[AxisValue]:
+        key = f"matrix.{axis.name}"
+        if axis.name in _NO_AXIS:
+            self._report(key, f"{axis.name} cannot be an axis; give the axis another name", axis.line)
+            return ()
+        if not axis.name.isidentifier():
+            self._report(key, "an axis is named like a variable: letters, digits and _, no digit first", axis.line)
+        if axis.name in columns:
+            self._report(key, "the table has a column of this name too; rename one of them", axis.line)
+        try:
+            values = axis_values(axis, self._manifest.base)
+        except ValueError as error:
+            self._report(key, str(error), axis.line)
+            return ()
+        for value in values if axis.name in AXIS_FIELDS else ():
+            try:
+                axis_field(axis.name, value)
+            except ValueError as error:
+                self._report(key, str(error), axis.line)
+        return values
+
+    def _check_matrix(self, names: set[str]) -> None:
+        if {"image", "images"} <= names:
+            self._report("matrix", "image and images are the same field; keep one axis")
+        for index, rule in enumerate(self._entry.exclude):
+            for name in rule:
+                if name not in names and names:
+                    self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, names)}")
+
+    def _fields(self, values: tuple[Sequence[AxisValue], ...]) -> Plan:
+        constants: dict[str, Any] = {}
+        dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
+        images: tuple[Part, ...] = ()
+        pairs: dict[str, tuple[tuple[str, Any], ...]] = {}
+        for name, value in self._entry.fields.items():
+            if name == "images":
+                images = tuple(self._part(f"images[{at}]", item) for at, item in enumerate(value))
+            elif name in _PAIRS:
+                pairs[name] = tuple((label, self._part(f"{name}.{label}", item)) for label, item in value)
+            elif isinstance(value, Template):
+                dynamic.append((name, self._renderer(name, value), READERS[name]))
+            else:
+                constants[name] = value
+        return Plan(
+            entry=self._entry,
+            constants=constants,
+            dynamic=tuple(dynamic),
+            images=images,
+            **pairs,
+            values=values,
+            bare=not self._entry.axes and "row" not in self._read and "row" not in self._name().names,
+        )
+
+    def _part(self, key: str, item: Any) -> Any:
+        return self._renderer(key, item) if isinstance(item, Template) else item
+
+    def _renderer(self, key: str, template: Template) -> Renderer:
+        try:
+            compiled = compile_template(template.text)
+        except ValueError as error:
+            self._report(key, str(error))
+            return str
+        self._read |= compiled.names
+        for name in sorted(compiled.names - self._known if self._known is not None else ()):
+            self._report(key, unknown_variable(name, self._known or ()))
+        return compiled.render
+
+    def _name(self) -> Compiled:
+        return compile_template(self._manifest.output.file_name, file_name=True)
+
+    def _file_name(self) -> None:
+        """Check the file name's variables for this entry; its syntax is checked once, where the manifest is loaded."""
+        if self._known is None:
+            return
+        known = self._known | _NAME_VARIABLES
+        for name in sorted(self._name().names - known):
+            self._failed = True
+            self._tell(file_name_fault(self._manifest, unknown_variable(name, known)))
+
+
+def unknown_variable(name: str, known: Any) -> str:
+    """Return the message for a variable that does not exist."""
+    if not known:
+        return f"the variable {quoted(name)} does not exist; there are none, for the job has neither from nor matrix"
+    return f"the variable {quoted(name)} does not exist; {nearest(name, known)}"

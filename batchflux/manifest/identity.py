@@ -1,27 +1,53 @@
-"""What a job is known by: its key, its id and its file name.
+"""What a job is known by: its references' digests, its key, its id and its file name.
 
-The rule: the key is SHA-256 over a canonical JSON of everything that changes the picture, and of nothing else, so
-that editing ids, tags, tables or the order of jobs re-runs nothing. FORMAT changes only when keys must. An id that
-is not given is a slug of the prompt and 8 digits of the key. A file name is what its template gives, as long as it
-stays below `images/`, can be written on every common file system, and takes no folder from data.
+The key is SHA-256 over a canonical JSON of everything that changes the picture, and of nothing else, so that editing
+ids, tags, tables or the order of jobs re-runs nothing. FORMAT changes only when keys must. An id that is not given is a
+slug of the prompt and 8 digits of the key. A file name is what its template gives, as long as it stays below `images/`,
+can be written on every common file system, and takes no folder from data.
+
+A local reference is read once for each (path, size, time of change). A missing or unfit one is not a fault of the
+manifest: its Reference says what is wrong, and only its jobs fail.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
+import stat
 import unicodedata
+from array import array
+from collections import OrderedDict
 from functools import lru_cache
-from hashlib import sha256
 from json.encoder import encode_basestring_ascii
+from posixpath import splitext
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
+from batchflux.manifest.schema import DEFAULT_FILE_NAME
+from batchflux.manifest.templates import ImagePath, compile_template
+from batchflux.manifest.values import is_url
 from batchflux.manifest.yaml_nodes import quoted
+from batchflux.models import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from batchflux.manifest.schema import Manifest
+    from batchflux.models import Job
 
 FORMAT = 1
 FOLDER = "images/"
+MAX_ID_BYTES = 220  # of an id that we make: a file system takes 255 for a name, and a suffix and a mark come behind it
 MAX_COMPONENT = 240  # bytes; file systems take 255, and temporary names need a few
 MAX_PATH = 1000
+MAX_REFERENCE = 20 << 20
 _SLUG = 48
-_SHORT, _LONG = 8, 16
+_SHORT, _LONG = 8, 16  # digits of the key
+_CHUNK = 1 << 20
+_KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
 _WORD = re.compile(r"[a-z0-9]+")
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
@@ -30,7 +56,79 @@ _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-Scalars = tuple[int | None, str | None, str | None, int | None, bool | None, int]
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+def media_type(head: bytes) -> str | None:
+    """Return the kind of picture by its first bytes (12 are enough), or None."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    return "image/gif" if head.startswith((b"GIF87a", b"GIF89a")) else None
+
+
+@lru_cache(maxsize=_KEPT)
+def _digest(path: str, _size: int, _changed: int) -> tuple[str, str | None]:
+    """Return the digest of a file's bytes and its media type; size and time of change tell its states apart."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:  # noqa: PTH123  a plain path, opened a million times
+        chunk = stream.read(_CHUNK)
+        kind = media_type(chunk)
+        while chunk:
+            digest.update(chunk)
+            chunk = stream.read(_CHUNK)
+    return digest.hexdigest(), kind
+
+
+class References:
+    """Makes the References of one expansion, relative to the manifest's folder."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = str(base)
+        self._made: OrderedDict[str, Reference] = OrderedDict()
+
+    def of(self, source: str) -> Reference:
+        """Return the reference that the user wrote as `source`, which was checked when it was read."""
+        made = self._made.get(source)
+        if made is None:
+            made = Reference(source=source, url=source) if is_url(source) else self._local(source)
+            self._made[source] = made
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        return made
+
+    def _local(self, source: str) -> Reference:
+        path = os.path.normpath(os.path.join(self._base, source))  # noqa: PTH118  keeps symbolic links as they are
+        try:
+            found = os.stat(path)  # noqa: PTH116  a plain path
+            fault = _unfit(found)
+            digest, kind = (None, None) if fault else _digest(path, found.st_size, found.st_mtime_ns)
+        except OSError as error:
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            return Reference(source=source, path=path, fault=f"the reference {source} {reason}")
+        except ValueError:
+            return Reference(source=source, path=path, fault=f"the reference {source} is not a path")
+        if fault is None and kind is None:
+            fault = "is not a PNG, JPEG, WEBP or GIF picture"
+        text = None if fault is None else f"the reference {source} {fault}"
+        return Reference(source=source, path=path, sha256=digest, media_type=kind, fault=text)
+
+
+def _unfit(found: os.stat_result) -> str | None:
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a file"
+    if found.st_size == 0:
+        return "is empty"
+    if found.st_size > MAX_REFERENCE:
+        return f"has {found.st_size} bytes; at most {MAX_REFERENCE} can be sent"
+    return None
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
@@ -39,35 +137,36 @@ def _head(provider: str, model: str, style: str) -> str:
     return f"[{FORMAT},{texts},"
 
 
-def _json(value: float | str | bool | None) -> str:  # noqa: FBT001  one of JSON's scalars
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return encode_basestring_ascii(value) if isinstance(value, str) else str(value)
-
-
 @lru_cache(maxsize=4096)
-def _tail(scalars: Scalars) -> str:
-    return ",".join(map(_json, scalars)) + "]"
+def _tail(scalars: tuple[Any, ...]) -> str:
+    return ",".join(map(json.dumps, scalars))
 
 
-def key_of(api: tuple[str, str, str], prompt: str, references: tuple[str, ...], scalars: Scalars) -> str:
-    """The key: 64 hex digits.
+def key_of(values: Mapping[str, Any], provider: str) -> str:
+    """Return the key, 64 hex digits, of a job's fields by name; `images` are References."""
+    get = values.get
+    images: Sequence[Reference] = values["images"]
+    # A reference counts by the digest of its bytes, its URL, or that it is missing.
+    sources = ",".join(encode_basestring_ascii(one.sha256 or one.url or f"missing:{one.source}") for one in images)
+    head = _head(provider, values["model"], values["style"])
+    tail = _tail(tuple(map(get, KEY_FIELDS)))
+    named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := get(name))}
+    more = f",{json.dumps(named, sort_keys=True, separators=(',', ':'))}" if named else ""
+    text = f"{head}{encode_basestring_ascii(values['prompt'])},[{sources}],{tail}{more}]"
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
-    Args:
-        api: provider, model and call style.
-        prompt: as sent.
-        references: what stands for each (see `references.identity`), in order.
-        scalars: seed, aspect_ratio, output_format, safety_tolerance, prompt_upsampling, variant.
-    """
-    sources = ",".join(map(encode_basestring_ascii, references)) if references else ""
-    text = f"{_head(*api)}{encode_basestring_ascii(prompt)},[{sources}],{_tail(scalars)}"
-    return sha256(text.encode("ascii")).hexdigest()
+
+def key_of_job(job: Job) -> str:
+    """Return the key that follows from what a job asks for."""
+    names = ("model", "style", "prompt", "images", *KEY_FIELDS, *NAMED_KEY_FIELDS)
+    return key_of({name: getattr(job, name) for name in names}, job.provider)
+
+
+# --- ids and file names -----------------------------------------------------------------------------------------------
 
 
 def slug(prompt: str) -> str:
-    """The first words of the prompt in lower case ASCII, at most 48 characters, else `job`."""
+    """Return the first words of the prompt in lower case ASCII, at most 48 characters, else `job`."""
     start = prompt[:400]
     if not start.isascii():
         start = unicodedata.normalize("NFKD", start).encode("ascii", "ignore").decode()
@@ -79,12 +178,21 @@ def slug(prompt: str) -> str:
 
 
 def default_id(prompt: str, key: str, *, long: bool = False) -> str:
-    """The id of a job that was given none; `long` where 8 digits would name two jobs."""
+    """Return the id of a job that was given none; `long` where 8 digits would name two jobs."""
     return f"{slug(prompt)}-{key[: _LONG if long else _SHORT]}"
 
 
+def redo_id(root: str, ordinal: int) -> str:
+    """Return the id of a redo: the first job's with `-redo1` and so on, cut where it would be too long for an id."""
+    suffix = f"-redo{ordinal}"
+    cut = root[: MAX_ID - len(suffix)]
+    while len(cut.encode(errors="replace")) > MAX_ID_BYTES:
+        cut = cut[:-1]
+    return cut.rstrip() + suffix
+
+
 def checked_name(name: str) -> str:
-    """The file name below the output folder.
+    """Return the file name below the output folder.
 
     Raises:
         ValueError: it would leave the folder, or cannot be a file's name everywhere; says which and why.
@@ -124,7 +232,166 @@ def _bad_component(part: str) -> str | None:
 
 
 def folded(name: str) -> str:
-    """What two names have in common when a file system that ignores case takes them for one."""
+    """Return what two names have in common when a file system that ignores case takes them for one."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+# --- one name, one job ------------------------------------------------------------------------------------------------
+
+_LINE_BITS = 36
+_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")  # the first: any other, or none
+_ENDS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
+_OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
+
+Origin = tuple[int, int]  # the entry's index, and the line in its table or 0
+
+
+class Taken(ValueError):  # noqa: N818  reads as what happened
+    """An id or file name stands for another job already; `key` says which."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class _Claimed:
+    """The names that were claimed, as 64-bit hashes, and by whom; the hash is keyed anew in each process."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[int, None] = {}
+        self._marks = array("Q")
+
+    def add(self, name: str, mark: int) -> bool:
+        """Claim a name; False when it was claimed before."""
+        value = hash(name)
+        if value in self._hashes:
+            return False
+        self._hashes[value] = None
+        self._marks.append(mark)
+        return True
+
+    def by(self, name: str) -> int | None:
+        """Return the mark that a name was claimed with, or None."""
+        value = hash(name)
+        if value not in self._hashes:
+            return None
+        return self._marks[next(at for at, other in enumerate(self._hashes) if other == value)]
+
+
+class Names:
+    """Gives each job of one expansion its id and file name, and each to one job only.
+
+    Ids differ, and so do file names, also where a file system ignores case. With the default template an id is the
+    file's name but for the ending, and id.ext are equal without case only if both parts are; so ids are compared folded
+    then, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
+    As a stored picture's suffix follows its bytes, names that differ in a picture's suffix only are one name, unless
+    both jobs ask for a format, which then says what the suffix will be.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
+        self._template = compile_template(manifest.output.file_name, file_name=True)
+        self._fold: Callable[[str], str] = folded if self._plain else str
+        self._ids, self._files = _Claimed(), _Claimed()
+        # Names without their suffix: of jobs that leave the format to the API, and of those that ask for one.
+        self._open, self._asked = _Claimed(), _Claimed()
+
+    def give(self, values: dict[str, Any], variables: Mapping[str, Any], origin: Origin) -> None:
+        """Set `id` and `file_name`.
+
+        Raises:
+            Taken: another job has the id or the file name.
+            ValueError: the file name is not allowed, or cannot be rendered.
+        """
+        mark = origin[0] << _LINE_BITS | origin[1]
+        name = values["id"] = self._id(values, mark)
+        ext = _ENDS[values.get("output_format") or "jpeg"][0]
+        if self._plain:
+            values["file_name"] = checked_name(name + ext)
+            return
+        file_name = checked_name(self._template.render(_variables(values, variables, ext[1:])))
+        asked = None if "output_format" in values.get("dropped", ()) else values.get("output_format")
+        self._claim(file_name, asked, mark)
+        values["file_name"] = file_name
+
+    def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
+        """Return id and file name of a redo: its first job's with `-redo1` and so on, and 8 digits where that is taken.
+
+        No manifest is at fault because of what somebody asked for in a review, so this refuses nothing.
+        """
+        mark = self._manifest.entries[0].index << _LINE_BITS
+        name = redo_id(root.id, ordinal)
+        if not self._ids.add(self._fold(name), mark):
+            name = f"{name}-{key[:_SHORT]}"
+            self._ids.add(self._fold(name), mark)
+        stem, ext = splitext(root.file_name.removeprefix(FOLDER))
+        if self._plain:
+            return name, checked_name(name + ext)
+        folder, slash, base = stem.rpartition("/")
+        stem = f"{folder}{slash}{redo_id(base, ordinal)}"
+        asked = None if "output_format" in root.dropped else root.output_format
+        try:
+            self._claim(checked_name(stem + ext), asked, mark)
+        except Taken:
+            stem = f"{stem}-{key[:_SHORT]}"
+            self._claim(checked_name(stem + ext), asked, mark)
+        return name, checked_name(stem + ext)
+
+    def _claim(self, file_name: str, asked: str | None, mark: int) -> None:
+        """Take a file name for a job; a mark says which, and with which suffix."""
+        name = folded(file_name)
+        stem, suffix = splitext(name)
+        if suffix not in _SUFFIXES:
+            suffix = ""
+        place = mark << 3 | _SUFFIXES.index(suffix)
+        stored: str | None = name
+        if suffix:
+            for rival in (self._open,) if asked else (self._open, self._asked):
+                if (earlier := rival.by(stem)) is not None:
+                    self._refuse(file_name, earlier, place)
+            (self._asked if asked else self._open).add(stem, place)
+            stored = None if asked is None else name if suffix in _ENDS[asked] else stem + _ENDS[asked][0]
+        if stored is not None and not self._files.add(stored, place):
+            self._refuse(file_name, self._files.by(stored) or 0, place)
+
+    def _refuse(self, file_name: str, earlier: int, place: int) -> NoReturn:
+        shown, at = quoted(file_name.removeprefix(FOLDER)), self._at(earlier >> 3)
+        why = f"is used {at} too"
+        if (earlier ^ place) & 7:
+            why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
+        raise Taken("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
+
+    def _id(self, values: dict[str, Any], mark: int) -> str:
+        given: str | None = values.get("id")
+        name = given if given is not None else default_id(values["prompt"], values["key"])
+        if self._ids.add(self._fold(name), mark):
+            return name
+        if given is not None:
+            at = self._at(self._ids.by(self._fold(name)) or 0)
+            case = ", and by more than upper and lower case" if self._plain else ""
+            raise Taken("id", f"the id {quoted(name)} is used {at} too; ids must differ{case}")
+        # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
+        name = default_id(values["prompt"], values["key"], long=True)
+        self._ids.add(self._fold(name), mark)
+        return name
+
+    def _at(self, mark: int) -> str:
+        entry = next(entry for entry in self._manifest.entries if entry.index == mark >> _LINE_BITS)
+        if entry.source is not None:
+            return f"by {self._manifest.beside(entry.source)}:{mark & ((1 << _LINE_BITS) - 1)}"
+        return f"by jobs[{entry.index}] on line {entry.line}"
+
+
+def _variables(values: dict[str, Any], variables: Mapping[str, Any], ext: str) -> dict[str, Any]:
+    sources = [reference.source for reference in values["images"]]
+    return {
+        "image": ImagePath(sources[0]) if sources else "",
+        **variables,
+        **{name: values.get(name) for name in _OF_A_JOB},
+        "images": sources,
+        "tags": dict(values["tags"]),
+        "ext": ext,
+    }

@@ -1,9 +1,9 @@
 """Another try at a job: what a redo becomes.
 
-The rule: a redo is its origin (the job it tries again) with a new seed where the origin has one and its style carries
+A redo is its origin (the job it tries again) with a new seed where the origin has one and its style carries
 seeds, or where one was asked for; otherwise with the next free `variant`. The prompt may be another. Whatever is chosen
 gives a key that neither the manifest nor the ledger has, so it is another picture and is paid for once. The choice
-follows from the redo alone: it is the same in `plan` and `run`, and a run pins it (storage/reviews.py).
+follows from the redo alone: it is the same in `plan` and `run`, and a run pins it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING
 
-from batchflux.manifest.identity import key_of
-from batchflux.manifest.identity import identity
+from batchflux.manifest.identity import key_of_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ class Made:
 
 
 class Redos:
-    """The redos of one expansion: told of the manifest's jobs as they are met, it says which redos follow.
+    """The redos of one expansion: learns of the manifest's jobs as they are met, and says which redos follow.
 
     Args:
         asked: redos by the key of the job they try again, each family in its order.
@@ -78,7 +77,7 @@ class Redos:
                 yield root, parent, redo
 
 
-def choose(parent: Job, redo: Redo, style: Capabilities, free: Callable[[str], bool]) -> Job:
+def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], bool]) -> Job:
     """Return the job that tries `parent` again, but for its id and file name.
 
     `free` is asked for the key of one choice after the other and takes the first that may be used. A pinned redo is
@@ -86,16 +85,16 @@ def choose(parent: Job, redo: Redo, style: Capabilities, free: Callable[[str], b
     """
     tried = replace(parent, prompt=parent.prompt if redo.prompt is None else redo.prompt, redo_of=parent.key)
     pinned = redo.variant is not None
-    choices = ((seed, variant, _key(tried, seed, variant)) for seed, variant in _choices(parent, redo, style))
-    seed, variant, key = next(choice for choice in choices if pinned or free(choice[2]))
-    return replace(tried, seed=seed, variant=variant, key=key)
+    choices = (replace(tried, seed=seed, variant=variant) for seed, variant in _choices(parent, redo, offer))
+    keyed = (replace(job, key=key_of_job(job)) for job in choices)
+    return next(job for job in keyed if pinned or free(job.key))
 
 
-def _choices(parent: Job, redo: Redo, style: Capabilities) -> Iterator[tuple[int | None, int]]:
+def _choices(parent: Job, redo: Redo, offer: Capabilities) -> Iterator[tuple[int | None, int]]:
     if redo.variant is not None:
         yield redo.seed, redo.variant
         return
-    carries = "seed" in style.fields
+    carries = "seed" in offer.fields
     seed = parent.seed
     if carries and redo.seed is not None:
         seed = redo.seed
@@ -108,12 +107,3 @@ def _choices(parent: Job, redo: Redo, style: Capabilities) -> Iterator[tuple[int
                 yield fresh, parent.variant
     for variant in count(parent.variant + 1):
         yield seed, variant
-
-
-def _key(job: Job, seed: int | None, variant: int) -> str:
-    return key_of(
-        (job.provider, job.model, job.style),
-        job.prompt,
-        tuple(map(identity, job.images)),
-        (seed, job.aspect_ratio, job.output_format, job.safety_tolerance, job.prompt_upsampling, variant),
-    )

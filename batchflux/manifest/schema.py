@@ -1,63 +1,144 @@
-"""What a manifest may say: one pydantic model for each part, which also give the JSON Schema for editors.
+"""What a manifest says: one frozen model for each part, which also gives the JSON Schema for editors.
 
-The rule: a key that is not listed here is a fault; the types say how a text is read (see leaves, fields, units).
+A key that is not listed is a fault; what is given as nothing has its default. The parts of a loaded manifest are these
+models; its jobs are entries, made of `defaults` and an element of `jobs` each.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
+from pydantic_core import PydanticUseDefault
 
-from batchflux.manifest import fields, leaves, values as units, values as urls
+from batchflux.manifest import job_fields, values
+from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec, exclusion
+from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
+from batchflux.manifest.yaml_nodes import Scalar, quoted
+from batchflux.models import Verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
+_MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
-def _count(lowest: int, highest: int) -> PlainValidator:
-    return PlainValidator(leaves.leaf(lambda text: fields.whole(text, lowest, highest)))
+# --- how leaves are read ----------------------------------------------------------------------------------------------
 
 
-def _word(*words: str) -> PlainValidator:
-    return PlainValidator(leaves.leaf(lambda text: fields.one_of(text, words)))
+def _read(check: Callable[[object], Any]) -> BeforeValidator:
+    """Return a validator of a node; what it returns None for has the default."""
+
+    def go(value: object) -> Any:
+        made = check(value) if isinstance(value, _MADE) else value
+        if made is None and isinstance(value, _MADE):
+            raise PydanticUseDefault
+        return made
+
+    return BeforeValidator(go)
+
+
+def _of(read: Callable[[str], Any]) -> BeforeValidator:
+    return _read(leaf(read))
+
+
+def _count(lowest: int, highest: int) -> BeforeValidator:
+    return _of(lambda text: values.whole(text, lowest, highest))
+
+
+def _word(*words: str) -> BeforeValidator:
+    return _of(lambda text: values.one_of(text, words))
 
 
 def _schema(*types: str, **more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": list(types) if len(types) > 1 else types[0], **more})
 
 
-MaybeText = Annotated[Any, PlainValidator(leaves.leaf(fields.line_of_text)), _schema("string", "number", "null")]
-Text = Annotated[str, PlainValidator(leaves.text), _schema("string", "number", "boolean")]
-Money = Annotated[Any, PlainValidator(leaves.leaf(units.money)), _schema("number", "string", minimum=0)]
-Words = Annotated[Any, PlainValidator(leaves.images), _schema("array", items={"type": "string"})]
-Tags = Annotated[
-    dict[str, Annotated[Any, PlainValidator(leaves.tag_value), _schema("string", "number", "boolean", "null")]],
-    BeforeValidator(leaves.tags),
+def _given_text(value: object) -> str:
+    node = scalar(value, "text")
+    if node.is_null and node.shown is not None:  # a variable that is not set, which is noted already
+        return node.shown
+    text = None if node.is_null else line_of_text(node.text)
+    if text is None:
+        raise problem("found nothing; allowed is text")
+    return text
+
+
+def _keys(value: object) -> tuple[str, ...]:
+    """Check names of environment variables; one may stand without a list. A value is never shown: it may be the key."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) == 1 and is_nothing(items[0]):
+        return ()
+    names = tuple(scalar(item, "the name of an environment variable").text for item in items)
+    for name in names:
+        if not _VARIABLE.fullmatch(name) or _looks_like_key(name):
+            message = "this is no name of an environment variable; put the key into a variable and name it here"
+            raise problem(f"{message}, as TUZI_API_KEY")
+    if len(set(names)) != len(names):
+        raise problem("a name stands here twice; name each environment variable once")
+    return names
+
+
+def _looks_like_key(name: str) -> bool:
+    mixed = any(c.islower() for c in name) and any(c.isupper() for c in name) and any(c.isdigit() for c in name)
+    return len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
+
+
+def _price(value: object) -> Decimal | dict[str, Decimal] | None:
+    """Check the price of an image, or of one by each model."""
+    if not isinstance(value, dict):
+        return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
+    return {model: leaf(partial(_price_of, model))(_not_null(model, item)) for model, item in value.items()} or None
+
+
+def _price_of(model: str, text: str) -> Decimal:
+    try:
+        return values.money(text)
+    except ValueError as error:
+        raise ValueError(f"of {quoted(model)}: {error}") from None
+
+
+def _not_null(model: str, item: object) -> object:
+    if is_nothing(item):
+        raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
+    return item
+
+
+Text = Annotated[
+    str,
+    BeforeValidator(lambda v: _given_text(v) if isinstance(v, _MADE) else v),
+    _schema("string", "number", "boolean"),
 ]
-AxisSpec = Annotated[
-    Any,
-    PlainValidator(leaves.axis),
+MaybeText = Annotated[str | None, _of(line_of_text), _schema("string", "number", "null")]
+Money = Annotated[Decimal | None, _of(values.money), _schema("number", "string", minimum=0)]
+Price = Annotated[
+    Decimal | dict[str, Decimal] | None,
+    _read(_price),
     WithJsonSchema(
         {
-            "oneOf": [
-                {"type": "array", "minItems": 1},
-                {
-                    "type": "object",
-                    "properties": {
-                        "range": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-                        "glob": {"type": "string"},
-                        "lines": {"type": "string"},
-                    },
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": False,
-                },
-            ],
+            "anyOf": [
+                {"type": ["number", "string"], "minimum": 0},
+                {"type": "object", "additionalProperties": {"type": ["number", "string"], "minimum": 0}},
+            ]
         }
     ),
 ]
+AxisSpec = Annotated[Any, PlainValidator(axis_spec), WithJsonSchema(AXIS_SCHEMA)]
 Exclusion = Annotated[
-    dict[str, Annotated[str, PlainValidator(leaves.exclusion), _schema("string", "number", "boolean", "null")]],
-    BeforeValidator(leaves.mapping),
+    dict[str, Annotated[str, PlainValidator(exclusion), _schema("string", "number", "boolean", "null")]],
+    BeforeValidator(values.mapping),
 ]
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 class Part(BaseModel):
@@ -66,142 +147,192 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Provider(Part):
-    """Which API to call, and how."""
+class ProviderConfig(Part):
+    """Which API to call, and how.
 
-    name: Text = Field("simulator", description="simulator (embedded, free), tuzi, or any name with a base_url")
-    style: Annotated[Any, _word("auto", "standard", "chat"), _schema("string", enum=["auto", "standard", "chat"])] = (
-        Field("auto", description="auto: standard where it carries the whole job, chat where a local file travels")
+    `keys` are names of environment variables; `base_url` is None for the embedded simulator.
+    """
+
+    name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
+    api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
+    style: Annotated[str, _word(*job_fields.STYLES), _schema("string", enum=list(job_fields.STYLES))] = Field(
+        job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
     )
     model: Text = Field("flux-kontext-pro", description="the model's name at the provider")
-    base_url: Annotated[Any, PlainValidator(leaves.leaf(urls.base_url)), _schema("string", "null")] = Field(
+    base_url: Annotated[str | None, _of(values.base_url), _schema("string", "null")] = Field(
         None, description="where the API is, as https://api.tu-zi.com"
     )
-    keys: Annotated[Any, PlainValidator(leaves.keys), _schema("array", "string", items={"type": "string"})] = Field(
-        None, description="NAMES of environment variables that hold API keys; several are a pool"
+    keys: Annotated[tuple[str, ...], _read(_keys), _schema("array", "string", items={"type": "string"})] = Field(
+        (), description="NAMES of environment variables that hold API keys; several are a pool"
     )
-    price: Money = Field(None, description="price of one image, in `currency`")
+    price: Price = Field(None, description="price of one image in `currency`, or of one by each model: {MODEL: PRICE}")
     currency: Text = Field("USD", description="the currency of price and budget")
-    params: Annotated[Any, _word("strict", "drop"), _schema("string", enum=["strict", "drop"])] = Field(
-        "strict", description="what to do with a field that the call style cannot carry: refuse the job, or drop it"
+    params: Annotated[
+        Literal["strict", "drop"], _word("strict", "drop"), _schema("string", enum=["strict", "drop"])
+    ] = Field("strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it")
+    options: Annotated[
+        dict[str, Any], _read(lambda value: values.json_data(values.mapping(value))), _schema("object", "null")
+    ] = Field(
+        default_factory=dict,
+        repr=False,  # it may hold what ${NAME} stands for
+        description="what only this API knows; the simulator's latency, limits and faults",
     )
-    options: Annotated[Any, PlainValidator(leaves.options), _schema("object", "null")] = Field(
-        None, description="what only this provider knows; the simulator's latency, limits and faults"
-    )
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the embedded simulator answers, which costs nothing."""
+        return self.base_url is None
+
+    def price_of(self, model: str) -> Decimal | None:
+        """Return the price of one image by a model; None when none is known."""
+        return self.price.get(model) if isinstance(self.price, dict) else self.price
 
 
-class Limits(Part):
-    """How much, how fast, how long."""
+class LimitsConfig(Part):
+    """How much, how fast, how long. `timeout` in seconds for one API call, `budget` in the provider's currency."""
 
-    concurrency: Annotated[Any, _count(1, 10_000), _schema("integer", minimum=1, maximum=10_000)] = Field(
+    concurrency: Annotated[int, _count(1, 10_000), _schema("integer", minimum=1, maximum=10_000)] = Field(
         8, description="requests in flight"
     )
-    rate: Annotated[Any, PlainValidator(leaves.leaf(units.rate)), _schema("string", "null")] = Field(
+    rate: Annotated[Rate | None, _of(values.rate), _schema("string", "null")] = Field(
         None, description="requests started in a time: N/s, N/min or N/h"
     )
-    attempts: Annotated[Any, _count(1, 100), _schema("integer", minimum=1, maximum=100)] = Field(
+    attempts: Annotated[int, _count(1, 100), _schema("integer", minimum=1, maximum=100)] = Field(
         5, description="attempts for each job"
     )
-    timeout: Annotated[Any, PlainValidator(leaves.leaf(units.timeout)), _schema("string", "number")] = Field(
+    timeout: Annotated[float, _of(values.timeout), _schema("string", "number")] = Field(
         360.0, description="bound of one API call, as 360s or 6m"
     )
     budget: Money = Field(None, description="never spend more than this, in the provider's currency")
-    deadline: Annotated[Any, PlainValidator(leaves.leaf(units.deadline)), _schema("string", "null")] = Field(
+    deadline: Annotated[Deadline | None, _of(values.deadline), _schema("string", "null")] = Field(
         None, description='stop at a clock time, "06:00", or after a duration, 5h'
     )
-    max_consecutive_failures: Annotated[Any, _count(1, 1_000_000), _schema("integer", minimum=1)] = Field(
+    max_consecutive_failures: Annotated[int, _count(1, 1_000_000), _schema("integer", minimum=1)] = Field(
         20, description="stop the run after so many failures in a row"
     )
 
 
-class Output(Part):
-    """Where pictures go, and how they are checked."""
+class OutputConfig(Part):
+    """Where pictures go, and how they are checked. `dir` is absolute once loaded, `max_bytes` bounds one picture."""
 
-    dir: MaybeText = Field(None, description="the output folder; relative to the current folder")
+    dir: Annotated[Path, _of(line_of_text), _schema("string", "number", "null")] = Field(
+        default_factory=lambda: Path("out"), description="the output folder; relative to the current folder"
+    )
     file_name: Text = Field("{{ id }}.{{ ext }}", description="template of a picture's name within images/")
-    verify: Annotated[Any, _word("decode", "structure"), _schema("string", enum=["decode", "structure"])] = Field(
+    verify: Annotated[Verify, _word(*get_args(Verify)), _schema("string", enum=list(get_args(Verify)))] = Field(
         "decode", description="decode every pixel, or check the file's structure only"
     )
-    max_bytes: Annotated[Any, PlainValidator(leaves.leaf(units.size)), _schema("string", "integer")] = Field(
+    max_bytes: Annotated[int, _of(values.size), _schema("string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
     )
 
 
-class Defaults(Part):
-    """Fields that every job has unless it says otherwise."""
-
-    prompt: Annotated[Any, PlainValidator(leaves.job_leaf("prompt")), _schema("string", "number", "boolean")] = Field(
-        None, description="what to make; a Jinja2 template"
-    )
-    image: Annotated[Any, PlainValidator(leaves.image), _schema("string", "null")] = Field(
-        None, description="one reference image: short for images with one"
-    )
-    images: Words = Field(None, description="reference images, in order: local paths (beside the manifest) or URLs")
-    seed: Annotated[Any, PlainValidator(leaves.job_leaf("seed")), _schema("integer", "string", "null")] = Field(
-        None, description="a whole number"
-    )
-    aspect_ratio: Annotated[Any, PlainValidator(leaves.job_leaf("aspect_ratio")), _schema("string", "null")] = Field(
-        None, description="W:H from 21:9 to 9:21; left out keeps the reference's"
-    )
-    output_format: Annotated[Any, PlainValidator(leaves.job_leaf("output_format")), _schema("string", "null")] = Field(
-        None, description="jpeg or png"
-    )
-    safety_tolerance: Annotated[
-        Any, PlainValidator(leaves.job_leaf("safety_tolerance")), _schema("integer", "string", "null")
-    ] = Field(None, description="0 (strict) to 6")
-    prompt_upsampling: Annotated[
-        Any, PlainValidator(leaves.job_leaf("prompt_upsampling")), _schema("boolean", "string", "null")
-    ] = Field(None, description="let the provider rewrite the prompt")
-    model: Annotated[Any, PlainValidator(leaves.model), _schema("string", "null")] = Field(
-        None, description="another model than the provider's"
-    )
-    style: Annotated[Any, PlainValidator(leaves.job_leaf("style")), _schema("string", "null")] = Field(
-        None, description="auto, standard or chat"
-    )
-    variant: Annotated[Any, PlainValidator(leaves.job_leaf("variant")), _schema("integer", "string", "null")] = Field(
-        None, description="2, 3, ... make a deliberate further copy of the same job"
-    )
-    webhook_url: Annotated[Any, PlainValidator(leaves.job_leaf("webhook_url")), _schema("string", "null")] = Field(
-        None, description="a URL that the provider calls when the picture is ready"
-    )
-    webhook_secret: Annotated[Any, PlainValidator(leaves.leaf(str)), _schema("string", "null")] = Field(
-        None, description="${NAME} of the environment variable that holds the secret"
-    )
-    tags: Tags = Field({}, description="free; come back as tags.* columns of results.csv")
+DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
-class JobEntry(Defaults):
-    """One job, or many made from a table and a matrix."""
-
-    id: Annotated[Any, PlainValidator(leaves.job_leaf("id")), _schema("string", "number", "null")] = Field(
-        None, description="the job's name; left out: a slug of the prompt and 8 digits of the key"
-    )
-    source: MaybeText = Field(
-        None, alias="from", description="a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"
-    )
-    matrix: Annotated[dict[str, AxisSpec], BeforeValidator(leaves.mapping)] = Field(
-        {}, description="axes whose product is made; an axis named like a job field sets it"
-    )
-    exclude: Annotated[list[Exclusion], BeforeValidator(leaves.sequence)] = Field(
-        [], description="combinations of axis values that are left out"
-    )
+def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
+    return {
+        row.name: (
+            Annotated[row.kind, WithJsonSchema(row.json_schema)],
+            Field(None, description=row.description),
+        )
+        for row in rows
+    }
 
 
-class Document(Part):
-    """A batchflux manifest."""
-
-    version: Annotated[int, PlainValidator(leaves.leaf(leaves.version)), WithJsonSchema({"const": 1})] = Field(
-        description="the manifest's format: 1"
-    )
-    name: MaybeText = Field(None, description="the run's name; left out: the file's stem")
-    provider: Provider | str = Field("simulator", description="which API to call, and how")
-    limits: Limits | None = Field(None, description="how much, how fast, how long")
-    output: Output | None = Field(None, description="where pictures go, and how they are checked")
-    defaults: Defaults | None = Field(None, description="fields that every job has unless it says otherwise")
-    jobs: list[JobEntry] = Field(min_length=1, description="the jobs, in order")
+Defaults = create_model(
+    "Defaults",
+    __base__=Part,
+    __doc__="Fields that every job has unless it says otherwise.",
+    **_job_fields(*job_fields.FIELDS),
+)
+JobEntry = create_model(
+    "JobEntry",
+    __base__=Defaults,
+    __doc__="One job, or many made from a table and a matrix.",
+    **_job_fields(job_fields.ID),
+    source=(
+        MaybeText,
+        Field(None, alias="from", description="a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"),
+    ),
+    matrix=(
+        Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)],
+        Field({}, description="axes whose product is made; an axis named like a job field sets it"),
+    ),
+    exclude=(
+        Annotated[list[Exclusion], BeforeValidator(values.sequence)],
+        Field([], description="combinations of axis values that are left out"),
+    ),
+)
+_DOCUMENT: dict[str, Any] = {
+    "version": (Annotated[int, WithJsonSchema({"const": 1})], Field(description="the manifest's format: 1")),
+    "name": (MaybeText, Field(None, description="the run's name; left out: the file's stem")),
+    "provider": (ProviderConfig | str, Field("simulator", description="which API to call, and how")),
+    "limits": (LimitsConfig | None, Field(None, description="how much, how fast, how long")),
+    "output": (OutputConfig | None, Field(None, description="where pictures go, and how they are checked")),
+    "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
+    "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
+}
+Document = create_model("Document", __base__=Part, __doc__="A batchflux manifest.", **_DOCUMENT)
 
 
 def schema() -> dict[str, Any]:
-    """The manifest's JSON Schema (draft 2020-12), with descriptions for editors."""
+    """Return the manifest's JSON Schema (draft 2020-12), with descriptions for editors."""
     made = Document.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def starter() -> str:
+    """Return a commented manifest that runs as it is, on the simulator."""
+    return (files("batchflux.manifest") / "starter.yaml").read_text(encoding="utf-8")
+
+
+# --- what a manifest comes to -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One element of `jobs`, defaults merged in. `lines` tells where each field stands.
+
+    A field is a value, a Template, a tuple of texts and Templates (images), or pairs of a name and one (tags, options).
+    """
+
+    index: int
+    line: int
+    fields: Mapping[str, Any]
+    lines: Mapping[str, int]
+    source: str | None = None
+    axes: tuple[Axis, ...] = ()
+    exclude: tuple[Mapping[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A manifest without static faults.
+
+    `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
+    (secrets unexpanded). `entries` is what `expand` makes jobs of; `file_name_line` is where output.file_name
+    stands, and `keys_line` where provider.keys does, or the provider when it brings its own.
+    """
+
+    path: Path
+    base: Path
+    display: str
+    name: str
+    provider: ProviderConfig
+    limits: LimitsConfig
+    output: OutputConfig
+    text: str = field(repr=False)
+    entries: tuple[Entry, ...] = field(repr=False)
+    file_name_line: int = field(default=1, repr=False)
+    keys_line: int = field(default=1, repr=False)
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The names of all tags, in the order in which the manifest first writes them."""
+        pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
+        return tuple(dict.fromkeys(name for name, _ in pairs))
+
+    def beside(self, source: str) -> str:
+        """Return how a message names a file that the manifest names: as the user would type it from where they are."""
+        return str(Path(self.display).parent / source)

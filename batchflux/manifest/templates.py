@@ -1,7 +1,9 @@
-"""Templates made ready: compiled once, with the names they read.
+"""Templates: compiled once with the names they read, run where none costs more than its length and its data.
 
-The rule: a template sees the row's columns, the axes and `row`; an unknown variable is an error. What is only text
-and plain `{{ name }}` is put together without Jinja, to the same result, for it is what a million rows are made of.
+A template sees the row's columns, the axes and `row`; an unknown variable is an error; None renders as nothing, true as
+`true`. What a template may be made of is an allow-list: kinds of nodes, filters, tests, methods. Nothing assigns, loops
+within a loop, or repeats text; no result of a filter, call or operator may pass MAX_OUTPUT. What is only text and plain
+`{{ name }}` is put together without Jinja, to the same result, for it is what a million rows are made of.
 """
 
 from __future__ import annotations
@@ -9,13 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2 import UndefinedError as JinjaUndefined
 from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.filters import FILTERS
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
 
-from batchflux.manifest.templates import MAX_OUTPUT, Sandbox, environment, refuse, shown, shown_in_name
 from batchflux.manifest.yaml_nodes import quoted
 
 if TYPE_CHECKING:
@@ -24,33 +29,195 @@ if TYPE_CHECKING:
 Variables = Mapping[str, Any]
 Renderer = Callable[[Variables], str]
 
-_PLAIN = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
-_KEYWORDS = frozenset(
-    [
-        "true",
-        "false",
-        "none",
-        "True",
-        "False",
-        "None",
-        "and",
-        "or",
-        "not",
-        "in",
-        "is",
-        "if",
-        "else",
-        "self",
-        "loop",
-        "caller",
-        "varargs",
-        "kwargs",
-        "_",
-    ]
+MAX_OUTPUT = 1 << 20
+MAX_JOINED = 64  # texts that ~ puts together in one template
+MAX_BASE, MAX_EXPONENT, MAX_FACTOR = 1 << 32, 64, 1 << 64
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NODES = _words(
+    "Template Output TemplateData Const Name Getattr Getitem Slice Filter Test Call Keyword CondExpr Compare Operand "
+    "And Or Not Neg Pos Add Sub Mul Div FloorDiv Mod Pow Concat List Tuple Dict Pair If For"
 )
+_FILTERS = _words(
+    "abs capitalize count d default first float int last length list lower max min reject reverse round select sort "
+    "string sum title trim truncate unique upper urlencode wordcount"
+)  # and format, replace and join, below
+_TESTS = _words(
+    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower "
+    "lt mapping ne none number odd sameas sequence string true undefined upper == != < <= > >="
+)
+_METHODS: dict[type, frozenset[str]] = {
+    str: _words(
+        "capitalize casefold count endswith find isalnum isalpha isascii isdigit islower isnumeric isspace istitle "
+        "isupper lower lstrip partition removeprefix removesuffix rpartition rsplit rstrip split splitlines startswith "
+        "strip swapcase title upper"
+    ),
+    dict: _words("get items keys values"),
+    list: _words("count index"),
+    tuple: _words("count index"),
+}
+_PLAIN = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
+_KEYWORDS = _words("true false none True False None and or not in is if else self loop caller varargs kwargs _")
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
-_TEXT = environment(shown)
-_NAME = environment(shown_in_name)
+_IMAGE_PARTS = _words("path name stem")
+_WIDTH = re.compile(r"[0-9]{4,}|\*")
+
+
+class ImagePath(str):
+    """A picture's path in a template: itself, and its parts as `path`, `name` and `stem`."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> str:
+        """The path as text."""
+        return str(self)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return PurePosixPath(self).name
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its last suffix."""
+        return PurePosixPath(self).stem
+
+
+def _shown(value: Any) -> Any:
+    """How a value stands in rendered text."""
+    if value is None:
+        return ""
+    if value is True or value is False:
+        return "true" if value else "false"
+    return value
+
+
+def _shown_in_name(value: Any) -> Any:
+    """How a value stands in a file name, where it must not make folders.
+
+    Raises:
+        SecurityError: it has a slash.
+    """
+    text = _shown(value)
+    if "/" in str(text) or "\\" in str(text):
+        raise SecurityError(f"found {quoted(str(text))}; a value in a file name has no slash, only the template has")
+    return text
+
+
+def _refuse(tree: nodes.Template) -> None:
+    """Refuse what a template in a manifest has no need for.
+
+    Raises:
+        TemplateSyntaxError: names it and its line.
+    """
+    joined = 0
+    for node in tree.find_all(nodes.Node):
+        kind = type(node).__name__
+        if kind not in _NODES:
+            raise TemplateSyntaxError(f"{kind.lower()} is not allowed in a manifest", node.lineno)
+        if isinstance(node, nodes.For) and (node.recursive or any(node.find_all(nodes.For))):
+            raise TemplateSyntaxError("a loop in a loop is not allowed in a manifest", node.lineno)
+        joined += len(node.nodes) if isinstance(node, nodes.Concat) else 0
+        if joined > MAX_JOINED:
+            raise TemplateSyntaxError(f"more than {MAX_JOINED} texts are joined with ~", node.lineno)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The environment of all templates."""
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Allow what is listed for text, mappings and lists, and nothing private of anything."""
+        if isinstance(obj, ImagePath) and attr in _IMAGE_PARTS:
+            return True
+        for kind, allowed in _METHODS.items():
+            if isinstance(obj, kind):
+                return attr in allowed
+        return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """Give no way to `str.format`, whose widths know no bound; the filter `format` has one."""
+        return None
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Compute, but for what could grow beyond bounds."""
+        if operator == "%" and isinstance(left, str):
+            _check_format(left)
+        if operator == "**" and not (_small(left, MAX_BASE) and _small(right, MAX_EXPONENT)):
+            raise SecurityError("the numbers of ** are too large")
+        if operator == "*" and not (_small(left, MAX_FACTOR) and _small(right, MAX_FACTOR)):
+            raise SecurityError("* is allowed between numbers only")
+        return _bounded(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call a method that is allowed."""
+        return _bounded(super().call(context, obj, *args, **kwargs))
+
+
+def _small(value: Any, bound: int) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= bound
+
+
+def _check_format(text: str) -> None:
+    if _WIDTH.search(text):
+        raise SecurityError("a width in a format has at most 3 digits")
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, (str, list, tuple)) and len(value) > MAX_OUTPUT:
+        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    return value
+
+
+def _filter(name: str) -> Callable[..., Any]:
+    inner: Callable[..., Any] = FILTERS[name]
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        return _bounded(inner(*args, **kwargs))
+
+    # Jinja tells by attributes of the function what to pass in front of the value.
+    bounded.__dict__.update(getattr(inner, "__dict__", {}))
+    return bounded
+
+
+def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
+    _check_format(str(value))
+    return _bounded(str(value) % (kwargs or args))
+
+
+def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
+    text, old, new = str(_shown(value)), str(old), str(new)
+    times = text.count(old) if count < 0 else min(count, text.count(old))
+    if len(text) + times * len(new) > MAX_OUTPUT:
+        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    return text.replace(old, new, count)
+
+
+def _join(value: Any, separator: str = "") -> str:
+    parts = [str(_shown(item)) for item in value]
+    if sum(map(len, parts)) + len(parts) * len(str(separator)) > MAX_OUTPUT:
+        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    return str(separator).join(parts)
+
+
+def _environment(finalize: Callable[[Any], Any]) -> _Sandbox:
+    """A sandbox whose values pass through `finalize` as they are rendered."""
+    made = _Sandbox(undefined=StrictUndefined, autoescape=False, finalize=finalize, keep_trailing_newline=True)
+    made.globals.clear()
+    made.filters = {name: _filter(name) for name in _FILTERS}
+    made.filters.update(format=_format, replace=_replace, join=_join)
+    made.tests = {name: TESTS[name] for name in _TESTS}
+    return made
+
+
+_TEXT = _environment(_shown)
+_NAME = _environment(_shown_in_name)
 
 
 class Undefined(ValueError):  # noqa: N818  it is what the template met
@@ -87,11 +254,11 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
     sandbox = _NAME if file_name else _TEXT
     try:
         tree = sandbox.parse(text)
-        refuse(tree)
+        _refuse(tree)
         names = frozenset(meta.find_undeclared_variables(tree))
-        parts = parts_of(text) if plain else None
+        parts = _parts_of(text) if plain else None
         if parts is not None:
-            return Compiled(names, _joined(*parts, shown_in_name if file_name else shown), plain=True)
+            return Compiled(names, _joined(*parts, _shown_in_name if file_name else _shown), plain=True)
         return Compiled(names, _rendered(sandbox, text), plain=False)
     except TemplateSyntaxError as error:
         at = f" (line {error.lineno} of the template)" if "\n" in text else ""
@@ -102,7 +269,7 @@ def compile_template(text: str, *, file_name: bool = False, plain: bool = True) 
         raise ValueError(f"the template {quoted(text)} is nested too deeply") from None
 
 
-def parts_of(text: str) -> tuple[str, tuple[str, ...]] | None:
+def _parts_of(text: str) -> tuple[str, tuple[str, ...]] | None:
     """Return a %-format and the names that go into it, or None when there is more in the template than that."""
     literals: list[str] = []
     names: list[str] = []
@@ -120,7 +287,7 @@ def parts_of(text: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _joined(form: str, names: tuple[str, ...], finalize: Callable[[Any], Any]) -> Renderer:
-    checks_text = finalize is not shown
+    checks_text = finalize is not _shown
 
     def render(variables: Variables) -> str:
         try:
@@ -151,7 +318,7 @@ def _undefined(message: str) -> Undefined:
     return Undefined(match[1] if match else None, message)
 
 
-def _rendered(sandbox: Sandbox, text: str) -> Renderer:
+def _rendered(sandbox: _Sandbox, text: str) -> Renderer:
     template: JinjaTemplate = sandbox.from_string(text)
 
     def render(variables: Variables) -> str:

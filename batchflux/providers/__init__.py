@@ -7,6 +7,7 @@ is a Provider.
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -43,9 +44,12 @@ def providers() -> Mapping[tuple[str, str], Provider]:
     return MappingProxyType(found)
 
 
-def capabilities(model: str) -> tuple[Capabilities, ...]:
-    """Return what each provider can carry in a request for this model."""
-    return tuple(provider.capabilities(model) for provider in providers().values())
+@cache
+def capabilities() -> tuple[Capabilities, ...]:
+    """Return what each provider can carry, for its models in general; `for_model` tells what holds for one."""
+    return tuple(
+        replace(provider.capabilities(""), by_model=cache(provider.capabilities)) for provider in providers().values()
+    )
 
 
 def _registered() -> Iterator[tuple[str, object]]:

@@ -58,6 +58,8 @@ class Native(Provider):
     api, style = "flux-relay", "native"
     path: ClassVar[str] = "/flux/v1"
     active_tasks: ClassVar[int | None] = None
+    base_url: ClassVar[str | None] = None
+    key_names: ClassVar[tuple[str, ...]] = ()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that fields and up to four references travel; files as bare base64."""
@@ -71,6 +73,8 @@ class Native(Provider):
             polls=True,
             active_tasks=self.active_tasks,
             options=Options,
+            base_url=self.base_url,
+            key_names=self.key_names,
         )
 
     def submit(self, job: Job) -> HttpRequest:
@@ -149,6 +153,8 @@ class Bfl(Native):
     api, style = "bfl", "bfl"
     path = "/v1"
     active_tasks = 24
+    base_url = "https://api.bfl.ai"
+    key_names = ("BFL_API_KEY",)
 
     def authorize(self, secret: str) -> Mapping[str, str]:
         """Return the header that carries a key."""

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from batchflux.models import CARRIED
+from batchflux.manifest.job_fields import REQUEST_FIELDS
 from batchflux.simulator.drawing import MEDIA_TYPES, parse_ratio
 from batchflux.simulator.replies import Api, dumps, invalid, model_not_found
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Format
 
-_STANDARD_FIELDS = frozenset({"model", "prompt", *CARRIED})
+_STANDARD_FIELDS = frozenset({"model", "prompt", *REQUEST_FIELDS})
 _CHAT_FIELDS = frozenset({"model", "messages", "stream"})
 _ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
 _INPUT_IMAGES = tuple(f"input_image{suffix}" for suffix in ("", *(f"_{number}" for number in range(2, 9))))
@@ -52,12 +52,12 @@ class TaskModel:
 
 
 def _kontext(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES[:4], *CARRIED})
+    fields = frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS})
     return TaskModel(fields=fields, credits=credits_, output_format="png")
 
 
 def _flux2(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *CARRIED}) - {"aspect_ratio", "prompt_upsampling"}
+    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {"aspect_ratio", "prompt_upsampling"}
     return TaskModel(fields=fields, credits=credits_, output_format="jpeg", freest=5, priced_by_result=True)
 
 

@@ -58,7 +58,7 @@ class Filler:
         self._picture = picture
         self._link = link
         self._linked = 0
-        self._price = nanos(manifest.provider.price or Decimal(0))
+        self._price = nanos(manifest.provider.price_of(manifest.provider.model) or Decimal(0))
 
     async def fill(self) -> int:
         """Mark every job as done; return how many there are."""

@@ -226,7 +226,9 @@ class Polled:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(style="standard", fields=frozenset(), local_images=False)
+        return Capabilities(
+            api="flux-relay", style="standard", fields=frozenset(), formats=frozenset(), local_images=False
+        )
 
     def flow(self, job: Job) -> Flow:
         yield self.request(job)

@@ -1,4 +1,4 @@
-"""Manifests as files in a fresh folder, and what the two call styles of the real API can carry."""
+"""Manifests as files in a fresh folder, and what the two call styles of a relay, and another API, can carry."""
 
 from __future__ import annotations
 
@@ -7,29 +7,44 @@ from pathlib import Path  # noqa: TC003  pytest reads the hints
 from typing import Any, Protocol
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import Expansion, Manifest, expansion as expand, load_manifest
+from batchflux.manifest import Expansion, Manifest, expand, load_manifest
+from batchflux.manifest.job_fields import REQUEST_FIELDS
 from batchflux.models import Capabilities, Job
 
-STYLES = {
-    "standard": Capabilities(
+
+class Knobs(BaseModel):
+    """What only the polling API knows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    raw: bool = False
+    strength: float = Field(0.1, ge=0, le=1)
+
+
+OFFERS = (
+    Capabilities(
+        api="flux-relay",
         style="standard",
-        fields=frozenset(
-            {
-                "seed",
-                "aspect_ratio",
-                "output_format",
-                "safety_tolerance",
-                "prompt_upsampling",
-                "webhook_url",
-                "webhook_secret",
-            }
-        ),
+        fields=frozenset(REQUEST_FIELDS),
+        formats=frozenset({"jpeg", "png"}),
         local_images=False,
     ),
-    "chat": Capabilities(style="chat", fields=frozenset(), local_images=True),
-}
+    Capabilities(api="flux-relay", style="chat", fields=frozenset(), formats=frozenset(), local_images=True),
+    Capabilities(
+        api="bfl",
+        style="polled",
+        fields=frozenset({"seed", "aspect_ratio", "output_format"}),
+        formats=frozenset({"jpeg", "png", "webp"}),
+        local_images=True,
+        url_images=False,
+        most_images=2,
+        polls=True,
+        options=Knobs,
+    ),
+)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(64)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
@@ -39,8 +54,8 @@ class Load(Protocol):
 
 
 @pytest.fixture
-def styles() -> dict[str, Capabilities]:
-    return dict(STYLES)
+def offers() -> tuple[Capabilities, ...]:
+    return OFFERS
 
 
 Jobs = Callable[[str], list[Job]]
@@ -77,7 +92,7 @@ def expansion(load: Load) -> Callable[[str], tuple[Expansion, list[Fault]]]:
 
     def go(text: str) -> tuple[Expansion, list[Fault]]:
         faults: list[Fault] = []
-        return expand(load(text), STYLES, faults.append), faults
+        return expand(load(text), OFFERS, faults.append), faults
 
     return go
 
@@ -102,10 +117,10 @@ def faults(load: Load) -> Faulty:
     def go(text: str | bytes) -> list[str]:
         found: list[Fault] = []
         try:
-            manifest = load(text, styles=STYLES)
+            manifest = load(text, offers=OFFERS)
         except ManifestError as error:
             return [str(fault) for fault in error.faults]
-        for _ in expand(manifest, STYLES, found.append):
+        for _ in expand(manifest, OFFERS, found.append):
             pass
         return [str(fault) for fault in found]
 

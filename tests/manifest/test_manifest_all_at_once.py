@@ -12,7 +12,7 @@ from batchflux.errors import ManifestError
 from batchflux.manifest.expansion import MAX_FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from batchflux.manifest import Manifest
     from batchflux.models import Capabilities
@@ -109,16 +109,16 @@ def test_faults_are_listed_up_to_a_thousand_of_rows(faults: Faulty) -> None:
 
 
 def test_no_more_than_so_many_jobs_are_looked_at(faults: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.manifest.salvage.MAX_JOBS", 10)
+    monkeypatch.setattr("batchflux.manifest.expansion.MAX_SALVAGED", 10)
     Path("t.csv").write_text("s\n" + "1\n" * 9 + "a\nb\n")
     found = faults('version: 1\nnmae: x\njobs:\n  - {prompt: x, seed: "{{ s }}", from: t.csv}\n')
     assert [fault.split(": ")[0] for fault in found] == ["m.yaml:2", "t.csv:11"]
 
 
-def test_a_sound_manifest_is_not_expanded(load: Callable[..., Manifest], styles: Mapping[str, Capabilities]) -> None:
+def test_a_sound_manifest_is_not_expanded(load: Callable[..., Manifest], offers: tuple[Capabilities, ...]) -> None:
     Path("t.csv").write_text("s\n1\nx\n")
     text = 'version: 1\njobs:\n  - {prompt: x, seed: "{{ s }}", from: t.csv}\n'
-    assert len(load(text, styles=styles).entries) == 1  # the bad row is found by whoever expands it
+    assert len(load(text, offers=offers).entries) == 1  # the bad row is found by whoever expands it
     with pytest.raises(ManifestError) as caught:
-        load(text + "nmae: x\n", styles=styles)
+        load(text + "nmae: x\n", offers=offers)
     assert [fault.line for fault in caught.value.faults] == [4, 3]

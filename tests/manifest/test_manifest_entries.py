@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from batchflux.manifest import expansion as expand
+from batchflux.manifest import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,12 +69,12 @@ def test_parquet_streams_by_batches(folder: Path, jobs: Jobs) -> None:
 
 
 def test_all_of_it_can_be_pickled_and_expanded_again(
-    load: Callable[[str], Manifest], styles: dict[str, Capabilities]
+    load: Callable[[str], Manifest], offers: tuple[Capabilities, ...]
 ) -> None:
     text = HEAD + "  - {prompt: '{{ title }} {{ x }}', from: products.csv, matrix: {x: [1.50, a]}}\n"
     manifest = load(text)
-    first = expand(manifest, styles, lambda fault: pytest.fail(str(fault)))
-    again = expand(pickle.loads(pickle.dumps(manifest)), styles, lambda fault: pytest.fail(str(fault)))  # noqa: S301  our own bytes
+    first = expand(manifest, offers, lambda fault: pytest.fail(str(fault)))
+    again = expand(pickle.loads(pickle.dumps(manifest)), offers, lambda fault: pytest.fail(str(fault)))  # noqa: S301  our own bytes
     made = list(first)
     assert made == list(again) == list(first) == pickle.loads(pickle.dumps(made))  # noqa: S301  our own bytes
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Fault
-from batchflux.manifest.matrix import MAX_COMBINATIONS, combinations
 from batchflux.manifest.diagnostics import MAX_FAULTS
+from batchflux.manifest.matrix import MAX_COMBINATIONS, combinations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

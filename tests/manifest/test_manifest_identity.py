@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.manifest.identity import checked_name, default_id, folded, key_of, slug
-from batchflux.manifest.seen import Seen
+from batchflux.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +54,18 @@ def test_what_does_not_change_the_picture_leaves_the_key(text: str, jobs: Jobs) 
 
 
 def test_keys_are_the_same_in_every_version_of_the_program() -> None:
-    scalars = (1, "16:9", "png", 2, True, 1)
-    canonical = [1, "tuzi", "flux-kontext-pro", "standard", 'Ein "Bär"\n', ["a" * 64, "https://x"], *scalars]
-    key = key_of(("tuzi", "flux-kontext-pro", "standard"), 'Ein "Bär"\n', ("a" * 64, "https://x"), scalars)
-    assert key == sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
-    assert key == "1f60743a7307adc426db18057ca65e41c9c63016a1dd8837ee709da0f7a3ceb8"
+    scalars = {"seed": 1, "aspect_ratio": "16:9", "output_format": "png", "safety_tolerance": 2}
+    fields = {**scalars, "prompt_upsampling": True, "variant": 1}
+    images = (Reference(source="a.png", sha256="a" * 64), Reference(source="https://x", url="https://x"))
+    asked = {"model": "flux-kontext-pro", "style": "standard", "prompt": 'Ein "Bär"\n', "images": images, **fields}
+    canonical = [1, "tuzi", "flux-kontext-pro", "standard", 'Ein "Bär"\n', ["a" * 64, "https://x"], *fields.values()]
+    assert key_of(asked, "tuzi") == sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
+    assert key_of(asked, "tuzi") == "1f60743a7307adc426db18057ca65e41c9c63016a1dd8837ee709da0f7a3ceb8"
+    canonical.append({"options": {"a": 1, "b": [True]}})
+    options = (("b", [True]), ("a", 1))
+    key = sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
+    assert key_of({**asked, "options": options}, "tuzi") == key
+    assert key_of({**asked, "options": ()}, "tuzi") == key_of(asked, "tuzi")
 
 
 def test_keys_hold_bytes_not_names(folder: Path, jobs: Jobs) -> None:
@@ -129,23 +136,6 @@ def test_no_name_leaves_the_folder(name: str) -> None:
 def test_default_file_names_clash_only_where_ids_do(a: str, b: str, x: str, y: str) -> None:
     if folded(a + x) == folded(b + y):
         assert folded(a) == folded(b)
-
-
-@given(st.lists(st.integers(-(2**63), 2**64 - 1), max_size=3000))
-def test_seen_is_a_set_that_knows_the_first_place(values: list[int]) -> None:
-    table, first = Seen(places=True), dict[int, int]()
-    for place, value in enumerate(values):
-        key = value % 2**64 or 1
-        assert table.add(value, place) == first.get(key)
-        first.setdefault(key, place)
-    assert len(table) == len(first)
-
-
-def test_seen_survives_hashes_that_share_a_slot() -> None:
-    table = Seen()
-    values = [n << 32 | 7 for n in range(2000)]
-    assert [table.add(value) for value in values] == [None] * 2000
-    assert [table.add(value) for value in values] == [0] * 2000
 
 
 def test_an_id_that_meets_another_by_chance_takes_more_of_its_key(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:

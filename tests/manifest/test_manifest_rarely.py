@@ -12,11 +12,9 @@ from pyarrow import parquet
 from batchflux.errors import ManifestError
 from batchflux.manifest import load_manifest
 from batchflux.manifest.job_fields import MAX_PROMPT
-from batchflux.manifest.values import MAX_TEXT
 from batchflux.manifest.matrix import MAX_RANGE
-from batchflux.manifest.values import MAX_TEMPLATE
 from batchflux.manifest.tables import MAX_CELL, MAX_LINE
-from batchflux.manifest.values import MAX_URL
+from batchflux.manifest.values import MAX_TEMPLATE, MAX_TEXT, MAX_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

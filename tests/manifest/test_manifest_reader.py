@@ -11,12 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import Manifest, expansion as expand, load_manifest, yaml_nodes as reader, starter
-from batchflux.manifest.yaml_nodes import read_tree
-from batchflux.manifest.yaml_nodes import plain_data
+from batchflux.manifest import Manifest, expand, load_manifest, starter, yaml_nodes
+from batchflux.manifest.yaml_nodes import plain_data, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from batchflux.models import Capabilities
@@ -32,14 +30,14 @@ WORDS = st.sampled_from(
 )
 
 
-def outcome(data: bytes, path: Path, styles: Mapping[str, Capabilities]) -> Manifest | ManifestError:
+def outcome(data: bytes, path: Path, offers: tuple[Capabilities, ...]) -> Manifest | ManifestError:
     path.write_bytes(data)
     try:
         made = load_manifest(path, environ={})
     except ManifestError as caught:
         error = caught
     else:
-        for count, _ in enumerate(expand(made, styles, lambda _: None)):
+        for count, _ in enumerate(expand(made, offers, lambda _: None)):
             if count > 50:
                 break
         return made
@@ -50,26 +48,26 @@ def outcome(data: bytes, path: Path, styles: Mapping[str, Capabilities]) -> Mani
 
 @RELAXED
 @given(st.lists(WORDS, max_size=30).map("".join))
-def test_pieces_of_yaml(folder: Path, styles: Mapping[str, Capabilities], text: str) -> None:
-    outcome(text.encode("utf-8", "surrogatepass"), folder / "wild.yaml", styles)
+def test_pieces_of_yaml(folder: Path, offers: tuple[Capabilities, ...], text: str) -> None:
+    outcome(text.encode("utf-8", "surrogatepass"), folder / "wild.yaml", offers)
 
 
 @RELAXED
 @given(st.binary(max_size=200))
-def test_any_bytes(folder: Path, styles: Mapping[str, Capabilities], data: bytes) -> None:
-    outcome(data, folder / "wild.yaml", styles)
-    outcome(b"version: 1\njobs:\n  - prompt: " + data, folder / "wild.yaml", styles)
+def test_any_bytes(folder: Path, offers: tuple[Capabilities, ...], data: bytes) -> None:
+    outcome(data, folder / "wild.yaml", offers)
+    outcome(b"version: 1\njobs:\n  - prompt: " + data, folder / "wild.yaml", offers)
 
 
 @RELAXED
 @given(st.integers(0, 2**32))
-def test_a_manifest_with_a_few_bytes_changed(folder: Path, styles: Mapping[str, Capabilities], seed: int) -> None:
+def test_a_manifest_with_a_few_bytes_changed(folder: Path, offers: tuple[Capabilities, ...], seed: int) -> None:
     chance = random.Random(seed)
     data = bytearray(starter().encode())
     for _ in range(chance.randint(1, 5)):
         at = chance.randrange(len(data))
         data[at : at + chance.randint(0, 3)] = chance.choice([b"", b"[", b"{", b": ", b"\n", b"'", b"\xff", b"- "])
-    outcome(bytes(data), folder / "wild.yaml", styles)
+    outcome(bytes(data), folder / "wild.yaml", offers)
 
 
 JSON = st.recursive(
@@ -103,7 +101,7 @@ def test_values_come_back_as_they_were_written(value: Any, flow: bool) -> None: 
 def test_the_parser_in_python_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     text = starter().encode() + b"x: &a [1, 'b', *c]\n".replace(b", *c", b"")
     fast = plain_data(read_tree(text, "x.yaml", lambda _: None))
-    monkeypatch.setattr(reader, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_nodes, "_LOADER", yaml.SafeLoader)
     assert plain_data(read_tree(text, "x.yaml", lambda _: None)) == fast
     for bad in [b"a: [" + b"[" * 5000, b"a: b: c\n", b"a: *b\n", b"a: 'x\n", b"\ta: b\n", b"a: !x 1\n"]:
         with pytest.raises(ManifestError):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest import Redos, expansion as expand, load_manifest
+from batchflux.manifest import Redos, expand, load_manifest
 from batchflux.models import Job, Redo
 from batchflux.providers import capabilities
 

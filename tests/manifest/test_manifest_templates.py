@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.templates import ImagePath
-from batchflux.manifest.templates import Undefined, compile_template
+from batchflux.manifest.templates import ImagePath, Undefined, compile_template
 from batchflux.manifest.yaml_nodes import Written
 
 PIECES = st.sampled_from(

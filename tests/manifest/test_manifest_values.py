@@ -36,7 +36,7 @@ def test_the_defaults(load: Load, folder: Path) -> None:
     )  # fmt: skip
 
 
-def test_the_contracts_example_whole(load: Load, folder: Path) -> None:
+def test_every_key_of_the_sections(load: Load, folder: Path) -> None:
     made = load("""\
 version: 1
 name: spring-catalogue

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batchflux.ledger.unchanged import RACY
-from batchflux.vetting import LARGE
 
 if TYPE_CHECKING:
     from tests.chaos.kills.conftest import Program, Scene
@@ -33,7 +32,6 @@ def test_kills_under_a_table_that_is_not_gone_through(scene: Scene, seed: int) -
     program.manifest(bank.url, JOBS)
     table = program.folder / "rows.csv"
     table.write_text(f"id,title,about\n{''.join(lines)}", encoding="utf-8")
-    assert table.stat().st_size > LARGE
     time.sleep(1.1 * RACY)  # until then nobody could tell whether the table has changed since
     for _ in range(KILLS):
         wanted = bank.posts.total() + chance.randint(20, 150)

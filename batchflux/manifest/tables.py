@@ -1,8 +1,8 @@
-"""Rows of the tables that `from` names, one at a time: csv, tsv, jsonl, each also `.gz`, and parquet.
+"""Rows of the tables that `from` names, one at a time: csv, tsv, jsonl, each also `.gz`, and parquet; files of lines.
 
-The rule: cells are text exactly as they stand; a row is a mapping of column names; a bad row is reported with its
-line and skipped, a file that cannot be read further is reported and ends. Nothing holds more than a row (parquet: a
-batch). Lines are read as bytes, so that a wrong byte is found on its own line.
+Cells are text exactly as they stand; a row is a mapping of column names; a bad row is reported with its line and
+skipped, a file that cannot be read further is reported and ends. Nothing holds more than a row (parquet: a batch).
+Lines are read as bytes, so that a wrong byte is found on its own line. Parquet needs pyarrow, which an extra brings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,9 @@ MAX_DIGITS = 1000
 MAX_LINE = 16 << 20
 BOMB_BYTES, BOMB_RATIO = 32 << 20, 200  # from so many bytes on, no table of rows that differ packs so well
 LINE_COSTS = 16  # bytes that a line counts for besides its own: empty ones take time too
+MAX_LINES_BYTES = 64 << 20  # of a file of lines, which is read whole
+MAX_LINES = 1_000_000
+BATCH = 1024  # rows of parquet held at a time
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Row = Mapping[str, Any]
@@ -63,15 +66,14 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
-        from batchflux.manifest import parquet  # noqa: PLC0415  heavy: imports pyarrow, which is an extra
-
-        return parquet.columns_of(path)
+        with _parquet(path) as file:
+            return tuple(file.schema_arrow.names)
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
             if not stream.peek(1):
                 raise Unreadable(None, "is empty; it needs at least one row")
             return None
-        return header_of(csv.reader(_lines(stream), delimiter=delimiter_of(suffix), strict=True))
+        return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
@@ -82,19 +84,17 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
-        from batchflux.manifest import parquet  # noqa: PLC0415  heavy: imports pyarrow, which is an extra
-
-        yield from parquet.rows_of(path)
+        yield from _parquet_rows(path)
         return
     with _opened(path, zipped=zipped) as stream:
         most = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size) if zipped else None
         if suffix == ".jsonl":
             yield from _json_rows(_lines(stream, most), report)
         else:
-            yield from _csv_rows(_lines(stream, most), delimiter_of(suffix), report)
+            yield from _csv_rows(_lines(stream, most), _delimiter(suffix), report)
 
 
-def delimiter_of(suffix: str) -> str:
+def _delimiter(suffix: str) -> str:
     """What stands between the cells of a .csv or .tsv."""
     return "\t" if suffix == ".tsv" else ","
 
@@ -130,7 +130,7 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
         raise Unreadable(number + 1, f"cannot be read further: {error}") from None
 
 
-def header_of(reader: Any) -> tuple[str, ...]:
+def _header(reader: Any) -> tuple[str, ...]:
     """The names of the columns, from the first row of a csv.reader.
 
     Raises:
@@ -159,7 +159,7 @@ def header_of(reader: Any) -> tuple[str, ...]:
 
 def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[tuple[int, Row]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    columns = header_of(reader)
+    columns = _header(reader)
     width, start = len(columns), reader.line_num + 1
     try:
         for cells in reader:
@@ -209,8 +209,7 @@ def _whole(digits: str) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the column {quoted(twice)} stands twice")
+        raise ValueError(f"the column {quoted(_twice(name for name, _ in pairs))} stands twice")
     return made
 
 
@@ -220,3 +219,68 @@ _JSON: dict[str, Any] = {
     "parse_constant": _no_constant,
     "object_pairs_hook": _unique,
 }
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
+    except ImportError:
+        message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
+        raise Unreadable(None, message) from None
+    try:
+        if not path.is_file():
+            raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
+        file = parquet.ParquetFile(path)
+    except (ValueError, OSError) as error:
+        raise Unreadable(None, f"is no Parquet file that can be read: {error}") from None
+    names = file.schema_arrow.names
+    if len(set(names)) != len(names):
+        file.close()
+        raise Unreadable(None, f"has the column {quoted(_twice(names))} twice")
+    return file
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    number = 0
+    with _parquet(path) as file:
+        batches = file.iter_batches(batch_size=BATCH)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
+                raise Unreadable(number + 1, f"cannot be read further: {error}") from None
+            if batch is None:
+                return
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _twice(names: Iterable[str]) -> str:
+    return Counter(names).most_common(1)[0][0]
+
+
+def lines_of(source: str, base: Path) -> list[str]:
+    """Return the lines of a text file that are not blank.
+
+    Raises:
+        ValueError: it cannot be read, or has too much or nothing in it.
+    """
+    path = base / source
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{quoted(source)} is not a file")
+        if path.stat().st_size > MAX_LINES_BYTES:
+            raise ValueError(f"the file {quoted(source)} has more than {MAX_LINES_BYTES} bytes; use a table with from")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the file {quoted(source)} is not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise ValueError(f"the file {quoted(source)} cannot be read: {error.strerror}") from None
+    lines = [line.strip() for line in text.split("\n")]
+    values = [line for line in lines if line]
+    if not values:
+        raise ValueError(f"the file {quoted(source)} has no line that is not blank")
+    if len(values) > MAX_LINES:
+        raise ValueError(f"the file {quoted(source)} has more than {MAX_LINES} lines; use a table with from")
+    return values

@@ -1,28 +1,39 @@
-"""YAML text → nodes, from the parser's events.
+"""YAML text → nodes that know their line, and how their scalars are understood.
 
-The rule: nothing here recurses, and an alias is one node in several places, so no text costs more than its length and
-what its merge keys copy. Depth, bytes and what aliases stand for (merged ones too) are bounded before anyone walks
-the nodes; tags and second documents are refused. A syntax error or a bomb ends the reading with one fault; duplicate
-keys and merge keys that merge nothing are noted and the reading goes on.
+A scalar is the text the user wrote, and stays so until a field asks for something else. YAML 1.2's core is all that is
+understood without being asked (`true`, `false`, `null`, whole numbers, decimals); a quoted scalar is always text. So
+`16:9`, `no`, `010` and `2024-01-01` are never anything but themselves.
+
+Reading never recurses, and an alias is one node in several places, so no text costs more than its length and what its
+merge keys copy. Depth, bytes and what aliases stand for (merged ones too) are bounded before anyone walks the nodes;
+tags and second documents are refused. A syntax error or a bomb ends the reading with one fault; duplicate keys and
+merge keys that merge nothing are noted and the reading goes on.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.check import where
-from batchflux.manifest.yaml_nodes import MERGE, merge
-from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+KeyPath = tuple[str | int, ...]  # keys of mappings and positions of lists, from the root
+
+OVERRIDE = 0  # the line of what came from the command line, not from the file
+
+_NULLS = frozenset({"", "~", "null"})
+_BOOLS = {"true": True, "false": False}
+_INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9]|[-+]?[0-9]+$")
+_SHOWN = 60
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
 MAX_ALIASED = 100_000  # nodes that all aliases together may stand for
@@ -32,6 +43,148 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+MERGE = "<<"
+_ALLOWED = "allowed after << is the alias of a mapping, as *name, or a list of them"
+
+
+class Written(float):
+    """A decimal that prints as it was written: `1.50` stays `1.50` in a prompt, and can still be reckoned with."""
+
+    __slots__ = ("_text",)
+
+    _text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Make the number that `text` says."""
+        made = super().__new__(cls, text)
+        made._text = text
+        return made
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __reduce__(self) -> tuple[type[Written], tuple[str]]:
+        return (Written, (self._text,))
+
+
+@dataclass(slots=True)
+class Scalar:
+    """One value. `plain` when it stood without quotes; `shown` is what a message may print in place of `text`."""
+
+    text: str
+    plain: bool
+    line: int
+    shown: str | None = None
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing was given: empty, `~` or `null`, without quotes."""
+        return self.plain and self.text in _NULLS
+
+
+@dataclass(slots=True)
+class Items:
+    """A sequence."""
+
+    line: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Table:
+    """A mapping; `lines` holds where each key stands."""
+
+    line: int
+    pairs: dict[str, Node] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+Node = Scalar | Items | Table
+
+
+def value_of(scalar: Scalar) -> bool | int | float | str | None:
+    """The value of a scalar where no field says what is meant: axis values, options."""
+    text = scalar.text
+    if not scalar.plain:
+        return text
+    if text in _NULLS:
+        return None
+    if text in _BOOLS:
+        return _BOOLS[text]
+    if _INT.fullmatch(text):
+        return int(text)
+    if _FLOAT.fullmatch(text) and not _LEADING_ZERO.match(text):
+        return Written(text)
+    return text
+
+
+def plain_data(node: Node) -> Any:
+    """The node as JSON data, decimals as ordinary floats."""
+    if isinstance(node, Table):
+        return {key: plain_data(value) for key, value in node.pairs.items()}
+    if isinstance(node, Items):
+        return [plain_data(item) for item in node.items]
+    value = value_of(node)
+    return float(value) if isinstance(value, Written) else value
+
+
+def loose(node: Node) -> Any:
+    """Dicts and lists whose leaves are still Scalars: what the schema validates."""
+    if isinstance(node, Table):
+        return {key: loose(value) for key, value in node.pairs.items()}
+    if isinstance(node, Items):
+        return [loose(item) for item in node.items]
+    return node
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, cut to a readable length, on one line."""
+    cut = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    visible = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+    return f'"{visible}"'
+
+
+def found(value: object) -> str:
+    """What was found, for a message: `"30:1"`, `a list`, `a mapping`, `nothing`."""
+    if isinstance(value, Scalar):
+        return "nothing" if value.is_null else quoted(value.shown if value.shown is not None else value.text)
+    if isinstance(value, (Table, dict)):
+        return "a mapping"
+    if isinstance(value, (Items, list)):
+        return "a list"
+    return quoted(str(value))
+
+
+def where(path: KeyPath) -> str:
+    """`("jobs", 2, "seed")` as `jobs[2].seed`."""
+    text = ""
+    for part in path:
+        name = part if isinstance(part, int) else quoted(part)[1:-1]  # a stranger's key may be long, or no text at all
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
+    return text
+
+
+def line_at(node: Node, path: KeyPath) -> int:
+    """The line of the key at `path` under `node`, or of the last part of it that exists."""
+    line = node.line
+    for part in path:
+        if isinstance(node, Table) and part in node.pairs:
+            key = str(part)
+            line, node = node.lines[key], node.pairs[key]
+        elif isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
+            node = node.items[part]
+            line = node.line
+        else:
+            break
+    return line
+
+
+def is_written(root: Node, *path: str) -> bool:
+    """Whether something stands at a path of keys, and not null; a variable that is not set counts as something."""
+    node: Node | None = root
+    for key in path:
+        node = node.pairs.get(key) if isinstance(node, Table) else None
+    return node is not None and not (isinstance(node, Scalar) and node.is_null and node.shown is None)
 
 
 class _Stop(Exception):  # noqa: N818  ends the reading, carries its only fault
@@ -178,7 +331,7 @@ class _Builder:
         frame = self._stack[-1]
         if isinstance(frame.node, Table) and frame.merge is not None:
             frame.key, value = frame.merge
-            merge(frame.node, value, partial(self._note, frame.key.line))
+            _merge(frame.node, value, partial(self._note, frame.key.line))
         self._stack.pop()
         if frame.anchor is not None:
             self._open.discard(frame.anchor)
@@ -247,3 +400,24 @@ class _Builder:
         else:
             table.pairs[name] = node
             table.lines[name] = key.line
+
+
+def _merge(table: Table, value: Node, note: Callable[[tuple[int, ...], str], None]) -> None:
+    """Put the pairs of other mappings into this one: `<<: *name`, or a list of such, as YAML 1.1 has it.
+
+    The mapping's own keys win, then those of the mapping that comes earlier in the list. What is merged keeps the line
+    where it is written, and comes before the mapping's own keys, for axes have an order. `note` takes the position of
+    what is no mapping, and so is ignored.
+    """
+    pairs: dict[str, Node] = {}
+    lines: dict[str, int] = {}
+    several = isinstance(value, Items)
+    for index, source in enumerate(value.items if isinstance(value, Items) else [value]):
+        if not isinstance(source, Table):
+            note((index,) if several else (), f"found {found(source)}; {_ALLOWED}")
+            continue
+        for name, node in source.pairs.items():
+            if name not in pairs:
+                pairs[name], lines[name] = node, source.lines[name]
+    table.pairs = pairs | table.pairs
+    table.lines = lines | table.lines

@@ -1,0 +1,301 @@
+"""Which API a provider speaks, and whether it can carry a job: style, fields, references, options and price.
+
+A known name brings its API, its address and the name of its key's variable; any other name is a relay and needs a
+base_url. What an API can carry is handed in as offers, one for each call style. `auto` is standard where that carries
+the whole job, chat where a local file must travel. What cannot be carried is a fault that names the remedy; a field is
+dropped in its place under `params: drop`. Whether a key's variable is set is asked when the run starts, not here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from batchflux.manifest.diagnostics import nearest, unknown_key
+from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
+from batchflux.manifest.values import either
+from batchflux.manifest.yaml_nodes import OVERRIDE, Scalar, Table, is_written, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.schema import LimitsConfig, ProviderConfig
+    from batchflux.models import Capabilities, Reference
+
+SIMULATOR = "simulator"
+FLUX_RELAY = "flux-relay"
+_CHECKED = 4096  # sets of options remembered
+Pairs = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the name of a provider, or of its API, brings."""
+
+    api: str
+    base_url: str | None = None
+    keys: tuple[str, ...] = ()
+
+
+KNOWN = {
+    SIMULATOR: Known(api=FLUX_RELAY),
+    "tuzi": Known(api=FLUX_RELAY, base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",)),
+}
+"""Providers that are known by name; the name of an API with an address of its own is known, too."""
+
+
+def known_providers(offers: Sequence[Capabilities] | None) -> dict[str, Known]:
+    """Return all providers that are known by name."""
+    own = {
+        offer.api: Known(api=offer.api, base_url=offer.base_url, keys=offer.key_names)
+        for offer in offers or ()
+        if offer.base_url is not None
+    }
+    return own | KNOWN
+
+
+def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
+    """Return the API that a provider speaks, by what is written or by its name."""
+    if written is not None and written != SIMULATOR:
+        return written
+    return named[name].api if name in named and written is None else FLUX_RELAY
+
+
+# --- the provider -----------------------------------------------------------------------------------------------------
+
+
+def provider_config(
+    root: Table, given: ProviderConfig, offers: Sequence[Capabilities] | None, faults: Faults
+) -> ProviderConfig:
+    """Return the provider with what its name and API bring; note what is wrong with them.
+
+    With the API `simulator`, or the provider of that name, the embedded simulator answers: base_url is None.
+    """
+    faulty = faults.below("provider")
+    written = given.api if is_written(root, "provider", "api") else None
+    named = known_providers(offers)
+    api = api_of(given.name, written, named)
+    simulated = SIMULATOR in (given.name, written)
+    known = KNOWN[SIMULATOR] if simulated else named.get(given.name) or named.get(api) or Known(api=api)
+    sure = "name" not in faulty and "api" not in faulty
+    if sure and simulated and given.base_url is not None:
+        message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
+        faults.add(_line(root, "base_url"), ("provider", "base_url"), message)
+    if sure and not simulated and known.base_url is None and not is_written(root, "provider", "base_url"):
+        message = f"found {quoted(given.name)}, which is not known; {nearest(given.name, named)}, or add base_url"
+        faults.add(_line(root, "name"), ("provider", "name"), message)
+    made = given.model_copy(
+        update={
+            "api": api,
+            "base_url": None if simulated else given.base_url or known.base_url,
+            "keys": given.keys if "keys" in given.model_fields_set else known.keys,
+        }
+    )
+    if offers is not None and sure:
+        _check_api(root, made, offers, faults)
+    return made
+
+
+def _line(root: Table, key: str) -> int:
+    section = root.pairs.get("provider")
+    if isinstance(section, Table):
+        return section.lines.get(key, section.line)
+    return section.line if isinstance(section, Scalar) else OVERRIDE
+
+
+def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilities], faults: Faults) -> None:
+    """Note an API that is not known, and a style or options that are not this API's."""
+    own = [offer for offer in offers if offer.api == provider.api]
+    if not own:
+        names = sorted({SIMULATOR, *(offer.api for offer in offers)})
+        message = f"found {quoted(provider.api)}, which is not known; {nearest(provider.api, names)}"
+        faults.add(_line(root, "api"), ("provider", "api"), message)
+        return
+    able = [offer for offer in own if provider.style in (AUTO, offer.style)]
+    if provider.style != AUTO and (provider.api != FLUX_RELAY or not able):
+        faults.add(_line(root, "style"), ("provider", "style"), _no_style(provider.style, provider.api, own))
+    if provider.simulated or not provider.options:
+        return
+    found = [_option_faults(provider.options, offer) for offer in able or own]
+    section = root.pairs.get("provider")
+    options = section.pairs.get("options") if isinstance(section, Table) else None
+    lines = options.lines if isinstance(options, Table) else {}
+    for name, message in min(found, key=len, default=[]):
+        faults.add(lines.get(name, _line(root, "options")), ("provider", "options", name), message)
+
+
+def _no_style(style: str, api: str, own: Sequence[Capabilities]) -> str:
+    if api != FLUX_RELAY:
+        return f"found {quoted(style)}; the API {api} has no call styles, so remove style"
+    styles = {AUTO, *(offer.style for offer in own)}
+    return f"found {quoted(style)}; allowed is {either(tuple(name for name in STYLES if name in styles))}"
+
+
+def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tuple[str, str]]:
+    """Return what is wrong with options, each with its name; a value is not shown, for it may be a secret."""
+    if offer.options is None:
+        return [(name, f"unknown key {quoted(name)}; the API {offer.api} has no options") for name in options]
+    try:
+        offer.options.model_validate(options)
+    except ValidationError as error:
+        return [_option_fault(item, offer.options) for item in error.errors(include_url=False, include_input=False)]
+    return []
+
+
+def _option_fault(item: Any, model: type[BaseModel]) -> tuple[str, str]:
+    name = str(item["loc"][0]) if item["loc"] else ""
+    if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+        return name, unknown_key(name, ("options",), _names(model))
+    below = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"][1:])
+    text = str(item["msg"])
+    return name, f"{below} {text[:1].lower()}{text[1:]}".strip()
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _carries(offer: Capabilities, name: str) -> bool:
+    return offer.options is not None if name == "options" else name in offer.fields
+
+
+@cache
+def _unfit(fields: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in REQUEST_FIELDS if name not in fields)
+
+
+# --- a job ------------------------------------------------------------------------------------------------------------
+
+
+def local_file(references: Sequence[Reference]) -> str | None:
+    """Return the first local file among the references, as the user wrote it."""
+    return next((reference.source for reference in references if reference.path is not None), None)
+
+
+class Offers:
+    """What one provider's API can carry, asked for each job."""
+
+    def __init__(self, provider: ProviderConfig, limits: LimitsConfig, offers: Sequence[Capabilities]) -> None:
+        self._provider = provider
+        self._budget = limits.budget
+        own = [offer for offer in offers if offer.api == provider.api]
+        own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
+        self._own = {offer.style: offer for offer in own}
+        self._checked: dict[tuple[str, str], Pairs] = {}
+
+    def of(self, style: str, model: str) -> Capabilities:
+        """Return what a style offers for a model."""
+        return self._own[style].for_model(model)
+
+    def choose(self, wanted: str, model: str, references: Sequence[Reference]) -> Capabilities:
+        """Return what the job goes by.
+
+        Raises:
+            ValueError: the API has no such style, or it cannot carry a reference; says the remedy.
+        """
+        if not self._own:
+            raise ValueError(f"the API {self._provider.api} is not known")
+        local = local_file(references) if references else None
+        offer = self._auto(local) if wanted == AUTO else self._own.get(wanted)
+        if offer is None:
+            raise ValueError(_no_style(wanted, self._provider.api, list(self._own.values())))
+        if local is not None and not offer.local_images:
+            others = any(other.local_images for other in self._own.values())
+            remedy = "give the photo as a URL" + (", or set style: auto" if others else "")
+            raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
+        return offer.for_model(model)
+
+    def _auto(self, local: str | None) -> Capabilities | None:
+        able = (offer for offer in self._own.values() if local is None or offer.local_images)
+        return next(able, next(iter(self._own.values()), None))
+
+    def _named(self, offer: Capabilities) -> str:
+        return f"style {offer.style}" if offer.api == FLUX_RELAY else f"the API {offer.api}"
+
+    def dropped(self, offer: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the fields that were asked for and have no place in a request."""
+        unfit = _unfit(offer.fields)
+        names = tuple(name for name in unfit if values.get(name) is not None) if unfit else ()
+        return (*names, "options") if offer.options is None and values.get("options") else names
+
+    def refusals(self, offer: Capabilities, values: Mapping[str, Any], wanted: str) -> Iterator[tuple[str, str]]:
+        """Yield each field that cannot be as it is, with the reason and the remedy."""
+        dropped = values["dropped"]
+        if dropped and self._provider.params != "drop":
+            local = local_file(values["images"])
+            for name in dropped:
+                yield name, self._refusal(name, offer, wanted, local)
+        asked = values.get("output_format")
+        if asked is not None and "output_format" in offer.fields and asked not in offer.formats:
+            allowed = either(tuple(sorted(offer.formats))) if offer.formats else "none; remove it"
+            yield "output_format", f"output_format {asked} cannot be made by {self._named(offer)}; allowed is {allowed}"
+        images: Sequence[Reference] = values["images"]
+        if offer.most_images is not None and len(images) > offer.most_images:
+            message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
+            yield "images", f"{message}; take some out"
+        if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
+            message = (
+                f"{self._named(offer)} takes no URL as a reference, and {quoted(link.source.split('?')[0])} is one"
+            )
+            yield "images", f"{message}; save the photo beside the manifest"
+        if self._budget is not None and isinstance(self._provider.price, dict) and not self._provider.simulated:
+            model = values["model"]
+            if self._provider.price_of(model) is None:
+                yield (
+                    "model",
+                    f"a budget needs the price of the model {quoted(model)}; add it to provider.price (0 is one)",
+                )
+
+    def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
+        """Return why a field cannot be carried, and what to do."""
+        why, remedy = "", ""
+        others = [other.style for other in self._own.values() if other.style != offer.style and _carries(other, name)]
+        if others and local is not None:
+            why = f", which this job needs because {local} is a local file"
+            remedy = "give the photo as a URL" + ("" if wanted == AUTO else " and set style: auto")
+        elif others and wanted == "chat":
+            why, remedy = ", which this job asks for", "set style: auto"
+        elif others:
+            remedy = f"set style: {others[0]}"
+        ways = ", ".join(filter(None, (remedy, f"remove {name}, or set provider.params: drop")))
+        return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
+
+    def options(self, offer: Capabilities, given: Pairs) -> Pairs:
+        """Return a job's options, those of the provider among them, as the API's model reads them.
+
+        Raises:
+            OptionError: one is not known or not allowed.
+        """
+        model = offer.options
+        if model is None:
+            return given
+        known = _names(model)
+        of_provider = {} if self._provider.simulated else self._provider.options
+        merged = {**{name: value for name, value in of_provider.items() if name in known}, **dict(given)}
+        if not merged:
+            return ()
+        text = json.dumps(merged, sort_keys=True)
+        made = self._checked.get((offer.style, text))
+        if made is None:
+            for name, message in _option_faults(merged, offer):
+                raise OptionError(name, message)
+            data = model.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
+            if len(self._checked) >= _CHECKED:
+                self._checked.clear()
+            made = self._checked[offer.style, text] = tuple(data.items())
+        return made
+
+
+class OptionError(ValueError):
+    """An option of a job is not known or not allowed; `name` is its key."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name

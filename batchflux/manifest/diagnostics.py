@@ -1,0 +1,179 @@
+"""Faults: collected all at once, each with file, line, key path, what was found and what is allowed.
+
+A part of the tree is checked against its model with the faults in our words; a fault below `jobs` stands at a field, at
+a row of a table, or at a job by its id.
+"""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from batchflux.errors import Fault, ManifestError
+from batchflux.manifest.yaml_nodes import OVERRIDE, KeyPath, Node, Scalar, Table, found, line_at, loose, quoted, where
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchflux.manifest.schema import Entry, Manifest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+OVERRIDE_FILE = "--set"
+MAX_FAULTS = 2000  # nobody reads more, and looking for what each might have meant takes time
+_KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
+_COMPARED, _SEARCHED, _LISTED = 100, 1000, 40  # characters of an unknown name, known names searched, known names shown
+_STEPS = re.compile(r"[.\[ ]")
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return what an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
+    known = list(allowed)
+    names = heapq.nsmallest(_SEARCHED, known)
+    close = difflib.get_close_matches(name.lower()[:_COMPARED], names, n=1, cutoff=0.6)
+    meant = f"did you mean {quoted(close[0])}? " if close else ""
+    shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"{meant}Allowed: {shown}{more}"
+
+
+def is_key_name(name: str) -> bool:
+    """Whether somebody who writes this under `provider` means a key."""
+    return name.lower() in _KEY_NAMES
+
+
+def unknown_key(name: str, path: KeyPath, allowed: Iterable[str]) -> str:
+    """Return the message for a key that is not known at `path`."""
+    if path == ("provider",) and is_key_name(name):
+        return "a key does not belong in a manifest; put it into an environment variable and name that under keys"
+    return f"unknown key {quoted(name)}; {nearest(name, allowed)}"
+
+
+def key_names(model: type[BaseModel]) -> list[str]:
+    """Return the keys of a part, as they are written."""
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+class Faults:
+    """Collects the faults of one manifest; knows its file, so that callers give line, path and message.
+
+    Raises:
+        ManifestError: from `add` and `note`, with all faults, when they are as many as anybody reads.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.found: list[Fault] = []
+
+    def add(self, line: int | None, path: KeyPath, message: str) -> None:
+        """Note a fault of the manifest, or of a `--set` when the line says so."""
+        override = line == OVERRIDE
+        file, at = (OVERRIDE_FILE, None) if override else (self.file, line)
+        self.note(Fault(file=file, line=at, where=where(path), message=message))
+
+    def in_order(self) -> list[Fault]:
+        """Return the faults as they stand in the manifest from top to bottom; those of other files after them."""
+        unique = dict.fromkeys(self.found)
+        return sorted(unique, key=lambda fault: (fault.file != self.file, fault.file, fault.line or 0))
+
+    def below(self, part: str) -> dict[str, set[str]]:
+        """Return the keys (or positions, as text) of a part that have faults, each with what is faulty below it.
+
+        The empty text stands for what is faulty as a whole.
+        """
+        made: dict[str, set[str]] = {}
+        for fault in self.found:
+            head, key, below, *_ = *_STEPS.split(fault.where), "", "", ""
+            if head == part:
+                made.setdefault(key.rstrip("]"), set()).add(below.rstrip("]"))
+        return made
+
+    def note(self, fault: Fault) -> None:
+        """Take a fault as it is."""
+        self.found.append(fault)
+        if len(self.found) >= MAX_FAULTS:
+            raise ManifestError(self.in_order())
+
+
+# --- a part against its model -----------------------------------------------------------------------------------------
+
+
+def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -> tuple[Model, set[str]]:
+    """Validate a part, none of whose keys is required: a model of the keys that are sound, and the names of the others.
+
+    So the rest of the manifest is judged by what the part does say, not by its defaults.
+    """
+    if isinstance(node, Scalar) and node.is_null and path[:1] != ("jobs",):
+        return model(), set()
+    if not isinstance(node, Table):
+        faults.add(node.line, path, f"found {found(node)}; allowed is a mapping with {', '.join(key_names(model))}")
+        return model(), {""}
+    given = loose(node)
+    try:
+        return model.model_validate(given), set()
+    except ValidationError as error:
+        items = error.errors(include_url=False, include_input=False)
+    for item in items:
+        loc = tuple(item["loc"])
+        faults.add(line_at(node, loc), (*path, *loc), _message(model, item, path))
+    bad = {str(item["loc"][0]) for item in items}
+    return model.model_validate({key: value for key, value in given.items() if key not in bad}), bad
+
+
+def _message(model: type[BaseModel], item: Any, path: KeyPath) -> str:
+    kind, name = item["type"], str(item["loc"][-1])
+    if kind == "manifest":
+        return str(item["ctx"]["message"])
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    if kind == "extra_forbidden":
+        return unknown_key(name, path, key_names(model))
+    raise AssertionError(f"no message for a fault of type {kind} at {name}")
+
+
+# --- below jobs, and by a run -----------------------------------------------------------------------------------------
+
+
+def line_of(entry: Entry, key: str) -> int:
+    """Return the line of a field, `images[2]` or `tags.sku` too; of the entry when the field is not written."""
+    return entry.lines.get(key.split(".", 1)[0].split("[", 1)[0], entry.line)
+
+
+def entry_fault(manifest: Manifest, entry: Entry, key: str, message: str, line: int | None = None) -> Fault:
+    """Return a fault in the manifest's text, at `line` or where the field stands."""
+    at = line_of(entry, key) if line is None else line
+    return _written(manifest, at, f"jobs[{entry.index}].{key}" if key else f"jobs[{entry.index}]", message)
+
+
+def job_fault(manifest: Manifest, entry: Entry, key: str, message: str, name: str | None) -> Fault:
+    """Return a fault in the manifest's text that is about one job, named by its id."""
+    place = f"jobs[{entry.index}]" if name is None else f"jobs[{entry.index}] (id {name})"
+    return _written(manifest, line_of(entry, key), place, message)
+
+
+def row_fault(manifest: Manifest, entry: Entry, line: int | None, key: str, message: str) -> Fault:
+    """Return a fault in the table of an entry, at one of its lines; of the table as a whole where `from` names it."""
+    source = entry.source or ""
+    if line is None:
+        return entry_fault(manifest, entry, "from", f"the table {source} {message}")
+    return Fault(file=manifest.beside(source), line=line, where=f"jobs[{entry.index}].{key}", message=message)
+
+
+def file_name_fault(manifest: Manifest, message: str) -> Fault:
+    """Return a fault of output.file_name that an entry brings to light."""
+    return _written(manifest, manifest.file_name_line, "output.file_name", message)
+
+
+def keys_fault(manifest: Manifest, index: int, message: str) -> Fault:
+    """Return a fault of one of provider.keys, which a run brings to light."""
+    return _written(manifest, manifest.keys_line, f"provider.keys[{index}]", message)
+
+
+def _written(manifest: Manifest, line: int, place: str, message: str) -> Fault:
+    override = line == OVERRIDE
+    file = OVERRIDE_FILE if override else manifest.display
+    return Fault(file=file, line=None if override else line, where=place, message=message)

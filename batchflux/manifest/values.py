@@ -1,0 +1,309 @@
+"""Values as people write them: text in; a number, duration, rate, amount or URL out.
+
+A reader takes text, returns the value (None: not given) and raises ValueError whose message says what was found and
+what is allowed; the caller adds the place. `leaf` makes a reader the validator of one scalar of the tree.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic_core import PydanticCustomError
+
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+MAX_TEXT = 10_000
+MAX_TEMPLATE = 65_536
+MAX_URL = 8192
+MAX_TIMEOUT = 86_400
+MAX_DEADLINE = 30 * 86_400
+MAX_RATE = 1_000_000
+MAX_PICTURE = 4 * 1000**3
+
+_TEMPLATE = re.compile(r"\{\{|\{%|\{#")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
+_RATE = re.compile(rf"({_NUMBER}) ?/ ?(s|min|h)")
+_PART = re.compile(rf"({_NUMBER})(s|m|min|h)")
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_SIZE = re.compile(rf"({_NUMBER}) ?(B|KB|MB|GB)?")
+_MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://|:)")
+_WITH_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_OPAQUE = re.compile(r"(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE)
+# What nearly all URLs of a table look like; a million of them need not be taken apart.
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?:/[A-Za-z0-9/._~%!$&'()*+,;=:-]*)?")
+_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
+
+
+# --- scalars of the tree ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """Text with `{{ }}` or `{% %}` in it, to be rendered for each job."""
+
+    text: str
+
+
+def problem(message: str) -> PydanticCustomError:
+    """Return a validation error with a message of our own."""
+    return PydanticCustomError("manifest", "{message}", {"message": message})
+
+
+def is_template(text: str) -> bool:
+    """Whether the text has to be rendered."""
+    return _TEMPLATE.search(text) is not None
+
+
+def template(text: str) -> Template:
+    """Return a template of a bounded length."""
+    if len(text) > MAX_TEMPLATE:
+        raise problem(f"found a template of {len(text)} characters; allowed are at most {MAX_TEMPLATE}")
+    return Template(text=text)
+
+
+def scalar(value: object, allowed: str = "a single value") -> Scalar:
+    """Return the value, which must be a scalar."""
+    if not isinstance(value, Scalar):
+        raise problem(f"found {found(value)}; allowed is {allowed}")
+    return value
+
+
+def is_nothing(value: object) -> bool:
+    """Whether a node of the tree says null."""
+    return isinstance(value, Scalar) and value.is_null
+
+
+def leaf(read: Callable[[str], Any], *, templated: bool = False) -> Callable[[object], Any]:
+    """Return a validator of one scalar: None for null, a Template where it may be one, else what `read` returns."""
+
+    def check(value: object) -> Any:
+        node = scalar(value)
+        if node.is_null:
+            return None
+        if templated and is_template(node.text):
+            return template(node.text)
+        try:
+            return read(node.text)
+        except ValueError as error:
+            # The value of an environment variable may be a secret: show the variable only.
+            hidden = f"found {quoted(node.shown or '')}, and what that variable holds is not allowed here"
+            raise problem(str(error) if node.shown is None else hidden) from None
+
+    return check
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Return the value, which must be a mapping; null is an empty one."""
+    if is_nothing(value):
+        return {}
+    if not isinstance(value, dict):
+        raise problem(f"found {found(value)}; allowed is a mapping")
+    return value
+
+
+def sequence(value: object) -> object:
+    """Return the value, which must be a list; null is an empty one."""
+    if is_nothing(value):
+        return []
+    if not isinstance(value, list):
+        raise problem(f"found {found(value)}; allowed is a list")
+    return value
+
+
+def json_data(value: object) -> Any:
+    """Return a node, or what `loose` makes of one, as plain JSON data."""
+    if isinstance(value, dict):
+        return {key: json_data(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [json_data(item) for item in value]
+    return plain_data(value) if isinstance(value, Scalar) else value
+
+
+# --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def whole(text: str, lowest: int, highest: int) -> int:
+    """Read a whole number within bounds, both included."""
+    if not _INTEGER.fullmatch(text) or len(text) > len(str(-(2**64))) or not lowest <= int(text) <= highest:
+        raise ValueError(f"found {quoted(text)}; allowed is a whole number from {lowest} to {highest}")
+    return int(text)
+
+
+def one_of(text: str, allowed: tuple[str, ...]) -> str:
+    """Read one of a few words."""
+    if text not in allowed:
+        raise ValueError(f"found {quoted(text)}; allowed is {either(allowed)}")
+    return text
+
+
+def either(words: tuple[str, ...]) -> str:
+    """Return the words as a message lists them: `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def line_of_text(text: str) -> str | None:
+    """Read text on one line; empty is not given."""
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"found {len(text)} characters; allowed are at most {MAX_TEXT}")
+    bad = CONTROL.search(text)
+    if bad is not None:
+        raise ValueError(f"found the character U+{ord(bad.group()):04X}; allowed is text on one line")
+    return text.strip() or None
+
+
+# --- amounts ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """`count` requests in `seconds`, as written: `300/min` is 300 in 60."""
+
+    count: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """When to stop: at `clock`, an (hour, minute) of local time, or `seconds` after the start. One of them is set."""
+
+    clock: tuple[int, int] | None = None
+    seconds: float | None = None
+
+    def seconds_from(self, now: datetime) -> float:
+        """Return how many seconds remain at `now`, local time with its zone; a clock time is the next such time."""
+        if self.clock is None:
+            return self.seconds or 0.0
+        day = now.replace(hour=self.clock[0], minute=self.clock[1], second=0, microsecond=0, tzinfo=None)
+        # Made local anew for each day, for the clocks may be changed in between.
+        if day.astimezone() <= now:
+            day += timedelta(days=1)
+        return (day.astimezone() - now).total_seconds()
+
+    def __str__(self) -> str:
+        if self.clock is not None:
+            return f"{self.clock[0]:02d}:{self.clock[1]:02d}"
+        seconds = self.seconds or 0.0
+        unit, size = next(((name, n) for name, n in (("h", 3600), ("min", 60)) if seconds % n == 0), ("s", 1))
+        return f"{seconds / size:g}{unit}"
+
+
+def rate(text: str) -> Rate:
+    """Read `N/s`, `N/min` or `N/h`; N may be decimal."""
+    match = _RATE.fullmatch(text)
+    if match is None or not 0 < float(match[1]) <= MAX_RATE:
+        raise ValueError(f"found {quoted(text)}; allowed is N/s, N/min or N/h with N above 0, as 300/min")
+    return Rate(count=float(match[1]), seconds=float(_SECONDS[match[2]]))
+
+
+def _duration(text: str) -> float | None:
+    total, at = 0.0, 0
+    for part in _PART.finditer(text):
+        if part.start() != at:
+            return None
+        total += float(part[1]) * _SECONDS[part[2]]
+        at = part.end()
+    return total if at == len(text) and total > 0 else None
+
+
+def timeout(text: str) -> float:
+    """Read `360s`, `6m`, `1h` or a bare number as seconds, at most a day."""
+    seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
+    if not seconds or seconds > MAX_TIMEOUT:
+        raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
+    return seconds
+
+
+def deadline(text: str) -> Deadline:
+    """Read a clock time, `06:00`, or a duration, `5h`."""
+    clock = _CLOCK.fullmatch(text)
+    if clock is not None:
+        return Deadline(clock=(int(clock[1]), int(clock[2])))
+    seconds = _duration(text)
+    if seconds is None or seconds > MAX_DEADLINE:
+        raise ValueError(f'found {quoted(text)}; allowed is a clock time, as "06:00", or a duration, as 5h')
+    return Deadline(seconds=seconds)
+
+
+def size(text: str) -> int:
+    """Read `50MB`, `500KB`, `1GB` (powers of 1000) or a bare number as bytes."""
+    match = _SIZE.fullmatch(text)
+    amount = None if match is None else int(Decimal(match[1]) * _BYTES[match[2]])
+    if amount is None or not 0 < amount <= MAX_PICTURE:
+        raise ValueError(f"found {quoted(text)}; allowed is a size up to 4GB, as 50MB or 500KB")
+    return amount
+
+
+def money(text: str) -> Decimal:
+    """Read an exact amount, 0 or more."""
+    if not _MONEY.fullmatch(text):
+        raise ValueError(f"found {quoted(text)}; allowed is an amount of 0 or more, as 0.14")
+    return Decimal(text)
+
+
+# --- URLs -------------------------------------------------------------------------------------------------------------
+
+
+def is_url(text: str) -> bool:
+    """Whether a reference means a URL (of whatever scheme) and not a local file."""
+    return _WITH_AUTHORITY.match(text) is not None or _OPAQUE.match(text) is not None
+
+
+def _without_query(text: str) -> str:
+    """Return the URL as a message may show it: cut before query and fragment, and without user and password."""
+    bare = re.split(r"[?#]", text, maxsplit=1)[0]
+    return re.sub(r"(://)[^/]*@", r"\1", bare)
+
+
+def url(text: str) -> str:
+    """Read an http(s) URL with a host, without user and password, spaces or control characters.
+
+    Raises:
+        ValueError: shows the URL without its query, which may be signed.
+    """
+    if len(text) <= MAX_URL and _PLAIN_URL.fullmatch(text):
+        return text
+    scheme = _SCHEME.match(text)
+    name = scheme[1].lower() if scheme else ""
+    shown = quoted(_without_query(text))
+    if name not in {"http", "https"}:
+        shown = quoted(f"{name}:...") if name in {"data", "file"} else shown
+        raise ValueError(f"found {shown}; allowed is an http:// or https:// URL")
+    if len(text) > MAX_URL:
+        raise ValueError(f"found a URL of {len(text)} characters; allowed are at most {MAX_URL}")
+    if _BAD_IN_URL.search(text):
+        raise ValueError(f"found {shown}, with a space or control character; write it as %20 or remove it")
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"found {shown}, which is not a well-formed URL") from None
+    if not host:
+        raise ValueError(f"found {shown}, which has no host")
+    if "@" in parts.netloc:
+        raise ValueError(f"found {shown} with a user or password in it; remove them")
+    return text
+
+
+def base_url(text: str) -> str | None:
+    """Read the address of an API: no query or fragment; a trailing `/v1` is cut, for paths begin with it."""
+    if not text:
+        return None
+    if "?" in url(text) or "#" in text:
+        raise ValueError(f"found {quoted(_without_query(text))} with a query or fragment; remove it")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")
