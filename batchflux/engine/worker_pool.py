@@ -15,14 +15,13 @@ from batchflux.engine.life import Life
 from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.ledger.reconcile import OnUnknown
 from batchflux.models import Outcome, Status, Stored
 
 if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import Breaker
     from batchflux.engine.job_runner import Steps
     from batchflux.engine.ports import Source, World
-    from batchflux.ledger.reconcile import Work
+    from batchflux.ledger.reconcile import OnUnknown, Work
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4

@@ -25,7 +25,6 @@ from batchflux.errors import StorageError
 from batchflux.exports.cells import HEADER, cells, neutralised
 from batchflux.exports.twin import Twin
 from batchflux.failpoints import reach
-from batchflux.ledger.tables import Known
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.reviews import Verdict
+    from batchflux.ledger.tables import Known
 
 REVIEW_HEADER = ("review", "note")
 _TEMPORARY = ".results.csv.tmp"

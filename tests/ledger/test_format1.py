@@ -1,4 +1,4 @@
-"""A folder that was written with ledger format 1: it is read as it is, and a run goes on with it and pays nothing twice."""
+"""A folder written with ledger format 1: it is read as it is, and a run goes on with it and pays nothing twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FIXTURE = Path(__file__).parent / "fixtures" / "format1"
 ROOT = Path(__file__).parents[2]
-SINCE_FORMAT_2 = len("remarks seed_used revised_prompt attempt handle key_name sent_at".split())
+SINCE_FORMAT_2 = len(["remarks", "seed_used", "revised_prompt", "attempt", "handle", "key_name", "sent_at"])
 KILLED = "killed"  # its request was out when the old program died
 
 

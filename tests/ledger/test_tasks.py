@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +16,12 @@ from batchflux.models import Link, Outcome, Received, Status
 from tests.attempts import send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.ledger.conftest import MakeJob
 
 LINK = "https://cdn.example/mug.png"
-Row = Callable[[Ledger], Known] if TYPE_CHECKING else object
+Row = Callable[[Ledger], Known]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def test_an_accepted_task_outlives_its_process_and_is_not_possibly_billed(
     found = row(again)
     assert (found.status, found.possibly_billed, found.in_flight) == ("pending", 0, 140)
     for on_unknown in ("retry", "hold", "fail"):
-        work = work_for(make_job(), found, Selection(on_unknown=on_unknown), lambda _: False)  # type: ignore[arg-type]  # the three
+        work = work_for(make_job(), found, Selection(on_unknown=on_unknown), lambda _: False)
         assert work is not None
         assert (work.attempt, work.handle, work.key_name, work.sent_at) == (attempt, "task-7", "KEY", 1000.0)
         assert not work.costs
