@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 from batchflux.errors import StorageError
 from batchflux.exports.base import HEADER, cells, neutralised
 from batchflux.failpoints import reach
-from batchflux.ledger.ledger import COLUMNS, Known
-from batchflux.ledger.tables import ENDED
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.reviews import Verdict
+    from batchflux.ledger.tables import Known
 
 REVIEW_HEADER = ("review", "note")
 TAGS = "tags."  # begins the column of a tag

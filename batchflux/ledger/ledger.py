@@ -72,7 +72,7 @@ UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha
 """
 _FINISH_UNSENT = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _LEAVE_LINK = (
-    f"UPDATE attempts SET link = COALESCE(?, link), spool = NULL WHERE number = {LAST.replace('jobs.number', '?')}"  # noqa: E501, S608  a constant
+    f"UPDATE attempts SET link = COALESCE(?, link), spool = NULL WHERE number = {LAST.replace('jobs.number', '?')}"  # noqa: S608  a constant
 )
 _FOUND = """
 UPDATE attempts SET state = 'captured', billed = 'yes', spool = ?
@@ -112,7 +112,7 @@ class Ledger:
         StorageError: the file cannot be used, or a later write fails.
     """
 
-    def __init__(  # noqa: PLR0913  five have a default that holds in every run
+    def __init__(
         self,
         path: Path,
         *,

@@ -127,21 +127,25 @@ _VIEWS = (
     + ", ".join(f"{what or f'jobs.{name}'} AS {name}" for name, what in _KNOWN.items())
     + f" FROM jobs LEFT JOIN attempts AS last ON last.number = {LAST}"
     " LEFT JOIN submissions ON submissions.number = last.submission",
-    "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
-    " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
-    " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
-    " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"
-    " COALESCE(SUM(CASE WHEN billed = 'yes' OR billed = 'no' THEN 0 ELSE COALESCE(cost, price) END), 0) AS maybe_cost"
-    " FROM attempts",
+    (
+        "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
+        " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
+        " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
+        " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"
+        " COALESCE(SUM(CASE WHEN billed IN ('yes', 'no') THEN 0 ELSE COALESCE(cost, price) END), 0) AS maybe_cost"
+        " FROM attempts"
+    ),
 )
 _FORMAT_1_VIEWS = (
     "CREATE TEMP VIEW known AS SELECT "  # noqa: S608  constants
     + ", ".join(f"NULL AS {name}" if name in _NEW_COLUMNS else name for name in _KNOWN)
     + " FROM main.jobs",
-    "CREATE TEMP VIEW totals AS SELECT COALESCE(SUM(in_flight IS NOT NULL), 0) AS in_flight,"
-    " COALESCE(SUM(in_flight IS NOT NULL), 0) AS unanswered, COALESCE(SUM(attempts), 0) AS attempts,"
-    " COALESCE(SUM(possibly_billed), 0) AS possibly_billed, COALESCE(SUM(cost), 0) AS cost,"
-    " COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0) AS maybe_cost FROM main.jobs",
+    (
+        "CREATE TEMP VIEW totals AS SELECT COALESCE(SUM(in_flight IS NOT NULL), 0) AS in_flight,"
+        " COALESCE(SUM(in_flight IS NOT NULL), 0) AS unanswered, COALESCE(SUM(attempts), 0) AS attempts,"
+        " COALESCE(SUM(possibly_billed), 0) AS possibly_billed, COALESCE(SUM(cost), 0) AS cost,"
+        " COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0) AS maybe_cost FROM main.jobs"
+    ),
 )
 
 

@@ -26,11 +26,11 @@ from PIL import Image
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import ended_rows, nanos, set_meta
-from batchflux.manifest import expansion as expand, load_manifest
-from batchflux.models import Link, Outcome, Status, Stored
+from batchflux.manifest import expand, load_manifest
+from batchflux.models import Link, Outcome, Received, Status, Stored
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
-from tests.attempts import receive, send
+from tests.attempts import send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,14 +80,10 @@ class Filler:
 
     async def _finish(self, ledger: Ledger, jobs: list[Job]) -> None:
         now = time.time()
-        written: list[asyncio.Future[None]] = []
-        for job in jobs:
-            written += (
-                send(ledger, job, price=self._price, at=now),
-                receive(ledger, job, Link(url=self._link), api_seconds=0.2),
-                ledger.finish(job, self._outcome(job, now)),
-            )
-        await asyncio.gather(*written)
+        attempts = await asyncio.gather(*(send(ledger, job, price=self._price, at=now) for job in jobs))
+        received = Received(asset=Link(url=self._link), api_seconds=0.2)
+        await asyncio.gather(*(ledger.captured(attempt, received) for attempt in attempts))
+        await asyncio.gather(*(ledger.finish(job, self._outcome(job, now)) for job in jobs))
 
     def _outcome(self, job: Job, now: float) -> Outcome:
         name = str(Path(job.file_name).with_suffix(".png"))

@@ -98,7 +98,7 @@ def stored() -> Callable[..., Stored]:
 
 @pytest.fixture(scope="session")
 def finish(stored: Callable[..., Stored]) -> Finish:
-    """Send a job once, at epoch second `at` (1000), and end it at 1010: done, unless the outcome's fields say otherwise."""
+    """Send a job once, at epoch second `at` (1000), and end it at 1010: done, unless the outcome says otherwise."""
 
     def end(ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None:
         from batchflux.models import Link  # noqa: PLC0415  beside its one use

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from batchflux.errors import StorageError
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.moves import REPLACED, Move, move_files, record_moves, settle_moves
-from batchflux.ledger.tables import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from batchflux.ledger.tables import Known
     from tests.ledger.conftest import Finish, MakeJob
 
 

@@ -10,26 +10,29 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batchflux.errors import Code, JobError
-from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.ledger import Ledger, TransitionError
 from batchflux.ledger.reconcile import Selection, Surveyor, work_for
 from batchflux.ledger.summary import state_of
 from batchflux.ledger.tables import COLUMNS, Known, ended_rows, spent
-from batchflux.models import Job, Link, Outcome, Status, Stored
-from tests.attempts import fail, receive, send, take_back
+from batchflux.models import Job, Link, Outcome, Received, Status, Stored
+from tests.attempts import attempt_of, fail, send, take_back
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Awaitable, Callable
 
-NAMES = [f"j{number}" for number in range(5)]
+NAMES = [f"j{number}" for number in range(4)]
 PRICES = st.integers(0, 10**9)
 SOME = st.sets(st.sampled_from(NAMES))
 
@@ -49,7 +52,7 @@ def job_of(name: str, position: int = 0) -> Job:
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger must say of one job."""
+    """What the ledger must say of one job. `state` and `handle` are those of its last attempt."""
 
     status: str = "pending"
     attempts: int = 0
@@ -61,38 +64,76 @@ class Row:
     spool: str | None = None
     code: str | None = None
     listed: bool = True
+    state: str | None = None
+    handle: str | None = None
+    last_price: int = 0
 
-    @classmethod
-    def of(cls, known: Known) -> Row:
-        return cls(
-            status=known.status,
-            attempts=known.attempts,
-            in_flight=known.in_flight,
-            maybe=known.possibly_billed,
-            cost=known.cost,
-            maybe_cost=known.maybe_cost,
-            link=known.link,
-            spool=known.spool,
-            code=known.error_code,
-            listed=bool(known.listed),
-        )
+    def seen(self) -> tuple[object, ...]:
+        """What of it the ledger shows."""
+        handle = self.handle if self.polled else None
+        told = (self.status, self.attempts, self.in_flight, self.maybe, self.cost, self.maybe_cost)
+        return (*told, self.link, self.spool, self.code, self.listed, handle)
 
     @property
     def received(self) -> bool:
         return self.link is not None or self.spool is not None
 
+    @property
+    def out(self) -> bool:
+        """Whether an answer is still to come in this process."""
+        return self.in_flight is not None
+
+    @property
+    def polled(self) -> bool:
+        """Whether the API can still be asked for what it made of the last attempt."""
+        waits = self.state == "captured" and self.status == "pending"
+        return self.handle is not None and (waits or self.state in {"submitted", "unknown"})
+
+    @property
+    def sendable(self) -> bool:
+        return not self.out and self.status != "done" and not (self.state == "unknown" and self.polled)
+
+    def captured(self, **asset: str | None) -> Row:
+        """The last attempt gave a picture: what it may have cost it did cost."""
+        price = self.last_price
+        was_unknown = self.state == "unknown"
+        return replace(
+            self,
+            status="pending" if self.status == "unknown" else self.status,
+            code=None if self.status == "unknown" else self.code,
+            cost=self.cost + price,
+            maybe=self.maybe - was_unknown,
+            maybe_cost=self.maybe_cost - (price if was_unknown else 0),
+            in_flight=None,
+            state="captured",
+            **{"link": None, "spool": None} | asset,  # type: ignore[arg-type]  # the two
+        )
+
     def unanswered(self) -> Row:
-        """The process ended, or gave up, while the request was out."""
-        if self.in_flight is None:
+        """The process ended, or gave up, while the request was out; a task that was accepted goes on."""
+        if self.state != "authorized":
             return self
         return replace(
             self,
             status="unknown",
             code="unknown",
             maybe=self.maybe + 1,
-            maybe_cost=self.maybe_cost + self.in_flight,
+            maybe_cost=self.maybe_cost + self.last_price,
             in_flight=None,
+            state="unknown",
         )
+
+
+def seen(known: Known) -> tuple[object, ...]:
+    """Return what the ledger shows of a job, as Row.seen does."""
+    money = (known.in_flight, known.possibly_billed, known.cost, known.maybe_cost)
+    told = (known.status, known.attempts, *money, known.link, known.spool, known.error_code)
+    return (*told, bool(known.listed), known.handle)
+
+
+def answerable(row: Row) -> bool:
+    """Whether an answer to the last attempt may come: it is out, or it can still be asked for."""
+    return row.out or (row.state == "unknown" and row.polled and row.status == "unknown")
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -102,7 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="batchflux-machine-"))
         self.lives = 0
         self.model: dict[str, Row] = {}
-        self.listed = set(NAMES)
+        self.counted: dict[str, bool] = {}
         self.ledger = self.opened({})
 
     @initialize()
@@ -120,7 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def opened(self, kept: dict[bytes, str]) -> Ledger:
         self.folder.mkdir(exist_ok=True)
-        return Ledger(self.folder / "ledger.db", kept=kept)
+        return Ledger(self.folder / "ledger.db", durable=False, kept=kept)
 
     def do(self, work: Callable[[], Awaitable[object]]) -> None:
         async def wait() -> None:
@@ -134,55 +175,84 @@ class LedgerMachine(RuleBasedStateMachine):
     def change(self, name: str, **fields: object) -> None:
         self.model[name] = replace(self.model.get(name, Row()), **fields)  # type: ignore[arg-type]  # as Row has them
 
-    # An attempt, from its intention to its end.
+    # An attempt, from its authorization to its end.
 
     @rule(name=st.sampled_from(NAMES), price=PRICES)
-    def intend(self, name: str, price: int) -> None:
+    def authorize(self, name: str, price: int) -> None:
         row = self.model.get(name, Row())
-        if row.in_flight is not None or row.status == "done":
+        if not row.sendable:
+            if row.out or row.polled:
+                with pytest.raises(TransitionError):
+                    self.do(lambda: send(self.ledger, job_of(name), price=price, at=1000.0))
             return
         self.do(lambda: send(self.ledger, job_of(name), price=price, at=1000.0))
-        fields = {"status": "pending", "in_flight": price, "link": None, "spool": None, "code": None}
-        self.change(name, attempts=row.attempts + 1, **fields)
+        self.change(
+            name, attempts=row.attempts + 1, status="pending", in_flight=price, link=None, spool=None, code=None
+        )
+        self.change(name, state="authorized", handle=None, last_price=price)
 
-    @precondition(lambda self: self.names(lambda row: row.in_flight is not None))
-    @rule(data=st.data(), inline=st.booleans())
-    def answered(self, data: st.DataObject, inline: bool) -> None:  # noqa: FBT001  hypothesis calls by name
-        name = data.draw(st.sampled_from(self.names(lambda row: row.in_flight is not None)))
+    @precondition(lambda self: self.names(lambda row: row.state == "authorized"))
+    @rule(data=st.data(), told=st.none() | PRICES)
+    def submitted(self, data: st.DataObject, told: int | None) -> None:
+        name = data.draw(st.sampled_from(self.names(lambda row: row.state == "authorized")))
+        self.do(lambda: self.ledger.submitted(attempt_of(self.ledger, job_of(name)), f"task-{name}", told))
+        price = self.model[name].last_price if told is None else told
+        self.change(name, state="submitted", handle=f"task-{name}", in_flight=price, last_price=price)
+
+    @precondition(lambda self: self.names(answerable))
+    @rule(data=st.data(), inline=st.booleans(), told=st.none() | PRICES)
+    def captured(self, data: st.DataObject, inline: bool, told: int | None) -> None:  # noqa: FBT001  hypothesis calls by name
+        name = data.draw(st.sampled_from(self.names(answerable)))
         row = self.model[name]
         link, spool = (None, f".spool/{name}") if inline else (f"https://cdn.example/{name}.png", None)
-        picture = spool or Link(url=str(link))
-        self.do(lambda: receive(self.ledger, job_of(name), picture, api_seconds=1.0))
-        self.change(name, cost=row.cost + (row.in_flight or 0), in_flight=None, link=link, spool=spool)
+        received = Received(asset=spool or Link(url=str(link)), cost=told)
+        self.do(lambda: self.ledger.captured(attempt_of(self.ledger, job_of(name)), received))
+        taken = row.captured(link=link, spool=spool)
+        if told is not None:
+            taken = replace(taken, cost=taken.cost - row.last_price + told, last_price=told)
+        self.model[name] = taken
 
-    @precondition(lambda self: self.names(lambda row: row.in_flight is not None))
+    @precondition(lambda self: self.names(answerable))
     @rule(
         data=st.data(),
-        code=st.sampled_from([Code.SERVER, Code.NETWORK, Code.BAD_ANSWER, Code.UNKNOWN, Code.ECHOED_INPUT]),
+        code=st.sampled_from([Code.SERVER, Code.MODERATED, Code.BAD_ANSWER, Code.UNKNOWN, Code.ECHOED_INPUT]),
         counts=st.booleans(),
+        dead=st.booleans(),
     )
-    def settle(self, data: st.DataObject, code: Code, counts: bool) -> None:  # noqa: FBT001  hypothesis calls by name
-        name = data.draw(st.sampled_from(self.names(lambda row: row.in_flight is not None)))
+    def failed_attempt(self, data: st.DataObject, code: Code, counts: bool, dead: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+        name = data.draw(st.sampled_from(self.names(answerable)))
         row = self.model[name]
-        billed = code in {Code.BAD_ANSWER, Code.UNKNOWN, Code.ECHOED_INPUT}
-        self.do(lambda: fail(self.ledger, job_of(name), JobError(code, "so it is", billed=billed), counts=counts))
-        price = row.in_flight or 0
-        if code is Code.ECHOED_INPUT:
-            self.change(name, in_flight=None, cost=row.cost + price)
-        elif billed:
-            status = "unknown" if code is Code.UNKNOWN else "pending"
-            money = {"maybe": row.maybe + 1, "maybe_cost": row.maybe_cost + price}
-            self.change(name, in_flight=None, status=status, code=code.value, **money)
-        else:
-            self.change(name, in_flight=None, attempts=row.attempts - (0 if counts else 1))
+        error = JobError(code, "so it is", dead=dead)
+        self.do(lambda: fail(self.ledger, job_of(name), error, counts=counts))
+        price, was_unknown = row.last_price, row.state == "unknown"
+        maybe = code in {Code.UNKNOWN, Code.BAD_ANSWER}
+        unknown = code is Code.UNKNOWN
+        self.change(
+            name,
+            in_flight=None,
+            state="unknown" if unknown else "failed",
+            status="unknown" if unknown else "pending",
+            code=code.value if maybe else None,
+            maybe=row.maybe - was_unknown + maybe,
+            maybe_cost=row.maybe_cost - (price if was_unknown else 0) + (price if maybe else 0),
+            cost=row.cost + (price if code is Code.ECHOED_INPUT else 0),
+            attempts=row.attempts - (0 if self.uncounted(name) else 1) + counts,
+            handle=None if unknown and dead else row.handle,
+        )
+        self.counted[name] = counts
 
-    @precondition(lambda self: self.names(lambda row: row.in_flight is not None))
+    def uncounted(self, name: str) -> bool:
+        """Whether the last attempt was taken off the job's attempts before."""
+        return self.model[name].state == "unknown" and not self.counted.get(name, True)
+
+    @precondition(lambda self: self.names(lambda row: row.state == "authorized"))
     @rule(data=st.data(), unknown=st.booleans())
-    def withdraw(self, data: st.DataObject, unknown: bool) -> None:  # noqa: FBT001  hypothesis calls by name
-        name = data.draw(st.sampled_from(self.names(lambda row: row.in_flight is not None)))
+    def voided(self, data: st.DataObject, unknown: bool) -> None:  # noqa: FBT001  hypothesis calls by name
+        name = data.draw(st.sampled_from(self.names(lambda row: row.state == "authorized")))
         self.do(lambda: take_back(self.ledger, job_of(name), unknown=unknown))
         status, code = ("unknown", "unknown") if unknown else ("pending", None)
-        self.change(name, in_flight=None, attempts=self.model[name].attempts - 1, status=status, code=code)
+        attempts = self.model[name].attempts - 1
+        self.change(name, in_flight=None, attempts=attempts, status=status, code=code, state="voided")
 
     @precondition(lambda self: self.names(lambda row: row.received and row.status == "pending"))
     @rule(data=st.data())
@@ -197,7 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), code=st.sampled_from(["moderated", "reference", "download"]))
     def failed(self, name: str, code: str) -> None:
         row = self.model.get(name, Row())
-        if row.in_flight is not None or row.status == "done":
+        if not row.sendable:
             return
         outcome = Outcome(status=Status.FAILED, error_code=code, error="no", finished_at=1010.0)
         self.do(lambda: self.ledger.finish(job_of(name), outcome))
@@ -207,16 +277,26 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), late=SOME)
     def crash(self, data: st.DataObject, late: set[str]) -> None:
-        """Copy the folder as it is, with intents of `late` submitted and not committed; some pictures are spooled."""
+        """Copy the folder as it is, with attempts of `late` submitted and not committed; some pictures are spooled."""
+
+        entered, go_on = threading.Event(), threading.Event()
+
+        def wait(connection: sqlite3.Connection) -> None:
+            entered.set()
+            go_on.wait(30)
 
         async def submit() -> None:
+            held = self.ledger.database.submit(wait)  # the thread is within a transaction as the process dies
+            await asyncio.to_thread(entered.wait, 30)
             for name in sorted(late):
                 row = self.model.get(name, Row())
-                if row.in_flight is None and row.status != "done":
+                if row.sendable:
                     send(self.ledger, job_of(name), price=1, at=1.0).cancel()
             old = self.folder
             self.lives += 1
             shutil.copytree(old, self.folder)
+            go_on.set()
+            await held
 
         self.runner.run(submit())
         self.ledger.close()
@@ -234,11 +314,9 @@ class LedgerMachine(RuleBasedStateMachine):
         lost = 0
         for name, row in list(self.model.items()):
             if name in kept:
-                self.change(
-                    name, cost=row.cost + (row.in_flight or 0), in_flight=None, spool=f".spool/{name}", link=None
-                )
+                self.model[name] = row.captured(spool=f".spool/{name}")
             else:
-                lost += row.in_flight is not None
+                lost += row.state == "authorized"
                 self.model[name] = row.unanswered()
         assert self.ledger.recovered == lost
 
@@ -262,21 +340,26 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.ledger.database.now(
             lambda connection: [Known.of(row) for row in connection.execute(f"SELECT {COLUMNS} FROM known")]  # noqa: S608  a constant
         )
-        assert {known.id: Row.of(known) for known in rows} == self.model
+        assert {known.id: seen(known) for known in rows} == {name: row.seen() for name, row in self.model.items()}
         self.never_paid_again({known.id: known for known in rows})
 
     def never_paid_again(self, rows: dict[str, Known]) -> None:
         for name, row in self.model.items():
             again = work_for(job_of(name), rows[name], Selection(), lambda _: True)
+            hold = work_for(job_of(name), rows[name], Selection(on_unknown="hold"), lambda _: True)
             if row.status == "done":
                 assert again is None
+            elif row.polled and row.status != "failed":
+                assert again is not None
+                assert not again.costs, "what the API accepted is asked for, not paid again"
+                assert (again.handle, hold) == (row.handle, again)
             elif row.status == "pending" and row.received:
                 assert again is not None
                 assert not again.costs, "what was answered is not paid again"
             elif row.status == "unknown":
                 assert again is not None
                 assert again.resent == 1
-                assert work_for(job_of(name), rows[name], Selection(on_unknown="hold"), lambda _: True) is None
+                assert hold is None
 
     @invariant()
     def every_nanounit_is_accounted_for(self) -> None:
@@ -296,4 +379,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
