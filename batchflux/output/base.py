@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from batchflux.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from batchflux.models import Format
 
 LEDGER = "ledger.db"
 LOCK = ".lock"
@@ -27,8 +29,7 @@ THUMBS = "thumbs"
 REFERENCES = f"{THUMBS}/references"
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
-Kind = Literal["jpeg", "png", "webp"]
-SUFFIXES: dict[Kind, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
+SUFFIXES: dict[Format, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 """The suffixes of each format; the first is given where a name has to change."""
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 

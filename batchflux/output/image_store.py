@@ -25,8 +25,8 @@ from batchflux.output.verify import Expected, check
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from batchflux.models import Fetched, Inline, Job, Verify
-    from batchflux.output.base import AssetStore, Kind
+    from batchflux.models import Fetched, Format, Inline, Job, Verify
+    from batchflux.output.base import AssetStore
     from batchflux.output.resources import LowWaterMark
     from batchflux.output.verify import Shape
 
@@ -203,7 +203,7 @@ def _checked(file_name: str) -> str:
     return "/".join(parts)
 
 
-def _with_suffix(name: str, kind: Kind) -> str:
+def _with_suffix(name: str, kind: Format) -> str:
     """Return `name` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
     path = PurePosixPath(name)
     if path.suffix.lower() not in ALL_SUFFIXES or path.suffix.lower() in SUFFIXES[kind]:

@@ -23,12 +23,11 @@ from batchflux.errors import Code, JobError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchflux.models import Verify
-    from batchflux.output.base import Kind
+    from batchflux.models import Format, Verify
 
 MAX_PIXELS = 64_000_000  # four times what the largest image API makes; a decoded one takes 256 MB
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
-_NAMES: dict[Kind, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_NAMES: dict[Format, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _PADDING = b"\0\r\n"
 _LOOKS = 8  # pixels compared before all are
 
@@ -81,7 +80,7 @@ class Expected:
     job's local references, which must not come back as the result.
     """
 
-    kind: Kind | None = None
+    kind: Format | None = None
     ratio: str | None = None
     references: frozenset[str] = frozenset()
 
@@ -90,7 +89,7 @@ class Expected:
 class Shape:
     """What a picture is: its kind, and its size in pixels."""
 
-    kind: Kind
+    kind: Format
     width: int
     height: int
 
@@ -133,7 +132,7 @@ def inspect(data: bytes) -> Shape:
     return shape
 
 
-def _kind_of(data: bytes) -> Kind:
+def _kind_of(data: bytes) -> Format:
     if data.startswith(_PNG):
         return "png"
     if data.startswith(_JPEG):
@@ -163,7 +162,7 @@ def _decode(data: bytes, shape: Shape) -> None:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
+def _opened(data: bytes, kind: Format) -> Iterator[Image.Image]:
     """Open a picture of this kind only; what Pillow raises meanwhile becomes a JobError."""
     name = _NAMES[kind]
     try:
@@ -179,7 +178,7 @@ def _opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
         raise _bad(f"the {name} does not decode: {_one_line(error)}") from error
 
 
-def _sized(kind: Kind, width: int, height: int) -> Shape:
+def _sized(kind: Format, width: int, height: int) -> Shape:
     if width < 1 or height < 1:
         raise _bad(f"the {_NAMES[kind]} has no pixels: its size is {width}x{height}")
     if width * height > MAX_PIXELS:
@@ -307,7 +306,7 @@ def _webp_end(data: bytes) -> int:
     return end
 
 
-_ENDS: dict[Kind, Callable[[bytes], int]] = {"png": _png_end, "jpeg": _jpeg_end, "webp": _webp_end}
+_ENDS: dict[Format, Callable[[bytes], int]] = {"png": _png_end, "jpeg": _jpeg_end, "webp": _webp_end}
 
 
 def _blank(picture: Image.Image) -> bool:
@@ -341,7 +340,7 @@ def _bad(message: str) -> JobError:
     return JobError(Code.BAD_IMAGE, message)
 
 
-def _cut(kind: Kind, data: bytes) -> JobError:
+def _cut(kind: Format, data: bytes) -> JobError:
     return _bad(f"the {_NAMES[kind]} is cut off after {len(data)} bytes, before its end")
 
 
