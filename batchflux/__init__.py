@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     from batchflux.errors import BatchfluxError, Fault, FolderBusy, JobError, ManifestError, StopRun, UsageError
     from batchflux.ledger.reconcile import Selection
     from batchflux.ledger.summary import Summary
-    from batchflux.loading import load_manifest
     from batchflux.manifest import Manifest
     from batchflux.models import Job, Outcome, Status
     from batchflux.observers import Watcher
-    from batchflux.planner import Plan, plan
+    from batchflux.planner import Plan, load_manifest, plan
     from batchflux.runner import RunOptions, run
 
 __all__ = [
@@ -44,7 +43,7 @@ __all__ = [
 
 _HOMES = {
     "Manifest": "manifest",
-    "load_manifest": "loading",
+    "load_manifest": "planner",
     "Job": "models",
     "Outcome": "models",
     "Status": "models",

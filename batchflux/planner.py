@@ -1,4 +1,4 @@
-"""What a run would do, and what it would cost; spends nothing and writes nothing."""
+"""Loads a manifest, and plans what a run would do and what it would cost; spends nothing and writes nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from batchflux.ledger.connection import LEDGER, reading
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
-from batchflux.models import Job, Request
-from batchflux.providers import request_preview, styles
+from batchflux.manifest import load_manifest as load
+from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
 
 if TYPE_CHECKING:
+    import os
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchflux.manifest import Manifest
+    from batchflux.models import Job
 
 SECONDS_A_CALL = 15.0
+SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in results.csv outlive its port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,30 @@ class Plan:
     unreadable: int
     unreadable_samples: tuple[str, ...]
     models: dict[str, int] = field(default_factory=dict)
+
+
+def load_manifest(
+    path: str | os.PathLike[str],
+    *,
+    sets: Sequence[str] = (),
+    provider: str | None = None,
+    out: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Read and check a manifest; spends nothing.
+
+    Args:
+        path: the YAML file.
+        sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
+        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and its
+            api, or with the simulator (which speaks it) its price.
+        out: replaces output.dir.
+        environ: where `${NAME}` is looked up; the process's environment when None.
+
+    Raises:
+        ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
+    """
+    return load(path, sets=sets, provider=provider, out=out, environ=environ, offers=capabilities())
 
 
 def plan(manifest: Manifest, selection: Selection | None = None, *, through: Through = iter) -> Plan:
@@ -100,7 +127,6 @@ def check_options(manifest: Manifest) -> None:
 def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
-    price_of: Callable[[str], Decimal | None] = getattr(provider, "price_of", lambda _: provider.price)
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
     return Plan(
         name=manifest.name,
@@ -110,8 +136,10 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         counts=survey.as_counts(),
         styles=survey.styles,
         calls=survey.calls,
-        price=price_of(provider.model),
-        cost=_cost([(price_of(model), calls) for model, calls in (survey.models or {provider.model: 0}).items()]),
+        price=provider.price_of(provider.model),
+        cost=_cost(
+            [(provider.price_of(model), calls) for model, calls in (survey.models or {provider.model: 0}).items()]
+        ),
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
@@ -146,15 +174,13 @@ def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
 
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
-    request = next(styles()[job.style].flow(job))
-    if not isinstance(request, Request):
-        raise TypeError("a flow begins with a request")
-    base = manifest.provider.base_url or "http://simulator.localhost"
+    request = providers()[manifest.provider.api, job.style].submit(job)
+    base = manifest.provider.base_url or f"http://{SIMULATOR_HOST}"
     return {
         "id": job.id,
         "method": request.method,
-        "url": base + request.path,
-        "body": _unsigned(request_preview(request)),
+        "url": base + request.url,
+        "body": _unsigned(preview(request)),
     }
 
 

@@ -14,32 +14,28 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.output import resources as openfiles
-from batchflux.ledger.bookkeeping import Books, take_back
-from batchflux.connecting import connected
-from batchflux.ledger.bookkeeping import Feeder
-from batchflux.engine.job_runner import Steps
+from batchflux.engine.executors.local import LocalExecutor
+from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import KeyWatch
 from batchflux.engine.ports import World
-from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of
+from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of, transport_options
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
-from batchflux.engine.worker_pool import Pool, Tally, workers_for
+from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
+from batchflux.ledger.bookkeeping import Books, Feeder, take_back
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
-from batchflux.ledger.tables import currency, last_activity, spent, spooled
-from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
+from batchflux.ledger.tables import currency, last_activity, spent, spooled
 from batchflux.observers import Progress, Watcher
-from batchflux.output.ballast import Ballast
+from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
-from batchflux.output.shelf import DiskShelf
-from batchflux.ledger.connection import LEDGER
-from batchflux.planner import Plan, check_options, plan_of
-from batchflux.ledger.reconcile import exists_in
-from batchflux.providers import styles
+from batchflux.output.resources import LowWaterMark, ensure_open_files
+from batchflux.planner import SIMULATOR_HOST, Plan, check_options, plan_of
+from batchflux.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,9 +44,8 @@ if TYPE_CHECKING:
     from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import Survey
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
-    from batchflux.transport import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +98,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
-        self.results = Results(self.folder / "results.csv", manifest.tag_names)
+        self.results = Results(self.folder / RESULTS, manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
@@ -114,13 +109,13 @@ class _Run:
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
-            self.log = RunLog(self.folder / "run.log")
+            self.log = RunLog(self.folder / RUN_LOG)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
             if survey.todo:
                 await self._work(plan, already)
             else:
-                ImageStore(self.folder).sweep(self.ledger.database.now(spooled))
+                ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
             return self._finish(survey, already)
         except StorageError as error:
             first = self.gate.reason
@@ -149,31 +144,31 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        openfiles.ensure(at_once)
+        ensure_open_files(at_once)
         async with AsyncExitStack() as stack:
-            transport = await connected(stack, self.manifest, self.books.redos)
-            ballast = Ballast(self.folder, at_once, self._disk_full)
-            shelf = DiskShelf(self.folder, self.manifest.output.verify, ballast)
-            stack.callback(shelf.close)
-            self.ledger.sync_pictures = shelf.sync
-            shelf.sweep(self.ledger.database.now(spooled))
-            stack.callback(ballast.drop)
-            ballast.hold()
-            self.ledger.database.relief = ballast.release
+            mark = LowWaterMark(self.folder)
+            images = ImageStore(self.folder, self.manifest.output.verify, mark=mark)
+            stack.callback(images.close)
+            executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
+            images.sweep(self.ledger.database.now(spooled))
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
-            await self._pool(transport, shelf, plan, already)
+            world = World(
+                executor=executor,
+                ledger=self.ledger,
+                observer=KeyWatch(self, self.keys),
+                gate=self.gate,
+                random=random.Random(),
+                room=mark.check,
+            )
+            await self._pool(world, plan, already)
 
-    async def _pool(self, transport: Transport, shelf: DiskShelf, plan: Plan, already: int) -> None:
+    async def _pool(self, world: World, plan: Plan, already: int) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
-        watch = KeyWatch(self, self.keys)
-        world = World(
-            caller=transport, journal=self.ledger, shelf=shelf, observer=watch, gate=self.gate, random=random.Random()
-        )
-        pool = Pool(Steps(world, rules, styles()), world, rules.breaker, selection.on_unknown)
+        pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
         feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
         if self.options.watcher is not None:
@@ -185,7 +180,7 @@ class _Run:
                 stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
             await pool.run(feeder, workers)
 
-    def _read_limits(self, rules: Rules, pool: Pool, reload: Callable[[], Manifest]) -> None:
+    def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
         try:
             manifest = reload()
@@ -196,10 +191,6 @@ class _Run:
         pool.grow(workers_for(manifest.limits.concurrency))
         self.manifest = replace(self.manifest, limits=manifest.limits)
         self.event("limits_changed", message=f"The limits of {manifest.display} hold from now on.")
-
-    def _disk_full(self, error: StorageError) -> None:
-        """Start no more requests; called in any thread."""
-        self.loop.call_soon_threadsafe(self.gate.close, error)
 
     def _late_fault(self, fault: Fault) -> None:
         """A table or the manifest's files changed after they were checked; called in the feeder's thread."""
@@ -212,7 +203,6 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
         ended = self.tally.done + self.tally.failed + self.tally.unknown
-        self.books.settle(survey)
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
@@ -241,8 +231,31 @@ class _Run:
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
         )
-        write_whole(self.folder / "summary.json", summary.to_json())
+        write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         self.books.note_clean()
         reach("run.closed")
         return summary
+
+
+async def _executor(
+    stack: AsyncExitStack, manifest: Manifest, images: ImageStore, redos: Redos | None, keys: list[Key]
+) -> LocalExecutor:
+    """Return what performs the steps, open until `stack` is closed; so is the embedded simulator, where it is asked."""
+    base_url = manifest.provider.base_url
+    resolve = {}
+    if base_url is None:
+        from batchflux.simulator import (  # noqa: PLC0415  a server, which other providers do not need
+            EmbeddedSimulator,
+            parse_options,
+        )
+
+        # A request does not tell its job's variant, and a redo must not be the same picture once more.
+        salt = 0 if redos is None else sum(map(len, redos.asked.values()))
+        simulator = EmbeddedSimulator(replace(parse_options(manifest.provider.options), salt=salt))
+        resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
+        stack.push_async_callback(asyncio.to_thread, simulator.stop)
+        base_url = f"http://{SIMULATOR_HOST}"
+    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve)))
+    secrets = [key.secret for key in keys if key.secret is not None]
+    return LocalExecutor(transport, images, base_url, secrets)

@@ -11,10 +11,10 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.terminal import count, money, place
-from batchflux.exporting import export_review as write_redo_manifest
-from batchflux.exporting import redo_manifest
-from batchflux.output.folder import iso
+from batchflux.exports.redo_manifest import export_review as write_redo_manifest
+from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.ledger.summary import State, read_state
+from batchflux.output.folder import iso
 from batchflux.report.report import Report, write_report
 
 if TYPE_CHECKING:

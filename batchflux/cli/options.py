@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from batchflux.ledger.reconcile import OnUnknown, Selection
-from batchflux.loading import load_manifest
+from batchflux.planner import load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from batchflux.cli.terminal import count, duration, money, place, say
 from batchflux.engine.shutdown import stranded
-from batchflux.output.folder import iso
 from batchflux.models import Status
 from batchflux.observers import Watcher
+from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

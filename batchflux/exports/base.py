@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchflux.ledger.ledger import Known, currency
+from batchflux.ledger.tables import Known, currency
 from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 from batchflux.exports.results_csv import TAGS, Results
 from batchflux.ledger.connection import beside
-from batchflux.ledger.ledger import get_meta
 from batchflux.ledger.reviews import has_reviews, is_stale, last_revision, shown, verdicts
-from batchflux.ledger.tables import ended_numbers, jobs_by_number
+from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
 from batchflux.output.base import LEDGER, RESULTS
 from batchflux.output.folder import FolderLock
 

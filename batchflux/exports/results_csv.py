@@ -22,7 +22,6 @@ from batchflux.failpoints import reach
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -179,14 +178,6 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
                 careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
                 (quoting if careful else plain).writerow(row)
         file.write(text.getvalue())
-
-
-def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterable[Known]:
-    """Yield the rows of listed jobs that ended, in manifest order, without those whose number `skip` holds."""
-    query = f"SELECT {COLUMNS} FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
-    for row in connection.execute(query):
-        if skip is None or not skip(row[0]):
-            yield Known.of(row)
 
 
 def _explain(path: Path, error: OSError) -> StorageError:

@@ -21,7 +21,7 @@ from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
 from batchflux.ledger.tables import ended_rows, get_meta, set_meta
-from batchflux.manifest import Redos, expansion as expand
+from batchflux.manifest import Redos, expand
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
 

@@ -33,7 +33,7 @@ from batchflux.errors import RULES, Code, Fault, ManifestError
 from batchflux.ledger.moves import REPLACED, Move, followed, variants
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.tables import COLUMNS, Known, rows_by_key, tags_text
-from batchflux.manifest import Redos, expansion as expand
+from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Link, Redo, Status
 from batchflux.providers import capabilities
 
@@ -74,7 +74,7 @@ class Work:
 
     `picture` is what was received for it already: a link, or the name of a spooled file. `attempt` is the attempt from
     which something is still to come: with a `handle` it is polled, by the key `key_name`; it was sent at `sent_at`, in
-    epoch seconds. `used` counts the attempts that its limit must hold against it, `resent` the sends after an unknown
+    epoch seconds, and `price` nanounits of the budget are its. `used` counts the attempts that its limit must hold against it, `resent` the sends after an unknown
     outcome. `renew` allows a new request when the link turns out dead. `verdict` ends the job at once, as failed with
     that code and message.
     """
@@ -89,6 +89,7 @@ class Work:
     handle: str | None = None
     key_name: str | None = None
     sent_at: float | None = None
+    price: int = 0
 
     @property
     def costs(self) -> bool:
@@ -131,7 +132,14 @@ def _begun(work: Work, known: Known) -> Work:
     """Add the attempt from which something is still to come, if there is one."""
     if known.attempt is None:
         return work
-    return replace(work, attempt=known.attempt, handle=known.handle, key_name=known.key_name, sent_at=known.sent_at)
+    return replace(
+        work,
+        attempt=known.attempt,
+        handle=known.handle,
+        key_name=known.key_name,
+        sent_at=known.sent_at,
+        price=known.reserved or 0,
+    )
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:

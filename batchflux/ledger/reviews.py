@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import StorageError
-from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside
 from batchflux.ledger.tables import get_meta, set_meta
+from batchflux.manifest.identity import redo_id
 from batchflux.models import Redo
 from batchflux.output.folder import FolderLock
 

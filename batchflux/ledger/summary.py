@@ -6,11 +6,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.output.folder import iso
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import waiting_redos
 from batchflux.ledger.tables import currency, get_meta
-from batchflux.output.folder import FolderLock, ledger_of
+from batchflux.output.folder import FolderLock, iso, ledger_of
 
 if TYPE_CHECKING:
     import sqlite3

@@ -118,9 +118,19 @@ _KNOWN: dict[str, str | None] = {  # each column of `known`, and what it is; Non
     "handle": _when_open("submissions.handle"),
     "key_name": _when_open("submissions.key_name"),
     "sent_at": _when_open("submissions.sent_at"),
+    "reserved": _when_open("COALESCE(last.cost, last.price)"),
 }
 COLUMNS = ", ".join(_KNOWN)
-_NEW_COLUMNS = ("remarks", "seed_used", "revised_prompt", "attempt", "handle", "key_name", "sent_at")  # since format 2
+_NEW_COLUMNS = (
+    "remarks",
+    "seed_used",
+    "revised_prompt",
+    "attempt",
+    "handle",
+    "key_name",
+    "sent_at",
+    "reserved",
+)  # since format 2
 
 _VIEWS = (
     "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
@@ -154,7 +164,7 @@ class Known(NamedTuple):
 
     `in_flight` is the price of the attempt that is out. `attempt` is the number of an attempt from which something is
     still to come: one that was submitted, or was received and not put in its place, or is unknown and can be asked
-    for by its `handle`; `key_name` and `sent_at` are its submission's. It is a tuple, because a run that continues
+    for by its `handle`; `key_name` and `sent_at` are its submission's, and `reserved` is its price. It is a tuple, because a run that continues
     makes one a job.
     """
 
@@ -192,6 +202,7 @@ class Known(NamedTuple):
     handle: str | None = None
     key_name: str | None = None
     sent_at: float | None = None
+    reserved: int | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:

@@ -198,7 +198,9 @@ class _Builder:
         `root` is the manifest's job that the redos of this family go back to, `known` tells whether a key is
         taken already.
         """
-        job = choose(parent, redo, self._offers.of(parent.style, parent.model), lambda key: not known(key) and self._is_new(key))
+        job = choose(
+            parent, redo, self._offers.of(parent.style, parent.model), lambda key: not known(key) and self._is_new(key)
+        )
         if redo.variant is not None and not self._is_new(job.key):
             return None
         name, file_name = self._names.redo(root, redo.ordinal, job.key)

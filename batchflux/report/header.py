@@ -10,9 +10,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from batchflux.output.folder import iso
 from batchflux.ledger.summary import state_in
 from batchflux.ledger.tables import get_meta
+from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.base import error_text
-from batchflux.output.folder import iso
 from batchflux.ledger.tables import currency, get_meta
+from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 from batchflux.report.thumbs import is_url
 

@@ -17,8 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from batchflux.errors import StorageError
-from batchflux.ledger.reviews import Again, Decision
-from batchflux.ledger.reviews import Review
+from batchflux.ledger.reviews import Again, Decision, Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable

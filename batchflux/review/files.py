@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.output.image_store import IMAGES
+from batchflux.output.base import IMAGES
 from batchflux.report.thumbs import REFERENCE_SIDE, REFERENCES, THUMB_SIDE, THUMBS, inside, shrink
 
 if TYPE_CHECKING:

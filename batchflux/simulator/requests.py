@@ -57,7 +57,10 @@ def _kontext(credits_: float) -> TaskModel:
 
 
 def _flux2(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {"aspect_ratio", "prompt_upsampling"}
+    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {
+        "aspect_ratio",
+        "prompt_upsampling",
+    }
     return TaskModel(fields=fields, credits=credits_, output_format="jpeg", freest=5, priced_by_result=True)
 
 

@@ -21,7 +21,6 @@ from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["PRICE", "WAYS", "Bank", "Program", "Scene", "TaskBank", "Way"]
 

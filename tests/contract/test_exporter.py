@@ -11,7 +11,7 @@ import pytest
 
 from batchflux.errors import StorageError
 from batchflux.exports.results_csv import Results
-from batchflux.ledger.ledger import Known
+from batchflux.ledger.tables import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable

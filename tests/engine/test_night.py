@@ -21,7 +21,7 @@ from batchflux.engine.worker_pool import workers_for
 from batchflux.errors import Code
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Call, Ended, Night, NightFactory
+    from tests.engine.conftest import Call, Night, NightFactory, RunEnded
 
 NightOf = Callable[[int], "Night"]
 PRICE = 140_000_000
@@ -144,7 +144,7 @@ def check_books(scene: Night, runs: int = 1, kills: int = 0) -> None:
         assert delivered <= 1 + (rows[name].possibly_billed if kills else 0)
 
 
-def check_ends(scene: Night, ended: Ended) -> None:
+def check_ends(scene: Night, ended: RunEnded) -> None:
     """Every job ended, or the run says why it stopped and those that did not are pending."""
     rows = scene.rows()
     for row in rows.values():
@@ -340,7 +340,7 @@ def test_whatever_the_night_brings(nights: NightFactory, plan: Plan) -> None:
         check_money(scene, kills)
 
 
-def one_run(scene: Night, weather: Weather, plan: Plan, **terms: Any) -> Ended:
+def one_run(scene: Night, weather: Weather, plan: Plan, **terms: Any) -> RunEnded:
     """Run it once more, and check what no run may do, killed or not."""
     weather.begin()
     before, late = len(scene.server.calls), Random(plan.seed)

@@ -45,7 +45,7 @@ def test_downloads_that_never_end_leave_the_api_busy(night: NightOf) -> None:
 def test_downloads_at_once_are_bounded(night: NightOf) -> None:
     scene = night(60)
     scene.server.files = lambda name, number: scene.picture(100)  # noqa: ARG005
-    scene.run(concurrency=20, fetches=3)
+    scene.run(concurrency=20, downloads=3)
     starts = sorted(fetch.at for fetch in scene.server.fetches)
     assert starts[3] > 99
     assert starts[-1] > 1800
@@ -149,7 +149,7 @@ def test_a_bug_in_the_transport_stops_the_run_keeps_what_is_out_and_is_raised(ni
     assert scene.rows()["j5"].possibly_billed == 1
 
 
-def test_a_bug_on_the_shelf_stops_the_run_and_is_raised(night: NightOf) -> None:
+def test_a_bug_in_the_store_stops_the_run_and_is_raised(night: NightOf) -> None:
     scene = night(20)
     scene.pictures.faults = {"j2": [ZeroDivisionError("oops")]}
     with pytest.raises(ZeroDivisionError, match="oops"):
@@ -277,11 +277,11 @@ def test_a_tally_counts_by_status_and_code() -> None:
     assert tally.codes == {"server": 1, "unknown": 1}
 
 
-async def test_the_shelf_of_the_tests_says_what_the_real_one_says(
+async def test_the_pictures_of_the_tests_say_what_the_real_one_says(
     night: NightOf, job_number: Callable[..., Job]
 ) -> None:
-    shelf = night(0).pictures
+    pictures = night(0).pictures
     with pytest.raises(JobError, match="gone"):
-        await shelf.store(job_number(0), ".spool/none")
-    stored = await shelf.store(job_number(0), Fetched(data=b"x", path=None, size=1, seconds=0.0))
+        await pictures.store(job_number(0), ".spool/none")
+    stored = await pictures.store(job_number(0), Fetched(data=b"x", path=None, size=1, seconds=0.0))
     assert isinstance(stored, Stored)

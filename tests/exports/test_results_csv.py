@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from batchflux.errors import StorageError
 from batchflux.exports.base import HEADER, cells, neutralised
-from batchflux.exports.results_csv import Results, ended_rows
-from batchflux.ledger.ledger import Known
+from batchflux.exports.results_csv import Results
+from batchflux.ledger.tables import Known, ended_rows
 from batchflux.output.folder import iso
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from PIL import Image
 
 from batchflux.errors import Code, Fault, JobError, ManifestError
-from batchflux.manifest import expansion as expand, load_manifest, starter
+from batchflux.manifest import expand, load_manifest, starter
 from batchflux.models import Asset, Inline, Job, Link, Reference, Verify
 from batchflux.output.verify import Expected, check
 from batchflux.providers import capabilities, providers
@@ -77,7 +77,7 @@ def manifest(data: bytes) -> str:
     path.write_bytes(data)
     faults: list[Fault] = []
     try:
-        made = load_manifest(path, environ={"A": "x"}, offers=capabilities)
+        made = load_manifest(path, environ={"A": "x"}, offers=capabilities())
         jobs = list(zip(range(MOST_JOBS), expand(made, capabilities(), faults.append), strict=False))
     except ManifestError as error:
         faults, jobs = list(error.faults), []

@@ -19,7 +19,6 @@ from batchflux.exports import projection
 from batchflux.exports.base import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results
-from batchflux.manifest.identity import redo_id
 from batchflux.ledger.connection import beside, connect
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (
@@ -44,6 +43,7 @@ from batchflux.ledger.reviews import (
     waiting_redos,
 )
 from batchflux.ledger.tables import ended_rows, get_meta, set_meta
+from batchflux.manifest.identity import redo_id
 from batchflux.models import Link, Outcome, Redo, Status, Stored
 from batchflux.output.folder import FolderLock
 from tests.attempts import receive, send

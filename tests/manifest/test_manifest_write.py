@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.exporting import literal, plain_scalar, quoted_scalar, table, yaml_text
+from batchflux.exports.redo_manifest import literal, plain_scalar, quoted_scalar, table, yaml_text
 from batchflux.manifest.job_fields import READERS
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.values import is_template

@@ -18,6 +18,7 @@ from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 from batchflux.review.listen import ServedReview, serve
+from tests.attempts import receive, send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -65,7 +66,7 @@ class Folder:
 
     async def intend(self, name: str, **fields: Any) -> Job:
         job = self.job(name, **fields)
-        await self.ledger.intend(job, price=1, at=1.0)
+        await send(self.ledger, job, price=1, at=1.0)
         return job
 
     async def add(self, name: str, *, fails: bool = False, **fields: Any) -> Job:
@@ -82,7 +83,7 @@ class Folder:
         place = self.root / job.file_name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-        await self.ledger.answered(job, Link(url="https://cdn.example/x"), api_seconds=0.5)
+        await receive(self.ledger, job, Link(url="https://cdn.example/x"), api_seconds=0.5)
         digest = hashlib.sha256(data).hexdigest()
         stored = Stored(file_name=job.file_name, width=640, height=480, bytes=len(data), sha256=digest)
         await self.ledger.finish(job, Outcome(status=Status.DONE, stored=stored, finished_at=2.0))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.tables import set_meta
 from batchflux.ledger.reviews import judge, prepare_reviews
+from batchflux.ledger.tables import set_meta
 from batchflux.review.changes import LedgerChanges
 
 if TYPE_CHECKING:

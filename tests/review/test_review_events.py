@@ -11,6 +11,7 @@ from batchflux.ledger.tables import set_meta
 from batchflux.output.folder import FolderLock, write_whole
 from batchflux.review import events as review_events
 from batchflux.review.listen import serve
+from tests.attempts import send
 from tests.review.conftest import Events, Folder, Page, opened
 
 
@@ -93,7 +94,7 @@ async def test_a_failed_job_that_is_tried_again_goes_and_comes_back(page: Page, 
     mug = await folder.add("mug", fails=True)
     async with page.events() as events:
         assert (await events.until("rows"))["rows"][0]["status"] == "failed"
-        await folder.ledger.intend(mug, price=1, at=3.0)
+        await send(folder.ledger, mug, price=1, at=3.0)
         set_ = folder.ledger.database.now
         set_(lambda connection: set_meta(connection, "began", "3.0"))
         data = await events.until("rows")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from batchflux.models import Collected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
     from batchflux.output.image_store import ImageStore
@@ -26,12 +26,14 @@ class LocalExecutor:
         transport: open for as long as the run goes on.
         images: where pictures are verified and kept.
         base_url: the provider's address, to which its key may go.
+        secrets: all keys of the run: an answer may quote another job's, and no message may show any.
     """
 
-    def __init__(self, transport: Transport, images: ImageStore, base_url: str) -> None:
+    def __init__(self, transport: Transport, images: ImageStore, base_url: str, secrets: Collection[str] = ()) -> None:
         self._transport = transport
         self._images = images
         self._base = base_url
+        self._secrets = secrets
 
     async def exchange(
         self,
@@ -48,9 +50,7 @@ class LocalExecutor:
         """
         request = addressed(request, provider, self._base)
         headers = {} if secret is None else provider.authorize(secret)
-        return await self._transport.exchange(
-            request, headers=headers, secrets=() if secret is None else (secret,), on_sent=on_sent
-        )
+        return await self._transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
 
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return the name that the ledger records.

@@ -1,4 +1,4 @@
-"""CONTRACT 5, row by row, and the order in which one job's steps are recorded, paid and repeated."""
+"""What follows each error code, and the order in which one job's steps are recorded, paid and repeated."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Flow, Inline, Job, Link, Picture, Reference, Request, Wait
-from batchflux.providers import styles
+from batchflux.models import Cost, Job, Reference
+from tests.engine.conftest import Reply
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Night
+    from batchflux.models import HttpRequest
+    from tests.engine.conftest import Night, NightFactory
 
 NightOf = Callable[[int], "Night"]
 PRICE = 140_000_000
@@ -221,39 +224,149 @@ def test_a_reference_that_cannot_be_read_sends_nothing(night: NightOf, job_numbe
     assert ended.tally.done == 1
 
 
-class Polled:
-    """A style that submits, waits, and asks again; both steps go over the wire."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(
-            api="flux-relay", style="standard", fields=frozenset(), formats=frozenset(), local_images=False
-        )
-
-    def flow(self, job: Job) -> Flow:
-        yield self.request(job)
-        yield Wait(seconds=30)
-        picture: Picture | None = yield self.request(job)
-        assert isinstance(picture, Link | Inline)
-        return picture
-
-    def request(self, job: Job) -> Request:
-        real = next(styles()["standard"].flow(job))
-        assert isinstance(real, Request)
-        return real
+def tasks(count: int, job_number: Callable[..., Job]) -> list[Job]:
+    return [job_number(number, style="tasks") for number in range(count)]
 
 
-@pytest.mark.parametrize("inline", [False, True])
-def test_a_step_is_retried_and_never_the_whole_flow(night: NightOf, inline: bool) -> None:  # noqa: FBT001  pytest's
+def test_a_task_is_polled_and_holds_its_slot_until_it_ends(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(6)
+    scene.jobs = tasks(6, job_number)
+    scene.server.api = lambda _, __: Reply(after=0.1, task=30.0)
+    ended = scene.run(concurrency=2, rate=(60.0, 60.0))
+    assert ended.tally.done == 6
+    assert ended.seconds >= 90, "two at a time, thirty seconds each"
+    assert len(scene.server.calls) == 6
+    assert all(count > 5 for count in scene.server.polls.values())
+    assert {row.attempts for row in scene.rows().values()} == {1}
+
+
+def test_the_handle_is_recorded_before_the_first_poll(night: NightOf, job_number: Callable[..., Job]) -> None:
     scene = night(1)
-    script = [scene.picture(), scene.error(Code.SERVER), scene.error(Code.SERVER), scene.picture(inline=inline)]
-    scene.server.api = {"j0": script}
-    scene.run(providers={"standard": Polled()})
-    first, second, *_ = scene.server.calls
-    assert len(scene.server.calls) == 4
-    assert first.ended is not None
-    assert second.at - first.ended == pytest.approx(30, abs=0.1)
-    assert scene.rows()["j0"].status == "done"
+    scene.jobs = tasks(1, job_number)
+    seen: list[tuple[str, str | None]] = []
+    real = scene.server._poll
+
+    def poll(request: HttpRequest) -> Any:
+        row = scene.rows()["j0"]
+        seen.append((row.status, row.handle))
+        return real(request)
+
+    scene.server._poll = poll  # type: ignore[method-assign]  # the stand-in's own, watched
+    scene.server.api = {"j0": [Reply(task=1.0)]}
+    scene.run()
+    assert set(seen) == {("pending", "j0/1")}
+
+
+@pytest.mark.parametrize("trouble", [0, 3, 12])
+def test_polls_that_fail_are_repeated_and_cost_nothing(
+    night: NightOf, job_number: Callable[..., Job], trouble: int
+) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1.0, trouble=trouble)]}
+    ended = scene.run(attempts=1)
+    assert (ended.tally.done, len(scene.server.calls), scene.spent()) == (1, 1, PRICE)
+
+
+def test_a_task_that_failed_is_a_new_attempt_and_costs_nothing(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1.0, ends=Code.SERVER), Reply(task=1.0)]}
+    ended = scene.run(budget=Decimal("0.14"))
+    assert (ended.tally.done, scene.rows()["j0"].attempts, scene.spent()) == (1, 2, PRICE)
+
+
+def test_a_task_that_does_not_end_keeps_its_handle_and_is_never_submitted_again(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1000.0)]}
+    scene.run(timeout=100.0)
+    row = scene.rows()["j0"]
+    assert (row.status, row.error_code, row.possibly_billed, row.handle) == ("unknown", "unknown", 1, "j0/1")
+    scene.server.epoch = 200.0
+    scene.run(timeout=100.0, on_unknown="hold")
+    assert scene.rows()["j0"].status == "unknown"
+    scene.server.epoch = 5000.0
+    ended = scene.run(timeout=100.0, budget=Decimal("0.14"))
+    row = scene.rows()["j0"]
+    assert (ended.tally.done, row.status, row.attempts, row.possibly_billed) == (1, "done", 1, 0)
+    assert (len(scene.server.calls), scene.spent()) == (1, PRICE)
+
+
+def test_a_task_that_its_api_does_not_know_is_unknown_without_a_handle(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1.0)]}
+    scene.run(kill_at=1.2)
+    scene.server.tasks.clear()
+    ended = scene.run()
+    row = scene.rows()["j0"]
+    assert (row.status, row.handle, len(scene.server.calls)) == ("unknown", None, 1)
+    assert 55 < ended.seconds < 75, "it may be that it is not known yet"
+
+
+def test_a_told_cost_replaces_the_price_and_the_budget_counts_it(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(3)
+    scene.jobs = tasks(3, job_number)
+    scene.server.api = lambda _, __: Reply(task=1.0, cost=Cost(amount=Decimal("0.03")))
+    ended = scene.run(budget=Decimal("0.20"), concurrency=1)
+    assert (ended.tally.done, scene.spent()) == (3, 3 * 30_000_000)
+
+
+def test_a_signal_leaves_tasks_to_the_next_run(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(2)
+    scene.jobs = tasks(2, job_number)
+    scene.server.api = lambda _, __: Reply(task=100.0)
+    ended = scene.run(stop_at=10.0)
+    assert ended.seconds < 12
+    assert {row.status for row in scene.rows().values()} == {"pending"}
+    scene.server.epoch = 10.0
+    assert scene.run().tally.done == 2
+    assert len(scene.server.calls) == 2
+
+
+def test_a_stop_for_money_waits_for_the_tasks_that_are_out(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(3)
+    scene.jobs = tasks(3, job_number)
+    scene.server.api = lambda _, __: Reply(task=50.0)
+    ended = scene.run(budget=Decimal("0.28"))
+    assert ended.reason is not None
+    assert (ended.reason.reason, ended.tally.done) == ("budget", 2)
+
+
+@settings(max_examples=40)
+@given(kill=st.floats(0.0, 12.0))
+def test_a_kill_at_any_moment_of_a_task_pays_once(
+    nights: NightFactory, job_number: Callable[..., Job], kill: float
+) -> None:
+    with nights(3) as scene:
+        scene.jobs = tasks(3, job_number)
+        scene.server.api = lambda _, __: Reply(after=1.0, task=5.0)
+        scene.run(kill_at=kill)
+        submitted = set(scene.server.tasks)
+        scene.server.epoch = kill
+        scene.run()
+        assert {row.status for row in scene.rows().values()} == {"done"}
+        recorded = {handle.split("/")[0] for handle in submitted}
+        for name, count in scene.server.per_job.items():
+            assert count == 1 or scene.rows()[name].possibly_billed == count - 1
+            assert count == 1 or name not in recorded or kill < 1.1
+
+
+def test_prices_of_models_share_one_budget(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(2)
+    scene.jobs = [job_number(0, model="pro"), job_number(1, model="max")]
+    prices = {"pro": Decimal("0.04"), "max": Decimal("0.08")}
+    ended = scene.run(prices=prices, budget=Decimal("0.10"))
+    assert ended.reason is not None
+    assert (ended.reason.reason, len(scene.server.calls)) == ("budget", 1)
+    assert scene.spent() <= 100_000_000
 
 
 def test_the_attempt_is_recorded_before_the_request_leaves_and_the_answer_before_the_fetch(night: NightOf) -> None:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.connection import beside
-from batchflux.ledger.ledger import COLUMNS, Known, get_meta
 from batchflux.ledger.reviews import waiting_redos
-from batchflux.manifest.capabilities import api_of
+from batchflux.ledger.tables import COLUMNS, Known, get_meta
+from batchflux.manifest.capabilities import api_of, known_providers
 from batchflux.manifest.diagnostics import Faults
 from batchflux.manifest.identity import checked_name, folded, redo_id
 from batchflux.manifest.job_fields import MAX_ID, STYLES, asked, from_asked
@@ -114,7 +114,7 @@ def _check_target(target: Path) -> None:
 def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: Sequence[Job], root: Table) -> list[Job]:
     """Return what the redos come to. Their keys are not those of a run: only what differs matters."""
     given = {key: node.text for key, node in _section(root, "provider").items() if isinstance(node, Scalar)}
-    api = api_of(parents[0].provider, given.get("api"))
+    api = api_of(parents[0].provider, given.get("api"), known_providers(capabilities()))
     offers = {offer.style: offer for offer in capabilities() if offer.api == api}
     jobs: list[Job] = []
     taken: set[str] = set()
@@ -128,7 +128,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
     for one, parent in zip(waiting, parents, strict=True):
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
-        job = choose(parent, one.redo, offers[parent.style], free)
+        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), free)
         root_id = _job(connection, one.root).id
         name = redo_id(root_id, one.redo.ordinal)
         if folded(name) in names:  # of a job that had this id before it was edited, say
