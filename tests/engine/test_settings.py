@@ -1,16 +1,23 @@
-"""The user's rate from one run to the next: the first request keeps its distance to the last one on record."""
+"""The engine's settings from a manifest; the first request of a run keeps its distance to the last one on record."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+from batchflux import load_manifest
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace
-from batchflux.engine.settings import keep_distance
+from batchflux.engine.settings import keep_distance, keys_of, rules_of
+from batchflux.engine.shutdown import Gate
 from batchflux.ledger.ledger import last_activity
 from batchflux.ledger.tables import empty_ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window
 
@@ -51,3 +58,23 @@ def test_the_last_activity_is_the_latest_of_all_that_sent() -> None:
             connection.execute(f"{row} VALUES (?, 'a', 0, '', '', '', ?, ?, ?)", (bytes([number]), *values))
         assert last_activity(connection) == 7.0
     connection.close()
+
+
+def test_the_rules_of_a_manifest_hold_the_keys_the_price_and_the_providers_cap(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "version: 1\nname: n\nprovider: {name: simulator, price: 0.5, currency: CNY}\n"
+        "limits: {concurrency: 9, budget: 1.2}\njobs: [{prompt: a cup, model: m}]\n"
+    )
+    manifest = load_manifest(path)
+
+    async def scene() -> None:
+        gate = Gate()
+        keys = keys_of(manifest, {})
+        assert [(key.name, key.secret) for key in keys] == [("(no key)", None)]
+        rules = rules_of(manifest, keys, gate, 200_000_000, "retry", active_tasks=4)
+        assert (rules.limits.concurrency, rules.price, rules.fetches) == (4, 500_000_000, 26)
+        assert [rules.budget.try_reserve(rules.price) for _ in range(3)] == [True, True, False]
+        assert rules_of(manifest, keys, gate, 0, "retry").limits.concurrency == 9
+
+    asyncio.run(scene())
