@@ -12,8 +12,9 @@ It opens in two ways (the pattern is M. Nygard's, "Release It!", 2007):
 Before that, it holds requests back while the pictures of `limit` jobs in a row could not be fetched at first: they are
 paid, and until their second tries have shown whether the host of the pictures is there, no more should be.
 
-While it is open nothing else leaves: neither fresh jobs nor retries. When the probes fail, the gate closes (exit 3) and
-what did not end stays pending.
+While it is open nothing else leaves: neither fresh jobs nor retries. Tasks that are out are polled on, and a probe
+waits for them; a poll that is answered closes a breaker that is `down`. When the probes fail, the gate closes (exit 3)
+and what did not end stays pending.
 """
 
 from __future__ import annotations

@@ -239,6 +239,7 @@ class Client:
     limit: tuple[float, float] = UNKNOWN
     concurrency: int = 64
     latency: float = 0.2
+    refusal: float = 0.01
     jitter: float = 0.002
     lag: float = 0.001
     seed: int = 1
@@ -283,7 +284,7 @@ class Client:
             await asyncio.sleep(self.latency)
             limits.answered(lease)
         else:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.refusal)
             limits.refused(lease, JobError(Code.RATE_LIMITED, "too many requests", retry_after=wait or None))
 
 
@@ -412,7 +413,7 @@ def test_refusals_by_chance_cost_their_pauses_and_little_more(
     virtual_loop: type[VirtualLoop], share: float, seed: int | None, limit: tuple[float, float]
 ) -> None:
     """Of what is to be had: 1/share - 1 pictures for each second's pause and the time to send them at the rate set."""
-    client = Client(loop=virtual_loop, limit=limit, concurrency=8)
+    client = Client(loop=virtual_loop, limit=limit, concurrency=8, refusal=0.2)
     seen = client.run([Chance(share, None if seed is None else Random(seed))], 600)
     interval = limit[1] / limit[0]
     to_be_had = (1 - share) / (share * 1.0 + interval)
@@ -449,7 +450,7 @@ def test_a_limit_that_says_how_long_to_wait_is_found_by_few_429s(
         (server.rate, 1.0) if isinstance(server, Bucket) else (server.count / server.seconds, server.seconds)
     )
     begin, end = 60 + 3 * seconds, 180 + 10 * seconds
-    seen = Client(loop=virtual_loop, limit=limit, concurrency=16).run([server], end)
+    seen = Client(loop=virtual_loop, limit=limit, concurrency=16, refusal=0.2).run([server], end)
     assert seen.passed(begin, end) >= 0.6 * rate
     assert seen.refused(begin, end) <= 0.1
 
@@ -461,13 +462,15 @@ def test_a_limit_that_is_changed_and_says_how_long_to_wait_is_followed(
 ) -> None:
     server = Bucket(before, before, tells=True)
     later = ((100.0, lambda: server.set(after)),)
-    seen = Client(loop=virtual_loop, limit=limit, concurrency=16, later=later).run([server], 200)
+    seen = Client(loop=virtual_loop, limit=limit, concurrency=16, refusal=0.2, later=later).run([server], 200)
     assert seen.passed(140, 200) >= 0.75 * after
     assert seen.refused(140, 200) <= 0.25, "each step up is tried out"
 
 
 def test_by_chance_no_window_holds_more_than_the_limit_that_is_set(virtual_loop: type[VirtualLoop]) -> None:
-    seen = Client(loop=virtual_loop, limit=(10.0, 1.0), concurrency=16).run([Chance(0.125, Random(1))], 240)
+    seen = Client(loop=virtual_loop, limit=(10.0, 1.0), concurrency=16, refusal=0.2).run(
+        [Chance(0.125, Random(1))], 240
+    )
     times = [at for at, _ in seen.calls]
     assert all(later - first > 1.0 for first, later in zip(times, times[10:], strict=False))
 
