@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
-from batchflux.ledger.tables import COLUMNS, LAST, Known, prepare, rows_by_key, spec_text, tags_text
+from batchflux.ledger.tables import COLUMNS, Known, prepare, rows_by_key, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.redaction import redacted
 
@@ -71,9 +71,10 @@ UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha
     finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
 """
 _FINISH_UNSENT = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_LEAVE_LINK = (
-    f"UPDATE attempts SET link = COALESCE(?, link), spool = NULL WHERE number = {LAST.replace('jobs.number', '?')}"  # noqa: S608  a constant
-)
+_LEAVE_LINK = """
+UPDATE attempts SET link = COALESCE(?, link), spool = NULL
+WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?)
+"""
 _FOUND = """
 UPDATE attempts SET state = 'captured', billed = 'yes', spool = ?
 WHERE billed IS NULL AND job = (SELECT number FROM jobs WHERE key = ?)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
+from batchflux.ledger import reconcile
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.moves import followed, move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Numbers, Selection, Survey, Surveyor, work_for
@@ -322,3 +323,26 @@ def test_whatever_is_edited_no_picture_is_lost_and_none_is_made_twice(
             assert all(placed[job.key] == job.file_name for job in jobs)
             again = folder.survey(jobs)
             assert (again.done, again.todo, again.edited, again.moves) == (count, 0, False, {})
+
+
+def test_few_jobs_are_kept_for_the_run_and_many_are_made_again(
+    job_number: JobOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(count: int, **fields: Any) -> list[Job] | None:
+        surveyor = Surveyor(None, Selection(), lambda _: False, apply=False)
+        return surveyor.take(job_number(number, **fields) for number in range(count)).jobs
+
+    monkeypatch.setattr(reconcile, "KEPT_JOBS", 600)
+    monkeypatch.setattr(reconcile, "KEPT_CHARACTERS", 60_000)
+    assert kept(600) == [job_number(number) for number in range(600)]
+    assert kept(601) is None
+    assert kept(60, prompt="x" * 1000) is not None
+    assert kept(61, prompt="x" * 1000) is None
+    assert kept(1, images=(Reference(source="x" * 60_000),)) is None
+
+
+def test_calls_are_counted_by_the_model_that_they_ask(folder: Folder, job_number: JobOf) -> None:
+    jobs = [job_number(number, model=model) for number, model in enumerate(("pro", "max", "pro", "pro"))]
+    folder.run(jobs[:1])
+    survey = folder.survey(jobs)
+    assert (survey.calls, survey.models) == (3, {"max": 1, "pro": 2})
