@@ -21,7 +21,7 @@ from batchflux.redaction import hush
 from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads
-from batchflux.transport.headers import lowered, pause_hinted, utc_now, wait_asked
+from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, utc_now, wait_asked
 from batchflux.transport.ssrf import Guard, origin_of, to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
-SUCCESS = range(200, 300)
 _ACCEPT = {"Accept": "application/json, text/event-stream"}
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")

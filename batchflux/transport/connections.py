@@ -27,13 +27,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux._version import __version__
 from batchflux.failpoints import reach
-from batchflux.transport.ssrf import Guard, UnsafeAddress, parse
+from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aiohappyeyeballs import AddrInfoType
-    from aiohttp import ClientResponse
+    from aiohttp import AddrInfoType, ClientResponse
     from yarl import URL
 
 MIB = 1 << 20
@@ -173,7 +172,7 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
     def guarded_socket(info: AddrInfoType) -> socket.socket:
         family, kind, proto, _, address = info
         if not guard.allow(str(address[0]), int(address[1])):
-            raise UnsafeAddress
+            raise UnsafeAddressError
         return socket.socket(family=family, type=kind, proto=proto)
 
     pool = TCPConnector(

@@ -93,7 +93,7 @@ async def _form(content: Multipart) -> FormData:
 
 def _file_name(image: LocalImage) -> str:
     """Return a file's name as every server reads it."""
-    return _NOT_IN_NAMES.sub("_", os.path.basename(image.path))  # noqa: PTH119  a str, as LocalImage.path
+    return _NOT_IN_NAMES.sub("_", image.path.rpartition("/")[2])
 
 
 def _utf8(text: str) -> bytes:

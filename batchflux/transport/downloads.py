@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles
@@ -23,7 +23,7 @@ from aiohttp import ClientTimeout, InvalidURL
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.connections import MIB, TransportOptions, next_piece
-from batchflux.transport.headers import lowered, utc_now, wait_asked
+from batchflux.transport.headers import SUCCESS, lowered, utc_now, wait_asked
 from batchflux.transport.ssrf import to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, describe, is_unsafe, shown
 
@@ -50,7 +50,7 @@ class Downloads:
         self._session = session
         self._options = options
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
-        self._spool_dir = os.path.abspath(options.spool_dir)  # noqa: PTH100  a str, as Fetched.path
+        self._spool_dir = str(Path(options.spool_dir).absolute())
 
     async def fetch(self, link: str) -> Fetched:
         """Return the bytes behind `link`; see Transport.fetch."""
@@ -95,7 +95,7 @@ class Downloads:
         if status in _GONE:
             message = f"{shown(response.url)} answered {status}: the picture is gone"
             raise JobError(Code.DOWNLOAD, message, dead=True)
-        if not 200 <= status < 300:  # noqa: PLR2004  success, as HTTP counts it
+        if status not in SUCCESS:
             place = shown(response.url)
             wait = wait_asked(status, lowered(response.headers), utc_now()) if status in _BUSY else None
             raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
@@ -174,7 +174,7 @@ class Spool:
         self._chunks.clear()
         self._held = 0
         if self._file is None:
-            self._path = os.path.join(self._folder, f".tmp-{uuid.uuid4().hex}")  # noqa: PTH118  a str, as Fetched.path
+            self._path = f"{self._folder}/.tmp-{uuid.uuid4().hex}"
             await self._guarded(self._open(self._path))
         if self._file is not None:
             await self._guarded(self._file.write(data))

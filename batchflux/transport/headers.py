@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LONGEST = 3600.0  # seconds; a longer wait is the user's decision, not a header's
+SUCCESS = range(200, 300)
 TOO_MANY_REQUESTS = 429
 _RESET = "x-ratelimit-reset"
 _REMAINING = "x-ratelimit-remaining"

@@ -117,7 +117,7 @@ class Guard:
         return parsed is not None and ((parsed, port) in self._own or is_public(parsed))
 
 
-class UnsafeAddress(OSError):  # noqa: N818  reads as what was found
+class UnsafeAddressError(OSError):
     """The guard refused an address. One text for all: happy eyeballs keeps the type only of equal errors."""
 
     def __init__(self) -> None:

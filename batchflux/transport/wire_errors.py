@@ -14,6 +14,7 @@ from aiohttp import (
     ClientConnectorCertificateError,
     ClientConnectorDNSError,
     ClientConnectorError,
+    ClientConnectorSSLError,
     ClientError,
     ClientPayloadError,
     ClientResponseError,
@@ -23,16 +24,15 @@ from aiohttp import (
     ServerDisconnectedError,
     ServerTimeoutError,
 )
-from aiohttp.client_exceptions import ClientConnectorSSLError
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
-from batchflux.transport.ssrf import UnsafeAddress
+from batchflux.transport.ssrf import UnsafeAddressError
 
 if TYPE_CHECKING:
     from yarl import URL
 
-_SHOWN = 300
+_SHOWN = 300  # characters of an address
 
 WIRE_ERRORS = (ClientError, HttpProcessingError, TimeoutError, OSError)
 
@@ -70,7 +70,7 @@ def _code(error: Exception) -> Code:
 
 def is_unsafe(error: BaseException) -> bool:
     """Whether the guard refused every address that could have been dialled."""
-    return isinstance(error, ClientConnectorError) and isinstance(error.os_error, UnsafeAddress)
+    return isinstance(error, ClientConnectorError) and isinstance(error.os_error, UnsafeAddressError)
 
 
 def describe(error: BaseException) -> str:

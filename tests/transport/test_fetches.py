@@ -12,7 +12,7 @@ import uvloop
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.transport import Transport, TransportOptions
-from tests.transport.conftest import ScriptedServer
+from tests.serving import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from tests.serving import request_of
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
@@ -41,7 +43,6 @@ ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-chaos-5f1c0ffee0ddba11"
 FAULT = re.compile(r"([@~])(cut|reset|half|late|drip|body):(\d+)(?:\*(\d+))?")
 ANSWER = re.compile(r"#([a-z0-9]+)")
-LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 @cache
@@ -150,13 +151,6 @@ class Origin:
             await answer(self, prompt, writer)
         else:
             writer.write(self.chat(prompt) if path.endswith(b"completions") else self.standard(prompt))
-
-
-async def request_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Read one whole request."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = LENGTH.search(head)
-    return head, await reader.readexactly(int(length[1]) if length else 0)
 
 
 @dataclass
