@@ -48,7 +48,7 @@ def digest_of(manifest: Manifest, before: float | None = None) -> str | None:
     digest = hashlib.sha256(f"{__version__} {manifest.base}".encode(errors="surrogateescape"))
     provider, output = manifest.provider, manifest.output
     parts = [provider.name, provider.style, provider.model, provider.params, provider.base_url, output.file_name]
-    parts += [provider.api, None if provider.simulated else provider.options]
+    parts += [provider.api, "" if provider.simulated else repr(provider.options)]
     for entry in manifest.entries:
         fields = {name: value for name, value in entry.fields.items() if name != _SECRET}
         parts += [repr(fields), entry.source, repr(entry.axes), repr(entry.exclude)]
