@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.templates import ImagePath, Undefined, compile_template
+from batchflux.manifest.templates import ImagePath, UndefinedError, compile_template
 from batchflux.manifest.yaml_nodes import Written
 
 PIECES = st.sampled_from(
@@ -48,7 +48,7 @@ def test_the_fast_path_is_jinja(text: str, a: Any, b: Any, file_name: bool) -> N
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_an_unknown_variable_is_named(plain: bool) -> None:  # noqa: FBT001  with Jinja, or without
-    with pytest.raises(Undefined) as caught:
+    with pytest.raises(UndefinedError) as caught:
         compile_template("{{ a }}{{ titel }}", plain=plain).render({"a": 1})
     assert caught.value.name == "titel"
 
