@@ -68,7 +68,8 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
 
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
     """Return the engine's rules; `already` is what the folder has spent, in nanounits."""
-    limits, price = manifest.limits, manifest.provider.price_of(manifest.provider.model)
+    limits, prices = manifest.limits, manifest.provider.price
+    price = max(prices.values()) if isinstance(prices, dict) else prices  # a budget is never overdrawn
     patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
     breaker = Breaker(limits.max_consecutive_failures, gate, patience)
     return Rules(
