@@ -6,7 +6,7 @@
     ├── StopRun             exit 3  the run ends before its end; running again continues it
     │   └── StorageError    exit 3  the output folder cannot take more (full disk, read-only, removed)
     ├── FolderBusy          exit 4  another process runs this folder
-    └── JobError                    one job's step failed; `code` is the contract's error code
+    └── JobError                    one job's step failed; `code` says why, RULES what follows
 
 A message names the cause, the place and the remedy. Secrets never enter a message: what looks like one is taken out by
 the providers' wording, and what is known to be one by `hushed`, whatever it looks like.
@@ -17,11 +17,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 SHOWN_FAULTS = 20
 HIDDEN = "***"
@@ -31,7 +32,7 @@ _SHORTEST = 4  # characters; what is shorter is no secret, and stands in every o
 
 
 class Code(StrEnum):
-    """The error codes of a job (CONTRACT 5)."""
+    """Why a step of a job failed: the `error_code` of results.csv."""
 
     RATE_LIMITED = "rate_limited"
     SERVER = "server"
@@ -49,6 +50,54 @@ class Code(StrEnum):
     REFERENCE = "reference"
     UNSAFE_URL = "unsafe_url"
     UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one error code means.
+
+    Attributes:
+        retry: what follows a failed API step. `backoff` sends it again after a pause, `once` at most once a job and
+            invocation (and only if the user lets it), `limits` as soon as the limits or another key allow, `never`.
+        billed: what the attempt counts as, unless the error says otherwise: `no`, `maybe` (possibly billed) or `yes`.
+        attempt: whether the failure is one of the job's attempts.
+        fault: who is at fault. Failures of a `job` say nothing about the provider; those of a `key` take the key out
+            of the pool; `away` means that the provider is not there.
+        fetch_again: whether a download that fails so is tried again.
+        keeps_link: whether a job that failed so keeps a link that may still live.
+        ends_run: whether the run ends when no other key is left.
+    """
+
+    retry: Literal["backoff", "once", "limits", "never"] = "never"
+    billed: Literal["no", "maybe", "yes"] = "no"
+    attempt: bool = True
+    fault: Literal["job", "provider", "away", "key", "link", "us"] = "provider"
+    fetch_again: bool = False
+    keeps_link: bool = False
+    ends_run: bool = False
+
+
+RULES: Mapping[Code, Rule] = MappingProxyType(
+    {
+        Code.RATE_LIMITED: Rule(retry="limits", attempt=False),
+        Code.SERVER: Rule(retry="backoff", fault="away"),
+        Code.NETWORK: Rule(retry="backoff", fault="away"),
+        Code.TIMEOUT: Rule(retry="backoff", fault="away"),
+        Code.BAD_ANSWER: Rule(retry="backoff", billed="maybe"),
+        Code.NO_IMAGE: Rule(retry="backoff", billed="maybe"),
+        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True),
+        Code.BAD_IMAGE: Rule(fault="link", fetch_again=True, keeps_link=True),
+        Code.ECHOED_INPUT: Rule(billed="yes", fault="job"),
+        Code.MODERATED: Rule(fault="job"),
+        Code.INVALID_REQUEST: Rule(keeps_link=True),
+        Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
+        Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
+        Code.REFERENCE: Rule(fault="job"),
+        Code.UNSAFE_URL: Rule(billed="maybe", fault="job"),
+        Code.UNKNOWN: Rule(retry="once", billed="maybe", fault="away"),
+    }
+)
+"""What each code means. Whoever asks about a code reads it here, and nowhere else."""
 
 
 class BatchfluxError(Exception):
@@ -126,10 +175,10 @@ class JobError(BatchfluxError):
     """A step of one job failed.
 
     Args:
-        code: the contract's code.
+        code: why, see RULES.
         message: one line for the `error` column, without secrets.
         retry_after: seconds the server asked us to wait, when it did.
-        billed: the provider may have billed the attempt although it gave no picture.
+        billed: whether the provider may have billed the attempt although it gave no picture; left out: as RULES says.
         dead: for `download`: the link itself is gone (404, 410), not merely slow.
     """
 
@@ -139,14 +188,14 @@ class JobError(BatchfluxError):
         message: str,
         *,
         retry_after: float | None = None,
-        billed: bool = False,
+        billed: bool | None = None,
         dead: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
-        self.billed = billed
+        self.billed = RULES[code].billed != "no" if billed is None else billed
         self.dead = dead
 
     def hush(self, secrets: Iterable[str]) -> None:

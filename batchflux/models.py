@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-Style = str  # a call style of an API: standard, chat, ...
+Style = str
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
 
@@ -46,12 +46,11 @@ class Reference:
 class Job:
     """One image to make.
 
-    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the user
-    did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output folder
-    (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that `params: drop` took
-    out of the request. `tags` are pairs in the order written, `options` pairs of a name and JSON data that only the
-    job's API knows. `redo_of` is the key of the job that this one tries again, because a person asked for it; None for
-    the manifest's own.
+    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the
+    user did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output
+    folder (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that
+    `params: drop` took out of the request. `tags` and `options` are pairs in the order written. `redo_of` is the key of
+    the job that this one tries again, because a person asked for it; None for the manifest's own.
     """
 
     id: str
@@ -68,11 +67,11 @@ class Job:
     output_format: Format | None = None
     safety_tolerance: int | None = None
     prompt_upsampling: bool | None = None
-    options: tuple[tuple[str, Any], ...] = ()
     variant: int = 1
     webhook_url: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
     tags: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
     dropped: tuple[str, ...] = ()
     redo_of: str | None = None
 
@@ -117,34 +116,132 @@ class Inline:
 
 
 Picture = Link | Inline
+Asset = Link | Inline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalImage:
-    """Stands in a request body for a `data:` URL of a local file; the transport puts the bytes in as it sends.
+    """Stands in a request's content for a local file; the transport puts its bytes in as it sends.
 
-    The transport checks the bytes against `sha256`: a file that changed since the plan is a `reference` error.
+    The transport checks the bytes against `sha256`: a file that changed since the plan is a `reference` error. In JSON
+    it travels as `encoding` says: a `data:` URL, or base64 alone. In Multipart and Bytes it is the raw file.
     """
 
     path: str
     sha256: str
     media_type: str
+    encoding: Literal["data_url", "base64"] = "data_url"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Json:
+    """A request's content as JSON; LocalImage leaves are replaced as it is sent."""
+
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multipart:
+    """A request's content as a form: pairs of a field's name and a text or a file, in order; a name may come twice."""
+
+    parts: tuple[tuple[str, str | LocalImage], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bytes:
+    """A request's content as the bytes of one file."""
+
+    image: LocalImage
+
+
+Content = Json | Multipart | Bytes
 
 
 class Reader(Protocol):
     """Takes the body of one answer as it arrives, and makes of it what the provider understands.
 
     `feed` returns True once the answer is whole, so reading may stop. `finish` is called exactly once, with
-    `complete=False` when the connection broke before the end; it returns the picture or raises JobError.
+    `complete=False` when the connection broke before the end; it returns the reply or raises JobError.
     """
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes, cut anywhere."""
         ...
 
-    def finish(self, *, complete: bool) -> Picture:
-        """Return the picture, or raise JobError with the code of what came instead."""
+    def finish(self, *, complete: bool) -> Reply:
+        """Return the reply, or raise JobError with the code of what came instead."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case)."""
+
+    amount: Decimal
+    currency: str = "USD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The API accepted a task: `handle` is all that later polls need, durable text without secrets."""
+
+    handle: str
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The task has not ended; `retry_after` is how many seconds to wait, when the API says so."""
+
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used."""
+
+    asset: Link | Inline
+    cost: Cost | None = None
+    seed: int | None = None
+    revised_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uploaded:
+    """A reference lies at `url` until epoch second `expires` (None: for good)."""
+
+    url: str
+    expires: float | None = None
+
+
+Reply = Submitted | Pending | Finished | Uploaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """One HTTP step that a provider wants done.
+
+    `url` is absolute, or a path below the provider's base URL. `reader` is called with the answer's status and headers
+    (names in lower case) and returns the Reader for the body. `repeatable`: the step is free and may be done again (a
+    poll, an upload); a step that is not leaves at most once, and its lost answer is `unknown`. Credentials are added by
+    the transport, and only for hosts that the provider names.
+    """
+
+    method: Literal["GET", "POST", "PUT"]
+    url: str
+    reader: Callable[[int, Mapping[str, str]], Reader]
+    content: Content | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanged:
+    """What one HTTP step gave: the reply, its seconds, and how long the API asks to pause (None: it does not)."""
+
+    reply: Reply
+    seconds: float
+    pause: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,25 +272,24 @@ Flow = Generator[Request | Wait, Picture | None, Picture]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What one call style of an API can carry.
+    """What one way of calling an API can carry; the manifest is checked against it.
 
-    `fields` are the request fields that it has a place for, `formats` the output formats it makes. `local_images` tells
-    whether a file's bytes can travel, `url_images` whether a URL can, `most_images` how many references do (None: no
-    bound). `polls`: a submitted task is asked for until it ends, `active_tasks` of them at once. `options` is the model
-    of what only this API knows. `ratios_as_sizes`: the API takes sizes in pixels, not ratios.
+    `api` and `style` name it. `fields` are the optional job fields that its request has a place for, `formats` the
+    picture formats that may be ordered. `local_images` and `url_images` tell which references can travel, `most_images`
+    how many. `polls`: a request gives a task, whose picture is polled for. `active_tasks` is the API's own cap of tasks
+    that have not ended. `options` checks what `options` may say beside the job fields; None: nothing.
     """
 
-    api: str
-    style: str
+    api: str = "flux-relay"
+    style: Style
     fields: frozenset[str]
-    formats: frozenset[str]
+    formats: frozenset[str] = frozenset({"jpeg", "png"})
     local_images: bool
     url_images: bool = True
     most_images: int | None = None
     polls: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
-    ratios_as_sizes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,3 +341,39 @@ class Outcome:
     api_seconds: float | None = None
     download_seconds: float | None = None
     result_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """An attempt that is about to leave: to which provider, with which key (its name) and model, for which price.
+
+    `price` is the most that it may cost, in nanounits of the manifest's currency; `at` in epoch seconds.
+    """
+
+    provider: str
+    key_name: str
+    model: str
+    price: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A picture that an attempt gave: a link, or the name under which its bytes are kept.
+
+    `cost` is what the answer says that it cost, in nanounits (None: the price that was reserved).
+    """
+
+    asset: Link | str
+    cost: int | None = None
+    api_seconds: float | None = None
+    seed_used: int | None = None
+    revised_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A picture in its place, and how many seconds its download took (None: it came with the answer)."""
+
+    stored: Stored
+    seconds: float | None = None
