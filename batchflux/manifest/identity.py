@@ -18,7 +18,6 @@ import re
 import stat
 import unicodedata
 from array import array
-from collections import OrderedDict
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -89,17 +88,11 @@ class References:
 
     def __init__(self, base: Path) -> None:
         self._base = str(base)
-        self._made: OrderedDict[str, Reference] = OrderedDict()
+        self.of = lru_cache(maxsize=_KEPT)(self._of)
 
-    def of(self, source: str) -> Reference:
+    def _of(self, source: str) -> Reference:
         """Return the reference that the user wrote as `source`, which was checked when it was read."""
-        made = self._made.get(source)
-        if made is None:
-            made = Reference(source=source, url=source) if is_url(source) else self._local(source)
-            self._made[source] = made
-            if len(self._made) > _KEPT:
-                self._made.popitem(last=False)
-        return made
+        return Reference(source=source, url=source) if is_url(source) else self._local(source)
 
     def _local(self, source: str) -> Reference:
         path = os.path.normpath(os.path.join(self._base, source))  # noqa: PTH118  keeps symbolic links as they are
