@@ -240,7 +240,7 @@ def _says(node: Node | None, value: Any) -> bool:
 
 def _source(source: str, base: Path, beside_target: Path) -> str:
     """Return a reference as it is written in a manifest in another folder."""
-    if is_url(source) or os.path.isabs(source):  # noqa: PTH117  text that goes into a manifest
+    if is_url(source) or Path(source).is_absolute():
         return source
     return os.path.relpath(base / source, beside_target)
 

@@ -2,7 +2,7 @@
 
 A field of the entry wins over the default, also when it says null; tags and options are merged name by name; an axis
 named like a field sets it: it wins over the default and is a fault beside the entry's own field. An entry with faults
-is kept, without them, as long as they are in fields that nothing else in it depends on: then its other faults are told
+is kept, without them, as long as they are in fields that nothing else in it depends on: then its other faults are found
 too. What is the same for all jobs of an entry is converted once; only templated fields are left for each row. A
 template may read the table's columns, the axes and `row`.
 """
@@ -25,7 +25,7 @@ from batchflux.manifest.matrix import (
     least_size,
 )
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
-from batchflux.manifest.tables import Unreadable, columns_of, table_format
+from batchflux.manifest.tables import TableError, columns_of, table_format
 from batchflux.manifest.templates import Compiled, Renderer, compile_template
 from batchflux.manifest.values import Template, is_nothing, is_template
 from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found, quoted
@@ -160,7 +160,7 @@ def _is_id(written: Scalar) -> bool:
     try:
         return job_id(written.text) is not None
     except ValueError:
-        return False  # told already
+        return False  # noted already
 
 
 # --- ready for rows ---------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class _Compiler:
             return columns_of(self._manifest.base / source)
         except ValueError as error:
             self._report("from", str(error))
-        except Unreadable as error:
+        except TableError as error:
             self._failed = True
             self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
         return None

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from batchflux.manifest.capabilities import Offers, OptionError
 from batchflux.manifest.diagnostics import entry_fault, job_fault, row_fault
 from batchflux.manifest.entries import APART, compile_entry, unknown_variable
-from batchflux.manifest.identity import Names, References, Taken, default_id, key_of
+from batchflux.manifest.identity import Names, NameTakenError, References, default_id, key_of
 from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
-from batchflux.manifest.tables import Unreadable, rows_of
-from batchflux.manifest.templates import Undefined
+from batchflux.manifest.tables import TableError, rows_of
+from batchflux.manifest.templates import UndefinedError
 from batchflux.manifest.yaml_nodes import MERGE, Scalar, value_of
 from batchflux.models import Job
 
@@ -38,8 +38,8 @@ MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be
 _KEY_DIGITS = 16  # of a key, which tell it from a million others
 
 
-class _Enough(Exception):  # noqa: N818  ends the expansion
-    pass
+class _EndError(Exception):
+    """Ends the expansion: nobody reads more faults, or wants more jobs."""
 
 
 Made = Job | Literal[False] | None  # None: merged into an earlier job; False: faults were reported
@@ -81,7 +81,7 @@ class Expansion:
             if self._redos is not None:
                 yield from self._redone(self._redos, builder)
             self.made = builder.made
-        except _Enough:
+        except _EndError:
             return
 
     def report(self, fault: Fault) -> None:
@@ -89,7 +89,7 @@ class Expansion:
         self.faults += 1
         self._on_fault(fault)
         if self.faults >= MAX_FAULTS:
-            raise _Enough
+            raise _EndError
 
     def _entry(self, entry: Entry, builder: _Builder) -> Iterator[Job]:
         plan = compile_entry(entry, self.manifest, self.report)
@@ -101,7 +101,7 @@ class Expansion:
             for choice in plan.each_choice() if choices is None else choices:
                 variables = row if plan.bare else {**row, **choice.variables, "row": row}
                 if self._built == self._most:
-                    raise _Enough
+                    raise _EndError
                 self._built += 1
                 made = builder.build(variables, choice.fields, line)
                 if made:
@@ -134,7 +134,7 @@ class Expansion:
             for pair in rows_of(self.manifest.base / entry.source, report):
                 some = True
                 yield pair
-        except Unreadable as error:
+        except TableError as error:
             report(error.line, error.message)
             return
         if not some and self.faults == before:
@@ -164,7 +164,7 @@ class _Builder:
     def take(self, plan: Plan) -> None:
         """Make jobs of this entry from now on."""
         self._plan = plan
-        self._told: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def build(self, variables: Mapping[str, Any], chosen: dict[str, Any], line: int | None) -> Made:
         """Make the job of one row (`line` in its table) and one choice of axis values."""
@@ -231,7 +231,7 @@ class _Builder:
             return None
         try:
             self._names.give(values, variables, (self._plan.entry.index, self._line or 0))
-        except Taken as error:
+        except NameTakenError as error:
             return self._fail(error.key, str(error))
         except ValueError as error:
             return self._fault("file_name", error, variables)
@@ -263,7 +263,7 @@ class _Builder:
         return tuple(made)
 
     def _fault(self, key: str, error: ValueError, variables: Mapping[str, Any]) -> Literal[False]:
-        if isinstance(error, Undefined) and error.name is not None:
+        if isinstance(error, UndefinedError) and error.name is not None:
             known = variables if self._line is None else {*variables, "row"}
             return self._fail(key, unknown_variable(error.name, known))
         return self._fail(key, str(error))
@@ -280,8 +280,8 @@ class _Builder:
 
     def _once(self, key: str, kind: str, message: str, values: Variables) -> Literal[False]:
         """Report a fault that all jobs of an entry share, once, naming the first of them."""
-        if (key, kind) not in self._told:
-            self._told.add((key, kind))
+        if (key, kind) not in self._reported:
+            self._reported.add((key, kind))
             name = values.get("id")
             if name is None and "key" in values:
                 name = default_id(values["prompt"], values["key"])

@@ -18,9 +18,9 @@ import re
 import stat
 import unicodedata
 from array import array
-from collections import OrderedDict
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,7 +33,6 @@ from batchflux.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from batchflux.manifest.schema import Manifest
     from batchflux.models import Job
@@ -75,7 +74,7 @@ def media_type(head: bytes) -> str | None:
 def _digest(path: str, _size: int, _changed: int) -> tuple[str, str | None]:
     """Return the digest of a file's bytes and its media type; size and time of change tell its states apart."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:  # noqa: PTH123  a plain path, opened a million times
+    with Path(path).open("rb") as stream:
         chunk = stream.read(_CHUNK)
         kind = media_type(chunk)
         while chunk:
@@ -89,22 +88,16 @@ class References:
 
     def __init__(self, base: Path) -> None:
         self._base = str(base)
-        self._made: OrderedDict[str, Reference] = OrderedDict()
+        self.of = lru_cache(maxsize=_KEPT)(self._of)
 
-    def of(self, source: str) -> Reference:
+    def _of(self, source: str) -> Reference:
         """Return the reference that the user wrote as `source`, which was checked when it was read."""
-        made = self._made.get(source)
-        if made is None:
-            made = Reference(source=source, url=source) if is_url(source) else self._local(source)
-            self._made[source] = made
-            if len(self._made) > _KEPT:
-                self._made.popitem(last=False)
-        return made
+        return Reference(source=source, url=source) if is_url(source) else self._local(source)
 
     def _local(self, source: str) -> Reference:
         path = os.path.normpath(os.path.join(self._base, source))  # noqa: PTH118  keeps symbolic links as they are
         try:
-            found = os.stat(path)  # noqa: PTH116  a plain path
+            found = Path(path).stat()
             fault = _unfit(found)
             digest, kind = (None, None) if fault else _digest(path, found.st_size, found.st_mtime_ns)
         except OSError as error:
@@ -248,7 +241,7 @@ _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
 Origin = tuple[int, int]  # the entry's index, and the line in its table or 0
 
 
-class Taken(ValueError):  # noqa: N818  reads as what happened
+class NameTakenError(ValueError):
     """An id or file name stands for another job already; `key` says which."""
 
     def __init__(self, key: str, message: str) -> None:
@@ -303,7 +296,7 @@ class Names:
         """Set `id` and `file_name`.
 
         Raises:
-            Taken: another job has the id or the file name.
+            NameTakenError: another job has the id or the file name.
             ValueError: the file name is not allowed, or cannot be rendered.
         """
         mark = origin[0] << _LINE_BITS | origin[1]
@@ -335,7 +328,7 @@ class Names:
         asked = None if "output_format" in root.dropped else root.output_format
         try:
             self._claim(checked_name(stem + ext), asked, mark)
-        except Taken:
+        except NameTakenError:
             stem = f"{stem}-{key[:_SHORT]}"
             self._claim(checked_name(stem + ext), asked, mark)
         return name, checked_name(stem + ext)
@@ -362,7 +355,7 @@ class Names:
         why = f"is used {at} too"
         if (earlier ^ place) & 7:
             why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
-        raise Taken("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
+        raise NameTakenError("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
 
     def _id(self, values: dict[str, Any], mark: int) -> str:
         given: str | None = values.get("id")
@@ -372,7 +365,7 @@ class Names:
         if given is not None:
             at = self._at(self._ids.by(self._fold(name)) or 0)
             case = ", and by more than upper and lower case" if self._plain else ""
-            raise Taken("id", f"the id {quoted(name)} is used {at} too; ids must differ{case}")
+            raise NameTakenError("id", f"the id {quoted(name)} is used {at} too; ids must differ{case}")
         # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
         name = default_id(values["prompt"], values["key"], long=True)
         self._ids.add(self._fold(name), mark)

@@ -226,7 +226,7 @@ def _one(check: Callable[[object], Any]) -> Any:
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-Kept = Literal["in place", "by name"]
+KeyPlace = Literal["in place", "by name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +236,7 @@ class JobField:
     `read` is None where a field is more than one text, or is never set by a template or an axis; `kind` is the type
     that validates what the manifest has. `types` and `more` are the JSON Schema. `default` is what a Job has that was
     not asked for the field. `key`: the field is part of a job's key, in its place among those or, if given, by its
-    name. `sent`: a request may have a place for it. `kept`: the ledger keeps it beside the prompt. `column`:
+    name. `sent`: a request may have a place for it. `in_spec`: the ledger keeps it beside the prompt. `column`:
     results.csv has it under its name.
     """
 
@@ -247,9 +247,9 @@ class JobField:
     read: Callable[[str], Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     default: Any = None
-    key: Kept | None = None
+    key: KeyPlace | None = None
     sent: bool = False
-    kept: bool = False
+    in_spec: bool = False
     column: bool = False
 
     @property
@@ -279,7 +279,7 @@ FIELDS: tuple[JobField, ...] = (
         more={"items": {"type": "string"}},
         kind=_one(_images),
     ),
-    _text("seed", seed, "integer string null", "a whole number", key="in place", sent=True, kept=True, column=True),
+    _text("seed", seed, "integer string null", "a whole number", key="in place", sent=True, in_spec=True, column=True),
     _text(
         "aspect_ratio",
         aspect_ratio,
@@ -287,7 +287,7 @@ FIELDS: tuple[JobField, ...] = (
         "W:H from 21:9 to 9:21; left out keeps the reference's",
         key="in place",
         sent=True,
-        kept=True,
+        in_spec=True,
         column=True,
     ),
     _text(
@@ -297,7 +297,7 @@ FIELDS: tuple[JobField, ...] = (
         "jpeg, png or webp",
         key="in place",
         sent=True,
-        kept=True,
+        in_spec=True,
         column=True,
     ),
     _text(
@@ -307,7 +307,7 @@ FIELDS: tuple[JobField, ...] = (
         "0 (strict) to 6",
         key="in place",
         sent=True,
-        kept=True,
+        in_spec=True,
     ),
     _text(
         "prompt_upsampling",
@@ -316,7 +316,7 @@ FIELDS: tuple[JobField, ...] = (
         "let the provider rewrite the prompt",
         key="in place",
         sent=True,
-        kept=True,
+        in_spec=True,
     ),
     _text("model", line_of_text, "string null", "another model than the provider's", kind=_one(_model)),
     _text("style", style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
@@ -327,7 +327,7 @@ FIELDS: tuple[JobField, ...] = (
         kind=_by_name(mapping, _option),
         default=(),
         key="by name",
-        kept=True,
+        in_spec=True,
     ),
     _text(
         "variant",
@@ -336,7 +336,7 @@ FIELDS: tuple[JobField, ...] = (
         "2, 3, ... make a deliberate further copy of the same job",
         default=1,
         key="in place",
-        kept=True,
+        in_spec=True,
     ),
     _text("webhook_url", webhook_url, "string null", "a URL called when the picture is ready", sent=True),
     JobField(
@@ -363,7 +363,7 @@ KEY_FIELDS = tuple(row.name for row in FIELDS if row.key == "in place")
 NAMED_KEY_FIELDS = tuple(row.name for row in FIELDS if row.key == "by name")
 REQUEST_FIELDS = tuple(row.name for row in FIELDS if row.sent)  # in the order in which they are sent
 COLUMN_FIELDS = tuple(row.name for row in FIELDS if row.column)
-SPEC_FIELDS = {row.name: row.default for row in FIELDS if row.kept}  # with what a job has that was not asked for one
+SPEC_FIELDS = {row.name: row.default for row in FIELDS if row.in_spec}  # with its default
 _PAIRS = frozenset(name for name, default in SPEC_FIELDS.items() if default == ())
 
 
@@ -374,7 +374,7 @@ def asked(job: Job) -> dict[str, Any]:
 
 
 def from_asked(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a Job that `asked` told of, the others as nobody asked for them."""
+    """Return the attributes of a Job that `asked` has, the others as nobody asked for them."""
     return {
         name: tuple(spec.get(name, {}).items()) if name in _PAIRS else spec.get(name, default)
         for name, default in SPEC_FIELDS.items()

@@ -139,7 +139,7 @@ def axis_values(axis: Axis, base: Path) -> Sequence[AxisValue]:
 
 
 def least_size(axis: Axis) -> int:
-    """Return how many values an axis has at least, told without making them."""
+    """Return how many values an axis has at least, without making them."""
     if axis.kind == "range":
         first, last = axis.values
         return int(last) - int(first) + 1

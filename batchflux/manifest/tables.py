@@ -35,7 +35,7 @@ Row = Mapping[str, Any]
 Report = Callable[[int | None, str], None]  # line of the table, message
 
 
-class Unreadable(Exception):  # noqa: N818  ends the reading of one table
+class TableError(Exception):
     """The table cannot be read further."""
 
     def __init__(self, line: int | None, message: str) -> None:
@@ -62,7 +62,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     """The columns of a table, from its header; None for jsonl, where each row has its own.
 
     Raises:
-        Unreadable: with the line and what is wrong.
+        TableError: with the line and what is wrong.
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
@@ -71,7 +71,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
             if not stream.peek(1):
-                raise Unreadable(None, "is empty; it needs at least one row")
+                raise TableError(None, "is empty; it needs at least one row")
             return None
         return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
 
@@ -80,7 +80,7 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
     """Each row with its line (parquet: its number), bad ones reported and left out.
 
     Raises:
-        Unreadable: the table cannot be read (further).
+        TableError: the table cannot be read (further).
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
@@ -102,10 +102,10 @@ def _delimiter(suffix: str) -> str:
 def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
     try:
         if not path.is_file():
-            raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
+            raise TableError(None, "is not a file" if path.exists() else "does not exist")
         return gzip.open(path, "rb") if zipped else path.open("rb")
     except OSError as error:
-        raise Unreadable(None, f"cannot be read: {error.strerror}") from None
+        raise TableError(None, f"cannot be read: {error.strerror}") from None
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
@@ -115,44 +115,44 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
             if len(raw) > MAX_LINE:
-                raise Unreadable(number, f"the line has more than {MAX_LINE} bytes")
+                raise TableError(number, f"the line has more than {MAX_LINE} bytes")
             size += len(raw) + LINE_COSTS
             if most is not None and size > most:
                 message = (
                     f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does; unpack it first"
                 )
-                raise Unreadable(number, message)
+                raise TableError(number, message)
             text = raw.decode()
             yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
-        raise Unreadable(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+        raise TableError(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise Unreadable(number + 1, f"cannot be read further: {error}") from None
+        raise TableError(number + 1, f"cannot be read further: {error}") from None
 
 
 def _header(reader: Any) -> tuple[str, ...]:
     """The names of the columns, from the first row of a csv.reader.
 
     Raises:
-        Unreadable: with the line and what is wrong.
+        TableError: with the line and what is wrong.
     """
     if csv.field_size_limit() < MAX_CELL:
         csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
     try:
         cells = next(reader, None)
     except csv.Error as error:
-        raise Unreadable(reader.line_num or 1, f"the header cannot be read: {error}") from None
+        raise TableError(reader.line_num or 1, f"the header cannot be read: {error}") from None
     if cells is None:
-        raise Unreadable(None, "is empty; it needs a header and at least one row")
+        raise TableError(None, "is empty; it needs a header and at least one row")
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
-        raise Unreadable(1, "the first line is blank; it must be the header with the columns' names")
+        raise TableError(1, "the first line is blank; it must be the header with the columns' names")
     seen: set[str] = set()
     for index, name in enumerate(names):
         if not name:
-            raise Unreadable(1, f"column {index + 1} has no name in the header")
+            raise TableError(1, f"column {index + 1} has no name in the header")
         if name in seen:
-            raise Unreadable(1, f"the column {quoted(name)} stands twice in the header")
+            raise TableError(1, f"the column {quoted(name)} stands twice in the header")
         seen.add(name)
     return names
 
@@ -170,8 +170,8 @@ def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[
                 report(line, f"the row has {len(cells)} cells and the header {width}; quote a cell that has a comma")
     except csv.Error as error:
         if "field limit" in str(error):
-            raise Unreadable(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
-        raise Unreadable(start, f"the row cannot be read: {error}") from None
+            raise TableError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
+        raise TableError(start, f"the row cannot be read: {error}") from None
 
 
 def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]]:
@@ -226,17 +226,17 @@ def _parquet(path: Path) -> Any:
         from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
     except ImportError:
         message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
-        raise Unreadable(None, message) from None
+        raise TableError(None, message) from None
     try:
         if not path.is_file():
-            raise Unreadable(None, "is not a file" if path.exists() else "does not exist")
+            raise TableError(None, "is not a file" if path.exists() else "does not exist")
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
-        raise Unreadable(None, f"is no Parquet file that can be read: {error}") from None
+        raise TableError(None, f"is no Parquet file that can be read: {error}") from None
     names = file.schema_arrow.names
     if len(set(names)) != len(names):
         file.close()
-        raise Unreadable(None, f"has the column {quoted(_twice(names))} twice")
+        raise TableError(None, f"has the column {quoted(_twice(names))} twice")
     return file
 
 
@@ -248,7 +248,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
             try:
                 batch = next(batches, None)
             except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
-                raise Unreadable(number + 1, f"cannot be read further: {error}") from None
+                raise TableError(number + 1, f"cannot be read further: {error}") from None
             if batch is None:
                 return
             for row in batch.to_pylist():

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
-from jinja2 import UndefinedError as JinjaUndefined
+from jinja2 import UndefinedError as JinjaUndefinedError
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.filters import FILTERS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -220,7 +220,7 @@ _TEXT = _environment(_shown)
 _NAME = _environment(_shown_in_name)
 
 
-class Undefined(ValueError):  # noqa: N818  it is what the template met
+class UndefinedError(ValueError):
     """A variable that does not exist; `name` is None when only the message is known."""
 
     def __init__(self, name: str | None, message: str) -> None:
@@ -294,7 +294,7 @@ def _joined(form: str, names: tuple[str, ...], finalize: Callable[[Any], Any]) -
             values = [variables[name] for name in names]
         except KeyError as error:
             name = str(error.args[0])
-            raise Undefined(name, f"{quoted(name)} is undefined") from None
+            raise UndefinedError(name, f"{quoted(name)} is undefined") from None
         for index, value in enumerate(values):
             if checks_text or type(value) is not str:
                 values[index] = _finalized(value, finalize)
@@ -313,9 +313,9 @@ def _finalized(value: Any, finalize: Callable[[Any], Any]) -> str:
         raise ValueError(str(error)) from None
 
 
-def _undefined(message: str) -> Undefined:
+def _undefined(message: str) -> UndefinedError:
     match = _UNDEFINED.fullmatch(message)
-    return Undefined(match[1] if match else None, message)
+    return UndefinedError(match[1] if match else None, message)
 
 
 def _rendered(sandbox: _Sandbox, text: str) -> Renderer:
@@ -330,7 +330,7 @@ def _rendered(sandbox: _Sandbox, text: str) -> Renderer:
                 if size > MAX_OUTPUT:
                     raise SecurityError(f"the text has more than {MAX_OUTPUT} characters")
                 made.append(piece)
-        except JinjaUndefined as error:
+        except JinjaUndefinedError as error:
             raise _undefined(str(error.message)) from None
         except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(f"the template {quoted(text)} cannot be rendered: {error}") from None

@@ -187,7 +187,9 @@ def is_written(root: Node, *path: str) -> bool:
     return node is not None and not (isinstance(node, Scalar) and node.is_null and node.shown is None)
 
 
-class _Stop(Exception):  # noqa: N818  ends the reading, carries its only fault
+class _ReadError(Exception):
+    """Ends the reading with its only fault."""
+
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
         self.line = line
@@ -200,7 +202,7 @@ def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node
     Args:
         data: the file's bytes, UTF-8 with or without a byte order mark.
         file: how messages name the file.
-        on_fault: told of each duplicate key, of which the last one wins, and of each merge key that is ignored.
+        on_fault: takes each duplicate key, of which the last one wins, and each merge key that is ignored.
 
     Raises:
         ManifestError: the text cannot be read at all; holds the one fault.
@@ -208,22 +210,22 @@ def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node
     try:
         text = _decoded(data)
         return _Builder(file, on_fault).build(_events(text))
-    except _Stop as stop:
+    except _ReadError as stop:
         raise ManifestError([Fault(file=file, line=stop.line, where="", message=stop.message)]) from None
 
 
 def _decoded(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _Stop(None, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read. Put the jobs in a table")
+        raise _ReadError(None, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read. Put the jobs in a table")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _Stop(line, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
+        raise _ReadError(line, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
     bad = _CONTROL.search(text)
     if bad is not None:
         line = text.count("\n", 0, bad.start()) + 1
-        raise _Stop(line, f"the control character 0x{ord(bad.group()):02x} is not allowed; remove it")
+        raise _ReadError(line, f"the control character 0x{ord(bad.group()):02x} is not allowed; remove it")
     return text
 
 
@@ -233,12 +235,12 @@ def _events(text: str) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        raise _Stop(line, _syntax(text, line, error)) from None
+        raise _ReadError(line, _syntax(text, line, error)) from None
     except yaml.YAMLError as error:
         reason = getattr(error, "reason", "it cannot be parsed")
         position = getattr(error, "position", None)
         line = None if not isinstance(position, int) else text.count("\n", 0, position) + 1
-        raise _Stop(line, f"not valid YAML: {reason}") from None
+        raise _ReadError(line, f"not valid YAML: {reason}") from None
 
 
 def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
@@ -297,15 +299,15 @@ class _Builder:
                 documents += 1
                 if documents > 1:
                     line = event.start_mark.line + 1 if event.start_mark is not None else None
-                    raise _Stop(line, "a second document starts here; a manifest is one document")
+                    raise _ReadError(line, "a second document starts here; a manifest is one document")
         if self._root is None:
-            raise _Stop(None, 'the file is empty; a manifest starts with "version: 1"')
+            raise _ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
         return self._root
 
     def _scalar(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if event.tag is not None and event.tag not in _STR_TAGS:
-            raise _Stop(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
+            raise _ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
         node = Scalar(event.value, bool(event.implicit[0]) and event.tag is None, line)
         self._count += 1
         if event.anchor is not None:
@@ -315,11 +317,11 @@ class _Builder:
     def _enter(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if len(self._stack) >= MAX_DEPTH:
-            raise _Stop(line, _TOO_DEEP)
+            raise _ReadError(line, _TOO_DEEP)
         if event.tag is not None:
-            raise _Stop(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
+            raise _ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
         if self._stack and isinstance(self._stack[-1].node, Table) and self._stack[-1].key is None:
-            raise _Stop(line, 'a key must be text. Put quotes around a template: "{{ name }}"')
+            raise _ReadError(line, 'a key must be text. Put quotes around a template: "{{ name }}"')
         self._count += 1
         if event.anchor is not None:
             self._open.add(event.anchor)
@@ -341,11 +343,11 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         line = event.start_mark.line + 1
         if event.anchor in self._open:
-            raise _Stop(line, f"the alias *{event.anchor} stands inside what it names")
+            raise _ReadError(line, f"the alias *{event.anchor} stands inside what it names")
         if event.anchor not in self._anchors:
             message = f"the alias *{event.anchor} names an anchor that is not defined before it"
             if not self._merging():
-                raise _Stop(line, message)
+                raise _ReadError(line, message)
             self._note(line, (), message)
             self._place(Table(line), 0)  # merges nothing, so that the faults below are found too
             return
@@ -353,9 +355,11 @@ class _Builder:
         self._count += size
         self._aliased += size
         if self._aliased > MAX_ALIASED:
-            raise _Stop(line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table")
+            raise _ReadError(
+                line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
+            )
         if len(self._stack) + depth > MAX_DEPTH:
-            raise _Stop(line, _TOO_DEEP)
+            raise _ReadError(line, _TOO_DEEP)
         self._place(node, depth)
 
     def _merging(self) -> bool:
@@ -373,7 +377,7 @@ class _Builder:
             parent.node.items.append(node)
         elif parent.key is None:
             if not isinstance(node, Scalar) or node.is_null:
-                raise _Stop(node.line, "a key must be text")
+                raise _ReadError(node.line, "a key must be text")
             parent.key = node
         else:
             self._pair(parent, parent.node, parent.key, node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -113,14 +112,6 @@ def test_a_table_whose_header_is_refused(folder: Path, faults: Faulty, content: 
     (folder / "t.csv").write_text(content)
     (found,) = faults(ROWS % "t.csv")
     assert expected in found
-
-
-def test_a_table_that_is_cut_off_in_its_compression_is_a_fault_at_its_line(folder: Path, faults: Faulty) -> None:
-    packed = gzip.compress(b"title\n" + b"".join(b"%d\n" % number for number in range(100_000)))
-    (folder / "t.csv.gz").write_bytes(packed[: len(packed) // 2])
-    (found,) = faults(ROWS % "t.csv.gz")
-    assert "cannot be read further: " in found
-    assert found.startswith("t.csv.gz:")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
