@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from tests.chaos.kills.conftest import KEY, PRICE, Bank, Program, Scene
+from tests.chaos.kills.conftest import KEY, PRICE, Bank, Program, Scene, program
 from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PRICE", "WAYS", "Bank", "Program", "Scene", "TaskBank", "Way"]
+__all__ = ["PRICE", "WAYS", "Bank", "Program", "Scene", "TaskBank", "Way", "program"]
 
 TOLD = 3.5  # credits that a task says it cost, at 0.01 each
 
