@@ -80,7 +80,7 @@ def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls)
 
 def _links_length(connection: sqlite3.Connection) -> int:
     """Return how many characters the links of the listed jobs have together."""
-    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM jobs WHERE {ENDED}"  # noqa: S608  a constant
+    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM known WHERE {ENDED}"  # noqa: S608  a constant
     return int(connection.execute(query).fetchone()[0])
 
 

@@ -81,6 +81,9 @@ def _ending(known: Known) -> dict[str, Any]:
         "api_seconds": _seconds(known.api_seconds),
         "download_seconds": _seconds(known.download_seconds),
         "result_url": redacted(known.link) if known.link else None,
+        "remarks": known.remarks,
+        "seed_used": known.seed_used,
+        "revised_prompt": known.revised_prompt,
     }
 
 

@@ -116,8 +116,10 @@ def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manife
     )
     process = program.start("run", name, "--set", "limits.timeout=60s")
     wait_for(lambda: len(server.seen) == 2 and bool(server.links))
+    log = program.folder / "out/m/run.log"
+    wait_for(lambda: "job_ended" in log.read_text(encoding="utf-8"))
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: "signal" in (program.folder / "out/m/run.log").read_text(encoding="utf-8"))
+    wait_for(lambda: "signal" in log.read_text(encoding="utf-8"))
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     ended = program.finish(process)

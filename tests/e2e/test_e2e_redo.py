@@ -37,7 +37,7 @@ def test_a_redo_is_made_once_and_stands_behind_its_picture(
     name = manifest("  - {id: mug, prompt: a mug, seed: 7}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
     header = list(program.rows()[0])
-    assert header[-1] == "key"
+    assert header[-1] == "revised_prompt"
     before = by_id(program)["mug"]
     picture = (program.folder / OUT / before["file_name"]).read_bytes()
     assert [asked.id for asked in judge(program, "mug", "redo", note="=too dark")] == ["mug-redo1"]
