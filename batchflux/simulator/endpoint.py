@@ -1,7 +1,11 @@
 """Admit requests as an API does, and do what every paid endpoint does before it answers.
 
-A request is admitted by its key, by rate, by how many are in flight, and by how many tasks of its key are unfinished.
-The rate is a token bucket: it holds `burst` requests and refills at `rate` a second. A refused request takes nothing.
+A request is admitted by its key, by rate and by how many are in flight. The rate is a token bucket: it holds `burst`
+requests and refills at `rate` a second. A refused request takes nothing.
+
+Its faults: the script is asked first, rules in order; the first that matches the prompt and is not used up gives the
+fault. Otherwise every fault in `faults` is drawn, in the order written. Draws depend on seed, content and how often
+that content was asked, so that chance repeats in every process. A fault that an API cannot show is passed over for it.
 """
 
 from __future__ import annotations
@@ -10,49 +14,53 @@ import asyncio
 import hmac
 import math
 import re
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
-from batchflux.simulator.faults import ChosenFaults, FaultPlan, between, fraction
-from batchflux.simulator.images import ReferenceGoneError
-from batchflux.simulator.references import NotAPictureError
+from batchflux.simulator.faults import FAULTS
+from batchflux.simulator.images import recipe_for
+from batchflux.simulator.references import NoPictureError, NotAPictureError
 from batchflux.simulator.replies import (
+    Chunks,
     Refusal,
     Reply,
     as_detail,
+    cut,
     detail_reply,
     error_answer,
     error_reply,
     invalid,
     malformed_key,
     rate_limited,
+    reset,
     unauthorized,
     whole,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from batchflux.simulator.images import ImageStore
+    from batchflux.simulator.drawing import Recipe
+    from batchflux.simulator.faults import Stage
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
-    from batchflux.simulator.replies import Api, Chunks
+    from batchflux.simulator.references import ReferenceCache
+    from batchflux.simulator.replies import Api
     from batchflux.simulator.requests import ImageRequest
 
-_LARGE_BODY = 32_768
-BFL_ACTIVE_TASKS = 24
+T = TypeVar("T")
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None) -> str:
     """Return the API key that a request carries: `x-key` at BFL, a bearer token elsewhere; "" without one.
 
-    Raises:
-        Refusal: keys are asked for and this is none of them.
+    Raises Refusal: keys are asked for and this is none of them.
     """
     kind, _, token = headers.get("Authorization", "").partition(" ")
     key = headers.get("x-key", "") if api == "bfl" else token if kind.lower() == "bearer" else ""
@@ -68,27 +76,13 @@ def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None)
     return key
 
 
-def check_active_tasks(active: int, limit: int | None, api: Api) -> None:
-    """Check how many tasks of one account are unfinished.
-
-    Raises:
-        Refusal: 429, one more would be too many.
-    """
-    most = BFL_ACTIVE_TASKS if limit is None and api == "bfl" else limit
-    if most is not None and active >= most:
-        message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
-        raise Refusal(error_reply(429, message, "requests", code="active_tasks_limit"))
-
-
 class Throttle:
     """Counts what is let in. `clock` gives seconds that never go back."""
 
-    def __init__(
-        self, *, rate: float | None, burst: int | None, concurrency: int | None, clock: Callable[[], float]
-    ) -> None:
-        self._rate = rate
-        self._size = float(burst) if burst is not None else max(1.0, rate or 1.0)
-        self._concurrency = concurrency
+    def __init__(self, options: SimulatorOptions, clock: Callable[[], float]) -> None:
+        self._rate = options.rate
+        self._size = float(options.burst) if options.burst is not None else max(1.0, options.rate or 1.0)
+        self._concurrency = options.concurrency
         self._clock = clock
         self._tokens = self._size
         self._at = clock()
@@ -98,14 +92,16 @@ class Throttle:
     def admitted(self) -> Iterator[None]:
         """Hold a place while a request is answered.
 
-        Raises:
-            Refusal: 429, too many at once or too fast.
+        Raises Refusal: 429, too many at once or too fast.
         """
         if self._concurrency is not None and self.in_flight >= self._concurrency:
             message = f"At most {self._concurrency} requests at once are allowed for this token."
-            reply = error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached")
-            raise Refusal(reply)
-        self._take()
+            raise Refusal(error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached"))
+        if self._rate is not None:
+            self._refill(self._rate)
+            if self._tokens < 1:
+                raise Refusal(rate_limited((1 - self._tokens) / self._rate, self.headers()))
+            self._tokens -= 1
         self.in_flight += 1
         try:
             yield
@@ -116,55 +112,110 @@ class Throttle:
         """Return the x-ratelimit headers as things stand; none without a rate."""
         if self._rate is None:
             return {}
-        self._refill()
+        self._refill(self._rate)
         return {
             "x-ratelimit-limit-requests": str(math.floor(self._size)),
             "x-ratelimit-remaining-requests": str(math.floor(self._tokens)),
             "x-ratelimit-reset-requests": f"{math.ceil((self._size - self._tokens) / self._rate * 1000)}ms",
         }
 
-    def _refill(self) -> None:
+    def _refill(self, rate: float) -> None:
         now = self._clock()
-        self._tokens = min(self._size, self._tokens + (now - self._at) * (self._rate or 0))
+        self._tokens = min(self._size, self._tokens + (now - self._at) * rate)
         self._at = now
-
-    def _take(self) -> None:
-        if self._rate is None:
-            return
-        self._refill()
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return
-        raise Refusal(rate_limited((1 - self._tokens) / self._rate, self.headers()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request for a content: how many came before it, its faults, and its latency in seconds.
+    """One request for a content: how many came before it, its latency in seconds, and its faults.
 
-    `chance` is what every further draw for this request depends on.
+    Of each stage there is one fault at most ("": none), but any number that reshape the answer. `chance` is what every
+    further draw for this request depends on.
     """
 
     number: int
-    faults: ChosenFaults
     latency: float
     chance: tuple[object, ...]
+    instead: str = ""
+    form: frozenset[str] = frozenset()
+    link: str = ""
+    task: str = ""
+    poll: str = ""
 
-    def error_answer(self, api: Api, chunks: Chunks) -> Reply | None:
-        """Return the answer of the fault that comes in place of a good one, if there is such a fault."""
-        return error_answer(self.faults.instead or "", api, chunks, fraction("pick", *self.chance))
+    @property
+    def faults(self) -> set[str]:
+        """All of them, for the counters."""
+        return {*self.form, self.instead, self.link, self.task, self.poll} - {""}
+
+    def draw(self, what: str) -> float:
+        """Return this request's number in [0, 1) for `what`."""
+        return fraction(what, *self.chance)
+
+    def pick(self, what: str, choices: Sequence[T]) -> T:
+        """Return one of `choices`, drawn for `what`."""
+        return choices[int(self.draw(what) * len(choices))]
+
+
+def choose(options: SimulatorOptions, request: ImageRequest, number: int) -> Turn:
+    """Return the turn of `request`, whose content was asked `number` times before.
+
+    The first hit that replaces the answer stands alone.
+    """
+    hits: dict[Stage, list[str]] = {}
+    for name in _hits(options, request, number):
+        if request.api in FAULTS[name].apis:
+            hits.setdefault(FAULTS[name].stage, []).append(name)
+    if "instead" in hits:
+        hits = {"instead": hits["instead"]}
+    first = {stage: names[0] for stage, names in hits.items()}
+    chance = (options.seed, request.content, number)
+    return Turn(
+        number=number,
+        latency=between(*options.latency, "latency", *chance),
+        chance=chance,
+        instead=first.get("instead", ""),
+        form=frozenset(hits.get("form", ())),
+        link=first.get("link", ""),
+        task=first.get("task", ""),
+        poll=first.get("poll", ""),
+    )
+
+
+def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
+    left = number
+    for step in options.script:
+        if step.match not in request.prompt:
+            continue
+        if step.times is None or left < step.times:
+            yield step.fault
+            return
+        left -= step.times
+    for rule in options.faults:
+        in_time = rule.times is None or number < rule.times
+        if in_time and fraction(options.seed, rule.fault, request.content, number) < rule.rate:
+            yield rule.fault
+
+
+def fraction(*parts: object) -> float:
+    """Return a number in [0, 1) that depends on `parts` and on nothing else."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / (1 << 64)
+
+
+def between(low: float, high: float, *parts: object) -> float:
+    """Return a number in [low, high) that depends on `parts` only."""
+    return low + (high - low) * fraction(*parts)
 
 
 class Endpoint:
     """What all endpoints of one simulator share; `closing` is set when it stops."""
 
-    def __init__(self, options: SimulatorOptions, journal: Journal, throttle: Throttle, images: ImageStore) -> None:
+    def __init__(self, options: SimulatorOptions, journal: Journal, cache: ReferenceCache) -> None:
         self.options = options
         self.journal = journal
-        self.throttle = throttle
-        self.images = images
+        self.cache = cache
+        self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
-        self._plan = FaultPlan(seed=options.seed, rules=options.faults, script=options.script)
 
     async def admit(
         self, http: web.Request, api: Api, answer: Callable[[bytes, str], Awaitable[web.StreamResponse]]
@@ -181,7 +232,7 @@ class Endpoint:
             reply = error_reply(413, message, "invalid_request_error", code="request_too_large")
         except Refusal as refusal:
             reply = refusal.reply
-        except ReferenceGoneError:
+        except NoPictureError:
             reply = error_reply(500, "An upload was dropped from the cache.", "server_error")
         return self.response(reply, api)
 
@@ -191,16 +242,28 @@ class Endpoint:
         self.journal.by_status[told.status] += 1
         return whole(told, self.throttle.headers())
 
-    async def validated(self, raw: bytes, parse: Callable[[bytes], ImageRequest]) -> ImageRequest:
+    async def cut(self, http: web.Request, reply: Reply) -> web.StreamResponse:
+        """Send the first half of `reply`, and count it."""
+        self.journal.by_status[reply.status] += 1
+        return await cut(http, reply, self.throttle.headers())
+
+    async def hang(self, http: web.Request) -> web.StreamResponse:
+        """Answer nothing until the simulator closes."""
+        await self.closing.wait()
+        return reset(http)
+
+    async def validated(self, parse: Callable[[bytes], ImageRequest], raw: bytes) -> ImageRequest:
         """Return the request in a body, once its uploads are kept.
 
-        Raises:
-            Refusal: the body or a picture in it is wrong, or the cache folder cannot be written.
+        Raises Refusal: the body or a picture in it is wrong, or the cache folder cannot be written.
         """
-        request = parse(raw) if len(raw) < _LARGE_BODY else await self.images.off_loop(partial(parse, raw))
+        return await asyncio.to_thread(self._validated, parse, raw)
+
+    def _validated(self, parse: Callable[[bytes], ImageRequest], raw: bytes) -> ImageRequest:
+        request = parse(raw)
         for upload in request.uploads:
             try:
-                await self.images.off_loop(partial(self.images.references.keep, upload))
+                self.cache.keep(upload)
             except NotAPictureError as error:
                 raise invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
             except OSError as error:
@@ -210,16 +273,29 @@ class Endpoint:
 
     def turn(self, request: ImageRequest) -> Turn:
         """Count a request and choose its faults and latency."""
-        number = self.journal.ask(request.content)
-        faults = self._plan.choose(request, number)
-        self.journal.faults.update(faults.names)
-        chance = (self.options.seed, request.content, number)
-        return Turn(
-            number=number,
-            faults=faults,
-            latency=between(*self.options.latency, "latency", *chance),
-            chance=chance,
-        )
+        turn = choose(self.options, request, self.journal.asked.add(request.content))
+        self.journal.faults.update(turn.faults)
+        return turn
+
+    async def instead(
+        self, http: web.Request, request: ImageRequest, turn: Turn, chunks: Chunks
+    ) -> web.StreamResponse | None:
+        """Return the answer of the fault by which nothing is made; None when there is no such fault."""
+        if turn.instead == "hang":
+            return await self.hang(http)
+        error = error_answer(turn.instead, request.api, chunks, turn.draw("pick"))
+        if error is None:
+            return None
+        if request.api in ("standard", "chat"):
+            await self.pause(turn.latency)
+        return self.response(error, request.api)
+
+    async def recipe(self, request: ImageRequest, turn: Turn) -> Recipe:
+        """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""
+        recipe = recipe_for(request, self.options, turn.link, turn.number)
+        if recipe.fault == "echoed_input" and request.uploads and not request.urls:
+            await asyncio.to_thread(self.cache.keep_original, request.uploads[0])
+        return recipe
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the simulator closes."""

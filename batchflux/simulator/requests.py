@@ -10,20 +10,18 @@ import base64
 import binascii
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.simulator.drawing import MEDIA_TYPES, parse_ratio
-from batchflux.simulator.replies import Api, dumps, invalid, model_not_found
+from batchflux.models import Format
+from batchflux.simulator.drawing import parse_ratio
+from batchflux.simulator.replies import Api, Refusal, dumps, invalid, model_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from batchflux.models import Format
-
 _STANDARD_FIELDS = frozenset({"model", "prompt", *REQUEST_FIELDS})
 _CHAT_FIELDS = frozenset({"model", "messages", "stream"})
 _ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
@@ -32,7 +30,7 @@ _NULLABLE = frozenset({"seed", "aspect_ratio", "webhook_url", "webhook_secret", 
 _FRONT_URL = re.compile(r"(https?://\S+)(?: |\Z)", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,")
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
-_SAFEST, _FREEST = 0, 6
+_FREEST = 6
 _LARGEST_SEED = (1 << 63) - 1
 _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
@@ -51,24 +49,20 @@ class TaskModel:
     priced_by_result: bool = False
 
 
-def _kontext(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS})
-    return TaskModel(fields=fields, credits=credits_, output_format="png")
-
-
-def _flux2(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {
-        "aspect_ratio",
-        "prompt_upsampling",
-    }
-    return TaskModel(fields=fields, credits=credits_, output_format="jpeg", freest=5, priced_by_result=True)
-
-
+_KONTEXT = TaskModel(fields=frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS}), credits=4, output_format="png")
+_FLUX_2 = TaskModel(
+    fields=frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS})
+    - {"aspect_ratio", "prompt_upsampling"},
+    credits=3,
+    output_format="jpeg",
+    freest=5,
+    priced_by_result=True,
+)
 TASK_MODELS: dict[str, TaskModel] = {
-    "flux-kontext-pro": _kontext(4),
-    "flux-kontext-max": _kontext(8),
-    "flux-2-pro": _flux2(3),
-    "flux-2-max": _flux2(7),
+    "flux-kontext-pro": _KONTEXT,
+    "flux-kontext-max": replace(_KONTEXT, credits=8),
+    "flux-2-pro": _FLUX_2,
+    "flux-2-max": replace(_FLUX_2, credits=7),
 }
 
 
@@ -105,28 +99,26 @@ class ImageRequest:
 def parse_call(api: Api, raw: bytes) -> ImageRequest:
     """Return the request in the body of a call that answers with the picture.
 
-    Raises:
-        Refusal: the body is not what the API allows.
+    Raises Refusal: the body is not what the API allows.
     """
     body = _json_object(raw)
     request = _standard(body) if api == "standard" else _chat(body)
     if request.model.startswith("missing-"):
-        raise model_not_found(request.model)
+        raise Refusal(model_not_found(request.model))
     return request
 
 
 def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
     """Return the request in the body of a task's submit.
 
-    Raises:
-        Refusal: nobody serves the model, or the body is not what the API allows.
+    Raises Refusal: nobody serves the model, or the body is not what the API allows.
     """
     known = TASK_MODELS.get(model)
     if known is None:
-        raise model_not_found(model)
+        raise Refusal(model_not_found(model))
     body = _json_object(raw)
     given = _checked_fields(body, known.fields)
-    if given.get("safety_tolerance", _SAFEST) > known.freest:
+    if given.get("safety_tolerance", 0) > known.freest:
         raise invalid(f"safety_tolerance must be at most {known.freest} for {model}.", "safety_tolerance")
     urls, uploads = _input_images(given)
     digests = {upload.place: upload.sha256 for upload in uploads}
@@ -134,7 +126,7 @@ def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
         api=api,
         model=model,
         prompt=_text(body, "prompt"),
-        content=sha256(dumps([api, model, sorted({**given, **digests}.items())])).hexdigest(),
+        content=_hash(api, model, sorted({**given, **digests}.items())),
         urls=urls,
         uploads=uploads,
         seed=given.get("seed"),
@@ -142,6 +134,10 @@ def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
         output_format=given.get("output_format", known.output_format),
         webhook_url=given.get("webhook_url"),
     )
+
+
+def _hash(*parts: Any) -> str:
+    return sha256(dumps(parts)).hexdigest()
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:
@@ -166,16 +162,15 @@ def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, An
 
 def _standard(body: dict[str, Any]) -> ImageRequest:
     if "input_image" in body:
-        raise invalid(
-            "input_image is not supported for now; send references as URLs in front of prompt.", "input_image"
-        )
+        message = "input_image is not supported for now; send references as URLs in front of prompt."
+        raise invalid(message, "input_image")
     given = _checked_fields(body, _STANDARD_FIELDS)
     urls, prompt = split_urls(_text(body, "prompt"), "prompt")
     return ImageRequest(
         api="standard",
         model=_text(body, "model"),
         prompt=prompt,
-        content=sha256(dumps(["standard", sorted(given.items())])).hexdigest(),
+        content=_hash("standard", sorted(given.items())),
         urls=urls,
         seed=given.get("seed"),
         aspect_ratio=given.get("aspect_ratio") or None,
@@ -190,12 +185,11 @@ def _chat(body: dict[str, Any]) -> ImageRequest:
         raise invalid("This model answers as a stream only: set stream to true.", "stream")
     text, uploads = _last_user_message(body.get("messages"))
     urls, prompt = split_urls(text, "messages")
-    parts: list[Any] = ["chat", model, text, *(upload.sha256 for upload in uploads)]
     return ImageRequest(
         api="chat",
         model=model,
         prompt=prompt,
-        content=sha256(dumps(parts)).hexdigest(),
+        content=_hash("chat", model, text, *(upload.sha256 for upload in uploads)),
         urls=urls,
         uploads=uploads,
     )
@@ -251,21 +245,15 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 def sniff(data: bytes) -> str | None:
     """Return the media type that the first bytes say, of those the API takes."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
-    return None
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
-    """Return the text and the pictures of one message.
-
-    Raises:
-        Refusal: the content is neither text nor a list of text and image_url parts.
-    """
+    """Return the text and the pictures of one message."""
     if isinstance(content, str):
         return content, ()
     if not isinstance(content, list) or not content:
@@ -351,10 +339,6 @@ def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_ratio(value: Any) -> bool:
-    return isinstance(value, str) and (not value or parse_ratio(value) is not None)
-
-
 def _is_web_url(value: Any) -> bool:
     return isinstance(value, str) and bool(_WEB_URL.match(value)) and _has_host(value)
 
@@ -364,13 +348,16 @@ def _is_side(value: Any) -> bool:
 
 
 # Field: what its value must be, as a test and in words.
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
-    "aspect_ratio": (_is_ratio, "W:H from 21:9 to 9:21"),
-    "output_format": (lambda value: isinstance(value, str) and value in MEDIA_TYPES, "jpeg, png or webp"),
+    "aspect_ratio": (
+        lambda value: value == "" or (isinstance(value, str) and parse_ratio(value)),
+        "W:H from 21:9 to 9:21",
+    ),
+    "output_format": (lambda value: value in get_args(Format), "jpeg, png or webp"),
     "width": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
     "height": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
-    "safety_tolerance": (lambda value: _whole(value, _SAFEST, _FREEST), f"an integer from {_SAFEST} to {_FREEST}"),
+    "safety_tolerance": (lambda value: _whole(value, 0, _FREEST), f"an integer from 0 to {_FREEST}"),
     "prompt_upsampling": (lambda value: isinstance(value, bool), "true or false"),
     "webhook_url": (_is_web_url, "an http or https URL"),
     "webhook_secret": (lambda value: isinstance(value, str), "a string"),
