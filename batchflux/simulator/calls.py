@@ -10,14 +10,12 @@ import asyncio
 import base64
 import json
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from batchflux.simulator.images import link, media_type_of, picture
 from batchflux.simulator.replies import DONE, STREAM_TYPE, Chunks, Reply, json_reply, reset
-from batchflux.simulator.requests import parse_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +35,7 @@ async def call(http: web.Request, api: Api, endpoint: Endpoint) -> web.StreamRes
     """Answer a call of the images API or of the chat API."""
 
     async def answer(raw: bytes, _: str) -> web.StreamResponse:
-        return await _answer(http, await endpoint.validated(partial(parse_call, api), raw), endpoint)
+        return await _answer(http, await endpoint.validated(raw, api), endpoint)
 
     return await endpoint.admit(http, api, answer)
 
@@ -48,24 +46,24 @@ async def _answer(http: web.Request, request: ImageRequest, endpoint: Endpoint) 
     if (instead := await endpoint.instead(http, request, turn, chunks)) is not None:
         return instead
     endpoint.journal.bill(request.content)
-    if turn.instead == "reset":
+    if "reset" in turn.faults:
         await endpoint.pause(turn.latency)
         return reset(http)
     recipe = await endpoint.recipe(request, turn)
     url = link(recipe, f"{http.scheme}://{http.host}", request.urls)
     data = None
-    if turn.form & {"b64_json", "data_url"} and url not in request.urls:
+    if turn.faults & {"b64_json", "data_url"} and url not in request.urls:
         data = await asyncio.to_thread(picture, recipe, endpoint.cache)
     if request.api == "chat":
         packets = _packets(chunks, [*_noise(request, turn, url), *_picture(recipe, url, data, turn)], turn)
-        if turn.instead != "cut":
+        if "cut" not in turn.faults:
             return await _stream(http, request, packets, turn, endpoint)
         reply = Reply(content_type=STREAM_TYPE, body=b"".join(packets))
     else:
         image = {"url": url} if data is None else {"b64_json": base64.b64encode(data).decode()}
         reply = json_reply({"created": chunks.created, "data": [image]})
     await endpoint.pause(turn.latency)
-    if turn.instead == "cut":
+    if "cut" in turn.faults:
         return await endpoint.cut(http, reply)
     response = endpoint.response(reply, request.api)
     await response.prepare(http)
@@ -82,7 +80,7 @@ async def _stream(
     await response.prepare(http)
     endpoint.journal.by_status[response.status] += 1
     # Packets that nothing waits between would melt into one on their way; a character cut in two must stay cut.
-    step = max(turn.latency / len(packets), _PACKET_PAUSE if "split_utf8" in turn.form else 0.0)
+    step = max(turn.latency / len(packets), _PACKET_PAUSE if "split_utf8" in turn.faults else 0.0)
     for packet in packets:
         await response.write(packet)
         await endpoint.pause(step)
@@ -96,11 +94,11 @@ def _packets(chunks: Chunks, texts: list[str], turn: Turn) -> list[bytes]:
     frames = chunks.message(*texts)
     if turn.draw("empty") < _EMPTY_SHARE:
         frames.insert(1, chunks.frame(None))
-    if "missing_done" not in turn.form:
+    if "missing_done" not in turn.faults:
         frames.append(DONE)
-    if "crlf_comments" in turn.form:
+    if "crlf_comments" in turn.faults:
         frames = [frame.replace(b"\n", b"\r\n") + b": ping\r\n\r\n" for frame in frames]
-    if "split_utf8" not in turn.form:
+    if "split_utf8" not in turn.faults:
         return frames
     data = b"".join(frames)  # cut inside every character of several bytes
     cuts = [index for index in range(1, len(data)) if _CONTINUED <= data[index] < _LEAD <= data[index - 1]]
@@ -123,7 +121,7 @@ def _noise(request: ImageRequest, turn: Turn, url: str) -> Iterator[str]:
 def _picture(recipe: Recipe, url: str, data: bytes | None, turn: Turn) -> list[str]:
     if data is not None:
         return [f"![image](data:{media_type_of(recipe, data)};base64,{base64.b64encode(data).decode()})\n"]
-    if "bare_url" in turn.form:
+    if "bare_url" in turn.faults:
         return [f"{url}\n"]
     download = url.replace("/v1/files/", "/v1/files/download/", 1)
     return [f"![image]({url})\n\n", f"[点击下载]({download})\n"]

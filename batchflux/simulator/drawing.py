@@ -117,7 +117,9 @@ def _landscape(size: tuple[int, int], rng: Random) -> Image.Image:
     hue, other = rng.random(), rng.uniform(0.05, 0.25)
     above, below = _colour(hue, rng.uniform(0.3, 0.6), 0.55), _colour(hue + other, 0.86, 0.75)
     horizon = height * rng.uniform(0.45, 0.6)
-    canvas = ImageOps.colorize(Image.linear_gradient("L"), above, below).resize((width, height))
+    canvas = ImageOps.colorize(Image.linear_gradient("L"), above, below).resize(
+        (width, height), Image.Resampling.NEAREST
+    )
     pen = ImageDraw.Draw(canvas, "RGBA")
     x, y = width * rng.uniform(0.2, 0.8), horizon * rng.uniform(0.4, 0.9)
     for radius, strength in ((0.2, 30), (0.14, 50), (0.08, 255)):

@@ -22,25 +22,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from batchflux.simulator import replies
 from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.images import recipe_for
 from batchflux.simulator.references import NoPictureError, NotAPictureError
-from batchflux.simulator.replies import (
-    Chunks,
-    Refusal,
-    Reply,
-    as_detail,
-    cut,
-    detail_reply,
-    error_answer,
-    error_reply,
-    invalid,
-    malformed_key,
-    rate_limited,
-    reset,
-    unauthorized,
-    whole,
-)
+from batchflux.simulator.replies import Refusal, error_reply
+from batchflux.simulator.requests import parse_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -50,7 +37,7 @@ if TYPE_CHECKING:
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
     from batchflux.simulator.references import ReferenceCache
-    from batchflux.simulator.replies import Api
+    from batchflux.simulator.replies import Api, Chunks, Reply
     from batchflux.simulator.requests import ImageRequest
 
 T = TypeVar("T")
@@ -67,12 +54,12 @@ def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None)
     if keys is None:
         return key
     if api == "bfl" and not key:
-        raise Refusal(detail_reply(403, "Not authenticated"))
+        raise Refusal(replies.detail_reply(403, "Not authenticated"))
     if api == "bfl" and not _KEY.fullmatch(key):
-        raise Refusal(malformed_key())
+        raise Refusal(replies.malformed_key())
     known = [hmac.compare_digest(key.encode(), accepted.encode()) for accepted in keys]
     if not any(known):
-        raise Refusal(unauthorized())
+        raise Refusal(replies.plain_error("auth"))
     return key
 
 
@@ -100,7 +87,7 @@ class Throttle:
         if self._rate is not None:
             self._refill(self._rate)
             if self._tokens < 1:
-                raise Refusal(rate_limited((1 - self._tokens) / self._rate, self.headers()))
+                raise Refusal(replies.rate_limited((1 - self._tokens) / self._rate, self.headers()))
             self._tokens -= 1
         self.in_flight += 1
         try:
@@ -129,23 +116,18 @@ class Throttle:
 class Turn:
     """One request for a content: how many came before it, its latency in seconds, and its faults.
 
-    Of each stage there is one fault at most ("": none), but any number that reshape the answer. `chance` is what every
-    further draw for this request depends on.
+    Of each stage there is one fault at most, but any number that reshape the answer. `chance` is what every further
+    draw for this request depends on.
     """
 
     number: int
     latency: float
+    faults: frozenset[str]
     chance: tuple[object, ...]
-    instead: str = ""
-    form: frozenset[str] = frozenset()
-    link: str = ""
-    task: str = ""
-    poll: str = ""
 
-    @property
-    def faults(self) -> set[str]:
-        """All of them, for the counters."""
-        return {*self.form, self.instead, self.link, self.task, self.poll} - {""}
+    def of(self, stage: Stage) -> str:
+        """Return the fault of a stage, "" without one."""
+        return next((name for name in self.faults if FAULTS[name].stage == stage), "")
 
     def draw(self, what: str) -> float:
         """Return this request's number in [0, 1) for `what`."""
@@ -159,26 +141,18 @@ class Turn:
 def choose(options: SimulatorOptions, request: ImageRequest, number: int) -> Turn:
     """Return the turn of `request`, whose content was asked `number` times before.
 
-    The first hit that replaces the answer stands alone.
+    The first fault that replaces the answer stands alone.
     """
-    hits: dict[Stage, list[str]] = {}
+    faults: dict[str, str] = {}
     for name in _hits(options, request, number):
+        stage = FAULTS[name].stage
         if request.api in FAULTS[name].apis:
-            hits.setdefault(FAULTS[name].stage, []).append(name)
-    if "instead" in hits:
-        hits = {"instead": hits["instead"]}
-    first = {stage: names[0] for stage, names in hits.items()}
+            faults.setdefault(name if stage == "form" else stage, name)
+    if "instead" in faults:
+        faults = {"instead": faults["instead"]}
     chance = (options.seed, request.content, number)
-    return Turn(
-        number=number,
-        latency=between(*options.latency, "latency", *chance),
-        chance=chance,
-        instead=first.get("instead", ""),
-        form=frozenset(hits.get("form", ())),
-        link=first.get("link", ""),
-        task=first.get("task", ""),
-        poll=first.get("poll", ""),
-    )
+    latency = between(*options.latency, "latency", *chance)
+    return Turn(number=number, latency=latency, faults=frozenset(faults.values()), chance=chance)
 
 
 def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
@@ -238,34 +212,31 @@ class Endpoint:
 
     def response(self, reply: Reply, api: Api) -> web.Response:
         """Return `reply` in the form of the API, and count it."""
-        told = as_detail(reply) if api == "bfl" else reply
+        told = replies.as_detail(reply) if api == "bfl" else reply
         self.journal.by_status[told.status] += 1
-        return whole(told, self.throttle.headers())
+        return replies.whole(told, self.throttle.headers())
 
     async def cut(self, http: web.Request, reply: Reply) -> web.StreamResponse:
         """Send the first half of `reply`, and count it."""
         self.journal.by_status[reply.status] += 1
-        return await cut(http, reply, self.throttle.headers())
+        return await replies.cut(http, reply, self.throttle.headers())
 
     async def hang(self, http: web.Request) -> web.StreamResponse:
         """Answer nothing until the simulator closes."""
         await self.closing.wait()
-        return reset(http)
+        return replies.reset(http)
 
-    async def validated(self, parse: Callable[[bytes], ImageRequest], raw: bytes) -> ImageRequest:
+    async def validated(self, raw: bytes, api: Api, model: str = "") -> ImageRequest:
         """Return the request in a body, once its uploads are kept.
 
         Raises Refusal: the body or a picture in it is wrong, or the cache folder cannot be written.
         """
-        return await asyncio.to_thread(self._validated, parse, raw)
-
-    def _validated(self, parse: Callable[[bytes], ImageRequest], raw: bytes) -> ImageRequest:
-        request = parse(raw)
+        request = await asyncio.to_thread(parse_request, api, raw, model)
         for upload in request.uploads:
             try:
-                self.cache.keep(upload)
+                await asyncio.to_thread(self.cache.keep, upload)
             except NotAPictureError as error:
-                raise invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
+                raise replies.invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
             except OSError as error:
                 message = f"The simulator cannot keep an upload: {error.strerror}; free or change its cache_dir."
                 raise Refusal(error_reply(500, message, "server_error")) from error
@@ -281,9 +252,9 @@ class Endpoint:
         self, http: web.Request, request: ImageRequest, turn: Turn, chunks: Chunks
     ) -> web.StreamResponse | None:
         """Return the answer of the fault by which nothing is made; None when there is no such fault."""
-        if turn.instead == "hang":
+        if "hang" in turn.faults:
             return await self.hang(http)
-        error = error_answer(turn.instead, request.api, chunks, turn.draw("pick"))
+        error = replies.error_answer(turn.of("instead"), request.api, chunks, turn.draw("pick"))
         if error is None:
             return None
         if request.api in ("standard", "chat"):
@@ -292,7 +263,7 @@ class Endpoint:
 
     async def recipe(self, request: ImageRequest, turn: Turn) -> Recipe:
         """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""
-        recipe = recipe_for(request, self.options, turn.link, turn.number)
+        recipe = recipe_for(request, self.options, turn.of("link"), turn.number)
         if recipe.fault == "echoed_input" and request.uploads and not request.urls:
             await asyncio.to_thread(self.cache.keep_original, request.uploads[0])
         return recipe

@@ -29,11 +29,6 @@ _UNITS = {"s": 1, "min": 60, "h": 3600}
 _LONGEST = 86_400
 
 
-def _default_cache_dir() -> str:
-    """Return the folder for uploads that outlives the process: one per user, under the system's temp folder."""
-    return str(Path(tempfile.gettempdir()) / f"batchflux-simulator-{os.getuid()}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions:
     """How the simulator behaves.
@@ -42,7 +37,7 @@ class SimulatorOptions:
     per second and `burst` how many may come at once (None: one second's worth, at least 1); `concurrency` how many
     may be in flight. `active_tasks` is how many tasks of one key may be unfinished (None: 24 at BFL's API, any number
     at a relay). `seed` drives the faults and latencies. `size` is the long side of a picture in pixels. `keys` are
-    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references. `salt`
+    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references, longer than the process. `salt`
     changes the pictures of requests without a seed, as time does at a real API; only the program sets it.
     """
 
@@ -57,7 +52,7 @@ class SimulatorOptions:
     keys: frozenset[str] | None = field(default=None, repr=False)
     faults: tuple[Rule, ...] = ()
     script: tuple[Rule, ...] = ()
-    cache_dir: str = field(default_factory=_default_cache_dir)
+    cache_dir: str = field(default_factory=lambda: f"{tempfile.gettempdir()}/batchflux-simulator-{os.getuid()}")
     salt: int = 0
 
 

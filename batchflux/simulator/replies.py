@@ -114,10 +114,10 @@ def as_detail(reply: Reply) -> Reply:
     return replace(reply, status=status, body=dumps({"detail": detail}))
 
 
-def unauthorized() -> Reply:
-    """Return the 401 of a key that is not accepted."""
-    status, message, kind, codes = _ERRORS["auth"]
-    return error_reply(status, message, kind, code=codes[0])
+def plain_error(fault: str, share: float = 0.0) -> Reply:
+    """Return the answer of a fault in the table of errors; `share` in [0, 1) decides between several codes."""
+    status, message, kind, codes = _ERRORS[fault]
+    return error_reply(status, message, kind, code=codes[int(share * len(codes))])
 
 
 def malformed_key() -> Reply:
@@ -193,13 +193,9 @@ async def cut(request: web.Request, reply: Reply, headers: Mapping[str, str]) ->
 
 
 def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Reply | None:
-    """Return the answer that a fault puts in the place of a good one; None when it puts none.
-
-    `share` in [0, 1) decides between several possible codes.
-    """
+    """Return the answer that a fault puts in the place of a good one; None when it puts none."""
     if fault in _ERRORS:
-        status, message, kind, codes = _ERRORS[fault]
-        return error_reply(status, message, kind, code=codes[int(share * len(codes))])
+        return plain_error(fault, share)
     if fault in _PAGES:
         status, title = _PAGES[fault]
         return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())

@@ -7,7 +7,6 @@ nullable (seed, aspect_ratio, webhook_url, webhook_secret, input images) and are
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,7 @@ from batchflux.simulator.replies import Api, Refusal, dumps, invalid, model_not_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-_STANDARD_FIELDS = frozenset({"model", "prompt", *REQUEST_FIELDS})
-_CHAT_FIELDS = frozenset({"model", "messages", "stream"})
+
 _ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
 _INPUT_IMAGES = tuple(f"input_image{suffix}" for suffix in ("", *(f"_{number}" for number in range(2, 9))))
 _NULLABLE = frozenset({"seed", "aspect_ratio", "webhook_url", "webhook_secret", *_INPUT_IMAGES})
@@ -37,7 +35,7 @@ _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskModel:
-    """A model of the task APIs: the fields its requests may carry, and its price in credits (1 = $0.01).
+    """A model: the fields its requests may carry, its default format, and its price as a task in credits (1 = $0.01).
 
     `priced_by_result` says that the price is settled when the task is finished, not before.
     """
@@ -49,6 +47,7 @@ class TaskModel:
     priced_by_result: bool = False
 
 
+_STANDARD = TaskModel(fields=frozenset({"model", "prompt", *REQUEST_FIELDS}), credits=0, output_format="jpeg")
 _KONTEXT = TaskModel(fields=frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS}), credits=4, output_format="png")
 _FLUX_2 = TaskModel(
     fields=frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS})
@@ -78,11 +77,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """A request that passed.
-
-    `prompt` is the text behind the reference URLs. `content` is the SHA-256 of everything that was asked: two
-    requests with one content ask for the same thing.
-    """
+    """A request that passed; `prompt` stands behind the URLs, `content` is the SHA-256 of everything that was asked."""
 
     api: Api
     model: str
@@ -96,44 +91,20 @@ class ImageRequest:
     webhook_url: str | None = None
 
 
-def parse_call(api: Api, raw: bytes) -> ImageRequest:
-    """Return the request in the body of a call that answers with the picture.
-
-    Raises Refusal: the body is not what the API allows.
-    """
-    body = _json_object(raw)
-    request = _standard(body) if api == "standard" else _chat(body)
-    if request.model.startswith("missing-"):
-        raise Refusal(model_not_found(request.model))
-    return request
-
-
-def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
-    """Return the request in the body of a task's submit.
+def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
+    """Return the request in a body; the `model` of a task is in its path.
 
     Raises Refusal: nobody serves the model, or the body is not what the API allows.
     """
-    known = TASK_MODELS.get(model)
-    if known is None:
-        raise Refusal(model_not_found(model))
+    if api in ("bfl", "relay"):
+        if model not in TASK_MODELS:
+            raise Refusal(model_not_found(model))
+        return _fields(api, model, _json_object(raw))
     body = _json_object(raw)
-    given = _checked_fields(body, known.fields)
-    if given.get("safety_tolerance", 0) > known.freest:
-        raise invalid(f"safety_tolerance must be at most {known.freest} for {model}.", "safety_tolerance")
-    urls, uploads = _input_images(given)
-    digests = {upload.place: upload.sha256 for upload in uploads}
-    return ImageRequest(
-        api=api,
-        model=model,
-        prompt=_text(body, "prompt"),
-        content=_hash(api, model, sorted({**given, **digests}.items())),
-        urls=urls,
-        uploads=uploads,
-        seed=given.get("seed"),
-        aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
-        output_format=given.get("output_format", known.output_format),
-        webhook_url=given.get("webhook_url"),
-    )
+    request = _chat(body) if api == "chat" else _fields(api, "", body)
+    if request.model.startswith("missing-"):
+        raise Refusal(model_not_found(request.model))
+    return request
 
 
 def _hash(*parts: Any) -> str:
@@ -160,26 +131,37 @@ def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, An
     return given
 
 
-def _standard(body: dict[str, Any]) -> ImageRequest:
-    if "input_image" in body:
+def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
+    """Return the request of a body that is a flat list of fields."""
+    if api == "standard" and "input_image" in body:
         message = "input_image is not supported for now; send references as URLs in front of prompt."
         raise invalid(message, "input_image")
-    given = _checked_fields(body, _STANDARD_FIELDS)
-    urls, prompt = split_urls(_text(body, "prompt"), "prompt")
+    known = TASK_MODELS.get(path_model, _STANDARD)
+    given = _checked_fields(body, known.fields)
+    if given.get("safety_tolerance", 0) > known.freest:
+        raise invalid(f"safety_tolerance must be at most {known.freest} for {path_model}.", "safety_tolerance")
+    prompt = _text(body, "prompt")
+    urls, uploads = _input_images(given)
+    if api == "standard":
+        urls, prompt = split_urls(prompt, "prompt")
+    model = path_model or _text(body, "model")
+    digests = {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
-        api="standard",
-        model=_text(body, "model"),
+        api=api,
+        model=model,
         prompt=prompt,
-        content=_hash("standard", sorted(given.items())),
+        content=_hash(api, model, sorted({**given, **digests}.items())),
         urls=urls,
+        uploads=uploads,
         seed=given.get("seed"),
-        aspect_ratio=given.get("aspect_ratio") or None,
-        output_format=given.get("output_format", "jpeg"),
+        aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
+        output_format=given.get("output_format", known.output_format),
+        webhook_url=given.get("webhook_url"),
     )
 
 
 def _chat(body: dict[str, Any]) -> ImageRequest:
-    _refuse_unknown(body, _CHAT_FIELDS)
+    _refuse_unknown(body, frozenset({"model", "messages", "stream"}))
     model = _text(body, "model")
     if body.get("stream") is not True:
         raise invalid("This model answers as a stream only: set stream to true.", "stream")
@@ -216,7 +198,7 @@ def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
     urls: list[str] = []
     rest = text
     while found := _FRONT_URL.match(rest):
-        if not _has_host(found[1]):
+        if not _is_web_url(found[1]):
             raise invalid(f"{found[1][:80]!r} is not a URL.", param)
         urls.append(found[1])
         rest = rest[found.end() :]
@@ -291,7 +273,7 @@ def _picture(value: Any, place: str) -> Upload:
 def _upload(text: str, place: str) -> Upload:
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise invalid(f"{place} is not valid base64.", place) from error
     media_type = sniff(data)
     if media_type is None:
@@ -304,9 +286,9 @@ def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Uplo
     urls: list[str] = []
     uploads: list[Upload] = []
     for name in _INPUT_IMAGES:
-        value = given.get(name)
-        if value is None:
+        if name not in given:
             continue
+        value = given[name]
         if not isinstance(value, str) or not value:
             raise invalid(f"{name} must be an image as base64, or its URL.", name)
         if _is_web_url(value):
@@ -328,19 +310,15 @@ def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
     return ratio
 
 
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).hostname)
-    except ValueError:
-        return False
-
-
 def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_web_url(value: Any) -> bool:
-    return isinstance(value, str) and bool(_WEB_URL.match(value)) and _has_host(value)
+    try:
+        return isinstance(value, str) and bool(_WEB_URL.match(value) and urlsplit(value).hostname)
+    except ValueError:
+        return False
 
 
 def _is_side(value: Any) -> bool:
@@ -351,7 +329,7 @@ def _is_side(value: Any) -> bool:
 _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
     "aspect_ratio": (
-        lambda value: value == "" or (isinstance(value, str) and parse_ratio(value)),
+        lambda value: isinstance(value, str) and (not value or parse_ratio(value)),
         "W:H from 21:9 to 9:21",
     ),
     "output_format": (lambda value: value in get_args(Format), "jpeg, png or webp"),

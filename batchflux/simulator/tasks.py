@@ -11,27 +11,15 @@ import asyncio
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from batchflux.simulator import replies
 from batchflux.simulator.endpoint import authorize
 from batchflux.simulator.faults import FAULTY_POLLS, SLOW_POLLS
 from batchflux.simulator.images import link
-from batchflux.simulator.replies import (
-    Chunks,
-    Refusal,
-    Reply,
-    as_detail,
-    error_answer,
-    error_reply,
-    invalid,
-    json_reply,
-    model_not_found,
-    reset,
-    whole,
-)
-from batchflux.simulator.requests import TASK_MODELS, parse_submit
+from batchflux.simulator.replies import Chunks, Refusal, Reply, json_reply, whole
+from batchflux.simulator.requests import TASK_MODELS
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -96,21 +84,21 @@ class Task:
     def price(self) -> float:
         """What the task costs once it is Ready, in credits."""
         credits_ = TASK_MODELS[self.request.model].credits
-        return credits_ / 2 if "settled_lower" in self.turn.form else credits_
+        return credits_ / 2 if "settled_lower" in self.turn.faults else credits_
 
     @property
     def end(self) -> str:
         """The status that the task ends with."""
-        return _FAILURES[self.turn.task][0] if self.turn.task in _FAILURES else READY
+        return _FAILURES[self.turn.of("task")][0] if self.turn.of("task") in _FAILURES else READY
 
     @property
     def progress(self) -> float:
         """How far the task is, from 0 to 1."""
         if self.ended is not None:
             return 1.0
-        if self.turn.task == "task_slow":
+        if self.turn.of("task") == "task_slow":
             return self.polls / (SLOW_POLLS + 1)
-        if self.turn.task == "task_stuck" or not self.turn.latency:
+        if self.turn.of("task") == "task_stuck" or not self.turn.latency:
             return 0.0
         return min(0.99, max(0.0, (time.time() - self.created) / self.turn.latency))
 
@@ -140,14 +128,14 @@ class Tasks:
         model = http.match_info["model"]
         if api == "bfl" and model not in TASK_MODELS:  # an unknown path is said before the key is looked at
             self._endpoint.journal.received += 1
-            return self._endpoint.response(model_not_found(model), api)
+            return self._endpoint.response(replies.model_not_found(model), api)
 
         async def answer(raw: bytes, key: str) -> web.StreamResponse:
-            request = await self._endpoint.validated(partial(parse_submit, api, model), raw)
+            request = await self._endpoint.validated(raw, api, model)
             most = self._endpoint.options.active_tasks or (BFL_ACTIVE_TASKS if api == "bfl" else None)
             if most is not None and self.active[api, key] >= most:
                 message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
-                raise Refusal(error_reply(429, message, "requests", code="active_tasks_limit"))
+                raise Refusal(replies.error_reply(429, message, "requests", code="active_tasks_limit"))
             return await self._accept(http, request, key)
 
         return await self._endpoint.admit(http, api, answer)
@@ -157,18 +145,18 @@ class Tasks:
         try:
             key = authorize(http.headers, api, self._endpoint.options.keys)
             if not http.query.get("id"):
-                raise invalid("id is required.", "id", code="missing_parameter")
+                raise replies.invalid("id is required.", "id", code="missing_parameter")
         except Refusal as refusal:
             return self._poll_error(refusal.reply, api)
         task = self._tasks.get(http.query["id"])
         if task is None or (task.request.api, task.owner) != (api, key):
             return self._polled(NOT_FOUND, {"id": http.query["id"], "status": NOT_FOUND, "result": None}, 404)
         task.polls += 1
-        if task.turn.poll and task.polls <= FAULTY_POLLS:
+        if task.turn.of("poll") and task.polls <= FAULTY_POLLS:
             return await self._faulty_poll(http, task)
-        if task.turn.task == "task_slow" and task.polls > SLOW_POLLS:
+        if task.turn.of("task") == "task_slow" and task.polls > SLOW_POLLS:
             self._end(task)
-        match task.turn.task, task.polls:
+        match task.turn.of("task"), task.polls:
             case ("task_vanished", 1):
                 status, code = _PROGRESS[0], 200
             case ("task_never_found" | "task_vanished", _) | ("task_not_found", 1):
@@ -176,7 +164,7 @@ class Tasks:
             case ("task_not_found", 2):
                 status, code = NOT_FOUND, 200
             case _:
-                code = 503 if task.ended is not None and task.turn.task == "task_error_503" else 200
+                code = 503 if task.ended is not None and task.turn.of("task") == "task_error_503" else 200
                 return self._polled(task.status, self._state(task, http), code)
         return self._polled(status, _body(task, status), code)
 
@@ -185,7 +173,7 @@ class Tasks:
         try:
             authorize(http.headers, "bfl", self._endpoint.options.keys)
         except Refusal as refusal:
-            return whole(as_detail(refusal.reply), {})
+            return whole(replies.as_detail(refusal.reply), {})
         return whole(json_reply({"credits": STARTING_CREDITS - self._endpoint.journal.credits}), {})
 
     async def _accept(self, http: web.Request, request: ImageRequest, key: str) -> web.StreamResponse:
@@ -196,21 +184,21 @@ class Tasks:
         request = replace(request, uploads=())  # their bytes are in the cache
         task = Task(owner=key, request=request, recipe=recipe, turn=turn)
         self._begin(task)
-        if turn.instead == "reset":
-            return reset(http)
-        if "at_once" in turn.form:
+        if "reset" in turn.faults:
+            return replies.reset(http)
+        if "at_once" in turn.faults:
             await endpoint.pause(turn.latency)
         reply = json_reply(self._accepted(task, http))
-        return await endpoint.cut(http, reply) if turn.instead == "cut" else endpoint.response(reply, request.api)
+        return await endpoint.cut(http, reply) if "cut" in turn.faults else endpoint.response(reply, request.api)
 
     def _begin(self, task: Task) -> None:
         self._tasks[task.id] = task
         self.active[task.request.api, task.owner] += 1
         if task.request.api == "relay":
             self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price)
-        if task.turn.task in ("task_slow", "task_stuck"):
+        if task.turn.of("task") in ("task_slow", "task_stuck"):
             return
-        if task.turn.latency and "at_once" not in task.turn.form:
+        if task.turn.latency and "at_once" not in task.turn.faults:
             self._timers[task.id] = asyncio.get_running_loop().call_later(task.turn.latency, self._end, task)
         else:
             self._end(task)
@@ -231,16 +219,16 @@ class Tasks:
             del self._tasks[self._finished.popleft()]
 
     async def _faulty_poll(self, http: web.Request, task: Task) -> web.StreamResponse:
-        fault, api = task.turn.poll, task.request.api
+        fault, api = task.turn.of("poll"), task.request.api
         if fault == "poll_odd_status":
             return self._polled("Rendering", {**_body(task, "Pending"), "status": "Rendering"})
-        if reply := error_answer(_POLL_ERRORS.get(fault, ""), api, _chunks(task.request)):
+        if reply := replies.error_answer(_POLL_ERRORS.get(fault, ""), api, _chunks(task.request)):
             return self._poll_error(reply, api)
         self._endpoint.journal.polls[fault.removeprefix("poll_")] += 1
-        return await self._endpoint.hang(http) if fault == "poll_hang" else reset(http)
+        return await self._endpoint.hang(http) if fault == "poll_hang" else replies.reset(http)
 
     def _poll_error(self, reply: Reply, api: Api) -> web.Response:
-        told = as_detail(reply) if api == "bfl" else reply
+        told = replies.as_detail(reply) if api == "bfl" else reply
         self._endpoint.journal.polls[str(told.status)] += 1
         return whole(told, {})
 
@@ -250,8 +238,8 @@ class Tasks:
 
     def _accepted(self, task: Task, http: web.Request) -> dict[str, Any]:
         """Return the answer of a submit."""
-        form, request = task.turn.form, task.request
-        if task.turn.instead == "no_task_id":
+        form, request = task.turn.faults, task.request
+        if "no_task_id" in form:
             return {"status": "Pending"}
         if "at_once" in form:
             return self._state(task, http)
@@ -270,16 +258,16 @@ class Tasks:
     def _state(self, task: Task, http: web.Request) -> dict[str, Any]:
         """Return the answer of a poll that finds the task."""
         body = _body(task, task.status)
-        if task.status != READY or task.turn.task == "no_sample":
+        if task.status != READY or task.turn.of("task") == "no_sample":
             return body
         recipe, request = task.recipe, task.request
         if not task.given:
             task.given = True
             self._endpoint.journal.answer(request.content)
-            if task.turn.task == "expired_link":
+            if task.turn.of("task") == "expired_link":
                 recipe = recipe.model_copy(update={"fault": "dead_link", "turn": task.turn.number})
         sample = link(recipe, f"{http.scheme}://{http.host}", request.urls)
-        if "sample_on_top" in task.turn.form:
+        if "sample_on_top" in task.turn.faults:
             return {"id": task.id, "status": body["status"], "sample": sample}
         ended = task.ended or task.created
         body["result"] = {
@@ -305,11 +293,11 @@ def _body(task: Task, status: str) -> dict[str, Any]:
     if status == NOT_FOUND:
         return body
     body |= {"progress": round(task.progress, 2), "details": None, "preview": None}
-    if status == READY and not relay and "no_cost" not in task.turn.form:
+    if status == READY and not relay and "no_cost" not in task.turn.faults:
         body["cost"] = task.price
-    if task.turn.task not in _FAILURES or status != task.end:
+    if task.turn.of("task") not in _FAILURES or status != task.end:
         return body
-    reason = _FAILURES[task.turn.task][1]
+    reason = _FAILURES[task.turn.of("task")][1]
     if status.endswith("Moderated"):
         return body | {"details": {"Moderation Reasons": [reason]}}
     if not relay:

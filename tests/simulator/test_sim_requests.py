@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from batchflux.simulator.replies import Refusal
-from batchflux.simulator.requests import parse_call, split_urls
+from batchflux.simulator.requests import parse_request, split_urls
 
 if TYPE_CHECKING:
     from batchflux.simulator.replies import Api
@@ -225,7 +225,7 @@ WILD = st.recursive(
 def test_any_body_is_taken_or_refused_in_the_documented_shape(api: Api, body: dict[str, Any]) -> None:
     whole = {"model": "m", **({"prompt": "x"} if api == "standard" else {"stream": True}), **body}
     try:
-        ask = parse_call(api, json.dumps(whole).encode())
+        ask = parse_request(api, json.dumps(whole).encode())
     except Refusal as refusal:
         error = json.loads(refusal.reply.body)["error"]
         kinds = {400: "invalid_request_error", 503: "new_api_error"}
