@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from batchflux.simulator.images import link, media_type_of, picture
-from batchflux.simulator.replies import DONE, STREAM_TYPE, Chunks, Reply, json_reply, reset
+from batchflux.simulator.replies import DONE, STREAM_TYPE, Reply, json_reply, reset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.endpoint import Endpoint, Turn
-    from batchflux.simulator.replies import Api
+    from batchflux.simulator.replies import Api, Chunks
     from batchflux.simulator.requests import ImageRequest
 
 _PACKET_PAUSE = 0.002
@@ -42,8 +41,7 @@ async def call(http: web.Request, api: Api, endpoint: Endpoint) -> web.StreamRes
 
 async def _answer(http: web.Request, request: ImageRequest, endpoint: Endpoint) -> web.StreamResponse:
     turn = endpoint.turn(request)
-    chunks = Chunks(id=f"chatcmpl-{int(turn.draw('id') * 16**12):012x}", created=int(time.time()), model=request.model)
-    if (instead := await endpoint.instead(http, request, turn, chunks)) is not None:
+    if (instead := await endpoint.instead(http, request, turn)) is not None:
         return instead
     endpoint.journal.bill(request.content)
     if "reset" in turn.faults:
@@ -51,7 +49,7 @@ async def _answer(http: web.Request, request: ImageRequest, endpoint: Endpoint) 
         return reset(http)
     recipe = await endpoint.recipe(request, turn)
     url = link(recipe, f"{http.scheme}://{http.host}", request.urls)
-    data = None
+    chunks, data = turn.chunks(request.model), None
     if turn.faults & {"b64_json", "data_url"} and url not in request.urls:
         data = await asyncio.to_thread(picture, recipe, endpoint.cache)
     if request.api == "chat":

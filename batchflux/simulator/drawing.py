@@ -12,7 +12,7 @@ import textwrap
 from functools import lru_cache
 from io import BytesIO
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from pydantic import BaseModel, Field
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 WIDEST = 21 / 9
 REFERENCES_DRAWN = 4
 LONGEST_CAPTION = 60
-_SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
-    "jpeg": {"quality": 85},
-    "png": {"compress_level": 1},
-    "webp": {"quality": 85, "method": 0},
-}
 _RATIO = re.compile(r"(\d{1,5}(?:\.\d{1,4})?):(\d{1,5}(?:\.\d{1,4})?)", re.ASCII)
 _SLACK = 1e-9
 _THINNEST = 8
 _STAND_IN = (512, 384)  # what stands for a reference that is a URL
 _WHITE, _STRIP = (250, 250, 248), (14, 14, 20, 120)
-
-Colour = tuple[int, int, int]
 
 
 class Recipe(BaseModel, frozen=True, strict=True, extra="forbid"):
@@ -86,7 +79,7 @@ def draw(recipe: Recipe, reference: Callable[[str], bytes]) -> bytes:
     _letter(canvas, "SIMULATED", 0.026)
     _letter(canvas, recipe.caption, 0.034, foot=True)
     out = BytesIO()
-    canvas.save(out, recipe.output_format, **_SAVE_OPTIONS[recipe.output_format])
+    canvas.save(out, recipe.output_format, quality=85, compress_level=1, method=0)
     return out.getvalue()
 
 
@@ -106,9 +99,9 @@ def _edited(views: list[Image.Image], size: tuple[int, int], rng: Random) -> Ima
         fitted = ImageOps.fit(view, (end - start, height), bleed=rng.uniform(0, 0.06), centering=centre)
         canvas.paste(fitted, (start, 0))
     hue = rng.random()
-    dark, light = _colour(hue, 0.16, 0.5), _colour(hue + rng.uniform(0.3, 0.6), 0.86, 0.7)
+    dark, light = _colour(hue, 0.2, 0.7), _colour(hue + rng.uniform(0.3, 0.6), 0.86, 0.8)
     toned = ImageOps.colorize(canvas.convert("L"), dark, light)
-    return Image.blend(canvas, toned, rng.uniform(0.4, 0.65))
+    return Image.blend(canvas, toned, rng.uniform(0.5, 0.75))
 
 
 def _landscape(size: tuple[int, int], rng: Random) -> Image.Image:
@@ -143,7 +136,7 @@ def _landscape(size: tuple[int, int], rng: Random) -> Image.Image:
     return canvas.reduce(2)
 
 
-def _colour(hue: float, lightness: float, saturation: float) -> Colour:
+def _colour(hue: float, lightness: float, saturation: float) -> tuple[int, int, int]:
     red, green, blue = (round(part * 255) for part in colorsys.hls_to_rgb(hue % 1, lightness, saturation))
     return red, green, blue
 

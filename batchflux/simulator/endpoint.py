@@ -15,7 +15,7 @@ import hmac
 import math
 import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ from batchflux.simulator import replies
 from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.images import recipe_for
 from batchflux.simulator.references import NoPictureError, NotAPictureError
-from batchflux.simulator.replies import Refusal, error_reply
+from batchflux.simulator.replies import Chunks, Refusal, error_reply
 from batchflux.simulator.requests import parse_request
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
     from batchflux.simulator.references import ReferenceCache
-    from batchflux.simulator.replies import Api, Chunks, Reply
+    from batchflux.simulator.replies import Api, Reply
     from batchflux.simulator.requests import ImageRequest
 
 T = TypeVar("T")
@@ -45,10 +45,7 @@ _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None) -> str:
-    """Return the API key that a request carries: `x-key` at BFL, a bearer token elsewhere; "" without one.
-
-    Raises Refusal: keys are asked for and this is none of them.
-    """
+    """Return a request's `x-key` (at BFL) or bearer token, "" without one, or raise Refusal: it is none of `keys`."""
     kind, _, token = headers.get("Authorization", "").partition(" ")
     key = headers.get("x-key", "") if api == "bfl" else token if kind.lower() == "bearer" else ""
     if keys is None:
@@ -77,10 +74,7 @@ class Throttle:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Hold a place while a request is answered.
-
-        Raises Refusal: 429, too many at once or too fast.
-        """
+        """Hold a place while a request is answered, or raise Refusal: 429, too many at once or too fast."""
         if self._concurrency is not None and self.in_flight >= self._concurrency:
             message = f"At most {self._concurrency} requests at once are allowed for this token."
             raise Refusal(error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached"))
@@ -136,6 +130,10 @@ class Turn:
     def pick(self, what: str, choices: Sequence[T]) -> T:
         """Return one of `choices`, drawn for `what`."""
         return choices[int(self.draw(what) * len(choices))]
+
+    def chunks(self, model: str) -> Chunks:
+        """Return what makes the frames of the chat completion."""
+        return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=int(time.time()), model=model)
 
 
 def choose(options: SimulatorOptions, request: ImageRequest, number: int) -> Turn:
@@ -227,10 +225,7 @@ class Endpoint:
         return replies.reset(http)
 
     async def validated(self, raw: bytes, api: Api, model: str = "") -> ImageRequest:
-        """Return the request in a body, once its uploads are kept.
-
-        Raises Refusal: the body or a picture in it is wrong, or the cache folder cannot be written.
-        """
+        """Return the request in a body once its uploads are kept, or raise the Refusal of what is wrong."""
         request = await asyncio.to_thread(parse_request, api, raw, model)
         for upload in request.uploads:
             try:
@@ -248,13 +243,11 @@ class Endpoint:
         self.journal.faults.update(turn.faults)
         return turn
 
-    async def instead(
-        self, http: web.Request, request: ImageRequest, turn: Turn, chunks: Chunks
-    ) -> web.StreamResponse | None:
+    async def instead(self, http: web.Request, request: ImageRequest, turn: Turn) -> web.StreamResponse | None:
         """Return the answer of the fault by which nothing is made; None when there is no such fault."""
         if "hang" in turn.faults:
             return await self.hang(http)
-        error = replies.error_answer(turn.of("instead"), request.api, chunks, turn.draw("pick"))
+        error = replies.error_answer(turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick"))
         if error is None:
             return None
         if request.api in ("standard", "chat"):
@@ -270,9 +263,6 @@ class Endpoint:
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the simulator closes."""
-        if seconds <= 0:
-            return
-        try:
-            await asyncio.wait_for(self.closing.wait(), seconds)
-        except TimeoutError:
-            return
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), seconds)

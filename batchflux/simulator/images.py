@@ -61,10 +61,7 @@ def link(recipe: Recipe, origin: str, urls: tuple[str, ...]) -> str:
 
 
 def picture(recipe: Recipe, cache: ReferenceCache) -> bytes:
-    """Return the picture's bytes, as the recipe's fault would have them.
-
-    Raises NoPictureError: a reference it is drawn from is no longer kept.
-    """
+    """Return the picture's bytes, as its fault would have them, or raise NoPictureError when a reference is gone."""
     changes = {}
     match recipe.fault:
         case "echoed_input":
@@ -99,10 +96,7 @@ def file_path(recipe: Recipe) -> str:
 
 
 def decode(path: str) -> Recipe:
-    """Return the recipe of a link's path.
-
-    Raises NoPictureError: the path is not one that `file_path` gives.
-    """
+    """Return the recipe of a path that `file_path` gave, or raise NoPictureError when it did not."""
     token, dot, suffix = path.rpartition(".")
     try:
         packed = base64.b64decode(token[:_LONGEST] + "=" * (-len(token) % 4), altchars=b"-_", validate=True)

@@ -37,8 +37,9 @@ class SimulatorOptions:
     per second and `burst` how many may come at once (None: one second's worth, at least 1); `concurrency` how many
     may be in flight. `active_tasks` is how many tasks of one key may be unfinished (None: 24 at BFL's API, any number
     at a relay). `seed` drives the faults and latencies. `size` is the long side of a picture in pixels. `keys` are
-    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references, longer than the process. `salt`
-    changes the pictures of requests without a seed, as time does at a real API; only the program sets it.
+    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references, and
+    outlives the process. `salt` changes the pictures of requests without a seed, as time does at a real API; only the
+    program sets it.
     """
 
     latency: tuple[float, float] = (0.05, 0.25)
@@ -174,10 +175,7 @@ _NEVER_NULL = frozenset({"latency", "download_latency", "seed", "size"})
 
 
 def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:
-    """Return the options in `data`; a script may also stand among the faults.
-
-    Raises UsageError: a key is not known, or a value not allowed.
-    """
+    """Return the options in `data`, or raise UsageError; a script may also stand among the faults."""
     found: dict[str, Any] = {}
     scripted: tuple[Rule, ...] = ()
     for key, given in data.items():
@@ -194,10 +192,7 @@ def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:
 
 
 def load_options(path: str | os.PathLike[str]) -> SimulatorOptions:
-    """Return the options in a YAML or JSON file.
-
-    Raises UsageError: the file cannot be read or understood, or an option in it is wrong.
-    """
+    """Return the options in a YAML or JSON file, or raise UsageError when it cannot be read or is wrong."""
     try:
         raw = Path(path).read_bytes()
     except OSError as error:

@@ -42,10 +42,7 @@ class ReferenceCache:
         self._limit = limit
 
     def keep(self, upload: Upload) -> None:
-        """Make sure that the reduced `upload` is kept.
-
-        Raises NotAPictureError: its bytes cannot be decoded whole. UsageError: the folder cannot be used.
-        """
+        """Keep `upload`, reduced; raise NotAPictureError when it cannot be decoded, UsageError for a bad folder."""
         if not self._touch(f"{upload.sha256}.jpg"):
             self._write(f"{upload.sha256}.jpg", reduce(upload.data))
 
@@ -55,24 +52,15 @@ class ReferenceCache:
             self._write(f"{upload.sha256}.orig", upload.data)
 
     def reduced(self, digest: str) -> bytes:
-        """Return the reduced upload as a JPEG.
-
-        Raises NoPictureError: it is gone.
-        """
+        """Return the reduced upload as a JPEG, or raise NoPictureError when it is gone."""
         return self._read(f"{digest}.jpg")
 
     def original(self, digest: str) -> bytes:
-        """Return the upload's own bytes.
-
-        Raises NoPictureError: they were not kept.
-        """
+        """Return the upload's own bytes, or raise NoPictureError when they were not kept."""
         return self._read(f"{digest}.orig")
 
     def prepare(self) -> None:
-        """Make the folder, unless it is there.
-
-        Raises UsageError: it cannot be made, or others may write into it.
-        """
+        """Make the folder, or raise UsageError when it cannot be made or others may write into it."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self._folder.lstat()
@@ -128,10 +116,7 @@ class ReferenceCache:
 
 
 def reduce(data: bytes) -> bytes:
-    """Return the picture in `data`, upright, without transparency, at most 1024 pixels long, as a JPEG.
-
-    Raises NotAPictureError: the bytes are not one whole PNG, JPEG or WebP.
-    """
+    """Return `data` upright, opaque and at most 1024 pixels long as a JPEG, or raise NotAPictureError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

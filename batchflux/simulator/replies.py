@@ -221,45 +221,31 @@ def _rate_limited_date(_: Api, __: Chunks) -> Reply:
     return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
 
 
-def _rate_limited_in_200(api: Api, _: Chunks) -> Reply:
-    body = _error("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
-    return _stream(_event(body), DONE) if api == "chat" else json_reply(body)
-
-
-def _moderated_prose(_: Api, chunks: Chunks) -> Reply:
-    reason = "失败原因：input_moderation\n"  # noqa: RUF001  the colon is the relays'
-    return _stream(*chunks.message("> 进度 **2%**\n\n", "生成失败 ❌\n\n", reason), DONE)
-
-
-def _bad_json(api: Api, _: Chunks) -> Reply:
-    broken = b'{"created":1,"data":[{"url":"htt'
-    return _stream(b"data: " + broken + b"\n\n", DONE) if api == "chat" else Reply(body=broken)
-
-
 def _no_image(api: Api, chunks: Chunks) -> Reply:
     if api == "chat":
         return _stream(*chunks.message("![image]()\n"), DONE)
     return json_reply({"created": chunks.created, "data": []})
 
 
-def _error_event(_: Api, chunks: Chunks) -> Reply:
-    body = _error("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
-    return _stream(chunks.message()[0], b"event: error\n" + _event(body))
+def _in_200(api: Api, data: bytes) -> Reply:
+    return _stream(b"data: " + data + b"\n\n", DONE) if api == "chat" else Reply(body=data)
 
 
+_LIMITED_IN_200 = _error("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
+_UPSTREAM = _error("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
+_CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
+_PROSE = ("> 进度 **2%**\n\n", "生成失败 ❌\n\n", "失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
 _OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
     "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
     "rate_limited_date": _rate_limited_date,
-    "rate_limited_in_200": _rate_limited_in_200,
+    "rate_limited_in_200": lambda api, _: _in_200(api, dumps(_LIMITED_IN_200)),
     "key_format": lambda _api, _chunks: malformed_key(),
     "model_not_found": lambda _, chunks: model_not_found(chunks.model),
-    "moderated_prose": _moderated_prose,
-    "bad_json": _bad_json,
+    "moderated_prose": lambda _, chunks: _stream(*chunks.message(*_PROSE), DONE),
+    "bad_json": lambda api, _: _in_200(api, b'{"created":1,"data":[{"url":"htt'),
     "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
     "no_image": _no_image,
-    "error_event": _error_event,
+    "error_event": lambda _, chunks: _stream(chunks.message()[0], b"event: error\n" + _event(_UPSTREAM)),
     "detail_passed_on": lambda _api, _chunks: detail_reply(422, "The upstream refused the request"),
-    "code_and_message": lambda _api, _chunks: json_reply(
-        {"code": "upstream_failed", "message": "The upstream failed", "data": None}, 500
-    ),
+    "code_and_message": lambda _api, _chunks: json_reply(_CODE_AND_MESSAGE, 500),
 }

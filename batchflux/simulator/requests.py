@@ -92,10 +92,7 @@ class ImageRequest:
 
 
 def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
-    """Return the request in a body; the `model` of a task is in its path.
-
-    Raises Refusal: nobody serves the model, or the body is not what the API allows.
-    """
+    """Return the request in a body, or raise the Refusal of it; the `model` of a task is in its path."""
     if api in ("bfl", "relay"):
         if model not in TASK_MODELS:
             raise Refusal(model_not_found(model))
@@ -150,7 +147,7 @@ def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
         api=api,
         model=model,
         prompt=prompt,
-        content=_hash(api, model, sorted({**given, **digests}.items())),
+        content=_hash(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
         urls=urls,
         uploads=uploads,
         seed=given.get("seed"),

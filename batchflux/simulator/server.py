@@ -105,10 +105,7 @@ class Simulator:
         return self._endpoint.throttle.in_flight
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on `port` (0: any free one) and return the base URL.
-
-        Raises UsageError: the address cannot be listened on, or the cache folder cannot be used.
-        """
+        """Listen on `port` (0: any free one) and return the base URL, or raise UsageError: port or folder are taken."""
         self._endpoint.cache.prepare()
         application = self._application()
         self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
@@ -188,10 +185,7 @@ class EmbeddedSimulator:
         self._end: Callable[[], object] = lambda: None
 
     def start(self) -> tuple[str, int]:
-        """Start the thread, wait until it listens, and return host and port.
-
-        Raises UsageError: it cannot listen, or the cache folder cannot be used.
-        """
+        """Start the thread and return host and port once it listens, or raise UsageError as `Simulator.start` does."""
         ready: Future[Simulator] = Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(ready)), name="batchflux-simulator", daemon=True

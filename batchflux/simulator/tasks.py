@@ -18,7 +18,7 @@ from batchflux.simulator import replies
 from batchflux.simulator.endpoint import authorize
 from batchflux.simulator.faults import FAULTY_POLLS, SLOW_POLLS
 from batchflux.simulator.images import link
-from batchflux.simulator.replies import Chunks, Refusal, Reply, json_reply, whole
+from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
 from batchflux.simulator.requests import TASK_MODELS
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Tasks:
 
     async def _accept(self, http: web.Request, request: ImageRequest, key: str) -> web.StreamResponse:
         endpoint, turn = self._endpoint, self._endpoint.turn(request)
-        if (instead := await endpoint.instead(http, request, turn, _chunks(request))) is not None:
+        if (instead := await endpoint.instead(http, request, turn)) is not None:
             return instead
         recipe = await endpoint.recipe(request, turn)
         request = replace(request, uploads=())  # their bytes are in the cache
@@ -222,7 +222,7 @@ class Tasks:
         fault, api = task.turn.of("poll"), task.request.api
         if fault == "poll_odd_status":
             return self._polled("Rendering", {**_body(task, "Pending"), "status": "Rendering"})
-        if reply := replies.error_answer(_POLL_ERRORS.get(fault, ""), api, _chunks(task.request)):
+        if reply := replies.error_answer(_POLL_ERRORS.get(fault, ""), api, task.turn.chunks(task.request.model)):
             return self._poll_error(reply, api)
         self._endpoint.journal.polls[fault.removeprefix("poll_")] += 1
         return await self._endpoint.hang(http) if fault == "poll_hang" else replies.reset(http)
@@ -279,10 +279,6 @@ class Tasks:
             "duration": ended - task.created,
         }
         return body
-
-
-def _chunks(request: ImageRequest) -> Chunks:
-    return Chunks(id="", created=int(time.time()), model=request.model)
 
 
 def _body(task: Task, status: str) -> dict[str, Any]:
