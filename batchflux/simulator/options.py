@@ -26,7 +26,7 @@ MIN_SIZE, MAX_SIZE = 40, 2048
 _FILE_LIMIT = 1 << 20
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h)\s*")
 _UNITS = {"s": 1, "min": 60, "h": 3600}
-_LONGEST = 86_400
+_PAIR, _LONGEST = 2, 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,45 +57,43 @@ class SimulatorOptions:
     salt: int = 0
 
 
+def _check(holds: object, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
+
+
 def _keys(place: str, value: Any) -> frozenset[str]:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"{place} must be a list of the accepted keys, each a text.")
+    good = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
+    _check(good, f"{place} must be a list of the accepted keys, each a text.")
     return frozenset(names)
 
 
 def _folder(place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"{place} must be the path of a folder, found {value!r}.")
+    _check(isinstance(value, str) and value, f"{place} must be the path of a folder, found {value!r}.")
     return str(Path(value).absolute())
 
 
 def _integer(place: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{place} must be a whole number, found {value!r}.")
-    if not low <= value <= high:
-        limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise UsageError(f"{place} must be {limits}, found {value}.")
-    return value
+    _check(type(value) is int, f"{place} must be a whole number, found {value!r}.")
+    limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+    _check(low <= value <= high, f"{place} must be {limits}, found {value}.")
+    return int(value)
 
 
 def _number(place: str, value: Any, *, high: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise UsageError(f"{place} must be a number from 0 to {high:g}, found {value!r}.")
-    if not 0 <= value <= high:
-        raise UsageError(f"{place} must be from 0 to {high:g}, found {value:g}.")
+    is_number = type(value) in (int, float) and math.isfinite(value)
+    _check(is_number, f"{place} must be a number from 0 to {high:g}, found {value!r}.")
+    _check(0 <= value <= high, f"{place} must be from 0 to {high:g}, found {value:g}.")
     return float(value)
 
 
 def _span(place: str, value: Any) -> tuple[float, float]:
     """Return seconds, from and to, of a number or a pair."""
-    match value if isinstance(value, list | tuple) else [value, value]:
-        case [first, last]:
-            low, high = _number(place, first, high=_LONGEST), _number(place, last, high=_LONGEST)
-        case _:
-            raise UsageError(f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
-    if low > high:
-        raise UsageError(f"{place} must be [low, high] with low first, found {value!r}.")
+    pair = value if isinstance(value, list | tuple) else [value, value]
+    _check(len(pair) == _PAIR, f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
+    low, high = (_number(place, part, high=_LONGEST) for part in pair)
+    _check(low <= high, f"{place} must be [low, high] with low first, found {value!r}.")
     return low, high
 
 
@@ -112,24 +110,22 @@ def _remedy(name: Any, known: Iterable[str]) -> str:
 
 
 def _fault(place: str, name: Any) -> str:
-    if isinstance(name, str) and name in FAULTS:
-        return name
-    raise UsageError(f"{place} names {name!r}, which is no fault of the simulator; {_remedy(name, FAULTS)}")
+    known = isinstance(name, str) and name in FAULTS
+    _check(known, f"{place} names {name!r}, which is no fault of the simulator; {_remedy(name, FAULTS)}")
+    return str(name)
 
 
 def _times(place: str, spec: Mapping[Any, Any], *others: str) -> int | None:
     """Return `times` of a rule that may carry that and the `others` only."""
     allowed = (*others, "times")
     for key in spec:
-        if key not in allowed:
-            raise UsageError(f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
+        _check(key in allowed, f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
     times = spec.get("times")
     return None if times is None else _integer(f"{place}.times", times, low=1)
 
 
 def _faults(place: str, value: Any) -> tuple[Rule, ...]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{place} must map names of faults to probabilities, found {value!r}.")
+    _check(isinstance(value, Mapping), f"{place} must map names of faults to probabilities, found {value!r}.")
     rules = []
     for name, spec in value.items():
         where = f"{place}.{_fault(place, name)}"
@@ -142,17 +138,14 @@ def _faults(place: str, value: Any) -> tuple[Rule, ...]:
 
 
 def _script(place: str, value: Any) -> tuple[Rule, ...]:
-    if not isinstance(value, list):
-        raise UsageError(f"{place} must be a list of {{match, fault, times}}, found {value!r}.")
+    _check(isinstance(value, list), f"{place} must be a list of {{match, fault, times}}, found {value!r}.")
     rules = []
     for index, item in enumerate(value):
         where = f"{place}[{index}]"
-        if not isinstance(item, Mapping):
-            raise UsageError(f"{where} must be a mapping with match and fault, found {item!r}.")
+        _check(isinstance(item, Mapping), f"{where} must be a mapping with match and fault, found {item!r}.")
         times, match = _times(where, item, "match", "fault"), item.get("match")
-        if not isinstance(match, str):
-            raise UsageError(f"{where}.match must be a part of the prompt, found {match!r}.")
-        rules.append(Rule(match=match, fault=_fault(where, item.get("fault")), times=times))
+        _check(isinstance(match, str), f"{where}.match must be a part of the prompt, found {match!r}.")
+        rules.append(Rule(match=str(match), fault=_fault(where, item.get("fault")), times=times))
     return tuple(rules)
 
 
@@ -179,8 +172,7 @@ def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:
     found: dict[str, Any] = {}
     scripted: tuple[Rule, ...] = ()
     for key, given in data.items():
-        if key not in _PARSERS:
-            raise UsageError(f"The simulator has no option {key!r}; {_remedy(key, _PARSERS)}")
+        _check(key in _PARSERS, f"The simulator has no option {key!r}; {_remedy(key, _PARSERS)}")
         if given is None and key not in _NEVER_NULL:
             continue
         place, value = f"The simulator's option {key}", given
@@ -197,16 +189,15 @@ def load_options(path: str | os.PathLike[str]) -> SimulatorOptions:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; name a YAML or JSON file of options.") from error
-    if len(raw) > _FILE_LIMIT:
-        raise UsageError(f"{path} is larger than {_FILE_LIMIT:,} bytes; a file of options is a few lines.")
+    _check(len(raw) <= _FILE_LIMIT, f"{path} is larger than {_FILE_LIMIT:,} bytes; a file of options is a few lines.")
     try:
         text = raw.decode("utf-8-sig")
         data = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is neither YAML nor JSON that can be read: {reason}.") from error
-    if not isinstance(data, dict | None):
-        raise UsageError(f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
+    mapping = isinstance(data, dict | None)
+    _check(mapping, f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
     try:
         return parse_options(data or {})
     except UsageError as error:

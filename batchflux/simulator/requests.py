@@ -22,7 +22,6 @@ from batchflux.simulator.replies import Api, Refusal, dumps, invalid, model_not_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
 _INPUT_IMAGES = tuple(f"input_image{suffix}" for suffix in ("", *(f"_{number}" for number in range(2, 9))))
 _NULLABLE = frozenset({"seed", "aspect_ratio", "webhook_url", "webhook_secret", *_INPUT_IMAGES})
 _FRONT_URL = re.compile(r"(https?://\S+)(?: |\Z)", re.IGNORECASE)
@@ -104,6 +103,11 @@ def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
     return request
 
 
+def _check(holds: object, message: str, param: str | None, code: str | None = None) -> None:
+    if not holds:
+        raise invalid(message, param, code=code)
+
+
 def _hash(*parts: Any) -> str:
     return sha256(dumps(parts)).hexdigest()
 
@@ -123,29 +127,27 @@ def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, An
     _refuse_unknown(body, known)
     given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
     for name, (is_allowed, words) in _RULES.items():
-        if name in given and not is_allowed(given[name]):
-            raise invalid(f"{name} must be {words}.", name)
+        if name in given:
+            _check(is_allowed(given[name]), f"{name} must be {words}.", name)
     return given
 
 
 def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
     """Return the request of a body that is a flat list of fields."""
-    if api == "standard" and "input_image" in body:
-        message = "input_image is not supported for now; send references as URLs in front of prompt."
-        raise invalid(message, "input_image")
+    message = "input_image is not supported for now; send references as URLs in front of prompt."
+    _check(api != "standard" or "input_image" not in body, message, "input_image")
     known = TASK_MODELS.get(path_model, _STANDARD)
     given = _checked_fields(body, known.fields)
-    if given.get("safety_tolerance", 0) > known.freest:
-        raise invalid(f"safety_tolerance must be at most {known.freest} for {path_model}.", "safety_tolerance")
+    message = f"safety_tolerance must be at most {known.freest} for {path_model}."
+    _check(given.get("safety_tolerance", 0) <= known.freest, message, "safety_tolerance")
     prompt = _text(body, "prompt")
     urls, uploads = _input_images(given)
     if api == "standard":
         urls, prompt = split_urls(prompt, "prompt")
-    model = path_model or _text(body, "model")
     digests = {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
         api=api,
-        model=model,
+        model=path_model or _text(body, "model"),
         prompt=prompt,
         content=_hash(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
         urls=urls,
@@ -160,18 +162,11 @@ def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
 def _chat(body: dict[str, Any]) -> ImageRequest:
     _refuse_unknown(body, frozenset({"model", "messages", "stream"}))
     model = _text(body, "model")
-    if body.get("stream") is not True:
-        raise invalid("This model answers as a stream only: set stream to true.", "stream")
+    _check(body.get("stream") is True, "This model answers as a stream only: set stream to true.", "stream")
     text, uploads = _last_user_message(body.get("messages"))
     urls, prompt = split_urls(text, "messages")
-    return ImageRequest(
-        api="chat",
-        model=model,
-        prompt=prompt,
-        content=_hash("chat", model, text, *(upload.sha256 for upload in uploads)),
-        urls=urls,
-        uploads=uploads,
-    )
+    content = _hash("chat", model, text, *(upload.sha256 for upload in uploads))
+    return ImageRequest(api="chat", model=model, prompt=prompt, content=content, urls=urls, uploads=uploads)
 
 
 def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
@@ -179,64 +174,20 @@ def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
         raise invalid("messages must be a list with at least one message.", "messages")
     for index, message in enumerate(messages):
         place = f"messages[{index}]"
-        if not isinstance(message, dict):
-            raise invalid(f"{place} must be an object with role and content.", place)
+        _check(isinstance(message, dict), f"{place} must be an object with role and content.", place)
         _refuse_unknown(message, frozenset({"role", "content"}), f"{place}.")
-        if message.get("role") not in _ROLES:
-            raise invalid(f"{place}.role must be system, user or assistant.", f"{place}.role")
+        known = message.get("role") in ("system", "user", "assistant")
+        _check(known, f"{place}.role must be system, user or assistant.", f"{place}.role")
         content = _content(message.get("content"), f"{place}.content")
-    if messages[-1]["role"] != "user":
-        raise invalid("The last message must be the user's.", "messages")
+    _check(message["role"] == "user", "The last message must be the user's.", "messages")
     return content
-
-
-def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
-    """Split `text` into the reference URLs at its front, one space apart, and the prompt behind them."""
-    urls: list[str] = []
-    rest = text
-    while found := _FRONT_URL.match(rest):
-        if not _is_web_url(found[1]):
-            raise invalid(f"{found[1][:80]!r} is not a URL.", param)
-        urls.append(found[1])
-        rest = rest[found.end() :]
-    if urls and rest[:1].isspace() and _FRONT_URL.match(rest.lstrip()):
-        raise invalid("Reference URLs must be separated by exactly one space.", param)
-    if not rest.strip():
-        raise invalid("The prompt must not be empty.", param)
-    return tuple(urls), rest
-
-
-def _refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
-    for key in body:
-        if key not in known:
-            raise invalid(f"Unknown parameter: '{place}{key}'.", f"{place}{key}", code="unknown_parameter")
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        code = "missing_parameter" if value is None and name not in body else None
-        raise invalid(f"{name} is required and must be a string.", name, code=code)
-    if not value.strip():
-        raise invalid(f"{name} must not be empty.", name)
-    return value
-
-
-def sniff(data: bytes) -> str | None:
-    """Return the media type that the first bytes say, of those the API takes."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
     """Return the text and the pictures of one message."""
     if isinstance(content, str):
         return content, ()
-    if not isinstance(content, list) or not content:
-        raise invalid(f"{place} must be a string or a list of parts.", place)
+    _check(isinstance(content, list) and content, f"{place} must be a string or a list of parts.", place)
     texts: list[str] = []
     uploads: list[Upload] = []
     for index, part in enumerate(content):
@@ -246,10 +197,9 @@ def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
             raise invalid(f"{where} must be {{type: text, text}} or {{type: image_url, image_url}}.", where)
         if kind == "image_url":
             uploads.append(_picture(part["image_url"], f"{where}.image_url"))
-        elif isinstance(part["text"], str):
-            texts.append(part["text"])
         else:
-            raise invalid(f"{where}.text must be a string.", f"{where}.text")
+            _check(isinstance(part["text"], str), f"{where}.text must be a string.", f"{where}.text")
+            texts.append(part["text"])
     return "\n".join(texts), tuple(uploads)
 
 
@@ -262,8 +212,8 @@ def _picture(value: Any, place: str) -> Upload:
         remedy = "URL references belong in front of the text" if url.startswith("http") else "allowed: png, jpeg, webp"
         raise invalid(f"{place}.url must be a data:image/...;base64 URL; {remedy}.", f"{place}.url")
     upload = _upload(url[found.end() :], f"{place}.url")
-    if upload.media_type != found[1]:
-        raise invalid(f"{place}.url says {found[1]}, but its bytes are not that.", f"{place}.url")
+    message = f"{place}.url says {found[1]}, but its bytes are not that."
+    _check(upload.media_type == found[1], message, f"{place}.url")
     return upload
 
 
@@ -280,30 +230,58 @@ def _upload(text: str, place: str) -> Upload:
 
 def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Upload, ...]]:
     """Return the references of a task's submit: URLs, and pictures as bare base64."""
+    images = {name: given[name] for name in _INPUT_IMAGES if name in given}
+    for name, value in images.items():
+        _check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
+    urls = tuple(value for value in images.values() if _is_web_url(value))
+    return urls, tuple(_upload(value, name) for name, value in images.items() if not _is_web_url(value))
+
+
+def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
+    """Split `text` into the reference URLs at its front, one space apart, and the prompt behind them."""
     urls: list[str] = []
-    uploads: list[Upload] = []
-    for name in _INPUT_IMAGES:
-        if name not in given:
-            continue
-        value = given[name]
-        if not isinstance(value, str) or not value:
-            raise invalid(f"{name} must be an image as base64, or its URL.", name)
-        if _is_web_url(value):
-            urls.append(value)
-        else:
-            uploads.append(_upload(value, name))
-    return tuple(urls), tuple(uploads)
+    rest = text
+    while found := _FRONT_URL.match(rest):
+        _check(_is_web_url(found[1]), f"{found[1][:80]!r} is not a URL.", param)
+        urls.append(found[1])
+        rest = rest[found.end() :]
+    apart = not urls or not rest[:1].isspace() or not _FRONT_URL.match(rest.lstrip())
+    _check(apart, "Reference URLs must be separated by exactly one space.", param)
+    _check(rest.strip(), "The prompt must not be empty.", param)
+    return tuple(urls), rest
+
+
+def _refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
+    for key in body:
+        name = f"{place}{key}"
+        _check(key in known, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        code = None if name in body else "missing_parameter"
+        raise invalid(f"{name} is required and must be a string.", name, code=code)
+    _check(value.strip(), f"{name} must not be empty.", name)
+    return value
+
+
+def sniff(data: bytes) -> str | None:
+    """Return the media type that the first bytes say, of those the API takes."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
     width, height = given.get("width", 0), given.get("height", 0)
     if not width or not height:
         return None
-    if width * height > _MOST_PIXELS:
-        raise invalid("width and height must come to at most 4 megapixels.", "width")
     ratio = f"{width}:{height}"
-    if parse_ratio(ratio) is None:
-        raise invalid("width and height must be within 21:9 and 9:21.", "width")
+    _check(width * height <= _MOST_PIXELS, "width and height must come to at most 4 megapixels.", "width")
+    _check(parse_ratio(ratio), "width and height must be within 21:9 and 9:21.", "width")
     return ratio
 
 
