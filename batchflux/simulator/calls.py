@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.endpoint import Endpoint, Turn
-    from batchflux.simulator.replies import Api, Chunks
+    from batchflux.simulator.replies import Chunks
     from batchflux.simulator.requests import ImageRequest
 
 _PACKET_PAUSE = 0.002
@@ -30,16 +30,8 @@ _FEWEST_STEPS, _MOST_STEPS = 2, 6
 _CONTINUED, _LEAD = 0x80, 0xC0  # UTF-8: from here the second bytes of a character, and from here the first
 
 
-async def call(http: web.Request, api: Api, endpoint: Endpoint) -> web.StreamResponse:
-    """Answer a call of the images API or of the chat API."""
-
-    async def answer(raw: bytes, _: str) -> web.StreamResponse:
-        return await _answer(http, await endpoint.validated(raw, api), endpoint)
-
-    return await endpoint.admit(http, api, answer)
-
-
-async def _answer(http: web.Request, request: ImageRequest, endpoint: Endpoint) -> web.StreamResponse:
+async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _: str) -> web.StreamResponse:
+    """Answer a call of the images API or of the chat API that was let in."""
     turn = endpoint.turn(request)
     if (instead := await endpoint.instead(http, request, turn)) is not None:
         return instead

@@ -15,6 +15,7 @@ import hmac
 import math
 import re
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,23 +25,22 @@ from aiohttp import web
 
 from batchflux.simulator import replies
 from batchflux.simulator.faults import FAULTS
-from batchflux.simulator.images import recipe_for
-from batchflux.simulator.references import NoPictureError, NotAPictureError
+from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
-from batchflux.simulator.requests import parse_request
+from batchflux.simulator.requests import ImageRequest, parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.faults import Stage
+    from batchflux.simulator.images import ReferenceCache
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
-    from batchflux.simulator.references import ReferenceCache
     from batchflux.simulator.replies import Api, Reply
-    from batchflux.simulator.requests import ImageRequest
 
 T = TypeVar("T")
+Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
@@ -53,7 +53,7 @@ def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None)
     if api == "bfl" and not key:
         raise Refusal(replies.detail_reply(403, "Not authenticated"))
     if api == "bfl" and not _KEY.fullmatch(key):
-        raise Refusal(replies.malformed_key())
+        raise Refusal(replies.MALFORMED_KEY)
     known = [hmac.compare_digest(key.encode(), accepted.encode()) for accepted in keys]
     if not any(known):
         raise Refusal(replies.plain_error("auth"))
@@ -189,16 +189,14 @@ class Endpoint:
         self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
 
-    async def admit(
-        self, http: web.Request, api: Api, answer: Callable[[bytes, str], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Return what `answer` gives for the body and the key of a request that is let in, or the refusal."""
+    async def admit(self, http: web.Request, api: Api, answer: Handler, model: str = "") -> web.StreamResponse:
+        """Return what `answer` gives for a request that is let in and its key, or the refusal."""
         self.journal.received += 1
         try:
             raw = await http.read()
             key = authorize(http.headers, api, self.options.keys)
             with self.throttle.admitted():
-                return await answer(raw, key)
+                return await answer(http, await self._validated(raw, api, model), key)
         except web.HTTPRequestEntityTooLarge:
             message = "The request is larger than 64 MB."
             reply = error_reply(413, message, "invalid_request_error", code="request_too_large")
@@ -224,7 +222,7 @@ class Endpoint:
         await self.closing.wait()
         return replies.reset(http)
 
-    async def validated(self, raw: bytes, api: Api, model: str = "") -> ImageRequest:
+    async def _validated(self, raw: bytes, api: Api, model: str) -> ImageRequest:
         """Return the request in a body once its uploads are kept, or raise the Refusal of what is wrong."""
         request = await asyncio.to_thread(parse_request, api, raw, model)
         for upload in request.uploads:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
 from typing import Any
 
 KEPT_CONTENTS = 32_768
@@ -27,19 +26,6 @@ class Tally(OrderedDict[str, int]):
         return before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """One movement of money: `credits` are what it cost, negative when it was given back.
-
-    `task` is the id of the task, None for a call that answers with the picture. `at` is seconds since the epoch.
-    """
-
-    content: str
-    task: str | None
-    credits: float
-    at: float
-
-
 class Journal:
     """The counters of one simulator.
 
@@ -49,8 +35,9 @@ class Journal:
 
     `billed` counts what a provider charges: calls that came as far as a picture, even when it was cut off or spoilt,
     and tasks. BFL bills a task once, when it becomes Ready. A relay bills it when it is created and takes the bill
-    back when it fails: then `refunded` goes up by one and `billed` down. `charges` are the last movements, oldest
-    first. `answered` counts the pictures that were given whole: of a task, the first answer that says Ready.
+    back when it fails: then `refunded` goes up by one and `billed` down. `charges` are the last movements of money,
+    oldest first: what they cost in `credits` (negative: given back), the `task` (null for a call that answers with the
+    picture), and when, `at`, in seconds since the epoch. `answered` counts the pictures that were given whole: of a task, the first answer that says Ready.
     `asked`, `bills` and `pictures` count requests, unrefunded bills and pictures by content.
     """
 
@@ -59,7 +46,7 @@ class Journal:
         self.polls: Counter[str] = Counter()
         self.files: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
-        self.charges: deque[Charge] = deque(maxlen=CHARGES_KEPT)
+        self.charges: deque[dict[str, Any]] = deque(maxlen=CHARGES_KEPT)
         self.received = 0
         self.billed = 0
         self.refunded = 0
@@ -77,7 +64,7 @@ class Journal:
         self.refunded += refund
         self.bills.add(content, sign)
         self.credits = round(self.credits + sign * price, 6)
-        self.charges.append(Charge(content=content, task=task, credits=sign * price, at=time.time()))
+        self.charges.append({"content": content, "task": task, "credits": sign * price, "at": time.time()})
 
     def answer(self, content: str) -> None:
         """Count an answer with a picture that was sent to its end."""

@@ -120,11 +120,6 @@ def plain_error(fault: str, share: float = 0.0) -> Reply:
     return error_reply(status, message, kind, code=codes[int(share * len(codes))])
 
 
-def malformed_key() -> Reply:
-    """Return BFL's 422 of a key that cannot be one."""
-    return detail_reply(422, "Invalid API key format")
-
-
 def model_not_found(model: str) -> Reply:
     """Return the answer for a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
     message = f"No available channel for model {model} under the current group"
@@ -231,6 +226,7 @@ def _in_200(api: Api, data: bytes) -> Reply:
     return _stream(b"data: " + data + b"\n\n", DONE) if api == "chat" else Reply(body=data)
 
 
+MALFORMED_KEY = detail_reply(422, "Invalid API key format")
 _LIMITED_IN_200 = _error("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
 _UPSTREAM = _error("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
 _CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
@@ -239,7 +235,7 @@ _OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
     "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
     "rate_limited_date": _rate_limited_date,
     "rate_limited_in_200": lambda api, _: _in_200(api, dumps(_LIMITED_IN_200)),
-    "key_format": lambda _api, _chunks: malformed_key(),
+    "key_format": lambda _api, _chunks: MALFORMED_KEY,
     "model_not_found": lambda _, chunks: model_not_found(chunks.model),
     "moderated_prose": lambda _, chunks: _stream(*chunks.message(*_PROSE), DONE),
     "bad_json": lambda api, _: _in_200(api, b'{"created":1,"data":[{"url":"htt'),

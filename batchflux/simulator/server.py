@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from batchflux.errors import UsageError
-from batchflux.simulator.calls import call
+from batchflux.simulator.calls import answer
 from batchflux.simulator.endpoint import Endpoint, authorize, between
-from batchflux.simulator.images import decode, media_type_of, picture
+from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
 from batchflux.simulator.journal import Journal, Tally
-from batchflux.simulator.references import NoPictureError, ReferenceCache
 from batchflux.simulator.replies import Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
 from batchflux.simulator.tasks import Tasks
@@ -105,7 +103,7 @@ class Simulator:
         return self._endpoint.throttle.in_flight
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on `port` (0: any free one) and return the base URL, or raise UsageError: port or folder are taken."""
+        """Listen on `port` (0: any free one) and return the base URL; UsageError: it or the folder cannot be used."""
         self._endpoint.cache.prepare()
         application = self._application()
         self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
@@ -133,8 +131,9 @@ class Simulator:
     def _application(self) -> web.Application:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
         tasks, endpoint = self._tasks, self._endpoint
-        app.router.add_post("/v1/images/generations", partial(call, api="standard", endpoint=endpoint))
-        app.router.add_post("/v1/chat/completions", partial(call, api="chat", endpoint=endpoint))
+        call = partial(answer, endpoint)
+        app.router.add_post("/v1/images/generations", partial(endpoint.admit, api="standard", answer=call))
+        app.router.add_post("/v1/chat/completions", partial(endpoint.admit, api="chat", answer=call))
         app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
         app.router.add_get("/v1/credits", tasks.credits)
         app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
@@ -144,7 +143,7 @@ class Simulator:
         for path, told in (
             ("/v1/models", self._models),
             ("/v1/simulator/stats", self._stats),
-            ("/v1/simulator/charges", lambda _: {"charges": [asdict(charge) for charge in self.requests.charges]}),
+            ("/v1/simulator/charges", lambda _: {"charges": [*self.requests.charges]}),
             ("/healthz", lambda _: {"status": "ok"}),
         ):
             app.router.add_get(path, partial(_tell, told=told))

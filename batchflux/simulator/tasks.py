@@ -51,19 +51,9 @@ _RELAY_WORDS = {
     READY: ("READY", "ready", "SUCCESS", "succeeded", "completed"),
     "Error": ("error", "ERROR", "failure"),
     "Failed": ("failed", "FAILED", "failure", "cancelled", "expired"),
-    "Request Moderated": ("Request Moderated", "REQUEST MODERATED", "request moderated"),
-    "Content Moderated": ("Content Moderated", "CONTENT MODERATED", "content moderated"),
-    NOT_FOUND: (NOT_FOUND, "TASK NOT FOUND", "task not found"),
 }
-# Poll fault: the fault of a submit that gives the same answer.
-_POLL_ERRORS = {
-    "poll_429": "rate_limited",
-    "poll_500": "server_500",
-    "poll_502_html": "server_502_html",
-    "poll_503": "server_503",
-    "poll_401": "auth",
-    "poll_bad_json": "bad_json",
-}
+# Poll fault: the fault of a submit that gives the same answer, where it is not a `server_...` of the same name.
+_POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,16 +119,7 @@ class Tasks:
         if api == "bfl" and model not in TASK_MODELS:  # an unknown path is said before the key is looked at
             self._endpoint.journal.received += 1
             return self._endpoint.response(replies.model_not_found(model), api)
-
-        async def answer(raw: bytes, key: str) -> web.StreamResponse:
-            request = await self._endpoint.validated(raw, api, model)
-            most = self._endpoint.options.active_tasks or (BFL_ACTIVE_TASKS if api == "bfl" else None)
-            if most is not None and self.active[api, key] >= most:
-                message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
-                raise Refusal(replies.error_reply(429, message, "requests", code="active_tasks_limit"))
-            return await self._accept(http, request, key)
-
-        return await self._endpoint.admit(http, api, answer)
+        return await self._endpoint.admit(http, api, self._accept, model)
 
     async def poll(self, http: web.Request, api: Api) -> web.StreamResponse:
         """Answer a poll."""
@@ -177,7 +158,12 @@ class Tasks:
         return whole(json_reply({"credits": STARTING_CREDITS - self._endpoint.journal.credits}), {})
 
     async def _accept(self, http: web.Request, request: ImageRequest, key: str) -> web.StreamResponse:
-        endpoint, turn = self._endpoint, self._endpoint.turn(request)
+        endpoint, api = self._endpoint, request.api
+        most = endpoint.options.active_tasks or (BFL_ACTIVE_TASKS if api == "bfl" else None)
+        if most is not None and self.active[api, key] >= most:
+            message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
+            raise Refusal(replies.error_reply(429, message, "requests", code="active_tasks_limit"))
+        turn = endpoint.turn(request)
         if (instead := await endpoint.instead(http, request, turn)) is not None:
             return instead
         recipe = await endpoint.recipe(request, turn)
@@ -189,7 +175,7 @@ class Tasks:
         if "at_once" in turn.faults:
             await endpoint.pause(turn.latency)
         reply = json_reply(self._accepted(task, http))
-        return await endpoint.cut(http, reply) if "cut" in turn.faults else endpoint.response(reply, request.api)
+        return await endpoint.cut(http, reply) if "cut" in turn.faults else endpoint.response(reply, api)
 
     def _begin(self, task: Task) -> None:
         self._tasks[task.id] = task
@@ -219,13 +205,15 @@ class Tasks:
             del self._tasks[self._finished.popleft()]
 
     async def _faulty_poll(self, http: web.Request, task: Task) -> web.StreamResponse:
-        fault, api = task.turn.of("poll"), task.request.api
-        if fault == "poll_odd_status":
+        fault, api = task.turn.of("poll").removeprefix("poll_"), task.request.api
+        if fault == "odd_status":
             return self._polled("Rendering", {**_body(task, "Pending"), "status": "Rendering"})
-        if reply := replies.error_answer(_POLL_ERRORS.get(fault, ""), api, task.turn.chunks(task.request.model)):
+        if reply := replies.error_answer(
+            _POLL_ERRORS.get(fault, f"server_{fault}"), api, task.turn.chunks(task.request.model)
+        ):
             return self._poll_error(reply, api)
-        self._endpoint.journal.polls[fault.removeprefix("poll_")] += 1
-        return await self._endpoint.hang(http) if fault == "poll_hang" else replies.reset(http)
+        self._endpoint.journal.polls[fault] += 1
+        return await self._endpoint.hang(http) if fault == "hang" else replies.reset(http)
 
     def _poll_error(self, reply: Reply, api: Api) -> web.Response:
         told = replies.as_detail(reply) if api == "bfl" else reply
@@ -284,7 +272,9 @@ class Tasks:
 def _body(task: Task, status: str) -> dict[str, Any]:
     """Return the answer that says a status, without a picture; relays say the reason of a failure in three places."""
     relay = task.request.api == "relay"
-    word = task.turn.pick(status, _RELAY_WORDS[status]) if relay else status
+    word = (
+        task.turn.pick(status, _RELAY_WORDS.get(status, (status, status.upper(), status.lower()))) if relay else status
+    )
     body: dict[str, Any] = {"id": task.id, "status": word, "result": None}
     if status == NOT_FOUND:
         return body

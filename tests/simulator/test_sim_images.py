@@ -15,8 +15,15 @@ from PIL import Image, ImageStat
 
 from batchflux.errors import UsageError
 from batchflux.simulator.drawing import WIDEST, Recipe, draw, pixels
-from batchflux.simulator.images import caption, decode, file_path
-from batchflux.simulator.references import NoPictureError, NotAPictureError, ReferenceCache, reduce
+from batchflux.simulator.images import (
+    NoPictureError,
+    NotAPictureError,
+    ReferenceCache,
+    caption,
+    decode,
+    file_path,
+    reduce,
+)
 from batchflux.simulator.requests import Upload
 
 if TYPE_CHECKING:
@@ -140,7 +147,7 @@ from hashlib import sha256
 from io import BytesIO
 from batchflux.simulator.drawing import draw
 from batchflux.simulator.images import decode
-from batchflux.simulator.references import ReferenceCache
+from batchflux.simulator.images import ReferenceCache
 for path in sys.argv[2:]:
     print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).reduced)).hexdigest())
 """

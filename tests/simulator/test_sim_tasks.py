@@ -123,7 +123,7 @@ async def test_a_task_is_billed_once_however_often_it_is_polled(serve: Serve, ap
     assert (journal.received, journal.billed, journal.answered, journal.repeated) == (1, 1, 1, 0)
     assert journal.by_status == {200: 1}
     assert journal.polls == {"Ready": 3}
-    assert [(charge.task, charge.credits) for charge in journal.charges] == [(task, 4)]
+    assert [(charge["task"], charge["credits"]) for charge in journal.charges] == [(task, 4)]
     told = (await talk.client.get("/v1/simulator/charges")).json["charges"]
     assert [(charge["task"], charge["credits"]) for charge in told] == [(task, 4)]
     await talk.submit()
