@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _PACKET_PAUSE = 0.002
 _ECHO_SHARE, _EMPTY_SHARE = 0.5, 0.3
 _FEWEST_STEPS, _MOST_STEPS = 2, 6
-_CONTINUED, _LEAD = 0x80, 0xC0  # UTF-8: from here the second bytes of a character, and from here the first
+_IN_CHARACTER = re.compile(rb"(?<=[\xc0-\xff])[\x80-\xbf]")  # UTF-8: the second byte of a character
 
 
 async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _: str) -> web.StreamResponse:
@@ -91,7 +92,7 @@ def _packets(chunks: Chunks, texts: list[str], turn: Turn) -> list[bytes]:
     if "split_utf8" not in turn.faults:
         return frames
     data = b"".join(frames)  # cut inside every character of several bytes
-    cuts = [index for index in range(1, len(data)) if _CONTINUED <= data[index] < _LEAD <= data[index - 1]]
+    cuts = [found.start() for found in _IN_CHARACTER.finditer(data)]
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 

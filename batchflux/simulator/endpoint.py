@@ -15,7 +15,6 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -27,10 +26,10 @@ from batchflux.simulator import replies
 from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
-from batchflux.simulator.requests import ImageRequest, parse_request
+from batchflux.simulator.requests import parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.faults import Stage
@@ -38,9 +37,11 @@ if TYPE_CHECKING:
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
     from batchflux.simulator.replies import Api, Reply
+    from batchflux.simulator.requests import ImageRequest
+
+    Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
 
 T = TypeVar("T")
-Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
@@ -136,23 +137,6 @@ class Turn:
         return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=int(time.time()), model=model)
 
 
-def choose(options: SimulatorOptions, request: ImageRequest, number: int) -> Turn:
-    """Return the turn of `request`, whose content was asked `number` times before.
-
-    The first fault that replaces the answer stands alone.
-    """
-    faults: dict[str, str] = {}
-    for name in _hits(options, request, number):
-        stage = FAULTS[name].stage
-        if request.api in FAULTS[name].apis:
-            faults.setdefault(name if stage == "form" else stage, name)
-    if "instead" in faults:
-        faults = {"instead": faults["instead"]}
-    chance = (options.seed, request.content, number)
-    latency = between(*options.latency, "latency", *chance)
-    return Turn(number=number, latency=latency, faults=frozenset(faults.values()), chance=chance)
-
-
 def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
     left = number
     for step in options.script:
@@ -213,9 +197,17 @@ class Endpoint:
         return replies.whole(told, self.throttle.headers())
 
     async def cut(self, http: web.Request, reply: Reply) -> web.StreamResponse:
-        """Send the first half of `reply`, and count it."""
+        """Send the first half of `reply` and close the connection, whose length promised the rest."""
         self.journal.by_status[reply.status] += 1
-        return await replies.cut(http, reply, self.throttle.headers())
+        headers = {**self.throttle.headers(), "Content-Type": reply.content_type}
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        if reply.content_type == replies.JSON_TYPE:
+            response.content_length = len(reply.body)
+        await response.prepare(http)
+        await response.write(reply.body[: len(reply.body) // 2])
+        if http.transport is not None:
+            http.transport.close()
+        return response
 
     async def hang(self, http: web.Request) -> web.StreamResponse:
         """Answer nothing until the simulator closes."""
@@ -236,10 +228,18 @@ class Endpoint:
         return request
 
     def turn(self, request: ImageRequest) -> Turn:
-        """Count a request and choose its faults and latency."""
-        turn = choose(self.options, request, self.journal.asked.add(request.content))
-        self.journal.faults.update(turn.faults)
-        return turn
+        """Count a request and choose its latency and faults: the first that replaces the answer stands alone."""
+        number = self.journal.asked.add(request.content)
+        faults: dict[str, str] = {}
+        for name in _hits(self.options, request, number):
+            stage = FAULTS[name].stage
+            if request.api in FAULTS[name].apis:
+                faults.setdefault(name if stage == "form" else stage, name)
+        met = frozenset([faults["instead"]] if "instead" in faults else faults.values())
+        self.journal.faults.update(met)
+        chance = (self.options.seed, request.content, number)
+        latency = between(*self.options.latency, "latency", *chance)
+        return Turn(number=number, latency=latency, faults=met, chance=chance)
 
     async def instead(self, http: web.Request, request: ImageRequest, turn: Turn) -> web.StreamResponse | None:
         """Return the answer of the fault by which nothing is made; None when there is no such fault."""

@@ -39,9 +39,11 @@ LIMIT = 256 << 20
 UNSAFE_URL = "http://169.254.169.254/latest/meta-data/picture"
 _LONGEST = 4096  # of a token, and of its text
 
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # for the process: pictures are read in several threads
+
 
 class NotAPictureError(Exception):
-    """An upload that cannot be decoded."""
+    """An upload that cannot be decoded, or has too many pixels."""
 
 
 class NoPictureError(Exception):
@@ -75,18 +77,14 @@ class ReferenceCache:
 
     def prepare(self) -> None:
         """Make the folder, or raise UsageError when it cannot be made or others may write into it."""
+        place = f"The simulator's cache folder {self._folder}"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self._folder.lstat()
         except OSError as error:
-            raise UsageError(
-                f"The simulator's cache folder {self._folder} cannot be used: {error.strerror}; "
-                "name another as cache_dir."
-            ) from error
+            raise UsageError(f"{place} cannot be used: {error.strerror}; name another as cache_dir.") from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-            raise UsageError(
-                f"The simulator's cache folder {self._folder} is not yours alone to write; name another as cache_dir."
-            )
+            raise UsageError(f"{place} is not yours alone to write; name another as cache_dir.")
 
     def _touch(self, name: str) -> bool:
         try:
@@ -132,11 +130,9 @@ class ReferenceCache:
 def reduce(data: bytes) -> bytes:
     """Return `data` upright, opaque and at most 1024 pixels long as a JPEG, or raise NotAPictureError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as opened:
-                opened.load()
-                upright = ImageOps.exif_transpose(opened)
+        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as opened:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise NotAPictureError(str(error)) from error
     if upright.has_transparency_data:

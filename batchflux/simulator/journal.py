@@ -37,8 +37,8 @@ class Journal:
     and tasks. BFL bills a task once, when it becomes Ready. A relay bills it when it is created and takes the bill
     back when it fails: then `refunded` goes up by one and `billed` down. `charges` are the last movements of money,
     oldest first: what they cost in `credits` (negative: given back), the `task` (null for a call that answers with the
-    picture), and when, `at`, in seconds since the epoch. `answered` counts the pictures that were given whole: of a task, the first answer that says Ready.
-    `asked`, `bills` and `pictures` count requests, unrefunded bills and pictures by content.
+    picture), and when, `at`, in seconds since the epoch. `answered` counts the pictures that were given whole: of a
+    task, the first answer that says Ready. `asked`, `bills` and `pictures` count by content.
     """
 
     def __init__(self) -> None:

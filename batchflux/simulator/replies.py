@@ -175,18 +175,6 @@ def reset(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-async def cut(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Send the first half of `reply` and close the connection, whose length promised the rest."""
-    response = web.StreamResponse(status=reply.status, headers={**headers, "Content-Type": reply.content_type})
-    if reply.content_type == JSON_TYPE:
-        response.content_length = len(reply.body)
-    await response.prepare(request)
-    await response.write(reply.body[: len(reply.body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response
-
-
 def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Reply | None:
     """Return the answer that a fault puts in the place of a good one; None when it puts none."""
     if fault in _ERRORS:

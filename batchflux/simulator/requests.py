@@ -69,7 +69,6 @@ class Upload:
     """A reference picture that came with the request; `place` is where in the body."""
 
     sha256: str
-    media_type: str
     place: str
     data: bytes = field(repr=False)
 
@@ -211,21 +210,18 @@ def _picture(value: Any, place: str) -> Upload:
     if found is None:
         remedy = "URL references belong in front of the text" if url.startswith("http") else "allowed: png, jpeg, webp"
         raise invalid(f"{place}.url must be a data:image/...;base64 URL; {remedy}.", f"{place}.url")
-    upload = _upload(url[found.end() :], f"{place}.url")
-    message = f"{place}.url says {found[1]}, but its bytes are not that."
-    _check(upload.media_type == found[1], message, f"{place}.url")
-    return upload
+    return _upload(url[found.end() :], f"{place}.url", found[1])
 
 
-def _upload(text: str, place: str) -> Upload:
+def _upload(text: str, place: str, said: str = "") -> Upload:
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise invalid(f"{place} is not valid base64.", place) from error
-    media_type = sniff(data)
-    if media_type is None:
-        raise invalid(f"{place} is no PNG, JPEG or WebP.", place)
-    return Upload(sha256=sha256(data).hexdigest(), media_type=media_type, place=place, data=data)
+    kind = sniff(data)
+    _check(kind, f"{place} is no PNG, JPEG or WebP.", place)
+    _check(said in ("", kind), f"{place} says {said}, but its bytes are not that.", place)
+    return Upload(sha256=sha256(data).hexdigest(), place=place, data=data)
 
 
 def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Upload, ...]]:

@@ -112,9 +112,8 @@ class Simulator:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self.stop()
-            raise UsageError(
-                f"The simulator cannot listen on {host}:{port}: {error.strerror or error}; choose another address."
-            ) from error
+            place = f"{host}:{port}: {error.strerror or error}"
+            raise UsageError(f"The simulator cannot listen on {place}; choose another address.") from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.port}"
@@ -186,9 +185,8 @@ class EmbeddedSimulator:
     def start(self) -> tuple[str, int]:
         """Start the thread and return host and port once it listens, or raise UsageError as `Simulator.start` does."""
         ready: Future[Simulator] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="batchflux-simulator", daemon=True
-        )
+        serve = self._serve(ready)
+        self._thread = threading.Thread(target=asyncio.run, args=(serve,), name="batchflux-simulator", daemon=True)
         self._thread.start()
         self.simulator = ready.result()
         return self.simulator.host, self.simulator.port

@@ -223,7 +223,7 @@ def test_captions_show_what_the_font_can() -> None:
 
 
 def upload(data: bytes) -> Upload:
-    return Upload(sha256=sha256(data).hexdigest(), media_type="image/png", place="x", data=data)
+    return Upload(sha256=sha256(data).hexdigest(), place="x", data=data)
 
 
 def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) -> None:
