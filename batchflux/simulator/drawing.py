@@ -32,6 +32,8 @@ _THINNEST = 8
 _STAND_IN = (512, 384)  # what stands for a reference that is a URL
 _WHITE, _STRIP = (250, 250, 248), (14, 14, 20, 120)
 
+Reference = Annotated[str, Field(pattern=r"^(?:f[0-9a-f]{64}|u[0-9a-f]{16})$")]
+
 
 class Recipe(BaseModel, frozen=True, strict=True, extra="forbid"):
     """Everything a picture is drawn from, and what its link does.
@@ -43,9 +45,7 @@ class Recipe(BaseModel, frozen=True, strict=True, extra="forbid"):
 
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
     caption: str = Field(max_length=LONGEST_CAPTION)
-    references: tuple[Annotated[str, Field(pattern=r"^(?:f[0-9a-f]{64}|u[0-9a-f]{16})$")], ...] = Field(
-        default=(), max_length=REFERENCES_DRAWN
-    )
+    references: tuple[Reference, ...] = Field(default=(), max_length=REFERENCES_DRAWN)
     ratio: str = ""
     output_format: Format = "jpeg"
     size: int = Field(default=512, ge=MIN_SIZE, le=MAX_SIZE)
@@ -64,9 +64,8 @@ def parse_ratio(text: str) -> float | None:
 
 def pixels(ratio: float, size: int) -> tuple[int, int]:
     """Return width and height with the long side at `size`; within 3 % of `ratio` from 40 pixels up."""
-    if ratio >= 1:
-        return size, max(_THINNEST, round(size / ratio))
-    return max(_THINNEST, round(size * ratio)), size
+    short = max(_THINNEST, round(size * min(ratio, 1 / ratio)))
+    return (size, short) if ratio >= 1 else (short, size)
 
 
 def draw(recipe: Recipe, reference: Callable[[str], bytes]) -> bytes:

@@ -256,7 +256,7 @@ class Endpoint:
         """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""
         recipe = recipe_for(request, self.options, turn.of("link"), turn.number)
         if recipe.fault == "echoed_input" and request.uploads and not request.urls:
-            await asyncio.to_thread(self.cache.keep_original, request.uploads[0])
+            await asyncio.to_thread(self.cache.keep, request.uploads[0], "orig")
         return recipe
 
     async def pause(self, seconds: float) -> None:

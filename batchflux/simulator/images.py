@@ -57,23 +57,23 @@ class ReferenceCache:
         self._folder = Path(folder)
         self._limit = limit
 
-    def keep(self, upload: Upload) -> None:
-        """Keep `upload`, reduced; raise NotAPictureError when it cannot be decoded, UsageError for a bad folder."""
-        if not self._touch(f"{upload.sha256}.jpg"):
-            self._write(f"{upload.sha256}.jpg", reduce(upload.data))
+    def keep(self, upload: Upload, kind: str = "jpg") -> None:
+        """Keep `upload`: reduced, or its own bytes as kind `orig`.
 
-    def keep_original(self, upload: Upload) -> None:
-        """Keep the upload's own bytes, to send them back as a relay that did nothing would."""
-        if not self._touch(f"{upload.sha256}.orig"):
-            self._write(f"{upload.sha256}.orig", upload.data)
+        Raises NotAPictureError: it cannot be decoded. UsageError: the folder cannot be used.
+        """
+        name = f"{upload.sha256}.{kind}"
+        try:
+            os.utime(self._folder / name)
+        except FileNotFoundError:
+            self._write(name, reduce(upload.data) if kind == "jpg" else upload.data)
 
-    def reduced(self, digest: str) -> bytes:
-        """Return the reduced upload as a JPEG, or raise NoPictureError when it is gone."""
-        return self._read(f"{digest}.jpg")
-
-    def original(self, digest: str) -> bytes:
-        """Return the upload's own bytes, or raise NoPictureError when they were not kept."""
-        return self._read(f"{digest}.orig")
+    def read(self, digest: str, kind: str = "jpg") -> bytes:
+        """Return an upload as it was kept, or raise NoPictureError when it is gone."""
+        try:
+            return (self._folder / f"{digest}.{kind}").read_bytes()
+        except FileNotFoundError as error:
+            raise NoPictureError from error
 
     def prepare(self) -> None:
         """Make the folder, or raise UsageError when it cannot be made or others may write into it."""
@@ -85,19 +85,6 @@ class ReferenceCache:
             raise UsageError(f"{place} cannot be used: {error.strerror}; name another as cache_dir.") from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise UsageError(f"{place} is not yours alone to write; name another as cache_dir.")
-
-    def _touch(self, name: str) -> bool:
-        try:
-            os.utime(self._folder / name)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return (self._folder / name).read_bytes()
-        except FileNotFoundError as error:
-            raise NoPictureError from error
 
     def _write(self, name: str, data: bytes) -> None:
         self.prepare()  # once more: a cleaner of the temp folder may have taken it
@@ -181,13 +168,13 @@ def picture(recipe: Recipe, cache: ReferenceCache) -> bytes:
     changes = {}
     match recipe.fault:
         case "echoed_input":
-            return cache.original(recipe.references[0][1:] if recipe.references else "")
+            return cache.read(recipe.references[0][1:] if recipe.references else "", "orig")
         case "wrong_kind":
             changes = {"output_format": "png" if recipe.output_format == "jpeg" else "jpeg"}
         case "wrong_ratio":
             ratio = parse_ratio(recipe.ratio)
             changes = {"ratio": "21:9" if ratio is None else "9:16" if ratio > 1 else "16:9"}
-    data = draw(recipe.model_copy(update=changes), cache.reduced)
+    data = draw(recipe.model_copy(update=changes), cache.read)
     return data[: len(data) // 2] if recipe.fault == "truncated_image" else data
 
 

@@ -124,7 +124,6 @@ class Simulator:
             return
         runner, self._runner = self._runner, None
         self._endpoint.closing.set()
-        self._tasks.close()
         await runner.cleanup()
 
     def _application(self) -> web.Application:

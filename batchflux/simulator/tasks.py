@@ -105,13 +105,7 @@ class Tasks:
         self._endpoint = endpoint
         self._tasks: dict[str, Task] = {}
         self._finished: deque[str] = deque()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
         self.active: Counter[tuple[Api, str]] = Counter()
-
-    def close(self) -> None:
-        """Stop the tasks that are not finished."""
-        for timer in self._timers.values():
-            timer.cancel()
 
     async def submit(self, http: web.Request, api: Api) -> web.StreamResponse:
         """Answer a submit."""
@@ -185,15 +179,14 @@ class Tasks:
         if task.turn.of("task") in ("task_slow", "task_stuck"):
             return
         if task.turn.latency and "at_once" not in task.turn.faults:
-            self._timers[task.id] = asyncio.get_running_loop().call_later(task.turn.latency, self._end, task)
+            asyncio.get_running_loop().call_later(task.turn.latency, self._end, task)
         else:
             self._end(task)
 
     def _end(self, task: Task) -> None:
         """End a task, once: settle what it costs, and forget the oldest finished ones."""
-        if task.ended is not None:
+        if task.ended is not None or self._endpoint.closing.is_set():
             return
-        self._timers.pop(task.id, None)
         task.ended = time.time()
         api = task.request.api
         self.active[api, task.owner] -= 1

@@ -149,7 +149,7 @@ from batchflux.simulator.drawing import draw
 from batchflux.simulator.images import decode
 from batchflux.simulator.images import ReferenceCache
 for path in sys.argv[2:]:
-    print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).reduced)).hexdigest())
+    print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).read)).hexdigest())
 """
 
 
@@ -236,7 +236,7 @@ def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) ->
         cache.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
     assert sum(file.stat().st_size for file in folder.iterdir()) <= one * 5
     newest = upload(tools.photo(60, 40, "hsl(190, 80%, 50%)"))
-    assert cache.reduced(newest.sha256)
+    assert cache.read(newest.sha256)
 
 
 def test_the_cache_reduces_large_uploads(tmp_path: Path, tools: type[Tools]) -> None:
@@ -273,9 +273,9 @@ def test_the_cache_survives_its_folder_being_cleaned_away(tmp_path: Path, tools:
     (tmp_path / "cache" / f"{first.sha256}.jpg").unlink()
     (tmp_path / "cache").rmdir()
     with pytest.raises(NoPictureError):
-        cache.reduced(first.sha256)
+        cache.read(first.sha256)
     cache.keep(first)
-    assert cache.reduced(first.sha256)
+    assert cache.read(first.sha256)
 
 
 def test_transparency_becomes_white(tools: type[Tools]) -> None:
