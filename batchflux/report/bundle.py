@@ -1,11 +1,9 @@
 """The page's style and script, each as one text, and the policy that lets nothing else run.
 
-The script is written as ES modules, in assets/. A module element would wait for the end of the page, and one opened
-from disk cannot import files; so the modules are joined into one function, each after those it imports, and their
-`import` lines and the word `export` are taken out. An import is then the very name that the other module declared, and
-follows its changes as an import does. That holds for modules of a plain form, which is checked: imports come one by
-one, `import { name } from "./module.js"`, without other names for them; nothing is a default; no two modules declare
-the same name, and none imports itself by way of others.
+The script is written as ES modules, in assets/. A page opened from disk cannot import files, so the modules are joined
+into one function, each after those it imports, without their `import` lines and the word `export`. That is right for
+modules of a plain form, which is checked: `import { name } from "./module.js"` without other names; nothing is a
+default; no two modules declare the same name, and none imports itself by way of others.
 """
 
 from __future__ import annotations
@@ -46,18 +44,12 @@ def content_security_policy(*, live: bool) -> str:
     Script and style are named by their digests. `frame-ancestors` is for headers only. A page from disk has no origin
     that 'self' could mean, hence `file:`.
     """
-    rules = [
-        "default-src 'none'",
-        f"script-src '{_digest(script())}'",
-        f"style-src '{_digest(style())}'",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    if live:
-        rules += ["img-src 'self' data:", "connect-src 'self'", "frame-ancestors 'none'"]
-    else:
-        rules += ["img-src 'self' file: data:"]
-    return "; ".join(rules)
+    pictures = "'self' data:" if live else "'self' file: data:"
+    more = "; connect-src 'self'; frame-ancestors 'none'" if live else ""
+    return (
+        f"default-src 'none'; script-src '{_digest(script())}'; style-src '{_digest(style())}'; base-uri 'none'; "
+        f"form-action 'none'; img-src {pictures}{more}"
+    )
 
 
 def join_modules(entry: str, read: Callable[[str], str]) -> str:

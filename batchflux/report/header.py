@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.ledger.summary import state_in
 from batchflux.ledger.tables import get_meta
+from batchflux.output.base import SUMMARY
 from batchflux.output.folder import iso
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     when nothing tells), and `images_per_minute` are those of that time.
     """
     state, running = state_in(folder, connection)
-    began = _began(connection)
+    begun = get_meta(connection, "began")
+    began = None if begun is None else float(begun)
     last = {} if running else _summary(folder, began)
     cut_off = began is not None and not running and not last
     counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending", "in_flight")}
@@ -57,17 +59,11 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
 def _summary(folder: Path, began: float | None) -> dict[str, Any]:
     """Return the summary of the run that began then, {} when there is none that can be read."""
     try:
-        data = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        data = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(data, dict) or (began is not None and data.get("started_at") != iso(began)):
-        return {}
-    return data
-
-
-def _began(connection: sqlite3.Connection) -> float | None:
-    text = get_meta(connection, "began")
-    return None if text is None else float(text)
+    same_run = isinstance(data, dict) and (began is None or data.get("started_at") == iso(began))
+    return data if same_run else {}
 
 
 def _pace(

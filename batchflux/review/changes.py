@@ -3,11 +3,10 @@
 A listener says up to which number it knows all, and gets the rows behind it: so a stream can break off and be taken up
 again anywhere, a slow listener costs no memory, and a row that changed ten times meanwhile is sent once.
 
-How changes are noticed: by looking. `PRAGMA data_version` tells in one small read whether another connection has
-committed; that works on every file system and platform, where file notification does not, and many commits a second
-cost one look. Then only what can have changed is read: rows that are new, that are under way or were, and what was
-judged. Everything is compared again when a run begins or ends (edits, moved files), and now and then, so rarely that it
-takes at most a twentieth of the time. Every read is brief, for a reader holds off the writer's commit.
+Changes are noticed by looking, which works on every file system. `PRAGMA data_version` tells in one small read whether
+another connection has committed. Then only what can have changed is read: rows that are new, that are under way or
+were, and what was judged. Everything is compared again when a run begins or ends (edits, moved files), and now and
+then, so rarely that it takes at most a twentieth of the time. Reads are brief: each holds off a commit.
 
 The folder may be replaced, its ledger not be there yet or gone: then the counting begins anew.
 """
@@ -26,10 +25,8 @@ from batchflux.ledger.tables import get_meta
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-Row = tuple[Any, ...]
 
 _PAGE = 1000
 _DIGITS = 18
@@ -71,8 +68,7 @@ class LedgerChanges:
         self._forget()
 
     def _forget(self) -> None:
-        self._log: list[tuple[int, int]] = []  # (sequence, number), growing
-        self._at: dict[int, int] = {}  # number → its latest sequence
+        self._at: dict[int, int] = {}  # number → its latest sequence, in which they grow
         self._marks: dict[int, int] = {}  # number → digest of what is shown; only of rows that are to be seen
         self._keys: dict[int, bytes] = {}
         self._under_way: set[int] = set()
@@ -98,29 +94,31 @@ class LedgerChanges:
         changed = version != self._version
         self._version = version
         self._dirty |= changed
-        if self._dirty and (self._clock() >= self._next_full or (changed and self._run_changed(connection))):
-            self._compare_all(connection)
+        began = self._clock()
+        if self._dirty and (began >= self._next_full or (changed and self._run_changed(connection))):
+            self._dirty = False
+            self._run_changed(connection)
+            self._compare(connection, "1", set())
+            now = self._clock()
+            self._next_full = now + _SHARE * (now - began)
         elif changed:
-            self._compare_some(connection)
+            self._compare(connection, f"number > {self._largest} OR ({_PENDING})", self._under_way)
         return changed or self.sequence != before
 
     def news(self, since: int, most: int) -> News:
         """Return what changed after `since`, at most so many rows."""
         reset = 0 < since < self._reset_at or since > self.sequence
         sequence = self._reset_at if reset else max(since, self._reset_at)
-        first = bisect_right(self._log, (sequence, 1 << 62))
-        numbers: list[int] = []
-        gone: list[str] = []
-        for at, number in islice(self._log, first, None):
-            if self._at[number] == at:
-                if len(numbers) + len(gone) == most:
-                    break
-                if number in self._marks:
-                    numbers.append(number)
-                else:
-                    gone.append(self._keys[number].hex())
-            sequence = at
-        return News(numbers=numbers, gone=gone, sequence=sequence, more=sequence < self.sequence, reset=reset)
+        first = bisect_right(list(self._at.values()), sequence)
+        some = list(islice(self._at.items(), first, first + most))
+        more = first + len(some) < len(self._at)
+        return News(
+            numbers=[number for number, _ in some if number in self._marks],
+            gone=[self._keys[number].hex() for number, _ in some if number not in self._marks],
+            sequence=some[-1][1] if some else sequence,
+            more=more,
+            reset=reset,
+        )
 
     def close(self) -> None:
         """Let go of the ledger; the next look opens it again."""
@@ -132,9 +130,9 @@ class LedgerChanges:
         """Return a connection to the ledger that is there now, None when there is none."""
         try:
             found = self._path.stat()
+            file = (found.st_dev, found.st_ino) if found.st_size else None
         except OSError:
-            found = None
-        file = None if found is None or found.st_size == 0 else (found.st_dev, found.st_ino)
+            file = None
         if file != self._file:
             self.close()
             if self._file is not None:
@@ -142,44 +140,31 @@ class LedgerChanges:
                 self._reset_at = self.sequence
                 self._forget()
             self._file = file
-        if file is not None and self.connection is None:
+        if file is None:
+            return None
+        if self.connection is None:
             self._version = -1
             self.connection = beside(self._path)
-        if self.connection is None or not _is_ledger(self.connection):
-            return None
-        return self.connection
+        made = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs_open'").fetchone()
+        return self.connection if made else None
 
     def _run_changed(self, connection: sqlite3.Connection) -> bool:
         run = get_meta(connection, "began"), get_meta(connection, "clean")
         changed, self._run = run != self._run, run
         return changed
 
-    def _compare_all(self, connection: sqlite3.Connection) -> None:
-        began = self._clock()
-        self._dirty = False
-        self._run_changed(connection)
+    def _compare(self, connection: sqlite3.Connection, condition: str, more: set[int]) -> None:
+        """Read the rows of a condition, `more` and what was judged; number what changed, in the manifest's order."""
+        query = f"SELECT number FROM jobs WHERE {condition}"  # noqa: S608  constants and a number
+        numbers = more | {row[0] for row in connection.execute(query).fetchall()}
+        judged: set[int] = set()
+        revision = last_revision(connection)
+        if revision != self._revision:
+            keys = judged_since(connection, self._revision)
+            judged = {row[0] for row in rows_where(connection, "number", "jobs WHERE key", keys)}
+            self._revision = revision
         changed: list[tuple[int, int]] = []
-        last = 0
-        while rows := _select(connection, "number > ? ORDER BY number LIMIT ?", [last, _PAGE]):
-            changed += self._compare(rows)
-            last = rows[-1][0]
-        self._tell(connection, changed)
-        now = self._clock()
-        self._next_full = now + _SHARE * (now - began)
-
-    def _compare_some(self, connection: sqlite3.Connection) -> None:
-        changed: list[tuple[int, int]] = []
-        before = list(self._under_way)
-        changed += self._compare(_select(connection, f"number > ? OR ({_PENDING})", [self._largest]))
-        for first in range(0, len(before), _PAGE):
-            some = before[first : first + _PAGE]
-            changed += self._compare(_select(connection, f"number IN ({','.join('?' * len(some))})", some))
-        self._tell(connection, changed)
-
-    def _compare(self, rows: Iterable[Row]) -> list[tuple[int, int]]:
-        """Take notice of rows; return place and number of those that are to be told."""
-        changed: list[tuple[int, int]] = []
-        for row in rows:
+        for row in rows_where(connection, _COLUMNS, "known WHERE number", [*(numbers | judged)]):
             number, key, listed, status, position = row[:5]
             self._largest = max(self._largest, number)
             if status == "pending":
@@ -187,43 +172,27 @@ class LedgerChanges:
             else:
                 self._under_way.discard(number)
             mark = hash(row) if listed and status in _ENDED else None
-            if mark == self._marks.get(number):
+            if mark == self._marks.get(number) and (mark is None or number not in judged):
                 continue
             changed.append((position, number))
-            if mark is None:
-                del self._marks[number]
-            else:
+            self._keys[number] = key
+            self._marks.pop(number, None)
+            if mark is not None:
                 self._marks[number] = mark
-                self._keys[number] = key
-        return changed
-
-    def _tell(self, connection: sqlite3.Connection, changed: list[tuple[int, int]]) -> None:
-        """Give numbers to what changed, and to what was judged, in the manifest's order."""
-        revision = last_revision(connection)
-        told = set(changed)
-        if revision != self._revision:
-            keys = judged_since(connection, self._revision)
-            self._revision = revision
-            for first in range(0, len(keys), _PAGE):
-                some = keys[first : first + _PAGE]
-                rows = _select(connection, f"key IN ({','.join('?' * len(some))})", some)
-                told |= set(self._compare(rows)) | {(row[4], row[0]) for row in rows if row[0] in self._marks}
-        for _, number in sorted(told):
+        for _, number in sorted(changed):
             self.sequence += 1
+            self._at.pop(number, None)  # to the end
             self._at[number] = self.sequence
-            self._log.append((self.sequence, number))
-        if len(self._log) > 2 * len(self._at) + _PAGE:
-            self._log = sorted((at, number) for number, at in self._at.items())
+
+
+def rows_where(connection: sqlite3.Connection, columns: str, where: str, values: Sequence[object]) -> Iterator[Any]:
+    """Yield columns of the rows whose value is one of these; `where` is a table and, behind WHERE, a column."""
+    for first in range(0, len(values), _PAGE):
+        some = values[first : first + _PAGE]
+        query = f"SELECT {columns} FROM {where} IN ({','.join('?' * len(some))})"  # noqa: S608  constants and marks
+        yield from connection.execute(query, some).fetchall()
 
 
 def sequence_of(text: str) -> int | None:
     """Return the sequence number that a client sent, None when the text is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
-
-
-def _is_ledger(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs_open'").fetchone() is not None
-
-
-def _select(connection: sqlite3.Connection, condition: str, values: Sequence[object]) -> list[Row]:
-    return connection.execute(f"SELECT {_COLUMNS} FROM known WHERE {condition}", values).fetchall()  # noqa: S608  constants and marks

@@ -10,29 +10,27 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
 from batchflux.review.changes import sequence_of
-from batchflux.review.ledger_access import lasting
 
 if TYPE_CHECKING:
-    from batchflux.review.ledger_access import Batch, Do, LedgerAccess
+    from batchflux.review.ledger_access import LedgerAccess
 
 LOOK = 0.5  # seconds
 HEARTBEAT = 15.0  # seconds
 MOST_LISTENERS = 32
+_PASSING = ("made_at", "seconds")  # what a header says of the moment only
 
 
 class Events:
     """Looks, and lets all listeners know."""
 
-    def __init__(self, ledger: LedgerAccess, do: Do) -> None:
+    def __init__(self, ledger: LedgerAccess) -> None:
         self._ledger = ledger
-        self._do = do
         self._listeners = 0
         self._turn = asyncio.Condition()
         self._wanted = asyncio.Event()
@@ -65,7 +63,7 @@ class Events:
 
     async def _look(self, *, last: bool = False) -> None:
         with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
-            await self._do(partial(self._ledger.look, exact=last))
+            await self._ledger.do(self._ledger.look, exact=last)
         self._stopping = last  # only now: a listener that saw it before would end without what this look found
         if last or self._ledger.news != self._news:  # also what others who looked have found
             async with self._turn:
@@ -77,8 +75,7 @@ class Events:
         if self._listeners >= MOST_LISTENERS:
             raise web.HTTPServiceUnavailable(text="Too many pages follow this review; close some.")
         since = sequence_of(request.headers.get("Last-Event-ID") or request.query.get("since", "0")) or 0
-        response = web.StreamResponse()
-        response.content_type, response.charset = "text/event-stream", "utf-8"
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         self._listeners += 1
         self.look_soon()
@@ -94,39 +91,36 @@ class Events:
         last = False
         while not last:
             last, news = self._stopping, self._news
-            try:
+            with suppress(StorageError):  # as in _look
                 since = await self._rows(response, since)
-                header = await self._do(self._ledger.header)
-            except StorageError:  # as in _look
-                header = known
-            if lasting(header) != lasting(known):
-                known = header
-                await response.write(_event("header", None, header))
+                header = await self._ledger.do(self._ledger.header)
+                lasting = {name: value for name, value in header.items() if name not in _PASSING}
+                if lasting != known:
+                    known = lasting
+                    await response.write(_event("header", header))
             if not last and not await self._changed(news):
                 await response.write(b": still here\n\n")
 
     async def _rows(self, response: web.StreamResponse, since: int) -> int:
         more = True
         while more:
-            batch: Batch = await self._do(partial(self._ledger.batch, since))
-            if batch.reset:
-                await response.write(_event("reset", batch.sequence, {"sequence": batch.sequence}))
-            if batch.rows or batch.gone:
-                data = {"sequence": batch.sequence, "rows": batch.rows, "gone": batch.gone}
-                await response.write(_event("rows", batch.sequence, data))
-            since, more = batch.sequence, batch.more
+            news, rows = await self._ledger.do(self._ledger.changed, since)
+            since, more = news.sequence, news.more
+            if news.reset:
+                await response.write(_event("reset", {"sequence": since}, since))
+            if rows or news.gone:
+                await response.write(_event("rows", {"sequence": since, "rows": rows, "gone": news.gone}, since))
         return since
 
     async def _changed(self, known: int) -> bool:
         """Wait for news beyond what is known; False when it is time for a sign of life instead."""
         try:
             async with asyncio.timeout(HEARTBEAT), self._turn:
-                await self._turn.wait_for(lambda: self._news != known or self._stopping)
+                return await self._turn.wait_for(lambda: self._news != known or self._stopping)
         except TimeoutError:
             return False
-        return True
 
 
-def _event(name: str, number: int | None, data: Any) -> bytes:
+def _event(name: str, data: Any, number: int | None = None) -> bytes:
     mark = "" if number is None else f"id: {number}\n"
     return f"event: {name}\n{mark}data: {json.dumps(data)}\n\n".encode()

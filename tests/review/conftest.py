@@ -14,11 +14,12 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, CookieJar
 from PIL import Image
 
+from batchflux.errors import Code, JobError
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 from batchflux.review.listen import ServedReview, serve
-from tests.attempts import receive, send
+from tests.attempts import fail, receive, send
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -76,6 +77,7 @@ class Folder:
 
     async def end(self, job: Job, *, fails: bool = False) -> None:
         if fails:
+            await fail(self.ledger, job, JobError(Code.SERVER, "the server broke"), counts=True)
             outcome = Outcome(status=Status.FAILED, error_code="server", error="the server broke", finished_at=2.0)
             await self.ledger.finish(job, outcome)
             return

@@ -69,8 +69,9 @@ class Following(RuleBasedStateMachine):
         insert = "INSERT INTO jobs (key, id, position, planned, tags, spec) VALUES (?, ?, ?, '', '', '{}')"
         with self.writing() as connection:
             connection.execute(f"{insert} ON CONFLICT DO NOTHING", (key_of(number), f"job{number}", number % 3))
-            update = "UPDATE jobs SET status = ?, attempts = attempts + ? WHERE key = ?"
-            connection.execute(update, (status, attempts, key_of(number)))
+            connection.execute("UPDATE jobs SET status = ? WHERE key = ?", (status, key_of(number)))
+            tried = "INSERT INTO attempts (job, model, state, price, counts) SELECT number, '', '', 0, ? FROM jobs"
+            connection.execute(f"{tried} WHERE key = ?", (attempts, key_of(number)))
 
     @rule(number=NUMBERS, listed=st.integers(0, 1))
     def a_run_begins_with_an_edit(self, number: int, listed: int) -> None:
@@ -122,7 +123,7 @@ class Following(RuleBasedStateMachine):
         connection = sqlite3.connect(self.path)
         prepare_reviews(connection)
         query = (
-            "SELECT jobs.key, id, status, attempts, position, note FROM jobs LEFT JOIN reviews USING (key)"
+            "SELECT known.key, id, status, attempts, position, note FROM known LEFT JOIN reviews USING (key)"
             " WHERE listed AND status IN ('done', 'failed', 'unknown')"
         )
         if numbers is not None:
