@@ -15,8 +15,8 @@ import click
 from batchflux.cli.terminal import fill_in, printing, say
 
 COMMANDS = {  # command → the module that has it, and what the list of commands says
-    "init": ("starting", "Write a commented starter manifest."),
-    "plan": ("plan", "Check a manifest and show what running it would do and cost; spends nothing."),
+    "init": ("manifest", "Write a commented starter manifest."),
+    "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
     "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
@@ -26,7 +26,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
-    "schema": ("starting", "Print the manifest's JSON Schema, for editors."),
+    "schema": ("manifest", "Print the manifest's JSON Schema, for editors."),
 }
 
 
@@ -41,9 +41,9 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(f"batchflux.cli.{module}"), cmd_name.replace("-", "_"))
-        return command if isinstance(command, click.Command) else None
+        module = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -63,20 +63,15 @@ def cli() -> None:
     """
 
 
-def _shown(error: click.ClickException) -> str:
-    """Return what click shows of an error."""
-    text = io.StringIO()
-    error.show(file=text)
-    return text.getvalue().removesuffix("\n")
-
-
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
     fill_in()
     try:
         code: Any = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        say(_shown(error), err=True)
+        text = io.StringIO()
+        error.show(file=text)
+        say(text.getvalue().removesuffix("\n"), err=True)
         sys.exit(error.exit_code)
     except click.Abort:
         say("Stopped.", err=True)

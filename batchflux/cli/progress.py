@@ -39,14 +39,8 @@ CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 
 def checking(jobs: Iterable[Job]) -> Iterable[Job]:
     """Pass on jobs; on a terminal show how many there were, when it takes a while."""
-    return tqdm(
-        jobs,
-        bar_format=CHECKING,
-        delay=CHECKING_SECONDS,
-        leave=False,
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-    )
+    shown = sys.stderr.isatty()
+    return tqdm(jobs, bar_format=CHECKING, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
 
 
 class Progress(Watcher):
@@ -58,9 +52,6 @@ class Progress(Watcher):
         self._wanted = bar and not quiet
         self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._progress: watcher.Progress | None = None
-        self._plan: Plan | None = None
-        self._began = time.monotonic()
         self._shown = 0
 
     def checking(self, jobs: Iterable[Job]) -> Iterable[Job]:
@@ -76,7 +67,7 @@ class Progress(Watcher):
             return
         if sys.stderr.isatty() and not self._json:
             self._bar = tqdm(total=total, desc=plan.name, bar_format=BAR, dynamic_ncols=True, file=sys.stderr)
-        self._timer = asyncio.get_running_loop().call_later(self._pause(), self._tick)
+        self._wait()
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Count a job, and say why it failed."""
@@ -99,10 +90,6 @@ class Progress(Watcher):
         elif name in {"limits_changed", "limits_kept", "key_refused"}:
             self._say(name, str(fields["message"]))
 
-    def tell(self, text: str) -> None:
-        """Say what was asked for, `--quiet` or not; from any thread."""
-        self._write("watch", text, {})
-
     def close(self) -> None:
         """End the bar."""
         if self._timer is not None:
@@ -110,43 +97,40 @@ class Progress(Watcher):
         if self._bar is not None:
             self._bar.close()
 
-    def _pause(self) -> float:
-        return 1.0 if self._bar is not None else LINE_SECONDS
+    def _wait(self) -> None:
+        pause = LINE_SECONDS if self._bar is None else 1.0
+        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
 
     def _tick(self) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(self._numbers(), refresh=True)
-        elif self._progress is not None and self._plan is not None:
+        else:
             tally, total = self._progress.tally, self._plan.counts["todo"]
             ended = tally.done + tally.failed + tally.unknown
-            text = f"{ended:,} of {total:,} jobs, {self._numbers()}, {self._left(ended, total)}"
+            left = "time left unknown"
+            if ended:
+                left = f"about {duration((total - ended) * (time.monotonic() - self._began) / ended)} left"
+            text = f"{ended:,} of {total:,} jobs, {self._numbers()}, {left}"
             self._say("progress", text, done=tally.done, failed=tally.failed, unknown=tally.unknown, todo=total)
-        self._timer = asyncio.get_running_loop().call_later(self._pause(), self._tick)
+        self._wait()
 
     def _numbers(self) -> str:
-        if self._progress is None or self._plan is None:
-            return ""
         tally = self._progress.tally
-        a_minute = 60 * tally.done / max(time.monotonic() - self._began, 1e-3)
-        text = f", {tally.done:,} done, {tally.failed:,} failed"
+        numbers = [f"{tally.done:,} done", f"{tally.failed:,} failed"]
         if tally.unknown:
-            text += f", {tally.unknown:,} unknown"
-        text += f", {self._progress.in_flight} in flight"
-        text += f", {a_minute:,.0f} images/min"
+            numbers.append(f"{tally.unknown:,} unknown")
+        a_minute = 60 * tally.done / max(time.monotonic() - self._began, 1e-3)
+        numbers += [f"{self._progress.in_flight} in flight", f"{a_minute:,.0f} images/min"]
         if self._plan.price is not None:
-            text += f", {self._progress.spent:,.2f} {self._plan.currency}"
-        return text.removeprefix(", ")
-
-    def _left(self, ended: int, total: int) -> str:
-        if not ended:
-            return "time left unknown"
-        return f"about {duration((total - ended) * (time.monotonic() - self._began) / ended)} left"
+            numbers.append(f"{self._progress.spent:,.2f} {self._plan.currency}")
+        return ", ".join(numbers)
 
     def _say(self, event: str, text: str, **fields: Any) -> None:
         if not self.quiet:
-            self._write(event, text, fields)
+            self.tell(text, event, **fields)
 
-    def _write(self, event: str, text: str, fields: dict[str, Any]) -> None:
+    def tell(self, text: str, event: str = "watch", **fields: Any) -> None:
+        """Say what was asked for, `--quiet` or not; from any thread."""
         if self._json:
             text = json.dumps({"at": iso(time.time()), "event": event, "message": text, **fields}, ensure_ascii=False)
         if self._bar is not None:
@@ -172,10 +156,12 @@ def progress_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def summary_lines(summary: Summary) -> list[str]:
     """Return the end of a run as a person reads it."""
-    this = summary.this_run
-    text = [summary.message]
-    made = f"  this run   {this['done']:,} done, {this['failed']:,} failed, {this['unknown']:,} unknown"
-    text.append(f"{made} in {duration(summary.seconds)} ({summary.images_per_minute:,.0f} images/min)")
+    this, jobs = summary.this_run, summary.jobs
+    made = f"{this['done']:,} done, {this['failed']:,} failed, {this['unknown']:,} unknown"
+    text = [
+        summary.message,
+        f"  this run   {made} in {duration(summary.seconds)} ({summary.images_per_minute:,.0f} images/min)",
+    ]
     if summary.failures:
         text.append("  failures   " + ", ".join(f"{code} {number:,}" for code, number in summary.failures.items()))
     if summary.spent or summary.budget is not None:
@@ -183,13 +169,11 @@ def summary_lines(summary: Summary) -> list[str]:
         if summary.spent_possibly:
             spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
         text.append(spent)
-    for name, words in (
-        ("merged", "merged into jobs of the same content"),
-        ("unlisted", "no longer listed; files kept"),
-    ):
-        if summary.jobs.get(name):
-            text.append(f"  {name:<10} {summary.jobs[name]:,} {words}")
-    waiting = summary.jobs.get("waiting", 0)
+    if jobs.get("merged"):
+        text.append(f"  merged     {jobs['merged']:,} merged into jobs of the same content")
+    if jobs.get("unlisted"):
+        text.append(f"  unlisted   {jobs['unlisted']:,} no longer listed; files kept")
+    waiting = jobs.get("waiting", 0)
     if waiting and stranded(waiting) != summary.message:
         text.append(f"  {stranded(waiting)}")
     text.append(f"  results    {place(summary.folder)}/results.csv")

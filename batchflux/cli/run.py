@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import uvloop
 
-from batchflux.cli.options import manifest_options
-from batchflux.cli.plan import plan_lines
+from batchflux.cli.manifest import manifest_options, plan_lines
 from batchflux.cli.progress import Progress, progress_options, summary_lines
 from batchflux.cli.terminal import count, money, place, say
 from batchflux.errors import UsageError
@@ -32,14 +31,7 @@ if TYPE_CHECKING:
 @progress_options
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-def run(
-    load: Callable[[], Manifest],
-    selection: Selection,
-    progress: Progress,
-    *,
-    watch: bool,
-    yes: bool,
-) -> int:
+def run(load: Callable[[], Manifest], selection: Selection, progress: Progress, *, watch: bool, yes: bool) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
@@ -53,39 +45,28 @@ def run(
     with ExitStack() as stack:
         stack.callback(progress.close)
         if watch:
-            _watch(stack, manifest, progress)
+            from batchflux.review.listen import WatchServer  # noqa: PLC0415  a server, which other runs do not need
+
+            page = WatchServer(manifest.output.dir, progress.tell)
+            page.start()
+            stack.callback(page.stop)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run_manifest(manifest, options))
     if not progress.quiet:
-        _print("\n".join(summary_lines(summary)), summary.folder)
+        error = say("\n".join(summary_lines(summary)))
+        if error is not None and not isinstance(error, BrokenPipeError):  # neither changes how the run ended
+            where = f"{place(summary.folder)}/summary.json"
+            say(f"The summary cannot be printed ({error.strerror}); {where} has it.", err=True)
     elif summary.exit_code:
         say(summary.message, err=True)
     return summary.exit_code
 
 
-def _watch(stack: ExitStack, manifest: Manifest, progress: Progress) -> None:
-    from batchflux.review.listen import WatchServer  # noqa: PLC0415  a server, which other runs do not need
-
-    page = WatchServer(manifest.output.dir, progress.tell)
-    page.start()
-    stack.callback(page.stop)
-
-
-def _print(text: str, folder: str) -> None:
-    """Print to stdout; a disk that is full, or a reader that has gone away, changes nothing about how the run ended."""
-    error = say(text)
-    if error is not None and not isinstance(error, BrokenPipeError):
-        say(f"The summary cannot be printed ({error.strerror}); {place(folder)}/summary.json has it.", err=True)
-
-
 def _confirm(proposed: Plan) -> bool:
     if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
         return True
-    for line in plan_lines(proposed):
-        click.echo(line, err=True)
-    what = (
-        money(proposed.cost, proposed.currency)
-        if proposed.cost is not None
-        else "an unknown sum (provider.price is not set)"
-    )
+    click.echo("\n".join(plan_lines(proposed)), err=True)
+    what = "an unknown sum (provider.price is not set)"
+    if proposed.cost is not None:
+        what = money(proposed.cost, proposed.currency)
     return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)

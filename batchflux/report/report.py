@@ -35,7 +35,7 @@ class Report:
     missing: tuple[str, ...]
 
 
-def write_report(folder: Path, started: Callable[[int], Callable[[], None]] = lambda _: lambda: None) -> Report:
+def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
     """Write the report of an output folder; works while a run goes on, too.
 
     `started` is told how many jobs there are and returns what to call after each thumbnail.

@@ -136,7 +136,7 @@ class PictureUrls:
         return url if self._served or self.file(url) else ""
 
 
-def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], None]) -> tuple[int, list[str]]:
+def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> tuple[int, list[str]]:
     """Make the thumbnails and copies that are not there yet, as many at once as there are cores.
 
     A picture that is missing or does not decode never stops the others. `step` is called for each job. Return how many
@@ -154,7 +154,7 @@ def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], Non
 
 
 def _wanted(
-    jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], None]
+    jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]
 ) -> Iterator[tuple[str | None, Path | None, Path, int]]:
     """Yield what is not there yet: the id of the job that has nothing to show without it, source, target and side."""
     seen: set[str] = set()
