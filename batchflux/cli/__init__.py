@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
@@ -66,26 +65,25 @@ def cli() -> None:
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
     fill_in()
+    says, code = "", None
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        text = io.StringIO()
-        error.show(file=text)
-        say(text.getvalue().removesuffix("\n"), err=True)
-        sys.exit(error.exit_code)
+        shown = io.StringIO()
+        error.show(file=shown)
+        says, code = shown.getvalue().removesuffix("\n"), error.exit_code
     except click.Abort:
-        say("Stopped.", err=True)
-        sys.exit(130)
+        says, code = "Stopped.", 130
     except OSError as error:
         if not printing(error):
             raise
-        say(f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", err=True)
-        sys.exit(1)
+        says, code = f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", 1
     except Exception as error:
         from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
 
         if not isinstance(error, BatchfluxError):
             raise
-        say(str(error), err=True)
-        sys.exit(error.exit_code)
+        says, code = str(error), error.exit_code
+    if says:
+        say(says, err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from tqdm import tqdm
 
-from batchflux.cli.progress import checking
 from batchflux.cli.terminal import count, duration, money, place
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
@@ -22,10 +23,13 @@ from batchflux.planner import Plan, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from batchflux.manifest import Manifest
+    from batchflux.models import Job
 
+CHECKING = "checking {n_fmt} jobs [{elapsed}]"
+CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
     "new": "never run",
     "changed": "same id, new content; the old picture is kept in .replaced/",
@@ -91,6 +95,12 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(load=load, selection=selection, **given)
 
     return wrapper
+
+
+def checking(jobs: Iterable[Job]) -> Iterable[Job]:
+    """Pass on jobs; on a terminal show how many there were, when it takes a while."""
+    shown = sys.stderr.isatty()
+    return tqdm(jobs, bar_format=CHECKING, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
 
 
 @click.command("plan")

@@ -11,9 +11,8 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.base import REPORT
 from batchflux.output.folder import ledger_of
-from batchflux.report.header import page_header
+from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
-from batchflux.report.rows import base_of, page_rows
 from batchflux.report.thumbs import PictureUrls, make_thumbs
 
 if TYPE_CHECKING:

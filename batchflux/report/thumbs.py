@@ -40,22 +40,9 @@ REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _AT_ONCE = 256
-_NO_PICTURE = (  # what decoders raise for broken bytes
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    Warning,
-    Image.DecompressionBombError,
-    struct.error,
-    zlib.error,
-)
+# What decoders raise for broken bytes.
+_BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
+_BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
 
 # For the whole process: the filters are shared by all threads.
@@ -77,10 +64,8 @@ def is_url(source: str) -> bool:
 class PictureUrls:
     """Finds the URLs of the pictures of one output folder, relative to it.
 
-    Args:
-        folder: the output folder.
-        base: the manifest's folder, which local references are relative to; None when the ledger does not tell.
-        served: thumbnails and copies need not be there: a server makes them when they are asked for.
+    `base` is the manifest's folder, which local references are relative to; None when the ledger does not tell. When
+    `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
     """
 
     def __init__(self, folder: Path, base: Path | None, *, served: bool = False) -> None:
@@ -171,10 +156,9 @@ def _wanted(
 
 
 def shrink(source: Path | None, target: Path, side: int) -> bool:
-    """Make `target`, a JPEG of at most `side` pixels a side, from the picture `source`; False when it has no picture.
+    """Make `target`, a JPEG of at most `side` pixels a side, of the picture `source`; False when that is no picture.
 
-    Raises:
-        StorageError: the folder cannot take it.
+    Raises StorageError when the folder cannot take it.
     """
     if source is None:
         return False
@@ -183,7 +167,7 @@ def shrink(source: Path | None, target: Path, side: int) -> bool:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
-    except _NO_PICTURE:
+    except (*_BROKEN, *_BROKEN_TOO):
         return False
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -193,12 +177,11 @@ def shrink(source: Path | None, target: Path, side: int) -> bool:
     except OSError as error:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is to be removed
             beside.unlink(missing_ok=True)
-        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-        remedy = "move it away" if in_the_way else "free space or repair its permissions"
-        raise StorageError(
-            f"{target.parent} cannot {'hold' if in_the_way else 'take'} thumbnails ({error.strerror}): {remedy}, "
-            "then make the report again."
-        ) from error
+        verb, remedy = "take", "free space or repair its permissions"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            verb, remedy = "hold", "move it away"
+        says = f"{target.parent} cannot {verb} thumbnails ({error.strerror}): {remedy}, then make the report again."
+        raise StorageError(says) from error
     return True
 
 

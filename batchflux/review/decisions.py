@@ -28,8 +28,6 @@ MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a
 MAX_NOTE = 5000
 MAX_PROMPT = 100_000  # as in a manifest
 
-_FIELDS = frozenset({"keys", "review", "note", "redo"})
-_AGAIN = frozenset({"prompt", "seed"})
 _KEY = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SEED_BITS = 63
@@ -47,7 +45,7 @@ def parse_decision(data: bytes) -> Decision:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise BadBodyError("The body must be JSON in UTF-8.") from None
-    body = _object(value, _FIELDS, "a verdict")
+    body = _object(value, {"keys", "review", "note", "redo"}, "a verdict")
     review = body.get("review")
     if not isinstance(review, str) or review not in get_args(Review):
         raise BadBodyError('"review" must be accept, reject, redo or empty.')
@@ -102,7 +100,7 @@ class ResultsRefresh:
             return "failed"
 
 
-def _object(value: Any, fields: frozenset[str], what: str) -> dict[str, Any]:
+def _object(value: Any, fields: set[str], what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadBodyError(f"The body of {what} must be a JSON object.")
     if not value.keys() <= fields:
@@ -119,7 +117,7 @@ def _keys(value: Any) -> tuple[bytes, ...]:
 
 
 def _again(value: Any) -> Again:
-    body = _object(value, _AGAIN, "redo")
+    body = _object(value, {"prompt", "seed"}, "redo")
     prompt = _text(body.get("prompt"), "prompt", MAX_PROMPT)
     if prompt is not None and (not prompt or prompt.isspace()):
         raise BadBodyError('"prompt" must not be blank; null keeps the prompt as it is.')

@@ -42,10 +42,8 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 class Guard:
     """Decides about each request.
 
-    Args:
-        hosts: Host headers that are ours, in lower case; the address a connection arrived at is one too when
-            `wildcard`, because it was not known before.
-        port: where it listens.
+    `hosts` are the Host headers that are ours, in lower case; the address a connection arrived at is one too when
+    `wildcard`, because it was not known before.
     """
 
     def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:

@@ -1,7 +1,13 @@
 """All of the review that reads or writes the ledger: one thread, one thing at a time, so no locks.
 
-Methods block, and are called by way of `do`, but for a few that say otherwise. A ledger that is not there (yet) is an
-empty one. What SQLite refuses is a StorageError, and the next call tries anew.
+Each row that is to be seen has a number that grows with every change of it. A listener says up to which number it knows
+all, and gets the rows behind it: so a stream can break off and be taken up again anywhere, a slow listener costs no
+memory, and a row that changed ten times meanwhile is sent once.
+
+Changes are noticed by looking, which works on every file system. `PRAGMA data_version` tells in one small read whether
+another connection has committed. Then only what can have changed is read: rows that are new, that are under way or
+were, and what was judged. Everything is compared again when a run begins or ends (edits, moved files), and now and
+then, so rarely that it takes at most a twentieth of the time. Reads are brief: each holds off a commit.
 """
 
 from __future__ import annotations
@@ -9,35 +15,190 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import beside
-from batchflux.ledger.reviews import Asked, Decision, decide
-from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers
+from batchflux.ledger.reviews import Asked, Decision, decide, judged_since, last_revision
+from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
 from batchflux.output.base import LEDGER
 from batchflux.output.folder import FolderLock
-from batchflux.report.header import page_header
-from batchflux.report.page import Live, build_page
-from batchflux.report.rows import base_of, page_rows
+from batchflux.report.content import base_of, page_header, page_rows
+from batchflux.report.page import build_page
 from batchflux.report.thumbs import THUMB_NAME, PictureUrls, thumb_name
-from batchflux.review.changes import LedgerChanges, rows_where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from batchflux.review.changes import News
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _AT_ONCE = 500
-_SHARE = 20  # a header is not counted again for this many times as long as it took
+_DIGITS = 18
+_SHARE = 20  # what took long is not done again for this many times as long: to compare all, to count for a header
 _LONG = 0.02  # seconds of work in one go
+_ENDED = frozenset({"done", "failed", "unknown"})
+# What a page shows of a job that can change: enough to tell whether it did.
+_COLUMNS = (
+    "number, key, listed, status, position, id, tags, attempts, possibly_billed, cost, maybe_cost, in_flight, link,"
+    " file_name, sha256, error_code, error, started_at, finished_at"
+)
+_PENDING = "status != 'done' AND status = 'pending'"  # the first half lets SQLite use the index jobs_open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What a listener does not know yet: rows to read by number, keys no longer to be shown.
+
+    `sequence` is up to where it knows all then, `more` whether there is more behind it. `reset` says that all it knew
+    is of another ledger.
+    """
+
+    numbers: list[int]
+    gone: list[str]
+    sequence: int
+    more: bool
+    reset: bool
+
+
+class LedgerChanges:
+    """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._file: tuple[int, int] | None = None
+        self.connection: sqlite3.Connection | None = None
+        self.sequence = 0
+        self._reset_at = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._at: dict[int, int] = {}  # number → its latest sequence, in which they grow
+        self._marks: dict[int, int] = {}  # number → digest of what is shown; only of rows that are to be seen
+        self._keys: dict[int, bytes] = {}
+        self._under_way: set[int] = set()
+        self._largest = 0
+        self._version = -1
+        self._revision = 0
+        self._run: tuple[str | None, str | None] | None = None
+        self._dirty = True
+        self._next_full = 0.0
+
+    def look(self) -> bool:
+        """Notice what changed; return whether anything did. Raises StorageError or sqlite3.Error."""
+        before = self.sequence
+        connection = self._open()
+        if connection is None:
+            return self.sequence != before
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        self._version = version
+        self._dirty |= changed
+        began = self._clock()
+        run = get_meta(connection, "began"), get_meta(connection, "clean")
+        if self._dirty and (began >= self._next_full or run != self._run):
+            self._dirty, self._run = False, run
+            self._compare(connection, "1", set())
+            now = self._clock()
+            self._next_full = now + _SHARE * (now - began)
+        elif changed:
+            self._compare(connection, f"number > {self._largest} OR ({_PENDING})", self._under_way)
+        return changed or self.sequence != before
+
+    def news(self, since: int, most: int) -> News:
+        """Return what changed after `since`, at most so many rows."""
+        reset = 0 < since < self._reset_at or since > self.sequence
+        sequence = self._reset_at if reset else max(since, self._reset_at)
+        first = bisect_right(list(self._at.values()), sequence)
+        some = list(islice(self._at.items(), first, first + most))
+        more = first + len(some) < len(self._at)
+        return News(
+            numbers=[number for number, _ in some if number in self._marks],
+            gone=[self._keys[number].hex() for number, _ in some if number not in self._marks],
+            sequence=some[-1][1] if some else sequence,
+            more=more,
+            reset=reset,
+        )
+
+    def close(self) -> None:
+        """Let go of the ledger; the next look opens it again."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _open(self) -> sqlite3.Connection | None:
+        """Return a connection to the ledger that is there now, None when there is none."""
+        try:
+            found = self._path.stat()
+            file = (found.st_dev, found.st_ino) if found.st_size else None
+        except OSError:
+            file = None
+        if file != self._file:
+            self.close()
+            if self._file is not None:
+                self.sequence += 1
+                self._reset_at = self.sequence
+                self._forget()
+            self._file = file
+        if file is None:
+            return None
+        if self.connection is None:
+            self._version = -1
+            self.connection = beside(self._path)
+        made = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs_open'").fetchone()
+        return self.connection if made else None
+
+    def _compare(self, connection: sqlite3.Connection, condition: str, more: set[int]) -> None:
+        """Read the rows of a condition, `more` and what was judged; number what changed, in the manifest's order."""
+        query = f"SELECT number FROM jobs WHERE {condition}"  # noqa: S608  constants and a number
+        numbers = more | {row[0] for row in connection.execute(query).fetchall()}
+        judged: set[int] = set()
+        revision = last_revision(connection)
+        if revision != self._revision:
+            keys = judged_since(connection, self._revision)
+            judged = {row[0] for row in rows_where(connection, "number", "jobs WHERE key", keys)}
+            self._revision = revision
+        changed: list[tuple[int, int]] = []
+        for row in rows_where(connection, _COLUMNS, "known WHERE number", [*(numbers | judged)]):
+            number, key, listed, status, position = row[:5]
+            self._largest = max(self._largest, number)
+            if status == "pending":
+                self._under_way.add(number)
+            else:
+                self._under_way.discard(number)
+            mark = hash(row) if listed and status in _ENDED else None
+            if mark == self._marks.get(number) and (mark is None or number not in judged):
+                continue
+            changed.append((position, number))
+            self._keys[number] = key
+            self._marks.pop(number, None)
+            if mark is not None:
+                self._marks[number] = mark
+        for _, number in sorted(changed):
+            self.sequence += 1
+            self._at.pop(number, None)  # to the end
+            self._at[number] = self.sequence
+
+
+def rows_where(connection: sqlite3.Connection, columns: str, where: str, values: Sequence[object]) -> Iterator[Any]:
+    """Yield columns of the rows whose value is one of these; `where` is a table and, behind WHERE, a column."""
+    for first in range(0, len(values), _AT_ONCE):
+        some = values[first : first + _AT_ONCE]
+        query = f"SELECT {columns} FROM {where} IN ({','.join('?' * len(some))})"  # noqa: S608  constants and marks
+        yield from connection.execute(query, some).fetchall()
+
+
+def sequence_of(text: str) -> int | None:
+    """Return the sequence number that a client sent, None when the text is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 class NoLedgerError(LookupError):
@@ -45,8 +206,9 @@ class NoLedgerError(LookupError):
 
 
 class LedgerAccess:
-    """One output folder, for the pages that look at it.
+    """One output folder, for the pages that look at it. A ledger that is not there (yet) is an empty one.
 
+    Methods block, and are called by way of `do`: what SQLite refuses is a StorageError, and the next call tries anew.
     After what took long its thread rests `rest` times as long, for whom it shares a process with. `news` counts the
     looks that found something to tell.
     """
@@ -58,7 +220,7 @@ class LedgerAccess:
         self._path = folder / LEDGER
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
         self._changes = LedgerChanges(self._path)
-        self._base: Path | None = None
+        self._base: Path | None = None  # of self._urls
         self._urls = PictureUrls(folder, None, served=True)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
@@ -66,7 +228,7 @@ class LedgerAccess:
         self._header_due = True
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do what touches the folder, in its thread; raises StorageError when the ledger cannot be read."""
+        """Do what touches the folder, in its thread."""
         whole = partial(self._work, partial(work, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(self._thread, whole)
 
@@ -117,7 +279,7 @@ class LedgerAccess:
         self.look(exact=True)
         connection = self._changes.connection
         numbers = ended_numbers(connection) if connection is not None else []
-        return build_page(self.rows(numbers), self.header(), live=Live(token=token, sequence=self._changes.sequence))
+        return build_page(self.rows(numbers), self.header(), token=token, sequence=self._changes.sequence)
 
     def rows(self, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
         """Yield these rows as they are when they are come to, in the thread that asks for them."""
@@ -134,9 +296,7 @@ class LedgerAccess:
     def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
         """Record a decision; return the numbers of its rows, and the redos it asked for. On the disk on return.
 
-        Raises:
-            NoLedgerError: nothing has been run here yet.
-            NoSuchJobError: as UnlistedJobError and StorageError, see ledger.reviews.
+        Raises NoLedgerError, and what ledger.reviews.decide does.
         """
         if not self._path.is_file():
             raise NoLedgerError

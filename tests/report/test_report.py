@@ -22,7 +22,7 @@ from batchflux.errors import StorageError, UsageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
 from batchflux.output.folder import FolderLock
-from batchflux.report.header import page_header
+from batchflux.report.content import page_header
 from batchflux.report.report import write_report
 
 if TYPE_CHECKING:

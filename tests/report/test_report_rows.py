@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from batchflux.exports.base import HEADER
 from batchflux.ledger.reviews import Verdict
+from batchflux.report.content import page_row
 from batchflux.report.page import INDEX
-from batchflux.report.rows import page_row
 from batchflux.report.thumbs import PictureUrls, thumb_name
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import judge, prepare_reviews
 from batchflux.ledger.tables import set_meta
-from batchflux.review.changes import LedgerChanges
+from batchflux.review.ledger_access import LedgerChanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
