@@ -115,17 +115,17 @@ class LedgerChanges:
 
     def news(self, since: int, most: int) -> News:
         """Return what changed after `since`, at most so many rows."""
-        reset = 0 < since < self._reset_at or since > self.sequence
-        sequence = self._reset_at if reset else max(since, self._reset_at)
+        if 0 < since < self._reset_at or since > self.sequence:
+            return News(numbers=[], gone=[], sequence=self._reset_at, more=bool(self._at), reset=True)
+        sequence = max(since, self._reset_at)
         first = bisect_right(list(self._at.values()), sequence)
         some = list(islice(self._at.items(), first, first + most))
-        more = first + len(some) < len(self._at)
         return News(
             numbers=[number for number, _ in some if number in self._marks],
             gone=[self._keys[number].hex() for number, _ in some if number not in self._marks],
             sequence=some[-1][1] if some else sequence,
-            more=more,
-            reset=reset,
+            more=first + len(some) < len(self._at),
+            reset=False,
         )
 
     def close(self) -> None:
@@ -209,13 +209,11 @@ class LedgerAccess:
     """One output folder, for the pages that look at it. A ledger that is not there (yet) is an empty one.
 
     Methods block, and are called by way of `do`: what SQLite refuses is a StorageError, and the next call tries anew.
-    After what took long its thread rests `rest` times as long, for whom it shares a process with. `news` counts the
-    looks that found something to tell.
+    After what took long its thread rests `rest` times as long, for whom it shares a process with.
     """
 
     def __init__(self, folder: Path, rest: float = 0.0) -> None:
         self.folder = folder
-        self.news = 0
         self._rest = rest
         self._path = folder / LEDGER
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
@@ -256,7 +254,6 @@ class LedgerAccess:
         self._header_due |= exact or changed or before != self._held
         if exact:
             self._next_header = 0.0
-        self.news += self._header_due
 
     def changed(self, since: int) -> tuple[News, list[dict[str, Any]]]:
         """Return what changed after `since`, some of it at a time, with the rows in the order in which they did."""

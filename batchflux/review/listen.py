@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
+_LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
+# What is no HTTP is not logged: that would quote the request, with its token.
+_LOGGER.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
     app = Server(folder, guard, tell, rest).app()
-    options: dict[str, Any] = {"access_log": None, "logger": _logger(), "handler_cancellation": True}
+    options: dict[str, Any] = {"access_log": None, "logger": _LOGGER, "handler_cancellation": True}
     runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
     try:
         await runner.setup()
@@ -115,17 +118,6 @@ class WatchServer:
         await self._ending.wait()
         if served is not None:
             await served.stop()
-
-
-def _logger() -> logging.Logger:
-    """Return where faults of ours are logged. What is no HTTP is not: that would quote the request, with its token."""
-    logger = logging.getLogger("batchflux.review")
-    logger.addFilter(_is_ours)  # once, however often it is added
-    return logger
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,15 +1,15 @@
 """The routes of the review, and how each answers: JSON, one sentence for what failed, and the stream of changes.
 
-The stream (server-sent events) has rows as they are made and judged, and how the run stands. One look for all
-listeners, at most every half second, and none while nobody listens. A listener reads from the ledger what it does not
-know yet, at its own speed; nothing is queued for it. `id:` is the number up to which it knows all, so a browser that
-lost the connection goes on where it was.
+The stream (server-sent events) has rows as they are made and judged, and how the run stands. Each listener looks every
+half second, and reads what it does not know yet, at its own speed; nothing is queued for it. `id:` is the number up to
+which it knows all, so a browser that lost the connection goes on where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +143,10 @@ class Server:
         return response
 
     async def _start(self, _app: web.Application) -> None:
-        self._events.start()
         self._refresh.wanted()  # an earlier review may have been killed before it came to that
 
     async def _stop(self, _app: web.Application) -> None:
-        await self._events.stop()
+        self._events.look_soon(last=True)
         await self._refresh.stop()
 
     async def _clean_up(self, _app: web.Application) -> None:
@@ -156,48 +155,19 @@ class Server:
 
 
 class Events:
-    """Looks, and lets all listeners know."""
+    """Lets all listeners know what changed."""
 
     def __init__(self, ledger: LedgerAccess) -> None:
         self._ledger = ledger
         self._listeners = 0
-        self._turn = asyncio.Condition()
-        self._wanted = asyncio.Event()
+        self._soon = asyncio.Event()
         self._stopping = False
-        self._news = 0  # of the ledger, that listeners know of
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to look, while somebody listens."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
-
-    def look_soon(self) -> None:
-        """Look now: something was decided here."""
-        self._wanted.set()
-
-    async def stop(self) -> None:
-        """Tell listeners how things stand, then end their streams."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._look(last=True)
-
-    async def _follow(self) -> None:
-        while True:
-            self._wanted.clear()
-            if self._listeners:
-                await self._look()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), LOOK if self._listeners else None)
-
-    async def _look(self, *, last: bool = False) -> None:
-        with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
-            await self._ledger.do(self._ledger.look, exact=last)
-        self._stopping = last  # only now: a listener that saw it before would end without what this look found
-        if last or self._ledger.news != self._news:  # also what others who looked have found
-            async with self._turn:
-                self._news = self._ledger.news
-                self._turn.notify_all()
+    def look_soon(self, *, last: bool = False) -> None:
+        """Have listeners look now: something was decided here, or it is the `last` look, after which streams end."""
+        self._stopping |= last
+        self._soon.set()  # lets all go on who wait now
+        self._soon.clear()
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Send events until the listener goes or the server stops."""
@@ -207,7 +177,6 @@ class Events:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         self._listeners += 1
-        self.look_soon()
         try:
             with suppress(ConnectionError):  # the listener has gone
                 await self._serve(response, since)
@@ -217,18 +186,23 @@ class Events:
 
     async def _serve(self, response: web.StreamResponse, since: int) -> None:
         known: dict[str, Any] = {}
-        last = False
+        last, heard = False, time.monotonic()
         while not last:
-            last, news = self._stopping, self._news
-            with suppress(StorageError):  # as in _look
+            last = self._stopping
+            with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
+                await self._ledger.do(self._ledger.look, exact=last)
                 since = await self._rows(response, since)
                 header = await self._ledger.do(self._ledger.header)
                 lasting = {name: value for name, value in header.items() if name not in _PASSING}
                 if lasting != known:
                     known = lasting
                     await response.write(_event("header", header))
-            if not last and not await self._changed(news):
+            if time.monotonic() >= heard + HEARTBEAT:
                 await response.write(b": still here\n\n")
+                heard = time.monotonic()
+            if not self._stopping:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), LOOK)
 
     async def _rows(self, response: web.StreamResponse, since: int) -> int:
         more = True
@@ -240,14 +214,6 @@ class Events:
             if rows or news.gone:
                 await response.write(_event("rows", {"sequence": since, "rows": rows, "gone": news.gone}, since))
         return since
-
-    async def _changed(self, known: int) -> bool:
-        """Wait for news beyond what is known; False when it is time for a sign of life instead."""
-        try:
-            async with asyncio.timeout(HEARTBEAT), self._turn:
-                return await self._turn.wait_for(lambda: self._news != known or self._stopping)
-        except TimeoutError:
-            return False
 
 
 def _event(name: str, data: Any, number: int | None = None) -> bytes:
