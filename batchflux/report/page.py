@@ -1,16 +1,12 @@
 """Builds the page: one HTML file with its style, its script and its rows in it; it asks for nothing but pictures.
 
-The script is written as ES modules, in assets/. A page opened from disk cannot import files, so they are joined into
-one function, each after those it imports, without `import` lines and the word `export`. That is right for modules of a
-plain form, which is checked: `import { name } from "./module.js"` without other names; nothing is a default; no two
-modules declare the same name, and none imports itself by way of others.
-
-Untrusted text (prompts, tags, errors, names) reaches it as data only: in JSON that no text can break out of, or
-through Jinja2's autoescape. Nothing but the page's own script would run even if something slipped through.
+Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape. Nothing
+but the page's own script would run even if something slipped through. A page opened from disk cannot import modules, so
+those of assets/ are joined into one function, each after those it imports, without `import` lines and `export`.
 
 The rows lie in it in blocks of columns. What the grid, the filters and the charts need (INDEX) is apart from the rest,
-which the page unpacks when a picture is opened. The first index is small, plain JSON, so that pictures are on the
-screen before the page has been read to its end; all else is gzip in base64. Blocks are written as rows come.
+which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the screen
+before the page has been read to its end; all else is gzip in base64. Blocks are written as rows come.
 """
 
 from __future__ import annotations

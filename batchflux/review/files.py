@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import FileIO
 from typing import TYPE_CHECKING
@@ -57,11 +56,7 @@ class Pictures:
     def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
         self._folder = folder
         self._ledger = ledger
-        self._shrinking = ThreadPoolExecutor(1, "batchflux-review-thumbs")
-
-    def close(self) -> None:
-        """Wait for what is being made."""
-        self._shrinking.shutdown()
+        self._one = asyncio.Lock()  # small copies are made one by one
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """A picture, as it is."""
@@ -91,9 +86,9 @@ class Pictures:
 
     async def _shrink(self, source: Path, target: str, side: int) -> bool:
         """Make a small copy; False when the folder does not take one."""
-        loop = asyncio.get_running_loop()
-        with suppress(StorageError, OSError):  # a full disk or a read-only folder; the page can do without
-            return await loop.run_in_executor(self._shrinking, shrink, source, self._folder / target, side)
+        async with self._one:
+            with suppress(StorageError, OSError):  # a full disk or a read-only folder; the page can do without
+                return await asyncio.to_thread(shrink, source, self._folder / target, side)
         return False
 
     async def _there(self, name: str) -> bool:

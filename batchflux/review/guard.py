@@ -2,16 +2,12 @@
 
 A page of anybody's in that browser, and any program on a shared machine, can reach a port on loopback. So:
 
-- Host must be an address we serve under: a name made to point here (DNS rebinding) is none of them.
-- Sec-Fetch-Site, which pages cannot change, must not speak of another site, and Origin, where there is one, must be
-  ours; a POST must have one. There are no CORS headers, so no other page can read an answer.
-- The token, in the address or in a header, is proof for all that only looks, for programs too. A browser that opens the
-  page with it gets a cookie (HttpOnly, SameSite=Strict) for what the page asks for. A POST needs the token in a header,
-  which only our page knows and a form cannot send. (All ports of a host share cookies, so each port has its own name.)
-- The page takes the token out of its address, and nothing logs it, refers to it, or keeps what the address answers.
+- Host must be an address we serve under: a name made to point here (DNS rebinding) is none of them. Sec-Fetch-Site must
+  not speak of another site; Origin, where there is one, must be ours, and a POST must have one. There is no CORS.
+- The token, in the address or in a header, lets in who only looks. A browser that opens the page with it gets a cookie
+  (HttpOnly, SameSite=Strict; all ports of a host share cookies, so each has its own name). A POST needs the token in a
+  header, which only our page knows and a form cannot send. Nothing logs or refers to it, or keeps what it answers.
 - Secrets are compared in constant time, and both are new each time the server starts.
-
-Every answer carries the headers of `protect`: nothing may be run, framed, sniffed, kept or referred to.
 """
 
 from __future__ import annotations

@@ -56,8 +56,10 @@ class Server:
         self._guard = guard
         self._ledger = LedgerAccess(folder, rest)
         self._pictures = Pictures(folder, self._ledger)
-        self._events = Events(self._ledger)
         self._refresh = ResultsRefresh(self._ledger, tell)
+        self._listeners = 0
+        self._soon = asyncio.Event()
+        self._stopping = False
 
     def app(self) -> web.Application:
         """Return the application."""
@@ -68,7 +70,7 @@ class Server:
         app.router.add_get("/thumbs/references/{name}", self._pictures.reference)
         app.router.add_get("/thumbs/{name}", self._pictures.thumb)
         app.router.add_get("/api/rows", self._rows)
-        app.router.add_get("/api/events", self._events.stream, allow_head=False)
+        app.router.add_get("/api/events", self._stream, allow_head=False)
         app.router.add_post("/api/verdicts", self._verdicts)
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
@@ -125,7 +127,7 @@ class Server:
     async def _decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
         decided = await self._ledger.do(self._ledger.decide, decision)
         self._refresh.wanted()
-        self._events.look_soon()
+        self._look_soon()
         return decided
 
     async def _send(
@@ -142,35 +144,7 @@ class Server:
                 raise ConnectionResetError(str(error)) from error
         return response
 
-    async def _start(self, _app: web.Application) -> None:
-        self._refresh.wanted()  # an earlier review may have been killed before it came to that
-
-    async def _stop(self, _app: web.Application) -> None:
-        self._events.look_soon(last=True)
-        await self._refresh.stop()
-
-    async def _clean_up(self, _app: web.Application) -> None:
-        await self._ledger.close()
-        self._pictures.close()
-
-
-class Events:
-    """Lets all listeners know what changed."""
-
-    def __init__(self, ledger: LedgerAccess) -> None:
-        self._ledger = ledger
-        self._listeners = 0
-        self._soon = asyncio.Event()
-        self._stopping = False
-
-    def look_soon(self, *, last: bool = False) -> None:
-        """Have listeners look now: something was decided here, or it is the `last` look, after which streams end."""
-        self._stopping |= last
-        self._soon.set()  # lets all go on who wait now
-        self._soon.clear()
-
-    async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Send events until the listener goes or the server stops."""
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self._listeners >= MOST_LISTENERS:
             raise web.HTTPServiceUnavailable(text="Too many pages follow this review; close some.")
         since = sequence_of(request.headers.get("Last-Event-ID") or request.query.get("since", "0")) or 0
@@ -179,19 +153,19 @@ class Events:
         self._listeners += 1
         try:
             with suppress(ConnectionError):  # the listener has gone
-                await self._serve(response, since)
+                await self._follow(response, since)
         finally:
             self._listeners -= 1
         return response
 
-    async def _serve(self, response: web.StreamResponse, since: int) -> None:
+    async def _follow(self, response: web.StreamResponse, since: int) -> None:
         known: dict[str, Any] = {}
         last, heard = False, time.monotonic()
         while not last:
             last = self._stopping
             with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
                 await self._ledger.do(self._ledger.look, exact=last)
-                since = await self._rows(response, since)
+                since = await self._write_rows(response, since)
                 header = await self._ledger.do(self._ledger.header)
                 lasting = {name: value for name, value in header.items() if name not in _PASSING}
                 if lasting != known:
@@ -204,7 +178,7 @@ class Events:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._soon.wait(), LOOK)
 
-    async def _rows(self, response: web.StreamResponse, since: int) -> int:
+    async def _write_rows(self, response: web.StreamResponse, since: int) -> int:
         more = True
         while more:
             news, rows = await self._ledger.do(self._ledger.changed, since)
@@ -214,6 +188,21 @@ class Events:
             if rows or news.gone:
                 await response.write(_event("rows", {"sequence": since, "rows": rows, "gone": news.gone}, since))
         return since
+
+    def _look_soon(self) -> None:
+        self._soon.set()  # lets all go on who wait now
+        self._soon.clear()
+
+    async def _start(self, _app: web.Application) -> None:
+        self._refresh.wanted()  # an earlier review may have been killed before it came to that
+
+    async def _stop(self, _app: web.Application) -> None:
+        self._stopping = True  # listeners look once more, and their streams end
+        self._look_soon()
+        await self._refresh.stop()
+
+    async def _clean_up(self, _app: web.Application) -> None:
+        await self._ledger.close()
 
 
 def _event(name: str, data: Any, number: int | None = None) -> bytes:
