@@ -230,17 +230,13 @@ def _jpeg_end(data: bytes) -> int:
             break
         if marker in _ALONE:
             continue
-        length = int.from_bytes(data[at : at + 2], "big")  # of the segment, its own two bytes included
-        if at + max(length, 2) > len(data):
-            raise _cut("jpeg", data)
-        if length < 2:  # noqa: PLR2004  the length's own bytes
-            raise _bad(f"the JPEG is damaged: the segment at byte {at} has no length")
+        end = _segment_end(data, at)
         if marker in _FRAMES or marker == _SOI:
             if framed or marker not in _STILL_FRAMES:
                 raise _bad(f"the JPEG holds a marker that a still picture has not (0x{marker:02X} at byte {at - 1})")
             _sized("jpeg", int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 3 : at + 5], "big"))
             framed = True
-        at += length
+        at = end
         if marker == _SOS:
             if not framed:
                 raise _bad("the JPEG's pixel data comes before its frame")
@@ -261,6 +257,16 @@ def _marker(data: bytes, at: int) -> tuple[int, int]:
     if data[at:].strip(b"\xff"):
         raise _bad(f"the JPEG is damaged: no segment starts at byte {at}")
     raise _cut("jpeg", data)
+
+
+def _segment_end(data: bytes, at: int) -> int:
+    """Return where the segment whose length stands at `at` ends; the length counts its own two bytes."""
+    length = int.from_bytes(data[at : at + 2], "big")
+    if at + max(length, 2) > len(data):
+        raise _cut("jpeg", data)
+    if length < 2:  # noqa: PLR2004  the length's own bytes
+        raise _bad(f"the JPEG is damaged: the segment at byte {at} has no length")
+    return at + length
 
 
 def _scan_end(data: bytes, at: int) -> int:
