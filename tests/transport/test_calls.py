@@ -566,7 +566,7 @@ async def test_a_link_that_is_refused_in_an_answer_is_not_paid_for_again(serve: 
             return False
 
         def finish(self, *, complete: bool) -> Finished:
-            raise JobError(Code.UNSAFE_URL, "no link")
+            raise JobError(Code.UNSAFE_URL, "no link", billed=True)
 
     request = HttpRequest(method="POST", url=server.url, reader=lambda *_: Refuses())
     with pytest.raises(JobError, match="no link") as caught:
