@@ -1,8 +1,7 @@
 """What the JSON of an answer adds up to: text, pictures named as such, and failures.
 
 Takes one JSON document (a whole answer) or many (the frames of a stream) of either API: `choices` with a `delta` or
-a `message`, whose content is text or a list of parts, `data` with `url` or `b64_json`, or an error. What is held is
-bounded by `longest` characters.
+a `message`, whose content is text or a list of parts, `data` with `url` or `b64_json`, or an error.
 """
 
 from __future__ import annotations
@@ -13,48 +12,38 @@ from typing import Any
 
 from batchflux.providers.answers.failures import Complaint, complaints_in
 
-LONGEST_TEXT = 100_000_000
 _PARTIAL = "partial"
 _BASE64_KEYS = frozenset({"b64_json", "image_base64", "data"})
 _HAS_SCHEME = re.compile(r"\s*(?:data:|https?://)", re.IGNORECASE)
 
 
-class TextTooLongError(ValueError):
-    """The answer's text is longer than is held."""
-
-
 class Transcript:
     """Accumulates the documents of one answer.
 
-    Args:
-        longest: characters of text and inline pictures held before `TextTooLongError` is raised.
+    `named` are the pictures that the last document with any named (URLs, `data:` URLs or bare base64), `complaints` the
+    first failure reported; `understood` tells that something had a shape we know. `seed` and `revised_prompt` are what
+    the answer says was used.
     """
 
-    def __init__(self, longest: int = LONGEST_TEXT) -> None:
-        self._left = longest
+    def __init__(self) -> None:
         self._pieces: list[str] = []
-        self.named: tuple[str, ...] = ()
-        """The pictures that the last document with any named: URLs, `data:` URLs or bare base64."""
+        self.named: list[str] = []
         self.complaints: tuple[Complaint, ...] = ()
-        """The first failure reported."""
         self.understood = False
-        """Something in the answer had a shape we know."""
         self.seed: int | None = None
-        """The seed that the answer says was used."""
         self.revised_prompt: str | None = None
-        """The prompt that the answer says was used in place of the job's."""
 
     @property
     def text(self) -> str:
         """The content so far."""
         return "".join(self._pieces)
 
-    def take(self, document: Any, *, failed: bool = False) -> None:
-        """Take the next JSON document; `failed` when it came as an `error` event.
+    def say(self, text: str) -> None:
+        """Add text to the content."""
+        self._pieces.append(text)
 
-        Raises:
-            TextTooLongError: more text came than is held.
-        """
+    def take(self, document: Any, *, failed: bool = False) -> None:
+        """Take the next JSON document; `failed` when it came as an `error` event."""
         if isinstance(document, list):
             document = {"data": document}
         if not isinstance(document, Mapping):
@@ -65,33 +54,22 @@ class Transcript:
         self.understood = self.understood or bool(complaints) or known
         if failed:
             return
-        self._name(_named(document))
-        self._note(document)
-        choices = document.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
+        self.named = _named(document) or self.named
+        for item in (document, *_listed(document.get("data"))):
+            self._note(item)
+        for choice in _listed(document.get("choices")):
             if isinstance(choice, Mapping):
                 self._choice(choice)
 
-    def say(self, text: str) -> None:
-        """Add text to the content.
-
-        Raises:
-            TextTooLongError: more text came than is held.
-        """
-        self._hold(len(text))
-        self._pieces.append(text)
-
-    def _note(self, document: Mapping[str, Any]) -> None:
+    def _note(self, item: Any) -> None:
         """Note seed and prompt, which stand beside the picture or around it."""
-        listed = document.get("data")
-        for item in (document, *(listed if isinstance(listed, list) else ())):
-            if not isinstance(item, Mapping):
-                continue
-            seed, prompt = item.get("seed"), item.get("revised_prompt")
-            if isinstance(seed, int) and not isinstance(seed, bool):
-                self.seed = seed
-            if isinstance(prompt, str) and prompt.strip():
-                self.revised_prompt = prompt.strip()
+        if not isinstance(item, Mapping):
+            return
+        seed, prompt = item.get("seed"), item.get("revised_prompt")
+        if isinstance(seed, int) and not isinstance(seed, bool):
+            self.seed = seed
+        if isinstance(prompt, str) and prompt.strip():
+            self.revised_prompt = prompt.strip()
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
         if isinstance(choice.get("error"), Mapping | str):
@@ -107,29 +85,21 @@ class Transcript:
         content = said.get("content")
         named: list[str] = []
         for part in content if isinstance(content, list) else [content]:
-            if isinstance(part, str):
-                self.say(part)
-            elif isinstance(part, Mapping):
-                if isinstance(part.get("text"), str):
-                    self.say(part["text"])
+            text = part.get("text") if isinstance(part, Mapping) else part
+            if isinstance(text, str):
+                self.say(text)
+            if isinstance(part, Mapping):
                 named += _pictures(part)
-        images = said.get("images")
-        for image in images if isinstance(images, list) else ():
+        for image in _listed(said.get("images")):
             named += _pictures(image)
         refusal = said.get("refusal")
         if isinstance(refusal, str) and refusal:
             self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
-        self._name(named)
+        self.named = named or self.named
 
-    def _name(self, named: list[str]) -> None:
-        if named:
-            self._hold(sum(map(len, named)))
-            self.named = tuple(named)
 
-    def _hold(self, characters: int) -> None:
-        self._left -= characters
-        if self._left < 0:
-            raise TextTooLongError("the answer's text is longer than is held")
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _named(document: Mapping[str, Any]) -> list[str]:
@@ -139,8 +109,8 @@ def _named(document: Mapping[str, Any]) -> list[str]:
         return []
     named: list[str] = []
     for key in ("data", "images"):
-        listed = document.get(key)
-        for item in listed if isinstance(listed, list) else [listed]:
+        value = document.get(key)
+        for item in value if isinstance(value, list) else [value]:
             named += _pictures(item)
     return named or list(_strings(document, ("url", "b64_json")))
 
