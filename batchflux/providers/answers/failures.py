@@ -9,7 +9,6 @@ one first. Pages of HTML have no words that count, only a status.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from batchflux.providers.answers.untrusted import UnreadableError, objects, pars
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _DEEPEST = 4
 _MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
@@ -121,11 +120,11 @@ def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]
     Its own fields count too where it is known to be a failure (`certain`: by HTTP status or the event's name).
     """
     if isinstance(value, list):
-        value = next((item for item in value if isinstance(item, Mapping)), {})
-    if not isinstance(value, Mapping):
+        value = next((item for item in value if isinstance(item, dict)), {})
+    if not isinstance(value, dict):
         return (Complaint(message=str(value)),) if certain and value else ()
     error = value.get("error") or value.get("errors")
-    if isinstance(error, Mapping | list | str) and error:
+    if isinstance(error, dict | list | str) and error:
         inner = _layers(error, _DEEPEST)
         # `{"error": "prompt_blocked", "message": "why"}` says more around the error than in it.
         around = {key: item for key, item in value.items() if key != "error"}
@@ -160,7 +159,7 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
         return around if inner is None else (*around, *_layers(inner.get("error") or inner, depth - 1))
     if isinstance(error, list):
         return tuple(layer for item in error[:3] for layer in _layers(item, depth - 1))
-    if not isinstance(error, Mapping):
+    if not isinstance(error, dict):
         return ()
     state = error.get("status")
     kind = error.get("type") or (state if isinstance(state, str) else "")
@@ -170,7 +169,7 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
     if isinstance(said, str):
         deeper = deeper[1:]
     nested = error.get("error")
-    return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, Mapping) else ()))
+    return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, dict) else ()))
 
 
 def _name(value: Any) -> str:

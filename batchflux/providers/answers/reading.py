@@ -59,8 +59,10 @@ class AnswerReader:
         self._body += data
         if not self._success or len(self._body) > self._largest:
             return len(self._body) >= self._largest
-        done = _DONE.search(self._body, max(0, len(self._body) - len(data) - _LONGEST_DONE))
-        return done is not None and _STREAM.match(self._body) is not None
+        start = max(0, len(self._body) - len(data) - _LONGEST_DONE)
+        if self._body.find(b"[DONE]", start) < 0:
+            return False
+        return _DONE.search(self._body, start) is not None and _STREAM.match(self._body) is not None
 
     def finish(self, *, complete: bool) -> Reply:
         """Return the picture, with what the answer says about it; JobError with the code of what came instead."""

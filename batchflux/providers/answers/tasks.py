@@ -7,7 +7,6 @@ An answer that is no task's goes to the readers of plain answers and of failures
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from batchflux.providers.answers.untrusted import UnreadableError, parse, text_o
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from batchflux.models import Asset, Job, Reply
 
 _PICTURE_KEYS = ("sample", "url", "image", "image_url", "b64_json", "output", "images", "samples", "data")
@@ -84,12 +85,12 @@ class TaskReader(AnswerReader):
             # The id of a task that was accepted is worth its price: it stands near the front of an answer cut off.
             found = dict(_CUT.findall(text)) if self._success and text.startswith("{") else {}
             return Task(http=self._status, **found) if found.get("id") else None
-        if isinstance(document, Mapping) and isinstance(document.get("data"), Mapping) and "id" not in document:
+        if isinstance(document, dict) and isinstance(document.get("data"), dict) and "id" not in document:
             document = document["data"]
-        if not isinstance(document, Mapping) or not _is_task(document):
+        if not isinstance(document, dict) or not _is_task(document):
             return Task(http=self._status) if self._status >= 400 else None  # noqa: PLR2004  HTTP: failures
         result = document.get("result")
-        inner: Mapping[str, Any] = result if isinstance(result, Mapping) else {"url": result}
+        inner: Mapping[str, Any] = result if isinstance(result, dict) else {"url": result}
         told = {**document, **inner}
         return Task(
             http=self._status,
@@ -122,7 +123,7 @@ def _named(container: Mapping[str, Any]) -> list[str]:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, str) and item.strip():
                 found.append(as_target(key, item))
-            elif isinstance(item, Mapping):
+            elif isinstance(item, dict):
                 found += [as_target(k, item[k]) for k in ("url", "b64_json") if isinstance(item.get(k), str)]
     return found
 
@@ -136,7 +137,7 @@ def _said(*containers: Mapping[str, Any]) -> str:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value] if value.strip() else []
-    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     return [text for item in items[:10] for text in _texts(item)]
 
 

@@ -7,10 +7,12 @@ a `message`, whose content is text or a list of parts, `data` with `url` or `b64
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchflux.providers.answers.failures import Complaint, complaints_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _PARTIAL = "partial"
 _BASE64_KEYS = frozenset({"b64_json", "image_base64", "data"})
@@ -46,7 +48,7 @@ class Transcript:
         """Take the next JSON document; `failed` when it came as an `error` event."""
         if isinstance(document, list):
             document = {"data": document}
-        if not isinstance(document, Mapping):
+        if not isinstance(document, dict):
             return
         complaints = complaints_in(document, certain=failed)
         self.complaints = self.complaints or complaints
@@ -58,12 +60,12 @@ class Transcript:
         for item in (document, *_listed(document.get("data"))):
             self._note(item)
         for choice in _listed(document.get("choices")):
-            if isinstance(choice, Mapping):
+            if isinstance(choice, dict):
                 self._choice(choice)
 
     def _note(self, item: Any) -> None:
         """Note seed and prompt, which stand beside the picture or around it."""
-        if not isinstance(item, Mapping):
+        if not isinstance(item, dict):
             return
         seed, prompt = item.get("seed"), item.get("revised_prompt")
         if isinstance(seed, int) and not isinstance(seed, bool):
@@ -72,23 +74,23 @@ class Transcript:
             self.revised_prompt = prompt.strip()
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
-        if isinstance(choice.get("error"), Mapping | str):
+        if isinstance(choice.get("error"), dict | str):
             self.complaints = self.complaints or complaints_in({"error": choice["error"]})
         if choice.get("finish_reason") == "content_filter":
             self.complaints = self.complaints or (Complaint(code="content_filter"),)
         for key in ("delta", "message"):
             said = choice.get(key)
-            if isinstance(said, Mapping):
+            if isinstance(said, dict):
                 self._said(said)
 
     def _said(self, said: Mapping[str, Any]) -> None:
         content = said.get("content")
         named: list[str] = []
         for part in content if isinstance(content, list) else [content]:
-            text = part.get("text") if isinstance(part, Mapping) else part
+            text = part.get("text") if isinstance(part, dict) else part
             if isinstance(text, str):
                 self.say(text)
-            if isinstance(part, Mapping):
+            if isinstance(part, dict):
                 named += _pictures(part)
         for image in _listed(said.get("images")):
             named += _pictures(image)
@@ -119,12 +121,12 @@ def _pictures(item: Any) -> list[str]:
     """Return what one item of an answer names: a string, `{url}`, `{b64_json}` or a content part."""
     if isinstance(item, str):
         return [item] if item.strip() else []
-    if not isinstance(item, Mapping):
+    if not isinstance(item, dict):
         return []
     found: list[str] = []
     for key in ("url", "b64_json", "image_url", "image_base64", "image"):
         value = item.get(key)
-        found += _strings(value, ("url", "b64_json", "data")) if isinstance(value, Mapping) else _strings(item, (key,))
+        found += _strings(value, ("url", "b64_json", "data")) if isinstance(value, dict) else _strings(item, (key,))
     return found
 
 
