@@ -2,10 +2,8 @@
 
 Each waiting redo is a job written out in full, so the manifest needs none of the tables and templates of the one it
 comes from. Provider and limits are taken from the folder's manifest.yaml as they were written, `${NAME}` and all; where
-the run was given another provider, that one counts. It has an output folder of its own.
-
-What a person wrote without quotes stays so (`16:9`, `300/min`, `${NAME}`, 0.14), everything else is written in double
-quotes with all that is not printable escaped. Text that is no template is escaped so that it is none.
+the run was given another provider, that one counts. What a person wrote without quotes stays so (`16:9`, `300/min`),
+everything else is written in double quotes. Text that is no template is escaped so that it is none.
 """
 
 from __future__ import annotations
@@ -31,7 +29,8 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.values import is_template, is_url
 from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
 from batchflux.models import Job, Reference
-from batchflux.output.folder import write_whole
+from batchflux.output.base import MANIFEST
+from batchflux.output.folder import ledger_of, write_whole
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ _DIGITS = 8  # of a key behind an id that another redo has
 _NAME = 95  # characters; a name has at most 100
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _JINJA = re.compile(r"\{[{%#]")
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_BYTE, _PLANE = 0xFF, 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +75,7 @@ def redo_manifest(out: Path, place: Path) -> Exported:
         UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
         StorageError: the ledger cannot be read.
     """
-    ledger = out / "ledger.db"
-    if not ledger.is_file():
-        raise UsageError(f"{out} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
-    with closing(beside(ledger)) as connection:
+    with closing(beside(ledger_of(out))) as connection:
         waiting = waiting_redos(connection)
         if not waiting:
             raise UsageError(f"Nothing waits to be redone in {out}: ask for it with batchflux review {out}.")
@@ -117,23 +111,17 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
     api = api_of(parents[0].provider, given.get("api"), known_providers(capabilities()))
     offers = {offer.style: offer for offer in capabilities() if offer.api == api}
     jobs: list[Job] = []
-    taken: set[str] = set()
     names: set[str] = set()
-
-    def free(key: str) -> bool:
-        new = key not in taken
-        taken.add(key)
-        return new
-
+    taken: set[str] = set()
     for one, parent in zip(waiting, parents, strict=True):
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
-        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), free)
-        root_id = _job(connection, one.root).id
-        name = redo_id(root_id, one.redo.ordinal)
+        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), lambda key: key not in taken)
+        name = redo_id(_job(connection, one.root).id, one.redo.ordinal)
         if folded(name) in names:  # of a job that had this id before it was edited, say
             name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"
         names.add(folded(name))
+        taken.add(job.key)
         jobs.append(replace(job, id=name))
     return jobs
 
@@ -162,7 +150,7 @@ def _job(connection: sqlite3.Connection, key: str) -> Job:
 
 def _manifest(out: Path, provider: str) -> Table:
     """Return the tree of the folder's manifest.yaml, nothing expanded, with the provider that was really used."""
-    path = out / "manifest.yaml"
+    path = out / MANIFEST
     faults = Faults(str(path))
     try:
         root = read_tree(path.read_bytes(), str(path), faults.note)
@@ -245,9 +233,6 @@ def _source(source: str, base: Path, beside_target: Path) -> str:
     return os.path.relpath(base / source, beside_target)
 
 
-# --- YAML -------------------------------------------------------------------------------------------------------------
-
-
 def quoted_scalar(text: str) -> Scalar:
     """Return a node for text that is to be read back as it is."""
     return Scalar(text, plain=False, line=0)
@@ -281,48 +266,37 @@ def table(**pairs: Node | None) -> Table:
 
 def yaml_text(root: Table) -> str:
     """Return the YAML of a mapping, in block style."""
-    return "\n".join(_lines(root, "")) + "\n"
+    return "\n".join(_lines(root)) + "\n"
 
 
-def _lines(node: Table | Items, indent: str) -> Iterator[str]:
+def _lines(node: Table | Items) -> Iterator[str]:
     pairs = [(f"{_key(key)}:", child) for key, child in node.pairs.items()] if isinstance(node, Table) else None
     for head, child in pairs if pairs is not None else [("-", item) for item in getattr(node, "items", [])]:
         if isinstance(child, Scalar):
-            yield f"{indent}{head} {_scalar(child)}".rstrip()
-        elif _is_empty(child):
-            yield f"{indent}{head} {'{}' if isinstance(child, Table) else '[]'}"
+            # A plain scalar over several lines was folded: it needs quotes now to stay on one.
+            plain = child.plain and child.text.isprintable()
+            yield f"{head} {child.text if plain else _quoted(child.text)}".rstrip()
+            continue
+        lines = [f"  {line}" for line in _lines(child)]
+        if not lines:
+            yield f"{head} {'{}' if isinstance(child, Table) else '[]'}"
         elif head == "-":
-            first, *rest = _lines(child, f"{indent}  ")
-            yield f"{indent}- {first.lstrip()}"
-            yield from rest
+            yield f"- {lines.pop(0)[2:]}"
         else:
-            yield f"{indent}{head}"
-            yield from _lines(child, f"{indent}  ")
-
-
-def _is_empty(node: Table | Items) -> bool:
-    return not (node.pairs if isinstance(node, Table) else node.items)
+            yield head
+        yield from lines
 
 
 def _key(key: str) -> str:
     return key if _SIMPLE.fullmatch(key) and key.lower() not in {"null", "true", "false"} else _quoted(key)
 
 
-def _scalar(node: Scalar) -> str:
-    # A plain scalar over several lines was folded: it needs quotes now to stay on one.
-    return node.text if node.plain and node.text.isprintable() else _quoted(node.text)
-
-
 def _quoted(text: str) -> str:
-    return '"' + "".join(map(_escaped, text)) + '"'
+    return f'"{"".join(map(_escaped, text))}"'
 
 
 def _escaped(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code <= _BYTE:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= _PLANE else f"\\U{code:08x}"
+    """Return a character as it stands in double quotes; YAML and Python write what is not printable the same way."""
+    if char == '"':
+        return '\\"'
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()

@@ -22,7 +22,7 @@ from PIL import Image
 
 from batchflux.errors import Code, Fault, JobError, ManifestError
 from batchflux.manifest import expand, load_manifest, starter
-from batchflux.models import Asset, Inline, Job, Link, Reference, Verify
+from batchflux.models import Asset, Finished, Inline, Job, Link, Reference, Verify
 from batchflux.output.verify import Expected, check
 from batchflux.providers import capabilities, providers
 from batchflux.providers.answers import failures
@@ -146,9 +146,11 @@ def answer(packets: list[bytes], *, complete: bool, status: int = 200) -> Asset 
         if taking.feed(packet):
             break
     try:
-        return taking.finish(complete=complete).asset
+        reply = taking.finish(complete=complete)
     except JobError as error:
         return error
+    assert isinstance(reply, Finished)
+    return reply.asset
 
 
 def check_answer(got: Asset | JobError) -> str:

@@ -58,7 +58,8 @@ class Finder:
 
     def in_json(self, named: Iterable[str]) -> Asset | None:
         """Return the first usable of the pictures that the answer's JSON names."""
-        return next(filter(None, (self._usable(target, certain=True) for target in named)), None)
+        found = (self._usable(target, certain=True) for target in named)
+        return next((picture for picture in found if picture is not None), None)
 
     def in_text(self, text: str, *, whole: bool) -> Asset | None:
         """Return the picture that a chat answer's text gives; where it broke off only one that is closed counts."""
@@ -79,7 +80,7 @@ class Finder:
 
     def _best(self, candidates: Iterable[Candidate]) -> Asset | None:
         found = (self._usable(one.target, certain=one.kind is not Kind.BARE) for one in candidates)
-        return next(filter(None, found), None)
+        return next((picture for picture in found if picture is not None), None)
 
     def _usable(self, target: str, *, certain: bool) -> Asset | None:
         """Return the picture behind a URL, `data:` URL or (from JSON) bare base64; None when it is the job's own."""
