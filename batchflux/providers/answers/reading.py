@@ -53,6 +53,10 @@ class AnswerReader:
         self._success = 200 <= status < 300  # noqa: PLR2004  the HTTP success class
         self._largest = largest if self._success else LARGEST_ERROR_BODY
         self._body = bytearray()
+        self._hide = job.webhook_secret
+        self._finder = Finder(Own(job))
+        self._transcript = Transcript()
+        self._cut: list[str] = []
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; True once the stream said `[DONE]` or more came than is held."""
@@ -66,41 +70,25 @@ class AnswerReader:
 
     def finish(self, *, complete: bool) -> Reply:
         """Return the picture, with what the answer says about it; JobError with the code of what came instead."""
-        hide = self._job.webhook_secret
         if not self._success:
             text = text_of(bytes(self._body[:LARGEST_ERROR_BODY]))
-            raise failures.from_answer(self._status, self._headers, text, hide=hide)
+            raise failures.from_answer(self._status, self._headers, text, hide=self._hide)
         if len(self._body) > self._largest:
             fault = f"the answer is not understood: it is longer than {self._largest} bytes"
             raise JobError(Code.BAD_ANSWER, fault)
         text = self._body.decode("utf-8", "replace").lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
         try:
-            return _Reading(self._job, text).finish(complete=complete)
+            asset = self._judge(text, whole=self._read(text, complete=complete))
         except JobError as error:
-            if hide is not None:
-                hush(error, [hide])  # also where the words were not tidied: in a link that is none
+            if self._hide is not None:
+                hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
             raise
-
-
-class _Reading:
-    """Judges the text of an answer with a status of success."""
-
-    def __init__(self, job: Job, text: str) -> None:
-        self._hide = job.webhook_secret
-        self._finder = Finder(Own(job))
-        self._transcript = Transcript()
-        self._text = text
-        self._cut: list[str] = []
-
-    def finish(self, *, complete: bool) -> Finished:
-        """Return the picture; JobError with the code of what came instead."""
-        whole = self._read(complete=complete)
         told = self._transcript
-        return Finished(asset=self._judge(whole=whole), seed=told.seed, revised_prompt=told.revised_prompt)
+        return Finished(asset=asset, seed=told.seed, revised_prompt=told.revised_prompt)
 
-    def _read(self, *, complete: bool) -> bool:
+    def _read(self, stream: str, *, complete: bool) -> bool:
         """Take in the text; return whether it is whole."""
-        text = self._text.strip()
+        text = stream.strip()
         if failures.is_html(text):
             if complete:
                 raise failures.from_answer(200, {}, text, hide=self._hide)
@@ -111,7 +99,7 @@ class _Reading:
                 if not complete:
                     self._cut_off(text)
         else:
-            for event in events(self._text):
+            for event in events(stream):
                 if event.data.strip() == "[DONE]":
                     return True
                 self._take(event, cut=not complete and not event.closed)
@@ -135,7 +123,7 @@ class _Reading:
         if content is not None:
             self._transcript.say(unescape(content.group(1)))
 
-    def _judge(self, *, whole: bool) -> Asset:
+    def _judge(self, text: str, *, whole: bool) -> Asset:
         finder, transcript = self._finder, self._transcript
         named = [*transcript.named, *self._cut]
         picture = finder.in_json(named) or finder.in_text(transcript.text, whole=whole)
@@ -146,7 +134,7 @@ class _Reading:
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if not transcript.understood:
-            raise self._not_understood()
+            raise self._not_understood(text[:_HEAD].strip())
         in_words = failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed)
         if in_words is not None:
             raise in_words
@@ -155,8 +143,7 @@ class _Reading:
             return picture
         raise no_picture(finder)
 
-    def _not_understood(self) -> JobError:
-        said = self._text[:_HEAD].strip()
+    def _not_understood(self, said: str) -> JobError:
         in_words = failures.from_prose(said, hide=self._hide)
         if in_words is not None and in_words.code is not Code.NO_IMAGE:
             return in_words
