@@ -58,9 +58,7 @@ class Exported:
 def export_review(out: Path, target: Path) -> Exported:
     """Write a manifest of the redos that wait in an output folder.
 
-    Raises:
-        UsageError: as for `redo_manifest`, or `target` is a file of somebody else.
-        StorageError: the ledger cannot be read, or `target` not be written.
+    Raises as `redo_manifest`; UsageError too when `target` is somebody else's file, StorageError when it takes none.
     """
     exported = redo_manifest(out, target.absolute().parent)
     _check_target(target)
@@ -71,9 +69,8 @@ def export_review(out: Path, target: Path) -> Exported:
 def redo_manifest(out: Path, place: Path) -> Exported:
     """Return a manifest of the redos that wait in an output folder, to be read in the folder `place`.
 
-    Raises:
-        UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
-        StorageError: the ledger cannot be read.
+    Raises UsageError when `out` is no output folder, nothing waits in it, or its manifest.yaml is missing, and
+    StorageError when the ledger cannot be read.
     """
     with closing(beside(ledger_of(out))) as connection:
         waiting = waiting_redos(connection)
@@ -168,6 +165,8 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
     name = given.text if isinstance(given, Scalar) and not given.is_null else Path(folder).name.removesuffix("-redo")
     output = _section(root, "output")
     hook = {key: node for key, node in _section(root, "defaults").items() if key.startswith("webhook_")}
+    # A template may read a table that the new manifest does not have.
+    fixed = all(isinstance(node, Scalar) and not is_template(node.text) for node in hook.values())
     return table(
         version=plain_scalar(1),
         name=quoted_scalar(f"{name.strip()[:_NAME]}-redo"),
@@ -179,18 +178,13 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
             verify=output.get("verify"),
             max_bytes=output.get("max_bytes"),
         ),
-        defaults=table(**hook) if hook and not any(map(_is_template, hook.values())) else None,
+        defaults=table(**hook) if hook and fixed else None,
     )
 
 
 def _section(root: Table, name: str) -> dict[str, Node]:
     section = root.pairs.get(name)
     return section.pairs if isinstance(section, Table) else {}
-
-
-def _is_template(node: Node) -> bool:
-    """Whether it may read a table that the new manifest does not have."""
-    return not isinstance(node, Scalar) or is_template(node.text)
 
 
 def _name_files(jobs: Sequence[Job]) -> bool:
@@ -221,16 +215,15 @@ def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, 
     )
 
 
+def _source(source: str, base: Path, beside_target: Path) -> str:
+    """Return a reference as it is written in a manifest in another folder."""
+    absolute = is_url(source) or Path(source).is_absolute()
+    return source if absolute else os.path.relpath(base / source, beside_target)
+
+
 def _says(node: Node | None, value: Any) -> bool:
     """Whether the provider's options say the same already; the value of a variable is never written out."""
     return node is not None and ((isinstance(node, Scalar) and "${" in node.text) or plain_data(node) == value)
-
-
-def _source(source: str, base: Path, beside_target: Path) -> str:
-    """Return a reference as it is written in a manifest in another folder."""
-    if is_url(source) or Path(source).is_absolute():
-        return source
-    return os.path.relpath(base / source, beside_target)
 
 
 def quoted_scalar(text: str) -> Scalar:

@@ -38,11 +38,8 @@ class AssetStore(Protocol):
     """Keeps finished pictures by name: `images/x.png`, `.replaced/...`. Methods block, and may run in any thread.
 
     A name is relative, with `/` between its parts and without `..`. What a method did is durable when it returns, and
-    an asset is there whole or not at all, whenever the process is killed.
-
-    Raises:
-        StorageError: by every method, when the store cannot do it; the message says what to do.
-        JobError: `invalid_request`, by `put` and `move`, when there can be no asset of this name.
+    an asset is there whole or not at all, whenever the process is killed. Every method raises StorageError when the
+    store cannot do it; `put` and `move` raise JobError, `invalid_request`, when there can be no asset of this name.
     """
 
     def put(self, name: str, data: bytes | Path) -> None:

@@ -39,9 +39,8 @@ _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file sys
 def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
-    Raises:
-        StorageError: the folder cannot take more; the run stops and can be continued.
-        JobError: `invalid_request` when the job chose the file's name and it is the name that cannot be.
+    StorageError stops the run, which can be continued; where the job chose the file's name, and it is the name that
+    cannot be, JobError `invalid_request` ends the job only.
     """
     try:
         yield

@@ -50,12 +50,7 @@ class FolderLock:
         self.made: list[Path] = []
 
     def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            FolderBusy: another process has it.
-            UsageError: the folder cannot be made or used.
-        """
+        """Take the lock; FolderBusy when another process has it, UsageError when the folder cannot be made or used."""
         folder = self._path.parent
         try:
             self.made = _make_lasting(folder.absolute())

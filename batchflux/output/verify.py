@@ -93,9 +93,8 @@ class Shape:
 def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
     """Return what the picture is, and the sha256 hex digest of its bytes.
 
-    Raises:
-        JobError: `echoed_input` when it is one of the references, `bad_image` when it is not whole, not of the kind
-            or the ratio asked for, or blank.
+    Raises JobError: `echoed_input` when it is one of the references, `bad_image` when it is not whole, not of the kind
+    or the ratio asked for, or blank.
     """
     digest = hashlib.sha256(data).hexdigest()
     if digest in expect.references:

@@ -54,10 +54,7 @@ class _Open(NamedTuple):
 class Transport:
     """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
 
-    Safe to use from many tasks of one event loop.
-
-    Raises:
-        UsageError: the base URL cannot be one.
+    Safe to use from many tasks of one event loop. Raises UsageError when the base URL cannot be one.
     """
 
     def __init__(self, options: TransportOptions) -> None:
