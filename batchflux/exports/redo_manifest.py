@@ -125,7 +125,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
     """Return a job as far as the ledger knows it: all but its webhook."""
-    query = f"SELECT {COLUMNS} FROM jobs WHERE key = ?"  # noqa: S608  a constant
+    query = f"SELECT {COLUMNS} FROM known WHERE key = ?"  # noqa: S608  a constant
     known = Known.of(connection.execute(query, (bytes.fromhex(key),)).fetchone())
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]
