@@ -63,9 +63,6 @@ def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
     return named[name].api if name in named and written is None else FLUX_RELAY
 
 
-# --- the provider -----------------------------------------------------------------------------------------------------
-
-
 def provider_config(
     root: Table, given: ProviderConfig, offers: Sequence[Capabilities] | None, faults: Faults
 ) -> ProviderConfig:
@@ -147,9 +144,6 @@ def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tupl
     return []
 
 
-# --- a job ------------------------------------------------------------------------------------------------------------
-
-
 def _local_file(references: Sequence[Reference]) -> str | None:
     """Return the first local file among the references, as the user wrote it."""
     return next((reference.source for reference in references if reference.path is not None), None)
@@ -190,9 +184,8 @@ class Offers:
 
     def dropped(self, offer: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the fields that were asked for and have no place in a request."""
-        asked = [name for name in REQUEST_FIELDS if values.get(name) is not None]
-        asked += ["options"] if values.get("options") else []
-        return tuple(name for name in asked if not _carries(offer, name))
+        asked = (*REQUEST_FIELDS, "options") if values["options"] else REQUEST_FIELDS
+        return tuple([name for name in asked if values.get(name) is not None and not _carries(offer, name)])
 
     def refusals(self, offer: Capabilities, values: Mapping[str, Any], wanted: str) -> Iterator[tuple[str, str]]:
         """Yield each field that cannot be as it is, with the reason and the remedy."""

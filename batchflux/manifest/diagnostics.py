@@ -109,9 +109,6 @@ def _placed(file: str, line: int | None, place: str, message: str) -> Fault:
     return Fault(file=file, line=line, where=place, message=message)
 
 
-# --- a part against its model -----------------------------------------------------------------------------------------
-
-
 def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -> tuple[Model, set[str]]:
     """Validate a part, none of whose keys is required: a model of the keys that are sound, and the names of the others.
 
@@ -138,9 +135,6 @@ def _message(model: type[BaseModel], item: Any, path: KeyPath) -> str:
     if item["type"] == "extra_forbidden":
         return unknown_key(str(item["loc"][-1]), path, model)
     return str(item["ctx"].get("message") or item["ctx"]["error"])
-
-
-# --- below jobs, and by a run -----------------------------------------------------------------------------------------
 
 
 def entry_fault(manifest: Manifest, entry: Entry, key: str, message: str, line: int | None = None) -> Fault:

@@ -45,9 +45,6 @@ _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for 
 Given = tuple[dict[str, Any], dict[str, int]]  # the fields that a part sets, and their lines
 
 
-# --- as written -------------------------------------------------------------------------------------------------------
-
-
 def read_entries(root: Table, defaults: BaseModel, faults: Faults) -> tuple[Entry, ...]:
     """Return all entries that can be judged further, after noting what is wrong with any."""
     jobs = root.pairs.get("jobs")
@@ -146,9 +143,6 @@ def _is_id(written: Scalar) -> bool:
         return not written.is_null and not is_template(written.text) and job_id(written.text) is not None
     except ValueError:
         return False  # noted already
-
-
-# --- ready for rows ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,12 @@ Variables = dict[str, Any]
 
 
 class Expansion:
-    """The jobs of a manifest, made as they are asked for. Iterating again starts anew.
+    """The jobs of a manifest, in order, made as they are asked for. Iterating again starts anew.
 
-    `merged` counts the jobs left out so far because an earlier one has their key, `faults` the faults reported.
+    `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
+    is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
+    to have tried again; it learns what became of each. `merged` counts the jobs left out so far because an earlier one
+    has their key, `faults` the faults reported.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Expansion:
         manifest: Manifest,
         offers: Sequence[Capabilities],
         on_fault: Callable[[Fault], None],
+        *,
         most: int | None = None,
         redos: Redos | None = None,
     ) -> None:
@@ -278,28 +282,7 @@ def _json_value(text: str) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def expand(
-    manifest: Manifest,
-    offers: Sequence[Capabilities],
-    on_fault: Callable[[Fault], None],
-    *,
-    most: int | None = None,
-    redos: Redos | None = None,
-) -> Expansion:
-    """Return the jobs of a manifest, in order, one at a time.
-
-    Args:
-        manifest: what to expand.
-        offers: what APIs can carry, one for each call style of each.
-        on_fault: takes each fault; the job it belongs to is not yielded.
-        most: look at no more jobs than this, faulty and merged ones counted.
-        redos: what people asked to have tried again; it learns what became of each.
-    """
-    return Expansion(manifest, offers, on_fault, most, redos)
-
-
-# --- a manifest that has faults ---------------------------------------------------------------------------------------
-
+expand = Expansion  # what it is called as a step of a run
 _NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
 _NEVER_EQUAL = "{{ key }}.{{ ext }}"
 

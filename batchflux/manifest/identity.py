@@ -43,12 +43,11 @@ _SHORT, _LONG = 8, 16  # digits of the key
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
 _WORD = re.compile(r"[a-z0-9]+")
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+_EASY = re.compile(rf"(?!{_DEVICE}$)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-# --- references -------------------------------------------------------------------------------------------------------
 
 
 def _media_type(head: bytes) -> str | None:
@@ -101,8 +100,6 @@ def _unfit(found: os.stat_result) -> str | None:
     return None if found.st_size else "is empty"
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -120,9 +117,6 @@ def key_of_job(job: Job) -> str:
     """Return the key that follows from what a job asks for."""
     names = ("model", "style", "prompt", "images", *KEY_FIELDS, *NAMED_KEY_FIELDS)
     return key_of({name: getattr(job, name) for name in names}, job.provider)
-
-
-# --- ids and file names -----------------------------------------------------------------------------------------------
 
 
 def slug(prompt: str) -> str:
@@ -167,7 +161,7 @@ _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
 
 def checked_name(name: str) -> str:
     """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
-    checks = [(name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))]
+    checks = () if _EASY.fullmatch(name) else ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/")))
     for text, rules in checks:
         for is_bad, reason in rules:
             if is_bad(text):
@@ -179,8 +173,6 @@ def folded(name: str) -> str:
     """Return what two names have in common when a file system that ignores case takes them for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
-
-# --- one name, one job ------------------------------------------------------------------------------------------------
 
 _LINE_BITS = 36
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")  # the first: any other, or none

@@ -35,9 +35,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
-# --- readers ----------------------------------------------------------------------------------------------------------
-
-
 def _bounded(text: str, most: int) -> str:
     if len(text) > most:
         raise ValueError(f"found {len(text)} characters; allowed are at most {most}")
@@ -117,8 +114,6 @@ _style = _given(lambda text: values.one_of(text, STYLES))
 _variant = _given(lambda text: values.whole(text, 1, 1_000_000))
 
 
-# --- validators of what is more than one text -------------------------------------------------------------------------
-
 _reference = leaf(reference, templated=True)
 
 
@@ -175,9 +170,6 @@ def _by_name(named: Callable[[object], dict[str, Any]], item: Callable[[object],
 
 def _one(check: Callable[[object], Any]) -> Any:
     return Annotated[Any, PlainValidator(check)]
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

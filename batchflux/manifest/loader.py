@@ -75,16 +75,11 @@ def load_manifest(
 ) -> Manifest:
     """Read a manifest and check all that needs no row of a table.
 
-    Args:
-        path: the YAML file.
-        sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
-        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and its
-            api, or with the simulator (which speaks it) its price.
-        out: replaces output.dir.
-        environ: where `${NAME}` is looked up; the process's environment when None.
-        offers: what APIs can carry, one for each call style of each. Given, the provider's API, style and options are
-            checked, and a manifest with faults is expanded too as far as it is sound, so that the faults of its rows
-            and jobs come in the same go.
+    `sets` are `PATH=VALUE` texts that replace values. `provider` replaces provider.name; another provider's base_url,
+    keys and options are dropped, and its api, or with the simulator (which speaks it) its price. `out` replaces
+    output.dir; `environ` is where `${NAME}` is looked up, the process's when None. `offers` is what APIs can carry, one
+    for each call style of each: given, the provider's API, style and options are checked, and a manifest with faults is
+    expanded too as far as it is sound, so that the faults of its rows and jobs come in the same go.
 
     Raises:
         ManifestError: with every fault.
@@ -120,9 +115,6 @@ def _read(path: Path, display: str) -> bytes:
     except ValueError:
         display, message = quoted(display), "this is not a path"
     raise ManifestError([Fault(file=display, line=None, where="", message=message)])
-
-
-# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 def _manifest(
@@ -207,9 +199,6 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
         faults.add(line_at(root, ("output", "file_name")), ("output", "file_name"), str(error))
         update["file_name"] = DEFAULT_FILE_NAME
     return output.model_copy(update=update)
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faults: Faults) -> None:
@@ -329,9 +318,6 @@ def _own(node: Node) -> Node:
     if isinstance(node, Table):
         return Table(node.line, dict(node.pairs), dict(node.lines))
     return Items(node.line, list(node.items)) if isinstance(node, Items) else node
-
-
-# --- the environment --------------------------------------------------------------------------------------------------
 
 
 def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> None:

@@ -96,9 +96,6 @@ class Axis:
         return AxisValue(text, ImagePath(text) if self.name == "image" else value_of(item))
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
-
-
 def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
     """Check what an axis is made of: its kind, and the Scalars (or lists of them), bounds or text written for it."""
     if isinstance(value, list):
@@ -143,9 +140,6 @@ def _range(given: object) -> tuple[int, int]:
     if last - first >= MAX_RANGE:
         raise problem(f"the range has {last - first + 1} values; allowed are at most {MAX_RANGE}")
     return first, last
-
-
-# --- what it comes to -------------------------------------------------------------------------------------------------
 
 
 def _matches(pattern: str, base: Path) -> list[str]:

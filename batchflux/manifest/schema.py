@@ -30,9 +30,6 @@ _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
-# --- how leaves are read ----------------------------------------------------------------------------------------------
-
-
 def _read(check: Callable[[object], Any]) -> BeforeValidator:
     """Return a validator of a node; what it returns None for has the default."""
 
@@ -122,9 +119,6 @@ Exclusion = Annotated[
     dict[str, Annotated[str, PlainValidator(exclusion), _schema("string", "number", "boolean", "null")]],
     BeforeValidator(values.mapping),
 ]
-
-
-# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 class Part(BaseModel):
@@ -268,9 +262,6 @@ def schema() -> dict[str, Any]:
 def starter() -> str:
     """Return a commented manifest that runs as it is, on the simulator."""
     return (files("batchflux.manifest") / "starter.yaml").read_text(encoding="utf-8")
-
-
-# --- what a manifest comes to -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
