@@ -239,7 +239,8 @@ class _Builder:
         try:
             return read(render(row))
         except ValueError as error:
-            return self._fault(key, error, row) or None
+            self._fault(key, error, row)
+            return None
 
     def _pairs(
         self, key: str, pairs: tuple[tuple[str, Any], ...], row: Mapping[str, Any], read: Callable[[str], Any]

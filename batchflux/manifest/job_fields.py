@@ -165,7 +165,7 @@ def _option(value: object) -> Any:
 def _by_name(named: Callable[[object], dict[str, Any]], item: Callable[[object], Any]) -> Any:
     """Return the type of a mapping that comes to pairs."""
     pairs = AfterValidator(lambda made: tuple(made.items()))
-    return Annotated[dict[str, _one(item)], BeforeValidator(named), pairs]
+    return Annotated[dict[str, Annotated[Any, PlainValidator(item)]], BeforeValidator(named), pairs]
 
 
 def _one(check: Callable[[object], Any]) -> Any:
@@ -193,7 +193,7 @@ class JobField:
 
 
 def _row(name: str, kind: Any, types: str, description: str, uses: str = "", **how: Any) -> JobField:
-    words = {"types": tuple(types.split()), "uses": frozenset(uses.split())}
+    words: dict[str, Any] = {"types": tuple(types.split()), "uses": frozenset(uses.split())}
     return JobField(name=name, kind=kind, description=description, **words, **how)
 
 

@@ -131,7 +131,7 @@ def _axis_value(item: object) -> Any:
 
 def _range(given: object) -> tuple[int, int]:
     items = given if isinstance(given, list) else []
-    numbers = [value_of(item) if isinstance(item, Scalar) else None for item in items]
+    numbers: list[Any] = [value_of(item) if isinstance(item, Scalar) else None for item in items]
     if [type(number) for number in numbers] != [int, int]:
         raise problem("the range is not two whole numbers; allowed is {range: [first, last]}, both included")
     first, last = numbers

@@ -246,6 +246,10 @@ def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {problem}{hint}"
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 class _Builder:
     """Turns events into nodes. Anchors keep their node, how many it would expand to, and the levels below it."""
 
@@ -264,16 +268,16 @@ class _Builder:
                 root, _ = self._node(event)
             elif isinstance(event, yaml.DocumentStartEvent) and root is not None:
                 message = "a second document starts here; a manifest is one document"
-                raise _ReadError(event.start_mark.line + 1, message)
+                raise _ReadError(_line(event), message)
         if root is None:
             raise _ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
         return root
 
     def _node(self, event: Any, *, merging: bool = False) -> tuple[Node, int]:
         """Return the node that an event begins, and how many levels are below it; `merging` in a merge key's value."""
-        line = event.start_mark.line + 1
+        line = _line(event)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line, merging=merging)
+            return self._alias(str(event.anchor), line, merging=merging)
         if len(self._path) >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
             raise _ReadError(line, _TOO_DEEP)
         if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _STR_TAGS):
@@ -343,8 +347,7 @@ class _Builder:
 
     def _key(self, event: Any) -> Scalar:
         if isinstance(event, yaml.CollectionStartEvent):
-            line = event.start_mark.line + 1
-            raise _ReadError(line, 'a key must be text. Put quotes around a template: "{{ name }}"')
+            raise _ReadError(_line(event), 'a key must be text. Put quotes around a template: "{{ name }}"')
         node, _ = self._node(event)
         if not isinstance(node, Scalar) or node.is_null:
             raise _ReadError(node.line, "a key must be text")

@@ -35,7 +35,7 @@ def rendered(text: str, variables: dict[str, Any], *, plain: bool, file_name: bo
         return "refused"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(PIECES, max_size=6).map("".join), VALUES, VALUES, st.booleans())
 @example("{{{ a }}", "x", "y", False)
 @example("{{ a }}}", "x", "y", False)
@@ -102,7 +102,7 @@ def test_what_templates_cannot_do(text: str) -> None:
     assert variables["d"] == {"k": 1}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.text("{}%#| abcd.()[]'\"+-*/~=<>,:0123\n", max_size=40))
 def test_any_text_renders_or_says_why(text: str) -> None:
     with contextlib.suppress(ValueError):
