@@ -8,22 +8,18 @@ dropped in its place under `params: drop`. Whether a key's variable is set is as
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from batchflux.manifest.diagnostics import nearest, unknown_key
+from batchflux.manifest.diagnostics import key_names, nearest, unknown_key
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
 from batchflux.manifest.values import either
-from batchflux.manifest.yaml_nodes import OVERRIDE, Scalar, Table, is_written, quoted
+from batchflux.manifest.yaml_nodes import Table, is_written, line_at, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from pydantic import BaseModel
 
     from batchflux.manifest.diagnostics import Faults
     from batchflux.manifest.schema import LimitsConfig, ProviderConfig
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 
 SIMULATOR = "simulator"
 FLUX_RELAY = "flux-relay"
-_CHECKED = 4096  # sets of options remembered
 Pairs = tuple[tuple[str, Any], ...]
 
 
@@ -68,9 +63,6 @@ def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
     return named[name].api if name in named and written is None else FLUX_RELAY
 
 
-# --- the provider -----------------------------------------------------------------------------------------------------
-
-
 def provider_config(
     root: Table, given: ProviderConfig, offers: Sequence[Capabilities] | None, faults: Faults
 ) -> ProviderConfig:
@@ -87,10 +79,10 @@ def provider_config(
     sure = "name" not in faulty and "api" not in faulty
     if sure and simulated and given.base_url is not None:
         message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
-        faults.add(_line(root, "base_url"), ("provider", "base_url"), message)
+        _add(root, faults, message, "base_url")
     if sure and not simulated and known.base_url is None and not is_written(root, "provider", "base_url"):
         message = f"found {quoted(given.name)}, which is not known; {nearest(given.name, named)}, or add base_url"
-        faults.add(_line(root, "name"), ("provider", "name"), message)
+        _add(root, faults, message, "name")
     made = given.model_copy(
         update={
             "api": api,
@@ -103,32 +95,26 @@ def provider_config(
     return made
 
 
-def _line(root: Table, key: str) -> int:
-    section = root.pairs.get("provider")
-    if isinstance(section, Table):
-        return section.lines.get(key, section.line)
-    return section.line if isinstance(section, Scalar) else OVERRIDE
+def _add(root: Table, faults: Faults, message: str, *keys: str) -> None:
+    faults.add(line_at(root, ("provider", *keys)), ("provider", *keys), message)
 
 
 def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilities], faults: Faults) -> None:
     """Note an API that is not known, and a style or options that are not this API's."""
     own = [offer for offer in offers if offer.api == provider.api]
     if not own:
-        names = sorted({SIMULATOR, *(offer.api for offer in offers)})
+        names = {SIMULATOR, *(offer.api for offer in offers)}
         message = f"found {quoted(provider.api)}, which is not known; {nearest(provider.api, names)}"
-        faults.add(_line(root, "api"), ("provider", "api"), message)
+        _add(root, faults, message, "api")
         return
     able = [offer for offer in own if provider.style in (AUTO, offer.style)]
     if provider.style != AUTO and (provider.api != FLUX_RELAY or not able):
-        faults.add(_line(root, "style"), ("provider", "style"), _no_style(provider.style, provider.api, own))
+        _add(root, faults, _no_style(provider.style, provider.api, own), "style")
     if provider.simulated or not provider.options:
         return
     found = [_option_faults(provider.options, offer) for offer in able or own]
-    section = root.pairs.get("provider")
-    options = section.pairs.get("options") if isinstance(section, Table) else None
-    lines = options.lines if isinstance(options, Table) else {}
-    for name, message in min(found, key=len, default=[]):
-        faults.add(lines.get(name, _line(root, "options")), ("provider", "options", name), message)
+    for name, message in min(found, key=len):
+        _add(root, faults, message, "options", name)
 
 
 def _no_style(style: str, api: str, own: Sequence[Capabilities]) -> str:
@@ -145,36 +131,20 @@ def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tupl
     try:
         offer.options.model_validate(options)
     except ValidationError as error:
-        return [_option_fault(item, offer.options) for item in error.errors(include_url=False, include_input=False)]
+        found = []
+        for item in error.errors(include_url=False, include_input=False):
+            name, *below = item["loc"] or ("",)
+            if item["type"] == "extra_forbidden" and not below:
+                message = unknown_key(str(name), ("options",), offer.options)
+            else:
+                place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in below)
+                message = f"{place} {item['msg'][:1].lower()}{item['msg'][1:]}".strip()
+            found.append((str(name), message))
+        return found
     return []
 
 
-def _option_fault(item: Any, model: type[BaseModel]) -> tuple[str, str]:
-    name = str(item["loc"][0]) if item["loc"] else ""
-    if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-        return name, unknown_key(name, ("options",), _names(model))
-    below = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"][1:])
-    text = str(item["msg"])
-    return name, f"{below} {text[:1].lower()}{text[1:]}".strip()
-
-
-def _names(model: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in model.model_fields.items()]
-
-
-def _carries(offer: Capabilities, name: str) -> bool:
-    return offer.options is not None if name == "options" else name in offer.fields
-
-
-@cache
-def _unfit(fields: frozenset[str]) -> tuple[str, ...]:
-    return tuple(name for name in REQUEST_FIELDS if name not in fields)
-
-
-# --- a job ------------------------------------------------------------------------------------------------------------
-
-
-def local_file(references: Sequence[Reference]) -> str | None:
+def _local_file(references: Sequence[Reference]) -> str | None:
     """Return the first local file among the references, as the user wrote it."""
     return next((reference.source for reference in references if reference.path is not None), None)
 
@@ -184,74 +154,59 @@ class Offers:
 
     def __init__(self, provider: ProviderConfig, limits: LimitsConfig, offers: Sequence[Capabilities]) -> None:
         self._provider = provider
-        self._budget = limits.budget
+        self._prices = limits.budget is not None and isinstance(provider.price, dict) and not provider.simulated
         own = [offer for offer in offers if offer.api == provider.api]
         own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
         self._own = {offer.style: offer for offer in own}
-        self._checked: dict[tuple[str, str], Pairs] = {}
 
     def of(self, style: str, model: str) -> Capabilities:
         """Return what a style offers for a model."""
         return self._own[style].for_model(model)
 
     def choose(self, wanted: str, model: str, references: Sequence[Reference]) -> Capabilities:
-        """Return what the job goes by.
-
-        Raises:
-            ValueError: the API has no such style, or it cannot carry a reference; says the remedy.
-        """
+        """Return what the job goes by; a ValueError says that the API has no such style, or cannot carry a file."""
         if not self._own:
             raise ValueError(f"the API {self._provider.api} is not known")
-        local = local_file(references) if references else None
-        offer = self._auto(local) if wanted == AUTO else self._own.get(wanted)
+        local = _local_file(references)
+        able = [offer for offer in self._own.values() if local is None or offer.local_images]
+        offer = self._own.get(wanted)
+        if wanted == AUTO:
+            offer = (able or list(self._own.values()))[0]
         if offer is None:
             raise ValueError(_no_style(wanted, self._provider.api, list(self._own.values())))
         if local is not None and not offer.local_images:
-            others = any(other.local_images for other in self._own.values())
-            remedy = "give the photo as a URL" + (", or set style: auto" if others else "")
+            remedy = "give the photo as a URL" + (", or set style: auto" if able else "")
             raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
         return offer.for_model(model)
-
-    def _auto(self, local: str | None) -> Capabilities | None:
-        able = (offer for offer in self._own.values() if local is None or offer.local_images)
-        return next(able, next(iter(self._own.values()), None))
 
     def _named(self, offer: Capabilities) -> str:
         return f"style {offer.style}" if offer.api == FLUX_RELAY else f"the API {offer.api}"
 
     def dropped(self, offer: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the fields that were asked for and have no place in a request."""
-        unfit = _unfit(offer.fields)
-        names = tuple(name for name in unfit if values.get(name) is not None) if unfit else ()
-        return (*names, "options") if offer.options is None and values.get("options") else names
+        asked = (*REQUEST_FIELDS, "options") if values["options"] else REQUEST_FIELDS
+        return tuple([name for name in asked if values.get(name) is not None and not _carries(offer, name)])
 
     def refusals(self, offer: Capabilities, values: Mapping[str, Any], wanted: str) -> Iterator[tuple[str, str]]:
         """Yield each field that cannot be as it is, with the reason and the remedy."""
-        dropped = values["dropped"]
-        if dropped and self._provider.params != "drop":
-            local = local_file(values["images"])
-            for name in dropped:
-                yield name, self._refusal(name, offer, wanted, local)
+        images: Sequence[Reference] = values["images"]
+        if self._provider.params != "drop":
+            for name in values["dropped"]:
+                yield name, self._refusal(name, offer, wanted, _local_file(images))
         asked = values.get("output_format")
         if asked is not None and "output_format" in offer.fields and asked not in offer.formats:
             allowed = either(tuple(sorted(offer.formats))) if offer.formats else "none; remove it"
             yield "output_format", f"output_format {asked} cannot be made by {self._named(offer)}; allowed is {allowed}"
-        images: Sequence[Reference] = values["images"]
         if offer.most_images is not None and len(images) > offer.most_images:
             message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
             yield "images", f"{message}; take some out"
         if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
-            message = (
-                f"{self._named(offer)} takes no URL as a reference, and {quoted(link.source.split('?')[0])} is one"
-            )
+            shown = quoted(link.source.split("?")[0])
+            message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
             yield "images", f"{message}; save the photo beside the manifest"
-        if self._budget is not None and isinstance(self._provider.price, dict) and not self._provider.simulated:
-            model = values["model"]
-            if self._provider.price_of(model) is None:
-                yield (
-                    "model",
-                    f"a budget needs the price of the model {quoted(model)}; add it to provider.price (0 is one)",
-                )
+        if self._prices and self._provider.price_of(values["model"]) is None:
+            message = f"a budget needs the price of the model {quoted(values['model'])}; add it to provider.price"
+            yield "model", f"{message} (0 is one)"
 
     def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
         """Return why a field cannot be carried, and what to do."""
@@ -268,29 +223,22 @@ class Offers:
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:
-        """Return a job's options, those of the provider among them, as the API's model reads them.
-
-        Raises:
-            OptionError: one is not known or not allowed.
-        """
-        model = offer.options
-        if model is None:
+        """Return a job's options and the provider's, as the API's model reads them; an OptionError refuses one."""
+        if offer.options is None:
             return given
-        known = _names(model)
+        known = key_names(offer.options)
         of_provider = {} if self._provider.simulated else self._provider.options
         merged = {**{name: value for name, value in of_provider.items() if name in known}, **dict(given)}
         if not merged:
             return ()
-        text = json.dumps(merged, sort_keys=True)
-        made = self._checked.get((offer.style, text))
-        if made is None:
-            for name, message in _option_faults(merged, offer):
-                raise OptionError(name, message)
-            data = model.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
-            if len(self._checked) >= _CHECKED:
-                self._checked.clear()
-            made = self._checked[offer.style, text] = tuple(data.items())
-        return made
+        for name, message in _option_faults(merged, offer):
+            raise OptionError(name, message)
+        made = offer.options.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return tuple(made.items())
+
+
+def _carries(offer: Capabilities, name: str) -> bool:
+    return offer.options is not None if name == "options" else name in offer.fields
 
 
 class OptionError(ValueError):

@@ -46,11 +46,18 @@ def is_key_name(name: str) -> bool:
     return name.lower() in _KEY_NAMES
 
 
-def unknown_key(name: str, path: KeyPath, allowed: Iterable[str]) -> str:
-    """Return the message for a key that is not known at `path`."""
+def unknown_key(name: str, path: KeyPath, model: type[BaseModel]) -> str:
+    """Return the message for a key that the part at `path` does not have."""
     if path == ("provider",) and is_key_name(name):
         return "a key does not belong in a manifest; put it into an environment variable and name that under keys"
-    return f"unknown key {quoted(name)}; {nearest(name, allowed)}"
+    return f"unknown key {quoted(name)}; {nearest(name, key_names(model))}"
+
+
+def unknown_variable(name: str, known: Iterable[str]) -> str:
+    """Return the message for a variable that does not exist."""
+    if not known:
+        return f"the variable {quoted(name)} does not exist; there are none, for the job has neither from nor matrix"
+    return f"the variable {quoted(name)} does not exist; {nearest(name, known)}"
 
 
 def key_names(model: type[BaseModel]) -> list[str]:
@@ -61,8 +68,7 @@ def key_names(model: type[BaseModel]) -> list[str]:
 class Faults:
     """Collects the faults of one manifest; knows its file, so that callers give line, path and message.
 
-    Raises:
-        ManifestError: from `add` and `note`, with all faults, when they are as many as anybody reads.
+    `add` and `note` raise a ManifestError with all faults when they are as many as anybody reads.
     """
 
     def __init__(self, file: str) -> None:
@@ -71,9 +77,13 @@ class Faults:
 
     def add(self, line: int | None, path: KeyPath, message: str) -> None:
         """Note a fault of the manifest, or of a `--set` when the line says so."""
-        override = line == OVERRIDE
-        file, at = (OVERRIDE_FILE, None) if override else (self.file, line)
-        self.note(Fault(file=file, line=at, where=where(path), message=message))
+        self.note(_placed(self.file, line, where(path), message))
+
+    def note(self, fault: Fault) -> None:
+        """Take a fault as it is."""
+        self.found.append(fault)
+        if len(self.found) >= MAX_FAULTS:
+            raise ManifestError(self.in_order())
 
     def in_order(self) -> list[Fault]:
         """Return the faults as they stand in the manifest from top to bottom; those of other files after them."""
@@ -92,14 +102,11 @@ class Faults:
                 made.setdefault(key.rstrip("]"), set()).add(below.rstrip("]"))
         return made
 
-    def note(self, fault: Fault) -> None:
-        """Take a fault as it is."""
-        self.found.append(fault)
-        if len(self.found) >= MAX_FAULTS:
-            raise ManifestError(self.in_order())
 
-
-# --- a part against its model -----------------------------------------------------------------------------------------
+def _placed(file: str, line: int | None, place: str, message: str) -> Fault:
+    if line == OVERRIDE:
+        file, line = OVERRIDE_FILE, None
+    return Fault(file=file, line=line, where=place, message=message)
 
 
 def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -> tuple[Model, set[str]]:
@@ -125,34 +132,25 @@ def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -
 
 
 def _message(model: type[BaseModel], item: Any, path: KeyPath) -> str:
-    kind, name = item["type"], str(item["loc"][-1])
-    if kind == "manifest":
-        return str(item["ctx"]["message"])
-    if kind == "value_error":
-        return str(item["ctx"]["error"])
-    if kind == "extra_forbidden":
-        return unknown_key(name, path, key_names(model))
-    raise AssertionError(f"no message for a fault of type {kind} at {name}")
-
-
-# --- below jobs, and by a run -----------------------------------------------------------------------------------------
-
-
-def line_of(entry: Entry, key: str) -> int:
-    """Return the line of a field, `images[2]` or `tags.sku` too; of the entry when the field is not written."""
-    return entry.lines.get(key.split(".", 1)[0].split("[", 1)[0], entry.line)
+    if item["type"] == "extra_forbidden":
+        return unknown_key(str(item["loc"][-1]), path, model)
+    return str(item["ctx"].get("message") or item["ctx"]["error"])
 
 
 def entry_fault(manifest: Manifest, entry: Entry, key: str, message: str, line: int | None = None) -> Fault:
-    """Return a fault in the manifest's text, at `line` or where the field stands."""
-    at = line_of(entry, key) if line is None else line
-    return _written(manifest, at, f"jobs[{entry.index}].{key}" if key else f"jobs[{entry.index}]", message)
+    """Return a fault in the manifest's text, at `line`, or where the field (`images[2]` too) or the entry stands."""
+    at = _line_of(entry, key) if line is None else line
+    return _placed(manifest.display, at, f"jobs[{entry.index}].{key}", message)
 
 
 def job_fault(manifest: Manifest, entry: Entry, key: str, message: str, name: str | None) -> Fault:
     """Return a fault in the manifest's text that is about one job, named by its id."""
     place = f"jobs[{entry.index}]" if name is None else f"jobs[{entry.index}] (id {name})"
-    return _written(manifest, line_of(entry, key), place, message)
+    return _placed(manifest.display, _line_of(entry, key), place, message)
+
+
+def _line_of(entry: Entry, key: str) -> int:
+    return entry.lines.get(_STEPS.split(key)[0], entry.line)
 
 
 def row_fault(manifest: Manifest, entry: Entry, line: int | None, key: str, message: str) -> Fault:
@@ -165,15 +163,9 @@ def row_fault(manifest: Manifest, entry: Entry, line: int | None, key: str, mess
 
 def file_name_fault(manifest: Manifest, message: str) -> Fault:
     """Return a fault of output.file_name that an entry brings to light."""
-    return _written(manifest, manifest.file_name_line, "output.file_name", message)
+    return _placed(manifest.display, manifest.file_name_line, "output.file_name", message)
 
 
 def keys_fault(manifest: Manifest, index: int, message: str) -> Fault:
     """Return a fault of one of provider.keys, which a run brings to light."""
-    return _written(manifest, manifest.keys_line, f"provider.keys[{index}]", message)
-
-
-def _written(manifest: Manifest, line: int, place: str, message: str) -> Fault:
-    override = line == OVERRIDE
-    file = OVERRIDE_FILE if override else manifest.display
-    return Fault(file=file, line=None if override else line, where=place, message=message)
+    return _placed(manifest.display, manifest.keys_line, f"provider.keys[{index}]", message)

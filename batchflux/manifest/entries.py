@@ -3,8 +3,7 @@
 A field of the entry wins over the default, also when it says null; tags and options are merged name by name; an axis
 named like a field sets it: it wins over the default and is a fault beside the entry's own field. An entry with faults
 is kept, without them, as long as they are in fields that nothing else in it depends on: then its other faults are found
-too. What is the same for all jobs of an entry is converted once; only templated fields are left for each row. A
-template may read the table's columns, the axes and `row`.
+too. What is the same for all jobs of an entry is converted once; only templated fields are left for each row.
 """
 
 from __future__ import annotations
@@ -13,25 +12,24 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.diagnostics import check_sound, entry_fault, file_name_fault, nearest, row_fault
-from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, job_id
-from batchflux.manifest.matrix import (
-    MAX_COMBINATIONS,
-    Axis,
-    AxisValue,
-    axis_field,
-    axis_values,
-    combinations,
-    least_size,
+from batchflux.manifest.diagnostics import (
+    check_sound,
+    entry_fault,
+    file_name_fault,
+    nearest,
+    row_fault,
+    unknown_variable,
 )
+from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, job_id
+from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
 from batchflux.manifest.tables import TableError, columns_of, table_format
-from batchflux.manifest.templates import Compiled, Renderer, compile_template
+from batchflux.manifest.templates import Renderer, compile_template
 from batchflux.manifest.values import Template, is_nothing, is_template
 from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pydantic import BaseModel
 
@@ -45,10 +43,6 @@ _NO_AXIS = frozenset({*_PAIRS, "webhook_secret", "row"})
 _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
 
 Given = tuple[dict[str, Any], dict[str, int]]  # the fields that a part sets, and their lines
-Part = str | Renderer  # a text, or what renders it
-
-
-# --- as written -------------------------------------------------------------------------------------------------------
 
 
 def read_entries(root: Table, defaults: BaseModel, faults: Faults) -> tuple[Entry, ...]:
@@ -62,8 +56,7 @@ def read_entries(root: Table, defaults: BaseModel, faults: Faults) -> tuple[Entr
         return ()
     if not jobs.items:
         faults.add(jobs.line, ("jobs",), "the list is empty; add at least one job")
-    table = root.pairs.get("defaults")
-    base = _fields(defaults, table, ("defaults",), faults)
+    base = _fields(defaults, root.pairs.get("defaults"), ("defaults",), faults)
     made = []
     for index, node in enumerate(jobs.items):
         model, bad = check_sound(JobEntry, node, ("jobs", index), faults)
@@ -78,23 +71,23 @@ def _fields(model: BaseModel, table: object, path: KeyPath, faults: Faults) -> G
     if not isinstance(table, Table):
         return {}, {}
     given = model.model_fields_set & FIELD_NAMES
-    if "image" in given and "images" in given:
+    if {"image", "images"} <= given:
         faults.add(table.lines["image"], (*path, "image"), "image and images stand here both; keep one of them")
-    values: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    for key, line in table.lines.items():
-        if key not in given:
-            continue
-        value = getattr(model, key)
-        name = "images" if key == "image" else key
-        values[name], lines[name] = value, line
-    return values, lines
+    names = {key: "images" if key == "image" else key for key in table.lines if key in given}
+    return (
+        {name: getattr(model, key) for key, name in names.items()},
+        {name: table.lines[key] for key, name in names.items()},
+    )
 
 
 def _entry(index: int, model: Any, node: Table, base: Given, faults: Faults) -> Entry:
     path: KeyPath = ("jobs", index)
     own, own_lines = _fields(model, node, path, faults)
-    axes = _axes(model.matrix, node)
+    table = node.pairs.get("matrix")
+    places = table.lines if isinstance(table, Table) else {}
+    axes = tuple(
+        Axis(name=name, kind=kind, given=given, line=places[name]) for name, (kind, given) in model.matrix.items()
+    )
     values, lines = {**base[0], **own}, {**node.lines, **base[1], **own_lines}
     for pairs in _PAIRS:
         if pairs in own and pairs in base[0]:
@@ -119,23 +112,14 @@ def _entry(index: int, model: Any, node: Table, base: Given, faults: Faults) -> 
     )
 
 
-def _axes(matrix: Mapping[str, tuple[Any, tuple[Any, ...]]], node: Table) -> tuple[Axis, ...]:
-    table = node.pairs.get("matrix")
-    if not isinstance(table, Table):
-        return ()
-    return tuple(
-        Axis(name=name, kind=kind, values=values, line=table.lines[name]) for name, (kind, values) in matrix.items()
-    )
-
-
 def _needs_rows(model: Any, node: Table, path: KeyPath, faults: Faults) -> None:
     """Note `exclude` without a matrix, and one id for many jobs, which are mistakes for certain."""
     if any(not rule for rule in model.exclude):
         faults.add(node.lines["exclude"], (*path, "exclude"), "an empty exclusion would leave nothing; name axes in it")
     if model.exclude and not model.matrix:
         faults.add(node.lines["exclude"], (*path, "exclude"), "there is no matrix to exclude from; remove exclude")
-    many = "from" if model.source is not None else "matrix" if model.matrix else None
-    if model.id is not None and not isinstance(model.id, Template) and many is not None:
+    many = model.source is not None or model.matrix
+    if model.id is not None and not isinstance(model.id, Template) and many:
         message = f'found {quoted(model.id)}, the same for all jobs of this entry; use a template, as "{{{{ name }}}}"'
         faults.add(node.lines["id"], (*path, "id"), message)
 
@@ -155,15 +139,10 @@ def _unique_ids(jobs: Items, faults: Faults) -> None:
 
 
 def _is_id(written: Scalar) -> bool:
-    if written.is_null or is_template(written.text):
-        return False
     try:
-        return job_id(written.text) is not None
+        return not written.is_null and not is_template(written.text) and job_id(written.text) is not None
     except ValueError:
         return False  # noted already
-
-
-# --- ready for rows ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,21 +153,20 @@ class Choice:
     fields: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Plan:
-    """An entry ready for rows.
+    """An entry ready for rows; a value or an item of one is what it is, or a Renderer.
 
-    `dynamic` are the fields to render (name, renderer, reader); `bare` says that a row's columns are all that its
-    templates read.
+    `dynamic` are the fields to render, `bare` says that a row's columns are all that templates read.
     """
 
     entry: Entry
+    values: tuple[Sequence[AxisValue], ...]
     constants: dict[str, Any] = field(default_factory=dict)
-    dynamic: tuple[tuple[str, Renderer, Callable[[str], Any]], ...] = ()
-    images: tuple[Part, ...] = ()
-    tags: tuple[tuple[str, Part], ...] = ()
+    dynamic: dict[str, Renderer] = field(default_factory=dict)
+    images: tuple[str | Renderer, ...] = ()
+    tags: tuple[tuple[str, Any], ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
-    values: tuple[Sequence[AxisValue], ...] = ()
     bare: bool = False
 
     def choices(self) -> Sequence[Choice] | None:
@@ -200,7 +178,7 @@ class Plan:
         names = [axis.name for axis in self.entry.axes]
         for combination in combinations(names, self.values, self.entry.exclude):
             pairs = list(zip(names, combination, strict=True))
-            fields = dict(axis_field(name, value) for name, value in pairs if name in AXIS_FIELDS)
+            fields = dict(value.field(name) for name, value in pairs if name in AXIS_FIELDS)
             yield Choice({name: value.value for name, value in pairs}, fields)
 
 
@@ -213,13 +191,16 @@ class _Compiler:
     def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
         self._entry = entry
         self._manifest = manifest
-        self._tell = report
+        self._to = report
         self._failed = False
         self._known: frozenset[str] | None = frozenset()  # the variables there are; None: each row has its own
         self._read: set[str] = set()  # the variables that templates read
 
-    def _report(self, key: str, message: str, line: int | None = None) -> None:
+    def _tell(self, fault: Fault) -> None:
         self._failed = True
+        self._to(fault)
+
+    def _report(self, key: str, message: str, line: int | None = None) -> None:
         self._tell(entry_fault(self._manifest, self._entry, key, message, line))
 
     def run(self) -> Plan | None:
@@ -228,30 +209,36 @@ class _Compiler:
         values = self._axes(columns or ())
         names = {axis.name for axis in entry.axes}
         self._check_matrix(names)
-        variables = names | {"row"} if entry.source is not None else names
-        self._known = None if columns is None else frozenset({*columns, *variables})
-        plan = self._fields(values)
+        if columns is None:
+            self._known = None
+        else:
+            self._known = frozenset({*columns, *names, *(("row",) if entry.source is not None else ())})
+        plan = self._plan(values)
         if "prompt" not in entry.fields and "prompt" not in names:
             self._report("prompt", "is missing; a job needs a prompt", entry.line)
-        self._file_name()
+        # The syntax of the file name is checked once, where the manifest is loaded.
+        reads = compile_template(self._manifest.output.file_name, file_name=True).names
+        plan.bare = not entry.axes and "row" not in self._read | reads
+        known = reads if self._known is None else self._known | _NAME_VARIABLES
+        for name in sorted(reads - known):
+            self._tell(file_name_fault(self._manifest, unknown_variable(name, known)))
         return None if self._failed else plan
 
     def _columns(self, source: str) -> tuple[str, ...] | None:
         try:
             table_format(source)
             return columns_of(self._manifest.base / source)
+        except TableError as error:
+            self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
         except ValueError as error:
             self._report("from", str(error))
-        except TableError as error:
-            self._failed = True
-            self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
         return None
 
     def _axes(self, columns: Sequence[str]) -> tuple[Sequence[AxisValue], ...]:
         """Return the values of all axes; none when their product is beyond what anybody can mean, or make."""
         axes = self._entry.axes
         values: list[Sequence[AxisValue]] = []
-        if prod(map(least_size, axes)) <= MAX_COMBINATIONS:
+        if prod(axis.least() for axis in axes) <= MAX_COMBINATIONS:
             values = [self._axis(axis, columns) for axis in axes]
         if (not values and axes) or prod(map(len, values)) > MAX_COMBINATIONS:
             self._report("matrix", f"has more than {MAX_COMBINATIONS} combinations; split the job, or take values out")
@@ -267,14 +254,14 @@ class _Compiler:
             self._report(key, "an axis is named like a variable: letters, digits and _, no digit first", axis.line)
         if axis.name in columns:
             self._report(key, "the table has a column of this name too; rename one of them", axis.line)
+        values: Sequence[AxisValue] = ()
         try:
-            values = axis_values(axis, self._manifest.base)
+            values = axis.values(self._manifest.base)
         except ValueError as error:
             self._report(key, str(error), axis.line)
-            return ()
         for value in values if axis.name in AXIS_FIELDS else ():
             try:
-                axis_field(axis.name, value)
+                value.field(axis.name)
             except ValueError as error:
                 self._report(key, str(error), axis.line)
         return values
@@ -287,36 +274,25 @@ class _Compiler:
                 if name not in names and names:
                     self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, names)}")
 
-    def _fields(self, values: tuple[Sequence[AxisValue], ...]) -> Plan:
-        constants: dict[str, Any] = {}
-        dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
-        images: tuple[Part, ...] = ()
-        pairs: dict[str, tuple[tuple[str, Any], ...]] = {}
+    def _plan(self, values: tuple[Sequence[AxisValue], ...]) -> Plan:
+        plan = Plan(entry=self._entry, values=values)
         for name, value in self._entry.fields.items():
             if name == "images":
-                images = tuple(self._part(f"images[{at}]", item) for at, item in enumerate(value))
+                plan.images = tuple(self._part(f"images[{at}]", item) for at, item in enumerate(value))
             elif name in _PAIRS:
-                pairs[name] = tuple((label, self._part(f"{name}.{label}", item)) for label, item in value)
+                setattr(plan, name, tuple((label, self._part(f"{name}.{label}", item)) for label, item in value))
             elif isinstance(value, Template):
-                dynamic.append((name, self._renderer(name, value), READERS[name]))
+                plan.dynamic[name] = self._part(name, value)
             else:
-                constants[name] = value
-        return Plan(
-            entry=self._entry,
-            constants=constants,
-            dynamic=tuple(dynamic),
-            images=images,
-            **pairs,
-            values=values,
-            bare=not self._entry.axes and "row" not in self._read and "row" not in self._name().names,
-        )
+                plan.constants[name] = value
+        return plan
 
     def _part(self, key: str, item: Any) -> Any:
-        return self._renderer(key, item) if isinstance(item, Template) else item
-
-    def _renderer(self, key: str, template: Template) -> Renderer:
+        """Return what renders a template, and anything else as it is."""
+        if not isinstance(item, Template):
+            return item
         try:
-            compiled = compile_template(template.text)
+            compiled = compile_template(item.text)
         except ValueError as error:
             self._report(key, str(error))
             return str
@@ -324,22 +300,3 @@ class _Compiler:
         for name in sorted(compiled.names - self._known if self._known is not None else ()):
             self._report(key, unknown_variable(name, self._known or ()))
         return compiled.render
-
-    def _name(self) -> Compiled:
-        return compile_template(self._manifest.output.file_name, file_name=True)
-
-    def _file_name(self) -> None:
-        """Check the file name's variables for this entry; its syntax is checked once, where the manifest is loaded."""
-        if self._known is None:
-            return
-        known = self._known | _NAME_VARIABLES
-        for name in sorted(self._name().names - known):
-            self._failed = True
-            self._tell(file_name_fault(self._manifest, unknown_variable(name, known)))
-
-
-def unknown_variable(name: str, known: Any) -> str:
-    """Return the message for a variable that does not exist."""
-    if not known:
-        return f"the variable {quoted(name)} does not exist; there are none, for the job has neither from nor matrix"
-    return f"the variable {quoted(name)} does not exist; {nearest(name, known)}"

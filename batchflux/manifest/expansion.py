@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.manifest.capabilities import Offers, OptionError
-from batchflux.manifest.diagnostics import entry_fault, job_fault, row_fault
-from batchflux.manifest.entries import APART, compile_entry, unknown_variable
-from batchflux.manifest.identity import Names, NameTakenError, References, default_id, key_of
-from batchflux.manifest.job_fields import AUTO, reference, tag
+from batchflux.manifest.diagnostics import entry_fault, job_fault, row_fault, unknown_variable
+from batchflux.manifest.entries import APART, compile_entry
+from batchflux.manifest.identity import Names, NameTakenError, default_id, key_of, references
+from batchflux.manifest.job_fields import AUTO, READERS, reference, tag
 from batchflux.manifest.redo import choose
 from batchflux.manifest.tables import TableError, rows_of
 from batchflux.manifest.templates import UndefinedError
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from batchflux.errors import Fault
     from batchflux.manifest.diagnostics import Faults
-    from batchflux.manifest.entries import Part, Plan
+    from batchflux.manifest.entries import Plan
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.schema import Entry, Manifest
     from batchflux.manifest.tables import Row
@@ -47,10 +47,12 @@ Variables = dict[str, Any]
 
 
 class Expansion:
-    """The jobs of a manifest, made as they are asked for. Iterating again starts anew.
+    """The jobs of a manifest, in order, made as they are asked for. Iterating again starts anew.
 
-    `merged` counts the jobs left out so far because an earlier one has their key, `faults` the faults reported;
-    `made` the manifest's jobs that were made, once there are no more.
+    `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
+    is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
+    to have tried again; it learns what became of each. `merged` counts the jobs left out so far because an earlier one
+    has their key, `faults` the faults reported.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Expansion:
         manifest: Manifest,
         offers: Sequence[Capabilities],
         on_fault: Callable[[Fault], None],
+        *,
         most: int | None = None,
         redos: Redos | None = None,
     ) -> None:
@@ -66,21 +69,16 @@ class Expansion:
         self._redos = redos
         self._on_fault = on_fault
         self._most = most
-        self._built = 0
-        self.merged = 0
-        self.faults = 0
-        self.made: int | None = None
+        self._built = self.merged = self.faults = 0
 
     def __iter__(self) -> Iterator[Job]:
-        self.merged = self.faults = self._built = 0
-        self.made = None
+        self._built = self.merged = self.faults = 0
         builder = _Builder(self)
         try:
             for entry in self.manifest.entries:
                 yield from self._entry(entry, builder)
             if self._redos is not None:
                 yield from self._redone(self._redos, builder)
-            self.made = builder.made
         except _EndError:
             return
 
@@ -97,7 +95,7 @@ class Expansion:
             return
         builder.take(plan)
         choices = plan.choices()
-        for line, row in self._rows(plan):
+        for line, row in self._rows(entry):
             for choice in plan.each_choice() if choices is None else choices:
                 variables = row if plan.bare else {**row, **choice.variables, "row": row}
                 if self._built == self._most:
@@ -120,8 +118,7 @@ class Expansion:
                 redos.made(redo, root, job)
                 yield job
 
-    def _rows(self, plan: Plan) -> Iterator[tuple[int | None, Row]]:
-        entry = plan.entry
+    def _rows(self, entry: Entry) -> Iterator[tuple[int | None, Row]]:
         if entry.source is None:
             yield None, {}
             return
@@ -136,7 +133,6 @@ class Expansion:
                 yield pair
         except TableError as error:
             report(error.line, error.message)
-            return
         if not some and self.faults == before:
             report(None, "has no rows")
 
@@ -144,8 +140,7 @@ class Expansion:
 class _Builder:
     """Makes the job of one row and one combination of axis values, and knows what the expansion has met so far.
 
-    All faults of a job are reported, each at the line of its row when there is a table. What does not depend on the row
-    was done before (see entries), so that a million rows take seconds.
+    All faults of a job are reported, each at the line of its row when there is a table.
     """
 
     def __init__(self, expansion: Expansion) -> None:
@@ -154,12 +149,12 @@ class _Builder:
         self._provider = manifest.provider
         self._offers = expansion.offers
         self._report = expansion.report
-        self._references = References(manifest.base)
+        self._reference = references(manifest.base)
         self._keys: set[int] = set()
         self._names = Names(manifest)
         self._failed = False
         self._line: int | None = None
-        self.made = 0  # redos aside
+        self._made = 0  # redos aside
 
     def take(self, plan: Plan) -> None:
         """Make jobs of this entry from now on."""
@@ -172,17 +167,20 @@ class _Builder:
         self._line = line
         plan = self._plan
         values = {**plan.constants, **chosen}
-        for name, render, read in plan.dynamic:
-            try:
-                values[name] = read(render(variables))
-            except ValueError as error:
-                self._fault(name, error, variables)
-        sources = chosen["images"] if "images" in chosen else self._images(plan.images, variables)
-        values["tags"] = self._pairs("tags", plan.tags, variables, tag) if plan.tags else ()
-        values["options"] = self._pairs("options", plan.options, variables, _json_value) if plan.options else ()
+        for name, render in plan.dynamic.items():
+            values[name] = self._value(name, render, READERS[name], variables)
+        sources = chosen.get("images")
+        if sources is None:
+            made = [
+                self._value(f"images[{at}]", part, reference, variables) if callable(part) else part
+                for at, part in enumerate(plan.images)
+            ]
+            sources = [source for source in made if source is not None]
+        values["tags"] = self._pairs("tags", plan.tags, variables, tag)
+        values["options"] = self._pairs("options", plan.options, variables, _json_value)
         if self._failed:
             return False
-        values["images"] = tuple(map(self._references.of, sources)) if sources else ()
+        values["images"] = tuple(map(self._reference, sources))
         values["model"] = values.get("model") or self._provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or self._provider.style
@@ -198,9 +196,8 @@ class _Builder:
         `root` is the manifest's job that the redos of this family go back to, `known` tells whether a key is
         taken already.
         """
-        job = choose(
-            parent, redo, self._offers.of(parent.style, parent.model), lambda key: not known(key) and self._is_new(key)
-        )
+        offer = self._offers.of(parent.style, parent.model)
+        job = choose(parent, redo, offer, lambda key: not known(key) and self._is_new(key))
         if redo.variant is not None and not self._is_new(job.key):
             return None
         name, file_name = self._names.redo(root, redo.ordinal, job.key)
@@ -208,8 +205,8 @@ class _Builder:
 
     def _is_new(self, key: str) -> bool:
         """Take a key; False when a job has it already. 64 bits of each are kept, so that a million take little room."""
-        short, before = int(key[:_KEY_DIGITS], 16), len(self._keys)
-        self._keys.add(short)
+        before = len(self._keys)
+        self._keys.add(int(key[:_KEY_DIGITS], 16))
         return len(self._keys) != before
 
     def _identify(self, values: Variables, variables: Mapping[str, Any], offer: Capabilities, wanted: str) -> Made:
@@ -221,11 +218,9 @@ class _Builder:
             return self._fail(f"options.{error.name}", str(error))
         key = values["key"] = key_of(values, self._provider.name)
         values["dropped"] = self._offers.dropped(offer, values)
-        refused = False
         for name, message in self._offers.refusals(offer, values, wanted):
-            refused = True
             self._once(name, values["model"] if name == "model" else offer.style, message, values)
-        if refused:
+        if self._failed:
             return False
         if not self._is_new(key):
             return None
@@ -235,32 +230,24 @@ class _Builder:
             return self._fail(error.key, str(error))
         except ValueError as error:
             return self._fault("file_name", error, variables)
-        values["position"] = self.made
-        self.made += 1
+        values["position"] = self._made
+        self._made += 1
         return Job(provider=self._provider.name, **values)
 
-    def _images(self, parts: tuple[Part, ...], variables: Mapping[str, Any]) -> tuple[str, ...]:
-        made: list[str] = []
-        for index, part in enumerate(parts):
-            try:
-                text = part if isinstance(part, str) else reference(part(variables))
-            except ValueError as error:
-                self._fault(f"images[{index}]", error, variables)
-            else:
-                if text is not None:
-                    made.append(text)
-        return tuple(made)
+    def _value(self, key: str, render: Callable[..., str], read: Callable[[str], Any], row: Mapping[str, Any]) -> Any:
+        """Return what a template comes to; None after a fault was reported."""
+        try:
+            return read(render(row))
+        except ValueError as error:
+            self._fault(key, error, row)
+            return None
 
     def _pairs(
-        self, key: str, pairs: tuple[tuple[str, Any], ...], variables: Mapping[str, Any], read: Callable[[str], Any]
+        self, key: str, pairs: tuple[tuple[str, Any], ...], row: Mapping[str, Any], read: Callable[[str], Any]
     ) -> tuple[tuple[str, Any], ...]:
-        made: list[tuple[str, Any]] = []
-        for name, part in pairs:
-            try:
-                made.append((name, read(part(variables)) if callable(part) else part))
-            except ValueError as error:
-                self._fault(f"{key}.{name}", error, variables)
-        return tuple(made)
+        return tuple(
+            (name, self._value(f"{key}.{name}", part, read, row) if callable(part) else part) for name, part in pairs
+        )
 
     def _fault(self, key: str, error: ValueError, variables: Mapping[str, Any]) -> Literal[False]:
         if isinstance(error, UndefinedError) and error.name is not None:
@@ -280,6 +267,7 @@ class _Builder:
 
     def _once(self, key: str, kind: str, message: str, values: Variables) -> Literal[False]:
         """Report a fault that all jobs of an entry share, once, naming the first of them."""
+        self._failed = True
         if (key, kind) not in self._reported:
             self._reported.add((key, kind))
             name = values.get("id")
@@ -295,28 +283,7 @@ def _json_value(text: str) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def expand(
-    manifest: Manifest,
-    offers: Sequence[Capabilities],
-    on_fault: Callable[[Fault], None],
-    *,
-    most: int | None = None,
-    redos: Redos | None = None,
-) -> Expansion:
-    """Return the jobs of a manifest, in order, one at a time.
-
-    Args:
-        manifest: what to expand.
-        offers: what APIs can carry, one for each call style of each.
-        on_fault: takes each fault; the job it belongs to is not yielded.
-        most: look at no more jobs than this, faulty and merged ones counted.
-        redos: what people asked to have tried again; it learns what became of each.
-    """
-    return Expansion(manifest, offers, on_fault, most, redos)
-
-
-# --- a manifest that has faults ---------------------------------------------------------------------------------------
-
+expand = Expansion  # what it is called as a step of a run
 _NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
 _NEVER_EQUAL = "{{ key }}.{{ ext }}"
 
@@ -325,9 +292,8 @@ def compile_all(manifest: Manifest, faults: Faults) -> None:
     """Note the faults that entries have without their rows."""
     faulty = faults.below("jobs")
     for entry in _judged(manifest, faults):
-        if MERGE in faulty.get(str(entry.index), ()):
-            continue  # what should have been merged may be all that it lacks
-        compile_entry(entry, manifest, faults.note)
+        if MERGE not in faulty.get(str(entry.index), ()):  # what should have been merged may be all that it lacks
+            compile_entry(entry, manifest, faults.note)
 
 
 def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: Faults) -> None:
@@ -342,18 +308,17 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
     if of_provider & {"", "name", "api", "style"} and not any(offer.api == manifest.provider.api for offer in offers):
         return
     judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
-    entries = tuple(entry for entry in judged if entry is not None)
+    mended: dict[str, Any] = {
+        "options": ({}, bool(of_provider & {"options"})),
+        "price": (None, bool(of_provider & {"", "name", "api", "base_url", "price"})),
+        "style": (AUTO, "style" in of_provider),
+        "params": ("drop", bool(of_provider - _NO_PARAMS)),
+    }
     provider, output = manifest.provider, manifest.output
-    if "options" in of_provider:
-        provider = provider.model_copy(update={"options": {}})
-    if of_provider & {"", "name", "api", "base_url", "price"}:
-        provider = provider.model_copy(update={"price": None})
-    if "style" in of_provider:
-        provider = provider.model_copy(update={"style": AUTO})
-    if of_provider - _NO_PARAMS:
-        provider = provider.model_copy(update={"params": "drop"})
+    provider = provider.model_copy(update={name: value for name, (value, unsure) in mended.items() if unsure})
     if "file_name" in faults.below("output"):
         output = output.model_copy(update={"file_name": _NEVER_EQUAL})
+    entries = tuple(entry for entry in judged if entry is not None)
     sound = replace(manifest, entries=entries, provider=provider, output=output)
     for _ in expand(sound, offers, faults.note, most=MAX_SALVAGED):
         pass

@@ -1,12 +1,8 @@
 """What a job is known by: its references' digests, its key, its id and its file name.
 
 The key is SHA-256 over a canonical JSON of everything that changes the picture, and of nothing else, so that editing
-ids, tags, tables or the order of jobs re-runs nothing. FORMAT changes only when keys must. An id that is not given is a
-slug of the prompt and 8 digits of the key. A file name is what its template gives, as long as it stays below `images/`,
-can be written on every common file system, and takes no folder from data.
-
-A local reference is read once for each (path, size, time of change). A missing or unfit one is not a fault of the
-manifest: its Reference says what is wrong, and only its jobs fail.
+ids, tags, tables or the order of jobs re-runs nothing. FORMAT changes only when keys must. A missing or unfit local
+reference is not a fault of the manifest: its Reference says what is wrong, and only its jobs fail.
 """
 
 from __future__ import annotations
@@ -19,10 +15,9 @@ import stat
 import unicodedata
 from array import array
 from functools import lru_cache
-from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from posixpath import splitext
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
@@ -32,7 +27,7 @@ from batchflux.manifest.yaml_nodes import quoted
 from batchflux.models import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from batchflux.manifest.schema import Manifest
     from batchflux.models import Job
@@ -45,107 +40,76 @@ MAX_PATH = 1000
 MAX_REFERENCE = 20 << 20
 _SLUG = 48
 _SHORT, _LONG = 8, 16  # digits of the key
-_CHUNK = 1 << 20
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
 _WORD = re.compile(r"[a-z0-9]+")
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
-_EASY = re.compile(rf"(?!{_DEVICE}$)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?", re.IGNORECASE)
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+_EASY = re.compile(rf"(?!{_DEVICE}$)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-# --- references -------------------------------------------------------------------------------------------------------
-
-
-def media_type(head: bytes) -> str | None:
-    """Return the kind of picture by its first bytes (12 are enough), or None."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
+def _media_type(head: bytes) -> str | None:
+    """Return the kind of picture by its first bytes, or None."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp"
-    return "image/gif" if head.startswith((b"GIF87a", b"GIF89a")) else None
+    kinds = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
+    return next((f"image/{kind}" for start, kind in kinds.items() if head.startswith(start)), None)
 
 
 @lru_cache(maxsize=_KEPT)
 def _digest(path: str, _size: int, _changed: int) -> tuple[str, str | None]:
     """Return the digest of a file's bytes and its media type; size and time of change tell its states apart."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        chunk = stream.read(_CHUNK)
-        kind = media_type(chunk)
-        while chunk:
-            digest.update(chunk)
-            chunk = stream.read(_CHUNK)
-    return digest.hexdigest(), kind
+        kind = _media_type(stream.read(12))
+        stream.seek(0)
+        return hashlib.file_digest(stream, "sha256").hexdigest(), kind
 
 
-class References:
-    """Makes the References of one expansion, relative to the manifest's folder."""
+def references(base: Path) -> Callable[[str], Reference]:
+    """Return what makes the References of one expansion from what the user wrote, relative to the manifest's folder."""
 
-    def __init__(self, base: Path) -> None:
-        self._base = str(base)
-        self.of = lru_cache(maxsize=_KEPT)(self._of)
-
-    def _of(self, source: str) -> Reference:
-        """Return the reference that the user wrote as `source`, which was checked when it was read."""
-        return Reference(source=source, url=source) if is_url(source) else self._local(source)
-
-    def _local(self, source: str) -> Reference:
-        path = os.path.normpath(os.path.join(self._base, source))  # noqa: PTH118  keeps symbolic links as they are
+    @lru_cache(maxsize=_KEPT)
+    def make(source: str) -> Reference:
+        if is_url(source):
+            return Reference(source=source, url=source)
+        path = os.path.normpath(os.path.join(base, source))  # noqa: PTH118  keeps symbolic links as they are
+        digest = kind = None
         try:
             found = Path(path).stat()
             fault = _unfit(found)
-            digest, kind = (None, None) if fault else _digest(path, found.st_size, found.st_mtime_ns)
+            if fault is None:
+                digest, kind = _digest(path, found.st_size, found.st_mtime_ns)
+                fault = "is not a PNG, JPEG, WEBP or GIF picture" if kind is None else None
         except OSError as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-            return Reference(source=source, path=path, fault=f"the reference {source} {reason}")
+            fault = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         except ValueError:
-            return Reference(source=source, path=path, fault=f"the reference {source} is not a path")
-        if fault is None and kind is None:
-            fault = "is not a PNG, JPEG, WEBP or GIF picture"
+            fault = "is not a path"
         text = None if fault is None else f"the reference {source} {fault}"
         return Reference(source=source, path=path, sha256=digest, media_type=kind, fault=text)
+
+    return make
 
 
 def _unfit(found: os.stat_result) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return "is not a file"
-    if found.st_size == 0:
-        return "is empty"
     if found.st_size > MAX_REFERENCE:
         return f"has {found.st_size} bytes; at most {MAX_REFERENCE} can be sent"
-    return None
+    return None if found.st_size else "is empty"
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=256)
-def _head(provider: str, model: str, style: str) -> str:
-    texts = ",".join(encode_basestring_ascii(text) for text in (provider, model, style))
-    return f"[{FORMAT},{texts},"
-
-
-@lru_cache(maxsize=4096)
-def _tail(scalars: tuple[Any, ...]) -> str:
-    return ",".join(map(json.dumps, scalars))
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def key_of(values: Mapping[str, Any], provider: str) -> str:
     """Return the key, 64 hex digits, of a job's fields by name; `images` are References."""
-    get = values.get
-    images: Sequence[Reference] = values["images"]
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
-    sources = ",".join(encode_basestring_ascii(one.sha256 or one.url or f"missing:{one.source}") for one in images)
-    head = _head(provider, values["model"], values["style"])
-    tail = _tail(tuple(map(get, KEY_FIELDS)))
-    named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := get(name))}
-    more = f",{json.dumps(named, sort_keys=True, separators=(',', ':'))}" if named else ""
-    text = f"{head}{encode_basestring_ascii(values['prompt'])},[{sources}],{tail}{more}]"
+    images = [image.sha256 or image.url or f"missing:{image.source}" for image in values["images"]]
+    named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))}
+    head = (FORMAT, provider, values["model"], values["style"], values["prompt"], images)
+    text = _canonical([*head, *map(values.get, KEY_FIELDS), *([named] if named else ())])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -155,14 +119,9 @@ def key_of_job(job: Job) -> str:
     return key_of({name: getattr(job, name) for name in names}, job.provider)
 
 
-# --- ids and file names -----------------------------------------------------------------------------------------------
-
-
 def slug(prompt: str) -> str:
     """Return the first words of the prompt in lower case ASCII, at most 48 characters, else `job`."""
-    start = prompt[:400]
-    if not start.isascii():
-        start = unicodedata.normalize("NFKD", start).encode("ascii", "ignore").decode()
+    start = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode()
     joined = "-".join(_WORD.findall(start.lower()))
     if len(joined) > _SLUG:
         cut = joined[: _SLUG + 1]
@@ -184,54 +143,36 @@ def redo_id(root: str, ordinal: int) -> str:
     return cut.rstrip() + suffix
 
 
+_BAD_NAME: tuple[tuple[Callable[[str], object], str], ...] = (
+    (lambda name: name.startswith("/"), "is absolute; allowed is a name inside the output folder"),
+    (_CONTROL.search, "has a control character"),
+    (lambda name: "\\" in name, "has a backslash; folders are written with /"),
+    (lambda name: len(name) > MAX_PATH, f"has more than {MAX_PATH} characters"),
+)
+_BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
+    (lambda part: part == "..", "leaves the output folder"),
+    (lambda part: not part, "has an empty part"),
+    (lambda part: part.startswith("."), "starts a part with a dot, which hides the file"),
+    (lambda part: part != part.strip() or part[-1] == ".", "has a part with a space at its ends, or a dot at its end"),
+    (lambda part: len(part.encode()) > MAX_COMPONENT, f"has a part of more than {MAX_COMPONENT} bytes"),
+    (_RESERVED.fullmatch, "is reserved for a device on some systems"),
+)
+
+
 def checked_name(name: str) -> str:
-    """Return the file name below the output folder.
-
-    Raises:
-        ValueError: it would leave the folder, or cannot be a file's name everywhere; says which and why.
-    """
-    if _EASY.fullmatch(name):
-        return FOLDER + name
-    reason = _bad_path(name) or next(filter(None, map(_bad_component, name.split("/"))), None)
-    if reason is not None:
-        raise ValueError(f"the file name {quoted(name)} {reason}")
+    """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
+    checks = () if _EASY.fullmatch(name) else ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/")))
+    for text, rules in checks:
+        for is_bad, reason in rules:
+            if is_bad(text):
+                raise ValueError(f"the file name {quoted(name)} {reason}")
     return FOLDER + name
-
-
-def _bad_path(name: str) -> str | None:
-    if name.startswith("/"):
-        return "is absolute; allowed is a name inside the output folder"
-    if _CONTROL.search(name):
-        return "has a control character"
-    if "\\" in name:
-        return "has a backslash; folders are written with /"
-    if len(name) > MAX_PATH:
-        return f"has more than {MAX_PATH} characters"
-    return None
-
-
-def _bad_component(part: str) -> str | None:
-    if part == "..":
-        return "leaves the output folder"
-    if not part:
-        return "has an empty part"
-    if part.startswith("."):
-        return "starts a part with a dot, which hides the file"
-    if part != part.strip() or part.endswith("."):
-        return "has a part with a space at its ends, or a dot at its end"
-    if len(part.encode()) > MAX_COMPONENT:
-        return f"has a part of more than {MAX_COMPONENT} bytes"
-    return "is reserved for a device on some systems" if _RESERVED.fullmatch(part) else None
 
 
 def folded(name: str) -> str:
     """Return what two names have in common when a file system that ignores case takes them for one."""
-    if name.isascii():
-        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
-
-# --- one name, one job ------------------------------------------------------------------------------------------------
 
 _LINE_BITS = 36
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")  # the first: any other, or none
@@ -250,7 +191,7 @@ class NameTakenError(ValueError):
 
 
 class _Claimed:
-    """The names that were claimed, as 64-bit hashes, and by whom; the hash is keyed anew in each process."""
+    """The names that were claimed, as 64-bit hashes, and by whom: 8 bytes each, for a million of them."""
 
     def __init__(self) -> None:
         self._hashes: dict[int, None] = {}
@@ -258,8 +199,7 @@ class _Claimed:
 
     def add(self, name: str, mark: int) -> bool:
         """Claim a name; False when it was claimed before."""
-        value = hash(name)
-        if value in self._hashes:
+        if (value := hash(name)) in self._hashes:
             return False
         self._hashes[value] = None
         self._marks.append(mark)
@@ -267,18 +207,16 @@ class _Claimed:
 
     def by(self, name: str) -> int | None:
         """Return the mark that a name was claimed with, or None."""
-        value = hash(name)
-        if value not in self._hashes:
+        if (value := hash(name)) not in self._hashes:
             return None
-        return self._marks[next(at for at, other in enumerate(self._hashes) if other == value)]
+        return self._marks[list(self._hashes).index(value)]
 
 
 class Names:
     """Gives each job of one expansion its id and file name, and each to one job only.
 
-    Ids differ, and so do file names, also where a file system ignores case. With the default template an id is the
-    file's name but for the ending, and id.ext are equal without case only if both parts are; so ids are compared folded
-    then, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
+    Ids differ, and so do file names, also where a file system ignores case. With the default template ids are compared
+    folded, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
     As a stored picture's suffix follows its bytes, names that differ in a picture's suffix only are one name, unless
     both jobs ask for a format, which then says what the suffix will be.
     """
@@ -289,8 +227,6 @@ class Names:
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
         self._ids, self._files = _Claimed(), _Claimed()
-        # Names without their suffix: of jobs that leave the format to the API, and of those that ask for one.
-        self._open, self._asked = _Claimed(), _Claimed()
 
     def give(self, values: dict[str, Any], variables: Mapping[str, Any], origin: Origin) -> None:
         """Set `id` and `file_name`.
@@ -306,8 +242,7 @@ class Names:
             values["file_name"] = checked_name(name + ext)
             return
         file_name = checked_name(self._template.render(_variables(values, variables, ext[1:])))
-        asked = None if "output_format" in values.get("dropped", ()) else values.get("output_format")
-        self._claim(file_name, asked, mark)
+        self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), mark)
         values["file_name"] = file_name
 
     def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
@@ -334,28 +269,28 @@ class Names:
         return name, checked_name(stem + ext)
 
     def _claim(self, file_name: str, asked: str | None, mark: int) -> None:
-        """Take a file name for a job; a mark says which, and with which suffix."""
+        """Take a file name for a job, its stem for pictures of one format or any; names have no //."""
         name = folded(file_name)
         stem, suffix = splitext(name)
-        if suffix not in _SUFFIXES:
-            suffix = ""
+        suffix = suffix if suffix in _SUFFIXES else ""
+        of_any, of_one = f"{stem}//any", f"{stem}//one"
+        if not suffix:
+            rivals, taken = [name], [name]
+        elif asked is None:
+            rivals, taken = [of_any, of_one], [of_any]
+        else:
+            stored = name if suffix in _ENDS[asked] else stem + _ENDS[asked][0]
+            rivals, taken = [of_any, stored], [of_one, stored]
         place = mark << 3 | _SUFFIXES.index(suffix)
-        stored: str | None = name
-        if suffix:
-            for rival in (self._open,) if asked else (self._open, self._asked):
-                if (earlier := rival.by(stem)) is not None:
-                    self._refuse(file_name, earlier, place)
-            (self._asked if asked else self._open).add(stem, place)
-            stored = None if asked is None else name if suffix in _ENDS[asked] else stem + _ENDS[asked][0]
-        if stored is not None and not self._files.add(stored, place):
-            self._refuse(file_name, self._files.by(stored) or 0, place)
-
-    def _refuse(self, file_name: str, earlier: int, place: int) -> NoReturn:
-        shown, at = quoted(file_name.removeprefix(FOLDER)), self._at(earlier >> 3)
-        why = f"is used {at} too"
-        if (earlier ^ place) & 7:
-            why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
-        raise NameTakenError("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
+        earlier = next((found for found in map(self._files.by, rivals) if found is not None), None)
+        if earlier is not None:
+            shown, at = quoted(file_name.removeprefix(FOLDER)), self._at(earlier >> 3)
+            why = f"is used {at} too"
+            if (earlier ^ place) & 7:
+                why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
+            raise NameTakenError("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
+        for one in taken:
+            self._files.add(one, place)
 
     def _id(self, values: dict[str, Any], mark: int) -> str:
         given: str | None = values.get("id")
@@ -380,11 +315,6 @@ class Names:
 
 def _variables(values: dict[str, Any], variables: Mapping[str, Any], ext: str) -> dict[str, Any]:
     sources = [reference.source for reference in values["images"]]
-    return {
-        "image": ImagePath(sources[0]) if sources else "",
-        **variables,
-        **{name: values.get(name) for name in _OF_A_JOB},
-        "images": sources,
-        "tags": dict(values["tags"]),
-        "ext": ext,
-    }
+    own = {"images": sources, "tags": dict(values["tags"]), "ext": ext}
+    image = ImagePath(sources[0]) if sources else ""
+    return {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}

@@ -10,28 +10,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from batchflux.manifest.values import (
-    CONTROL,
-    MAX_TEXT,
-    Template,
-    is_nothing,
-    is_template,
-    is_url,
-    json_data,
-    leaf,
-    line_of_text,
-    mapping,
-    one_of,
-    problem,
-    scalar,
-    template,
-    url,
-    whole,
-)
+from batchflux.manifest import values
+from batchflux.manifest.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, found, quoted
 from batchflux.models import Format
 
@@ -47,13 +31,8 @@ AUTO = "auto"
 STYLES = (AUTO, "standard", "chat", "native")
 _SEED_BITS = 63
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
-_RATIO_ALLOWED = "allowed is W:H from 21:9 to 9:21, as 16:9"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_FORMATS = get_args(Format)
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-
-
-# --- readers ----------------------------------------------------------------------------------------------------------
 
 
 def _bounded(text: str, most: int) -> str:
@@ -74,94 +53,66 @@ def prompt(text: str) -> str:
 
 def tag(text: str) -> str:
     """Read a tag's value: any text, empty too."""
-    return _bounded(text, MAX_TEXT)
+    return _bounded(text, values.MAX_TEXT)
 
 
 def job_id(text: str) -> str | None:
     """Read an id that can name a file; empty is not given."""
-    if not text:
-        return None
     if len(text) > MAX_ID:
         raise ValueError(f"found {len(text)} characters; an id has at most {MAX_ID}")
     if "/" in text or "\\" in text or CONTROL.search(text) or text in {".", ".."} or text != text.strip():
         allowed = "an id has no slash, backslash, control character or space at its ends, and is not . or .."
         raise ValueError(f"found {quoted(text)}; {allowed}")
-    return text
+    return text or None
 
 
-def aspect_ratio(text: str) -> str | None:
+def ratio(text: str) -> str | None:
     """Read a ratio as written, W:H; empty keeps the reference's."""
     compact = text.replace(" ", "")
     if not compact:
         return None
     match = _RATIO.fullmatch(compact)
-    if match is None:
-        raise ValueError(f"found {quoted(text)}; {_RATIO_ALLOWED}")
-    width, height = int(match[1]), int(match[2])
+    width, height = (int(match[1]), int(match[2])) if match is not None else (0, 1)
     if width * 9 > height * 21 or width * 21 < height * 9:
-        raise ValueError(f"found {quoted(text)}; {_RATIO_ALLOWED}")
+        raise ValueError(f"found {quoted(text)}; allowed is W:H from 21:9 to 9:21, as 16:9")
     return compact
 
 
-def output_format(text: str) -> str | None:
-    """Read the name of a picture's format; jpg is jpeg."""
-    if not text:
-        return None
-    return "jpeg" if text == "jpg" else one_of(text, _FORMATS)
-
-
-def seed(text: str) -> int | None:
+def seed(text: str) -> int:
     """Read a whole number of at most 64 bits."""
-    if not text:
-        return None
     try:
-        return whole(text, -(2**_SEED_BITS), 2**_SEED_BITS - 1)
+        return values.whole(text, -(2**_SEED_BITS), 2**_SEED_BITS - 1)
     except ValueError:
         raise ValueError(f"found {quoted(text)}; allowed is a whole number of at most 64 bits, as 42") from None
 
 
-def safety_tolerance(text: str) -> int | None:
-    """Read 0 (strict) to 6."""
-    return whole(text, 0, 6) if text else None
-
-
-def prompt_upsampling(text: str) -> bool | None:
+def upsampling(text: str) -> bool:
     """Read true or false, as YAML and spreadsheets write them; `yes`, `on` and 1 may be meant otherwise."""
-    if not text:
-        return None
     if text not in _BOOLS:
         raise ValueError(f"found {quoted(text)}; write true or false")
     return _BOOLS[text]
 
 
-def variant(text: str) -> int | None:
-    """Read which deliberate copy this is: 1, 2, ..."""
-    return whole(text, 1, 1_000_000) if text else None
-
-
-def style(text: str) -> str | None:
-    """Read a call style, or auto."""
-    return one_of(text, STYLES) if text else None
-
-
-def webhook_url(text: str) -> str | None:
-    """Read an http(s) URL that the provider may call."""
-    return url(text) if text else None
-
-
 def reference(text: str) -> str | None:
     """Read a reference image: an http(s) URL, or the path of a local file; empty is not given."""
-    if not text:
-        return None
-    if is_url(text):
-        return url(text)
+    if values.is_url(text):
+        return values.url(text)
     bad = CONTROL.search(text)
     if bad is not None:
         raise ValueError(f"found the character U+{ord(bad.group()):04X} in a path; remove it")
-    return text
+    return text or None
 
 
-# --- validators of what is more than one text -------------------------------------------------------------------------
+def _given(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a reader for which empty text is not given."""
+    return lambda text: read(text) if text else None
+
+
+_format = _given(lambda text: "jpeg" if text == "jpg" else values.one_of(text, get_args(Format)))
+_tolerance = _given(lambda text: values.whole(text, 0, 6))
+_style = _given(lambda text: values.one_of(text, STYLES))
+_variant = _given(lambda text: values.whole(text, 1, 1_000_000))
+
 
 _reference = leaf(reference, templated=True)
 
@@ -185,7 +136,7 @@ def _model(value: object) -> Any:
     node = scalar(value, "the name of a model")
     if not node.is_null and node.shown is None and not node.text.strip():
         raise problem("found an empty text; allowed is the name of a model, or leave it out for the provider's")
-    return leaf(line_of_text, templated=True)(node)
+    return leaf(values.line_of_text, templated=True)(node)
 
 
 def _tags(value: object) -> dict[str, Any]:
@@ -204,29 +155,21 @@ def _tag(value: object) -> str | Template:
 def _option(value: object) -> Any:
     """Return JSON data; a text with a template in it is a Template."""
     if isinstance(value, Scalar) and is_template(value.text):
-        return template(value.text)
-    made = json_data(value)
+        return values.template(value.text)
+    made = values.json_data(value)
     if not isinstance(value, Scalar) and is_template(json.dumps(made)):
         raise problem(f"found {found(value)} with a template in it; allowed is a template that is the whole value")
     return made
 
 
-def _pairs(value: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(value.items())
-
-
 def _by_name(named: Callable[[object], dict[str, Any]], item: Callable[[object], Any]) -> Any:
     """Return the type of a mapping that comes to pairs."""
-    return Annotated[dict[str, Annotated[Any, PlainValidator(item)]], BeforeValidator(named), AfterValidator(_pairs)]
+    pairs = AfterValidator(lambda made: tuple(made.items()))
+    return Annotated[dict[str, Annotated[Any, PlainValidator(item)]], BeforeValidator(named), pairs]
 
 
 def _one(check: Callable[[object], Any]) -> Any:
     return Annotated[Any, PlainValidator(check)]
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-KeyPlace = Literal["in place", "by name"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,9 +178,8 @@ class JobField:
 
     `read` is None where a field is more than one text, or is never set by a template or an axis; `kind` is the type
     that validates what the manifest has. `types` and `more` are the JSON Schema. `default` is what a Job has that was
-    not asked for the field. `key`: the field is part of a job's key, in its place among those or, if given, by its
-    name. `sent`: a request may have a place for it. `in_spec`: the ledger keeps it beside the prompt. `column`:
-    results.csv has it under its name.
+    not asked for the field. `uses` says who has it: `key` (a job's key, in its place), `named` (the key, by its name if
+    given), `sent` (a request may) and `spec` (the ledger, beside the prompt).
     """
 
     name: str
@@ -247,123 +189,81 @@ class JobField:
     read: Callable[[str], Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     default: Any = None
-    key: KeyPlace | None = None
-    sent: bool = False
-    in_spec: bool = False
-    column: bool = False
-
-    @property
-    def json_schema(self) -> dict[str, Any]:
-        """The field's JSON Schema."""
-        return {"type": list(self.types) if len(self.types) > 1 else self.types[0], **self.more}
+    uses: frozenset[str] = frozenset()
 
 
-def _text(name: str, read: Callable[[str], Any], types: str, description: str, **how: Any) -> JobField:
+def _row(name: str, kind: Any, types: str, description: str, uses: str = "", **how: Any) -> JobField:
+    words: dict[str, Any] = {"types": tuple(types.split()), "uses": frozenset(uses.split())}
+    return JobField(name=name, kind=kind, description=description, **words, **how)
+
+
+def _text(name: str, read: Callable[[str], Any], types: str, description: str, uses: str = "") -> JobField:
     """Return a field of one text that may be a template."""
-    made = {"kind": _one(leaf(read, templated=True)), **how}
-    return JobField(name=name, read=read, types=tuple(types.split()), description=description, **made)
+    return _row(name, _one(leaf(read, templated=True)), types, description, uses, read=read)
 
 
+_SECRET = _one(leaf(str))
+_ASKED = "key sent spec"
 FIELDS: tuple[JobField, ...] = (
     _text("prompt", prompt, "string number boolean", "what to make; a Jinja2 template"),
-    JobField(
-        name="image",
-        description="one reference image: short for images with one",
-        types=("string", "null"),
-        kind=_one(_image),
-    ),
-    JobField(
-        name="images",
-        description="reference images, in order: local paths (beside the manifest) or URLs",
-        types=("array", "null"),
+    _row("image", _one(_image), "string null", "one reference image: short for images with one"),
+    _row(
+        "images",
+        _one(_images),
+        "array null",
+        "reference images, in order: local paths (beside the manifest) or URLs",
         more={"items": {"type": "string"}},
-        kind=_one(_images),
     ),
-    _text("seed", seed, "integer string null", "a whole number", key="in place", sent=True, in_spec=True, column=True),
+    _text("seed", _given(seed), "integer string null", "a whole number", _ASKED),
+    _text("aspect_ratio", ratio, "string null", "W:H from 21:9 to 9:21; left out keeps the reference's", _ASKED),
+    _text("output_format", _format, "string null", "jpeg, png or webp", _ASKED),
+    _text("safety_tolerance", _tolerance, "integer string null", "0 (strict) to 6", _ASKED),
     _text(
-        "aspect_ratio",
-        aspect_ratio,
-        "string null",
-        "W:H from 21:9 to 9:21; left out keeps the reference's",
-        key="in place",
-        sent=True,
-        in_spec=True,
-        column=True,
+        "prompt_upsampling", _given(upsampling), "boolean string null", "let the provider rewrite the prompt", _ASKED
     ),
-    _text(
-        "output_format",
-        output_format,
-        "string null",
-        "jpeg, png or webp",
-        key="in place",
-        sent=True,
-        in_spec=True,
-        column=True,
-    ),
-    _text(
-        "safety_tolerance",
-        safety_tolerance,
-        "integer string null",
-        "0 (strict) to 6",
-        key="in place",
-        sent=True,
-        in_spec=True,
-    ),
-    _text(
-        "prompt_upsampling",
-        prompt_upsampling,
-        "boolean string null",
-        "let the provider rewrite the prompt",
-        key="in place",
-        sent=True,
-        in_spec=True,
-    ),
-    _text("model", line_of_text, "string null", "another model than the provider's", kind=_one(_model)),
-    _text("style", style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
-    JobField(
-        name="options",
-        description="what only this API knows; each wins over the one in provider.options",
-        types=("object", "null"),
-        kind=_by_name(mapping, _option),
+    _row("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
+    _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
+    _row(
+        "options",
+        _by_name(mapping, _option),
+        "object null",
+        "what only this API knows; each wins over the one in provider.options",
+        "named spec",
         default=(),
-        key="by name",
-        in_spec=True,
     ),
-    _text(
+    _row(
         "variant",
-        variant,
+        _one(leaf(_variant, templated=True)),
         "integer string null",
         "2, 3, ... make a deliberate further copy of the same job",
+        "key spec",
+        read=_variant,
         default=1,
-        key="in place",
-        in_spec=True,
     ),
-    _text("webhook_url", webhook_url, "string null", "a URL called when the picture is ready", sent=True),
-    JobField(
-        name="webhook_secret",
-        description="${NAME} of the environment variable that holds the secret",
-        types=("string", "null"),
-        kind=_one(leaf(str)),
-        sent=True,
-    ),
-    JobField(
-        name="tags",
-        description="free; come back as tags.* columns of results.csv",
-        types=("object", "null"),
+    _text("webhook_url", _given(values.url), "string null", "a URL called when the picture is ready", "sent"),
+    _row("webhook_secret", _SECRET, "string null", "${NAME} of the environment variable that holds the secret", "sent"),
+    _row(
+        "tags",
+        _by_name(_tags, _tag),
+        "object null",
+        "free; come back as tags.* columns of results.csv",
         more={"additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
-        kind=_by_name(_tags, _tag),
     ),
 )
 ID = _text("id", job_id, "string number null", "the job's name; left out: a slug of the prompt and 8 digits of the key")
 
+
+def _names(use: str) -> tuple[str, ...]:
+    return tuple(row.name for row in FIELDS if use in row.uses)
+
+
 READERS: dict[str, Callable[[str], Any]] = {row.name: row.read for row in (ID, *FIELDS) if row.read is not None}
 FIELD_NAMES = frozenset(row.name for row in (ID, *FIELDS))
 AXIS_FIELDS = frozenset({*READERS, "image", "images"})  # an axis of such a name sets the field
-KEY_FIELDS = tuple(row.name for row in FIELDS if row.key == "in place")
-NAMED_KEY_FIELDS = tuple(row.name for row in FIELDS if row.key == "by name")
-REQUEST_FIELDS = tuple(row.name for row in FIELDS if row.sent)  # in the order in which they are sent
-COLUMN_FIELDS = tuple(row.name for row in FIELDS if row.column)
-SPEC_FIELDS = {row.name: row.default for row in FIELDS if row.in_spec}  # with its default
+KEY_FIELDS = _names("key")
+NAMED_KEY_FIELDS = _names("named")
+REQUEST_FIELDS = _names("sent")  # in the order in which they are sent
+SPEC_FIELDS = {row.name: row.default for row in FIELDS if "spec" in row.uses}  # with its default
 _PAIRS = frozenset(name for name, default in SPEC_FIELDS.items() if default == ())
 
 

@@ -39,19 +39,11 @@ AXIS_SCHEMA = {
             "maxProperties": 1,
             "additionalProperties": False,
         },
-    ],
+    ]
 }
 _ALLOWED = "allowed is a list, {range: [first, last]}, {glob: PATTERN} or {lines: FILE}"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Axis:
-    """One axis of a matrix: `kind` is list, range, glob or lines; `values` holds what was written for it."""
-
-    name: str
-    kind: Literal["list", "range", "glob", "lines"]
-    values: tuple[Any, ...]
-    line: int
+Kind = Literal["list", "range", "glob", "lines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +54,54 @@ class AxisValue:
     value: Any
     parts: tuple[str, ...] | None = None
 
+    def field(self, name: str) -> tuple[str, Any]:
+        """Return the field that an axis of this name sets, and its value; a ValueError when that is not allowed."""
+        if name in {"image", "images"}:
+            sources = map(reference, self.parts if self.parts is not None else (self.text,))
+            return "images", tuple(source for source in sources if source is not None)
+        if self.parts is not None:
+            raise ValueError(f"found a list; an axis of {name} has single values")
+        return name, READERS[name](self.text)
 
-Combination = tuple[AxisValue, ...]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of a matrix; `given` holds what was written for it."""
+
+    name: str
+    kind: Kind
+    given: tuple[Any, ...]
+    line: int
+
+    def least(self) -> int:
+        """Return how many values there are at least, without making them."""
+        return self.given[1] - self.given[0] + 1 if self.kind == "range" else len(self.given)
+
+    def values(self, base: Path) -> Sequence[AxisValue]:
+        """Return all values; a ValueError says that nothing matches, or why the file of lines cannot be read."""
+        if self.kind == "range":
+            return [AxisValue(str(number), number) for number in range(self.given[0], self.given[1] + 1)]
+        if self.kind == "glob":
+            return [AxisValue(name, ImagePath(name)) for name in _matches(self.given[0], base)]
+        if self.kind == "lines":
+            texts = lines_of(self.given[0], base)
+            return [AxisValue(text, ImagePath(text) if self.name == "image" else text) for text in texts]
+        return [self._listed(item) for item in self.given]
+
+    def _listed(self, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
+        if isinstance(item, tuple):
+            parts = tuple(part.text for part in item)
+            return AxisValue(", ".join(parts), list(parts), parts)
+        text = "" if item.is_null else item.text
+        return AxisValue(text, ImagePath(text) if self.name == "image" else value_of(item))
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
-
-
-def axis_spec(value: object) -> tuple[str, tuple[Any, ...]]:
+def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
     """Check what an axis is made of: its kind, and the Scalars (or lists of them), bounds or text written for it."""
     if isinstance(value, list):
         if not value:
             raise problem("found an empty list; an axis needs at least one value")
-        return "list", tuple(_axis_value(item) for item in value)
+        return "list", tuple(map(_axis_value, value))
     if not isinstance(value, dict) or len(value) != 1:
         raise problem(f"found {found(value)}; {_ALLOWED}")
     ((kind, given),) = value.items()
@@ -90,13 +117,12 @@ def axis_spec(value: object) -> tuple[str, tuple[Any, ...]]:
 
 def exclusion(value: object) -> str:
     """Check a value that an excluded combination has, as text."""
-    node = scalar(value)
-    return "" if node.is_null else node.text
+    return "" if is_nothing(value) else scalar(value).text
 
 
 def _axis_value(item: object) -> Any:
     if isinstance(item, list):
-        return tuple(scalar(part) for part in item)
+        return tuple(map(scalar, item))
     node = scalar(item)
     if is_template(node.text):
         raise problem(f"found {quoted(node.text)}; axis values are data, so write the template into the field itself")
@@ -105,12 +131,10 @@ def _axis_value(item: object) -> Any:
 
 def _range(given: object) -> tuple[int, int]:
     items = given if isinstance(given, list) else []
-    numbers = [value_of(item) if isinstance(item, Scalar) else None for item in items]
-    match numbers:
-        case [int(first), int(last)] if not any(isinstance(number, bool) for number in numbers):
-            pass
-        case _:
-            raise problem("the range is not two whole numbers; allowed is {range: [first, last]}, both included")
+    numbers: list[Any] = [value_of(item) if isinstance(item, Scalar) else None for item in items]
+    if [type(number) for number in numbers] != [int, int]:
+        raise problem("the range is not two whole numbers; allowed is {range: [first, last]}, both included")
+    first, last = numbers
     if first > last:
         raise problem(f"the range starts at {first} and ends at {last}; the first must not be above the last")
     if last - first >= MAX_RANGE:
@@ -118,81 +142,24 @@ def _range(given: object) -> tuple[int, int]:
     return first, last
 
 
-# --- what it comes to -------------------------------------------------------------------------------------------------
-
-
-def axis_values(axis: Axis, base: Path) -> Sequence[AxisValue]:
-    """Return all values of an axis.
-
-    Raises:
-        ValueError: nothing matches, or the file of lines cannot be read; says what and why.
-    """
-    if axis.kind == "range":
-        first, last = axis.values
-        return [AxisValue(str(number), number) for number in range(first, last + 1)]
-    if axis.kind == "glob":
-        return [AxisValue(name, ImagePath(name)) for name in _matches(axis.values[0], base)]
-    if axis.kind == "lines":
-        texts = lines_of(axis.values[0], base)
-        return [AxisValue(text, ImagePath(text) if axis.name == "image" else text) for text in texts]
-    return [_listed(axis.name, item) for item in axis.values]
-
-
-def least_size(axis: Axis) -> int:
-    """Return how many values an axis has at least, without making them."""
-    if axis.kind == "range":
-        first, last = axis.values
-        return int(last) - int(first) + 1
-    return 1 if axis.kind in {"glob", "lines"} else len(axis.values)
-
-
-def axis_field(name: str, value: AxisValue) -> tuple[str, Any]:
-    """Return the field that an axis sets, and its converted value.
-
-    Raises:
-        ValueError: the value is not one that the field allows.
-    """
-    if name in {"image", "images"}:
-        sources = map(reference, value.parts if value.parts is not None else (value.text,))
-        return "images", tuple(source for source in sources if source is not None)
-    if value.parts is not None:
-        raise ValueError(f"found a list; an axis of {name} has single values")
-    return name, READERS[name](value.text)
-
-
-def _listed(name: str, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
-    if isinstance(item, tuple):
-        parts = tuple(part.text for part in item)
-        return AxisValue(", ".join(parts), list(parts), parts)
-    text = "" if is_nothing(item) else item.text
-    return AxisValue(text, ImagePath(text) if name == "image" else value_of(item))
-
-
 def _matches(pattern: str, base: Path) -> list[str]:
-    _check_pattern(pattern)
+    parts, shown = pattern.split("/"), f"the pattern {quoted(pattern)}"
+    # What would walk the same folders over and over: `*/../*/../*`.
+    if ".." in itertools.dropwhile(lambda part: not glob.has_magic(part), parts):
+        raise ValueError(f"found .. behind a wildcard in {shown}; write it in front")
+    if parts.count("**") > MAX_DEEP:
+        raise ValueError(f"found more than {MAX_DEEP} ** in {shown}; one finds folders of any depth")
     names = sorted(name for name in glob.glob(pattern, root_dir=base, recursive=True) if (base / name).is_file())  # noqa: PTH207  Path.glob takes no absolute pattern
     if not names:
-        raise ValueError(f"no file matches the pattern {quoted(pattern)} beside the manifest")
+        raise ValueError(f"no file matches {shown} beside the manifest")
     if len(names) > MAX_RANGE:
-        raise ValueError(f"the pattern {quoted(pattern)} matches more than {MAX_RANGE} files")
+        raise ValueError(f"{shown} matches more than {MAX_RANGE} files")
     return [name.replace(os.sep, "/") for name in names]
-
-
-def _check_pattern(pattern: str) -> None:
-    """Refuse a pattern that would walk the same folders over and over: `*/../*/../*`."""
-    parts = pattern.split("/")
-    wild = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    if ".." in parts[wild:]:
-        raise ValueError(f"found .. behind a wildcard in the pattern {quoted(pattern)}; write it in front")
-    if parts.count("**") > MAX_DEEP:
-        raise ValueError(
-            f"found more than {MAX_DEEP} ** in the pattern {quoted(pattern)}; one finds folders of any depth"
-        )
 
 
 def combinations(
     names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]]
-) -> Iterator[Combination]:
+) -> Iterator[tuple[AxisValue, ...]]:
     """Yield the product, less the excluded; one empty combination when there are no axes."""
     at = {name: index for index, name in enumerate(names)}
     rules: dict[tuple[int, ...], set[tuple[str, ...]]] = {}  # by the axes they name, so that many rules are one look

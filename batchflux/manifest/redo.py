@@ -35,11 +35,8 @@ class Made:
 class Redos:
     """The redos of one expansion: learns of the manifest's jobs as they are met, and says which redos follow.
 
-    Args:
-        asked: redos by the key of the job they try again, each family in its order.
-        is_known: whether the ledger has a job of this key, or a redo that was pinned to it.
-
-    `jobs` holds what was made of them, `left` those of jobs that were not met.
+    `asked` has redos by the key of the job they try again, each family in its order; `is_known` tells whether the
+    ledger has a job of a key, or a redo that was pinned to it. `jobs` holds what was made of them.
     """
 
     def __init__(self, asked: Mapping[str, Sequence[Redo]], is_known: Callable[[str], bool]) -> None:
@@ -54,22 +51,18 @@ class Redos:
         """The redos of jobs that were not met."""
         return [redo for origin, redos in self.asked.items() if origin not in self._met for redo in redos]
 
-    def met(self, job: Job) -> None:
-        """Take notice of a job of the manifest."""
+    def met(self, job: Job, root: Job | None = None) -> None:
+        """Take notice of a job of the manifest, or of a redo that goes back to `root` and may have redos itself."""
         if job.key in self.asked:
-            self._next.append((job, job))
+            self._next.append((root or job, job))
 
     def made(self, redo: Redo, root: Job, job: Job) -> None:
-        """Take notice of what a redo became; it may have redos itself."""
+        """Take notice of what a redo became."""
         self.jobs.append(Made(redo=redo, job=job))
-        if job.key in self.asked:
-            self._next.append((root, job))
+        self.met(job, root)
 
     def wanted(self) -> Iterator[tuple[Job, Job, Redo]]:
-        """Yield each redo, last in a triple: after the manifest's job it goes back to and the job that it tries again.
-
-        Asked once all jobs were met.
-        """
+        """Yield each redo behind the manifest's job it goes back to and the job it tries again, once all were met."""
         while self._next:
             root, parent = self._next.popleft()
             self._met.add(parent.key)
@@ -84,10 +77,9 @@ def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], b
     what it is.
     """
     tried = replace(parent, prompt=parent.prompt if redo.prompt is None else redo.prompt, redo_of=parent.key)
-    pinned = redo.variant is not None
     choices = (replace(tried, seed=seed, variant=variant) for seed, variant in _choices(parent, redo, offer))
     keyed = (replace(job, key=key_of_job(job)) for job in choices)
-    return next(job for job in keyed if pinned or free(job.key))
+    return next(job for job in keyed if redo.variant is not None or free(job.key))
 
 
 def _choices(parent: Job, redo: Redo, offer: Capabilities) -> Iterator[tuple[int | None, int]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -26,20 +25,18 @@ from batchflux.models import Verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
-
-
-# --- how leaves are read ----------------------------------------------------------------------------------------------
 
 
 def _read(check: Callable[[object], Any]) -> BeforeValidator:
     """Return a validator of a node; what it returns None for has the default."""
 
     def go(value: object) -> Any:
-        made = check(value) if isinstance(value, _MADE) else value
-        if made is None and isinstance(value, _MADE):
+        if not isinstance(value, _MADE):
+            return value
+        if (made := check(value)) is None:
             raise PydanticUseDefault
         return made
 
@@ -79,7 +76,7 @@ def _keys(value: object) -> tuple[str, ...]:
         return ()
     names = tuple(scalar(item, "the name of an environment variable").text for item in items)
     for name in names:
-        if not _VARIABLE.fullmatch(name) or _looks_like_key(name):
+        if not VARIABLE.fullmatch(name) or _looks_like_key(name):
             message = "this is no name of an environment variable; put the key into a variable and name it here"
             raise problem(f"{message}, as TUZI_API_KEY")
     if len(set(names)) != len(names):
@@ -94,51 +91,34 @@ def _looks_like_key(name: str) -> bool:
 
 def _price(value: object) -> Decimal | dict[str, Decimal] | None:
     """Check the price of an image, or of one by each model."""
+    read = leaf(values.money)
     if not isinstance(value, dict):
-        return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
-    return {model: leaf(partial(_price_of, model))(_not_null(model, item)) for model, item in value.items()} or None
+        return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
+    prices: dict[str, Decimal] = {}
+    for model, item in value.items():
+        if is_nothing(item):
+            raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
+        try:
+            prices[model] = read(item)
+        except ValueError as error:
+            raise problem(f"of {quoted(model)}: {error}") from None
+    return prices or None
 
 
-def _price_of(model: str, text: str) -> Decimal:
-    try:
-        return values.money(text)
-    except ValueError as error:
-        raise ValueError(f"of {quoted(model)}: {error}") from None
-
-
-def _not_null(model: str, item: object) -> object:
-    if is_nothing(item):
-        raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
-    return item
-
-
-Text = Annotated[
-    str,
-    BeforeValidator(lambda v: _given_text(v) if isinstance(v, _MADE) else v),
-    _schema("string", "number", "boolean"),
-]
+_AMOUNT = {"type": ["number", "string"], "minimum": 0}
+Text = Annotated[str, _read(_given_text), _schema("string", "number", "boolean")]
 MaybeText = Annotated[str | None, _of(line_of_text), _schema("string", "number", "null")]
-Money = Annotated[Decimal | None, _of(values.money), _schema("number", "string", minimum=0)]
+Money = Annotated[Decimal | None, _of(values.money), WithJsonSchema(_AMOUNT)]
 Price = Annotated[
     Decimal | dict[str, Decimal] | None,
     _read(_price),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": ["number", "string"], "minimum": 0},
-                {"type": "object", "additionalProperties": {"type": ["number", "string"], "minimum": 0}},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}),
 ]
 AxisSpec = Annotated[Any, PlainValidator(axis_spec), WithJsonSchema(AXIS_SCHEMA)]
 Exclusion = Annotated[
     dict[str, Annotated[str, PlainValidator(exclusion), _schema("string", "number", "boolean", "null")]],
     BeforeValidator(values.mapping),
 ]
-
-
-# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 class Part(BaseModel):
@@ -232,10 +212,7 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
     return {
-        row.name: (
-            Annotated[row.kind, WithJsonSchema(row.json_schema)],
-            Field(None, description=row.description),
-        )
+        row.name: (Annotated[row.kind, _schema(*row.types, **row.more)], Field(None, description=row.description))
         for row in rows
     }
 
@@ -285,9 +262,6 @@ def schema() -> dict[str, Any]:
 def starter() -> str:
     """Return a commented manifest that runs as it is, on the simulator."""
     return (files("batchflux.manifest") / "starter.yaml").read_text(encoding="utf-8")
-
-
-# --- what a manifest comes to -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,13 +30,14 @@ MAX_LINES_BYTES = 64 << 20  # of a file of lines, which is read whole
 MAX_LINES = 1_000_000
 BATCH = 1024  # rows of parquet held at a time
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 Row = Mapping[str, Any]
 Report = Callable[[int | None, str], None]  # line of the table, message
 
 
 class TableError(Exception):
-    """The table cannot be read further."""
+    """The table cannot be read further: on which line, and why."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -45,11 +46,7 @@ class TableError(Exception):
 
 
 def table_format(source: str) -> tuple[str, bool]:
-    """The format by its suffix, and whether the file is gzipped.
-
-    Raises:
-        ValueError: the suffix is not one of a table that can be read.
-    """
+    """Return the format by its suffix, and whether the file is gzipped; a ValueError when it is no table's."""
     name = source.lower()
     zipped = name.endswith(".gz")
     suffix = Path(name.removesuffix(".gz")).suffix
@@ -59,7 +56,7 @@ def table_format(source: str) -> tuple[str, bool]:
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:
-    """The columns of a table, from its header; None for jsonl, where each row has its own.
+    """Return the columns of a table, from its header; None for jsonl, where each row has its own.
 
     Raises:
         TableError: with the line and what is wrong.
@@ -73,11 +70,11 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
             if not stream.peek(1):
                 raise TableError(None, "is empty; it needs at least one row")
             return None
-        return _header(csv.reader(_lines(stream), delimiter=_delimiter(suffix), strict=True))
+        return _header(csv.reader(_lines(stream), delimiter=_DELIMITERS[suffix], strict=True))
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
-    """Each row with its line (parquet: its number), bad ones reported and left out.
+    """Yield each row with its line (parquet: its number), bad ones reported and left out.
 
     Raises:
         TableError: the table cannot be read (further).
@@ -91,25 +88,29 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
         if suffix == ".jsonl":
             yield from _json_rows(_lines(stream, most), report)
         else:
-            yield from _csv_rows(_lines(stream, most), _delimiter(suffix), report)
+            yield from _csv_rows(_lines(stream, most), _DELIMITERS[suffix], report)
 
 
-def _delimiter(suffix: str) -> str:
-    """What stands between the cells of a .csv or .tsv."""
-    return "\t" if suffix == ".tsv" else ","
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise TableError(None, "is not a file" if path.exists() else "does not exist")
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """Return a name that stands twice, in quotes."""
+    return next((quoted(name) for name, times in Counter(names).most_common(1) if times > 1), None)
 
 
 def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
     try:
-        if not path.is_file():
-            raise TableError(None, "is not a file" if path.exists() else "does not exist")
+        _check_file(path)
         return gzip.open(path, "rb") if zipped else path.open("rb")
     except OSError as error:
         raise TableError(None, f"cannot be read: {error.strerror}") from None
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
-    """The lines as text; `most` is how many bytes a packed table may unpack to."""
+    """Yield the lines as text; `most` is how many bytes a packed table may unpack to."""
     number = size = 0
     try:
         while raw := stream.readline(MAX_LINE + 1):
@@ -118,10 +119,8 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
                 raise TableError(number, f"the line has more than {MAX_LINE} bytes")
             size += len(raw) + LINE_COSTS
             if most is not None and size > most:
-                message = (
-                    f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does; unpack it first"
-                )
-                raise TableError(number, message)
+                message = f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does"
+                raise TableError(number, f"{message}; unpack it first")
             text = raw.decode()
             yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
@@ -131,11 +130,7 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
 
 
 def _header(reader: Any) -> tuple[str, ...]:
-    """The names of the columns, from the first row of a csv.reader.
-
-    Raises:
-        TableError: with the line and what is wrong.
-    """
+    """Return the names of the columns, from the first row of a csv.reader."""
     if csv.field_size_limit() < MAX_CELL:
         csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
     try:
@@ -147,13 +142,10 @@ def _header(reader: Any) -> tuple[str, ...]:
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
         raise TableError(1, "the first line is blank; it must be the header with the columns' names")
-    seen: set[str] = set()
-    for index, name in enumerate(names):
-        if not name:
-            raise TableError(1, f"column {index + 1} has no name in the header")
-        if name in seen:
-            raise TableError(1, f"the column {quoted(name)} stands twice in the header")
-        seen.add(name)
+    if "" in names:
+        raise TableError(1, f"column {names.index('') + 1} has no name in the header")
+    if name := _twice(names):
+        raise TableError(1, f"the column {name} stands twice in the header")
     return names
 
 
@@ -179,8 +171,7 @@ def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]
         if text.isspace():
             continue
         try:
-            bare = text.rstrip("\r\n")
-            row = json.loads(bare, **_JSON)
+            row = json.loads(text.rstrip("\r\n"), **_JSON)
         except json.JSONDecodeError as error:
             report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
@@ -209,7 +200,7 @@ def _whole(digits: str) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError(f"the column {quoted(_twice(name for name, _ in pairs))} stands twice")
+        raise ValueError(f"the column {_twice(name for name, _ in pairs)} stands twice")
     return made
 
 
@@ -228,15 +219,13 @@ def _parquet(path: Path) -> Any:
         message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
         raise TableError(None, message) from None
     try:
-        if not path.is_file():
-            raise TableError(None, "is not a file" if path.exists() else "does not exist")
+        _check_file(path)
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
         raise TableError(None, f"is no Parquet file that can be read: {error}") from None
-    names = file.schema_arrow.names
-    if len(set(names)) != len(names):
+    if name := _twice(file.schema_arrow.names):
         file.close()
-        raise TableError(None, f"has the column {quoted(_twice(names))} twice")
+        raise TableError(None, f"has the column {name} twice")
     return file
 
 
@@ -256,31 +245,22 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
                 yield number, row
 
 
-def _twice(names: Iterable[str]) -> str:
-    return Counter(names).most_common(1)[0][0]
-
-
 def lines_of(source: str, base: Path) -> list[str]:
-    """Return the lines of a text file that are not blank.
-
-    Raises:
-        ValueError: it cannot be read, or has too much or nothing in it.
-    """
-    path = base / source
+    """Return the lines of a text file that are not blank; a ValueError says why it cannot be read, or is no such."""
+    path, shown = base / source, f"the file {quoted(source)}"
     try:
         if path.exists() and not path.is_file():
             raise ValueError(f"{quoted(source)} is not a file")
         if path.stat().st_size > MAX_LINES_BYTES:
-            raise ValueError(f"the file {quoted(source)} has more than {MAX_LINES_BYTES} bytes; use a table with from")
+            raise ValueError(f"{shown} has more than {MAX_LINES_BYTES} bytes; use a table with from")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"the file {quoted(source)} is not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"{shown} is not UTF-8 at byte {error.start}") from None
     except OSError as error:
-        raise ValueError(f"the file {quoted(source)} cannot be read: {error.strerror}") from None
-    lines = [line.strip() for line in text.split("\n")]
-    values = [line for line in lines if line]
+        raise ValueError(f"{shown} cannot be read: {error.strerror}") from None
+    values = [line.strip() for line in text.split("\n") if line.strip()]
     if not values:
-        raise ValueError(f"the file {quoted(source)} has no line that is not blank")
+        raise ValueError(f"{shown} has no line that is not blank")
     if len(values) > MAX_LINES:
-        raise ValueError(f"the file {quoted(source)} has more than {MAX_LINES} lines; use a table with from")
+        raise ValueError(f"{shown} has more than {MAX_LINES} lines; use a table with from")
     return values

@@ -1,9 +1,9 @@
 """Templates: compiled once with the names they read, run where none costs more than its length and its data.
 
-A template sees the row's columns, the axes and `row`; an unknown variable is an error; None renders as nothing, true as
-`true`. What a template may be made of is an allow-list: kinds of nodes, filters, tests, methods. Nothing assigns, loops
-within a loop, or repeats text; no result of a filter, call or operator may pass MAX_OUTPUT. What is only text and plain
-`{{ name }}` is put together without Jinja, to the same result, for it is what a million rows are made of.
+None renders as nothing, true as `true`; an unknown variable is an error. What a template may be made of is an
+allow-list: kinds of nodes, filters, tests, methods. Nothing assigns, loops within a loop, or repeats text; no result of
+a filter, call or operator may pass MAX_OUTPUT. What is only text and plain `{{ name }}` is put together without Jinja,
+to the same result, for it is what a million rows are made of.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2 import UndefinedError as JinjaUndefinedError
@@ -22,9 +22,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 
 from batchflux.manifest.yaml_nodes import quoted
-
-if TYPE_CHECKING:
-    from jinja2 import Template as JinjaTemplate
 
 Variables = Mapping[str, Any]
 Renderer = Callable[[Variables], str]
@@ -89,20 +86,12 @@ class ImagePath(str):
 
 
 def _shown(value: Any) -> Any:
-    """How a value stands in rendered text."""
-    if value is None:
-        return ""
-    if value is True or value is False:
-        return "true" if value else "false"
-    return value
+    """Return how a value stands in rendered text."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
 def _shown_in_name(value: Any) -> Any:
-    """How a value stands in a file name, where it must not make folders.
-
-    Raises:
-        SecurityError: it has a slash.
-    """
+    """Return how a value stands in a file name, where it must not make folders."""
     text = _shown(value)
     if "/" in str(text) or "\\" in str(text):
         raise SecurityError(f"found {quoted(str(text))}; a value in a file name has no slash, only the template has")
@@ -110,11 +99,7 @@ def _shown_in_name(value: Any) -> Any:
 
 
 def _refuse(tree: nodes.Template) -> None:
-    """Refuse what a template in a manifest has no need for.
-
-    Raises:
-        TemplateSyntaxError: names it and its line.
-    """
+    """Refuse what a template in a manifest has no need for."""
     joined = 0
     for node in tree.find_all(nodes.Node):
         kind = type(node).__name__
@@ -170,9 +155,14 @@ def _check_format(text: str) -> None:
 
 
 def _bounded(value: Any) -> Any:
-    if isinstance(value, (str, list, tuple)) and len(value) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    if isinstance(value, (str, list, tuple)):
+        _check_size(len(value))
     return value
+
+
+def _check_size(size: int, what: str = "a value") -> None:
+    if size > MAX_OUTPUT:
+        raise SecurityError(f"{what} has more than {MAX_OUTPUT} characters")
 
 
 def _filter(name: str) -> Callable[..., Any]:
@@ -194,20 +184,18 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
 def _replace(value: Any, old: str, new: str, count: int = -1) -> str:
     text, old, new = str(_shown(value)), str(old), str(new)
     times = text.count(old) if count < 0 else min(count, text.count(old))
-    if len(text) + times * len(new) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    _check_size(len(text) + times * len(new))
     return text.replace(old, new, count)
 
 
 def _join(value: Any, separator: str = "") -> str:
     parts = [str(_shown(item)) for item in value]
-    if sum(map(len, parts)) + len(parts) * len(str(separator)) > MAX_OUTPUT:
-        raise SecurityError(f"a value has more than {MAX_OUTPUT} characters")
+    _check_size(sum(map(len, parts)) + len(parts) * len(str(separator)))
     return str(separator).join(parts)
 
 
 def _environment(finalize: Callable[[Any], Any]) -> _Sandbox:
-    """A sandbox whose values pass through `finalize` as they are rendered."""
+    """Return a sandbox whose values pass through `finalize` as they are rendered."""
     made = _Sandbox(undefined=StrictUndefined, autoescape=False, finalize=finalize, keep_trailing_newline=True)
     made.globals.clear()
     made.filters = {name: _filter(name) for name in _FILTERS}
@@ -223,103 +211,65 @@ _NAME = _environment(_shown_in_name)
 class UndefinedError(ValueError):
     """A variable that does not exist; `name` is None when only the message is known."""
 
-    def __init__(self, name: str | None, message: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.name = name
+        match = _UNDEFINED.fullmatch(message)
+        self.name = match[1] if match else None
 
 
-class Compiled:
-    """A template ready to render. `names` are the variables it reads; `plain` when it does without Jinja."""
+class Compiled(NamedTuple):
+    """A template ready to render, and the variables it reads."""
 
-    __slots__ = ("names", "plain", "render")
-
-    def __init__(self, names: frozenset[str], render: Renderer, *, plain: bool) -> None:
-        self.names = names
-        self.render = render
-        self.plain = plain
+    names: frozenset[str]
+    render: Renderer
 
 
 @lru_cache(maxsize=4096)
-def compile_template(text: str, *, file_name: bool = False, plain: bool = True) -> Compiled:
-    """Compile a template.
-
-    Args:
-        text: the template.
-        file_name: refuse values with a slash in them.
-        plain: False always uses Jinja, for tests that compare.
+def compile_template(text: str, *, file_name: bool = False) -> Compiled:
+    """Compile a template; `file_name` refuses values with a slash in them.
 
     Raises:
         ValueError: it is not a template, or uses what is refused; names the line when there are several.
     """
-    sandbox = _NAME if file_name else _TEXT
+    sandbox, shown = (_NAME, _shown_in_name) if file_name else (_TEXT, _shown)
     try:
         tree = sandbox.parse(text)
         _refuse(tree)
         names = frozenset(meta.find_undeclared_variables(tree))
-        parts = _parts_of(text) if plain else None
-        if parts is not None:
-            return Compiled(names, _joined(*parts, _shown_in_name if file_name else _shown), plain=True)
-        return Compiled(names, _rendered(sandbox, text), plain=False)
-    except TemplateSyntaxError as error:
-        at = f" (line {error.lineno} of the template)" if "\n" in text else ""
-        raise ValueError(f"the template {quoted(text)} is not valid: {error.message}{at}") from None
+        return Compiled(names, _joined(text, shown) or _rendered(sandbox, text))
     except TemplateError as error:
-        raise ValueError(f"the template {quoted(text)} is not valid: {error}") from None
+        line = getattr(error, "lineno", None)
+        at = f" (line {line} of the template)" if line is not None and "\n" in text else ""
+        raise ValueError(f"the template {quoted(text)} is not valid: {error.message}{at}") from None
     except (RecursionError, MemoryError, SyntaxError):  # SyntaxError: Python's own bound on nested brackets
         raise ValueError(f"the template {quoted(text)} is nested too deeply") from None
 
 
-def _parts_of(text: str) -> tuple[str, tuple[str, ...]] | None:
-    """Return a %-format and the names that go into it, or None when there is more in the template than that."""
-    literals: list[str] = []
-    names: list[str] = []
-    at = 0
-    for match in _PLAIN.finditer(text):
-        literals.append(text[at : match.start()])
-        names.append(match[1])
-        at = match.end()
-    literals.append(text[at:])
+def _joined(text: str, shown: Callable[[Any], Any]) -> Renderer | None:
+    """Return what renders text and plain names only, or None when there is more in the template than that."""
+    parts = _PLAIN.split(text)
+    literals, names = parts[::2], parts[1::2]
     # A brace before a name, or any other mark of Jinja's, is for Jinja to understand; so is how it reads line ends.
     odd = any(mark in part for part in literals for mark in ("{{", "{%", "{#", "\r"))
     if odd or any(part.endswith("{") for part in literals[:-1]) or not _KEYWORDS.isdisjoint(names):
         return None
-    return "%s".join(part.replace("%", "%%") for part in literals), tuple(names)
-
-
-def _joined(form: str, names: tuple[str, ...], finalize: Callable[[Any], Any]) -> Renderer:
-    checks_text = finalize is not _shown
+    form = "%s".join(part.replace("%", "%%") for part in literals)
 
     def render(variables: Variables) -> str:
         try:
-            values = [variables[name] for name in names]
+            made = form % tuple([str(shown(variables[name])) for name in names])
+            _check_size(len(made), "the text")
         except KeyError as error:
-            name = str(error.args[0])
-            raise UndefinedError(name, f"{quoted(name)} is undefined") from None
-        for index, value in enumerate(values):
-            if checks_text or type(value) is not str:
-                values[index] = _finalized(value, finalize)
-        text = form % tuple(values)
-        if len(text) > MAX_OUTPUT:
-            raise ValueError(f"the text has more than {MAX_OUTPUT} characters")
-        return text
+            raise UndefinedError(f"'{error.args[0]}' is undefined") from None
+        except SecurityError as error:
+            raise ValueError(str(error)) from None
+        return made
 
     return render
 
 
-def _finalized(value: Any, finalize: Callable[[Any], Any]) -> str:
-    try:
-        return str(finalize(value))
-    except SecurityError as error:
-        raise ValueError(str(error)) from None
-
-
-def _undefined(message: str) -> UndefinedError:
-    match = _UNDEFINED.fullmatch(message)
-    return UndefinedError(match[1] if match else None, message)
-
-
 def _rendered(sandbox: _Sandbox, text: str) -> Renderer:
-    template: JinjaTemplate = sandbox.from_string(text)
+    template = sandbox.from_string(text)
 
     def render(variables: Variables) -> str:
         made: list[str] = []
@@ -327,11 +277,10 @@ def _rendered(sandbox: _Sandbox, text: str) -> Renderer:
         try:
             for piece in template.generate(variables):
                 size += len(piece)
-                if size > MAX_OUTPUT:
-                    raise SecurityError(f"the text has more than {MAX_OUTPUT} characters")
+                _check_size(size, "the text")
                 made.append(piece)
         except JinjaUndefinedError as error:
-            raise _undefined(str(error.message)) from None
+            raise UndefinedError(str(error.message)) from None
         except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(f"the template {quoted(text)} cannot be rendered: {error}") from None
         except (RecursionError, MemoryError):

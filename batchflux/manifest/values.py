@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
@@ -33,24 +33,21 @@ _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_Collection = TypeVar("_Collection", dict[str, Any], list[Any])
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 _RATE = re.compile(rf"({_NUMBER}) ?/ ?(s|min|h)")
-_PART = re.compile(rf"({_NUMBER})(s|m|min|h)")
+_PART = re.compile(rf"({_NUMBER})(s|min|m|h)")
+_DURATION = re.compile(rf"(?:{_NUMBER}(?:s|min|m|h))+")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _SIZE = re.compile(rf"({_NUMBER}) ?(B|KB|MB|GB)?")
 _MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?=://|:)")
-_WITH_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_OPAQUE = re.compile(r"(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE)
+_MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
 # What nearly all URLs of a table look like; a million of them need not be taken apart.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?:/[A-Za-z0-9/._~%!$&'()*+,;=:-]*)?")
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
-
-
-# --- scalars of the tree ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,28 +98,29 @@ def leaf(read: Callable[[str], Any], *, templated: bool = False) -> Callable[[ob
         try:
             return read(node.text)
         except ValueError as error:
-            # The value of an environment variable may be a secret: show the variable only.
-            hidden = f"found {quoted(node.shown or '')}, and what that variable holds is not allowed here"
-            raise problem(str(error) if node.shown is None else hidden) from None
+            message = str(error)
+            if node.shown is not None:  # the value of an environment variable may be a secret: show the variable only
+                message = f"found {quoted(node.shown)}, and what that variable holds is not allowed here"
+            raise problem(message) from None
 
     return check
 
 
 def mapping(value: object) -> dict[str, Any]:
     """Return the value, which must be a mapping; null is an empty one."""
-    if is_nothing(value):
-        return {}
-    if not isinstance(value, dict):
-        raise problem(f"found {found(value)}; allowed is a mapping")
-    return value
+    return _collection(value, dict, "mapping")
 
 
-def sequence(value: object) -> object:
+def sequence(value: object) -> list[Any]:
     """Return the value, which must be a list; null is an empty one."""
+    return _collection(value, list, "list")
+
+
+def _collection(value: object, kind: type[_Collection], name: str) -> _Collection:
     if is_nothing(value):
-        return []
-    if not isinstance(value, list):
-        raise problem(f"found {found(value)}; allowed is a list")
+        return kind()
+    if not isinstance(value, kind):
+        raise problem(f"found {found(value)}; allowed is a {name}")
     return value
 
 
@@ -133,9 +131,6 @@ def json_data(value: object) -> Any:
     if isinstance(value, list):
         return [json_data(item) for item in value]
     return plain_data(value) if isinstance(value, Scalar) else value
-
-
-# --- words and numbers ------------------------------------------------------------------------------------------------
 
 
 def whole(text: str, lowest: int, highest: int) -> int:
@@ -165,9 +160,6 @@ def line_of_text(text: str) -> str | None:
     if bad is not None:
         raise ValueError(f"found the character U+{ord(bad.group()):04X}; allowed is text on one line")
     return text.strip() or None
-
-
-# --- amounts ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,20 +203,17 @@ def rate(text: str) -> Rate:
     return Rate(count=float(match[1]), seconds=float(_SECONDS[match[2]]))
 
 
-def _duration(text: str) -> float | None:
-    total, at = 0.0, 0
-    for part in _PART.finditer(text):
-        if part.start() != at:
-            return None
-        total += float(part[1]) * _SECONDS[part[2]]
-        at = part.end()
-    return total if at == len(text) and total > 0 else None
+def _duration(text: str) -> float:
+    """Return the seconds of `1h30m`; 0 when the text says no duration."""
+    if not _DURATION.fullmatch(text):
+        return 0
+    return sum(float(amount) * _SECONDS[unit] for amount, unit in _PART.findall(text))
 
 
 def timeout(text: str) -> float:
     """Read `360s`, `6m`, `1h` or a bare number as seconds, at most a day."""
     seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
-    if not seconds or seconds > MAX_TIMEOUT:
+    if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
     return seconds
 
@@ -235,7 +224,7 @@ def deadline(text: str) -> Deadline:
     if clock is not None:
         return Deadline(clock=(int(clock[1]), int(clock[2])))
     seconds = _duration(text)
-    if seconds is None or seconds > MAX_DEADLINE:
+    if not 0 < seconds <= MAX_DEADLINE:
         raise ValueError(f'found {quoted(text)}; allowed is a clock time, as "06:00", or a duration, as 5h')
     return Deadline(seconds=seconds)
 
@@ -256,47 +245,38 @@ def money(text: str) -> Decimal:
     return Decimal(text)
 
 
-# --- URLs -------------------------------------------------------------------------------------------------------------
-
-
 def is_url(text: str) -> bool:
     """Whether a reference means a URL (of whatever scheme) and not a local file."""
-    return _WITH_AUTHORITY.match(text) is not None or _OPAQUE.match(text) is not None
+    return _MEANS_URL.match(text) is not None
 
 
-def _without_query(text: str) -> str:
-    """Return the URL as a message may show it: cut before query and fragment, and without user and password."""
+def _shown(text: str) -> str:
+    """Return the URL as a message may show it: cut before what may be signed, and without user and password."""
+    if text[:5].lower() in {"data:", "file:"}:
+        return quoted(f"{text[:5].lower()}...")
     bare = re.split(r"[?#]", text, maxsplit=1)[0]
-    return re.sub(r"(://)[^/]*@", r"\1", bare)
+    return quoted(re.sub(r"(://)[^/]*@", r"\1", bare))
 
 
 def url(text: str) -> str:
-    """Read an http(s) URL with a host, without user and password, spaces or control characters.
-
-    Raises:
-        ValueError: shows the URL without its query, which may be signed.
-    """
+    """Read an http(s) URL with a host, without user and password, spaces or control characters."""
     if len(text) <= MAX_URL and _PLAIN_URL.fullmatch(text):
         return text
-    scheme = _SCHEME.match(text)
-    name = scheme[1].lower() if scheme else ""
-    shown = quoted(_without_query(text))
-    if name not in {"http", "https"}:
-        shown = quoted(f"{name}:...") if name in {"data", "file"} else shown
-        raise ValueError(f"found {shown}; allowed is an http:// or https:// URL")
+    if not text.lower().startswith(("http:", "https:")):
+        raise ValueError(f"found {_shown(text)}; allowed is an http:// or https:// URL")
     if len(text) > MAX_URL:
         raise ValueError(f"found a URL of {len(text)} characters; allowed are at most {MAX_URL}")
     if _BAD_IN_URL.search(text):
-        raise ValueError(f"found {shown}, with a space or control character; write it as %20 or remove it")
+        raise ValueError(f"found {_shown(text)}, with a space or control character; write it as %20 or remove it")
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError(f"found {shown}, which is not a well-formed URL") from None
+        raise ValueError(f"found {_shown(text)}, which is not a well-formed URL") from None
     if not host:
-        raise ValueError(f"found {shown}, which has no host")
+        raise ValueError(f"found {_shown(text)}, which has no host")
     if "@" in parts.netloc:
-        raise ValueError(f"found {shown} with a user or password in it; remove them")
+        raise ValueError(f"found {_shown(text)} with a user or password in it; remove them")
     return text
 
 
@@ -305,5 +285,5 @@ def base_url(text: str) -> str | None:
     if not text:
         return None
     if "?" in url(text) or "#" in text:
-        raise ValueError(f"found {quoted(_without_query(text))} with a query or fragment; remove it")
+        raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     return text.rstrip("/").removesuffix("/v1").rstrip("/")

