@@ -17,8 +17,12 @@ RUN_LOG = "run.log"
 MANIFEST = "manifest.yaml"
 SUMMARY = "summary.json"
 RESULTS = "results.csv"
+REPORT = "report.html"
 IMAGES = "images"
+THUMBS = "thumbs"
+REFERENCES = f"{THUMBS}/references"
 SPOOL = ".spool"
+REPLACED = ".replaced"  # holds pictures whose job was edited
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}

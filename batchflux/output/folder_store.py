@@ -42,7 +42,7 @@ class FolderStore:
 
     def get(self, name: str) -> bytes | None:
         """Return an asset's bytes."""
-        path = self._file(name)
+        path = self.path(name)
         try:
             return None if path is None else path.read_bytes()
         except OSError as error:
@@ -50,11 +50,11 @@ class FolderStore:
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Return the names that have an asset."""
-        return {name for name in names if self._file(name) is not None}
+        return {name for name in names if self.path(name) is not None}
 
     def move(self, old: str, new: str) -> bool:
         """Rename an asset; the folders of its new name are made."""
-        source, target = self._file(old), self._place(new)
+        source, target = self.path(old), self._place(new)
         if source is None:
             return False
         with durable.storing(target, named_by_job=True):
@@ -64,13 +64,13 @@ class FolderStore:
 
     def delete(self, name: str) -> None:
         """Remove an asset, if it is there."""
-        path = self._file(name)
+        path = self.path(name)
         if path is not None:
             with durable.storing(path):
                 path.unlink(missing_ok=True)
                 durable.sync_folder(path.parent)
 
-    def _file(self, name: str) -> Path | None:
+    def path(self, name: str) -> Path | None:
         """Return the file of an asset, None when there is none; StorageError where the folder does not let us see."""
         try:
             place = self._place(name)

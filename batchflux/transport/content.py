@@ -16,12 +16,17 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import aiofiles
 from aiohttp import FormData
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Bytes, Content, Json, LocalImage
+from batchflux.models import Bytes, Content, Json, LocalImage, Multipart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ONE_WRITE = 1 << 20  # bytes; aiohttp sends more than this in pieces only from a file
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -38,30 +43,49 @@ async def encode(content: Content | None) -> Encoded:
         JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
             when a text cannot be written as UTF-8.
     """
-    return (None, {}) if content is None else await asyncio.to_thread(_encoded, content)
+    if content is None:
+        return None, {}
+    files = {image: await _read(image) for image in set(_files_in(content))}
+    return await asyncio.to_thread(_encoded, content, files) if files else _encoded(content, files)
 
 
-def _encoded(content: Content) -> Encoded:
+def _files_in(content: object) -> Iterator[LocalImage]:
+    """Yield the local pictures that stand in a content."""
+    if isinstance(content, LocalImage):
+        yield content
+    elif isinstance(content, Bytes):
+        yield content.image
+    else:
+        value = (
+            content.value if isinstance(content, Json) else content.parts if isinstance(content, Multipart) else content
+        )
+        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        for item in inside:
+            yield from _files_in(item)
+
+
+def _encoded(content: Content, files: Mapping[LocalImage, bytes]) -> Encoded:
     if isinstance(content, Json):
-        data = _utf8(json.dumps(content.value, ensure_ascii=False, separators=(",", ":"), default=_leaf))
+        leaf = partial(_leaf, files)
+        data = _utf8(json.dumps(content.value, ensure_ascii=False, separators=(",", ":"), default=leaf))
         return data if len(data) <= ONE_WRITE else io.BytesIO(data), {"Content-Type": "application/json"}
     if isinstance(content, Bytes):
-        return io.BytesIO(_checked(content.image)), {"Content-Type": content.image.media_type}
+        return io.BytesIO(_checked(content.image, files)), {"Content-Type": content.image.media_type}
     form = FormData(quote_fields=False, default_to_multipart=True)  # quoted, `image[]` would be another field
     for name, part in content.parts:
         if isinstance(part, LocalImage):
             file_name = _NOT_IN_NAMES.sub("_", part.path.rpartition("/")[2])  # as every server reads it
-            form.add_field(name, io.BytesIO(_checked(part)), filename=file_name, content_type=part.media_type)
+            form.add_field(name, io.BytesIO(_checked(part, files)), filename=file_name, content_type=part.media_type)
         else:
             _utf8(part)
             form.add_field(name, part)
     return form, {}
 
 
-def _leaf(value: object) -> Any:
+def _leaf(files: Mapping[LocalImage, bytes], value: object) -> Any:
     """Return what stands in JSON for a value that is none of its own."""
     if isinstance(value, LocalImage):
-        text = base64.b64encode(_checked(value)).decode("ascii")
+        text = base64.b64encode(_checked(value, files)).decode("ascii")
         return text if value.encoding == "base64" else f"data:{value.media_type};base64,{text}"
     if isinstance(value, Mapping):
         return dict(value)
@@ -76,23 +100,27 @@ def _utf8(text: str) -> bytes:
         raise JobError(Code.INVALID_REQUEST, message) from None
 
 
-def _checked(image: LocalImage) -> bytes:
+def _checked(image: LocalImage, files: Mapping[LocalImage, bytes]) -> bytes:
     """Return a file's bytes if they are those of the plan."""
-    try:
-        with os.fdopen(_opened(image.path), "rb") as file:
-            data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"reference {image.path} cannot be read: {why}; put the file back and run again"
-        raise JobError(Code.REFERENCE, message) from None
+    data = files[image]
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise JobError(Code.REFERENCE, f"reference {image.path} changed since the plan; run again")
     return data
 
 
-def _opened(path: str) -> int:
+async def _read(image: LocalImage) -> bytes:
+    try:
+        async with aiofiles.open(image.path, "rb", opener=_opened) as file:
+            return await file.read()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"reference {image.path} cannot be read: {why}; put the file back and run again"
+        raise JobError(Code.REFERENCE, message) from None
+
+
+def _opened(path: str, flags: int) -> int:
     """Open a file and nothing else: a pipe that took its place would wait for ever, and a device would never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

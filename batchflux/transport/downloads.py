@@ -14,10 +14,10 @@ import asyncio
 import contextlib
 import time
 import uuid
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiofiles
 from aiohttp import ClientTimeout, InvalidURL
 
 from batchflux.errors import Code, JobError, StorageError
@@ -28,9 +28,9 @@ from batchflux.transport.ssrf import to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, describe, is_unsafe, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from io import BufferedWriter
+    from collections.abc import Awaitable
 
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase
     from aiohttp import ClientResponse, ClientSession
     from yarl import URL
 
@@ -125,44 +125,41 @@ class _Spool:
         self._path = folder / f".tmp-{uuid.uuid4().hex}"
         self._over = over
         self._held = bytearray()
-        self._file: BufferedWriter | None = None
+        self._file: AsyncBufferedIOBase | None = None
 
     async def add(self, data: bytes) -> None:
         """Take the next bytes."""
         self._held += data
         self.size += len(data)
         if len(self._held) > self._over:
-            await self._in_thread(self._flush)
+            await self._settled(self._flush())
 
     async def done(self) -> tuple[bytes | None, str | None]:
         """Return the bytes, or the path of the closed file that holds them; the file is now the caller's."""
         if self._file is None:
             return bytes(self._held), None
-        await self._in_thread(lambda: self._flush().close())
+        await self._settled(self._flush())
+        await self._settled(self._file.close())
         self._file = None
         return None, str(self._path)
 
     async def discard(self) -> None:
         """Close and remove the temporary file, if there is one that `done` has not handed over."""
         if self._file is not None:
-            await self._in_thread(partial(self._remove, self._file))
+            with contextlib.suppress(StorageError):  # what cannot be removed now is the sweep's
+                await self._settled(self._file.close())
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
-    def _flush(self) -> BufferedWriter:
+    async def _flush(self) -> None:
         if self._file is None:
-            self._file = self._path.open("xb")
-        self._file.write(self._held)
-        self._held.clear()
-        return self._file
+            self._file = await aiofiles.open(self._path, "xb")
+        await self._file.write(self._held)
+        self._held = bytearray()
 
-    def _remove(self, file: BufferedWriter) -> None:
-        with contextlib.suppress(OSError):
-            file.close()
-        with contextlib.suppress(OSError):  # what cannot be removed now is the sweep's
-            self._path.unlink()
-
-    async def _in_thread(self, work: Callable[[], object]) -> None:
-        """Do file work; when cancelled, leave only once its thread is through with the file."""
-        task = asyncio.ensure_future(asyncio.to_thread(work))
+    async def _settled(self, work: Awaitable[None]) -> None:
+        """Await file work; when cancelled, leave only once its thread is through with the file."""
+        task = asyncio.ensure_future(work)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
