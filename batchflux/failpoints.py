@@ -55,8 +55,7 @@ POINTS = frozenset(
 def armed(wish: str) -> Callable[[str], None]:
     """Return what kills the process at the point that `wish` (`NAME` or `NAME:N`) names.
 
-    Raises:
-        ValueError: there is no such point.
+    Raises ValueError: there is no such point.
     """
     name, _, times = wish.partition(":")
     if name not in POINTS:

@@ -86,10 +86,8 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
     The jobs go `through` that on their way.
 
-    Raises:
-        ManifestError: with all faults.
-        UsageError: provider.options holds what the provider does not know.
-        StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know;
+    StorageError: the ledger in the output folder cannot be read.
     """
     selection = selection or Selection()
     check_options(manifest)
@@ -115,8 +113,7 @@ def _ledger(path: Path) -> Iterator[sqlite3.Connection | None]:
 def check_options(manifest: Manifest) -> None:
     """Check what only the provider knows, before anything is made or spent.
 
-    Raises:
-        UsageError: provider.options holds what the simulator does not know.
+    Raises UsageError: provider.options holds what the simulator does not know.
     """
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need

@@ -66,11 +66,9 @@ class RunOptions:
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """Run a manifest, or continue it; return how it ended.
 
-    Raises:
-        ManifestError: with all faults; nothing was spent.
-        UsageError: a key is not set, or the output folder cannot be used; nothing was spent.
-        FolderBusy: another process runs this folder.
-        StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
+    Raises ManifestError: with all faults; nothing was spent; UsageError: a key is not set, or the output folder cannot
+    be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
+    used from the start. (Later, it ends the run: see Summary.reason.).
     """
     options = options or RunOptions()
     keys = keys_of(manifest, options.environ)

@@ -86,11 +86,7 @@ class RateLimiter:
         self._dispatch()
 
     async def acquire(self) -> Lease:
-        """Wait for a lease; give it back with `release`.
-
-        Raises:
-            Halted: the run is stopping.
-        """
+        """Wait for a lease; give it back with `release`. Raises Halted: the run is stopping."""
         self._gate.check()
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._waiting.append(future)
@@ -102,8 +98,7 @@ class RateLimiter:
         Args:
             key_name: of the key that the task was submitted with. When it is gone or dead, another one serves.
 
-        Raises:
-            Halted: the run is stopping.
+        Raises Halted: the run is stopping.
         """
         self._gate.check()
         future: asyncio.Future[Lease] = self._loop.create_future()
@@ -122,8 +117,7 @@ class RateLimiter:
     async def depart(self, lease: Lease) -> bool:
         """Wait for the moment that the request may leave. False: not soon; give the lease back and acquire again.
 
-        Raises:
-            Halted: the run is stopping.
+        Raises Halted: the run is stopping.
         """
         self._gate.check()
         key, now = lease.key, self._clock()

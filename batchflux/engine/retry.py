@@ -107,11 +107,7 @@ class RetryQuota:
         gate.on_close(self._serve)
 
     async def take(self) -> None:
-        """Take one retry out of the quota; wait while there is none.
-
-        Raises:
-            Halted: the run is stopping.
-        """
+        """Take one retry out of the quota; wait while there is none. Raises Halted: the run is stopping."""
         self._gate.check()
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(future)
@@ -163,9 +159,7 @@ class Retrying:
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """Await `step()` until it succeeds or is given up; return its value.
 
-        Raises:
-            JobError: of the last try, when it is given up.
-            Halted: the run is stopping.
+        Raises JobError: of the last try, when it is given up; Halted: the run is stopping.
         """
         delay: float | None = None
 

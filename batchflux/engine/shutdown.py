@@ -70,18 +70,13 @@ class Gate:
             raise Halted
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, unless the gate closes.
-
-        Raises:
-            Halted: it is closed, or closed meanwhile.
-        """
+        """Wait, unless the gate closes. Raises Halted: it is closed, or closed meanwhile."""
         await _sleep_unless(self._closed, seconds)
 
     async def sleep_polling(self, seconds: float) -> None:
         """Wait for the next poll of a task, unless tasks are left to the next run.
 
-        Raises:
-            Halted: they are, by a signal or because the disk is full.
+        Raises Halted: they are, by a signal or because the disk is full.
         """
         await _sleep_unless(self._abandoned, seconds)
 

@@ -80,17 +80,14 @@ class Books:
     def survey(self, selection: Selection, through: Through = iter) -> Survey:
         """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
 
-        Raises:
-            ManifestError: with all faults; nothing has changed then.
-            StorageError: the ledger cannot be written.
+        Raises ManifestError: with all faults; nothing has changed then; StorageError: the ledger cannot be written.
         """
         return self._database.now(lambda connection: self._survey(connection, selection, through))
 
     def bring_in_line(self, survey: Survey) -> None:
         """Make files and results.csv say what the ledger and the manifest say.
 
-        Raises:
-            StorageError: the folder cannot take it.
+        Raises StorageError: the folder cannot take it.
         """
         database = self._database
         write_whole(self._folder / "manifest.yaml", self._manifest.text)
@@ -106,11 +103,7 @@ class Books:
         database.now(lambda connection: set_meta(connection, "clean", "0" if survey.todo else "1"))
 
     def put_in_order(self, survey: Survey) -> None:
-        """Bring results.csv into manifest order, with all verdicts.
-
-        Raises:
-            StorageError: the folder cannot take it.
-        """
+        """Bring results.csv into manifest order, with all verdicts. Raises StorageError: the folder cannot take it."""
         if survey.todo or self._database.now(is_stale):
             self._database.now(self._rewrite)
 

@@ -49,8 +49,7 @@ def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
 def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
     """Open the database file, made 0600 when it is new.
 
-    Raises:
-        StorageError: the file cannot be opened or is not a database.
+    Raises StorageError: the file cannot be opened or is not a database.
     """
     try:
         if not path.is_file():
@@ -66,8 +65,7 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
 def beside(path: Path) -> sqlite3.Connection:
     """Open a ledger that is there, of any format, beside the run that writes it, in this process or another.
 
-    Raises:
-        StorageError: the file is not there, cannot be opened or is no ledger.
+    Raises StorageError: the file is not there, cannot be opened or is no ledger.
     """
     try:
         uri = f"{path.absolute().as_uri()}?mode=rw"
@@ -87,8 +85,7 @@ def beside(path: Path) -> sqlite3.Connection:
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the ledger beside the process that writes it, to look something up.
 
-    Raises:
-        StorageError: the file cannot be opened, or turns out to be damaged while it is read.
+    Raises StorageError: the file cannot be opened, or turns out to be damaged while it is read.
     """
     connection = beside(path)
     try:

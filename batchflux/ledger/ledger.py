@@ -109,8 +109,7 @@ class Ledger:
     that ends jobs, so that a hundred pictures share one sync of their folder. `recovered` counts the attempts that a
     dead process left without an answer.
 
-    Raises:
-        StorageError: the file cannot be used, or a later write fails.
+    Raises StorageError: the file cannot be used, or a later write fails.
     """
 
     def __init__(
@@ -148,8 +147,7 @@ class Ledger:
     def authorize(self, job: Job, leaving: Leaving) -> asyncio.Future[int]:
         """Record an attempt that is about to leave; return its number.
 
-        Raises:
-            TransitionError: an attempt of the job is out, or can still be asked for by its handle.
+        Raises TransitionError: an attempt of the job is out, or can still be asked for by its handle.
         """
         values = (*_columns(job), leaving.at)
 
@@ -324,11 +322,7 @@ def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
 
 
 def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
-    """Whether the job has attempts.
-
-    Raises:
-        TransitionError: the last one is out, or can still be asked for.
-    """
+    """Whether the job has attempts. Raises TransitionError: the last one is out, or can still be asked for."""
     row = connection.execute(
         "SELECT attempts.number, state, handle FROM attempts LEFT JOIN submissions"
         " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1",
@@ -345,8 +339,7 @@ def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
 def _pass(connection: sqlite3.Connection, attempt: int, to: State) -> int:
     """Let an attempt come to a state; return the number of its job.
 
-    Raises:
-        TransitionError: its state does not allow it.
+    Raises TransitionError: its state does not allow it.
     """
     allowed = sorted(TRANSITIONS[to])
     marks = ",".join("?" * len(allowed))

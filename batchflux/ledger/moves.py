@@ -61,8 +61,7 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
 
     `record` tells the ledger the new names, durably; it is called once, between taking up and putting down.
 
-    Raises:
-        StorageError: the folder does not allow it.
+    Raises StorageError: the folder does not allow it.
     """
     with _renaming(root):
         (root / SPOOL).mkdir(mode=0o700, exist_ok=True)
@@ -87,8 +86,7 @@ def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
 def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
     """Put files that a kill left under a temporary name where the ledger says they are.
 
-    Raises:
-        StorageError: the folder does not allow it.
+    Raises StorageError: the folder does not allow it.
     """
     with _renaming(root):
         for path in (root / SPOOL).glob("move-*"):

@@ -393,8 +393,7 @@ def survey_jobs(
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included. `apply` also pins the redos.
 
-    Raises:
-        ManifestError: with all faults.
+    Raises ManifestError: with all faults.
     """
     faults: list[Fault] = []
     asked = _asked(connection)

@@ -281,10 +281,8 @@ class UnlistedJobError(LookupError):
 def decide(path: Path, decision: Decision) -> list[Asked]:
     """Record a decision in the ledger at `path`, all of it or nothing; return the redos it asked for.
 
-    Raises:
-        NoSuchJobError: one of the jobs is not in the ledger.
-        UnlistedJobError: a redo of a job that is no longer in the manifest; no run would make it.
-        StorageError: the ledger cannot be written.
+    Raises NoSuchJobError: one of the jobs is not in the ledger; UnlistedJobError: a redo of a job that is no longer in
+    the manifest; no run would make it; StorageError: the ledger cannot be written.
     """
     with _writing(path) as connection:
         # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.

@@ -123,9 +123,7 @@ def _count(connection: sqlite3.Connection) -> tuple[State, int]:
 def read_state(folder: Path) -> State:
     """Count what an output folder holds, also while a run goes on.
 
-    Raises:
-        UsageError: there is no ledger in it.
-        StorageError: the ledger cannot be read.
+    Raises UsageError: there is no ledger in it; StorageError: the ledger cannot be read.
     """
     with reading(ledger_of(folder)) as connection:
         return state_in(folder, connection)[0]

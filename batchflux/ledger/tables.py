@@ -310,8 +310,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, within the caller's transaction; a ledger of format 1 becomes one of format 2.
 
-    Raises:
-        StorageError: another version of batchflux wrote them in a format of its own.
+    Raises StorageError: another version of batchflux wrote them in a format of its own.
     """
     if _format(connection) == 1:
         _migrate(connection)
@@ -323,8 +322,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 def prepare_reading(connection: sqlite3.Connection) -> None:
     """Let `known` and `totals` be there for who reads a ledger of any format; nothing is written to the file.
 
-    Raises:
-        StorageError: another version of batchflux wrote it in a format of its own.
+    Raises StorageError: another version of batchflux wrote it in a format of its own.
     """
     if _format(connection) == 1:
         for statement in _FORMAT_1_VIEWS:

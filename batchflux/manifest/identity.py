@@ -231,9 +231,8 @@ class Names:
     def give(self, values: dict[str, Any], variables: Mapping[str, Any], origin: Origin) -> None:
         """Set `id` and `file_name`.
 
-        Raises:
-            NameTakenError: another job has the id or the file name.
-            ValueError: the file name is not allowed, or cannot be rendered.
+        Raises NameTakenError: another job has the id or the file name; ValueError: the file name is not allowed, or
+        cannot be rendered.
         """
         mark = origin[0] << _LINE_BITS | origin[1]
         name = values["id"] = self._id(values, mark)

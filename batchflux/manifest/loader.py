@@ -81,8 +81,7 @@ def load_manifest(
     for each call style of each: given, the provider's API, style and options are checked, and a manifest with faults is
     expanded too as far as it is sound, so that the faults of its rows and jobs come in the same go.
 
-    Raises:
-        ManifestError: with every fault.
+    Raises ManifestError: with every fault.
     """
     display = os.fspath(path)
     faults = Faults(display)

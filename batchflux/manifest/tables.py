@@ -58,8 +58,7 @@ def table_format(source: str) -> tuple[str, bool]:
 def columns_of(path: Path) -> tuple[str, ...] | None:
     """Return the columns of a table, from its header; None for jsonl, where each row has its own.
 
-    Raises:
-        TableError: with the line and what is wrong.
+    Raises TableError: with the line and what is wrong.
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
@@ -76,8 +75,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
     """Yield each row with its line (parquet: its number), bad ones reported and left out.
 
-    Raises:
-        TableError: the table cannot be read (further).
+    Raises TableError: the table cannot be read (further).
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":

@@ -228,8 +228,7 @@ class Compiled(NamedTuple):
 def compile_template(text: str, *, file_name: bool = False) -> Compiled:
     """Compile a template; `file_name` refuses values with a slash in them.
 
-    Raises:
-        ValueError: it is not a template, or uses what is refused; names the line when there are several.
+    Raises ValueError: it is not a template, or uses what is refused; names the line when there are several.
     """
     sandbox, shown = (_NAME, _shown_in_name) if file_name else (_TEXT, _shown)
     try:

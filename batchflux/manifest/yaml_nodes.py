@@ -197,8 +197,7 @@ def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node
     `file` is how messages name it; `on_fault` takes each duplicate key, of which the last one wins, and each merge key
     that is ignored.
 
-    Raises:
-        ManifestError: the text cannot be read at all; holds the one fault.
+    Raises ManifestError: the text cannot be read at all; holds the one fault.
     """
     try:
         return _Builder(_events(_decoded(data)), file, on_fault).document()

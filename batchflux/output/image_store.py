@@ -66,11 +66,10 @@ class ImageStore:
 
         When the picture turns out to be of another format than planned, the suffix of its name follows it.
 
-        Raises:
-            JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the
-                source is gone (dead when it was an answer's own bytes: there is nothing to fetch again),
-                `invalid_request` when there can be no such file. The source is removed.
-            StorageError: the source cannot be read or the store cannot take it. A spooled source is left.
+        Raises JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the source is
+        gone (dead when it was an answer's own bytes: there is nothing to fetch again), `invalid_request` when there can
+        be no such file. The source is removed; StorageError: the source cannot be read or the store cannot take it. A
+        spooled source is left.
         """
         return await self._in_thread(lambda: self._store(job, source))
 

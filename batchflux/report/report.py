@@ -39,9 +39,8 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = 
 
     `started` is told how many jobs there are and returns what to call after each thumbnail.
 
-    Raises:
-        UsageError: there is no ledger in it.
-        StorageError: the ledger cannot be read or the folder cannot take the report.
+    Raises UsageError: there is no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the
+    report.
     """
     with reading(ledger_of(folder)) as connection:
         numbers = ended_numbers(connection)

@@ -51,8 +51,7 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
 
     `tell` and `rest` are the Server's.
 
-    Raises:
-        UsageError: the address is none of this machine's, or the port is taken.
+    Raises UsageError: the address is none of this machine's, or the port is taken.
     """
     listener = await asyncio.to_thread(_listen, host, port)
     address, port = listener.getsockname()[:2]

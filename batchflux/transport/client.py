@@ -97,10 +97,9 @@ class Transport:
         `headers` are the credentials for this very URL, which go nowhere else; `secrets` are texts that no message may
         show; `on_sent` is called once, as the request leaves.
 
-        Raises:
-            JobError: with the code of what happened. `network` and `timeout`: nothing was sent, or the request is
-                repeatable. `unknown`: the request left, no answer came. Otherwise what the reader made of the answer,
-                with `retry_after` from the answer's headers.
+        Raises JobError: with the code of what happened. `network` and `timeout`: nothing was sent, or the request is
+        repeatable. `unknown`: the request left, no answer came. Otherwise what the reader made of the answer, with
+        `retry_after` from the answer's headers.
         """
         opened = self._opened()
         sent = Sent(once=not request.repeatable, tell=on_sent)
@@ -116,10 +115,8 @@ class Transport:
     async def fetch(self, url: str) -> Fetched:
         """Download the picture behind a link.
 
-        Raises:
-            JobError: `unsafe_url` when it leads to an address that is not public, `download` otherwise (`dead` when
-                the server says that the picture is gone).
-            StorageError: a large download cannot be kept in the spool folder.
+        Raises JobError: `unsafe_url` when it leads to an address that is not public, `download` otherwise (`dead` when
+        the server says that the picture is gone); StorageError: a large download cannot be kept in the spool folder.
         """
         opened = self._opened()
         try:

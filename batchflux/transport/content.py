@@ -39,9 +39,8 @@ async def encode(content: Content | None) -> Encoded:
 
     JSON is compact and in UTF-8. A form's headers are added by aiohttp.
 
-    Raises:
-        JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
-            when a text cannot be written as UTF-8.
+    Raises JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
+    when a text cannot be written as UTF-8.
     """
     if content is None:
         return None, {}

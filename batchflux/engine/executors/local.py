@@ -45,8 +45,7 @@ class LocalExecutor:
     ) -> Exchanged:
         """Perform one API step; the key goes to the provider's own hosts only.
 
-        Raises:
-            JobError: with the code of what happened.
+        Raises JobError: with the code of what happened.
         """
         request = addressed(request, provider, self._base)
         headers = {} if secret is None else provider.authorize(secret)
@@ -55,17 +54,14 @@ class LocalExecutor:
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return the name that the ledger records.
 
-        Raises:
-            StorageError: the folder cannot take them.
+        Raises StorageError: the folder cannot take them.
         """
         return await self._images.spool(job, picture)
 
     async def collect(self, job: Job, asset: Link | str) -> Collected:
         """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
 
-        Raises:
-            JobError: it cannot be fetched, or is not what was ordered.
-            StorageError: the folder cannot take it.
+        Raises JobError: it cannot be fetched, or is not what was ordered; StorageError: the folder cannot take it.
         """
         if isinstance(asset, str):
             return Collected(stored=await self._images.store(job, asset))
