@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
@@ -32,6 +32,7 @@ _FIELDS = frozenset(
     {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
 )
 _SIZED = re.compile(r"flux-2-|flux-dev|flux-pro-1\.1$")  # models that take width and height in place of a ratio
+_PLAIN = re.compile(r"flux-2-(?!flex)")  # models whose prompts are always upsampled, or never
 _MEGAPIXEL, _STEP = 1 << 20, 16
 _HOST = re.compile(r"api\.(?:[a-z]{2}\d?\.)?bfl\.(?:ai|ml)")  # delivery hosts lie below bfl.ai too, and get no key
 _READY = frozenset({"ready", "success", "succeeded", "completed"})
@@ -39,18 +40,33 @@ _FAILED = frozenset({"error", "failed", "failure", "cancelled", "canceled", "exp
 _CREDIT = Decimal("0.01")  # USD
 
 
-class Options(BaseModel):
-    """What only BFL's models know; see their reference for which takes which."""
+_SIDE = (int | None, Field(None, ge=64, multiple_of=16))
+_OPTIONS: dict[str, Any] = {
+    "width": _SIDE,
+    "height": _SIDE,
+    "guidance": (float | None, Field(None, ge=1.5, le=100)),
+    "steps": (int | None, Field(None, ge=1, le=50)),
+    "disable_pup": (bool | None, None),
+    "raw": (bool | None, None),
+}
+_TAKES = (  # the first that a model's name begins with; what is not known may take all
+    ("flux-kontext", ""),
+    ("flux-2-flex", "width height guidance steps"),
+    ("flux-2-", "width height disable_pup"),
+    ("flux-dev", "width height guidance steps"),
+    ("flux-pro-1.1-ultra", "raw"),
+    ("flux-pro-1.1", "width height"),
+    ("", " ".join(_OPTIONS)),
+)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int | None = Field(None, ge=64, multiple_of=16)
-    height: int | None = Field(None, ge=64, multiple_of=16)
-    guidance: float | None = Field(None, ge=1.5, le=100)
-    steps: int | None = Field(None, ge=1, le=50)
-    disable_pup: bool | None = None
-    raw: bool | None = None
-    user: str | None = Field(None, max_length=256)
+@cache
+def options_of(model: str) -> type[BaseModel]:
+    """Return what `options` may say in a request for a model."""
+    names = next(takes for start, takes in _TAKES if model.startswith(start)).split()
+    strict = ConfigDict(extra="forbid", frozen=True)
+    made: type[BaseModel] = create_model("Options", __config__=strict, **{name: _OPTIONS[name] for name in names})
+    return made
 
 
 class Native(Provider):
@@ -67,13 +83,13 @@ class Native(Provider):
         return Capabilities(
             api=self.api,
             style=self.style,
-            fields=_FIELDS,
+            fields=_FIELDS - {"prompt_upsampling"} if _PLAIN.match(model) else _FIELDS,
             formats=frozenset({"jpeg", "png", "webp"}),
             local_images=True,
             most_images=8 if model.startswith("flux-2") else 4,
             polls=True,
             active_tasks=self.active_tasks,
-            options=Options,
+            options=options_of(model),
             base_url=self.base_url,
             key_names=self.key_names,
         )

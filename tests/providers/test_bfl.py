@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from batchflux.errors import Code, JobError
 from batchflux.models import (
@@ -237,3 +238,26 @@ def test_no_bytes_crash_the_reader(data: bytes, status: int, complete: bool) -> 
         reader.feed(data)
         with contextlib.suppress(JobError):
             reader.finish(complete=complete)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "fits"),
+    [
+        ("flux-kontext-pro", {}, True),
+        ("flux-kontext-max", {"guidance": 3.0}, False),
+        ("flux-2-flex", {"guidance": 3.0, "steps": 20, "width": 640, "height": 320}, True),
+        ("flux-2-pro", {"disable_pup": True}, True),
+        ("flux-2-pro", {"steps": 20}, False),
+        ("flux-2-pro", {"width": 650}, False),
+        ("flux-of-next-year", {"raw": True, "width": 640}, True),
+        ("flux-of-next-year", {"unheard": 1}, False),
+    ],
+)
+def test_options_are_those_of_the_model(model: str, options: dict[str, Any], *, fits: bool) -> None:
+    taken = BFL.capabilities(model).options
+    assert taken is not None
+    if fits:
+        assert taken.model_validate(options).model_dump(exclude_unset=True) == options
+    else:
+        with pytest.raises(ValidationError):
+            taken.model_validate(options)
