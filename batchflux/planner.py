@@ -67,13 +67,9 @@ def load_manifest(
 ) -> Manifest:
     """Read and check a manifest; spends nothing.
 
-    Args:
-        path: the YAML file.
-        sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
-        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and its
-            api, or with the simulator (which speaks it) its price.
-        out: replaces output.dir.
-        environ: where `${NAME}` is looked up; the process's environment when None.
+    `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
+    name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
+    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment.
 
     Raises:
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
@@ -102,11 +98,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
 
 def check_options(manifest: Manifest) -> None:
-    """Check what only the provider knows, before anything is made or spent.
-
-    Raises:
-        UsageError: provider.options holds what the simulator does not know.
-    """
+    """Check provider.options, which only the simulator has: UsageError when they hold what it does not know."""
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 
@@ -169,5 +161,5 @@ def _unsigned(value: Any) -> Any:
 
 def _measured(connection: sqlite3.Connection) -> float | None:
     query = "SELECT AVG(api_seconds) FROM (SELECT api_seconds FROM jobs WHERE api_seconds > 0 LIMIT 1000)"
-    row = connection.execute(query).fetchone()
-    return None if row[0] is None else float(row[0])
+    measured: float | None = connection.execute(query).fetchone()[0]
+    return measured

@@ -57,11 +57,7 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
 
 
 def beside(path: Path) -> sqlite3.Connection:
-    """Open a ledger that is there, of any format, beside the run that writes it, in this process or another.
-
-    Raises:
-        StorageError: the file is not there, cannot be opened or is no ledger.
-    """
+    """Open a ledger that is there, of any format, beside the run that writes it; StorageError when it is no ledger."""
     connection = _opened(path, durable=True)
     with contextlib.ExitStack() as stack, _explaining(path):
         stack.callback(connection.close)
@@ -73,11 +69,7 @@ def beside(path: Path) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the ledger beside the process that writes it, to look something up.
-
-    Raises:
-        StorageError: the file cannot be opened, or turns out to be damaged while it is read.
-    """
+    """Open a ledger `beside` the run, to look something up; StorageError also when it turns out to be damaged."""
     with contextlib.closing(beside(path)) as connection, _explaining(path):
         yield connection
 
@@ -85,12 +77,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 class Database:
     """Runs operations on the connection; see the module's head for what an answer promises.
 
-    Args:
-        path: the database file.
-        after_commit: called in the writing thread, after each commit, before callers are answered.
-        after_rollback: called there after each rollback: what the operations noted beside the database is void.
-        durable: False skips fsync; for virtual-time tests only.
-        threaded: False runs each operation at once in the calling thread; for virtual-time tests only.
+    `after_commit` is called in the writing thread, after each commit and before callers are answered, `after_rollback`
+    after each rollback: what the operations noted beside the database is void. For virtual-time tests only are
+    `durable` False, which skips fsync, and `threaded` False, which runs each operation at once in the calling thread.
     """
 
     def __init__(
@@ -113,10 +102,7 @@ class Database:
         self._threaded = threaded
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run `operation` in the writing thread; the future is done once it is committed.
-
-        The future raises StorageError when the write, the commit or what follows it fails.
-        """
+        """Run `operation` in the writing thread; the future is done once it is committed, or raises StorageError."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if not self._threaded:
             future.set_result(self.now(operation))
@@ -221,11 +207,10 @@ def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return which file a path leads to, None when to none."""
-    try:
+    with contextlib.suppress(OSError):
         found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return None
 
 
 @contextlib.contextmanager

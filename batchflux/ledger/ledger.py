@@ -55,18 +55,13 @@ _AUTHORIZE = """
 INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
 RETURNING number
 """
-_FORGET_PICTURE = """
-UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND (link IS NOT NULL OR spool IS NOT NULL)
-"""
+_FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND COALESCE(link, spool) IS NOT NULL"
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
-_CAPTURED_JOB = """
-UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ?,
-    error_code = CASE status WHEN 'unknown' THEN NULL ELSE error_code END,
-    error = CASE status WHEN 'unknown' THEN NULL ELSE error END,
-    status = CASE status WHEN 'unknown' THEN 'pending' ELSE status END
-WHERE number = ?
-"""
+_KNOWN_NOW = (
+    "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ? AND status = 'unknown'"
+)
+_CAPTURED_JOB = "UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ? WHERE number = ?"
 _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
     finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
@@ -95,20 +90,12 @@ class TransitionError(RuntimeError):
 
 
 class Ledger:
-    """The ledger of one output folder; see the module's head for the rules.
+    """The ledger of one output folder, made when it is missing; see the module's head for the rules.
 
-    Args:
-        path: the database file; made when it is missing.
-        on_finish: called in the writing thread with the rows of the jobs whose end was just committed.
-        durable: see Database.
-        threaded: see Database.
-        kept: pictures in the spool, by the key of their job (output.image_store.kept_pictures).
-        clock: returns the time at which an attempt ended, in epoch seconds.
-
-    `recovered` counts the attempts that a dead process left without an answer.
-
-    Raises:
-        StorageError: the file cannot be used, or a later write fails.
+    `on_finish` is called in the writing thread with the rows of the jobs whose end was just committed. `kept` are
+    pictures in the spool, by the key of their job. `clock` returns the time in epoch seconds; for `durable` and
+    `threaded` see Database. `recovered` counts the attempts that a dead process left without an answer. StorageError:
+    the file cannot be used, or a later write fails.
     """
 
     def __init__(
@@ -125,11 +112,7 @@ class Ledger:
         self._on_finish = on_finish
         self._clock = clock
         self.database = Database(
-            path,
-            after_commit=self._project,
-            after_rollback=self._finished.clear,
-            durable=durable,
-            threaded=threaded,
+            path, after_commit=self._project, after_rollback=self._finished.clear, durable=durable, threaded=threaded
         )
 
         def begin(connection: sqlite3.Connection) -> int:
@@ -149,8 +132,7 @@ class Ledger:
     def authorize(self, job: Job, leaving: Leaving) -> asyncio.Future[int]:
         """Record an attempt that is about to leave; return its number.
 
-        Raises:
-            TransitionError: an attempt of the job is out, or can still be asked for by its handle.
+        TransitionError: an attempt of the job is out, or can still be asked for by its handle.
         """
         columns = _columns(job)
 
@@ -168,7 +150,7 @@ class Ledger:
         """Record the handle of an accepted task, and what it costs in nanounits where the answer says so."""
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "submitted", billed=None, **_told(cost))
+            job = _pass(connection, attempt, "submitted", billed=None, cost=cost)
             connection.execute(_HANDLE, (handle, attempt))
             connection.execute(_STANDS, (Status.PENDING.value, None, None, job))
 
@@ -181,8 +163,9 @@ class Ledger:
         ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": self._clock(), "code": None, "error": None}
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "captured", billed="yes", **_told(received.cost), **ended)
+            job = _pass(connection, attempt, "captured", billed="yes", cost=received.cost, **ended)
             connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
+            connection.execute(_KNOWN_NOW, (job,))
 
         return self.database.submit(write)
 
@@ -225,9 +208,8 @@ class Ledger:
         """End the job for this invocation; its row follows in results.csv."""
         columns = _columns(job)
         stored = outcome.stored
-        picture = (
-            (stored.file_name, stored.width, stored.height, stored.bytes, stored.sha256) if stored else (None,) * 5
-        )
+        names = ("file_name", "width", "height", "bytes", "sha256")
+        picture = [getattr(stored, name) if stored else None for name in names]
         # A link is needed again only while there is no picture; afterwards its signature would be a secret kept.
         link = redacted(outcome.result_url) if outcome.result_url and stored else outcome.result_url
         values = (outcome.status.value, *picture, outcome.error_code, outcome.error)
@@ -285,35 +267,24 @@ def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
     return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
 
 
-def _told(cost: int | None) -> dict[str, int]:
-    return {} if cost is None else {"cost": cost}
-
-
 def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
     """Whether the job has attempts; TransitionError when the last one is out, or can still be asked for."""
-    row = connection.execute(
-        "SELECT attempts.number, state, handle FROM attempts LEFT JOIN submissions"
-        " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1",
-        (job,),
-    ).fetchone()
-    if row is None:
-        return False
-    number, state, handle = row
-    if state in {"authorized", "submitted"} or (state == "unknown" and handle is not None):
-        raise TransitionError(f"attempt {number} is {state}: the job must not be sent again")
-    return True
+    query = (
+        "SELECT attempts.number, state, state = 'unknown' AND handle IS NOT NULL FROM attempts LEFT JOIN submissions"
+        " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1"
+    )
+    row = connection.execute(query, (job,)).fetchone()
+    if row is not None and (row[1] in {"authorized", "submitted"} or row[2]):
+        raise TransitionError(f"attempt {row[0]} is {row[1]}: the job must not be sent again")
+    return row is not None
 
 
 def _pass(connection: sqlite3.Connection, attempt: int, to: State, **columns: Any) -> int:
-    """Let an attempt come to a state, with these columns; return the number of its job.
-
-    Raises:
-        TransitionError: its state does not allow it.
-    """
+    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError."""
     allowed = sorted(TRANSITIONS[to])
-    changes = ", ".join(f"{name} = ?" for name in ("state", *columns))
+    changes = ", ".join("cost = COALESCE(?, cost)" if name == "cost" else f"{name} = ?" for name in columns)
     marks = ",".join("?" * len(allowed))
-    query = f"UPDATE attempts SET {changes} WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks
+    query = f"UPDATE attempts SET state = ?, {changes} WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks
     row = connection.execute(query, (to, *columns.values(), attempt, *allowed)).fetchone()
     if row is None:
         found = connection.execute("SELECT state FROM attempts WHERE number = ?", (attempt,)).fetchone()

@@ -50,9 +50,7 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
     """Rename the files; one that is nowhere to be found is left out (its job counts as lost).
 
     `record` tells the ledger the new names, durably; it is called once, between taking up and putting down.
-
-    Raises:
-        StorageError: the folder does not allow it.
+    StorageError: the folder does not allow it.
     """
     spool = root / SPOOL
     with _renaming(root):
@@ -70,17 +68,12 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
 
 def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
     """Tell the ledger the new names."""
-    connection.executemany(
-        "UPDATE jobs SET file_name = ? WHERE number = ?", [(move.target, move.number) for move in moves]
-    )
+    names = [(move.target, move.number) for move in moves]
+    connection.executemany("UPDATE jobs SET file_name = ? WHERE number = ?", names)
 
 
 def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
-    """Put files that a kill left under a temporary name where the ledger says they are.
-
-    Raises:
-        StorageError: the folder does not allow it.
-    """
+    """Put files that a kill left under a temporary name where the ledger says they are; or raise StorageError."""
     with _renaming(root):
         for path in (root / SPOOL).glob("move-*"):
             key = bytes.fromhex(path.name.removeprefix("move-"))

@@ -343,20 +343,16 @@ def survey_jobs(
     apply: bool,
     through: Through = iter,
 ) -> Survey:
-    """Go through all jobs of a manifest once, redos included. `apply` also pins the redos.
-
-    Raises:
-        ManifestError: with all faults.
-    """
+    """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
-    known_redos = redos(connection)
-    asked = Redos(known_redos, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
-    jobs = expand(manifest, capabilities(), faults.append, redos=asked if known_redos else None)
+    wanted = redos(connection)
+    asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
+    jobs = expand(manifest, capabilities(), faults.append, redos=asked if wanted else None)
     survey = Surveyor(connection, selection, exists_in(manifest), apply=apply).take(through(jobs))
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged
-    if known_redos:
+    if wanted:
         left = {redo.number for redo in asked.left}
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
         survey.jobs = None  # pinned redos are other jobs than those that were met here

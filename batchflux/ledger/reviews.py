@@ -11,15 +11,15 @@ The rules:
 - A run pins a redo, in the transaction of its survey and before it pays: which seed or variant it is, and so its key.
   What a live run has pinned it may be making, so that is neither changed nor taken back.
 
-The tables are made with the first verdict; a ledger without them has none. `decide` records what a person decides in
-one brief transaction: SQLite's own lock is all that stands between a person who judges and a run that writes.
+The tables are made with the first verdict. `decide` records what a person decides in one brief transaction: SQLite's
+own lock is all that stands between a person who judges and a run that writes.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,39 +31,34 @@ from batchflux.models import Redo
 from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 Review = Literal["", "accept", "reject", "redo"]
 
-_SCHEMA = (
-    """
-    CREATE TABLE IF NOT EXISTS reviews (
-        key BLOB PRIMARY KEY,
-        review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
-        note TEXT NOT NULL,
-        reviewed_at REAL NOT NULL,
-        revision INTEGER NOT NULL       -- grows with every change of any verdict
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision)",
-    """
-    CREATE TABLE IF NOT EXISTS redos (
-        number INTEGER PRIMARY KEY,
-        root BLOB NOT NULL,
-        ordinal INTEGER NOT NULL,
-        origin BLOB NOT NULL,
-        prompt TEXT,                    -- NULL: as in the origin
-        seed INTEGER,                   -- asked for; once pinned, what it is
-        variant INTEGER,                -- NULL until pinned
-        key BLOB,                       -- NULL until pinned
-        asked_at REAL NOT NULL,
-        UNIQUE (root, ordinal)
-    )
-    """,
-    "CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin)",
-    "CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)",
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS reviews (
+    key BLOB PRIMARY KEY,
+    review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
+    note TEXT NOT NULL,
+    reviewed_at REAL NOT NULL,
+    revision INTEGER NOT NULL       -- grows with every change of any verdict
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision);
+CREATE TABLE IF NOT EXISTS redos (
+    number INTEGER PRIMARY KEY,
+    root BLOB NOT NULL,
+    ordinal INTEGER NOT NULL,
+    origin BLOB NOT NULL,
+    prompt TEXT,                    -- NULL: as in the origin
+    seed INTEGER,                   -- asked for, until the redo is pinned: then what it is
+    variant INTEGER, key BLOB,      -- NULL until pinned
+    asked_at REAL NOT NULL,
+    UNIQUE (root, ordinal)
+);
+CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin);
+CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)
+"""
 _WAITING = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.key = redos.key)"
 _VERDICTS = "SELECT key, review, note, reviewed_at FROM reviews"
 _STALE = "reviews_stale"  # results.csv does not show the latest verdicts yet
@@ -102,7 +97,7 @@ def has_reviews(connection: sqlite3.Connection) -> bool:
 
 def prepare_reviews(connection: sqlite3.Connection) -> None:
     """Make the tables where they are missing, within the caller's transaction."""
-    for statement in _SCHEMA:
+    for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
 
 
@@ -275,43 +270,34 @@ def decide(path: Path, decision: Decision) -> list[Asked]:
         UnlistedJobError: a redo of a job that is no longer in the manifest; no run would make it.
         StorageError: the ledger cannot be written.
     """
-    with _writing(path) as connection:
-        # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
-        live = FolderLock(path.parent).is_held()
-        _check(connection, decision)
-        prepare_reviews(connection)
-        at = time.time()
-        had = verdicts_on(connection, decision.keys)
-        judge(connection, decision.keys, decision.review, decision.note, at)
-        if decision.review != "redo":
-            for key in decision.keys:
-                take_back_redo(connection, key, live=live)
-            return []
-        keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
-        again = decision.again or Again()
-        return [Asked(key=key, id=ask_redo(connection, key, again, at, live=live)) for key in keys]
+    with closing(beside(path)) as connection:  # which rolls back what was not committed
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
+            asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
+            ) from error
+    return asked
 
 
-def _check(connection: sqlite3.Connection, decision: Decision) -> None:
-    """Raise what `decide` says of jobs that cannot be judged so."""
+def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -> list[Asked]:
     query = "SELECT listed FROM jobs WHERE key = ?"
     listed = [connection.execute(query, (key,)).fetchone() for key in decision.keys]
     if None in listed:
         raise NoSuchJobError
     if decision.review == "redo" and (0,) in listed:
         raise UnlistedJobError
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = beside(path)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield connection
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
-        ) from error
-    finally:
-        connection.close()  # rolls back what was not committed
+    prepare_reviews(connection)
+    at = time.time()
+    had = verdicts_on(connection, decision.keys)
+    judge(connection, decision.keys, decision.review, decision.note, at)
+    if decision.review != "redo":
+        for key in decision.keys:
+            take_back_redo(connection, key, live=live)
+        return []
+    keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
+    again = decision.again or Again()
+    return [Asked(key=key, id=ask_redo(connection, key, again, at, live=live)) for key in keys]

@@ -115,12 +115,7 @@ def state_of(connection: sqlite3.Connection) -> State:
 
 
 def read_state(folder: Path) -> State:
-    """Count what an output folder holds, also while a run goes on.
-
-    Raises:
-        UsageError: there is no ledger in it.
-        StorageError: the ledger cannot be read.
-    """
+    """Count what an output folder holds, also while a run goes on; UsageError without a ledger in it."""
     with reading(ledger_of(folder)) as connection:
         return state_in(folder, connection)[0]
 

@@ -208,17 +208,9 @@ def tags_text(job: Job) -> str:
 
 def spec_text(job: Job) -> str:
     """Return what a row says about a job beyond id, place and tags. No secrets."""
-    spec: dict[str, Any] = {
-        "prompt": job.prompt,
-        "images": [image.source if image.url is None else redacted(image.source) for image in job.images],
-        "model": job.model,
-        "provider": job.provider,
-        "style": job.style,
-    }
-    spec.update(asked(job))
-    if job.dropped:
-        spec["dropped"] = list(job.dropped)
-    return _json(spec)
+    images = [image.source if image.url is None else redacted(image.source) for image in job.images]
+    spec = {"prompt": job.prompt, "images": images, "model": job.model, "provider": job.provider, "style": job.style}
+    return _json(spec | asked(job) | ({"dropped": list(job.dropped)} if job.dropped else {}))
 
 
 def nanos(amount: Decimal) -> int:
@@ -228,8 +220,7 @@ def nanos(amount: Decimal) -> int:
 
 def currency(amount: int) -> Decimal:
     """Return nanounits as an amount of currency, without trailing zeros."""
-    value = (Decimal(amount) / NANOS).normalize()
-    return value or Decimal(0)
+    return (Decimal(amount) / NANOS).normalize() or Decimal(0)
 
 
 def select(connection: sqlite3.Connection, what: str, values: Sequence[Any], columns: str = COLUMNS) -> list[Known]:
@@ -251,11 +242,9 @@ def ended_numbers(connection: sqlite3.Connection) -> list[int]:
 
 
 def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterator[Known]:
-    """Yield the listed jobs that ended, in manifest order, without those whose number `skip` holds."""
+    """Return the listed jobs that ended, in manifest order, without those whose number `skip` holds."""
     query = f"SELECT {COLUMNS} FROM known WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
-    for row in connection.execute(query):
-        if skip is None or not skip(row[0]):
-            yield Known.of(row)
+    return (Known.of(row) for row in connection.execute(query) if skip is None or not skip(row[0]))
 
 
 def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> Iterator[Known]:
@@ -281,13 +270,12 @@ def last_activity(connection: sqlite3.Connection) -> float | None:
         "SELECT MAX(started_at), MAX(finished_at), (SELECT MAX(sent_at) FROM submissions) FROM jobs"
         " WHERE EXISTS (SELECT 1 FROM attempts WHERE job = jobs.number AND counts)"
     )
-    found = [at for at in connection.execute(query).fetchone() if at is not None]
-    return max(found, default=None)
+    return max((at for at in connection.execute(query).fetchone() if at is not None), default=None)
 
 
 def spooled(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the spooled pictures that jobs still wait for."""
-    return {row[0] for row in connection.execute("SELECT spool FROM attempts WHERE spool IS NOT NULL")}
+    return {name for (name,) in connection.execute("SELECT spool FROM attempts WHERE spool IS NOT NULL")}
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
@@ -304,8 +292,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, within the caller's transaction; a ledger of format 1 becomes one of format 2.
 
-    Raises:
-        StorageError: another version of batchflux wrote them in a format of its own.
+    StorageError: another version of batchflux wrote them in a format of its own.
     """
     if _format(connection) == 1:
         _migrate(connection)
@@ -315,11 +302,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def prepare_reading(connection: sqlite3.Connection) -> None:
-    """Let `known` and `totals` be there for who reads a ledger of any format; nothing is written to the file.
-
-    Raises:
-        StorageError: another version of batchflux wrote it in a format of its own.
-    """
+    """Let `known` and `totals` be there for who reads a ledger of any format, as `prepare` does; write nothing."""
     if _format(connection) == 1:
         for statement in _FORMAT_1_VIEWS:
             connection.execute(statement)
