@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.models import Job, Stored
-    from tests.ledger.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.ledger.conftest import Finish
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"
 

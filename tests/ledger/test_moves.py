@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.tables import Known
-    from tests.ledger.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.ledger.conftest import Finish
 
 
 def put(root: Path, name: str, data: str) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.models import Job
-    from tests.ledger.conftest import MakeJob, Start
+    from tests.conftest import MakeJob, Start
 
 
 def key_of(job: Job) -> bytes:
@@ -392,4 +392,4 @@ class Families(RuleBasedStateMachine):
 
 
 TestFamilies = Families.TestCase
-TestFamilies.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFamilies.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
