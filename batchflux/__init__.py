@@ -19,45 +19,23 @@ if TYPE_CHECKING:
     from batchflux.planner import Plan, load_manifest, plan
     from batchflux.runner import RunOptions, run
 
-__all__ = [
-    "BatchfluxError",
-    "Fault",
-    "FolderBusy",
-    "Job",
-    "JobError",
-    "Manifest",
-    "ManifestError",
-    "Outcome",
-    "Plan",
-    "RunOptions",
-    "Selection",
-    "Status",
-    "StopRun",
-    "Summary",
-    "UsageError",
-    "Watcher",
-    "load_manifest",
-    "plan",
-    "run",
-]
+__all__ = ["BatchfluxError", "Fault", "FolderBusy", "Job", "JobError", "Manifest", "ManifestError", "Outcome", "Plan"]
+__all__ += ["RunOptions", "Selection", "Status", "StopRun", "Summary", "UsageError", "Watcher"]
+__all__ += ["load_manifest", "plan", "run"]
 
 _HOMES = {
-    "Manifest": "manifest",
-    "load_manifest": "planner",
-    "Job": "models",
-    "Outcome": "models",
-    "Status": "models",
-    "Plan": "planner",
-    "plan": "planner",
-    "RunOptions": "runner",
-    "Selection": "ledger.reconcile",
-    "Summary": "ledger.summary",
-    "run": "runner",
-    "Watcher": "observers",
+    "ledger.reconcile": ["Selection"],
+    "ledger.summary": ["Summary"],
+    "manifest": ["Manifest"],
+    "models": ["Job", "Outcome", "Status"],
+    "observers": ["Watcher"],
+    "planner": ["Plan", "load_manifest", "plan"],
+    "runner": ["RunOptions", "run"],
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'batchflux' has no attribute {name!r}")
-    return getattr(import_module(f"batchflux.{_HOMES.get(name, 'errors')}"), name)
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
+    return getattr(import_module(f"batchflux.{home}"), name)

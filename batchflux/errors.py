@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -50,16 +51,13 @@ class Code(StrEnum):
 class Rule:
     """What one error code means.
 
-    Attributes:
-        retry: what follows a failed API step. `backoff` sends it again after a pause, `once` at most once a job and
-            invocation (and only if the user lets it), `limits` as soon as the limits or another key allow, `never`.
-        billed: what the attempt counts as, unless the error says otherwise: `no`, `maybe` (possibly billed) or `yes`.
-        attempt: whether the failure is one of the job's attempts.
-        fault: who is at fault. Failures of a `job` say nothing about the provider; those of a `key` take the key out
-            of the pool; `away` means that the provider is not there.
-        fetch_again: whether a download that fails so is tried again.
-        keeps_link: whether a job that failed so keeps a link that may still live.
-        ends_run: whether the run ends when no other key is left.
+    `retry` says what follows a failed API step: `backoff` sends it again after a pause, `once` at most once a job and
+    invocation (and only if the user lets it), `limits` as soon as the limits or another key allow. `billed` is what the
+    attempt counts as, unless the error says otherwise; `maybe` is possibly billed. `attempt`: whether it is one of the
+    job's attempts. `fault` names who is at fault: failures of a `job` say nothing about the provider, those of a `key`
+    take the key out of the pool, `away` means that the provider is not there. `fetch_again`: whether a download that
+    fails so is tried again; `keeps_link`: whether the job keeps a link that may still live; `ends_run`: whether the run
+    ends when no other key is left.
     """
 
     retry: Literal["backoff", "once", "limits", "never"] = "never"
@@ -102,10 +100,9 @@ class BatchfluxError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing wrong with a manifest or a table it names.
+    """One thing wrong with a manifest or a table it names: what was found and what is allowed.
 
-    `file` as the user would type it, `line` 1-based (None when the file as a whole is meant), `where` the path
-    of the key (`jobs[2].aspect_ratio`, empty for the document), `message` what was found and what is allowed.
+    `line` is 1-based, None for the file as a whole; `where` is the key's path (`jobs[2].aspect_ratio`) or empty.
     """
 
     file: str
@@ -118,9 +115,8 @@ class Fault:
         text = f"{place}: {self.where}: {self.message}" if self.where else f"{place}: {self.message}"
         # Names of files and columns are a stranger's text: as long as they like, and commands to a terminal.
         text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-        if len(text) > _LONGEST_FAULT:
-            text = f"{text[: _LONGEST_FAULT // 2]}...{text[-_LONGEST_FAULT // 4 :]}"
-        return text
+        longest = text[: _LONGEST_FAULT // 2] + "..." + text[-_LONGEST_FAULT // 4 :]
+        return text if len(text) <= _LONGEST_FAULT else longest
 
 
 class ManifestError(BatchfluxError):
@@ -168,12 +164,9 @@ class FolderBusy(BatchfluxError):  # noqa: N818  reads as a state
 class JobError(BatchfluxError):
     """A step of one job failed.
 
-    Args:
-        code: why, see RULES.
-        message: one line for the `error` column, without secrets.
-        retry_after: seconds the server asked us to wait, when it did.
-        billed: whether the provider may have billed the attempt although it gave no picture; left out: as RULES says.
-        dead: for `download`: the link itself is gone (404, 410), not merely slow.
+    `message` is one line for the `error` column, without secrets; `retry_after` the seconds that the server asked us to
+    wait. `billed`: whether the provider may have billed the attempt although it gave no picture; left out, as RULES
+    says. `dead`, for `download`: the link itself is gone (404, 410), not merely slow.
     """
 
     def __init__(
@@ -193,8 +186,5 @@ class JobError(BatchfluxError):
         self.dead = dead
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_job_error, (self.code, self.message, self.retry_after, self.billed, self.dead))
-
-
-def _job_error(code: Code, message: str, retry_after: float | None, billed: bool, dead: bool) -> JobError:  # noqa: FBT001  pickle calls by position
-    return JobError(code, message, retry_after=retry_after, billed=billed, dead=dead)
+        make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead)
+        return make, (self.code, self.message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,28 +54,18 @@ POINTS = frozenset(
 
 
 def armed(wish: str) -> Callable[[str], None]:
-    """Return what kills the process at the point that `wish` (`NAME` or `NAME:N`) names.
-
-    Raises ValueError: there is no such point.
-    """
+    """Return what kills the process at the point that `wish` (`NAME` or `NAME:N`) names, or raise ValueError."""
     name, _, times = wish.partition(":")
     if name not in POINTS:
         raise ValueError(f"{VARIABLE}={wish}: there is no point {name}; see batchflux/failpoints.py")
-    left = int(times or 1)
+    passes = count(1)
 
     def reach(point: str) -> None:
-        nonlocal left
-        if point == name:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if point == name and next(passes) == int(times or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 
 
-def _pass(point: str) -> None:
-    """Do nothing: no test has asked for a kill."""
-
-
 _wish = os.environ.get(VARIABLE)
-reach: Callable[[str], None] = armed(_wish) if _wish else _pass
+reach: Callable[[str], None] = armed(_wish) if _wish else lambda _: None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pydantic import BaseModel
 
     from batchflux.errors import JobError
@@ -30,11 +31,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One reference image of a job: a URL, or a local file with the digest of its bytes.
+    """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
-    Exactly one of `url` and `path` is set. `source` is what the user wrote. For a local file `path` is absolute,
-    `sha256` the hex digest of its bytes and `media_type` what its first bytes say (`image/png`, ...); when it
-    could not be read `sha256` is None and `fault` says why, in one sentence.
+    Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
+    bytes say (`image/png`, ...). Of a file that cannot be read, `sha256` is None and `fault` says why in one sentence.
     """
 
     source: str
@@ -49,11 +49,10 @@ class Reference:
 class Job:
     """One image to make.
 
-    `key` is the content hash (64 hex digits) that the ledger knows the job by. Optional fields are None when the
-    user did not ask for them: nothing is sent that was not asked for. `file_name` is relative to the output
-    folder (`images/x.jpg`). `position` counts the manifest's jobs from 0. `dropped` names the fields that
-    `params: drop` took out of the request. `tags` and `options` are pairs in the order written. `redo_of` is the key of
-    the job that this one tries again, because a person asked for it; None for the manifest's own.
+    `key` is the content hash (64 hex digits) that the ledger knows the job by. Fields that the user did not ask for are
+    None, and not sent. `file_name` is relative to the output folder (`images/x.jpg`), `position` counts from 0.
+    `dropped` names the fields that `params: drop` took out of the request. `tags` and `options` are pairs in the order
+    written. `redo_of` is the key of the job that a person asked to have tried again; None for the manifest's own.
     """
 
     id: str
@@ -81,10 +80,7 @@ class Job:
     @property
     def fault(self) -> str | None:
         """Why a reference cannot be sent, or None."""
-        for image in self.images:
-            if image.fault is not None:
-                return image.fault
-        return None
+        return next((image.fault for image in self.images if image.fault is not None), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +88,8 @@ class Redo:
     """Another try at a job that a person asked for: the same job with a new seed or variant.
 
     `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
-    redos that go back to one job. `prompt` None keeps the origin's; `seed` is what was asked for. `variant` is None
-    until a run pins the redo; from then on `seed` and `variant` are what they are.
+    redos that go back to one job. `prompt` None keeps the origin's. `variant` is None until a run pins the redo; until
+    then `seed` is what was asked for.
     """
 
     number: int
@@ -125,8 +121,8 @@ Asset = Link | Inline
 class LocalImage:
     """Stands in a request's content for a local file; the transport puts its bytes in as it sends.
 
-    The transport checks the bytes against `sha256`: a file that changed since the plan is a `reference` error. In JSON
-    it travels as `encoding` says: a `data:` URL, or base64 alone. In Multipart and Bytes it is the raw file.
+    A file whose bytes no longer have this `sha256` is a `reference` error. In JSON it travels as `encoding` says, in
+    Multipart and Bytes as the raw file.
     """
 
     path: str
@@ -160,18 +156,17 @@ Content = Json | Multipart | Bytes
 
 
 class Reader(Protocol):
-    """Takes the body of one answer as it arrives, and makes of it what the provider understands.
-
-    `feed` returns True once the answer is whole, so reading may stop. `finish` is called exactly once, with
-    `complete=False` when the connection broke before the end; it returns the reply or raises JobError.
-    """
+    """Takes the body of one answer as it arrives, and makes of it what the provider understands."""
 
     def feed(self, data: bytes) -> bool:
-        """Take the next bytes, cut anywhere."""
+        """Take the next bytes, cut anywhere; return True once the answer is whole, so that reading may stop."""
         ...
 
     def finish(self, *, complete: bool) -> Reply:
-        """Return the reply, or raise JobError with the code of what came instead."""
+        """Return the reply, or raise JobError with the code of what came instead; called exactly once.
+
+        `complete` is False when the connection broke before the end.
+        """
         ...
 
 
@@ -235,10 +230,10 @@ Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded
 class HttpRequest:
     """One HTTP step that a provider wants done.
 
-    `url` is absolute, or a path below the provider's base URL. `reader` is called with the answer's status and headers
-    (names in lower case) and returns the Reader for the body. `repeatable`: the step is free and may be done again (a
-    poll, an upload); a step that is not leaves at most once, and its lost answer is `unknown`. Credentials are added by
-    the transport, and only for hosts that the provider names.
+    `url` is absolute, or a path below the provider's base URL. `reader` makes the Reader of the body from the answer's
+    status and headers (names in lower case). `repeatable`: the step is free and may be done again (a poll, an upload);
+    another leaves at most once, and its lost answer is `unknown`. Credentials are added by the transport, and only for
+    hosts that the provider names.
     """
 
     method: Literal["GET", "POST", "PUT"]
@@ -263,10 +258,10 @@ class Capabilities:
     """What one way of calling an API can carry; the manifest is checked against it.
 
     `api` and `style` name it, `base_url` and `key_names` are what the API's own name brings. `fields` are the request
-    fields that it has a place for, `formats` the output formats it makes. `local_images` tells whether a file's bytes
-    can travel, `url_images` whether a URL can, `most_images` how many references do (None: no bound). `polls`: a
-    request gives a task, which is asked for until it ends; `active_tasks` is the API's own cap of tasks that have not.
-    `options` is the model of what only this API knows. `by_model` returns what holds for a model, where models differ.
+    fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
+    can, `most_images` how many references do (None: no bound). `polls`: a request gives a task, which is asked for
+    until it ends; `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
+    API knows. `by_model` returns what holds for a model, where models differ.
     """
 
     api: str
@@ -311,10 +306,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one job ended: what a row of results.csv says beyond the job itself.
-
-    Times are seconds since the epoch, `cost` in the manifest's currency.
-    """
+    """How one job ended: what results.csv says beyond the job itself. Times in epoch seconds, `cost` in currency."""
 
     status: Status
     attempts: int = 0
@@ -332,10 +324,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaving:
-    """An attempt that is about to leave: to which provider, with which key (its name) and model, for which price.
-
-    `price` is the most that it may cost, in nanounits of the manifest's currency; `at` in epoch seconds.
-    """
+    """An attempt that is about to leave; `price` is the most that it may cost, in nanounits, `at` in epoch seconds."""
 
     provider: str
     key_name: str
@@ -346,10 +335,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or the name under which its bytes are kept.
-
-    `cost` is what the answer says that it cost, in nanounits (None: the price that was reserved).
-    """
+    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told."""
 
     asset: Link | str
     cost: int | None = None

@@ -38,17 +38,12 @@ class Watcher:
 
 
 class Progress:
-    """The numbers of a run under way."""
+    """The numbers of a run under way; `tally` counts the jobs that ended in this run."""
 
     def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget) -> None:
-        self._tally = tally
+        self.tally = tally
         self._limits = limits
         self._budget = budget
-
-    @property
-    def tally(self) -> Tally:
-        """Jobs that ended in this run."""
-        return self._tally
 
     @property
     def in_flight(self) -> int:

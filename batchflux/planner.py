@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchflux.ledger.connection import LEDGER, reading
+from batchflux.ledger.connection import reading
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
-from batchflux.ledger.tables import currency, spent
+from batchflux.ledger.tables import currency, empty_ledger, spent
 from batchflux.manifest import load_manifest as load
+from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
 
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
@@ -67,13 +67,9 @@ def load_manifest(
 ) -> Manifest:
     """Read and check a manifest; spends nothing.
 
-    Args:
-        path: the YAML file.
-        sets: `PATH=VALUE` texts that replace values, as `limits.rate=10/s`.
-        provider: replaces provider.name; another provider's base_url, keys and options are dropped, and its
-            api, or with the simulator (which speaks it) its price.
-        out: replaces output.dir.
-        environ: where `${NAME}` is looked up; the process's environment when None.
+    `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
+    name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
+    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment.
 
     Raises:
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
@@ -86,35 +82,23 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
     The jobs go `through` that on their way.
 
-    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know;
-    StorageError: the ledger in the output folder cannot be read.
+    Raises:
+        ManifestError: with all faults.
+        UsageError: provider.options holds what the provider does not know.
+        StorageError: the ledger in the output folder cannot be read.
     """
-    selection = selection or Selection()
     check_options(manifest)
     path = manifest.output.dir / LEDGER
-    with _ledger(path) as connection:
-        survey = survey_jobs(manifest, connection, selection, apply=False, through=through)
-        already = spent(connection) if connection is not None else 0
-        measured = _measured(connection) if connection is not None else None
-    return plan_of(manifest, survey, already, measured)
-
-
-@contextmanager
-def _ledger(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the ledger beside who writes it; None when there is none, or a kill left it before its tables were made."""
-    if not path.exists():
-        yield None
-        return
-    with reading(path) as connection:
+    with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
+        # A kill may have left a file before its tables were made.
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None
-        yield connection if made else None
+        ledger = connection if made else empty
+        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
+        return plan_of(manifest, survey, spent(ledger), _measured(ledger))
 
 
 def check_options(manifest: Manifest) -> None:
-    """Check what only the provider knows, before anything is made or spent.
-
-    Raises UsageError: provider.options holds what the simulator does not know.
-    """
+    """Check provider.options, which only the simulator has: UsageError when they hold what it does not know."""
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 
@@ -125,6 +109,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
+    prices = {model: provider.price_of(model) for model in survey.models or {provider.model: 0}}
+    costs = [None if price is None else price * survey.models[model] for model, price in prices.items()]
     return Plan(
         name=manifest.name,
         folder=str(manifest.output.dir),
@@ -134,9 +120,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         styles=survey.styles,
         calls=survey.calls,
         price=provider.price_of(provider.model),
-        cost=_cost(
-            [(provider.price_of(model), calls) for model, calls in (survey.models or {provider.model: 0}).items()]
-        ),
+        cost=None if None in costs else sum(filter(None, costs), Decimal(0)),
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
@@ -147,16 +131,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         unreadable_samples=tuple(survey.reference_faults),
         models=dict(survey.models),
     )
-
-
-def _cost(calls: list[tuple[Decimal | None, int]]) -> Decimal | None:
-    """Return what so many calls of each price come to, None when one has no price."""
-    total = Decimal(0)
-    for price, count in calls:
-        if price is None:
-            return None
-        total += price * count
-    return total
 
 
 def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
@@ -172,13 +146,8 @@ def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     request = providers()[manifest.provider.api, job.style].submit(job)
-    base = manifest.provider.base_url or f"http://{SIMULATOR_HOST}"
-    return {
-        "id": job.id,
-        "method": request.method,
-        "url": base + request.url,
-        "body": _unsigned(preview(request)),
-    }
+    url = (manifest.provider.base_url or f"http://{SIMULATOR_HOST}") + request.url
+    return {"id": job.id, "method": request.method, "url": url, "body": _unsigned(preview(request))}
 
 
 def _unsigned(value: Any) -> Any:
@@ -192,5 +161,5 @@ def _unsigned(value: Any) -> Any:
 
 def _measured(connection: sqlite3.Connection) -> float | None:
     query = "SELECT AVG(api_seconds) FROM (SELECT api_seconds FROM jobs WHERE api_seconds > 0 LIMIT 1000)"
-    row = connection.execute(query).fetchone()
-    return None if row[0] is None else float(row[0])
+    measured: float | None = connection.execute(query).fetchone()[0]
+    return measured

@@ -50,10 +50,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run.
+    """How to run: `environ` is where keys are looked up.
 
-    `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold from then
-    on; `environ` is where keys are looked up.
+    `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -66,9 +65,11 @@ class RunOptions:
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """Run a manifest, or continue it; return how it ended.
 
-    Raises ManifestError: with all faults; nothing was spent; UsageError: a key is not set, or the output folder cannot
-    be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
-    used from the start. (Later, it ends the run: see Summary.reason.).
+    Raises:
+        ManifestError: with all faults; nothing was spent.
+        UsageError: a key is not set, or the output folder cannot be used; nothing was spent.
+        FolderBusy: another process runs this folder.
+        StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
     """
     options = options or RunOptions()
     keys = keys_of(manifest, options.environ)
@@ -88,6 +89,7 @@ class _Run:
     def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key]) -> None:
         self.manifest = manifest
         self.options = options
+        self.watcher = options.watcher or Watcher()
         self.keys = keys
         self.folder = manifest.output.dir
         self.began, self.started = time.time(), time.monotonic()
@@ -102,8 +104,7 @@ class _Run:
 
     async def whole(self) -> Summary:
         try:
-            watcher = self.options.watcher or Watcher()
-            survey = self.books.survey(self.options.selection, watcher.checking)
+            survey = self.books.survey(self.options.selection, self.watcher.checking)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
@@ -130,15 +131,13 @@ class _Run:
         """Observer: log a job's end."""
         if self.log is not None:
             self.log.write("job_ended", id=job.id, status=outcome.status.value, code=outcome.error_code)
-        if self.options.watcher is not None:
-            self.options.watcher.ended(job, outcome)
+        self.watcher.ended(job, outcome)
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Observer: log an event."""
         if self.log is not None:
             self.log.write(name, **fields)
-        if self.options.watcher is not None:
-            self.options.watcher.event(name, **fields)
+        self.watcher.event(name, **fields)
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
@@ -169,13 +168,13 @@ class _Run:
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
         feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
-        if self.options.watcher is not None:
-            self.options.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
+        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
-        with contextlib.ExitStack() as stack:
-            reload = self.options.reload
-            if self.options.signals and reload is not None:
-                stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
+        reload = self.options.reload
+        hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if self.options.signals and reload is not None:
+            hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
+        with hangup:
             await pool.run(feeder, workers)
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
@@ -200,13 +199,14 @@ class _Run:
         reach("run.closing")
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
-        ended = self.tally.done + self.tally.failed + self.tally.unknown
+        tally = self.tally
+        ended = tally.done + tally.failed + tally.unknown
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = nothing_to_redo(survey.waiting)
-        unknown = max(self.tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
+        unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         seconds = time.monotonic() - self.started
         summary = Summary(
             name=self.manifest.name,
@@ -218,7 +218,7 @@ class _Run:
             finished_at=time.time(),
             seconds=seconds,
             jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
-            this_run={"done": self.tally.done, "failed": self.tally.failed, "unknown": unknown},
+            this_run={"done": tally.done, "failed": tally.failed, "unknown": unknown},
             failures=state.failures,
             attempts=state.attempts,
             possibly_billed=state.possibly_billed,
@@ -227,7 +227,7 @@ class _Run:
             spent_this_run=state.spent - currency(already),
             currency=self.manifest.provider.currency,
             budget=self.manifest.limits.budget,
-            images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
+            images_per_minute=60.0 * tally.done / max(seconds, 1e-3),
         )
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
@@ -243,10 +243,7 @@ async def _executor(
     base_url = manifest.provider.base_url
     resolve = {}
     if base_url is None:
-        from batchflux.simulator import (  # noqa: PLC0415  a server, which other providers do not need
-            EmbeddedSimulator,
-            parse_options,
-        )
+        from batchflux.simulator import EmbeddedSimulator, parse_options  # noqa: PLC0415  a server, seldom needed
 
         # A request does not tell its job's variant, and a redo must not be the same picture once more.
         salt = 0 if redos is None else sum(map(len, redos.asked.values()))

@@ -1,8 +1,8 @@
 """One SQLite connection, owned by one thread, with group commit; and how the ledger's file is opened.
 
-Every operation is a function of the connection. The thread takes all operations that wait, runs them in one
-transaction, commits it durably and only then answers their callers: so a caller that has its answer knows that
-its write survives kill -9 and a power cut, and a hundred callers share one fsync.
+The thread takes all operations (functions of the connection) that wait, runs them in one transaction, commits it
+durably and only then answers their callers: so an answer means that the write survives kill -9 and a power cut, and a
+hundred callers share one fsync.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
 3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
@@ -33,7 +33,6 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 Waiting = tuple[Operation, asyncio.Future[Any]]
 
-LEDGER = "ledger.db"  # in the output folder
 BATCH = 1000
 BUSY_SECONDS = 30.0
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -41,80 +40,54 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
     """Whether this SQLite may use WAL with several connections."""
-    fixed_in_branch = {(3, 50): 7, (3, 44): 6}
-    patch = fixed_in_branch.get((version[0], version[1]))
+    patch = {(3, 50): 7, (3, 44): 6}.get((version[0], version[1]))
     return version >= (3, 51, 3) or (patch is not None and version[2] >= patch)
 
 
 def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """Open the database file, made 0600 when it is new.
-
-    Raises StorageError: the file cannot be opened or is not a database.
-    """
-    try:
-        if not path.is_file():
-            # Never a file that may be in use: to close it would drop all locks that this process has on it
-            # (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread").
+    """Open the database file, made 0600 when it is new; StorageError when it cannot be opened or is no database."""
+    if not path.is_file():
+        # Never a file that may be in use: to close it would drop all locks that this process has on it
+        # (https://sqlite.org/howtocorrupt.html, "Posix advisory locks canceled by a separate thread").
+        try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise explained(path, error) from error
-    return _ready(path, connection, lambda: _set_up(connection, durable=durable))
+        except OSError as error:
+            raise explained(path, error) from error
+    return _opened(path, durable=durable)
 
 
 def beside(path: Path) -> sqlite3.Connection:
-    """Open a ledger that is there, of any format, beside the run that writes it, in this process or another.
-
-    Raises StorageError: the file is not there, cannot be opened or is no ledger.
-    """
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-    except sqlite3.Error as error:
-        raise explained(path, error) from error
-
-    def set_up() -> None:
-        _set_up(connection, durable=True)
+    """Open a ledger that is there, of any format, beside the run that writes it; StorageError when it is no ledger."""
+    connection = _opened(path, durable=True)
+    with contextlib.ExitStack() as stack, _explaining(path):
+        stack.callback(connection.close)
         connection.execute("PRAGMA temp_store=MEMORY")
         prepare_reading(connection)
-
-    return _ready(path, connection, set_up)
+        stack.pop_all()
+    return connection
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the ledger beside the process that writes it, to look something up.
-
-    Raises StorageError: the file cannot be opened, or turns out to be damaged while it is read.
-    """
-    connection = beside(path)
-    try:
+    """Open a ledger `beside` the run, to look something up; StorageError also when it turns out to be damaged."""
+    with contextlib.closing(beside(path)) as connection, _explaining(path):
         yield connection
-    except sqlite3.Error as error:
-        raise explained(path, error) from error
-    finally:
-        connection.close()
 
 
 class Database:
     """Runs operations on the connection; see the module's head for what an answer promises.
 
-    Args:
-        path: the database file.
-        before_commit: called in the writing thread, before each commit; what it raises rolls back.
-        after_commit: called in the writing thread, after each commit, before callers are answered.
-        after_rollback: called there after each rollback: what the operations noted beside the database is void.
-        durable: False skips fsync; for virtual-time tests only.
-        threaded: False runs each operation at once in the calling thread; for virtual-time tests only.
+    `after_commit` is called in the writing thread, after each commit and before callers are answered, `after_rollback`
+    after each rollback: what the operations noted beside the database is void. For virtual-time tests only are
+    `durable` False, which skips fsync, and `threaded` False, which runs each operation at once in the calling thread.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        before_commit: Callable[[], None] | None = None,
-        after_commit: Callable[[], None] | None = None,
-        after_rollback: Callable[[], None] | None = None,
+        after_commit: Callable[[], None] = lambda: None,
+        after_rollback: Callable[[], None] = lambda: None,
         durable: bool = True,
         threaded: bool = True,
     ) -> None:
@@ -122,26 +95,19 @@ class Database:
         self._durable = durable
         self._connection = connect(path, durable=durable)
         self._identity = _identity(path)
-        self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._threaded = threaded
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Run `operation` in the writing thread; the future is done once it is committed.
-
-        The future raises StorageError when the write, the commit or what follows it fails.
-        """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        """Run `operation` in the writing thread; the future is done once it is committed, or raises StorageError."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if not self._threaded:
             future.set_result(self.now(operation))
             return future
         if self._thread is None:
-            self._loop = loop
             self._thread = threading.Thread(target=self._work, name="batchflux-ledger", daemon=True)
             self._thread.start()
         self._queue.put((operation, future))
@@ -169,30 +135,26 @@ class Database:
 
     def _work(self) -> None:
         """Serve the queue until its end: all operations that wait are one transaction."""
-        ended = False
-        while not ended:
-            batch: list[Waiting] = []
-            item = self._queue.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == BATCH or self._queue.empty():
+        while (item := self._queue.get()) is not None:
+            batch = [item]
+            while len(batch) < BATCH and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    self._queue.put(None)
                     break
-                item = self._queue.get()
-            ended = item is None
-            if batch:
-                self._answer(batch)
+                batch.append(following)
+            self._answer(batch)
 
     def _answer(self, batch: list[Waiting]) -> None:
         results: list[Any] = []
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             results = self._transact([operation for operation, _ in batch])
         except Exception as error:  # noqa: BLE001  handed to every caller of the batch
             failure = error
-        if self._loop is not None:
-            # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_deliver, batch, results, failure)
+        # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
+        with contextlib.suppress(RuntimeError):
+            batch[0][1].get_loop().call_soon_threadsafe(_deliver, batch, results, failure)
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
         if _identity(self.path) != self._identity:
@@ -200,36 +162,24 @@ class Database:
                 f"The output folder {self.path.parent} was removed or replaced while it was in use: put it back, then "
                 "run again to continue; without its ledger everything would be made and paid for anew."
             )
-        try:
-            return self._commit(operations)
-        except sqlite3.Error as error:
-            raise explained(self.path, error) from error
-
-    def _commit(self, operations: list[Operation]) -> list[Any]:
         connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            results = [operation(connection) for operation in operations]
-            if self._before_commit is not None:
-                self._before_commit()
-            reach("commit.begun")
-            connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
-        reach("commit.made")
-        if self._after_commit is not None:
+        with _explaining(self.path):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                results = [operation(connection) for operation in operations]
+                reach("commit.begun")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._after_rollback()
+                raise
+            reach("commit.made")
             self._after_commit()
         return results
 
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        if self._after_rollback is not None:
-            self._after_rollback()
 
-
-def _deliver(batch: list[Waiting], results: list[Any], failure: BaseException | None) -> None:
+def _deliver(batch: list[Waiting], results: list[Any], failure: Exception | None) -> None:
     for index, (_, future) in enumerate(batch):
         if future.done():
             continue
@@ -239,44 +189,42 @@ def _deliver(batch: list[Waiting], results: list[Any], failure: BaseException | 
             future.set_result(results[index])
 
 
-def _ready(path: Path, connection: sqlite3.Connection, set_up: Callable[[], None]) -> sqlite3.Connection:
-    try:
-        set_up()
-    except sqlite3.Error as error:
-        connection.close()
-        raise explained(path, error) from error
-    except StorageError:
-        connection.close()
-        raise
+def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
+    with contextlib.ExitStack() as stack, _explaining(path):
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+        stack.callback(connection.close)
+        if durable:
+            connection.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'PERSIST'}")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        connection.execute("PRAGMA cache_size=-16384")
+        connection.execute(
+            "PRAGMA secure_delete=ON"
+        )  # a link whose picture is there leaves no signature in a free page
+        stack.pop_all()
     return connection
-
-
-def _set_up(connection: sqlite3.Connection, *, durable: bool) -> None:
-    if not durable:
-        connection.execute("PRAGMA synchronous=OFF")
-    elif wal_is_safe():
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-    else:
-        connection.execute("PRAGMA journal_mode=PERSIST")
-        connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA cache_size=-16384")
-    connection.execute("PRAGMA secure_delete=ON")  # a link whose picture is there leaves no signature in a free page
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return which file a path leads to, None when to none."""
-    try:
+    with contextlib.suppress(OSError):
         found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return None
+
+
+@contextlib.contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise explained(path, error) from error
 
 
 def explained(path: Path, error: Exception) -> StorageError:
     """Say in one sentence what is wrong with the file, and what to do."""
     # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
-    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.Error) else 0
+    code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF in _DAMAGED:
         return StorageError(
             f"{path} is damaged or no ledger of batchflux ({error}): restore it from a copy, or choose another folder "

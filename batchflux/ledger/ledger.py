@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
-from batchflux.ledger.tables import COLUMNS, Known, prepare, rows_by_key, spec_text, tags_text
+from batchflux.ledger.tables import Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.redaction import redacted
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 State = Literal["authorized", "submitted", "captured", "voided", "failed", "unknown"]
 
-_OUT: frozenset[State] = frozenset({"authorized", "submitted"})
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         "submitted": frozenset({"authorized", "unknown"}),
@@ -45,9 +44,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 )
 """The states from which an attempt may come to each state; every attempt begins as `authorized`."""
 
-_AUTHORIZE_JOB = """
-INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
+_JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_AUTHORIZE_JOB = f"""
+{_JOB} ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
     error_code = NULL, error = NULL
 RETURNING number
 """
@@ -56,21 +55,17 @@ _AUTHORIZE = """
 INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
 RETURNING number
 """
-_FORGET_PICTURE = """
-UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND (link IS NOT NULL OR spool IS NOT NULL)
-"""
-_CAPTURED_JOB = """
-UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ?,
-    error_code = CASE status WHEN 'unknown' THEN NULL ELSE error_code END,
-    error = CASE status WHEN 'unknown' THEN NULL ELSE error END,
-    status = CASE status WHEN 'unknown' THEN 'pending' ELSE status END
-WHERE number = ?
-"""
+_FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND COALESCE(link, spool) IS NOT NULL"
+_HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
+_STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
+_KNOWN_NOW = (
+    "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ? AND status = 'unknown'"
+)
+_CAPTURED_JOB = "UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ? WHERE number = ?"
 _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
     finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
 """
-_FINISH_UNSENT = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _LEAVE_LINK = """
 UPDATE attempts SET link = COALESCE(?, link), spool = NULL
 WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?)
@@ -95,28 +90,19 @@ class TransitionError(RuntimeError):
 
 
 class Ledger:
-    """The ledger of one output folder; see the module's head for the rules.
+    """The ledger of one output folder, made when it is missing; see the module's head for the rules.
 
-    Args:
-        path: the database file; made when it is missing.
-        on_finish: called in the writing thread with the rows of the jobs whose end was just committed.
-        durable: see Database.
-        threaded: see Database.
-        kept: pictures in the spool, by the key of their job (output.image_store.kept_pictures).
-        clock: returns the time at which an attempt ended, in epoch seconds.
-
-    `sync_pictures` may be set to what makes the names of stored pictures last: it is called once before each commit
-    that ends jobs, so that a hundred pictures share one sync of their folder. `recovered` counts the attempts that a
-    dead process left without an answer.
-
-    Raises StorageError: the file cannot be used, or a later write fails.
+    `on_finish` is called in the writing thread with the rows of the jobs whose end was just committed. `kept` are
+    pictures in the spool, by the key of their job. `clock` returns the time in epoch seconds; for `durable` and
+    `threaded` see Database. `recovered` counts the attempts that a dead process left without an answer. StorageError:
+    the file cannot be used, or a later write fails.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        on_finish: Callable[[list[Known]], None] | None = None,
+        on_finish: Callable[[list[Known]], None] = lambda _: None,
         durable: bool = True,
         threaded: bool = True,
         kept: Mapping[bytes, str] | None = None,
@@ -125,17 +111,16 @@ class Ledger:
         self._finished: list[Known] = []
         self._on_finish = on_finish
         self._clock = clock
-        self.sync_pictures: Callable[[], None] = lambda: None
         self.database = Database(
-            path,
-            before_commit=self._sync,
-            after_commit=self._project,
-            after_rollback=self._finished.clear,
-            durable=durable,
-            threaded=threaded,
+            path, after_commit=self._project, after_rollback=self._finished.clear, durable=durable, threaded=threaded
         )
+
+        def begin(connection: sqlite3.Connection) -> int:
+            prepare(connection)
+            return give_up_in_flight(connection, kept or {})
+
         try:
-            self.recovered = self.database.now(lambda connection: _open(connection, kept or {}))
+            self.recovered = self.database.now(begin)
         except StorageError:
             self.database.close()
             raise
@@ -147,12 +132,12 @@ class Ledger:
     def authorize(self, job: Job, leaving: Leaving) -> asyncio.Future[int]:
         """Record an attempt that is about to leave; return its number.
 
-        Raises TransitionError: an attempt of the job is out, or can still be asked for by its handle.
+        TransitionError: an attempt of the job is out, or can still be asked for by its handle.
         """
-        values = (*_columns(job), leaving.at)
+        columns = _columns(job)
 
         def write(connection: sqlite3.Connection) -> int:
-            number: int = connection.execute(_AUTHORIZE_JOB, values).fetchone()[0]
+            number: int = connection.execute(_AUTHORIZE_JOB, (*columns, leaving.at)).fetchone()[0]
             if _is_sent_before(connection, number):
                 connection.execute(_FORGET_PICTURE, (number,))
             row = connection.execute(_SUBMISSION, (leaving.provider, leaving.key_name, leaving.at)).fetchone()
@@ -165,17 +150,9 @@ class Ledger:
         """Record the handle of an accepted task, and what it costs in nanounits where the answer says so."""
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "submitted")
-            connection.execute(
-                "UPDATE attempts SET billed = NULL, cost = COALESCE(?, cost) WHERE number = ?", (cost, attempt)
-            )
-            connection.execute(
-                "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)",
-                (handle, attempt),
-            )
-            connection.execute(
-                "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ?", (job,)
-            )
+            job = _pass(connection, attempt, "submitted", billed=None, cost=cost)
+            connection.execute(_HANDLE, (handle, attempt))
+            connection.execute(_STANDS, (Status.PENDING.value, None, None, job))
 
         return self.database.submit(write)
 
@@ -183,30 +160,25 @@ class Ledger:
         """Record the received picture: its link, or the name of the file in the folder that has its bytes."""
         asset = received.asset
         link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
-        at = self._clock()
+        ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": self._clock(), "code": None, "error": None}
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "captured")
-            connection.execute(
-                "UPDATE attempts SET billed = 'yes', cost = COALESCE(?, cost), link = ?, spool = ?, ended_at = ?,"
-                " code = NULL, error = NULL WHERE number = ?",
-                (received.cost, link, spool, at, attempt),
-            )
+            job = _pass(connection, attempt, "captured", billed="yes", cost=received.cost, **ended)
             connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
+            connection.execute(_KNOWN_NOW, (job,))
 
         return self.database.submit(write)
 
     def voided(self, attempt: int, *, unknown: bool) -> asyncio.Future[None]:
         """Take an attempt back: its request has not left. `unknown` when an earlier one is still unanswered."""
-        state: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
+        stands: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
         if unknown:
             message = "an earlier request of it was sent and never answered; it may have been billed"
-            state = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
+            stands = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "voided")
-            connection.execute("UPDATE attempts SET billed = 'no', counts = 0 WHERE number = ?", (attempt,))
-            connection.execute("UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?", (*state, job))
+            job = _pass(connection, attempt, "voided", billed="no", counts=0)
+            connection.execute(_STANDS, (*stands, job))
 
         return self.database.submit(write)
 
@@ -219,25 +191,16 @@ class Ledger:
         unknown = error.code is Code.UNKNOWN
         certain = RULES[error.code].billed == "yes"  # answered, with what we sent
         billed = "maybe" if unknown else "no" if not error.billed else "yes" if certain else "maybe"
-        message = (error.code.value, error.message) if billed == "maybe" else (None, None)
-        at = self._clock()
+        status = Status.UNKNOWN if unknown else Status.PENDING
+        shown = (error.code.value, error.message) if billed == "maybe" else (None, None)
+        why: dict[str, Any] = {"ended_at": self._clock(), "code": error.code.value, "error": error.message}
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "unknown" if unknown else "failed")
-            connection.execute(
-                "UPDATE attempts SET billed = ?, counts = ?, ended_at = ?, code = ?, error = ? WHERE number = ?",
-                (billed, counts, at, error.code.value, error.message, attempt),
-            )
+            state: State = "unknown" if unknown else "failed"
+            job = _pass(connection, attempt, state, billed=billed, counts=counts, **why)
             if unknown and error.dead:
-                connection.execute(
-                    "UPDATE submissions SET handle = NULL"
-                    " WHERE number = (SELECT submission FROM attempts WHERE number = ?)",
-                    (attempt,),
-                )
-            status = Status.UNKNOWN if unknown else Status.PENDING
-            connection.execute(
-                "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?", (status.value, *message, job)
-            )
+                connection.execute(_HANDLE, (None, attempt))
+            connection.execute(_STANDS, (status.value, *shown, job))
 
         return self.database.submit(write)
 
@@ -245,32 +208,24 @@ class Ledger:
         """End the job for this invocation; its row follows in results.csv."""
         columns = _columns(job)
         stored = outcome.stored
-        picture = (
-            (stored.file_name, stored.width, stored.height, stored.bytes, stored.sha256) if stored else (None,) * 5
-        )
+        names = ("file_name", "width", "height", "bytes", "sha256")
+        picture = [getattr(stored, name) if stored else None for name in names]
         # A link is needed again only while there is no picture; afterwards its signature would be a secret kept.
         link = redacted(outcome.result_url) if outcome.result_url and stored else outcome.result_url
         values = (outcome.status.value, *picture, outcome.error_code, outcome.error)
         values = (*values, outcome.finished_at, outcome.download_seconds, columns[0])
 
         def write(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_FINISH, values).fetchone()
-            if row is None:
-                connection.execute(_FINISH_UNSENT, (*columns, outcome.started_at))
-                row = connection.execute(_FINISH, values).fetchone()
-            connection.execute(_LEAVE_LINK, (link, row[0]))
-            known = connection.execute(f"SELECT {COLUMNS} FROM known WHERE number = ?", row).fetchone()  # noqa: S608  a constant
-            self._finished.append(Known.of(known))
+            connection.execute(f"{_JOB} ON CONFLICT (key) DO NOTHING", (*columns, outcome.started_at))
+            number = connection.execute(_FINISH, values).fetchone()[0]
+            connection.execute(_LEAVE_LINK, (link, number))
+            self._finished += select(connection, "number", [number])
 
         return self.database.submit(write)
 
     def lookup(self, keys: Sequence[str]) -> asyncio.Future[dict[str, Known]]:
         """Return what is known of these jobs, by key."""
-
-        def read(connection: sqlite3.Connection) -> dict[str, Known]:
-            return {row[1].hex(): Known.of(row) for row in rows_by_key(connection, keys)}
-
-        return self.database.submit(read)
+        return self.database.submit(lambda connection: known_by_key(connection, keys))
 
     def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> asyncio.Future[None]:
         """Record where a reference of these bytes lies at a provider, until epoch second `expires` (None: for good)."""
@@ -290,14 +245,10 @@ class Ledger:
 
         return self.database.submit(read)
 
-    def _sync(self) -> None:
-        if self._finished:
-            self.sync_pictures()
-
     def _project(self) -> None:
         rows = self._finished.copy()
         self._finished.clear()
-        if rows and self._on_finish is not None:
+        if rows:
             self._on_finish(rows)
 
 
@@ -311,40 +262,30 @@ def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str])
     return connection.execute(_UNANSWERED).rowcount
 
 
-def _open(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
-    prepare(connection)
-    return give_up_in_flight(connection, kept)
-
-
 def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
     """Return what a row says of the job itself."""
     return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
 
 
 def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
-    """Whether the job has attempts. Raises TransitionError: the last one is out, or can still be asked for."""
-    row = connection.execute(
-        "SELECT attempts.number, state, handle FROM attempts LEFT JOIN submissions"
-        " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1",
-        (job,),
-    ).fetchone()
-    if row is None:
-        return False
-    number, state, handle = row
-    if state in _OUT or (state == "unknown" and handle is not None):
-        raise TransitionError(f"attempt {number} is {state}: the job must not be sent again")
-    return True
+    """Whether the job has attempts; TransitionError when the last one is out, or can still be asked for."""
+    query = (
+        "SELECT attempts.number, state, state = 'unknown' AND handle IS NOT NULL FROM attempts LEFT JOIN submissions"
+        " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1"
+    )
+    row = connection.execute(query, (job,)).fetchone()
+    if row is not None and (row[1] in {"authorized", "submitted"} or row[2]):
+        raise TransitionError(f"attempt {row[0]} is {row[1]}: the job must not be sent again")
+    return row is not None
 
 
-def _pass(connection: sqlite3.Connection, attempt: int, to: State) -> int:
-    """Let an attempt come to a state; return the number of its job.
-
-    Raises TransitionError: its state does not allow it.
-    """
+def _pass(connection: sqlite3.Connection, attempt: int, to: State, **columns: Any) -> int:
+    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError."""
     allowed = sorted(TRANSITIONS[to])
+    changes = ", ".join("cost = COALESCE(?, cost)" if name == "cost" else f"{name} = ?" for name in columns)
     marks = ",".join("?" * len(allowed))
-    query = f"UPDATE attempts SET state = ? WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks
-    row = connection.execute(query, (to, attempt, *allowed)).fetchone()
+    query = f"UPDATE attempts SET state = ?, {changes} WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks
+    row = connection.execute(query, (to, *columns.values(), attempt, *allowed)).fetchone()
     if row is None:
         found = connection.execute("SELECT state FROM attempts WHERE number = ?", (attempt,)).fetchone()
         raise TransitionError(f"attempt {attempt} is {found[0] if found else 'not on record'} and cannot be {to}")

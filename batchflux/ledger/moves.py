@@ -4,8 +4,6 @@ A picture that was paid for is never written over: when a changed job takes its 
 comes back without a new request when the edit is undone. Moves go through temporary names, so that two files can swap
 theirs: all files are taken up, then the ledger learns the new names, then the files are put down. So after a kill at
 any moment each file is where the ledger says, or under its temporary name, from where `settle_moves` brings it there.
-
-A picture's suffix follows its bytes, so a planned file name stands for all names that may come of it.
 """
 
 from __future__ import annotations
@@ -17,18 +15,15 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
+from batchflux.output.base import ALL_SUFFIXES, SPOOL
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from batchflux.ledger.tables import Known
-
-REPLACED = ".replaced/"
-SPOOL = ".spool"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # those that follow a picture's bytes, whatever the manifest says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +38,7 @@ class Move:
     @classmethod
     def of(cls, known: Known, target: str) -> Move:
         """Make the move of a done job's file."""
-        return cls(
-            number=known.number,
-            key=known.key.hex(),
-            source=known.file_name or "",
-            target=target,
-        )
+        return cls(number=known.number, key=known.key.hex(), source=known.file_name or "", target=target)
 
     @property
     def transit(self) -> str:
@@ -60,34 +50,30 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
     """Rename the files; one that is nowhere to be found is left out (its job counts as lost).
 
     `record` tells the ledger the new names, durably; it is called once, between taking up and putting down.
-
-    Raises StorageError: the folder does not allow it.
+    StorageError: the folder does not allow it.
     """
+    spool = root / SPOOL
     with _renaming(root):
-        (root / SPOOL).mkdir(mode=0o700, exist_ok=True)
-        under_way = [move for move in moves if _take_up(root, move)]
-        _sync(root, [f"{SPOOL}/", *(move.source for move in under_way)])
+        spool.mkdir(mode=0o700, exist_ok=True)
+        under_way = [move for move in moves if _take_up(root / move.source, root / move.transit)]
+        _sync({spool, *((root / move.source).parent for move in under_way)})
         reach("moves.taken_up")
         record(under_way)
         reach("moves.recorded")
         for move in under_way:
             _put_down(root / move.transit, root / move.target)
         reach("moves.put_down")
-        _sync(root, [f"{SPOOL}/", *(move.target for move in under_way)])
+        _sync({spool, *((root / move.target).parent for move in under_way)})
 
 
 def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:
     """Tell the ledger the new names."""
-    connection.executemany(
-        "UPDATE jobs SET file_name = ? WHERE number = ?", [(move.target, move.number) for move in moves]
-    )
+    names = [(move.target, move.number) for move in moves]
+    connection.executemany("UPDATE jobs SET file_name = ? WHERE number = ?", names)
 
 
 def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
-    """Put files that a kill left under a temporary name where the ledger says they are.
-
-    Raises StorageError: the folder does not allow it.
-    """
+    """Put files that a kill left under a temporary name where the ledger says they are; or raise StorageError."""
     with _renaming(root):
         for path in (root / SPOOL).glob("move-*"):
             key = bytes.fromhex(path.name.removeprefix("move-"))
@@ -107,8 +93,7 @@ def _renaming(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _take_up(root: Path, move: Move) -> bool:
-    source, transit = root / move.source, root / move.transit
+def _take_up(source: Path, transit: Path) -> bool:
     if transit.exists():
         return True
     if not source.is_file():
@@ -122,25 +107,14 @@ def _put_down(transit: Path, target: Path) -> None:
     transit.rename(target)
 
 
-def _sync(root: Path, names: Iterable[str]) -> None:
-    for folder in {(root / name).parent if not name.endswith("/") else root / name for name in names}:
+def _sync(folders: set[Path]) -> None:
+    for folder in folders:
         sync_folder(folder)
 
 
 def followed(planned: str, actual: str) -> str:
     """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
-    if planned == actual:
-        return planned
-    stem, dot, suffix = planned.rpartition(".")
-    _, _, wanted = actual.rpartition(".")
-    if stem and dot + suffix.lower() in SUFFIXES and dot + wanted.lower() in SUFFIXES:
-        return f"{stem}.{wanted}"
+    path, suffix = PurePosixPath(planned), PurePosixPath(actual).suffix
+    if planned != actual and path.suffix.lower() in ALL_SUFFIXES and suffix.lower() in ALL_SUFFIXES:
+        return str(path.with_suffix(suffix))
     return planned
-
-
-def variants(name: str) -> list[str]:
-    """Return all file names that a picture planned as `name` may come to have."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in SUFFIXES:
-        return [name]
-    return list({name, *(str(path.with_suffix(suffix)) for suffix in SUFFIXES)})

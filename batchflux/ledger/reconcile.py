@@ -27,14 +27,15 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, Fault, ManifestError
-from batchflux.ledger.moves import REPLACED, Move, followed, variants
+from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.tables import COLUMNS, Known, rows_by_key, tags_text
+from batchflux.ledger.tables import LEAN, Known, known_by_key, select, tags_text
 from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Link, Redo, Status
+from batchflux.output.base import REPLACED, variants
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -49,14 +50,11 @@ SAMPLES = 3
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
 _BATCH = 500
-# What takes room in a row, or must be summed for it, and tells a survey nothing stays in the file.
-_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"}
-_LEAN_COLUMNS = ", ".join(_UNUSED.get(name, name) for name in COLUMNS.split(", "))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What the user asked of this run. `only` is a glob on ids, `limit` the most jobs to work on.
+    """What the user asked of this run: `only` is a glob on ids, `limit` the most jobs to work on.
 
     `redo` leaves out all but the redos that were asked for in a review.
     """
@@ -72,11 +70,11 @@ class Selection:
 class Work:
     """One job to work on.
 
-    `picture` is what was received for it already: a link, or the name of a spooled file. `attempt` is the attempt from
-    which something is still to come: with a `handle` it is polled, by the key `key_name`; it was sent at `sent_at`, in
-    epoch seconds, and `price` nanounits of the budget are its. `used` counts the attempts that its limit must hold against it, `resent` the sends after an unknown
-    outcome. `renew` allows a new request when the link turns out dead. `verdict` ends the job at once, as failed with
-    that code and message.
+    `picture` is what was received for it already: a link, or the name of a spooled file. `used` counts the attempts
+    that its limit must hold against it, `resent` the sends after an unknown outcome. `renew` allows a new request when
+    the link turns out dead. `verdict` ends the job at once, as failed with that code and message. `attempt` is the
+    attempt from which something is still to come: with a `handle` it is polled, by the key `key_name`; it was sent at
+    `sent_at`, in epoch seconds, and `price` nanounits of the budget are its.
     """
 
     job: Job
@@ -113,7 +111,9 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
-            return _unfinished(job, known)
+            # A spooled file that is gone was moved into its place before a kill; the store finds it there.
+            picture = known.spool or (None if known.link is None else Link(url=known.link))
+            return _begun(Work(job=job, picture=picture, used=0 if picture else known.attempts), known)
 
 
 def standing(known: Known) -> str:
@@ -122,24 +122,10 @@ def standing(known: Known) -> str:
     return Status.UNKNOWN if lost else known.status
 
 
-def _unfinished(job: Job, known: Known) -> Work:
-    # A spooled file that is gone was moved into its place before a kill; the store finds it there.
-    picture = Link(url=known.link) if known.link is not None and known.spool is None else known.spool
-    return _begun(Work(job=job, picture=picture, used=known.attempts if picture is None else 0), known)
-
-
 def _begun(work: Work, known: Known) -> Work:
     """Add the attempt from which something is still to come, if there is one."""
-    if known.attempt is None:
-        return work
-    return replace(
-        work,
-        attempt=known.attempt,
-        handle=known.handle,
-        key_name=known.key_name,
-        sent_at=known.sent_at,
-        price=known.reserved or 0,
-    )
+    begun = {name: getattr(known, name) for name in ("attempt", "handle", "key_name", "sent_at")}
+    return work if known.attempt is None else replace(work, price=known.reserved or 0, **begun)
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
@@ -174,28 +160,15 @@ def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
     return Work(job=job, used=known.attempts, resent=1)
 
 
-class Numbers:
-    """A set of row numbers, one bit each."""
-
-    def __init__(self, largest: int) -> None:
-        self._bits = bytearray((largest >> 3) + 1)
-
-    def add(self, number: int) -> None:
-        """Put a number in."""
-        self._bits[number >> 3] |= 1 << (number & 7)
-
-    def __contains__(self, number: int) -> bool:
-        return number >> 3 < len(self._bits) and bool(self._bits[number >> 3] & (1 << (number & 7)))
-
-
 @dataclass(slots=True, kw_only=True)
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
     `models` counts those requests by the model that they ask. `redo` of those to do were asked for in a review; `redos`
     are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does
-    not list as they were, so nothing makes them. `jobs` are all of them, in order, where they are few enough to be
-    kept: a run need not make them a second time.
+    not list as they were, so nothing makes them. `redone` has a byte for each row of the ledger, by number: whether it
+    is worked on. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
+    second time.
     """
 
     total: int = 0
@@ -219,7 +192,7 @@ class Survey:
     moves: dict[int, Move] = field(default_factory=dict)
     edited: bool = False
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
-    redone: Numbers = field(default_factory=lambda: Numbers(0))
+    redone: bytearray = field(default_factory=bytearray)
     jobs: list[Job] | None = field(default_factory=list)
 
     def as_counts(self) -> dict[str, int]:
@@ -230,11 +203,11 @@ class Survey:
 
 
 class Surveyor:
-    """Makes a Survey of a stream of jobs. `connection` is None when the folder has no ledger yet."""
+    """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection | None,
+        connection: sqlite3.Connection,
         selection: Selection,
         exists: Callable[[str], bool],
         *,
@@ -244,47 +217,37 @@ class Surveyor:
         self._selection = selection
         self._exists = exists
         self._apply = apply
-        largest = _one(connection, "SELECT MAX(number) FROM jobs") if connection is not None else 0
-        self._seen = Numbers(largest)
-        self._superseded = Numbers(largest)
+        largest, self._rows = connection.execute("SELECT COALESCE(MAX(number), 0), COUNT(*) FROM jobs").fetchone()
+        self._seen = bytearray(largest + 1)
+        self._superseded = bytearray(largest + 1)
         self._away: dict[int, Move] = {}
-        self._rows = _one(connection, "SELECT COUNT(*) FROM jobs") if connection is not None else 0
         self._by_status: Counter[str] = Counter()
         self._characters = 0
-        self.result = Survey(redone=Numbers(largest))
+        self.result = Survey(redone=bytearray(largest + 1))
 
     def take(self, jobs: Iterable[Job]) -> Survey:
         """Go through all jobs."""
-        stream = iter(jobs)
+        result, stream = self.result, iter(jobs)
         while batch := list(islice(stream, _BATCH)):
-            known = self._lookup(batch)
-            fresh = [job for job in batch if job.key not in known]
-            if self._connection is None or not self._rows:
-                self.result.new += len(fresh)
-            else:
-                self._find_replaced(self._connection, fresh)
-                self._find_in_the_way(self._connection, [job for job in batch if _claims(job, known.get(job.key))])
+            known: dict[str, Known] = {}
+            if self._rows:
+                known = known_by_key(self._connection, [job.key for job in batch], LEAN)
+                self._find_in_the_way([job for job in batch if _claims(job, known.get(job.key))])
+            self._count_fresh([job.id for job in batch if job.key not in known])
             for job in batch:
                 self._count(job, known.get(job.key))
             self._keep(batch)
-        for status, count in self._by_status.items():
-            setattr(self.result, status, count)
-        if self._connection is not None and self._by_status.total() < self._rows:
-            self._find_unlisted(self._connection)
+        result.done, result.failed, result.unknown, result.pending = (self._by_status[status] for status in Status)
+        if self._by_status.total() < self._rows:
+            self._find_unlisted()
         # A listed job's file goes where its own name says; only the others make way.
-        self.result.moves.update((number, away) for number, away in self._away.items() if number not in self._seen)
-        return self.result
-
-    def _lookup(self, batch: Sequence[Job]) -> dict[str, Known]:
-        if self._connection is None or not self._rows:
-            return {}
-        rows = rows_by_key(self._connection, [job.key for job in batch], _LEAN_COLUMNS)
-        return {row[1].hex(): Known.of(row) for row in rows}
+        result.moves.update((number, away) for number, away in self._away.items() if not self._seen[number])
+        return result
 
     def _keep(self, batch: Sequence[Job]) -> None:
         if self.result.jobs is None:
             return
-        self.result.jobs.extend(batch)
+        self.result.jobs += batch
         self._characters += sum(len(job.prompt) + sum(len(image.source) for image in job.images) for job in batch)
         if len(self.result.jobs) > KEPT_JOBS or self._characters > KEPT_CHARACTERS:
             self.result.jobs = None
@@ -305,7 +268,7 @@ class Surveyor:
         result.todo += 1
         result.redo += job.redo_of is not None
         if known is not None:
-            result.redone.add(known.number)
+            result.redone[known.number] = True
         if work.costs:
             result.calls += 1
             result.models[job.model] += 1
@@ -313,12 +276,12 @@ class Surveyor:
                 result.samples.append(job)
 
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
-        self._seen.add(known.number)
+        self._seen[known.number] = True
         self._by_status[standing(known)] += 1
         now = (job.id, job.position, 1, job.file_name, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True
-            if self._apply and self._connection is not None:
+            if self._apply:
                 self._connection.execute(
                     "UPDATE jobs SET id = ?, position = ?, listed = ?, planned = ?, tags = ? WHERE number = ?",
                     (*now, known.number),
@@ -328,43 +291,43 @@ class Surveyor:
             if target != known.file_name:
                 self.result.moves[known.number] = Move.of(known, target)
 
-    def _find_replaced(self, connection: sqlite3.Connection, fresh: Sequence[Job]) -> None:
+    def _count_fresh(self, ids: Sequence[str]) -> None:
         """Count new jobs, and those that take an old one's id; the old one's file makes way."""
-        olds = _select(connection, "id", [job.id for job in fresh])
+        olds = select(self._connection, "id", ids, LEAN) if self._rows else []
         for old in olds:
-            self._superseded.add(old.number)
+            self._superseded[old.number] = True
             self._make_way(old)
-        changed = {old.id for old in olds}
-        self.result.changed += sum(job.id in changed for job in fresh)
-        self.result.new += sum(job.id not in changed for job in fresh)
+        changed = len({old.id for old in olds}.intersection(ids))
+        self.result.changed += changed
+        self.result.new += len(ids) - changed
 
-    def _find_in_the_way(self, connection: sqlite3.Connection, claimants: Sequence[Job]) -> None:
+    def _find_in_the_way(self, claimants: Sequence[Job]) -> None:
         """Make way for jobs whose file name an old job may hold, under any suffix that a picture's bytes can give."""
-        for old in _select(connection, "planned", [name for job in claimants for name in variants(job.file_name)]):
+        names = [name for job in claimants for name in variants(job.file_name)]
+        for old in select(self._connection, "planned", names, LEAN):
             self._make_way(old)
 
     def _make_way(self, old: Known) -> None:
-        if old.file_name is not None and not old.file_name.startswith(REPLACED):
+        if old.file_name is not None and not old.file_name.startswith(f"{REPLACED}/"):
             suffix = PurePosixPath(old.file_name).suffix
-            self._away[old.number] = Move.of(old, f"{REPLACED}{old.key.hex()[:32]}{suffix}")
+            self._away[old.number] = Move.of(old, f"{REPLACED}/{old.key.hex()[:32]}{suffix}")
 
-    def _find_unlisted(self, connection: sqlite3.Connection) -> None:
+    def _find_unlisted(self) -> None:
         query = (
             "SELECT number, listed, EXISTS (SELECT 1 FROM jobs AS other WHERE other.id = jobs.id AND other.listed"
             " AND other.number != jobs.number) FROM jobs"
         )
         gone: list[tuple[int]] = []
-        for number, listed, has_heir in connection.execute(query):
-            if number in self._seen:
+        for number, listed, has_heir in self._connection.execute(query):
+            if self._seen[number]:
                 continue
-            if not (number in self._superseded or has_heir):
+            if not (self._superseded[number] or has_heir):
                 self.result.unlisted += 1
             if listed:
                 gone.append((number,))
-        if gone:
-            self.result.edited = True
-            if self._apply:
-                connection.executemany("UPDATE jobs SET listed = 0 WHERE number = ?", gone)
+        self.result.edited |= bool(gone)
+        if self._apply:
+            self._connection.executemany("UPDATE jobs SET listed = 0 WHERE number = ?", gone)
 
 
 def _claims(job: Job, known: Known | None) -> bool:
@@ -372,60 +335,36 @@ def _claims(job: Job, known: Known | None) -> bool:
     return known is None or not known.listed or known.planned != job.file_name
 
 
-def _select(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> list[Known]:
-    marks = ",".join("?" * len(values))
-    query = f"SELECT {_LEAN_COLUMNS} FROM known WHERE {column} IN ({marks})"  # noqa: S608  constants and marks
-    rows = connection.execute(query, values)
-    return [Known.of(row) for row in rows]
-
-
-def _one(connection: sqlite3.Connection, query: str) -> Any:
-    return connection.execute(query).fetchone()[0] or 0
-
-
 def survey_jobs(
     manifest: Manifest,
-    connection: sqlite3.Connection | None,
+    connection: sqlite3.Connection,
     selection: Selection,
     *,
     apply: bool,
     through: Through = iter,
 ) -> Survey:
-    """Go through all jobs of a manifest once, redos included. `apply` also pins the redos.
-
-    Raises ManifestError: with all faults.
-    """
+    """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
-    asked = _asked(connection)
-    jobs = expand(manifest, capabilities(), faults.append, redos=asked)
+    wanted = redos(connection)
+    asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
+    jobs = expand(manifest, capabilities(), faults.append, redos=asked if wanted else None)
     survey = Surveyor(connection, selection, exists_in(manifest), apply=apply).take(through(jobs))
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged
-    if asked is not None and connection is not None:
+    if wanted:
         left = {redo.number for redo in asked.left}
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
         survey.jobs = None  # pinned redos are other jobs than those that were met here
-    for made in asked.jobs if asked is not None else ():
+    for made in asked.jobs:
         redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
         survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)
-        if apply and connection is not None and redo != made.redo:
+        if apply and redo != made.redo:
             pin(connection, redo, made.job.key)
     return survey
-
-
-def _asked(connection: sqlite3.Connection | None) -> Redos | None:
-    found = redos(connection) if connection is not None else {}
-    if connection is None or not found:
-        return None
-    return Redos(found, lambda key: bool(rows_by_key(connection, [key], "1")) or is_pinned(connection, key))
 
 
 def exists_in(manifest: Manifest) -> Callable[[str], bool]:
     """Return a function that tells whether a file, named relative to the output folder, is there."""
     root = str(manifest.output.dir) + os.sep
-
-    def exists(name: str) -> bool:
-        return os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path each would double the cost
-
-    return exists
+    return lambda name: os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path doubles the cost

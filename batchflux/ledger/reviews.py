@@ -11,15 +11,15 @@ The rules:
 - A run pins a redo, in the transaction of its survey and before it pays: which seed or variant it is, and so its key.
   What a live run has pinned it may be making, so that is neither changed nor taken back.
 
-The tables are made with the first verdict; a ledger without them has none. `decide` records what a person decides in
-one brief transaction: SQLite's own lock is all that stands between a person who judges and a run that writes.
+The tables are made with the first verdict. `decide` records what a person decides in one brief transaction: SQLite's
+own lock is all that stands between a person who judges and a run that writes.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,41 +31,36 @@ from batchflux.models import Redo
 from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 Review = Literal["", "accept", "reject", "redo"]
 
-_SCHEMA = (
-    """
-    CREATE TABLE IF NOT EXISTS reviews (
-        key BLOB PRIMARY KEY,
-        review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
-        note TEXT NOT NULL,
-        reviewed_at REAL NOT NULL,
-        revision INTEGER NOT NULL       -- grows with every change of any verdict
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision)",
-    """
-    CREATE TABLE IF NOT EXISTS redos (
-        number INTEGER PRIMARY KEY,
-        root BLOB NOT NULL,
-        ordinal INTEGER NOT NULL,
-        origin BLOB NOT NULL,
-        prompt TEXT,                    -- NULL: as in the origin
-        seed INTEGER,                   -- asked for; once pinned, what it is
-        variant INTEGER,                -- NULL until pinned
-        key BLOB,                       -- NULL until pinned
-        asked_at REAL NOT NULL,
-        UNIQUE (root, ordinal)
-    )
-    """,
-    "CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin)",
-    "CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)",
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS reviews (
+    key BLOB PRIMARY KEY,
+    review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
+    note TEXT NOT NULL,
+    reviewed_at REAL NOT NULL,
+    revision INTEGER NOT NULL       -- grows with every change of any verdict
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision);
+CREATE TABLE IF NOT EXISTS redos (
+    number INTEGER PRIMARY KEY,
+    root BLOB NOT NULL,
+    ordinal INTEGER NOT NULL,
+    origin BLOB NOT NULL,
+    prompt TEXT,                    -- NULL: as in the origin
+    seed INTEGER,                   -- asked for, until the redo is pinned: then what it is
+    variant INTEGER, key BLOB,      -- NULL until pinned
+    asked_at REAL NOT NULL,
+    UNIQUE (root, ordinal)
+);
+CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin);
+CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)
+"""
 _WAITING = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.key = redos.key)"
-_AT_ONCE = 500
+_VERDICTS = "SELECT key, review, note, reviewed_at FROM reviews"
 _STALE = "reviews_stale"  # results.csv does not show the latest verdicts yet
 
 
@@ -86,17 +81,29 @@ class Waiting:
     root: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run."""
+
+    prompt: str | None = None
+    seed: int | None = None
+
+
 def has_reviews(connection: sqlite3.Connection) -> bool:
     """Whether the ledger has the tables: whether anybody ever judged."""
-    row = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'redos'").fetchone()
-    return row is not None
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'redos'"
+    return connection.execute(query).fetchone() is not None
 
 
 def prepare_reviews(connection: sqlite3.Connection) -> None:
     """Make the tables where they are missing, within the caller's transaction."""
-    if not has_reviews(connection):
-        for statement in _SCHEMA:
-            connection.execute(statement)
+    for statement in _SCHEMA.split(";\n"):
+        connection.execute(statement)
+
+
+def _select(connection: sqlite3.Connection, query: str, *values: object) -> list[Any]:
+    """Return the rows of a query; none where nobody ever judged."""
+    return connection.execute(query, values).fetchall() if has_reviews(connection) else []
 
 
 def judge(connection: sqlite3.Connection, keys: Iterable[bytes], review: Review, note: str | None, at: float) -> None:
@@ -115,106 +122,91 @@ def judge(connection: sqlite3.Connection, keys: Iterable[bytes], review: Review,
 
 def verdicts(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
     """Return all verdicts and notes by key; those taken back without a note left are none."""
-    if not has_reviews(connection):
-        return {}
-    rows = connection.execute(
-        "SELECT key, review, note, reviewed_at FROM reviews WHERE review != '' OR note != ''"
-    ).fetchall()
+    rows = _select(connection, f"{_VERDICTS} WHERE review != '' OR note != ''")
     return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
 
 
 def verdicts_on(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
     """Return the verdicts on these jobs."""
-    found: dict[bytes, Verdict] = {}
-    if not has_reviews(connection):
-        return found
-    for first in range(0, len(keys), _AT_ONCE):
-        some = keys[first : first + _AT_ONCE]
-        marks = ",".join("?" * len(some))
-        query = f"SELECT key, review, note, reviewed_at FROM reviews WHERE key IN ({marks})"  # noqa: S608  only marks
-        for key, review, note, at in connection.execute(query, some).fetchall():
-            found[key] = Verdict(review=review, note=note, reviewed_at=at)
-    return found
+    rows = [row for key in keys for row in _select(connection, f"{_VERDICTS} WHERE key = ?", key)]
+    return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
 
 
 def last_revision(connection: sqlite3.Connection) -> int:
     """Return the number of the latest change of a verdict, 0 when there is none."""
-    if not has_reviews(connection):
-        return 0
-    return int(connection.execute("SELECT COALESCE(MAX(revision), 0) FROM reviews").fetchone()[0])
+    return sum(row[0] for row in _select(connection, "SELECT COALESCE(MAX(revision), 0) FROM reviews"))
 
 
 def judged_since(connection: sqlite3.Connection, revision: int) -> list[bytes]:
     """Return the keys whose verdict changed after this revision."""
-    if not has_reviews(connection):
-        return []
-    rows = connection.execute("SELECT key FROM reviews WHERE revision > ? ORDER BY revision", (revision,))
-    return [row[0] for row in rows.fetchall()]
+    rows = _select(connection, "SELECT key FROM reviews WHERE revision > ? ORDER BY revision", revision)
+    return [key for (key,) in rows]
 
 
-def ask_redo(connection: sqlite3.Connection, origin: bytes, redo: Redo, at: float, *, live: bool) -> int:
-    """Ask for another try at a job, or change what was asked for while it waits; return the redo's ordinal.
+def ask_redo(connection: sqlite3.Connection, origin: bytes, again: Again, at: float, *, live: bool) -> str:
+    """Ask for another try at a job, or change what was asked for while it waits; return the id that it will have.
 
-    Of `redo` only prompt and seed count. `live` tells that a run holds the folder.
+    `live` tells that a run holds the folder.
     """
     waiting = _open_redo(connection, origin, live=live)
     if waiting is not None:
-        number, ordinal = waiting
+        number, root, ordinal = waiting
         connection.execute(
             "UPDATE redos SET prompt = ?, seed = ?, variant = NULL, key = NULL, asked_at = ? WHERE number = ?",
-            (redo.prompt, redo.seed, at, number),
+            (again.prompt, again.seed, at, number),
         )
-        return ordinal
-    row = connection.execute("SELECT root FROM redos WHERE key = ?", (origin,)).fetchone()
-    root = origin if row is None else row[0]
-    last = connection.execute("SELECT COALESCE(MAX(ordinal), 0) FROM redos WHERE root = ?", (root,)).fetchone()[0]
-    connection.execute(
-        "INSERT INTO redos (root, ordinal, origin, prompt, seed, asked_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (root, last + 1, origin, redo.prompt, redo.seed, at),
-    )
-    return int(last) + 1
+    else:
+        row = connection.execute("SELECT root FROM redos WHERE key = ?", (origin,)).fetchone()
+        root = origin if row is None else row[0]
+        query = "SELECT COALESCE(MAX(ordinal), 0) + 1 FROM redos WHERE root = ?"
+        ordinal = connection.execute(query, (root,)).fetchone()[0]
+        connection.execute(
+            "INSERT INTO redos (root, ordinal, origin, prompt, seed, asked_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (root, ordinal, origin, again.prompt, again.seed, at),
+        )
+    return redo_id(connection.execute("SELECT id FROM jobs WHERE key = ?", (root,)).fetchone()[0], ordinal)
 
 
 def take_back_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> bool:
     """Forget a redo of this job that still waits; return whether there was one."""
     waiting = _open_redo(connection, origin, live=live)
-    if waiting is None:
-        return False
-    connection.execute("DELETE FROM redos WHERE number = ?", (waiting[0],))
-    return True
+    if waiting is not None:
+        connection.execute("DELETE FROM redos WHERE number = ?", (waiting[0],))
+    return waiting is not None
 
 
-def _open_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> tuple[int, int] | None:
+def _open_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> tuple[int, bytes, int] | None:
+    """Return number, root and ordinal of the last redo of a job that may still be changed."""
     free = "key IS NULL" if live else _WAITING
-    query = f"SELECT number, ordinal FROM redos WHERE origin = ? AND {free} ORDER BY ordinal DESC"  # noqa: S608  constants
-    row = connection.execute(query, (origin,)).fetchone()
-    return None if row is None else (row[0], row[1])
+    query = f"SELECT number, root, ordinal FROM redos WHERE origin = ? AND {free} ORDER BY ordinal DESC"  # noqa: S608  constants
+    row: tuple[int, bytes, int] | None = connection.execute(query, (origin,)).fetchone()
+    return row
 
 
 def redos(connection: sqlite3.Connection) -> dict[str, tuple[Redo, ...]]:
     """Return all redos, made or not, by the key (hex) of the job they try again, each family in its order."""
     found: dict[str, tuple[Redo, ...]] = {}
-    for waiting in _read(connection, "1"):
-        redo = waiting.redo
+    for redo in (one.redo for one in _read(connection, "1")):
         found[redo.origin] = (*found.get(redo.origin, ()), redo)
     return found
 
 
 def waiting_redos(connection: sqlite3.Connection) -> list[Waiting]:
     """Return the redos that no run has begun, in the order in which they were asked for."""
-    return list(_read(connection, _WAITING))
+    return _read(connection, _WAITING)
 
 
-def _read(connection: sqlite3.Connection, condition: str) -> Iterator[Waiting]:
-    if not has_reviews(connection):
-        return
-    query = (
-        "SELECT number, root, origin, ordinal, prompt, seed, variant FROM redos"  # noqa: S608  constants
-        f" WHERE {condition} ORDER BY number"
-    )
-    for number, root, origin, ordinal, prompt, seed, variant in connection.execute(query).fetchall():
-        redo = Redo(number=number, origin=origin.hex(), ordinal=ordinal, prompt=prompt, seed=seed, variant=variant)
-        yield Waiting(redo=redo, root=root.hex())
+def _read(connection: sqlite3.Connection, condition: str) -> list[Waiting]:
+    query = "SELECT number, root, origin, ordinal, prompt, seed, variant FROM redos"
+    return [
+        Waiting(
+            redo=Redo(number=number, origin=origin.hex(), ordinal=ordinal, prompt=prompt, seed=seed, variant=variant),
+            root=root.hex(),
+        )
+        for number, root, origin, ordinal, prompt, seed, variant in _select(
+            connection, f"{query} WHERE {condition} ORDER BY number"
+        )
+    ]
 
 
 def pin(connection: sqlite3.Connection, redo: Redo, key: str) -> None:
@@ -238,14 +230,6 @@ def is_stale(connection: sqlite3.Connection) -> bool:
 def shown(connection: sqlite3.Connection) -> None:
     """Note that results.csv shows all verdicts there are; in the transaction that read them."""
     set_meta(connection, _STALE, "0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
-    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run."""
-
-    prompt: str | None = None
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,58 +265,39 @@ class UnlistedJobError(LookupError):
 def decide(path: Path, decision: Decision) -> list[Asked]:
     """Record a decision in the ledger at `path`, all of it or nothing; return the redos it asked for.
 
-    Raises NoSuchJobError: one of the jobs is not in the ledger; UnlistedJobError: a redo of a job that is no longer in
-    the manifest; no run would make it; StorageError: the ledger cannot be written.
+    Raises:
+        NoSuchJobError: one of the jobs is not in the ledger.
+        UnlistedJobError: a redo of a job that is no longer in the manifest; no run would make it.
+        StorageError: the ledger cannot be written.
     """
-    with _writing(path) as connection:
-        # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
-        live = FolderLock(path.parent).is_held()
-        _check(connection, decision)
-        prepare_reviews(connection)
-        at = time.time()
-        had = verdicts_on(connection, decision.keys)
-        judge(connection, decision.keys, decision.review, decision.note, at)
-        if decision.review != "redo":
-            for key in decision.keys:
-                take_back_redo(connection, key, live=live)
-            return []
-        again = decision.again or Again()
-        keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
-        return [_asked(connection, key, again, at, live=live) for key in keys]
+    with closing(beside(path)) as connection:  # which rolls back what was not committed
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
+            asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
+            ) from error
+    return asked
 
 
-def _check(connection: sqlite3.Connection, decision: Decision) -> None:
-    listed = dict(_columns(connection, "listed", decision.keys))
-    if len(listed) < len(set(decision.keys)):
+def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -> list[Asked]:
+    query = "SELECT listed FROM jobs WHERE key = ?"
+    listed = [connection.execute(query, (key,)).fetchone() for key in decision.keys]
+    if None in listed:
         raise NoSuchJobError
-    if decision.review == "redo" and not all(listed.values()):
+    if decision.review == "redo" and (0,) in listed:
         raise UnlistedJobError
-
-
-def _asked(connection: sqlite3.Connection, key: bytes, again: Again, at: float, *, live: bool) -> Asked:
-    redo = Redo(number=0, origin=key.hex(), ordinal=0, prompt=again.prompt, seed=again.seed)
-    ordinal = ask_redo(connection, key, redo, at, live=live)
-    root = connection.execute("SELECT root FROM redos WHERE origin = ? AND ordinal = ?", (key, ordinal)).fetchone()[0]
-    return Asked(key=key, id=redo_id(dict(_columns(connection, "id", [root]))[root], ordinal))
-
-
-def _columns(connection: sqlite3.Connection, column: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
-    for first in range(0, len(keys), _AT_ONCE):
-        some = keys[first : first + _AT_ONCE]
-        marks = ",".join("?" * len(some))
-        yield from connection.execute(f"SELECT key, {column} FROM jobs WHERE key IN ({marks})", some).fetchall()  # noqa: S608  constants and marks
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[sqlite3.Connection]:
-    connection = beside(path)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield connection
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
-        ) from error
-    finally:
-        connection.close()  # rolls back what was not committed
+    prepare_reviews(connection)
+    at = time.time()
+    had = verdicts_on(connection, decision.keys)
+    judge(connection, decision.keys, decision.review, decision.note, at)
+    if decision.review != "redo":
+        for key in decision.keys:
+            take_back_redo(connection, key, live=live)
+        return []
+    keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
+    again = decision.again or Again()
+    return [Asked(key=key, id=ask_redo(connection, key, again, at, live=live)) for key in keys]

@@ -85,24 +85,19 @@ class Summary:
 
 def state_of(connection: sqlite3.Connection) -> State:
     """Count what the ledger holds."""
-    return _count(connection)[0]
-
-
-def _count(connection: sqlite3.Connection) -> tuple[State, int]:
-    """Count what the ledger holds, and how many requests are out whose answer only the process that sent them gets."""
     by_status = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
     failures = connection.execute(
         "SELECT error_code, COUNT(*) FROM jobs"
         " WHERE listed AND status IN ('failed', 'unknown') AND error_code IS NOT NULL"
         " GROUP BY error_code ORDER BY 2 DESC, 1"
     )
-    in_flight, unanswered, attempts, possibly_billed, cost, maybe_cost = connection.execute(
-        "SELECT in_flight, unanswered, attempts, possibly_billed, cost, maybe_cost FROM totals"
+    in_flight, attempts, possibly_billed, cost, maybe_cost = connection.execute(
+        "SELECT in_flight, attempts, possibly_billed, cost, maybe_cost FROM totals"
     ).fetchone()
     last_at = connection.execute("SELECT MAX(finished_at) FROM jobs").fetchone()[0]
     ended = {name: by_status.get(name, 0) for name in ("done", "failed", "unknown")}
     total = int(get_meta(connection, "total") or sum(by_status.values()))
-    state = State(
+    return State(
         total=total,
         **ended,
         pending=total - sum(ended.values()),
@@ -117,14 +112,10 @@ def _count(connection: sqlite3.Connection) -> tuple[State, int]:
         last_at=last_at,
         redo=len(waiting_redos(connection)),
     )
-    return state, unanswered
 
 
 def read_state(folder: Path) -> State:
-    """Count what an output folder holds, also while a run goes on.
-
-    Raises UsageError: there is no ledger in it; StorageError: the ledger cannot be read.
-    """
+    """Count what an output folder holds, also while a run goes on; UsageError without a ledger in it."""
     with reading(ledger_of(folder)) as connection:
         return state_in(folder, connection)[0]
 
@@ -137,7 +128,8 @@ def state_in(folder: Path, connection: sqlite3.Connection) -> tuple[State, bool]
     """
     lock = FolderLock(folder)
     running = lock.is_held()
-    state, lost = _count(connection)
+    lost = connection.execute("SELECT unanswered FROM totals").fetchone()[0]
+    state = state_of(connection)
     running = running or (lost > 0 and lock.is_held())  # it may have begun meanwhile
     if running or not lost:
         return state, running

@@ -88,84 +88,14 @@ CREATE TABLE IF NOT EXISTS uploads (
 ) WITHOUT ROWID;
 """
 
-LAST = "(SELECT MAX(number) FROM attempts WHERE job = jobs.number)"  # number of a job's last attempt
-_OPEN = (  # a condition: the last attempt has something to come, or to be put in its place
-    "(last.state = 'submitted' OR last.state = 'captured' AND jobs.status = 'pending'"
-    " OR last.state = 'unknown' AND submissions.handle IS NOT NULL)"
-)
-
-
-def _sum(what: str, billed: str) -> str:
-    return f"(SELECT SUM({what}) FROM attempts WHERE job = jobs.number AND billed {billed})"  # noqa: S608  constants
-
-
-def _when_open(column: str) -> str:
-    return f"CASE WHEN {_OPEN} THEN {column} END"
-
-
-_KNOWN: dict[str, str | None] = {  # each column of `known`, and what it is; None: the job's own
-    **dict.fromkeys(("number", "key", "id", "position", "listed", "planned", "tags", "spec", "status")),
-    "attempts": "(SELECT COALESCE(SUM(counts), 0) FROM attempts WHERE job = jobs.number)",
-    "in_flight": _sum("COALESCE(cost, price)", "IS NULL"),
-    "possibly_billed": _sum("1", "= 'maybe'").join(("COALESCE(", ", 0)")),
-    "cost": _sum("COALESCE(cost, price)", "= 'yes'").join(("COALESCE(", ", 0)")),
-    "maybe_cost": _sum("COALESCE(cost, price)", "= 'maybe'").join(("COALESCE(", ", 0)")),
-    "link": "last.link",
-    "spool": "last.spool",
-    **dict.fromkeys(("file_name", "width", "height", "bytes", "sha256", "error_code", "error", "started_at")),
-    **dict.fromkeys(("finished_at", "api_seconds", "download_seconds", "remarks", "seed_used", "revised_prompt")),
-    "attempt": _when_open("last.number"),
-    "handle": _when_open("submissions.handle"),
-    "key_name": _when_open("submissions.key_name"),
-    "sent_at": _when_open("submissions.sent_at"),
-    "reserved": _when_open("COALESCE(last.cost, last.price)"),
-}
-COLUMNS = ", ".join(_KNOWN)
-_NEW_COLUMNS = (
-    "remarks",
-    "seed_used",
-    "revised_prompt",
-    "attempt",
-    "handle",
-    "key_name",
-    "sent_at",
-    "reserved",
-)  # since format 2
-
-_VIEWS = (
-    "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
-    + ", ".join(f"{what or f'jobs.{name}'} AS {name}" for name, what in _KNOWN.items())
-    + f" FROM jobs LEFT JOIN attempts AS last ON last.number = {LAST}"
-    " LEFT JOIN submissions ON submissions.number = last.submission",
-    (
-        "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
-        " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
-        " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
-        " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"
-        " COALESCE(SUM(CASE WHEN billed IN ('yes', 'no') THEN 0 ELSE COALESCE(cost, price) END), 0) AS maybe_cost"
-        " FROM attempts"
-    ),
-)
-_FORMAT_1_VIEWS = (
-    "CREATE TEMP VIEW known AS SELECT "  # noqa: S608  constants
-    + ", ".join(f"NULL AS {name}" if name in _NEW_COLUMNS else name for name in _KNOWN)
-    + " FROM main.jobs",
-    (
-        "CREATE TEMP VIEW totals AS SELECT COALESCE(SUM(in_flight IS NOT NULL), 0) AS in_flight,"
-        " COALESCE(SUM(in_flight IS NOT NULL), 0) AS unanswered, COALESCE(SUM(attempts), 0) AS attempts,"
-        " COALESCE(SUM(possibly_billed), 0) AS possibly_billed, COALESCE(SUM(cost), 0) AS cost,"
-        " COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0) AS maybe_cost FROM main.jobs"
-    ),
-)
-
 
 class Known(NamedTuple):
     """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
     `in_flight` is the price of the attempt that is out. `attempt` is the number of an attempt from which something is
-    still to come: one that was submitted, or was received and not put in its place, or is unknown and can be asked
-    for by its `handle`; `key_name` and `sent_at` are its submission's, and `reserved` is its price. It is a tuple, because a run that continues
-    makes one a job.
+    still to come: one that was submitted, or was received and not put in its place, or is unknown and can be asked for
+    by its `handle`; `key_name` and `sent_at` are its submission's, and `reserved` is its price. What has a default here
+    came with format 2.
     """
 
     number: int
@@ -210,6 +140,67 @@ class Known(NamedTuple):
         return cls._make(row)
 
 
+COLUMNS = ", ".join(Known._fields)
+# What takes room in a row, or must be summed for it, and tells who only compares nothing, is left where it is.
+_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"}
+LEAN = ", ".join(_UNUSED.get(name, name) for name in Known._fields)
+
+
+def _sum(what: str, billed: str, none: str = "0") -> str:
+    query = f"SELECT SUM({what}) FROM attempts WHERE job = jobs.number AND billed {billed}"  # noqa: S608  constants
+    return f"COALESCE(({query}), {none})"
+
+
+def _when_open(column: str) -> str:
+    """Return the column of a last attempt that has something to come, or to be put in its place."""
+    return (
+        "CASE WHEN (last.state = 'submitted' OR last.state = 'captured' AND jobs.status = 'pending'"
+        f" OR last.state = 'unknown' AND submissions.handle IS NOT NULL) THEN {column} END"
+    )
+
+
+_LOOKED_UP = {  # the columns of `known` that are not the job's own
+    "attempts": "(SELECT COALESCE(SUM(counts), 0) FROM attempts WHERE job = jobs.number)",
+    "in_flight": _sum("COALESCE(cost, price)", "IS NULL", "NULL"),
+    "possibly_billed": _sum("1", "= 'maybe'"),
+    "cost": _sum("COALESCE(cost, price)", "= 'yes'"),
+    "maybe_cost": _sum("COALESCE(cost, price)", "= 'maybe'"),
+    "link": "last.link",
+    "spool": "last.spool",
+    "attempt": _when_open("last.number"),
+    "handle": _when_open("submissions.handle"),
+    "key_name": _when_open("submissions.key_name"),
+    "sent_at": _when_open("submissions.sent_at"),
+    "reserved": _when_open("COALESCE(last.cost, last.price)"),
+}
+_VIEWS = (
+    "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
+    + ", ".join(f"{_LOOKED_UP.get(name, f'jobs.{name}')} AS {name}" for name in Known._fields)
+    + " FROM jobs LEFT JOIN attempts AS last"
+    " ON last.number = (SELECT MAX(number) FROM attempts WHERE job = jobs.number)"
+    " LEFT JOIN submissions ON submissions.number = last.submission",
+    (
+        "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
+        " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
+        " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
+        " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"
+        " COALESCE(SUM(CASE WHEN billed IN ('yes', 'no') THEN 0 ELSE COALESCE(cost, price) END), 0) AS maybe_cost"
+        " FROM attempts"
+    ),
+)
+_FORMAT_1_VIEWS = (
+    "CREATE TEMP VIEW known AS SELECT "  # noqa: S608  constants
+    + ", ".join(f"NULL AS {name}" if name in Known._field_defaults else name for name in Known._fields)
+    + " FROM main.jobs",
+    (
+        "CREATE TEMP VIEW totals AS SELECT COALESCE(SUM(in_flight IS NOT NULL), 0) AS in_flight,"
+        " COALESCE(SUM(in_flight IS NOT NULL), 0) AS unanswered, COALESCE(SUM(attempts), 0) AS attempts,"
+        " COALESCE(SUM(possibly_billed), 0) AS possibly_billed, COALESCE(SUM(cost), 0) AS cost,"
+        " COALESCE(SUM(maybe_cost + COALESCE(in_flight, 0)), 0) AS maybe_cost FROM main.jobs"
+    ),
+)
+
+
 def tags_text(job: Job) -> str:
     """Return the job's tags as the ledger keeps them."""
     return _json(dict(job.tags)) if job.tags else ""
@@ -217,17 +208,9 @@ def tags_text(job: Job) -> str:
 
 def spec_text(job: Job) -> str:
     """Return what a row says about a job beyond id, place and tags. No secrets."""
-    spec: dict[str, Any] = {
-        "prompt": job.prompt,
-        "images": [image.source if image.url is None else redacted(image.source) for image in job.images],
-        "model": job.model,
-        "provider": job.provider,
-        "style": job.style,
-    }
-    spec.update(asked(job))
-    if job.dropped:
-        spec["dropped"] = list(job.dropped)
-    return _json(spec)
+    images = [image.source if image.url is None else redacted(image.source) for image in job.images]
+    spec = {"prompt": job.prompt, "images": images, "model": job.model, "provider": job.provider, "style": job.style}
+    return _json(spec | asked(job) | ({"dropped": list(job.dropped)} if job.dropped else {}))
 
 
 def nanos(amount: Decimal) -> int:
@@ -237,15 +220,19 @@ def nanos(amount: Decimal) -> int:
 
 def currency(amount: int) -> Decimal:
     """Return nanounits as an amount of currency, without trailing zeros."""
-    value = (Decimal(amount) / NANOS).normalize()
-    return value or Decimal(0)
+    return (Decimal(amount) / NANOS).normalize() or Decimal(0)
 
 
-def rows_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: str = COLUMNS) -> list[Any]:
-    """Return rows (`columns` of `known`) of the jobs with these keys (hex), in no order."""
-    marks = ",".join("?" * len(keys))
-    sql = f"SELECT {columns} FROM known WHERE key IN ({marks})"  # noqa: S608  only marks are put in
-    return connection.execute(sql, [bytes.fromhex(key) for key in keys]).fetchall()
+def select(connection: sqlite3.Connection, what: str, values: Sequence[Any], columns: str = COLUMNS) -> list[Known]:
+    """Return the jobs of which `what` (a column, say) is one of the values, in no order. `columns` may be LEAN."""
+    marks = ",".join("?" * len(values))
+    query = f"SELECT {columns} FROM known WHERE {what} IN ({marks})"  # noqa: S608  constants and marks
+    return [Known.of(row) for row in connection.execute(query, values)]
+
+
+def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: str = COLUMNS) -> dict[str, Known]:
+    """Return what is known of the jobs with these keys (hex), by key."""
+    return {known.key.hex(): known for known in select(connection, "key", list(map(bytes.fromhex, keys)), columns)}
 
 
 def ended_numbers(connection: sqlite3.Connection) -> list[int]:
@@ -255,11 +242,9 @@ def ended_numbers(connection: sqlite3.Connection) -> list[int]:
 
 
 def ended_rows(connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> Iterator[Known]:
-    """Yield the listed jobs that ended, in manifest order, without those whose number `skip` holds."""
+    """Return the listed jobs that ended, in manifest order, without those whose number `skip` holds."""
     query = f"SELECT {COLUMNS} FROM known WHERE {ENDED} ORDER BY position, number"  # noqa: S608  constants
-    for row in connection.execute(query):
-        if skip is None or not skip(row[0]):
-            yield Known.of(row)
+    return (Known.of(row) for row in connection.execute(query) if skip is None or not skip(row[0]))
 
 
 def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> Iterator[Known]:
@@ -270,10 +255,8 @@ def jobs_by_number(connection: sqlite3.Connection, numbers: Iterable[int]) -> It
     """
     stream = iter(numbers)
     while batch := list(islice(stream, _AT_ONCE)):
-        marks = ",".join("?" * len(batch))
-        query = f"SELECT {COLUMNS} FROM known WHERE number IN ({marks}) AND {ENDED}"  # noqa: S608  constants and marks
-        found = {row[0]: row for row in connection.execute(query, batch).fetchall()}
-        yield from (Known.of(found[number]) for number in batch if number in found)
+        found = {known.number: known for known in select(connection, f"{ENDED} AND number", batch)}
+        yield from (found[number] for number in batch if number in found)
 
 
 def spent(connection: sqlite3.Connection) -> int:
@@ -287,13 +270,12 @@ def last_activity(connection: sqlite3.Connection) -> float | None:
         "SELECT MAX(started_at), MAX(finished_at), (SELECT MAX(sent_at) FROM submissions) FROM jobs"
         " WHERE EXISTS (SELECT 1 FROM attempts WHERE job = jobs.number AND counts)"
     )
-    found = [at for at in connection.execute(query).fetchone() if at is not None]
-    return max(found, default=None)
+    return max((at for at in connection.execute(query).fetchone() if at is not None), default=None)
 
 
 def spooled(connection: sqlite3.Connection) -> set[str]:
     """Return the names of the spooled pictures that jobs still wait for."""
-    return {row[0] for row in connection.execute("SELECT spool FROM attempts WHERE spool IS NOT NULL")}
+    return {name for (name,) in connection.execute("SELECT spool FROM attempts WHERE spool IS NOT NULL")}
 
 
 def get_meta(connection: sqlite3.Connection, name: str) -> str | None:
@@ -310,7 +292,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables that are missing, within the caller's transaction; a ledger of format 1 becomes one of format 2.
 
-    Raises StorageError: another version of batchflux wrote them in a format of its own.
+    StorageError: another version of batchflux wrote them in a format of its own.
     """
     if _format(connection) == 1:
         _migrate(connection)
@@ -320,10 +302,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def prepare_reading(connection: sqlite3.Connection) -> None:
-    """Let `known` and `totals` be there for who reads a ledger of any format; nothing is written to the file.
-
-    Raises StorageError: another version of batchflux wrote it in a format of its own.
-    """
+    """Let `known` and `totals` be there for who reads a ledger of any format, as `prepare` does; write nothing."""
     if _format(connection) == 1:
         for statement in _FORMAT_1_VIEWS:
             connection.execute(statement)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +11,7 @@ import pytest
 from batchflux.errors import Code, JobError
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import COLUMNS, Known
-from batchflux.models import Job, Outcome, Status, Stored
+from batchflux.models import Job, Link, Outcome, Status, Stored
 from tests.attempts import fail, receive, send
 
 if TYPE_CHECKING:
@@ -23,36 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class MakeJob(Protocol):
-    def __call__(self, name: str = "mug", /, **fields: Any) -> Job: ...
-
-
 class Finish(Protocol):
     def __call__(self, ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None: ...
-
-
-class Start(Protocol):
-    def __call__(self, code: str, *arguments: object) -> subprocess.Popen[str]: ...
-
-
-@pytest.fixture(scope="session")
-def make_job() -> MakeJob:
-    """Make a job; its key follows from its name."""
-
-    def make(name: str = "mug", /, **fields: Any) -> Job:
-        job = Job(
-            id=name,
-            key=hashlib.sha256(name.encode()).hexdigest(),
-            prompt=f"a {name}",
-            style="standard",
-            model="flux-kontext-pro",
-            provider="tuzi",
-            file_name=f"images/{name}.png",
-            position=0,
-        )
-        return replace(job, **fields)
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +69,6 @@ def finish(stored: Callable[..., Stored]) -> Finish:
     """Send a job once, at epoch second `at` (1000), and end it at 1010: done, unless the outcome says otherwise."""
 
     def end(ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None:
-        from batchflux.models import Link  # noqa: PLC0415  beside its one use
-
         send(ledger, job, price=price, at=outcome.pop("at", 1000.0))
         status = outcome.pop("status", Status.DONE)
         if status is Status.DONE:
@@ -129,27 +95,3 @@ def rows() -> Callable[[Ledger], dict[str, Known]]:
         }
 
     return read
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start Python programs; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def run(code: str, *arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.getcwd()},  # noqa: PTH109  for the child
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.ledger.bookkeeping import BATCH, FIRST_BATCH, Feeder
+from batchflux.ledger.bookkeeping import BATCH, Feeder
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection
 from batchflux.models import Job
@@ -56,7 +56,7 @@ async def drain(feeder: Feeder) -> list[str]:
 
 
 async def test_all_jobs_come_in_order(ledger: Ledger, job_number: JobOf) -> None:
-    count = FIRST_BATCH + 3 * BATCH + 7
+    count = 3 * BATCH + 7
     feeder = feed((job_number(n) for n in range(count)), ledger)
     assert await drain(feeder) == [f"j{n}" for n in range(count)]
     assert await feeder.take() is None
@@ -66,14 +66,14 @@ async def test_nothing_comes_of_nothing(ledger: Ledger) -> None:
     assert await feed(iter(()), ledger).take() is None
 
 
-async def test_the_first_request_does_not_wait_for_a_large_batch(ledger: Ledger, job_number: JobOf) -> None:
+async def test_nothing_is_read_ahead_of_need(ledger: Ledger, job_number: JobOf) -> None:
     reel = Reel(job_number(n) for n in range(5000))
     feeder = feed(reel, ledger)
-    assert await feeder.take() is not None
-    assert reel.read <= FIRST_BATCH
-    for _ in range(FIRST_BATCH):
-        await feeder.take()
-    assert reel.read <= FIRST_BATCH + BATCH
+    for _ in range(BATCH):
+        assert await feeder.take() is not None
+    assert reel.read == BATCH
+    await feeder.take()
+    assert reel.read == 2 * BATCH
 
 
 async def test_many_takers_share_the_stream(ledger: Ledger, job_number: JobOf) -> None:

@@ -22,7 +22,6 @@ from batchflux.ledger.tables import (
     empty_ledger,
     get_meta,
     nanos,
-    rows_by_key,
     set_meta,
     spec_text,
     spent,
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.models import Job, Stored
-    from tests.ledger.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.ledger.conftest import Finish
 
 LINK = "https://cdn.example/mug.png?X-Amz-Signature=0123456789abcdef0123456789abcdef"
 
@@ -311,7 +311,7 @@ async def test_a_job_that_ended_before_it_ever_started_starts_with_its_first_att
 def test_a_ledger_in_memory_is_a_ledger_that_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     connection = empty_ledger()
-    assert (spent(connection), spooled(connection), rows_by_key(connection, [])) == (0, set(), [])
+    assert (spent(connection), spooled(connection)) == (0, set())
     assert get_meta(connection, "format") == "2"
     assert not connection.in_transaction
     found: list[int] = []
@@ -405,43 +405,6 @@ def test_a_ledger_lasts_unless_told_otherwise(tmp_path: Path) -> None:
     assert level(Ledger(path, durable=False)) == 0
 
 
-async def test_pictures_last_before_the_commit_that_ends_their_jobs(
-    tmp_path: Path, make_job: MakeJob, stored: Callable[..., Stored]
-) -> None:
-    """Once for all jobs of the commit, and only where a job ends."""
-    done_at_sync: list[int] = []
-
-    def sync() -> None:
-        other = sqlite3.connect(tmp_path / "ledger.db")
-        done_at_sync.append(other.execute("SELECT COUNT(*) FROM jobs WHERE status = 'done'").fetchone()[0])
-        other.close()
-
-    ledger = Ledger(tmp_path / "ledger.db")
-    jobs = [make_job(f"mug-{number}") for number in range(5)]
-    await asyncio.gather(*(send(ledger, job, price=1, at=1.0) for job in jobs))
-    ledger.sync_pictures = sync
-    await receive(ledger, jobs[0], Link(url=LINK), api_seconds=1.0)
-    assert done_at_sync == []
-    done = Outcome(status=Status.DONE, stored=stored(), finished_at=2.0)
-    await asyncio.gather(*(ledger.finish(job, done) for job in jobs[:4]))
-    await ledger.finish(jobs[4], done)
-    ledger.close()
-    assert done_at_sync == [0, 4]
-
-
-async def test_jobs_whose_pictures_cannot_be_made_to_last_do_not_end(
-    ledger: Ledger, make_job: MakeJob, stored: Callable[..., Stored], row: Callable[[Ledger], Known]
-) -> None:
-    def full() -> None:
-        raise StorageError("the disk is full")
-
-    await send(ledger, make_job(), price=140, at=1000.0)
-    ledger.sync_pictures = full
-    with pytest.raises(StorageError, match="the disk is full"):
-        await ledger.finish(make_job(), Outcome(status=Status.DONE, stored=stored(), finished_at=2.0))
-    assert (row(ledger).status, row(ledger).in_flight) == ("pending", 140)
-
-
 async def test_rows_that_ended_are_told_after_their_commit(
     tmp_path: Path, make_job: MakeJob, stored: Callable[..., Stored]
 ) -> None:
@@ -517,14 +480,6 @@ async def test_lookup_finds_what_is_known(ledger: Ledger, make_job: MakeJob, fin
     assert sorted(known.id for known in found.values()) == [f"mug-{number}" for number in range(4)]
     assert found[jobs[2].key].id == "mug-2"
     assert await ledger.lookup([]) == {}
-
-
-def test_rows_by_key_can_give_some_columns(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:
-    async def go() -> None:
-        finish(ledger, make_job())
-
-    asyncio.run(go())
-    assert ledger.database.now(lambda c: rows_by_key(c, [make_job().key], "id, status")) == [("mug", "done")]
 
 
 def test_notes_about_the_folder(ledger: Ledger) -> None:

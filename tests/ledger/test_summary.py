@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from tests.ledger.conftest import Finish, MakeJob
+    from tests.conftest import MakeJob
+    from tests.ledger.conftest import Finish
 
 
 async def test_counts_money_and_failures(ledger: Ledger, make_job: MakeJob, finish: Finish) -> None:

@@ -18,7 +18,7 @@ from tests.attempts import send
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.ledger.conftest import MakeJob
+    from tests.conftest import MakeJob
 
 LINK = "https://cdn.example/mug.png"
 Row = Callable[[Ledger], Known]
