@@ -178,7 +178,7 @@ class _Run:
             reload = self.options.reload
             if self.options.signals and reload is not None:
                 stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
-            await pool.run(feeder, workers)
+            await pool.run(feeder, workers, free=plan.counts["todo"] - plan.calls)
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""

@@ -45,12 +45,10 @@ class CircuitBreaker:
         self.limit = limit
         self._gate = gate
         self._patience = patience
-        self._requests_in_a_row = self._billed_in_a_row = 0
+        self._requests_in_a_row = self._billed_in_a_row = self._jobs_in_a_row = 0
         self._first_at = 0.0
-        self._jobs_in_a_row = 0
         self._troubled_in_a_row = self._in_trouble = 0
-        self._opened_at = 0.0
-        self._probe_at = 0.0
+        self._opened_at = self._probe_at = 0.0
         self._probes = 0
         self._probing = False
         self._listeners: list[Callable[[], object]] = []
@@ -87,15 +85,15 @@ class CircuitBreaker:
 
     def failed(self, error: JobError, now: float) -> None:
         """Note a request that failed; codes that say that the provider is there count as answered."""
+        text = f"{error.code.value}: {error.message}"
         if RULES[error.code].fault != "away":
             self.answered()
-            self._probe_failed(f"{error.code.value}: {error.message}", now, only="jobs")
+            self._probe_failed(text, now, only="jobs")
             return
         if self._requests_in_a_row == 0:
             self._first_at = now
         self._requests_in_a_row += 1
         self._billed_in_a_row += error.billed
-        text = f"{error.code.value}: {error.message}"
         if self.mode != "closed":
             self._probe_failed(text, now)
         elif self._billed_in_a_row >= self.limit or (
@@ -127,8 +125,7 @@ class CircuitBreaker:
         self.mode = mode
         self._opened_at = now
         self._probe_at = now + pause
-        self._probes = 0
-        self._probing = False
+        self._probes, self._probing = 0, False
 
     def _close(self) -> None:
         self.mode = "closed"
@@ -157,9 +154,5 @@ class CircuitBreaker:
         self._tell()
 
     def _stop(self, what: str) -> None:
-        self._gate.close(
-            StopRun(
-                "failures",
-                f"{what}: see to the provider, then run again to continue (--retry-failed for jobs that failed).",
-            )
-        )
+        remedy = "see to the provider, then run again to continue (--retry-failed for jobs that failed)."
+        self._gate.close(StopRun("failures", f"{what}: {remedy}"))

@@ -10,14 +10,11 @@ reset of x-ratelimit headers, else longer and longer from one interval), not the
 provider refuses (`auth`, `quota`) leaves the pool.
 
 **Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
-the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
-hardly any request that a crash would make look sent has not left.
+the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures.
 
 **Tasks of earlier runs.** `resume` gives a lease for a task that is out already, to poll it: it takes a slot, and
-neither rate nor probe. It comes before what is still to be submitted, because it may be paid.
-
-**The breaker** may hold everything back that is to be submitted (circuit_breaker.py). Waiters are served in their
-order, by timers and releases.
+neither rate nor probe. It comes before what is still to be submitted, because it may be paid. Waiters are served in
+their order, by timers and releases.
 """
 
 from __future__ import annotations
@@ -86,12 +83,7 @@ class RateLimiter:
         self._dispatch()
 
     async def acquire(self) -> Lease:
-        """Wait for a lease; give it back with `release`.
-
-        Raises:
-            Halted: the run is stopping.
-        """
-        self._gate.check()
+        """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping."""
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._waiting.append(future)
         return await self._granted(future)
@@ -99,13 +91,11 @@ class RateLimiter:
     async def resume(self, key_name: str | None) -> Lease:
         """Wait for a lease to poll a task that an earlier run submitted; give it back with `release`.
 
-        Args:
-            key_name: of the key that the task was submitted with. When it is gone or dead, another one serves.
+        `key_name` is of the key that the task was submitted with. When it is gone or dead, another one serves.
 
         Raises:
-            Halted: the run is stopping.
+            Halted: the run is stopping, for another cause than money or time.
         """
-        self._gate.check()
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._resuming.append((key_name, future))
         return await self._granted(future)
@@ -153,7 +143,7 @@ class RateLimiter:
         lease.key.refusals = 0
 
     def answered(self, lease: Lease, wait: float | None = None) -> None:
-        """Note a picture; `wait` is how many seconds nothing more is to be had, when the provider says so."""
+        """Note the answer to a submit; `wait` is how long nothing more is to be had, when the provider says so."""
         self.served(lease)
         if lease.departed_at is not None:
             lease.key.window.answered(self._served_at - lease.departed_at)
@@ -164,27 +154,22 @@ class RateLimiter:
     def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
         now, key = self._clock(), lease.key
+        self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
             self._served_at = now
-            self._breaker.gave_back()
             self._cool(key, NEVER)
             if all(other.dead for other in self.keys):
                 self._gate.close(all_dead(self.keys, error))
         else:
-            self._slow_down(lease, error, now)
+            sent_at = now if lease.departed_at is None else lease.departed_at
+            self._breaker.answered()
+            self._cool(key, key.refuse(sent_at, now, error.retry_after))
+            if key.refusals >= SHUT:
+                key.pace.hold(key.cooling_until)
+            if now - self._served_at > PATIENCE:
+                self._gate.close(nothing_but_refusals(error))
         self._dispatch()
-
-    def _slow_down(self, lease: Lease, error: JobError, now: float) -> None:
-        key = lease.key
-        sent_at = now if lease.departed_at is None else lease.departed_at
-        self._breaker.answered()
-        self._breaker.gave_back()
-        self._cool(key, key.refuse(sent_at, now, error.retry_after))
-        if key.refusals >= SHUT:
-            key.pace.hold(key.cooling_until)
-        if now - self._served_at > PATIENCE:
-            self._gate.close(nothing_but_refusals(error))
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)
@@ -202,17 +187,16 @@ class RateLimiter:
         self._breaker.leaves()
 
     def _dispatch(self) -> None:
-        if self._gate.closed:
-            self._halt_all()
-            return
-        now = self._clock()
-        self._grant_resumed()
-        wake = min(self._let_depart(now), self._grant(now))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._gate.closed:
+            self._halt()
+        self._grant_resumed()
+        now = self._clock()
+        wake = min(self._let_depart(now), self._grant(now))
         if wake < NEVER:
-            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._woken)
+            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._dispatch)
 
     def _let_depart(self, now: float) -> float:
         """Let those leave whose time has come; return when to look again."""
@@ -268,15 +252,13 @@ class RateLimiter:
                 first, at = key, when
         return first, at
 
-    def _woken(self) -> None:
-        self._timer = None
-        self._dispatch()
-
-    def _halt_all(self) -> None:
+    def _halt(self) -> None:
+        """Let nobody wait who is to submit, nor, when the gate says so, for the task of an earlier run."""
         futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
-        futures += [future for _, future in self._resuming]
         self._waiting.clear()
-        self._resuming.clear()
+        if not self._gate.resumes:
+            futures += [future for _, future in self._resuming]
+            self._resuming.clear()
         for key in self.keys:
             futures += [future for _, future in key.departing]
             key.departing.clear()

@@ -36,18 +36,9 @@ class LocalExecutor:
         self._secrets = secrets
 
     async def exchange(
-        self,
-        request: HttpRequest,
-        *,
-        provider: Provider,
-        secret: str | None,
-        on_sent: Callable[[], None] | None = None,
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
     ) -> Exchanged:
-        """Perform one API step; the key goes to the provider's own hosts only.
-
-        Raises:
-            JobError: with the code of what happened.
-        """
+        """Perform one API step; the key goes to the provider's own hosts only. Raises JobError."""
         request = addressed(request, provider, self._base)
         headers = {} if secret is None else provider.authorize(secret)
         return await self._transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
