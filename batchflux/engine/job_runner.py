@@ -106,16 +106,6 @@ class JobRunner:
         run.resumes = asset is None and work.handle is not None
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
-        if isinstance(asset, Link):
-            try:
-                return await self._collect(run, asset)
-            except JobError as error:
-                if not (error.dead and work.renew):
-                    raise
-                self._event("link_dead", id=work.job.id, message=error.message)
-                asset = None
-                run.downloads = Tries()
-                self.relieve(run)
         while True:
             if asset is None:
                 asset = await self._api(lambda: self._attempt(run), run.tries)
@@ -123,10 +113,15 @@ class JobRunner:
                 return await self._collect(run, asset)
             except JobError as error:
                 # Bytes that came with the answer cannot be fetched again: it was no answer, as with bad_answer.
-                used_up = run.tries.used >= self._rules.policy.attempts
-                if isinstance(asset, Link) or error.code is not Code.BAD_IMAGE or used_up:
+                no_answer = isinstance(asset, str) and error.code is Code.BAD_IMAGE
+                if asset is work.picture and work.renew and error.dead:
+                    self._event("link_dead", id=work.job.id, message=error.message)
+                    run.downloads = Tries()
+                    self.relieve(run)
+                elif no_answer and run.tries.used < self._rules.policy.attempts:
+                    self._event("bad_picture", id=work.job.id, message=error.message)
+                else:
                     raise
-                self._event("bad_picture", id=work.job.id, message=error.message)
                 asset = None
 
     def relieve(self, run: JobRun) -> None:

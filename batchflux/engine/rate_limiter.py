@@ -115,15 +115,10 @@ class RateLimiter:
         Raises:
             Halted: the run is stopping.
         """
-        self._gate.check()
-        key, now = lease.key, self._clock()
-        if key.cooling_until - now > 2 * LEAD:  # a dead key cools for ever; what was just granted may leave
+        if lease.key.cooling_until - self._clock() > 2 * LEAD:  # a dead key cools for ever; what was granted may leave
             return False
-        if not key.departing and key.next_at(now) <= now:
-            self._leave(lease, now)
-            return True
         future: asyncio.Future[bool] = self._loop.create_future()
-        key.departing.append((lease, future))
+        lease.key.departing.append((lease, future))
         self._dispatch()
         return await future
 
@@ -159,7 +154,7 @@ class RateLimiter:
             key.dead = error
             self._served_at = now
             self._cool(key, NEVER)
-            if all(other.dead for other in self.keys):
+            if not self._living():
                 self._gate.close(all_dead(self.keys, error))
         else:
             sent_at = now if lease.departed_at is None else lease.departed_at
@@ -182,10 +177,6 @@ class RateLimiter:
     def _capped(self, concurrency: int) -> int:
         return concurrency if self._active_tasks is None else min(concurrency, self._active_tasks)
 
-    def _leave(self, lease: Lease, at: float) -> None:
-        lease.leave(at)
-        self._breaker.leaves()
-
     def _dispatch(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -202,18 +193,14 @@ class RateLimiter:
         """Let those leave whose time has come; return when to look again."""
         wake = NEVER
         for key in self.keys:
-            while key.departing:
-                lease, future = key.departing[0]
-                if future.done():
-                    key.departing.popleft()
-                    continue
-                at = key.next_at(now)
-                if at > now:
-                    wake = min(wake, at)
-                    break
-                key.departing.popleft()
-                self._leave(lease, now)
-                future.set_result(True)
+            while key.departing and (key.departing[0][1].done() or key.next_at(now) <= now):
+                lease, future = key.departing.popleft()
+                if not future.done():
+                    lease.leave(now)
+                    self._breaker.leaves()
+                    future.set_result(True)
+            if key.departing:
+                wake = min(wake, key.next_at(now))
         return wake
 
     def _grant_resumed(self) -> None:
@@ -221,8 +208,7 @@ class RateLimiter:
         while self._resuming and self.in_flight < self.concurrency:
             name, future = self._resuming.popleft()
             if not future.done():
-                living = [key for key in self.keys if key.dead is None]
-                key = next((key for key in living if key.name == name), min(living, key=lambda key: key.leased))
+                key = min(self._living(), key=lambda key: (key.name != name, key.leased))
                 future.set_result(self._lease(key, preparing=False))
 
     def _grant(self, now: float) -> float:
@@ -231,9 +217,9 @@ class RateLimiter:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
-            key, at = self._first(now)
-            at = max(at, self._breaker.next_at(now, self.in_flight))
-            if key is None or at > now:
+            key = min(self._living(), key=lambda key: key.grant_at(now))
+            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight))
+            if at > now:
                 return at
             key.preparing += 1
             self._waiting.popleft().set_result(self._lease(key, preparing=True))
@@ -244,13 +230,8 @@ class RateLimiter:
         key.leased += 1
         return Lease(key=key, clock=self._clock, preparing=preparing)
 
-    def _first(self, now: float) -> tuple[Key | None, float]:
-        """Return the living key that can take work first, and when; None when none can by itself."""
-        first, at = None, NEVER
-        for key in self.keys:
-            if key.dead is None and (when := key.grant_at(now)) < at:
-                first, at = key, when
-        return first, at
+    def _living(self) -> list[Key]:
+        return [key for key in self.keys if key.dead is None]
 
     def _halt(self) -> None:
         """Let nobody wait who is to submit, nor, when the gate says so, for the task of an earlier run."""
