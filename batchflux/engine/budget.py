@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """The money of one run: `spent`, and `reserved` for what is out, in nanounits.
+    """The money of one run: `spent` (by earlier runs, too), and `reserved` for what is out, in nanounits.
 
-    Args:
-        limit: most that may ever be spent, in nanounits; None for no limit.
-        spent: what earlier runs of the folder spent.
-        gate: closed when the money is gone.
-        label: the limit as a person reads it, such as `25.00 CNY`.
+    `limit` is the most that may ever be spent (None: no limit), `label` the same as a person reads it (`25.00 CNY`).
     """
 
     def __init__(self, *, limit: int | None, spent: int, gate: Gate, label: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Reference, Stored
+    from batchflux.models import Collected, Exchanged, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -71,15 +71,10 @@ class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
     def __init__(self, world: World, rules: Rules) -> None:
-        self._world = world
-        self._executor = world.executor
-        self._ledger = world.ledger
+        self._world, self._rules = world, rules
+        self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event = world.observer.event
-        self._gate = world.gate
-        self._rules = rules
-        self._limits = rules.limits
-        self._budget = rules.budget
-        self._breaker = rules.breaker
+        self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
         self._quota = RetryQuota(world.gate)
         self._clock = asyncio.get_running_loop().time
         self._download_slots = asyncio.Semaphore(rules.downloads)
@@ -165,7 +160,7 @@ class JobRunner:
         reply = exchanged.reply
         if not isinstance(reply, Submitted):
             return exchanged
-        cost = self._in_currency(reply.cost)
+        cost = self._rules.cost_of(reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         reach("handle.recorded")
         if cost is not None:
@@ -215,23 +210,22 @@ class JobRunner:
     def _unresolved(self, run: JobRun, *, missing: bool) -> JobError:
         """Say that a task's end is not known; its job is not submitted again in this invocation."""
         run.tries.resent = max(run.tries.resent, 1)
+        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
         if missing:
             message = "the API accepted this task and does not know it any more; it may have been billed"
-            return JobError(Code.UNKNOWN, message, dead=True)
-        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
-        return JobError(Code.UNKNOWN, message)
+        return JobError(Code.UNKNOWN, message, dead=missing)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
         """Record the picture of an attempt before anything is done with it."""
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = self._in_currency(finished.cost)
+        cost = self._rules.cost_of(finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         run.api_seconds = exchanged.seconds
-        job, asset = run.work.job, finished.asset
+        asset = finished.asset
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        kept = asset if isinstance(asset, Link) else await self._executor.keep(job, asset)
+        kept = asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset)
         seed, prompt = finished.seed, finished.revised_prompt
         received = Received(asset=kept, cost=cost, api_seconds=exchanged.seconds, seed_used=seed, revised_prompt=prompt)
         await self._ledger.captured(attempt.number, received)
@@ -283,14 +277,14 @@ class JobRunner:
     async def _taken_up(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
-        if work.attempt is None:
-            raise TypeError("a job with a handle has an attempt")
         lease = await self._limits.resume(work.key_name)
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
         late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
-        return Attempt(number=work.attempt, lease=lease, reserved=work.price, began=began, late_at=late_at), work.job
+        return Attempt(
+            number=work.attempt or 0, lease=lease, reserved=work.price, began=began, late_at=late_at
+        ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
@@ -346,9 +340,6 @@ class JobRunner:
             url = exchanged.reply.url
             await self._ledger.uploaded(provider.api, digest, url, exchanged.reply.expires)
         return replace(image, url=url)
-
-    def _in_currency(self, cost: Cost | None) -> int | None:
-        return None if cost is None else self._rules.cost_of(cost)
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):

@@ -115,31 +115,27 @@ class KeyWatch:
     def event(self, name: str, /, **fields: Any) -> None:
         """Pass it on, and tell which keys have died since."""
         self._observer.event(name, **fields)
-        for key in [key for key in self._living if key.dead is not None]:
-            self._living.remove(key)
-            what = f"The key in {key.name} {_state(key.dead.code)} ({key.dead.message})"
-            text = f"{what}: this run goes on without it."
-            self._observer.event("key_refused", key=key.name, code=key.dead.code.value, message=text)
+        dead, self._living = self._living, [key for key in self._living if key.dead is None]
+        for key in dead:
+            if (error := key.dead) is not None:
+                what = f"The key in {key.name} {_state(error.code)} ({error.message})"
+                text = f"{what}: this run goes on without it."
+                self._observer.event("key_refused", key=key.name, code=error.code.value, message=text)
 
 
 def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:
     """Return why the run stops when no key is left; `error` is what the last one met."""
     names = ", ".join(key.name for key in keys)
     remedy = "top up the account" if error.code is Code.QUOTA else "set a key that works"
-    message = (
-        f"The provider says that the key {_state(error.code)} ({names}: {error.message}): "
-        f"{remedy}, then run again to continue."
-    )
-    return StopRun(error.code.value, message)
+    what = f"The provider says that the key {_state(error.code)} ({names}: {error.message})"
+    return StopRun(error.code.value, f"{what}: {remedy}, then run again to continue.")
 
 
 def nothing_but_refusals(error: JobError) -> StopRun:
     """Return why the run stops after PATIENCE seconds of 429s."""
-    message = (
-        f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes "
-        f"({error.message}): lower limits.rate or wait, then run again to continue."
-    )
-    return StopRun(Code.RATE_LIMITED.value, message)
+    what = f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes"
+    remedy = "lower limits.rate or wait, then run again to continue."
+    return StopRun(Code.RATE_LIMITED.value, f"{what} ({error.message}): {remedy}")
 
 
 def _state(code: Code) -> str:

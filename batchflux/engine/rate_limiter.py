@@ -1,20 +1,11 @@
 """The rate limiter: when a request may leave, and with which key.
 
-**Concurrency.** At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of
-active tasks; each key has a Window of its own below that. A task holds its lease from submit to its final status.
-
-**Rate.** Each key has a Pace: a schedule that holds the user's limit, and finds the server's. See pace.py for the rule.
-
-**A pool of keys.** Work goes to the key that can take it first. A 429 cools the key it came for (Retry-After, or the
-reset of x-ratelimit headers, else longer and longer from one interval), not the worker that met it; a key that the
-provider refuses (`auth`, `quota`) leaves the pool.
-
-**Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
-the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures.
-
-**Tasks of earlier runs.** `resume` gives a lease for a task that is out already, to poll it: it takes a slot, and
-neither rate nor probe. It comes before what is still to be submitted, because it may be paid. Waiters are served in
-their order, by timers and releases.
+At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of active tasks; each key
+has a Window of its own below that, and a Pace for its rate. Work goes to the key that can take it first. A 429 cools
+the key it came for (Retry-After, or the reset of x-ratelimit headers, else longer and longer), not the worker that met
+it; a key that the provider refuses leaves the pool. A lease is granted `LEAD` before its request may leave, so that the
+attempt can be written to the ledger meanwhile; then `depart` waits for the very moment. `resume` gives a lease for a
+task of an earlier run: it takes a slot, and neither rate nor probe, and comes first, because it may be paid.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Rules:
 
     `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
     `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
-    cost is in nanounits of the run's currency (None: it is in another).
+    cost is in nanounits of the run's currency (None: it is in another, or none was told).
     """
 
     limits: RateLimiter
@@ -54,7 +54,7 @@ class Rules:
     timeout: float
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
-    cost_of: Callable[[Cost], int | None]
+    cost_of: Callable[[Cost | None], int | None]
 
 
 def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
@@ -84,15 +84,7 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
 
 
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
-    """Return the engine's rules: the manifest's limits, for this pool of keys.
-
-    Args:
-        manifest: whose `limits` they are.
-        keys: the pool.
-        gate: closed by what ends the run early.
-        already: what the folder has spent, in nanounits.
-        on_unknown: what follows an unknown outcome.
-    """
+    """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
     limits, provider = manifest.limits, manifest.provider
     offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
     patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
@@ -119,7 +111,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
         timeout=limits.timeout,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
-        cost_of=lambda cost: nanos(cost.amount) if cost.currency == provider.currency else None,
+        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == provider.currency else None,
     )
 
 

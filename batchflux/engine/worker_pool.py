@@ -58,14 +58,10 @@ class WorkerPool:
 
     def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
-        self._runner = runner
-        self._ledger = world.ledger
-        self._observer = world.observer
-        self._gate = world.gate
+        self._runner, self._breaker, self._on_unknown = runner, breaker, on_unknown
+        self._ledger, self._observer, self._gate = world.ledger, world.observer, world.gate
         self._now = world.now
         self._clock = asyncio.get_running_loop().time
-        self._breaker = breaker
-        self._on_unknown = on_unknown
         self._source: Source | None = None
         self._free = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,10 +128,9 @@ class WorkerPool:
         self._observer.ended(work.job, outcome)
 
     def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None) -> Outcome:
-        status = Status.DONE
-        if failure is not None:
-            left_open = failure.code is Code.UNKNOWN and self._on_unknown != "fail"
-            status = Status.UNKNOWN if left_open else Status.FAILED
+        status = Status.DONE if failure is None else Status.FAILED
+        if failure is not None and failure.code is Code.UNKNOWN and self._on_unknown != "fail":
+            status = Status.UNKNOWN
         return Outcome(
             status=status,
             attempts=run.tries.used,

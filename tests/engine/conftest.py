@@ -577,7 +577,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         timeout=asked.timeout,
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
-        cost_of=lambda cost: nanos(cost.amount),
+        cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
 
 

@@ -54,7 +54,7 @@ class Weather:
 
 @pytest.mark.parametrize(("count", "seconds"), [(10, 2.0), (5, 1.0), (60, 60.0)])
 def test_a_limit_nobody_told_us_is_found(night: NightOf, count: int, seconds: float) -> None:
-    jobs = 300
+    jobs = 600
     scene = night(jobs)
     weather = Weather(scene, count, seconds)
     ended = scene.run(concurrency=32)
