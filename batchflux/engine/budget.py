@@ -42,8 +42,7 @@ class Budget:
     async def wait(self, price: int) -> None:
         """Wait for a reservation to end, so that it makes sense to try again.
 
-        Raises:
-            Halted: the price will never fit (and the gate is closed), or the run is stopping.
+        Raises Halted when the price will never fit (and closes the gate), or the run is stopping.
         """
         self._gate.check()
         if self._allows(price):

@@ -2,11 +2,9 @@
 
 The order of records is the promise. Money is reserved, a lease taken and the attempt authorized in the ledger before
 the request leaves. A handle is on record before it is polled, and a picture before anything is done with it. A job that
-has its handle or its picture is never submitted again by a failing poll or download; only a user who asks with
-`--retry-failed` starts anew from a dead link.
-
-A task keeps its lease, and with it its slot and its key, from submit to its final status. Polls are free: no attempt,
-no rate slot. A task that has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
+has either is never submitted again by a failing poll or download; only `--retry-failed` starts anew from a dead link.
+A task keeps its slot and its key from submit to its final status. Polls are free: no attempt, no rate slot. A task that
+has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
 """
 
 from __future__ import annotations

@@ -28,16 +28,11 @@ SHUT = 3
 
 
 class RateLimiter:
-    """Hands out leases.
+    """Hands out leases on `keys`, at least one, to at most `concurrency` requests at once.
 
-    Args:
-        keys: the pool, at least one.
-        concurrency: most requests out at once.
-        gate: closed when all keys are dead; its closing ends all waits.
-        breaker: holds everything back while the provider is failing.
-        active_tasks: the provider's own cap of tasks that have not ended; None for none.
-        clock: monotonic seconds; the event loop's when None. (uvloop's moves once a turn and in milliseconds, which is
-            too coarse for a pace.)
+    The gate is closed when all keys are dead; its closing ends all waits. The breaker holds everything back while the
+    provider is failing. `active_tasks` is the provider's own cap, None for none. `clock` gives monotonic seconds, by
+    default the event loop's. (uvloop's moves once a turn and in milliseconds, which is too coarse for a pace.)
     """
 
     def __init__(
@@ -80,12 +75,9 @@ class RateLimiter:
         return await self._granted(future)
 
     async def resume(self, key_name: str | None) -> Lease:
-        """Wait for a lease to poll a task that an earlier run submitted; give it back with `release`.
+        """Wait for a lease to poll a task of an earlier run, submitted with that key; another serves when it is dead.
 
-        `key_name` is of the key that the task was submitted with. When it is gone or dead, another one serves.
-
-        Raises:
-            Halted: the run is stopping, for another cause than money or time.
+        Give it back with `release`. Raises Halted when the run is stopping, for another cause than money or time.
         """
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._resuming.append((key_name, future))
@@ -101,10 +93,9 @@ class RateLimiter:
             raise
 
     async def depart(self, lease: Lease) -> bool:
-        """Wait for the moment that the request may leave. False: not soon; give the lease back and acquire again.
+        """Wait for the moment that the request may leave; raise Halted when the run is stopping.
 
-        Raises:
-            Halted: the run is stopping.
+        False: not soon; give the lease back and acquire again.
         """
         if lease.key.cooling_until - self._clock() > 2 * LEAD:  # a dead key cools for ever; what was granted may leave
             return False

@@ -90,10 +90,9 @@ class RetryPolicy:
 class RetryQuota:
     """Keeps retries a small part of all calls, so that an outage is not made worse.
 
-    A quota of `CAPACITY` retries: each retry takes one and gets it back when it succeeds; each first try that succeeds
-    adds `FRACTION`; and one comes every `TRICKLE` seconds, so that nothing waits for ever. While it is empty, retries
-    wait in line and fresh jobs go on. (Google's SRE book, "Handling Overload": a per-client retry budget of a tenth;
-    botocore's standard retry mode: a quota that retries drain and successes refill.)
+    Of `CAPACITY` retries each retry takes one and gets it back when it succeeds; each first try that succeeds adds
+    `FRACTION`; and one comes every `TRICKLE` seconds. While it is empty, retries wait in line and fresh jobs go on.
+    (Google's SRE book, "Handling Overload"; botocore's standard retry mode.)
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -141,12 +140,7 @@ class Retrying:
         self._sleep = sleep
 
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
-        """Await `step()` until it succeeds or is given up; return its value.
-
-        Raises:
-            JobError: of the last try, when it is given up.
-            Halted: the run is stopping.
-        """
+        """Await `step()` until it succeeds; raise the JobError of its last try when it is given up."""
         delay: float | None = None
 
         def again(error: BaseException) -> bool:

@@ -118,8 +118,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
 def keep_distance(keys: list[Key], last: float | None) -> None:
     """Let each key's first request keep the user's rate to what an earlier run sent last, at epoch second `last`.
 
-    Which key that was, and when exactly it left, is not known; so it counts for all, and an end as a departure. A clock
-    that was set back makes `last` lie ahead: it counts as now.
+    It counts for all keys, and as now when the clock was set back and `last` lies ahead.
     """
     if last is not None:
         for key in keys:
