@@ -52,7 +52,10 @@ class Weather:
         return None
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(10, 2.0), (5, 1.0), (60, 60.0)])
+SLOW = pytest.param(10, 2.0, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [SLOW, (5, 1.0), (60, 60.0)])
 def test_a_limit_nobody_told_us_is_found(night: NightOf, count: int, seconds: float) -> None:
     jobs = 600
     scene = night(jobs)
