@@ -170,12 +170,20 @@ class _Run:
         feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
+<<<<<<< HEAD
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
             await pool.run(feeder, workers)
+=======
+        with contextlib.ExitStack() as stack:
+            reload = self.options.reload
+            if self.options.signals and reload is not None:
+                stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
+            await pool.run(feeder, workers, free=plan.counts["todo"] - plan.calls)
+>>>>>>> sq-engine
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""

@@ -9,10 +9,9 @@ nothing rounds.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
-from batchflux.engine.shutdown import Halted
+from batchflux.engine.shutdown import BUDGET, Halted
 from batchflux.errors import StopRun
 
 if TYPE_CHECKING:
@@ -20,13 +19,9 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """The money of one run: `spent`, and `reserved` for what is out, in nanounits.
+    """The money of one run: `spent` (by earlier runs, too), and `reserved` for what is out, in nanounits.
 
-    Args:
-        limit: most that may ever be spent, in nanounits; None for no limit.
-        spent: what earlier runs of the folder spent.
-        gate: closed when the money is gone.
-        label: the limit as a person reads it, such as `25.00 CNY`.
+    `limit` is the most that may ever be spent (None: no limit), `label` the same as a person reads it (`25.00 CNY`).
     """
 
     def __init__(self, *, limit: int | None, spent: int, gate: Gate, label: str) -> None:
@@ -35,42 +30,36 @@ class Budget:
         self.reserved = 0
         self._gate = gate
         self._label = label
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        gate.on_close(self._wake)
+        self._changed = asyncio.Event()
+        gate.on_close(self._changed.set)
 
     def try_reserve(self, price: int) -> bool:
         """Reserve the price of one attempt, if the limit allows it."""
-        if not self._allows(price):
-            return False
-        self.reserved += price
-        return True
+        allowed = self._allows(price)
+        self.reserved += price if allowed else 0
+        return allowed
 
     async def wait(self, price: int) -> None:
         """Wait for a reservation to end, so that it makes sense to try again.
 
-        Raises Halted: the price will never fit (and the gate is closed), or the run is stopping.
+        Raises Halted when the price will never fit (and closes the gate), or the run is stopping.
         """
         self._gate.check()
         if self._allows(price):
             return
         if self.reserved == 0:
-            self._gate.close(
-                StopRun(
-                    "budget",
-                    f"The budget of {self._label} is used up: raise limits.budget and run again to continue.",
-                )
-            )
+            message = f"The budget of {self._label} is used up: raise limits.budget and run again to continue."
+            self._gate.close(StopRun(BUDGET, message))
             raise Halted
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
+        self._changed.clear()
+        await self._changed.wait()
         self._gate.check()
 
     def settle(self, reserved: int, spent: int) -> None:
         """End a reservation; `spent` is what the attempt did cost, or may have: nothing, its price, or more or less."""
         self.reserved -= reserved
         self.spent += spent
-        self._wake()
+        self._changed.set()
 
     def take_up(self, amount: int) -> None:
         """Count what an earlier run spent on a task that is still out as reserved: it may turn out free, or dearer."""
@@ -80,18 +69,12 @@ class Budget:
     def adjust(self, reserved: int, cost: int) -> None:
         """Reserve `cost` in place of `reserved`, for an attempt that is still out and whose cost is known now."""
         self.reserved += cost - reserved
-        self._wake()
+        self._changed.set()
 
     def retune(self, limit: int | None, label: str) -> None:
         """Let another limit hold from now on."""
         self._limit, self._label = limit, label
-        self._wake()
+        self._changed.set()
 
     def _allows(self, price: int) -> bool:
         return self._limit is None or self.spent + self.reserved + price <= self._limit
-
-    def _wake(self) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)

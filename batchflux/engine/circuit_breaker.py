@@ -1,20 +1,14 @@
-"""The circuit breaker: when the provider is failing, pause, probe, and stop the run if it stays down.
-
-It opens in two ways (the pattern is M. Nygard's, "Release It!", 2007):
+"""The circuit breaker (M. Nygard, "Release It!", 2007): when the provider is failing, pause, probe, and stop the run.
 
 - **down**: `limit` requests in a row met a provider that is not there (refused, 5xx, cut off, timed out), over at least
-  `DOWN_SECONDS`, or `limit` of them may have been billed. Outages pass, so it probes: one request after 2, 4, 8, ...
-  and then every 60 seconds, for a minute, or for ten when a deadline says that the run has all night. The first answer
-  closes it.
+  `DOWN_SECONDS`, or `limit` of them may have been billed. It probes after 2, 4, 8, ... and then every 60 seconds, for a
+  minute, or for ten when a deadline says that the run has all night. The first answer, also to a poll, closes it.
 - **jobs**: `limit` jobs in a row ended failed for a cause on the provider's side. Each may have cost money, so it
   probes briefly: up to three requests, one at a time, after 1, 2 and 4 seconds. A job that is done closes it.
 
 Before that, it holds requests back while the pictures of `limit` jobs in a row could not be fetched at first: they are
-paid, and until their second tries have shown whether the host of the pictures is there, no more should be.
-
-While it is open nothing else leaves: neither fresh jobs nor retries. Tasks that are out are polled on, and a probe
-waits for them; a poll that is answered closes a breaker that is `down`. When the probes fail, the gate closes (exit 3)
-and what did not end stays pending.
+paid, and until their second tries have shown whether the host is there, no more should be. While it is open nothing
+else leaves; tasks that are out are polled on, and a probe waits for them. When the probes fail, the gate closes.
 """
 
 from __future__ import annotations
@@ -45,12 +39,10 @@ class CircuitBreaker:
         self.limit = limit
         self._gate = gate
         self._patience = patience
-        self._requests_in_a_row = self._billed_in_a_row = 0
+        self._requests_in_a_row = self._billed_in_a_row = self._jobs_in_a_row = 0
         self._first_at = 0.0
-        self._jobs_in_a_row = 0
         self._troubled_in_a_row = self._in_trouble = 0
-        self._opened_at = 0.0
-        self._probe_at = 0.0
+        self._opened_at = self._probe_at = 0.0
         self._probes = 0
         self._probing = False
         self._listeners: list[Callable[[], object]] = []
@@ -87,15 +79,15 @@ class CircuitBreaker:
 
     def failed(self, error: JobError, now: float) -> None:
         """Note a request that failed; codes that say that the provider is there count as answered."""
+        text = f"{error.code.value}: {error.message}"
         if RULES[error.code].fault != "away":
             self.answered()
-            self._probe_failed(f"{error.code.value}: {error.message}", now, only="jobs")
+            self._probe_failed(text, now, only="jobs")
             return
         if self._requests_in_a_row == 0:
             self._first_at = now
         self._requests_in_a_row += 1
         self._billed_in_a_row += error.billed
-        text = f"{error.code.value}: {error.message}"
         if self.mode != "closed":
             self._probe_failed(text, now)
         elif self._billed_in_a_row >= self.limit or (
@@ -127,12 +119,10 @@ class CircuitBreaker:
         self.mode = mode
         self._opened_at = now
         self._probe_at = now + pause
-        self._probes = 0
-        self._probing = False
+        self._probes, self._probing = 0, False
 
     def _close(self) -> None:
-        self.mode = "closed"
-        self._probing = False
+        self.mode, self._probing = "closed", False
         self._requests_in_a_row = self._billed_in_a_row = self._jobs_in_a_row = self._troubled_in_a_row = 0
         self._tell()
 
@@ -157,9 +147,5 @@ class CircuitBreaker:
         self._tell()
 
     def _stop(self, what: str) -> None:
-        self._gate.close(
-            StopRun(
-                "failures",
-                f"{what}: see to the provider, then run again to continue (--retry-failed for jobs that failed).",
-            )
-        )
+        remedy = "see to the provider, then run again to continue (--retry-failed for jobs that failed)."
+        self._gate.close(StopRun("failures", f"{what}: {remedy}"))

@@ -2,11 +2,9 @@
 
 The order of records is the promise. Money is reserved, a lease taken and the attempt authorized in the ledger before
 the request leaves. A handle is on record before it is polled, and a picture before anything is done with it. A job that
-has its handle or its picture is never submitted again by a failing poll or download; only a user who asks with
-`--retry-failed` starts anew from a dead link.
-
-A task keeps its lease, and with it its slot and its key, from submit to its final status. Polls are free: no attempt,
-no rate slot. A task that has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
+has either is never submitted again by a failing poll or download; only `--retry-failed` starts anew from a dead link.
+A task keeps its slot and its key from submit to its final status. Polls are free: no attempt, no rate slot. A task that
+has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
 """
 
 from __future__ import annotations
@@ -18,19 +16,7 @@ from typing import TYPE_CHECKING
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
-from batchflux.models import (
-    Collected,
-    Ended,
-    Exchanged,
-    Finished,
-    Leaving,
-    Link,
-    Missing,
-    Pending,
-    Received,
-    Submitted,
-    Uploaded,
-)
+from batchflux.models import Ended, Finished, Leaving, Link, Missing, Pending, Received, Submitted, Uploaded
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -39,7 +25,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Cost, HttpRequest, Job, Reference, Stored
+    from batchflux.models import Collected, Exchanged, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -83,15 +69,10 @@ class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
     def __init__(self, world: World, rules: Rules) -> None:
-        self._world = world
-        self._executor = world.executor
-        self._ledger = world.ledger
+        self._world, self._rules = world, rules
+        self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event = world.observer.event
-        self._gate = world.gate
-        self._rules = rules
-        self._limits = rules.limits
-        self._budget = rules.budget
-        self._breaker = rules.breaker
+        self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
         self._quota = RetryQuota(world.gate)
         self._clock = asyncio.get_running_loop().time
         self._download_slots = asyncio.Semaphore(rules.downloads)
@@ -107,7 +88,9 @@ class JobRunner:
     async def see_through(self, run: JobRun) -> Stored:
         """Take a job from where it stands to its picture in place.
 
-        Raises JobError: the job ended without one; Halted: the run stops; the job stays where it is.
+        Raises:
+            JobError: the job ended without one.
+            Halted: the run stops; the job stays where it is.
         """
         work = run.work
         if work.verdict is not None:
@@ -116,16 +99,6 @@ class JobRunner:
         run.resumes = asset is None and work.handle is not None
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
-        if isinstance(asset, Link):
-            try:
-                return await self._collect(run, asset)
-            except JobError as error:
-                if not (error.dead and work.renew):
-                    raise
-                self._event("link_dead", id=work.job.id, message=error.message)
-                asset = None
-                run.downloads = Tries()
-                self.relieve(run)
         while True:
             if asset is None:
                 asset = await self._api(lambda: self._attempt(run), run.tries)
@@ -133,9 +106,15 @@ class JobRunner:
                 return await self._collect(run, asset)
             except JobError as error:
                 # Bytes that came with the answer cannot be fetched again: it was no answer, as with bad_answer.
-                if isinstance(asset, Link) or error.code is not Code.BAD_IMAGE or not self._may_try(run):
+                no_answer = isinstance(asset, str) and error.code is Code.BAD_IMAGE
+                if asset is work.picture and work.renew and error.dead:
+                    self._event("link_dead", id=work.job.id, message=error.message)
+                    run.downloads = Tries()
+                    self.relieve(run)
+                elif no_answer and run.tries.used < self._rules.policy.attempts:
+                    self._event("bad_picture", id=work.job.id, message=error.message)
+                else:
                     raise
-                self._event("bad_picture", id=work.job.id, message=error.message)
                 asset = None
 
     def relieve(self, run: JobRun) -> None:
@@ -143,9 +122,6 @@ class JobRunner:
         if run.troubled:
             run.troubled = False
             self._breaker.relieved()
-
-    def _may_try(self, run: JobRun) -> bool:
-        return run.tries.used < self._rules.policy.attempts
 
     async def _attempt(self, run: JobRun) -> Link | str:
         """Make one attempt, or take up the one of an earlier run; return its picture."""
@@ -155,13 +131,13 @@ class JobRunner:
         attempt, job = await (self._taken_up(run) if run.resumes else self._departure(run))
         try:
             try:
-                finished = await self._asked(run, attempt, job)
+                exchanged = await self._asked(run, attempt, job)
             except JobError as error:
                 await self._failed(run, attempt, error)
                 raise
             finally:
                 run.resumes = False
-            kept = await self._captured(run, attempt, finished)
+            kept = await self._captured(run, attempt, exchanged)
         finally:
             self._limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
@@ -177,25 +153,27 @@ class JobRunner:
         reach("request.leaving")
         exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
         reach("answer.received")
+        self._limits.answered(attempt.lease, exchanged.pause)
+        self._breaker.answered()
         reply = exchanged.reply
-        if isinstance(reply, Submitted):
-            self._limits.served(attempt.lease)
-            self._breaker.answered()
-            cost = self._in_currency(reply.cost)
-            await self._ledger.submitted(attempt.number, reply.handle, cost)
-            reach("handle.recorded")
-            if cost is not None:
-                self._budget.adjust(attempt.reserved, cost)
-                attempt.reserved = cost
-            attempt.late_at = attempt.began + self._rules.timeout
-            return await self._followed(run, attempt, provider, reply.handle)
-        return exchanged
+        if not isinstance(reply, Submitted):
+            return exchanged
+        cost = self._rules.cost_of(reply.cost)
+        await self._ledger.submitted(attempt.number, reply.handle, cost)
+        reach("handle.recorded")
+        if cost is not None:
+            self._budget.adjust(attempt.reserved, cost)
+            attempt.reserved = cost
+        attempt.late_at = attempt.began + self._rules.timeout
+        return await self._followed(run, attempt, provider, reply.handle)
 
     async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
         """Poll a task until it is finished. What fails is polled again: it is free.
 
-        Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
-        its API does not know it (`dead`); Halted: the run stops by a signal; the task is left to the next one.
+        Raises:
+            JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or its
+                API does not know it (`dead`).
+            Halted: the run stops by a signal; the task is left to the next one.
         """
         job, pause, missing_since = run.work.job, FIRST_POLL, None
         if not run.resumes:
@@ -210,15 +188,17 @@ class JobRunner:
                 self._event("poll_failed", id=job.id, code=error.code.value, message=error.message)
                 asked_to_wait = error.retry_after or 0.0
             else:
-                reply, asked_to_wait = exchanged.reply, exchanged.pause or 0.0
-                if isinstance(reply, Finished):
-                    return replace(exchanged, seconds=self._clock() - attempt.began)
-                if isinstance(reply, Ended):
-                    raise reply.error
-                if isinstance(reply, Pending):
-                    missing_since, asked_to_wait = None, max(asked_to_wait, reply.retry_after or 0.0)
-                if isinstance(reply, Missing):
-                    missing_since = missing_since or self._clock()
+                self._breaker.answered()  # while tasks are out it does not probe: a poll that works closes it
+                asked_to_wait = exchanged.pause or 0.0
+                match exchanged.reply:
+                    case Finished():
+                        return replace(exchanged, seconds=self._clock() - attempt.began)
+                    case Ended(error=end):
+                        raise end
+                    case Pending(retry_after=retry_after):
+                        missing_since, asked_to_wait = None, max(asked_to_wait, retry_after or 0.0)
+                    case Missing():
+                        missing_since = missing_since or self._clock()
             if last or (missing_since is not None and self._clock() - missing_since >= GRACE):
                 raise self._unresolved(run, missing=missing_since is not None)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL)
@@ -228,32 +208,24 @@ class JobRunner:
     def _unresolved(self, run: JobRun, *, missing: bool) -> JobError:
         """Say that a task's end is not known; its job is not submitted again in this invocation."""
         run.tries.resent = max(run.tries.resent, 1)
+        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
         if missing:
             message = "the API accepted this task and does not know it any more; it may have been billed"
-            return JobError(Code.UNKNOWN, message, dead=True)
-        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
-        return JobError(Code.UNKNOWN, message)
+        return JobError(Code.UNKNOWN, message, dead=missing)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
         """Record the picture of an attempt before anything is done with it."""
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = self._in_currency(finished.cost)
+        cost = self._rules.cost_of(finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
-        self._limits.answered(attempt.lease, exchanged.pause)
-        self._breaker.answered()
         run.api_seconds = exchanged.seconds
-        job, asset = run.work.job, finished.asset
+        asset = finished.asset
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        kept = asset if isinstance(asset, Link) else await self._executor.keep(job, asset)
-        received = Received(
-            asset=kept,
-            cost=cost,
-            api_seconds=exchanged.seconds,
-            seed_used=finished.seed,
-            revised_prompt=finished.revised_prompt,
-        )
+        kept = asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset)
+        seed, prompt = finished.seed, finished.revised_prompt
+        received = Received(asset=kept, cost=cost, api_seconds=exchanged.seconds, seed_used=seed, revised_prompt=prompt)
         await self._ledger.captured(attempt.number, received)
         reach("answer.recorded")
         return kept
@@ -263,11 +235,13 @@ class JobRunner:
         price = self._rules.price_of(run.work.job)
         while True:
             lease = await self._limits.acquire()
-            number: int | None = None
-            reserved = False
+            number, reserved = None, False
             try:
-                self._may_leave()
-                job = await self._with_uploads(run.work.job, lease)
+                self._rules.deadline.check(self._clock())
+                if (full := self._world.room(self._limits.in_flight)) is not None:
+                    self._gate.close(full)
+                self._gate.check()
+                job = await self._with_uploads(run, lease)
                 if reserved := self._budget.try_reserve(price):
                     number = await self._authorized(run, lease, price)
             finally:
@@ -278,17 +252,9 @@ class JobRunner:
             if not reserved:  # what waits for money does not hold a slot
                 await self._budget.wait(price)
 
-    def _may_leave(self) -> None:
-        """Check deadline, disk and gate. Raises Halted: the run is stopping."""
-        self._rules.deadline.check(self._clock())
-        full = self._world.room(self._limits.in_flight)
-        if full is not None:
-            self._gate.close(full)
-        self._gate.check()
-
     async def _authorized(self, run: JobRun, lease: Lease, price: int) -> int | None:
         """Record the attempt and wait for its moment; None when it has to begin anew."""
-        job, number, left = run.work.job, None, False
+        job, left = run.work.job, False
         leaving = Leaving(
             provider=job.provider, key_name=lease.key.name, model=job.model, price=price, at=self._world.now()
         )
@@ -309,35 +275,37 @@ class JobRunner:
     async def _taken_up(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
-        if work.attempt is None:
-            raise TypeError("a job with a handle has an attempt")
         lease = await self._limits.resume(work.key_name)
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
         late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
-        return Attempt(number=work.attempt, lease=lease, reserved=work.price, began=began, late_at=late_at), work.job
+        return Attempt(
+            number=work.attempt or 0, lease=lease, reserved=work.price, began=began, late_at=late_at
+        ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = RULES[error.code].attempt
-        if counts:
-            self._limits.served(attempt.lease)
-            self._breaker.failed(error, self._clock())
-        else:
-            run.tries.used -= 1
-            self._limits.refused(attempt.lease, error)
+        counts = self._learn(attempt.lease, error)
+        run.tries.used -= not counts
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
         await self._ledger.failed(attempt.number, error, counts=counts)
         reach("attempt.settled")
-        self._event(
-            "attempt_failed",
-            id=run.work.job.id,
-            code=error.code.value,
-            message=error.message,
-            attempt=run.tries.used,
-        )
+        self._tell("attempt_failed", run, error, run.tries.used)
+
+    def _learn(self, lease: Lease, error: JobError) -> bool:
+        """Let limits and breaker learn from a failed step; return whether it is one of the job's attempts."""
+        counts = RULES[error.code].attempt
+        if counts:
+            self._limits.served(lease)
+            self._breaker.failed(error, self._clock())
+        else:
+            self._limits.refused(lease, error)
+        return counts
+
+    def _tell(self, name: str, run: JobRun, error: JobError, attempt: int) -> None:
+        self._event(name, id=run.work.job.id, code=error.code.value, message=error.message, attempt=attempt)
 
     async def _exchange(
         self, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
@@ -346,16 +314,18 @@ class JobRunner:
             request, provider=provider, secret=lease.key.secret, on_sent=lease.sent if paid else None
         )
 
-    async def _with_uploads(self, job: Job, lease: Lease) -> Job:
+    async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with its local references uploaded, where its API wants that."""
+        job = run.work.job
         provider = self._rules.provider_of(job)
-        requests = [None if image.url is not None else provider.upload(image) for image in job.images]
-        if not any(requests):
-            return job
-        images = [
-            image if request is None else await self._uploaded(image, request, provider, lease)
-            for image, request in zip(job.images, requests, strict=True)
-        ]
+        images = []
+        try:
+            for image in job.images:
+                request = None if image.url is not None else provider.upload(image)
+                images.append(image if request is None else await self._uploaded(image, request, provider, lease))
+        except JobError as error:  # nothing was submitted, but the job must not be begun for ever
+            run.tries.used += self._learn(lease, error)
+            raise
         return replace(job, images=tuple(images))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
@@ -368,9 +338,6 @@ class JobRunner:
             url = exchanged.reply.url
             await self._ledger.uploaded(provider.api, digest, url, exchanged.reply.expires)
         return replace(image, url=url)
-
-    def _in_currency(self, cost: Cost | None) -> int | None:
-        return None if cost is None else self._rules.cost_of(cost)
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):
@@ -389,11 +356,5 @@ class JobRunner:
                 if not run.troubled:
                     run.troubled = True
                     self._breaker.troubled()
-                self._event(
-                    "fetch_failed",
-                    id=run.work.job.id,
-                    code=error.code.value,
-                    message=error.message,
-                    attempt=run.downloads.used,
-                )
+                self._tell("fetch_failed", run, error, run.downloads.used)
                 raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.pace import Pace, Window
+from batchflux.engine.retry import MAX_DOUBLINGS
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ LEAD = 0.05
 NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
-MOST_DOUBLINGS = 30
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -64,18 +64,15 @@ class Key:
             return now + retry_after
         interval = 1 / self.pace.rate or FIRST_COOLING  # 0 while no rate is known
         base = min(max(interval, SHORTEST_COOLING), FIRST_COOLING)
-        return now + min(base * 2.0 ** min(max(self.refusals - 1, 0), MOST_DOUBLINGS), LONGEST_COOLING)
+        return now + min(base * 2.0 ** min(max(self.refusals - 1, 0), MAX_DOUBLINGS), LONGEST_COOLING)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
     """The right to have one request, or the task that it gave, out with `key`.
 
-    Attributes:
-        key: the key that the request travels with.
-        clock: the seconds of the rate limiter.
-        preparing: whether its request is still to leave; never of a task that an earlier run submitted.
-        departure: when its request left, None before.
+    `preparing` while its request is still to leave (never of a task that an earlier run submitted); `departure` is when
+    it left; `clock` gives the seconds of the rate limiter.
     """
 
     key: Key
@@ -116,34 +113,29 @@ class KeyWatch:
         self._observer.ended(job, outcome)
 
     def event(self, name: str, /, **fields: Any) -> None:
-        """Pass it on, and tell which keys died with a failed attempt."""
+        """Pass it on, and tell which keys have died since."""
         self._observer.event(name, **fields)
-        for key in list(self._living) if name == "attempt_failed" else []:
-            if key.dead is not None:
-                self._living.remove(key)
-                what = _state(key.dead.code)
-                text = f"The key in {key.name} {what} ({key.dead.message}): this run goes on without it."
-                self._observer.event("key_refused", key=key.name, code=key.dead.code.value, message=text)
+        dead, self._living = self._living, [key for key in self._living if key.dead is None]
+        for key in dead:
+            if (error := key.dead) is not None:
+                what = f"The key in {key.name} {_state(error.code)} ({error.message})"
+                text = f"{what}: this run goes on without it."
+                self._observer.event("key_refused", key=key.name, code=error.code.value, message=text)
 
 
 def all_dead(keys: Sequence[Key], error: JobError) -> StopRun:
     """Return why the run stops when no key is left; `error` is what the last one met."""
     names = ", ".join(key.name for key in keys)
     remedy = "top up the account" if error.code is Code.QUOTA else "set a key that works"
-    message = (
-        f"The provider says that the key {_state(error.code)} ({names}: {error.message}): "
-        f"{remedy}, then run again to continue."
-    )
-    return StopRun(error.code.value, message)
+    what = f"The provider says that the key {_state(error.code)} ({names}: {error.message})"
+    return StopRun(error.code.value, f"{what}: {remedy}, then run again to continue.")
 
 
 def nothing_but_refusals(error: JobError) -> StopRun:
     """Return why the run stops after PATIENCE seconds of 429s."""
-    message = (
-        f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes "
-        f"({error.message}): lower limits.rate or wait, then run again to continue."
-    )
-    return StopRun(Code.RATE_LIMITED.value, message)
+    what = f"The provider has answered nothing but 'too many requests' for {PATIENCE / 60:.0f} minutes"
+    remedy = "lower limits.rate or wait, then run again to continue."
+    return StopRun(Code.RATE_LIMITED.value, f"{what} ({error.message}): {remedy}")
 
 
 def _state(code: Code) -> str:

@@ -1,38 +1,20 @@
 """The schedule of a key: how fast it may be used, and how many of its requests may be out at once.
 
-A Pace holds a limit that is known, and finds one that is not. A Window bounds the requests that are out.
+**The schedule** is a GCRA (generic cell rate algorithm, ITU-T I.371) without a burst. Lateness of no more than
+`LATENESS` is made up for, so the rate is reached; idle time saves nothing up. The interval of N requests in W seconds
+is (W + a) / N, with an allowance a so that N + 1 requests span more than W; and the last N are remembered by the moment
+they were on the wire. The first 429 makes the schedule strict: no lateness is made up for, and `AIM` leaves room.
 
-**The schedule** is a GCRA (generic cell rate algorithm, ITU-T I.371): a request may leave at the theoretical arrival
-time `tat`, the next one an interval later. There is no burst. A request that left late by no more than `LATENESS` does
-not move the schedule, so the rate is reached; after a longer pause it begins anew, so idle time saves nothing up.
-For a limit of N requests in W seconds the interval is (W + a) / N, where the allowance a is LATENESS of W, at most
-LONGEST_LATENESS: with that, N + 1 requests span more than W seconds even when the first is late, so no window of the
-server's can see more than N. Connections are not equally quick, though, so the last N requests are remembered by the
-moment they were on the wire, and the next one leaves no sooner than W + a after the first of them.
+**Adaptation.** Where more than `HEAVY` of a burst's requests are refused, the rate falls to what was accepted, less a
+twentieth, and at most halves (a decrease that aims, as in TCP Westwood: Mascolo et al., MobiCom 2001). It holds for
+`HOLD` seconds and then grows as the square of the time (the convex part of CUBIC, RFC 9438, 4.2), more slowly below
+`SLOW` requests a second, up to the user's limit. A burst ends with `QUIET` seconds, or `QUIET_REQUESTS`, without a 429.
+A request that left before the last change says nothing about the rate after it.
 
-**Refused although the rate is right.** A server may count more strictly than that (a bucket of one token). The first
-429 makes the schedule strict: lateness is made up for no more, and the user's rate is kept to a twentieth below
-itself (`AIM`), which is room for requests that are not equally long on their way.
-
-**Adaptation.** Where more than `HEAVY` of the requests of a burst of 429s are refused (`HEAVY_SET` while the user's
-limit has not been found wrong), the limit is lower than we thought: the rate falls to what was accepted, less a
-twentieth. That is a multiplicative decrease that aims, as in TCP Westwood's bandwidth estimate (Mascolo et al., MobiCom
-2001). What was accepted is the burst's, but at most `LONGER` times what it was since the last decrease, because a
-server that counts in windows of minutes lets through all or nothing for seconds; and the rate at most halves, because a
-burst may be refused altogether. Before the first 429 there is no pace at all, only the slow start of `Window`. After a
-decrease the rate holds for `HOLD` seconds and then grows as the square of the time (like the convex part of CUBIC, RFC
-9438, 4.2): gently at first, so that a limit that still stands costs few refusals, then faster, so that one that was
-raised is found; never over the limit that the user set, and below `SLOW` requests a second more slowly in proportion,
-because there it takes longer to see what a step did. While nothing at all is let through it holds, too. A burst ends
-with `QUIET` seconds, or the time of `QUIET_REQUESTS`, without a 429. A request that left before the last change says
-nothing about the rate after it.
-
-**Told to wait.** A server that says how long to wait (Retry-After) is obeyed each time. What it lets through with its
-pauses, over `TOLD` refusals, is taken for its limit, less a twentieth, where that is well below the rate. But one that
-refuses by chance lets through less with its pauses, too, and ever less the slower we go. What tells them apart is what
-going slower does: at a rate that a limit sustains it refuses no more until the rate has grown (`GROWN`); chance goes
-on. So a lowering is a trial. When `TRIALS` in a row (the first may have seen a full bucket) have ended no refusals, the
-rate from before is taken back, and the next `DOUBT` pauses teach nothing, later twice as many, unless most are refused.
+**Told to wait.** Retry-After is obeyed each time. What is let through over `TOLD` such refusals is taken for the limit.
+But a server that refuses by chance lets through ever less the slower we go: so a lowering is a trial. When `TRIALS` in
+a row have ended no refusals, the rate from before is taken back, and the next `DOUBT` pauses teach nothing, later twice
+as many, unless most are refused.
 """
 
 from __future__ import annotations
@@ -42,10 +24,9 @@ from dataclasses import dataclass
 from statistics import median
 
 LATENESS, LONGEST_LATENESS = 0.007, 0.05
-HEAVY, HEAVY_SET, HEAVY_COUNT = 0.1, 0.25, 3
-EVIDENCE, EVIDENCE_SET = 0.2, 0.6
+HEAVY, HEAVY_COUNT = 0.1, 3
+EVIDENCE = 0.2
 AIM = 0.95
-LONGER = 1.25
 HOLD, LONGEST_HOLD = 6.0, 60.0
 GROWTH, SLOW = 0.015, 3.0
 FIRST_RATE, SLOWEST = 1.0, 1 / 60.0
@@ -69,12 +50,7 @@ class Departure:
 
 
 class Pace:
-    """The schedule of one key.
-
-    Args:
-        count: requests of the user's limit, None for no limit.
-        seconds: in so many seconds.
-    """
+    """The schedule of one key, for the user's limit of `count` requests (None: no limit) in so many seconds."""
 
     def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
         self._wire: deque[Departure] = deque(maxlen=0)
@@ -111,32 +87,25 @@ class Pace:
         """Requests a second that the schedule allows now; infinite while no limit is known."""
         return self.ceiling if self.learned is None else min(self.learned, self.ceiling)
 
-    def _interval(self) -> float:
-        """Return the seconds between two requests."""
-        return 1 / (AIM * self.rate if self.strict and self.learned is None else self.rate)
-
     def next_at(self, now: float) -> float:
         """Return the earliest time a request may leave."""
-        at = max(self._tat, now)
-        wire = self._wire
-        if wire.maxlen and len(wire) == wire.maxlen:
-            at = max(at, wire[0].written + self._window)
-        return at
+        full = self._wire and len(self._wire) == self._wire.maxlen
+        return max(self._tat, now, self._wire[0].written + self._window if full else now)
 
     def take(self, now: float) -> Departure:
         """Count a request that leaves now."""
         self._grow(now)
-        rate = self.rate
-        if rate != float("inf"):
-            late = now - self._tat
-            on_time = late <= LATENESS and not self.strict
-            self._tat = (self._tat if on_time else now) + self._interval()
+        if self.rate != float("inf"):
+            on_time = now - self._tat <= LATENESS and not self.strict
+            interval = 1 / (AIM * self.rate if self.strict and self.learned is None else self.rate)
+            self._tat = (self._tat if on_time else now) + interval
         if self._changed_at is None:
             self._changed_at = now
         self._accepted += 1
         self._left += 1
         self._sent.append(now)
-        self._forget(now)
+        while self._sent[0] < now - max(SPAN, SPAN_REQUESTS / self.rate):
+            self._sent.popleft()
         departure = Departure(left=now, written=now)
         self._wire.append(departure)
         return departure
@@ -167,11 +136,9 @@ class Pace:
             return
         refused, elapsed = len(self._refused), now - self._refused[0]
         self.strict = True
-        if refused >= HEAVY_COUNT and elapsed >= (EVIDENCE_SET if self.learned is None else EVIDENCE):
-            sent = sum(at >= self._refused[0] for at in self._sent)
-            if refused > (HEAVY if self.learned is not None else HEAVY_SET) * sent:
-                longer = LONGER * self._accepted / max(now - self._changed_at, EVIDENCE)
-                self._change(max(AIM * min((sent - refused) / elapsed, longer), self.rate / 2), now)
+        sent = sum(at >= self._refused[0] for at in self._sent)
+        if refused >= HEAVY_COUNT and elapsed >= EVIDENCE and refused > HEAVY * sent:
+            self._change(max(AIM * (sent - refused) / elapsed, self.rate / 2), now)
 
     def _told_to_wait(self, sent_at: float, now: float, wait: float) -> None:
         """Count a pause that the server ordered, and judge the rate when `TOLD` refusals have come."""
@@ -237,10 +204,6 @@ class Pace:
         if self.learned is None:
             self._lowered = 0
 
-    def _forget(self, now: float) -> None:
-        while self._sent and self._sent[0] < now - max(SPAN, SPAN_REQUESTS / self.rate):
-            self._sent.popleft()
-
 
 class Window:
     """How many requests of one key may be out at once: slow start, and less when answers take longer and longer.
@@ -250,12 +213,9 @@ class Window:
     A 429 does not end it: from then on the Pace holds the rate, and slow answers need many requests out to reach it.
 
     When the median of the last `SAMPLE` latencies is `RISE` times what it usually is, the provider queues: the window
-    shrinks by `SHRINK`, then grows by one a window again (AIMD). What is usual follows slowly, so that pictures which
-    simply take longer are not taken for a queue for ever; and it never shrinks below half of `concurrency`.
-
-    Args:
-        concurrency: most requests out at once.
-        known: whether the user set a rate, which skips the slow start.
+    shrinks by `SHRINK`, then grows by one a window again (AIMD), never below half of `concurrency`. What is usual
+    follows slowly, so that pictures which simply take longer are not taken for a queue for ever. A `known` rate, which
+    the user set, skips the slow start.
     """
 
     def __init__(self, concurrency: int, *, known: bool) -> None:

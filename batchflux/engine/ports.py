@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError, StorageError
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import (
-        Collected,
-        Exchanged,
-        HttpRequest,
-        Inline,
-        Job,
-        Leaving,
-        Link,
-        Outcome,
-        Received,
-    )
+    from batchflux.models import Collected, Exchanged, HttpRequest, Inline, Job, Leaving, Link, Outcome, Received
     from batchflux.providers import Provider
 
 
@@ -31,29 +21,23 @@ class Executor(Protocol):
     """Performs a job's HTTP steps and puts its picture in place; knows neither limits nor money."""
 
     async def exchange(
-        self,
-        request: HttpRequest,
-        *,
-        provider: Provider,
-        secret: str | None,
-        on_sent: Callable[[], None] | None = None,
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
     ) -> Exchanged:
         """Perform one API step of a provider; call `on_sent` when the request has left.
 
-        Raises JobError: with the code of what happened; `unknown` when it left and no answer came.
+        Raises:
+            JobError: with the code of what happened; `unknown` when it left and no answer came.
         """
-        ...
 
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return the name that the ledger records."""
-        ...
 
     async def collect(self, job: Job, asset: Link | str) -> Collected:
         """Fetch a link (or take the bytes kept under a name), verify the picture, and put it in its place.
 
-        Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
+        Raises:
+            JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
         """
-        ...
 
 
 class Ledger(Protocol):
@@ -64,35 +48,27 @@ class Ledger(Protocol):
 
     def authorize(self, job: Job, leaving: Leaving) -> Awaitable[int]:
         """Record an attempt before its request leaves, its price counted as spent; return its number."""
-        ...
 
     def submitted(self, attempt: int, handle: str, cost: int | None) -> Awaitable[None]:
         """Record the handle of an accepted task before it is polled; `cost` (nanounits) replaces the price."""
-        ...
 
     def captured(self, attempt: int, received: Received) -> Awaitable[None]:
         """Record a picture before it is fetched or written."""
-        ...
 
     def voided(self, attempt: int, *, unknown: bool) -> Awaitable[None]:
         """Take back an attempt whose request has not left; `unknown` when an earlier one is still unanswered."""
-        ...
 
     def failed(self, attempt: int, error: JobError, *, counts: bool) -> Awaitable[None]:
         """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts."""
-        ...
 
     def finish(self, job: Job, outcome: Outcome) -> Awaitable[None]:
         """Record how a job ended."""
-        ...
 
     def upload_of(self, provider: str, sha256: str, now: float) -> Awaitable[str | None]:
         """Return where a reference lies that was uploaded before, None when it must be uploaded."""
-        ...
 
     def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> Awaitable[None]:
         """Record where an uploaded reference lies, until epoch second `expires`."""
-        ...
 
 
 class Source(Protocol):
@@ -100,7 +76,6 @@ class Source(Protocol):
 
     async def take(self) -> Work | None:
         """Return the next job, None when there is no more."""
-        ...
 
 
 class Observer(Protocol):
@@ -108,11 +83,9 @@ class Observer(Protocol):
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job ended."""
-        ...
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Something worth a line in the log: a retry, a rate limit, a dead key."""
-        ...
 
 
 def _always_room(_in_flight: int) -> StorageError | None:

@@ -1,23 +1,11 @@
 """The rate limiter: when a request may leave, and with which key.
 
-**Concurrency.** At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of
-active tasks; each key has a Window of its own below that. A task holds its lease from submit to its final status.
-
-**Rate.** Each key has a Pace: a schedule that holds the user's limit, and finds the server's. See pace.py for the rule.
-
-**A pool of keys.** Work goes to the key that can take it first. A 429 cools the key it came for (Retry-After, or the
-reset of x-ratelimit headers, else longer and longer from one interval), not the worker that met it; a key that the
-provider refuses (`auth`, `quota`) leaves the pool.
-
-**Two steps.** A lease is granted shortly before its request may leave (`LEAD`), so that the attempt can be written to
-the ledger meanwhile; then `depart` waits for the very moment. So the fsync neither delays nor bunches departures, and
-hardly any request that a crash would make look sent has not left.
-
-**Tasks of earlier runs.** `resume` gives a lease for a task that is out already, to poll it: it takes a slot, and
-neither rate nor probe. It comes before what is still to be submitted, because it may be paid.
-
-**The breaker** may hold everything back that is to be submitted (circuit_breaker.py). Waiters are served in their
-order, by timers and releases.
+At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of active tasks; each key
+has a Window of its own below that, and a Pace for its rate. Work goes to the key that can take it first. A 429 cools
+the key it came for (Retry-After, or the reset of x-ratelimit headers, else longer and longer), not the worker that met
+it; a key that the provider refuses leaves the pool. A lease is granted `LEAD` before its request may leave, so that the
+attempt can be written to the ledger meanwhile; then `depart` waits for the very moment. `resume` gives a lease for a
+task of an earlier run: it takes a slot, and neither rate nor probe, and comes first, because it may be paid.
 """
 
 from __future__ import annotations
@@ -40,16 +28,11 @@ SHUT = 3
 
 
 class RateLimiter:
-    """Hands out leases.
+    """Hands out leases on `keys`, at least one, to at most `concurrency` requests at once.
 
-    Args:
-        keys: the pool, at least one.
-        concurrency: most requests out at once.
-        gate: closed when all keys are dead; its closing ends all waits.
-        breaker: holds everything back while the provider is failing.
-        active_tasks: the provider's own cap of tasks that have not ended; None for none.
-        clock: monotonic seconds; the event loop's when None. (uvloop's moves once a turn and in milliseconds, which is
-            too coarse for a pace.)
+    The gate is closed when all keys are dead; its closing ends all waits. The breaker holds everything back while the
+    provider is failing. `active_tasks` is the provider's own cap, None for none. `clock` gives monotonic seconds, by
+    default the event loop's. (uvloop's moves once a turn and in milliseconds, which is too coarse for a pace.)
     """
 
     def __init__(
@@ -86,21 +69,16 @@ class RateLimiter:
         self._dispatch()
 
     async def acquire(self) -> Lease:
-        """Wait for a lease; give it back with `release`. Raises Halted: the run is stopping."""
-        self._gate.check()
+        """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping."""
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._waiting.append(future)
         return await self._granted(future)
 
     async def resume(self, key_name: str | None) -> Lease:
-        """Wait for a lease to poll a task that an earlier run submitted; give it back with `release`.
+        """Wait for a lease to poll a task of an earlier run, submitted with that key; another serves when it is dead.
 
-        Args:
-            key_name: of the key that the task was submitted with. When it is gone or dead, another one serves.
-
-        Raises Halted: the run is stopping.
+        Give it back with `release`. Raises Halted when the run is stopping, for another cause than money or time.
         """
-        self._gate.check()
         future: asyncio.Future[Lease] = self._loop.create_future()
         self._resuming.append((key_name, future))
         return await self._granted(future)
@@ -115,19 +93,14 @@ class RateLimiter:
             raise
 
     async def depart(self, lease: Lease) -> bool:
-        """Wait for the moment that the request may leave. False: not soon; give the lease back and acquire again.
+        """Wait for the moment that the request may leave; raise Halted when the run is stopping.
 
-        Raises Halted: the run is stopping.
+        False: not soon; give the lease back and acquire again.
         """
-        self._gate.check()
-        key, now = lease.key, self._clock()
-        if key.cooling_until - now > 2 * LEAD:  # a dead key cools for ever; what was just granted may leave
+        if lease.key.cooling_until - self._clock() > 2 * LEAD:  # a dead key cools for ever; what was granted may leave
             return False
-        if not key.departing and key.next_at(now) <= now:
-            self._leave(lease, now)
-            return True
         future: asyncio.Future[bool] = self._loop.create_future()
-        key.departing.append((lease, future))
+        lease.key.departing.append((lease, future))
         self._dispatch()
         return await future
 
@@ -147,7 +120,7 @@ class RateLimiter:
         lease.key.refusals = 0
 
     def answered(self, lease: Lease, wait: float | None = None) -> None:
-        """Note a picture; `wait` is how many seconds nothing more is to be had, when the provider says so."""
+        """Note the answer to a submit; `wait` is how long nothing more is to be had, when the provider says so."""
         self.served(lease)
         if lease.departed_at is not None:
             lease.key.window.answered(self._served_at - lease.departed_at)
@@ -158,27 +131,22 @@ class RateLimiter:
     def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
         now, key = self._clock(), lease.key
+        self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
             self._served_at = now
-            self._breaker.gave_back()
             self._cool(key, NEVER)
-            if all(other.dead for other in self.keys):
+            if not self._living():
                 self._gate.close(all_dead(self.keys, error))
         else:
-            self._slow_down(lease, error, now)
+            sent_at = now if lease.departed_at is None else lease.departed_at
+            self._breaker.answered()
+            self._cool(key, key.refuse(sent_at, now, error.retry_after))
+            if key.refusals >= SHUT:
+                key.pace.hold(key.cooling_until)
+            if now - self._served_at > PATIENCE:
+                self._gate.close(nothing_but_refusals(error))
         self._dispatch()
-
-    def _slow_down(self, lease: Lease, error: JobError, now: float) -> None:
-        key = lease.key
-        sent_at = now if lease.departed_at is None else lease.departed_at
-        self._breaker.answered()
-        self._breaker.gave_back()
-        self._cool(key, key.refuse(sent_at, now, error.retry_after))
-        if key.refusals >= SHUT:
-            key.pace.hold(key.cooling_until)
-        if now - self._served_at > PATIENCE:
-            self._gate.close(nothing_but_refusals(error))
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)
@@ -191,39 +159,30 @@ class RateLimiter:
     def _capped(self, concurrency: int) -> int:
         return concurrency if self._active_tasks is None else min(concurrency, self._active_tasks)
 
-    def _leave(self, lease: Lease, at: float) -> None:
-        lease.leave(at)
-        self._breaker.leaves()
-
     def _dispatch(self) -> None:
-        if self._gate.closed:
-            self._halt_all()
-            return
-        now = self._clock()
-        self._grant_resumed()
-        wake = min(self._let_depart(now), self._grant(now))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._gate.closed:
+            self._halt()
+        self._grant_resumed()
+        now = self._clock()
+        wake = min(self._let_depart(now), self._grant(now))
         if wake < NEVER:
-            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._woken)
+            self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._dispatch)
 
     def _let_depart(self, now: float) -> float:
         """Let those leave whose time has come; return when to look again."""
         wake = NEVER
         for key in self.keys:
-            while key.departing:
-                lease, future = key.departing[0]
-                if future.done():
-                    key.departing.popleft()
-                    continue
-                at = key.next_at(now)
-                if at > now:
-                    wake = min(wake, at)
-                    break
-                key.departing.popleft()
-                self._leave(lease, now)
-                future.set_result(True)
+            while key.departing and (key.departing[0][1].done() or key.next_at(now) <= now):
+                lease, future = key.departing.popleft()
+                if not future.done():
+                    lease.leave(now)
+                    self._breaker.leaves()
+                    future.set_result(True)
+            if key.departing:
+                wake = min(wake, key.next_at(now))
         return wake
 
     def _grant_resumed(self) -> None:
@@ -231,8 +190,7 @@ class RateLimiter:
         while self._resuming and self.in_flight < self.concurrency:
             name, future = self._resuming.popleft()
             if not future.done():
-                living = [key for key in self.keys if key.dead is None]
-                key = next((key for key in living if key.name == name), min(living, key=lambda key: key.leased))
+                key = min(self._living(), key=lambda key: (key.name != name, key.leased))
                 future.set_result(self._lease(key, preparing=False))
 
     def _grant(self, now: float) -> float:
@@ -241,9 +199,9 @@ class RateLimiter:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
-            key, at = self._first(now)
-            at = max(at, self._breaker.next_at(now, self.in_flight))
-            if key is None or at > now:
+            key = min(self._living(), key=lambda key: key.grant_at(now))
+            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight))
+            if at > now:
                 return at
             key.preparing += 1
             self._waiting.popleft().set_result(self._lease(key, preparing=True))
@@ -254,23 +212,16 @@ class RateLimiter:
         key.leased += 1
         return Lease(key=key, clock=self._clock, preparing=preparing)
 
-    def _first(self, now: float) -> tuple[Key | None, float]:
-        """Return the living key that can take work first, and when; None when none can by itself."""
-        first, at = None, NEVER
-        for key in self.keys:
-            if key.dead is None and (when := key.grant_at(now)) < at:
-                first, at = key, when
-        return first, at
+    def _living(self) -> list[Key]:
+        return [key for key in self.keys if key.dead is None]
 
-    def _woken(self) -> None:
-        self._timer = None
-        self._dispatch()
-
-    def _halt_all(self) -> None:
+    def _halt(self) -> None:
+        """Let nobody wait who is to submit, nor, when the gate says so, for the task of an earlier run."""
         futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
-        futures += [future for _, future in self._resuming]
         self._waiting.clear()
-        self._resuming.clear()
+        if not self._gate.resumes:
+            futures += [future for _, future in self._resuming]
+            self._resuming.clear()
         for key in self.keys:
             futures += [future for _, future in key.departing]
             key.departing.clear()

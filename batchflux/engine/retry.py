@@ -8,13 +8,12 @@ Backoff is exponential with full jitter, uniform in [0, min(cap, base * 2**(n-1)
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception
 
-from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, JobError
 
 if TYPE_CHECKING:
@@ -67,100 +66,81 @@ class RetryPolicy:
             if self.on_unknown != "retry" or tries.resent >= 1:
                 return None
             tries.resent += 1
-        return max(random.uniform(0.0, self._longest(self.base, tries)), error.retry_after or 0.0)
+        return self._backoff(self.base, 0.0, tries, error, random)
 
     def fetch(self, tries: Tries, error: JobError, random: Random) -> float | None:
         """Return the seconds to wait before a picture is fetched again, None to give up."""
         if not RULES[error.code].fetch_again or tries.used >= self.attempts:
             return None
         # The picture is paid for and its host may only be restarting: half of each wait is certain.
-        longest = self._longest(self.patient, tries)
-        return max(random.uniform(longest / 2, longest), error.retry_after or 0.0)
+        return self._backoff(self.patient, 0.5, tries, error, random)
 
     def upload(self, tries: Tries, error: JobError, random: Random) -> float | None:
         """Return the seconds to wait before a reference is uploaded again, None to give up."""
         tries.used += 1
         if RULES[error.code].retry not in ("backoff", "limits") or tries.used >= self.attempts:
             return None
-        return max(random.uniform(0.0, self._longest(self.base, tries)), error.retry_after or 0.0)
+        return self._backoff(self.base, 0.0, tries, error, random)
 
-    def _longest(self, base: float, tries: Tries) -> float:
-        return min(self.cap, base * 2.0 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
+    def _backoff(self, base: float, certain: float, tries: Tries, error: JobError, random: Random) -> float:
+        longest = min(self.cap, base * 2.0 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
+        return max(random.uniform(certain * longest, longest), error.retry_after or 0.0)
 
 
 class RetryQuota:
     """Keeps retries a small part of all calls, so that an outage is not made worse.
 
-    A quota of `CAPACITY` retries: each retry takes one and gets it back when it succeeds; each first try that succeeds
-    adds `FRACTION`; and one comes every `TRICKLE` seconds, so that nothing waits for ever. While it is empty, retries
-    wait in line and fresh jobs go on. (Google's SRE book, "Handling Overload": a per-client retry budget of a tenth;
-    botocore's standard retry mode: a quota that retries drain and successes refill.)
+    Of `CAPACITY` retries each retry takes one and gets it back when it succeeds; each first try that succeeds adds
+    `FRACTION`; and one comes every `TRICKLE` seconds. While it is empty, retries wait in line and fresh jobs go on.
+    (Google's SRE book, "Handling Overload"; botocore's standard retry mode.)
     """
 
     def __init__(self, gate: Gate) -> None:
         self._left = CAPACITY
         self._gate = gate
-        self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        gate.on_close(self._serve)
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+        self._line = asyncio.Lock()
+        self._changed = asyncio.Event()
+        gate.on_close(self._changed.set)
 
     async def take(self) -> None:
-        """Take one retry out of the quota; wait while there is none. Raises Halted: the run is stopping."""
-        self._gate.check()
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append(future)
-        self._serve()
-        await future
+        """Take one retry out of the quota; wait while there is none. Raises Halted when the run is stopping."""
+        async with self._line:
+            self._gate.check()
+            while self._refilled() < 1.0:
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), (1.0 - self._left) * TRICKLE + 1e-3)
+                self._gate.check()
+            self._left -= 1.0
 
     def succeeded(self, *, retried: bool) -> None:
         """Pay in for a call that succeeded."""
         self._left = min(CAPACITY, self._left + (1.0 if retried else FRACTION))
-        if self._waiting:
-            self._serve()
+        self._changed.set()
 
-    def _serve(self) -> None:
-        now = self._loop.time()
+    def _refilled(self) -> float:
+        now = self._clock()
         self._left = min(CAPACITY, self._left + (now - self._since) / TRICKLE)
         self._since = now
-        while self._waiting and (self._gate.closed or self._left >= 1.0):
-            future = self._waiting.popleft()
-            if future.done():
-                continue
-            if self._gate.closed:
-                future.set_exception(Halted())
-            else:
-                self._left -= 1.0
-                future.set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._waiting:
-            self._timer = self._loop.call_later((1.0 - self._left) * TRICKLE + 1e-3, self._serve)
+        return self._left
 
 
 class Retrying:
     """Runs a step until it succeeds or `decide` gives up; one instance serves all jobs.
 
-    Args:
-        decide: returns the seconds to wait before the step is tried again, None to give up.
-        sleep: waits.
+    `decide` returns the seconds to wait before the step is tried again, None to give up; `sleep` waits.
     """
 
     def __init__(
-        self,
-        decide: Callable[[Tries, JobError], float | None],
-        sleep: Callable[[float], Awaitable[None]],
+        self, decide: Callable[[Tries, JobError], float | None], sleep: Callable[[float], Awaitable[None]]
     ) -> None:
         self._decide = decide
         self._sleep = sleep
 
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
-        """Await `step()` until it succeeds or is given up; return its value.
-
-        Raises JobError: of the last try, when it is given up; Halted: the run is stopping.
-        """
+        """Await `step()` until it succeeds; raise the JobError of its last try when it is given up."""
         delay: float | None = None
 
         def again(error: BaseException) -> bool:

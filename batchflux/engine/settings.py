@@ -42,7 +42,7 @@ class Rules:
 
     `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
     `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
-    cost is in nanounits of the run's currency (None: it is in another).
+    cost is in nanounits of the run's currency (None: it is in another, or none was told).
     """
 
     limits: RateLimiter
@@ -54,18 +54,14 @@ class Rules:
     timeout: float
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
-    cost_of: Callable[[Cost], int | None]
-
-
-def downloads(concurrency: int) -> int:
-    """Return how many pictures may be downloaded at once."""
-    return 2 * concurrency + 8
+    cost_of: Callable[[Cost | None], int | None]
 
 
 def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     """Return the pool of keys, or one without a secret for an API that wants none.
 
-    Raises UsageError: a variable that the manifest names is not set.
+    Raises:
+        UsageError: a variable that the manifest names is not set.
     """
     provider, limits = manifest.provider, manifest.limits
     faults = [
@@ -75,78 +71,54 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     ]
     if faults:
         raise UsageError("\n".join(str(fault) for fault in faults))
-    pairs: list[tuple[str, str | None]] = [(name, environ[name]) for name in provider.keys]
-    pairs = pairs or [(NO_KEY, None)]
     rate = limits.rate
     return [
         Key(
             name=name,
-            secret=secret,
+            secret=environ.get(name),
             pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
             window=Window(limits.concurrency, known=rate is not None),
         )
-        for name, secret in pairs
+        for name in provider.keys or (NO_KEY,)
     ]
 
 
-def rules_of(
-    manifest: Manifest,
-    keys: list[Key],
-    gate: Gate,
-    already: int,
-    on_unknown: OnUnknown,
-) -> Rules:
-    """Return the engine's rules.
+def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
+    """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
+    limits, provider = manifest.limits, manifest.provider
+    offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
+    patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
+    breaker = CircuitBreaker(limits.max_consecutive_failures, gate, patience)
+    budget, budget_label = _budget(manifest)
 
-    Args:
-        manifest: whose `limits` they are.
-        keys: the pool.
-        gate: closed by what ends the run early.
-        already: what the folder has spent, in nanounits.
-        on_unknown: what follows an unknown outcome.
-    """
-    limits = manifest.limits
-    breaker = CircuitBreaker(
-        limits.max_consecutive_failures, gate, PATIENCE if limits.deadline is None else LONG_PATIENCE
-    )
+    def provider_of(job: Job) -> Provider:
+        return providers()[provider.api, job.style]
+
     return Rules(
         limits=RateLimiter(
             keys,
             concurrency=limits.concurrency,
             gate=gate,
             breaker=breaker,
-            active_tasks=active_tasks_of(manifest),
+            active_tasks=min((offer.active_tasks for offer in offers if offer.active_tasks), default=None),
             clock=time.monotonic,
         ),
         breaker=breaker,
-        budget=Budget(limit=_budget(manifest), spent=already, gate=gate, label=_budget_label(manifest)),
-        deadline=Deadline(_deadline(manifest), str(limits.deadline), gate),
+        budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
+        deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        downloads=downloads(limits.concurrency),
+        downloads=_downloads(limits.concurrency),
         timeout=limits.timeout,
-        provider_of=lambda job: providers()[manifest.provider.api, job.style],
-        price_of=lambda job: nanos(quote(manifest, job) or Decimal(0)),
-        cost_of=lambda cost: nanos(cost.amount) if cost.currency == manifest.provider.currency else None,
+        provider_of=provider_of,
+        price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
+        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == provider.currency else None,
     )
-
-
-def quote(manifest: Manifest, job: Job) -> Decimal | None:
-    """Return the most that a request for the job may cost, in the manifest's currency; None without a price."""
-    provider = providers()[manifest.provider.api, job.style]
-    return provider.quote(job, manifest.provider.price_of(job.model))
-
-
-def active_tasks_of(manifest: Manifest) -> int | None:
-    """Return how many tasks the provider allows to be out at once; None when it names no cap."""
-    own = [offer.for_model(manifest.provider.model) for offer in capabilities() if offer.api == manifest.provider.api]
-    return min((offer.active_tasks for offer in own if offer.active_tasks), default=None)
 
 
 def keep_distance(keys: list[Key], last: float | None) -> None:
     """Let each key's first request keep the user's rate to what an earlier run sent last, at epoch second `last`.
 
-    Which key that was, and when exactly it left, is not known; so it counts for all, and an end as a departure. A clock
-    that was set back makes `last` lie ahead: it counts as now.
+    It counts for all keys, and as now when the clock was set back and `last` lies ahead.
     """
     if last is not None:
         for key in keys:
@@ -161,11 +133,11 @@ def retune(rules: Rules, manifest: Manifest) -> None:
     limits = manifest.limits
     rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     rules.limits.retune(limits.concurrency, rate)
-    rules.budget.retune(_budget(manifest), _budget_label(manifest))
+    rules.budget.retune(*_budget(manifest))
     rules.breaker.limit = limits.max_consecutive_failures
     rules.policy = replace(rules.policy, attempts=limits.attempts)
     if limits.deadline is None or limits.deadline.clock is not None:
-        rules.deadline.retune(_deadline(manifest), str(limits.deadline))
+        rules.deadline.retune(*_deadline(manifest))
 
 
 def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]]) -> TransportOptions:
@@ -176,23 +148,26 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         timeout=limits.timeout,
         idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
         download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-        connections=limits.concurrency + downloads(limits.concurrency),
+        connections=limits.concurrency + _downloads(limits.concurrency),
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
     )
 
 
-def _budget(manifest: Manifest) -> int | None:
-    return None if manifest.limits.budget is None else nanos(manifest.limits.budget)
+def _downloads(concurrency: int) -> int:
+    return 2 * concurrency + 8  # pictures that may be downloaded at once
 
 
-def _budget_label(manifest: Manifest) -> str:
-    return f"{manifest.limits.budget} {manifest.provider.currency}"
+def _budget(manifest: Manifest) -> tuple[int | None, str]:
+    """Return the limit in nanounits, and as a person reads it."""
+    budget = manifest.limits.budget
+    return None if budget is None else nanos(budget), f"{budget} {manifest.provider.currency}"
 
 
-def _deadline(manifest: Manifest) -> float | None:
+def _deadline(manifest: Manifest) -> tuple[float | None, str]:
+    """Return the deadline in seconds of the loop's clock, and as a person reads it."""
     deadline = manifest.limits.deadline
     if deadline is None:
-        return None
-    return asyncio.get_running_loop().time() + deadline.seconds_from(datetime.now().astimezone())
+        return None, ""
+    return asyncio.get_running_loop().time() + deadline.seconds_from(datetime.now().astimezone()), str(deadline)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.summary import State
 
-SIGNAL, STORAGE = "signal", "storage"
+SIGNAL, STORAGE, BUDGET, DEADLINE = "signal", "storage", "budget", "deadline"
 SIGNAL_EXIT = 128
 NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
@@ -36,14 +36,16 @@ class Gate:
     """Open while the run may start attempts; `reason` says why it closed.
 
     What is out at the provider goes on behind a closed gate, but for tasks after a signal or on a full disk: those are
-    left to the next run, which finds them by their handle.
+    left to the next run, which finds them by their handle. `resumes` tells whether tasks that an earlier run left are
+    still taken up: they cost nothing more, so neither a budget that is used up nor a deadline keeps them back.
     """
 
     def __init__(self) -> None:
         self.reason: StopRun | None = None
+        self.resumes = True
         self._closed = asyncio.Event()
         self._abandoned = asyncio.Event()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     @property
     def closed(self) -> bool:
@@ -54,41 +56,37 @@ class Gate:
         """Close it; the first reason stands, but what ends the polls of tasks does so also when it comes later."""
         if reason.reason in (SIGNAL, STORAGE):
             self._abandoned.set()
-        if self.reason is None:
-            self.reason = reason
-            self._closed.set()
-            for listener in self._listeners:
-                listener()
+        resumes = self.resumes and reason.reason in (BUDGET, DEADLINE)
+        news = not self.closed or resumes != self.resumes
+        self.resumes = resumes
+        self.reason = self.reason or reason
+        self._closed.set()
+        for listener in self._listeners if news else ():
+            listener()
 
-    def on_close(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when the gate closes."""
+    def on_close(self, listener: Callable[[], object]) -> None:
+        """Call `listener` when the gate closes, and when `resumes` ends after that."""
         self._listeners.append(listener)
 
     def check(self) -> None:
         """Raise Halted when the gate is closed."""
-        if self.reason is not None:
+        if self.closed:
             raise Halted
 
     async def sleep(self, seconds: float) -> None:
-        """Wait, unless the gate closes. Raises Halted: it is closed, or closed meanwhile."""
+        """Wait; raise Halted when the gate is closed, or closes meanwhile."""
         await _sleep_unless(self._closed, seconds)
 
     async def sleep_polling(self, seconds: float) -> None:
-        """Wait for the next poll of a task, unless tasks are left to the next run.
-
-        Raises Halted: they are, by a signal or because the disk is full.
-        """
+        """Wait for the next poll of a task; raise Halted when tasks are left to the next run (signal, full disk)."""
         await _sleep_unless(self._abandoned, seconds)
 
 
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
+    if not event.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), max(seconds, 0.0))
     if event.is_set():
-        raise Halted
-    if seconds > 0:
-        try:
-            await asyncio.wait_for(event.wait(), seconds)
-        except TimeoutError:
-            return
         raise Halted
 
 
@@ -128,6 +126,11 @@ class Deadline:
         self._at, self._label = at, label
         self._set_timer()
 
+    def expected(self) -> float:
+        """Return the 95th percentile of what the last attempts took, in seconds; 0 before the first."""
+        ordered = sorted(self._seconds)
+        return ordered[int(len(ordered) * QUANTILE)] if ordered else 0.0
+
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -135,20 +138,9 @@ class Deadline:
         if self._watched and self._at is not None:
             self._timer = asyncio.get_running_loop().call_at(self._at, self._close)
 
-    def expected(self) -> float:
-        """Return the 95th percentile of what the last attempts took, in seconds; 0 before the first."""
-        if not self._seconds:
-            return 0.0
-        ordered = sorted(self._seconds)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
-
     def _close(self) -> None:
-        self._gate.close(
-            StopRun(
-                "deadline",
-                f"The deadline ({self._label}) leaves no time for another request: run again to continue.",
-            )
-        )
+        message = f"The deadline ({self._label}) leaves no time for another request: run again to continue."
+        self._gate.close(StopRun(DEADLINE, message))
 
 
 class Signals:
@@ -163,42 +155,40 @@ class Signals:
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
         """Handle them while this is entered; a run that was cut off leaves it as if it had ended."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
 
         def stop(number: signal.Signals) -> None:
             if self.number is None:
                 self.number = number
                 self._event("signal", signal=number.name)
-                self._gate.close(
-                    StopRun(SIGNAL, f"Stopped by {number.name}: what was under way is kept; run again to continue.")
-                )
+                message = f"Stopped by {number.name}: what was under way is kept; run again to continue."
+                self._gate.close(StopRun(SIGNAL, message))
             elif task is not None:
                 task.cancel()
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        for number in numbers:
-            loop.add_signal_handler(number, stop, number)
         try:
-            yield
+            with _handling(signal.SIGINT, stop), _handling(signal.SIGTERM, stop):
+                yield
         except asyncio.CancelledError:
             if self.number is None:
                 raise
             self.cut_off = True
             self._event("cut_off", message="a second signal ended the run at once")
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager
-def on_hangup(action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` on SIGHUP while this is entered."""
+def _handling(number: signal.Signals, action: Callable[[signal.Signals], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, action)
+    loop.add_signal_handler(number, action, number)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        loop.remove_signal_handler(number)
+
+
+def on_hangup(action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+    """Call `action` on SIGHUP while this is entered."""
+    return _handling(signal.SIGHUP, lambda _: action())
 
 
 def stranded(waiting: int) -> str:

@@ -2,12 +2,14 @@
 
 A job passes two stages, each with its own slots: submit (a lease from the rate limiter) and collect. A worker that
 downloads holds no lease, and there are more workers than leases, so slow downloads leave the API busy. Workers are
-bounded, so the source is read no faster than its jobs are done.
+bounded, so the source is read no faster than its jobs are done. Behind a gate that money or time closed, they read on
+for the tasks that earlier runs left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,14 @@ from batchflux.engine.job_runner import JobRun
 from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.models import Outcome, Status, Stored
+from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
     from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.job_runner import JobRunner
     from batchflux.engine.ports import Source, World
     from batchflux.ledger.reconcile import OnUnknown, Work
+    from batchflux.models import Stored
 
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4
@@ -55,25 +58,22 @@ class WorkerPool:
 
     def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
-        self._runner = runner
-        self._ledger = world.ledger
-        self._observer = world.observer
-        self._gate = world.gate
+        self._runner, self._breaker, self._on_unknown = runner, breaker, on_unknown
+        self._ledger, self._observer, self._gate = world.ledger, world.observer, world.gate
         self._now = world.now
         self._clock = asyncio.get_running_loop().time
-        self._breaker = breaker
-        self._on_unknown = on_unknown
         self._source: Source | None = None
+        self._free = math.inf
         self._tasks: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
 
-    async def run(self, source: Source, workers: int) -> None:
-        """Work until there is no more to do.
+    async def run(self, source: Source, workers: int, free: float = math.inf) -> None:
+        """Work until there is no more to do. `free` is the most jobs of the source that need no paid request.
 
         A failure that is nobody's job's (the ledger cannot be written, a bug) closes the gate: what is out finishes,
         then it is raised.
         """
-        self._source = source
+        self._source, self._free = source, free
         self.grow(workers)
         try:
             with self._runner.on_time():
@@ -97,14 +97,16 @@ class WorkerPool:
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self, source: Source) -> None:
-        while not self._gate.closed:
+        while not self._gate.closed or (self._gate.resumes and self._free > 0):
             try:
                 work = await source.take()
                 if work is None:
                     return
-                await self._job(work)
+                self._free -= not work.costs
+                if work.handle is not None or not self._gate.closed:
+                    await self._job(work)
             except Halted:
-                return
+                continue  # behind the gate there may be tasks of earlier runs in the source
             except StopRun as reason:
                 self._gate.close(reason)
             except Exception as error:  # noqa: BLE001  kept, and raised when what is out has come in
@@ -113,8 +115,7 @@ class WorkerPool:
 
     async def _job(self, work: Work) -> None:
         run = JobRun(work=work, tries=Tries(used=work.used, resent=work.resent), began=self._now())
-        stored: Stored | None = None
-        failure: JobError | None = None
+        stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
         except JobError as error:
@@ -127,10 +128,9 @@ class WorkerPool:
         self._observer.ended(work.job, outcome)
 
     def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None) -> Outcome:
-        status = Status.DONE
-        if failure is not None:
-            left_open = failure.code is Code.UNKNOWN and self._on_unknown != "fail"
-            status = Status.UNKNOWN if left_open else Status.FAILED
+        status = Status.DONE if failure is None else Status.FAILED
+        if failure is not None and failure.code is Code.UNKNOWN and self._on_unknown != "fail":
+            status = Status.UNKNOWN
         return Outcome(
             status=status,
             attempts=run.tries.used,

@@ -57,6 +57,7 @@ from batchflux.models import (
     Outcome,
     Pending,
     Received,
+    Reference,
     Stored,
     Submitted,
 )
@@ -133,7 +134,7 @@ class Reply:
 
     `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise. `task`: the
     answer is a handle, and the task is ready so many seconds later, or `ends` with that code; its first `trouble` polls
-    fail. `cost` is what the answer says that it cost.
+    fail. `cost` is what the answer says that it cost, `bill` what the last poll of its task says.
     """
 
     after: float | None = 1.0
@@ -147,6 +148,7 @@ class Reply:
     ends: Code | None = None
     trouble: int | None = None
     cost: Cost | None = None
+    bill: Cost | None = None
 
     async def serve(self) -> None:
         if self.after is None:
@@ -256,7 +258,8 @@ class Server:
             return Exchanged(reply=Pending(), seconds=0.0)
         if reply.ends is not None:
             return Exchanged(reply=Ended(error=JobError(reply.ends, "the task says so")), seconds=0.0)
-        return Exchanged(reply=Finished(asset=self._asset(handle.split("/")[0], reply)), seconds=0.0)
+        asset = self._asset(handle.split("/")[0], reply)
+        return Exchanged(reply=Finished(asset=asset, cost=reply.bill), seconds=0.0)
 
     def _asset(self, name: str, reply: Reply) -> Link | Inline:
         self.delivered[name] += 1
@@ -347,6 +350,9 @@ class Tasks(Provider):
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
         return HttpRequest(method="GET", url=handle, reader=_unread, repeatable=True)
+
+    def upload(self, image: Reference) -> HttpRequest:
+        return HttpRequest(method="PUT", url="upload", reader=_unread, repeatable=True)
 
 
 def _unread(status: int, headers: Mapping[str, str]) -> Any:
@@ -571,7 +577,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         timeout=asked.timeout,
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
-        cost_of=lambda cost: nanos(cost.amount),
+        cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PRICE = Decimal("0.14")
 NANOS = 140_000_000
-PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 
 
 async def reserve(budget: Budget, price: int = 10) -> None:

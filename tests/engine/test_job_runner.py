@@ -340,7 +340,73 @@ def test_a_stop_for_money_waits_for_the_tasks_that_are_out(night: NightOf, job_n
     assert (ended.reason.reason, ended.tally.done) == ("budget", 2)
 
 
-@settings(max_examples=40)
+@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("terms", [{"budget": Decimal("0.28")}, {"deadline": -1.0}], ids=["budget", "deadline"])
+def test_tasks_of_an_earlier_run_are_fetched_though_nothing_new_may_be_sent(
+    night: NightOf, job_number: Callable[..., Job], count: int, terms: dict[str, Any]
+) -> None:
+    scene = night(count)
+    scene.jobs = tasks(count, job_number)
+    scene.server.api = lambda _, __: Reply(task=100.0)
+    scene.run(only=f"j[{count - 2}{count - 1}]", stop_at=5.0)
+    assert (len(scene.server.calls), scene.spent()) == (2, 2 * PRICE)
+    scene.server.epoch = 5.0
+    ended = scene.run(concurrency=1, **terms)
+    assert (ended.tally.done, len(scene.server.calls), scene.spent()) == (2, 2, 2 * PRICE)
+    assert len(scene.pictures.files) == 2
+    if count > 2:
+        assert ended.reason is not None
+        assert ended.reason.reason in terms
+    elif "budget" in terms:
+        assert ended.reason is None, "no job is left"
+
+
+def test_what_a_task_of_an_earlier_run_did_cost_takes_the_place_of_its_price(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(2)
+    scene.jobs = tasks(2, job_number)
+    scene.server.api = lambda _, __: Reply(task=100.0, bill=Cost(amount=Decimal("0.03")))
+    scene.run(only="j0", stop_at=5.0)
+    scene.server.epoch = 5.0
+    ended = scene.run(budget=Decimal("0.18"))
+    assert (ended.reason, ended.tally.done, scene.spent()) == (None, 2, 60_000_000)
+
+
+def test_the_window_learns_when_a_task_is_accepted(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(50)
+    scene.jobs = tasks(50, job_number)
+    scene.server.api = lambda _, __: Reply(after=0.5, task=10_000.0)
+    scene.run(concurrency=50, kill_at=60.0)
+    assert len(scene.server.tasks) == 50
+
+
+def test_a_poll_that_works_closes_the_breaker(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(3)
+    scene.jobs = tasks(3, job_number)
+    scene.server.api = {"j0": [Reply(task=300.0)], "j1": [scene.error(Code.UNKNOWN), Reply(task=1.0)]}
+    ended = scene.run(max_consecutive_failures=1)
+    assert (ended.reason, ended.tally.done) == (None, 3)
+    assert max(call.at for call in scene.server.calls) < 30
+
+
+@pytest.mark.parametrize(("code", "status", "reason"), [(Code.SERVER, "failed", None), (Code.AUTH, None, "auth")])
+def test_an_upload_that_fails_for_good_sends_nothing_and_ends(
+    night: NightOf, job_number: Callable[..., Job], code: Code, status: str | None, reason: str | None
+) -> None:
+    def refuse(request: HttpRequest) -> Any:
+        raise JobError(code, "no upload")
+
+    scene = night(0)
+    scene.jobs = [job_number(0, style="tasks", images=(Reference(source="a.png", path="/a.png", sha256="a"),))]
+    scene.server._poll = refuse  # type: ignore[method-assign]  # the stand-in's own
+    ended = scene.run(attempts=3)
+    assert (scene.server.calls, scene.spent()) == ([], 0)
+    assert [row.status for row in scene.rows().values()] == ([status] if status else [])
+    assert (None if ended.reason is None else ended.reason.reason) == reason
+
+
+@settings(max_examples=25)
 @given(kill=st.floats(0.0, 12.0))
 def test_a_kill_at_any_moment_of_a_task_pays_once(
     nights: NightFactory, job_number: Callable[..., Job], kill: float

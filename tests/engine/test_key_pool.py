@@ -456,6 +456,29 @@ def test_tasks_are_left_to_the_next_run_when_the_gate_closes(virtual: asyncio.Ru
     virtual.run(scene())
 
 
+@pytest.mark.parametrize("reason", ["budget", "deadline"])
+def test_tasks_are_taken_up_behind_a_gate_that_money_or_time_closed(virtual: asyncio.Runner, reason: str) -> None:
+    async def scene() -> None:
+        here = Scene(concurrency=1)
+        here.gate.close(StopRun(reason, "No more attempts."))
+        with pytest.raises(Halted):
+            await here.limits.acquire()
+        lease = await here.limits.resume("A")
+        waits = asyncio.create_task(here.limits.resume("A"))
+        await asyncio.sleep(1)
+        assert not waits.done()
+        here.limits.release(lease)
+        lease = await waits
+        waits = asyncio.create_task(here.limits.resume("A"))
+        here.limits.refused(lease, JobError(Code.AUTH, "bad key"))
+        with pytest.raises(Halted):
+            await waits
+        assert here.gate.reason is not None
+        assert here.gate.reason.reason == reason
+
+    virtual.run(scene())
+
+
 @pytest.mark.parametrize(("concurrency", "active_tasks", "most"), [(8, 3, 3), (2, 3, 2), (5, None, 5)])
 def test_the_providers_own_cap_of_tasks_holds_if_it_is_smaller(
     virtual: asyncio.Runner, concurrency: int, active_tasks: int | None, most: int

@@ -21,7 +21,7 @@ from batchflux.errors import Code, JobError, StopRun
 if TYPE_CHECKING:
     from tests.engine.conftest import Night, NightFactory
 
-PLAIN = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+PLAIN = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 NightOf = Callable[[int], "Night"]
 
 

@@ -52,7 +52,10 @@ class Weather:
         return None
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(10, 2.0), (5, 1.0), (60, 60.0)])
+SLOW = pytest.param(10, 2.0, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [SLOW, (5, 1.0), (60, 60.0)])
 def test_a_limit_nobody_told_us_is_found(night: NightOf, count: int, seconds: float) -> None:
     jobs = 600
     scene = night(jobs)
@@ -108,7 +111,7 @@ def test_the_last_job_to_end_wakes_those_that_wait_for_the_breaker(night: NightO
     assert ended.tally.done + ended.tally.failed == 5
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(
     outages=OUTAGES,
     count=st.integers(1, 20),

@@ -20,13 +20,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class LocalExecutor:
-    """The Executor of one process.
+    """The Executor of one process, over an open transport.
 
-    Args:
-        transport: open for as long as the run goes on.
-        images: where pictures are verified and kept.
-        base_url: the provider's address, to which its key may go.
-        secrets: all keys of the run: an answer may quote another job's, and no message may show any.
+    The key may go to the provider's address, `base_url`. `secrets` are all keys of the run: an answer may quote another
+    job's, and no message may show any.
     """
 
     def __init__(self, transport: Transport, images: ImageStore, base_url: str, secrets: Collection[str] = ()) -> None:
@@ -36,32 +33,21 @@ class LocalExecutor:
         self._secrets = secrets
 
     async def exchange(
-        self,
-        request: HttpRequest,
-        *,
-        provider: Provider,
-        secret: str | None,
-        on_sent: Callable[[], None] | None = None,
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
     ) -> Exchanged:
-        """Perform one API step; the key goes to the provider's own hosts only.
-
-        Raises JobError: with the code of what happened.
-        """
+        """Perform one API step; the key goes to the provider's own hosts only. Raises JobError."""
         request = addressed(request, provider, self._base)
         headers = {} if secret is None else provider.authorize(secret)
         return await self._transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
 
     async def keep(self, job: Job, picture: Inline) -> str:
-        """Keep the bytes that came with an answer durably; return the name that the ledger records.
-
-        Raises StorageError: the folder cannot take them.
-        """
+        """Keep the bytes that came with an answer durably; return their name. Raises StorageError."""
         return await self._images.spool(job, picture)
 
     async def collect(self, job: Job, asset: Link | str) -> Collected:
         """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
 
-        Raises JobError: it cannot be fetched, or is not what was ordered; StorageError: the folder cannot take it.
+        Raises JobError when it cannot be had or is not what was ordered, StorageError when the folder cannot take it.
         """
         if isinstance(asset, str):
             return Collected(stored=await self._images.store(job, asset))
