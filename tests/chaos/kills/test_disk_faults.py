@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Ended, Scene
+    from tests.program import Ended, Scene
 
 EACH = 2
 LONG = bool(os.environ.get("BATCHFLUX_LONG_FAULTS"))
@@ -45,9 +45,7 @@ def judge(scene: Scene, ended: Ended, at: str) -> None:
 
 def fresh(scene: Scene) -> None:
     shutil.rmtree(scene.program.out, ignore_errors=True)
-    for counter in (scene.bank.posts, scene.bank.billed, scene.bank.fetched):
-        counter.clear()
-    scene.bank.again.clear()
+    scene.bank.forget()
 
 
 def with_fault(scene: Scene, strace: str, *options: str) -> Ended:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chaos.kills.conftest import MOUNT, UMOUNT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
 LARGE = 700  # pixels: a picture of 1.5 MB
 MB = 1 << 20
 LEFT = 16 * MB  # bytes: less than a run wants to see free, more than its answers take
-MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 
 
 @dataclass

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chaos.kills.conftest import MOUNT, UMOUNT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
-MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 COUNT = 40
 NAMES = {f"a{n}" for n in range(COUNT)}
 

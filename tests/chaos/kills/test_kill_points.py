@@ -11,7 +11,7 @@ import pytest
 from batchflux.failpoints import POINTS, VARIABLE, armed
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
@@ -85,7 +85,7 @@ def test_a_picture_whose_bytes_are_not_kept_yet_is_unknown(scene: Scene, point: 
 @pytest.mark.parametrize("point", sorted(FAILURES))
 def test_a_kill_around_a_failed_attempt(scene: Scene, point: str) -> None:
     program, bank = scene.program, scene.bank
-    program.manifest(bank.url, "  - {id: a, prompt: 'job a #fail'}\n  - {id: b, prompt: 'job b #url'}\n")
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #500*1'}\n  - {id: b, prompt: 'job b #url'}\n")
     assert program.run(**{VARIABLE: point}).code == -9
     ended = program.run()
     assert ended.code == 0, ended.said
@@ -114,9 +114,7 @@ def test_a_kill_at_every_commit_of_a_small_run(scene: Scene) -> None:
     number, killed = 0, True
     while killed:
         number += 1
-        bank.billed.clear()
-        bank.posts.clear()
-        bank.fetched.clear()
+        bank.forget()
         shutil.rmtree(program.out, ignore_errors=True)
         program.manifest(bank.url, "  - {id: a, prompt: 'job a #url'}\n  - {id: b, prompt: 'job b #b64'}\n")
         killed = program.run(**{VARIABLE: f"commit.begun:{number}"}).code == -9

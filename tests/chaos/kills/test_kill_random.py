@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 KILLS, EACH = 55, 125
 

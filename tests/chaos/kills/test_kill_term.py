@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
@@ -99,7 +99,7 @@ def test_a_clock_that_jumps(scene: Scene, tmp_path: Path, jumps: tuple[float, fl
 
     bank.hook = hook
     count = 80
-    jobs = "".join(f"  - {{id: a{n}, prompt: 'job a{n} #{'fail' if n % 9 == 0 else 'url'}'}}\n" for n in range(count))
+    jobs = "".join(f"  - {{id: a{n}, prompt: 'job a{n} #{'500*1' if n % 9 == 0 else 'url'}'}}\n" for n in range(count))
     program.manifest(bank.url, jobs, limits=", rate: 60/s, deadline: 1h, budget: 100")
     process = program.start("run", "m.yaml")
     scene.wait(lambda: bank.posts.total() >= 40)

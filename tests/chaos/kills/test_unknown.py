@@ -9,7 +9,7 @@ import pytest
 from batchflux.failpoints import VARIABLE
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
 pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
 
@@ -84,7 +84,7 @@ def test_each_choice(scene: Scene, cause: str, choice: str) -> None:
         assert (state["unknown"], state["in_flight"], state["pending"], state["possibly_billed"]) == (1, 0, 0, 1)
         assert state["failures"] == {"unknown": 1}
     else:
-        program.manifest(bank.url, jobs("drop"))
+        program.manifest(bank.url, jobs("lost*1"))
     ended = program.run("--on-unknown", choice)
     if choice == "retry":
         assert ended.code == 0, ended.said

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.chaos.kills.conftest import Scene
     from tests.chaos.kills.power.conftest import Call, Recording, Variant
+    from tests.program import Scene
 
 VARIANTS: tuple[Variant, ...] = ("all", "synced", "torn", "zeros")
 EACH = 3
@@ -90,9 +90,7 @@ def go_on(scene: Scene, folder: Path, promised: Promises, at: str) -> None:
     program, bank = scene.program, scene.bank
     rows, _ = look(folder) if (folder / "ledger.db").exists() else ({}, False)
     known = {name for name, row in rows.items() if row["status"] == "done" or row["link"] or row["spool"]}
-    bank.posts.clear()
-    bank.fetched.clear()
-    bank.again.clear()
+    bank.forget()
     program.out = bank.out = folder
     ended = program.run("--out", str(folder))
     assert ended.code == 0, f"{at}: {ended.said}"
