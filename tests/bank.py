@@ -247,7 +247,7 @@ class Bank:
 
     def _accept(self, seen: Seen, fault: str | None) -> web.StreamResponse:
         self._tasks[seen.name] = fault
-        link, _ = self._made(seen)
+        self._made(seen)
         polling = f"{self.url}{seen.path.rpartition('/')[0]}/get_result?id={seen.name}"
         if seen.path.startswith("/flux/"):  # a relay hands on BFL's own address, where the relay's key must never go
             polling = f"https://api.us1.bfl.ai/v1/get_result?id={seen.name}"
