@@ -92,6 +92,7 @@ def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> Non
     assert (program.folder / "-").read_text(encoding="utf-8") == ended.out
 
 
+@pytest.mark.slow
 def test_redos_of_one_id_before_and_after_an_edit_are_two(program: Program, manifest: Callable[..., str]) -> None:
     ids = [f"{'n' * 127}{last}" for last in "ab"]
     long = "".join(f"  - {{id: {name}, prompt: {name[-1]}}}\n" for name in ids)

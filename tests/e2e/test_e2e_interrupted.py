@@ -37,6 +37,7 @@ def stable(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("photo")
+@pytest.mark.slow
 def test_killed_half_way_and_run_again(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     bank.delay = (0.03, 0.03)
     name = manifest(JOBS_200)
@@ -82,7 +83,7 @@ def test_a_plan_after_a_kill_says_what_the_run_then_does(
     assert len(bank.seen) == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_drains(program: Program, bank: Bank, manifest: Callable[..., str], number: signal.Signals) -> None:
     bank.delay = (0.5, 0.5)
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")

@@ -494,6 +494,7 @@ def test_no_window_of_a_second_sees_more_than_the_rate(
     assert all(later - earlier > 0.9 for earlier, later in zip(times, times[10:], strict=False))
 
 
+@pytest.mark.slow
 def test_the_rate_holds_from_one_run_to_the_next(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {prompt: 'cat {{ n }}', matrix: {n: {range: [1, 3]}}}\n", limits=", rate: 30/min")
     for _ in range(3):

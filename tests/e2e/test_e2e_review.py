@@ -130,6 +130,7 @@ def test_from_the_verdict_to_the_new_picture(
     assert browser.token not in ended.err
 
 
+@pytest.mark.slow
 def test_a_kill_right_after_the_answer_loses_nothing(
     program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_kill_right_after_the_answer_loses_nothing(
     assert by_id(program)["mug"]["note"] == "a green mug"
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     assert header()["message"] == "All 60 jobs are done."
 
 
+@pytest.mark.slow
 def test_judging_while_a_run_writes(
     program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
@@ -267,7 +270,7 @@ def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
     first.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_drains_a_watched_run(
     program: Program, bank: Bank, manifest: Callable[..., str], number: signal.Signals
 ) -> None:

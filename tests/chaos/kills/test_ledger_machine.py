@@ -379,4 +379,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=10, stateful_step_count=30)
+
+
+@pytest.mark.slow
+class TestLedgerMachineForLonger(LedgerMachine.TestCase):  # type: ignore[name-defined,misc]  # hypothesis makes it
+    settings = settings(max_examples=60, stateful_step_count=40)
