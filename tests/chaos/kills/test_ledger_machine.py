@@ -379,9 +379,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=10, stateful_step_count=30)
+TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=40)
 
 
-@pytest.mark.slow
-class TestLedgerMachineForLonger(LedgerMachine.TestCase):  # type: ignore[name-defined,misc]  # hypothesis makes it
-    settings = settings(max_examples=60, stateful_step_count=40)
+class Longer(LedgerMachine):
+    """The same for more examples."""
+
+
+TestLedgerMachineForLonger = pytest.mark.slow(Longer.TestCase)
+TestLedgerMachineForLonger.settings = settings(max_examples=60, stateful_step_count=40)
