@@ -24,26 +24,11 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 _TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
 _SHORTEST = 4  # characters; what is shorter is no secret, and stands in every other word
-_SIGNING = (
-    "x-amz-",
-    "x-goog-",
-    "x-oss-",
-    "q-sign",
-    "q-signature",
-    "awsaccesskeyid",
-    "ossaccesskeyid",
-    "googleaccessid",
-    "signature",
-    "sig",
-    "sign",
-    "token",
-    "auth",
-    "policy",
-    "key-pair-id",
-    "expires",
-    "key",
+_SECRET_NAME = re.compile(
+    r"^(?:x-amz-|x-goog-|x-oss-|q-sign|awsaccesskeyid|ossaccesskeyid|googleaccessid|sig|policy|expires|key)"
+    r"|token|secret|signature|password|credential|api[_-]?key|auth",
+    re.IGNORECASE,
 )
-_TELLING = ("token", "secret", "signature", "password", "credential", "api_key", "api-key", "apikey", "auth")
 _RANDOM = 20
 _MORE = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
@@ -75,14 +60,11 @@ def redacted(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return url.partition("?")[0].partition("#")[0]
-    clean = parts
-    if "@" in parts.netloc:
-        clean = clean._replace(netloc=parts.netloc.rpartition("@")[2])
-    if any(_secret(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)):
+    clean = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    signed = any(_secret(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+    if signed or len(parts.fragment) >= _RANDOM:
         clean = clean._replace(query="", fragment="")
-    if len(parts.fragment) >= _RANDOM:
-        clean = clean._replace(query="", fragment="")
-    return url if clean is parts else clean.geturl()
+    return url if clean == parts else clean.geturl()
 
 
 def without_signatures(text: str) -> str:
@@ -91,9 +73,7 @@ def without_signatures(text: str) -> str:
 
 
 def _secret(name: str, value: str) -> bool:
-    lower = name.lower()
-    telling = lower.startswith(_SIGNING) or any(word in lower for word in _TELLING)
-    return telling or len(name) >= _RANDOM or len(value) >= _RANDOM
+    return len(name) >= _RANDOM or len(value) >= _RANDOM or _SECRET_NAME.search(name) is not None
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:
@@ -118,12 +98,9 @@ def hush(error: JobError, secrets: Iterable[str]) -> None:
 
 
 def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
-    """Return the text as one line of at most `limit` characters, without secrets.
+    """Return words of an answer as one line of at most `limit` characters, ellipsis included, without secrets.
 
-    Args:
-        text: words of an answer.
-        hide: a secret of the job (its webhook secret) to blot out wherever it stands.
-        limit: characters, the ellipsis included.
+    `hide` is a secret of the job (its webhook secret) to blot out wherever it stands.
     """
     if hide:
         text = hushed(text, [hide])

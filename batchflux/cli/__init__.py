@@ -8,15 +8,14 @@ from __future__ import annotations
 import io
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
 from batchflux.cli.terminal import fill_in, printing, say
 
 COMMANDS = {  # command → the module that has it, and what the list of commands says
-    "init": ("starting", "Write a commented starter manifest."),
-    "plan": ("plan", "Check a manifest and show what running it would do and cost; spends nothing."),
+    "init": ("manifest", "Write a commented starter manifest."),
+    "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
     "report": ("folder", "Write report.html: all pictures of an output folder in one page."),
@@ -26,7 +25,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
-    "schema": ("starting", "Print the manifest's JSON Schema, for editors."),
+    "schema": ("manifest", "Print the manifest's JSON Schema, for editors."),
 }
 
 
@@ -41,9 +40,9 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(f"batchflux.cli.{module}"), cmd_name.replace("-", "_"))
-        return command if isinstance(command, click.Command) else None
+        module = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -63,34 +62,28 @@ def cli() -> None:
     """
 
 
-def _shown(error: click.ClickException) -> str:
-    """Return what click shows of an error."""
-    text = io.StringIO()
-    error.show(file=text)
-    return text.getvalue().removesuffix("\n")
-
-
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
     fill_in()
+    says, code = "", None
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        say(_shown(error), err=True)
-        sys.exit(error.exit_code)
+        shown = io.StringIO()
+        error.show(file=shown)
+        says, code = shown.getvalue().removesuffix("\n"), error.exit_code
     except click.Abort:
-        say("Stopped.", err=True)
-        sys.exit(130)
+        says, code = "Stopped.", 130
     except OSError as error:
         if not printing(error):
             raise
-        say(f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", err=True)
-        sys.exit(1)
+        says, code = f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", 1
     except Exception as error:
         from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
 
         if not isinstance(error, BatchfluxError):
             raise
-        say(str(error), err=True)
-        sys.exit(error.exit_code)
+        says, code = str(error), error.exit_code
+    if says:
+        say(says, err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.ledger.summary import State, read_state
 from batchflux.output.folder import iso
-from batchflux.report.report import Report, write_report
+from batchflux.report.report import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,8 @@ def status(out: Path, *, as_json: bool) -> None:
     """Show how the output folder OUT stands: counts, failures by code, spend and rate. Works while a run goes on."""
     state = read_state(out)
     if as_json:
-        data = asdict(state) | {
-            "spent": format(state.spent, "f"),
-            "spent_possibly": format(state.spent_possibly, "f"),
-            "last_at": iso(state.last_at) or None,
-        }
+        data = asdict(state) | {"last_at": iso(state.last_at) or None}
+        data |= {name: format(data[name], "f") for name in ("spent", "spent_possibly")}
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
     else:
         click.echo("\n".join(_lines(out, state)))
@@ -66,26 +63,19 @@ def report(out: Path) -> None:
     """Write OUT/report.html: all pictures of an output folder in one page that opens from disk."""
     with tqdm(desc="thumbnails", unit="picture", leave=False, disable=None) as bar:
 
-        def started(jobs: int) -> Callable[[], None]:
+        def started(jobs: int) -> Callable[[], object]:
             bar.reset(jobs)
-            return lambda: _step(bar)
+            return bar.update
 
         written = write_report(out, started)
-    _tell_report(written)
-
-
-def _step(bar: tqdm[Never]) -> None:
-    bar.update(1)
-
-
-def _tell_report(report: Report) -> None:
-    click.echo(place(str(report.path)))
-    click.echo(f"{count(report.rows, 'job')}, {count(report.thumbs, 'thumbnail')} made.", err=True)
-    if report.missing:
-        names = ", ".join(report.missing[:_SHOWN])
-        more = "" if len(report.missing) <= _SHOWN else f" and {len(report.missing) - _SHOWN:,} more"
+    click.echo(place(str(written.path)))
+    click.echo(f"{count(written.rows, 'job')}, {count(written.thumbs, 'thumbnail')} made.", err=True)
+    missing = len(written.missing)
+    if missing:
+        names = ", ".join(written.missing[:_SHOWN])
+        more = "" if missing <= _SHOWN else f" and {missing - _SHOWN:,} more"
         click.echo(
-            f"{count(len(report.missing), 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
+            f"{count(missing, 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
             "`batchflux run` brings missing ones back.",
             err=True,
         )
@@ -101,9 +91,8 @@ def export_review(out: Path, target: str) -> None:
     Webhooks are kept where the manifest has them under defaults. On stdout it is a manifest for the current folder.
     """
     if target == "-":
-        exported = redo_manifest(out, Path.cwd())
+        exported, where = redo_manifest(out, Path.cwd()), "the manifest to stdout"
         click.echo(exported.text.encode(), nl=False)
     else:
-        exported = write_redo_manifest(out, Path(target))
-    where = "the manifest to stdout" if target == "-" else target
+        exported, where = write_redo_manifest(out, Path(target)), target
     click.echo(f"Wrote {where}: {count(exported.jobs, 'job')}, to be made into {exported.folder}.", err=True)

@@ -44,23 +44,17 @@ async def _serve_review(out: Path, host: str, port: int, *, opens: bool) -> None
         await served.stop()
 
 
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
 @click.command("simulate")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option(
     "--faults",
-    "faults_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML or JSON with latency, rate, faults, ...: the same keys as provider.options.",
 )
-def simulate(host: str, port: int, faults_file: Path | None) -> None:
+def simulate(host: str, port: int, faults: Path | None) -> None:
     """Serve the simulated image API, both call styles, until Ctrl-C. Its base URL is printed to stdout."""
-    options = load_options(faults_file) if faults_file is not None else parse_options({})
-    asyncio.run(_serve_api(options, host, port))
+    asyncio.run(_serve_api(parse_options({}) if faults is None else load_options(faults), host, port))
 
 
 async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
@@ -68,11 +62,15 @@ async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
     stopped = _stop_signal()
     url = await simulator.start(host, port)
     click.echo(url)
-    click.echo(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.", err=True)
+    _tell(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.")
     try:
         await stopped.wait()
     finally:
         await simulator.stop()
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _stop_signal() -> asyncio.Event:

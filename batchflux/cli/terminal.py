@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
-MINUTE, HOUR, DAY = 60, 3600, 86400
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def fill_in() -> None:
@@ -40,7 +41,9 @@ def say(text: str, *, err: bool = False) -> OSError | None:
     try:
         click.echo(text, err=err)
     except OSError as error:
-        _shut(2 if err else 1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2 if err else 1)
+        os.close(nowhere)
         return error
     return None
 
@@ -51,22 +54,14 @@ def printing(error: OSError) -> bool:
     return bool(frames) and frames[-1].f_globals.get("__name__") == click.echo.__module__
 
 
-def _shut(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-
-
 def duration(seconds: float) -> str:
     """Return `12 s`, `3 min 20 s`, `5 h 10 min` or `2 d 3 h`."""
     whole = round(seconds)
-    if whole < MINUTE:
-        return f"{whole} s" if whole or not seconds else "under 1 s"
-    if whole < HOUR:
-        return _two(whole // MINUTE, "min", whole % MINUTE, "s")
-    if whole < DAY:
-        return _two(whole // HOUR, "h", whole % HOUR // MINUTE, "min")
-    return _two(whole // DAY, "d", whole % DAY // HOUR, "h")
+    for (size, unit), (part, smaller) in pairwise(_UNITS):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s" if whole or not seconds else "under 1 s"
 
 
 def money(amount: Decimal, currency: str) -> str:
@@ -85,7 +80,3 @@ def place(folder: str) -> str:
 def count(number: int, word: str) -> str:
     """Return `1 job`, `2 jobs`."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
-
-
-def _two(first: int, unit: str, second: int, smaller: str) -> str:
-    return f"{first} {unit} {second} {smaller}" if second else f"{first} {unit}"

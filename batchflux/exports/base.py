@@ -26,17 +26,12 @@ class Exporter(Protocol):
     def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
         """Add an ended job; `image` reads its picture's bytes, and returns None when it has none.
 
-        Raises:
-            StorageError: the job cannot be written; what was written before it stands.
+        Raises StorageError when the job cannot be written; what was written before it stands.
         """
         ...
 
     def close(self) -> None:
-        """Finish the export: all that was written is there for any reader when this returns.
-
-        Raises:
-            StorageError: the export cannot be finished.
-        """
+        """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
         ...
 
 
@@ -49,38 +44,21 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
     """Return the row of one ended job, in the order of HEADER, then its tags in the order of `tag_names`."""
     spec = json.loads(known.spec)
     tags = json.loads(known.tags) if known.tags else {}
-    return [
-        neutralised(known.id),
-        known.status,
-        known.file_name,
-        neutralised(spec["prompt"]),
-        neutralised(" ".join(spec["images"])),
-        spec.get("seed"),
-        spec.get("aspect_ratio"),
-        spec.get("output_format"),
-        neutralised(spec["model"]),
-        neutralised(spec["provider"]),
-        spec["style"],
-        known.width,
-        known.height,
-        known.bytes,
-        known.sha256,
-        known.attempts,
-        known.possibly_billed,
-        format(currency(known.cost), "f"),
-        known.error_code,
-        neutralised(error_text(known, spec)),
-        iso(known.started_at),
-        iso(known.finished_at),
-        _seconds(known.api_seconds),
-        _seconds(known.download_seconds),
-        neutralised(redacted(known.link) if known.link else ""),
-        known.key.hex(),
-        neutralised(getattr(known, "remarks", None) or ""),
-        getattr(known, "seed_used", None),
-        neutralised(getattr(known, "revised_prompt", None) or ""),
-        *(neutralised(tags.get(name, "")) for name in tag_names),
-    ]
+    says = {
+        **spec,
+        **known._asdict(),
+        "images": " ".join(spec["images"]),
+        "cost": format(currency(known.cost), "f"),
+        "error": error_text(known, spec),
+        "started_at": iso(known.started_at),
+        "finished_at": iso(known.finished_at),
+        "api_seconds": _seconds(known.api_seconds),
+        "download_seconds": _seconds(known.download_seconds),
+        "result_url": redacted(known.link) if known.link else "",
+        "key": known.key.hex(),
+    }
+    row = [*(says.get(name) for name in HEADER), *(tags.get(name, "") for name in tag_names)]
+    return [neutralised(cell) if isinstance(cell, str) else cell for cell in row]
 
 
 def error_text(known: Known, spec: dict[str, Any]) -> str:

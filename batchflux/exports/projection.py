@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.exports.results_csv import TAGS, Results
@@ -30,19 +31,14 @@ Outcome = Literal["fresh", "written", "held", "overtaken"]
 def show_verdicts(folder: Path) -> Outcome:
     """Rewrite results.csv if it does not show the latest verdicts.
 
-    Returns:
-        `fresh`: it did already. `written`: it does now. `held`: a run holds the folder and will do it.
-        `overtaken`: something changed meanwhile; try again.
-
-    Raises:
-        StorageError: the ledger or the folder cannot be used.
-        sqlite3.Error: the ledger went away while it was read.
+    Returns `fresh` (it did already), `written` (it does now), `held` (a run holds the folder and will do it) or
+    `overtaken` (something changed meanwhile; try again). Raises StorageError when the ledger or the folder cannot be
+    used, sqlite3.Error when the ledger went away while it was read.
     """
     ledger = folder / LEDGER
     if not ledger.is_file():
         return "fresh"
-    connection = beside(ledger)
-    try:
+    with closing(beside(ledger)) as connection:
         if not has_reviews(connection) or not is_stale(connection):
             return "fresh"
         if FolderLock(folder).is_held():
@@ -50,15 +46,12 @@ def show_verdicts(folder: Path) -> Outcome:
         results = Results(folder / RESULTS, _tag_names(folder, connection))
         results.verdicts = verdicts(connection)
         before = _moment(connection)
-        temporary = results.write_beside(
-            jobs_by_number(connection, ended_numbers(connection)), f".{RESULTS}.{os.getpid()}.tmp"
-        )
+        rows = jobs_by_number(connection, ended_numbers(connection))
+        temporary = results.write_beside(rows, f".{RESULTS}.{os.getpid()}.tmp")
         try:
             return _swap(folder, connection, results, temporary, before)
         finally:
             temporary.unlink(missing_ok=True)
-    finally:
-        connection.close()
 
 
 def _swap(

@@ -2,10 +2,8 @@
 
 Each waiting redo is a job written out in full, so the manifest needs none of the tables and templates of the one it
 comes from. Provider and limits are taken from the folder's manifest.yaml as they were written, `${NAME}` and all; where
-the run was given another provider, that one counts. It has an output folder of its own.
-
-What a person wrote without quotes stays so (`16:9`, `300/min`, `${NAME}`, 0.14), everything else is written in double
-quotes with all that is not printable escaped. Text that is no template is escaped so that it is none.
+the run was given another provider, that one counts. What a person wrote without quotes stays so (`16:9`, `300/min`),
+everything else is written in double quotes. Text that is no template is escaped so that it is none.
 """
 
 from __future__ import annotations
@@ -31,7 +29,8 @@ from batchflux.manifest.redo import choose
 from batchflux.manifest.values import is_template, is_url
 from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
 from batchflux.models import Job, Reference
-from batchflux.output.folder import write_whole
+from batchflux.output.base import MANIFEST
+from batchflux.output.folder import ledger_of, write_whole
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ _DIGITS = 8  # of a key behind an id that another redo has
 _NAME = 95  # characters; a name has at most 100
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _JINJA = re.compile(r"\{[{%#]")
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_BYTE, _PLANE = 0xFF, 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +58,7 @@ class Exported:
 def export_review(out: Path, target: Path) -> Exported:
     """Write a manifest of the redos that wait in an output folder.
 
-    Raises:
-        UsageError: as for `redo_manifest`, or `target` is a file of somebody else.
-        StorageError: the ledger cannot be read, or `target` not be written.
+    Raises as `redo_manifest`; UsageError too when `target` is somebody else's file, StorageError when it takes none.
     """
     exported = redo_manifest(out, target.absolute().parent)
     _check_target(target)
@@ -74,14 +69,10 @@ def export_review(out: Path, target: Path) -> Exported:
 def redo_manifest(out: Path, place: Path) -> Exported:
     """Return a manifest of the redos that wait in an output folder, to be read in the folder `place`.
 
-    Raises:
-        UsageError: `out` is no output folder, nothing waits in it, or its manifest.yaml is missing.
-        StorageError: the ledger cannot be read.
+    Raises UsageError when `out` is no output folder, nothing waits in it, or its manifest.yaml is missing, and
+    StorageError when the ledger cannot be read.
     """
-    ledger = out / "ledger.db"
-    if not ledger.is_file():
-        raise UsageError(f"{out} is no output folder: it has no ledger.db. Name the folder that a run wrote to.")
-    with closing(beside(ledger)) as connection:
+    with closing(beside(ledger_of(out))) as connection:
         waiting = waiting_redos(connection)
         if not waiting:
             raise UsageError(f"Nothing waits to be redone in {out}: ask for it with batchflux review {out}.")
@@ -117,23 +108,17 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
     api = api_of(parents[0].provider, given.get("api"), known_providers(capabilities()))
     offers = {offer.style: offer for offer in capabilities() if offer.api == api}
     jobs: list[Job] = []
-    taken: set[str] = set()
     names: set[str] = set()
-
-    def free(key: str) -> bool:
-        new = key not in taken
-        taken.add(key)
-        return new
-
+    taken: set[str] = set()
     for one, parent in zip(waiting, parents, strict=True):
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
-        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), free)
-        root_id = _job(connection, one.root).id
-        name = redo_id(root_id, one.redo.ordinal)
+        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), lambda key: key not in taken)
+        name = redo_id(_job(connection, one.root).id, one.redo.ordinal)
         if folded(name) in names:  # of a job that had this id before it was edited, say
             name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"
         names.add(folded(name))
+        taken.add(job.key)
         jobs.append(replace(job, id=name))
     return jobs
 
@@ -162,7 +147,7 @@ def _job(connection: sqlite3.Connection, key: str) -> Job:
 
 def _manifest(out: Path, provider: str) -> Table:
     """Return the tree of the folder's manifest.yaml, nothing expanded, with the provider that was really used."""
-    path = out / "manifest.yaml"
+    path = out / MANIFEST
     faults = Faults(str(path))
     try:
         root = read_tree(path.read_bytes(), str(path), faults.note)
@@ -180,6 +165,8 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
     name = given.text if isinstance(given, Scalar) and not given.is_null else Path(folder).name.removesuffix("-redo")
     output = _section(root, "output")
     hook = {key: node for key, node in _section(root, "defaults").items() if key.startswith("webhook_")}
+    # A template may read a table that the new manifest does not have.
+    fixed = all(isinstance(node, Scalar) and not is_template(node.text) for node in hook.values())
     return table(
         version=plain_scalar(1),
         name=quoted_scalar(f"{name.strip()[:_NAME]}-redo"),
@@ -191,18 +178,13 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
             verify=output.get("verify"),
             max_bytes=output.get("max_bytes"),
         ),
-        defaults=table(**hook) if hook and not any(map(_is_template, hook.values())) else None,
+        defaults=table(**hook) if hook and fixed else None,
     )
 
 
 def _section(root: Table, name: str) -> dict[str, Node]:
     section = root.pairs.get(name)
     return section.pairs if isinstance(section, Table) else {}
-
-
-def _is_template(node: Node) -> bool:
-    """Whether it may read a table that the new manifest does not have."""
-    return not isinstance(node, Scalar) or is_template(node.text)
 
 
 def _name_files(jobs: Sequence[Job]) -> bool:
@@ -233,19 +215,15 @@ def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, 
     )
 
 
+def _source(source: str, base: Path, beside_target: Path) -> str:
+    """Return a reference as it is written in a manifest in another folder."""
+    absolute = is_url(source) or Path(source).is_absolute()
+    return source if absolute else os.path.relpath(base / source, beside_target)
+
+
 def _says(node: Node | None, value: Any) -> bool:
     """Whether the provider's options say the same already; the value of a variable is never written out."""
     return node is not None and ((isinstance(node, Scalar) and "${" in node.text) or plain_data(node) == value)
-
-
-def _source(source: str, base: Path, beside_target: Path) -> str:
-    """Return a reference as it is written in a manifest in another folder."""
-    if is_url(source) or Path(source).is_absolute():
-        return source
-    return os.path.relpath(base / source, beside_target)
-
-
-# --- YAML -------------------------------------------------------------------------------------------------------------
 
 
 def quoted_scalar(text: str) -> Scalar:
@@ -281,48 +259,37 @@ def table(**pairs: Node | None) -> Table:
 
 def yaml_text(root: Table) -> str:
     """Return the YAML of a mapping, in block style."""
-    return "\n".join(_lines(root, "")) + "\n"
+    return "\n".join(_lines(root)) + "\n"
 
 
-def _lines(node: Table | Items, indent: str) -> Iterator[str]:
+def _lines(node: Table | Items) -> Iterator[str]:
     pairs = [(f"{_key(key)}:", child) for key, child in node.pairs.items()] if isinstance(node, Table) else None
     for head, child in pairs if pairs is not None else [("-", item) for item in getattr(node, "items", [])]:
         if isinstance(child, Scalar):
-            yield f"{indent}{head} {_scalar(child)}".rstrip()
-        elif _is_empty(child):
-            yield f"{indent}{head} {'{}' if isinstance(child, Table) else '[]'}"
+            # A plain scalar over several lines was folded: it needs quotes now to stay on one.
+            plain = child.plain and child.text.isprintable()
+            yield f"{head} {child.text if plain else _quoted(child.text)}".rstrip()
+            continue
+        lines = [f"  {line}" for line in _lines(child)]
+        if not lines:
+            yield f"{head} {'{}' if isinstance(child, Table) else '[]'}"
         elif head == "-":
-            first, *rest = _lines(child, f"{indent}  ")
-            yield f"{indent}- {first.lstrip()}"
-            yield from rest
+            yield f"- {lines.pop(0)[2:]}"
         else:
-            yield f"{indent}{head}"
-            yield from _lines(child, f"{indent}  ")
-
-
-def _is_empty(node: Table | Items) -> bool:
-    return not (node.pairs if isinstance(node, Table) else node.items)
+            yield head
+        yield from lines
 
 
 def _key(key: str) -> str:
     return key if _SIMPLE.fullmatch(key) and key.lower() not in {"null", "true", "false"} else _quoted(key)
 
 
-def _scalar(node: Scalar) -> str:
-    # A plain scalar over several lines was folded: it needs quotes now to stay on one.
-    return node.text if node.plain and node.text.isprintable() else _quoted(node.text)
-
-
 def _quoted(text: str) -> str:
-    return '"' + "".join(map(_escaped, text)) + '"'
+    return f'"{"".join(map(_escaped, text))}"'
 
 
 def _escaped(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code <= _BYTE:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= _PLANE else f"\\U{code:08x}"
+    """Return a character as it stands in double quotes; YAML and Python write what is not printable the same way."""
+    if char == '"':
+        return '\\"'
+    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()

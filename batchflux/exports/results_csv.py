@@ -13,24 +13,23 @@ from __future__ import annotations
 import csv
 import io
 import os
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from batchflux.errors import StorageError
 from batchflux.exports.base import HEADER, cells, neutralised
 from batchflux.failpoints import reach
 from batchflux.output.durable import sync_folder
+from batchflux.output.folder import unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from batchflux.errors import StorageError
     from batchflux.ledger.reviews import Verdict
     from batchflux.ledger.tables import Known
 
 REVIEW_HEADER = ("review", "note")
 TAGS = "tags."  # begins the column of a tag
-_AT_ONCE = 500  # rows
 
 
 class Results:
@@ -47,46 +46,33 @@ class Results:
         self._file: io.FileIO | None = None
 
     def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
-        """Add the row of a job that ended; a picture has no place in it.
-
-        Raises:
-            StorageError: the file cannot take it; it is cut back to its last whole row.
-        """
+        """Add the row of a job that ended; a picture has no place in it."""
         self.append([row])
 
     def append(self, rows: Iterable[Known]) -> None:
         """Add the rows of jobs that ended, in one write.
 
-        Raises:
-            StorageError: the file cannot take them; it is cut back to its last whole row.
+        Raises StorageError when the file cannot take them; it is cut back to its last whole row.
         """
-        text = io.StringIO()
-        _write_rows(text, map(self._cells, rows))
-        data = text.getvalue().encode()
+        data = _lines(map(self._cells, rows))
         reach("csv.appending")
         try:
             if self._file is None:
-                self._file = self._open()
-            self._write(self._file, data)
+                self._file = io.FileIO(self.path, "ab")
+                if self._file.tell() == 0:
+                    _write(self._file, _lines([self._header()]))
+            _write(self._file, data)
         except OSError as error:
-            raise _explain(self.path, error) from error
+            raise self._explain(error) from error
         reach("csv.appended")
 
     def rewrite(self, rows: Iterable[Known]) -> None:
-        """Replace the file by one of these rows, whole or not at all.
-
-        Raises:
-            StorageError: the folder cannot take the file; the old one stands.
-        """
+        """Replace the file by one of these rows; StorageError when the folder cannot take it: the old one stands."""
         self.close()
         self.swap(self.write_beside(rows, f".{self.path.name}.tmp"))
 
     def write_beside(self, rows: Iterable[Known], name: str) -> Path:
-        """Write a file of these rows under another name in the folder, for `swap`; return its path.
-
-        Raises:
-            StorageError: the folder cannot take it.
-        """
+        """Write a file of these rows under another name in the folder, for `swap`; return its path, or StorageError."""
         temporary = self.path.with_name(name)
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -96,22 +82,18 @@ class Results:
                 os.fsync(file.fileno())
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise _explain(self.path, error) from error
+            raise self._explain(error) from error
         return temporary
 
     def swap(self, temporary: Path) -> None:
-        """Put a file that `write_beside` made in this one's place.
-
-        Raises:
-            StorageError: the folder does not allow it; the old one stands.
-        """
+        """Put a file that `write_beside` made in this one's place; StorageError, and the old one stands."""
         reach("csv.rewritten")
         try:
             temporary.replace(self.path)
             sync_folder(self.path.parent)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise _explain(self.path, error) from error
+            raise self._explain(error) from error
         reach("csv.replaced")
 
     def intact(self) -> bool:
@@ -120,7 +102,7 @@ class Results:
             with self.path.open("rb") as file:
                 header = file.readline()
                 file.seek(-1, os.SEEK_END)
-                return header == self._line(self._header()) and file.read(1) == b"\n"
+                return header == _lines([self._header()]) and file.read(1) == b"\n"
         except OSError:
             return False
 
@@ -129,22 +111,6 @@ class Results:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _open(self) -> io.FileIO:
-        file = io.FileIO(self.path, "ab")
-        if file.tell() == 0:
-            self._write(file, self._line(self._header()))
-        return file
-
-    def _write(self, file: io.FileIO, data: bytes) -> None:
-        before = file.seek(0, os.SEEK_END)
-        written = 0
-        try:
-            while written < len(data):
-                written += file.write(data[written:]) or 0
-        except OSError:
-            file.truncate(before)
-            raise
 
     def _header(self) -> list[str]:
         reviews = REVIEW_HEADER if self.verdicts else ()
@@ -157,31 +123,32 @@ class Results:
             row += ["", ""] if verdict is None else [verdict.review, neutralised(verdict.note)]
         return row
 
-    @staticmethod
-    def _line(row: Sequence[str]) -> bytes:
-        text = io.StringIO()
-        _write_rows(text, [row])
-        return text.getvalue().encode()
+    def _explain(self, error: OSError) -> StorageError:
+        return unwritable(self.path, error, " to continue; nothing that was paid for is lost.")
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    """Write all of it, or nothing."""
+    before = file.seek(0, os.SEEK_END)
+    written = 0
+    try:
+        while written < len(data):
+            written += file.write(data[written:]) or 0
+    except OSError:
+        file.truncate(before)
+        raise
+
+
+def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    _write_rows(text, rows)
+    return text.getvalue().encode()
 
 
 def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
-    stream = iter(rows)
-    while some := list(islice(stream, _AT_ONCE)):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(some)
-        if "\r" in text.getvalue():
-            # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
-            text = io.StringIO()
-            plain = csv.writer(text, lineterminator="\n")
-            quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            for row in some:
-                careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-                (quoting if careful else plain).writerow(row)
-        file.write(text.getvalue())
-
-
-def _explain(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again to "
-        "continue; nothing that was paid for is lost."
-    )
+    plain = csv.writer(file, lineterminator="\n")
+    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
+        careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoting if careful else plain).writerow(row)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
-from batchflux.errors import StorageError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -19,14 +17,8 @@ RUN_LOG = "run.log"
 MANIFEST = "manifest.yaml"
 SUMMARY = "summary.json"
 RESULTS = "results.csv"
-REPORT = "report.html"
 IMAGES = "images"
 SPOOL = ".spool"
-REPLACED = ".replaced"
-REJECTED = "rejected"
-ANSWERS = "answers"
-THUMBS = "thumbs"
-REFERENCES = f"{THUMBS}/references"
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
@@ -46,11 +38,8 @@ class AssetStore(Protocol):
     """Keeps finished pictures by name: `images/x.png`, `.replaced/...`. Methods block, and may run in any thread.
 
     A name is relative, with `/` between its parts and without `..`. What a method did is durable when it returns, and
-    an asset is there whole or not at all, whenever the process is killed.
-
-    Raises:
-        StorageError: by every method, when the store cannot do it; the message says what to do.
-        JobError: `invalid_request`, by `put` and `move`, when there can be no asset of this name.
+    an asset is there whole or not at all, whenever the process is killed. Every method raises StorageError when the
+    store cannot do it; `put` and `move` raise JobError, `invalid_request`, when there can be no asset of this name.
     """
 
     def put(self, name: str, data: bytes | Path) -> None:
@@ -72,40 +61,3 @@ class AssetStore(Protocol):
     def delete(self, name: str) -> None:
         """Remove an asset, if it is there."""
         ...
-
-
-class MemoryStore:
-    """An AssetStore in memory; `assets` holds the bytes by name, `full` makes it refuse what is put."""
-
-    def __init__(self) -> None:
-        self.assets: dict[str, bytes] = {}
-        self.full = False
-
-    def put(self, name: str, data: bytes | Path) -> None:
-        """Store an asset."""
-        if self.full:
-            raise StorageError(f"cannot keep {name}: the store is full; free space, then run again")
-        if isinstance(data, bytes):
-            self.assets[name] = data
-        else:
-            self.assets[name] = data.read_bytes()
-            data.unlink()
-
-    def get(self, name: str) -> bytes | None:
-        """Return an asset's bytes."""
-        return self.assets.get(name)
-
-    def present(self, names: Iterable[str]) -> set[str]:
-        """Return the names that have an asset."""
-        return {name for name in names if name in self.assets}
-
-    def move(self, old: str, new: str) -> bool:
-        """Rename an asset."""
-        if old not in self.assets:
-            return False
-        self.assets[new] = self.assets.pop(old)
-        return True
-
-    def delete(self, name: str) -> None:
-        """Remove an asset."""
-        self.assets.pop(name, None)

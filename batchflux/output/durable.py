@@ -39,9 +39,8 @@ _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file sys
 def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
-    Raises:
-        StorageError: the folder cannot take more; the run stops and can be continued.
-        JobError: `invalid_request` when the job chose the file's name and it is the name that cannot be.
+    StorageError stops the run, which can be continued; where the job chose the file's name, and it is the name that
+    cannot be, JobError `invalid_request` ends the job only.
     """
     try:
         yield
@@ -53,15 +52,13 @@ def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
         raise StorageError(f"cannot write {place}: {cause}; {remedy}, then run again") from error
 
 
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """Return what to raise where a file is there and cannot be read."""
+    return StorageError(f"{path} cannot be read: {error.strerror}; check the disk, then run again")
+
+
 def write_new(path: Path, data: bytes) -> None:
-    """Create `path` with `data`, on the disk when this returns; its name lasts after `sync_folder`.
-
-    Nothing is left of it when it fails.
-
-    Raises:
-        FileExistsError: the path is taken.
-        OSError: it cannot be written.
-    """
+    """Create `path` with `data`; nothing is left of it when that fails (OSError: the path is taken, say)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         left = memoryview(data)
@@ -78,13 +75,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 
 def write_temporary(root: Path, data: bytes) -> Path:
-    """Write bytes to a new temporary file in the spool of the output folder `root`; return its path.
-
-    The spool is made again where somebody removed it.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of it.
-    """
+    """Write bytes to a new file in the spool of the output folder `root`, which is made again where it is gone."""
     spool = root / SPOOL
     make_folders(root, spool, PRIVATE)
     temporary = spool / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -93,10 +84,7 @@ def write_temporary(root: Path, data: bytes) -> Path:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a synced file to `target`, whole; over file systems through a copy beside the target.
-
-    The new name lasts after `sync_folder`.
-    """
+    """Rename a synced file to `target`, whole; over file systems through a copy beside the target."""
     try:
         source.replace(target)
     except OSError as error:
@@ -111,9 +99,9 @@ def move(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: Path, flags: int = 0) -> None:
     """Put the bytes of an existing file on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -122,14 +110,11 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Put the names in a folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_file(path, os.O_DIRECTORY)
     except OSError as error:
         if error.errno not in _NO_DIR_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def make_folders(root: Path, below: Path, mode: int = 0o777) -> None:

@@ -31,11 +31,7 @@ def iso(at: float | None) -> str:
 
 
 def ledger_of(folder: Path) -> Path:
-    """Return the ledger of an output folder.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Return the ledger of an output folder; UsageError when there is none."""
     path = folder / LEDGER
     if not path.is_file() or path.stat().st_size == 0:  # empty: killed as it was made
         raise UsageError(f"{folder} is no output folder: it has no {LEDGER}. Name the folder that a run wrote to.")
@@ -54,18 +50,14 @@ class FolderLock:
         self.made: list[Path] = []
 
     def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            FolderBusy: another process has it.
-            UsageError: the folder cannot be made or used.
-        """
+        """Take the lock; FolderBusy when another process has it, UsageError when the folder cannot be made or used."""
+        folder = self._path.parent
         try:
-            self.made = _make_lasting(self._path.parent.absolute())
+            self.made = _make_lasting(folder.absolute())
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(
-                f"The output folder {self._path.parent} cannot be used ({error.strerror}): "
+                f"The output folder {folder} cannot be used ({error.strerror}): "
                 "choose another with --out, or repair its permissions."
             ) from error
         try:
@@ -74,9 +66,8 @@ class FolderLock:
             os.close(descriptor)
             if error.errno not in {errno.EAGAIN, errno.EACCES}:
                 raise
-            raise FolderBusy(
-                f"Another process is running {self._path.parent}: wait for it, or choose another folder with --out."
-            ) from error
+            message = f"Another process is running {folder}: wait for it, or choose another folder with --out."
+            raise FolderBusy(message) from error
         self._descriptor = descriptor
 
     def is_held(self) -> bool:
@@ -110,45 +101,6 @@ def _take(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-class RunLog:
-    """run.log: one JSON object a line, appended whole; made 0600."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            _mend(self._descriptor)
-        except OSError as error:
-            raise self._explain(error) from error
-
-    def write(self, event: str, /, **fields: Any) -> None:
-        """Add a line. `fields` must not hold secrets.
-
-        Raises:
-            StorageError: the log cannot take it.
-        """
-        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
-        try:
-            self._append(line.encode(errors="backslashreplace") + b"\n")
-        except OSError as error:
-            raise self._explain(error) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
-    def _append(self, data: bytes) -> None:
-        written = os.write(self._descriptor, data)
-        if written < len(data):
-            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _explain(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"{self._path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
-        )
-
-
 def _make_lasting(folder: Path) -> list[Path]:
     """Make a folder whose name outlasts a power cut: what is paid for is recorded in it. Return what was missing."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -157,6 +109,36 @@ def _make_lasting(folder: Path) -> list[Path]:
         with contextlib.suppress(PermissionError):  # a folder that may be written and not read cannot be synced
             sync_folder(each.parent)
     return missing
+
+
+class RunLog:
+    """run.log: one JSON object a line, appended whole; made 0600. Raises StorageError when it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            _mend(self._descriptor)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    def write(self, event: str, /, **fields: Any) -> None:
+        """Add a line. `fields` must not hold secrets."""
+        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        try:
+            self._append(line.encode(errors="backslashreplace") + b"\n")
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
+    def _append(self, data: bytes) -> None:
+        written = os.write(self._descriptor, data)
+        if written < len(data):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
 
 
 def _mend(descriptor: int) -> None:
@@ -171,11 +153,7 @@ def _mend(descriptor: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small text file, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot take it.
-    """
+    """Write a small text file, whole or not at all; StorageError when the folder cannot take it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -187,6 +165,11 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next run
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again."
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError, more: str = ".") -> StorageError:
+    """Return what to raise where one of the run's own files cannot be written; `more` ends the sentence."""
+    return StorageError(
+        f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then run again{more}"
+    )

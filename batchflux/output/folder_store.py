@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from batchflux.errors import Code, JobError, StorageError
+from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
 from batchflux.output import durable
 
@@ -28,36 +28,33 @@ class FolderStore:
         """Store an asset; the folders of its name are made."""
         target = self._place(name)
         with durable.storing(target, named_by_job=True):
-            source = data
-            if isinstance(source, bytes):
-                source = durable.write_temporary(self._root, source)
+            if isinstance(data, bytes):
+                temporary = durable.write_temporary(self._root, data)
+                try:
+                    self._move(temporary, target)
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
             else:
-                durable.sync_file(source)
-            try:
-                self._move(source, target)
-            except BaseException:
-                if source is not data:
-                    source.unlink(missing_ok=True)
-                raise
+                durable.sync_file(data)
+                self._move(data, target)
             reach("pictures.synced")
 
     def get(self, name: str) -> bytes | None:
         """Return an asset's bytes."""
-        path = self.path(name)
-        if path is None:
-            return None
+        path = self._file(name)
         try:
-            return path.read_bytes()
+            return None if path is None else path.read_bytes()
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise durable.unreadable(self._root / name, error) from error
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Return the names that have an asset."""
-        return {name for name in names if self.path(name) is not None}
+        return {name for name in names if self._file(name) is not None}
 
     def move(self, old: str, new: str) -> bool:
         """Rename an asset; the folders of its new name are made."""
-        source, target = self.path(old), self._place(new)
+        source, target = self._file(old), self._place(new)
         if source is None:
             return False
         with durable.storing(target, named_by_job=True):
@@ -67,18 +64,14 @@ class FolderStore:
 
     def delete(self, name: str) -> None:
         """Remove an asset, if it is there."""
-        path = self.path(name)
+        path = self._file(name)
         if path is not None:
             with durable.storing(path):
                 path.unlink(missing_ok=True)
                 durable.sync_folder(path.parent)
 
-    def path(self, name: str) -> Path | None:
-        """Return the file of an asset, to be read where it is; None when there is no such asset.
-
-        Raises:
-            StorageError: the folder does not let us see.
-        """
+    def _file(self, name: str) -> Path | None:
+        """Return the file of an asset, None when there is none; StorageError where the folder does not let us see."""
         try:
             place = self._place(name)
             return place if stat.S_ISREG(place.stat().st_mode) else None
@@ -87,7 +80,7 @@ class FolderStore:
         except OSError as error:
             if error.errno in durable.NAME_FAULTS:
                 return None
-            raise _unreadable(self._root / name, error) from error
+            raise durable.unreadable(self._root / name, error) from error
 
     def _move(self, source: Path, target: Path) -> None:
         durable.make_folders(self._root, target.parent)
@@ -100,7 +93,3 @@ class FolderStore:
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise JobError(Code.INVALID_REQUEST, f"{name!a} lies outside the output folder; change output.file_name")
         return self._root / name
-
-
-def _unreadable(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path} cannot be read: {error.strerror}; check the disk, then run again")

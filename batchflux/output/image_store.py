@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from batchflux.models import Fetched, Format, Inline, Job, Verify
     from batchflux.output.base import AssetStore
     from batchflux.output.resources import LowWaterMark
-    from batchflux.output.verify import Shape
 
 T = TypeVar("T")
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
@@ -37,14 +36,8 @@ _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 class ImageStore:
     """Takes a run's pictures, on a few threads, so that verifying and syncing never hold the event loop.
 
-    Args:
-        root: the output folder, which must exist.
-        verify: `decode` or `structure`.
-        assets: where finished pictures go; None for the output folder itself.
-        mark: is told the size of each picture.
-
-    Raises:
-        StorageError: the folders for pictures cannot be made.
+    `root` is the output folder, which must exist. Finished pictures go to `assets`, None for the output folder itself;
+    `mark` is told the size of each. Raises StorageError when the folders for pictures cannot be made.
     """
 
     def __init__(
@@ -61,15 +54,10 @@ class ImageStore:
             durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)
 
     async def spool(self, job: Job, picture: Inline) -> str:
-        """Keep the picture that came with a job's answer; it outlasts a crash from here on.
+        """Keep the picture that came with a job's answer; return its name, `.spool/<key>-<sha256>`, for `store`.
 
-        The name says whose picture it is: a crash before the ledger knows of it loses nothing (see `kept_pictures`).
-
-        Returns:
-            A name relative to the output folder: `.spool/<key>-<sha256>`. `store` takes the file behind it.
-
-        Raises:
-            StorageError: the bytes cannot be kept.
+        It outlasts a crash from here on, also before the ledger knows of it (see `kept_pictures`). Raises StorageError
+        when it cannot be kept.
         """
         return await self._in_thread(lambda: self._spool(job.key, picture.data))
 
@@ -89,11 +77,7 @@ class ImageStore:
     def sweep(self, recorded: Collection[str]) -> int:
         """Remove what a crash left behind; return the number of files. Only while nothing is being stored.
 
-        Args:
-            recorded: the names from `spool` that the ledger still needs.
-
-        Raises:
-            StorageError: a file cannot be removed.
+        The names from `spool` that the ledger still needs are `recorded`. Raises StorageError.
         """
         images = self._root / IMAGES
         with durable.storing(self._spool_folder):
@@ -116,8 +100,7 @@ class ImageStore:
         reach("spool.begun")
         place = self._spool_folder / f"{key}-{hashlib.sha256(data).hexdigest()}"
         with durable.storing(place):
-            temporary = durable.write_temporary(self._root, data)
-            durable.move(temporary, place)
+            durable.move(durable.write_temporary(self._root, data), place)
             durable.sync_folder(self._spool_folder)
         reach("spool.kept")
         if self._mark is not None:
@@ -125,37 +108,35 @@ class ImageStore:
         return f"{SPOOL}/{place.name}"
 
     def _store(self, job: Job, source: Fetched | str) -> Stored:
-        if isinstance(source, str):
-            place: Path | None = self._root / source
-        else:
-            place = None if source.path is None else Path(source.path)
-        try:
-            if place is None and not isinstance(source, str):
-                return self._put(job, source.data or b"", None)
-            return self._put_file(job, place or Path())
-        except (JobError, StorageError) as error:
-            # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
-            if place is not None and (isinstance(error, JobError) or place.name.startswith(TEMPORARY)):
-                place.unlink(missing_ok=True)
-            raise
-
-    def _put_file(self, job: Job, place: Path) -> Stored:
+        if not isinstance(source, str) and source.path is None:
+            return self._put(job, source.data or b"", None)
+        place = self._root / (source if isinstance(source, str) else str(source.path))
         try:
             data = place.read_bytes()
         except FileNotFoundError:
             return self._stored_before(job, place)
         except OSError as error:
-            raise StorageError(f"{place} cannot be read: {error.strerror}; check the disk, then run again") from error
-        return self._put(job, data, place)
+            raise durable.unreadable(place, error) from error
+        try:
+            return self._put(job, data, place)
+        except (JobError, StorageError) as error:
+            # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
+            if isinstance(error, JobError) or place.name.startswith(TEMPORARY):
+                place.unlink(missing_ok=True)
+            raise
 
     def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
         name = _checked(job.file_name)
-        shape, digest = check(data, expected_of(job), self._verify)
-        name = _with_suffix(name, shape.kind)
-        self._assets.put(name, data if place is None else place)
+        stored = self._verified(job, name, data)
+        self._assets.put(stored.file_name, data if place is None else place)
         if self._mark is not None:
             self._mark.came(len(data))
-        return _stored(name, shape, digest, len(data))
+        return stored
+
+    def _verified(self, job: Job, name: str, data: bytes) -> Stored:
+        shape, digest = check(data, expected_of(job), self._verify)
+        name = _with_suffix(name, shape.kind)
+        return Stored(file_name=name, width=shape.width, height=shape.height, bytes=len(data), sha256=digest)
 
     def _stored_before(self, job: Job, place: Path) -> Stored:
         """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
@@ -165,8 +146,7 @@ class ImageStore:
         for name in variants(_checked(job.file_name)):
             data = self._assets.get(name)
             if data is not None and hashlib.sha256(data).hexdigest() == wanted:
-                shape, digest = check(data, expected_of(job), self._verify)
-                return _stored(name, shape, digest, len(data))
+                return self._verified(job, name, data)
         message = f"the picture kept in {place} is gone, so it has to be made again"
         raise JobError(Code.DOWNLOAD, message, dead=True)
 
@@ -183,8 +163,7 @@ def expected_of(job: Job) -> Expected:
 def kept_pictures(root: Path) -> dict[bytes, str]:
     """Return the pictures that came with answers and wait in the spool: their names by the key of their job.
 
-    Raises:
-        StorageError: the spool cannot be read.
+    Raises StorageError when the spool cannot be read.
     """
     with durable.storing(root / SPOOL):
         names = [path.name for path in (root / SPOOL).glob("*-*")]
@@ -192,11 +171,7 @@ def kept_pictures(root: Path) -> dict[bytes, str]:
 
 
 def _checked(file_name: str) -> str:
-    """Return a planned name in its plain form.
-
-    Raises:
-        JobError: `invalid_request` when it lies outside `images/`.
-    """
+    """Return a planned name in its plain form; JobError `invalid_request` when it lies outside `images/`."""
     parts = PurePosixPath(file_name).parts
     if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
         raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
@@ -209,7 +184,3 @@ def _with_suffix(name: str, kind: Format) -> str:
     if path.suffix.lower() not in ALL_SUFFIXES or path.suffix.lower() in SUFFIXES[kind]:
         return name
     return str(path.with_suffix(SUFFIXES[kind][0]))
-
-
-def _stored(name: str, shape: Shape, digest: str, size: int) -> Stored:
-    return Stored(file_name=name, width=shape.width, height=shape.height, bytes=size, sha256=digest)

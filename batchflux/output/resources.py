@@ -13,9 +13,8 @@ from batchflux.output.durable import storing
 if TYPE_CHECKING:
     from pathlib import Path
 
-OF_THE_PROGRAM = 64  # open files: itself, ledger, log, tables, and a thread's or two
-A_REQUEST = 5  # its connection, up to two downloads and their files, a reference being read
-DOWNLOADS = 8  # see tuning.fetches
+_AT_REST = 64 + 8  # open files: the program, ledger, log, tables, a thread's or two; and downloads (tuning.fetches)
+_A_REQUEST = 5  # open files: its connection, up to two downloads and their files, a reference being read
 MB = 1 << 20
 RESERVE = 64 * MB  # bytes that stay free for the ledger, the log and what other programs write meanwhile
 GUESS = 8 * MB  # bytes of a picture, until one came
@@ -24,20 +23,17 @@ GUESS = 8 * MB  # bytes of a picture, until one came
 def ensure_open_files(at_once: int) -> None:
     """See that `at_once` requests and their downloads can be open at once; the soft limit is raised if need be.
 
-    A run that would need more is refused, for it would lose connections and writes in its midst.
-
-    Raises:
-        UsageError: the system allows fewer; nothing was spent.
+    Raises UsageError when the system allows fewer: the run would lose connections and writes in its midst.
     """
-    needed = OF_THE_PROGRAM + DOWNLOADS + A_REQUEST * at_once
+    needed = _AT_REST + _A_REQUEST * at_once
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    enough = hard == resource.RLIM_INFINITY or hard >= needed
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed if enough else hard, hard))
+    if enough:
         return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    fits = (hard - OF_THE_PROGRAM - DOWNLOADS) // A_REQUEST
+    fits = (hard - _AT_REST) // _A_REQUEST
     lower = f", or lower limits.concurrency to {fits}" if fits > 0 else ""
     raise UsageError(
         f"The system allows {hard} open files, and {at_once} requests at once need {needed}: "
@@ -48,13 +44,12 @@ def ensure_open_files(at_once: int) -> None:
 class LowWaterMark:
     """How much of a disk stays free while requests are out: a full one could not keep the answers, which are paid for.
 
-    The mark is RESERVE and a picture for each request in flight, as large as the largest that came (`largest` bytes
-    until one did). Safe to use from several threads.
+    The mark is RESERVE and a picture for each request in flight, as large as the largest that came (GUESS until one
+    did). Safe to use from several threads.
     """
 
-    def __init__(self, folder: Path, largest: int = GUESS) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._guess = largest
         self._largest = 0
         self._lock = threading.Lock()
 
@@ -70,7 +65,7 @@ class LowWaterMark:
                 disk = os.statvfs(self._folder)
         except StorageError as error:
             return error
-        free, needed = disk.f_bavail * disk.f_frsize, RESERVE + in_flight * (self._largest or self._guess)
+        free, needed = disk.f_bavail * disk.f_frsize, RESERVE + in_flight * (self._largest or GUESS)
         if free >= needed or not disk.f_blocks:  # some network file systems do not tell
             return None
         return StorageError(

@@ -21,11 +21,11 @@ from PIL import Image, UnidentifiedImageError
 from batchflux.errors import Code, JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from batchflux.models import Format, Verify
 
-MAX_PIXELS = 64_000_000  # four times what the largest image API makes; a decoded one takes 256 MB
+_MEGAPIXELS = 64  # four times what the largest image API makes; a decoded one takes 256 MB
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
 _NAMES: dict[Format, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _PADDING = b"\0\r\n"
@@ -46,27 +46,23 @@ _MOST_SCANS = 100  # encoders make twenty; each costs the decoder a walk over al
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")  # fill bytes may stand before a marker
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in scan data: neither a stuffed byte, a restart nor fill
 
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"GIF87a", "a GIF"),
-    (b"GIF89a", "a GIF"),
-    (b"BM", "a BMP"),
-    (b"II*\0", "a TIFF"),
-    (b"MM\0*", "a TIFF"),
-    (b"%PDF", "a PDF"),
-    (b"PK\3\4", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"\0\0\1\0", "an icon"),
-    (b"\xff\x0a", "a JPEG XL"),
-)
-_TEXTS: tuple[tuple[bytes, str], ...] = (
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<svg", "an SVG"),
-    (b"<?xml", "an XML document"),
-    (b"{", "JSON"),
-    (b"[", "JSON"),
-    (b"data:", "a data: URL"),
-)
+_SIGNATURES: dict[str, tuple[bytes, ...]] = {
+    "a GIF": (b"GIF87a", b"GIF89a"),
+    "a BMP": (b"BM",),
+    "a TIFF": (b"II*\0", b"MM\0*"),
+    "a PDF": (b"%PDF",),
+    "a ZIP archive": (b"PK\3\4",),
+    "gzip data": (b"\x1f\x8b",),
+    "an icon": (b"\0\0\1\0",),
+    "a JPEG XL": (b"\xff\x0a",),
+}
+_TEXTS: dict[str, tuple[bytes, ...]] = {
+    "an HTML page": (b"<!doctype html", b"<html"),
+    "an SVG": (b"<svg",),
+    "an XML document": (b"<?xml",),
+    "JSON": (b"{", b"["),
+    "a data: URL": (b"data:",),
+}
 
 # Here and not around each decode: the filters are the process's own, and pictures are decoded in several threads.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -97,9 +93,8 @@ class Shape:
 def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
     """Return what the picture is, and the sha256 hex digest of its bytes.
 
-    Raises:
-        JobError: `echoed_input` when it is one of the references, `bad_image` when it is not whole, not of the kind
-            or the ratio asked for, or blank.
+    Raises JobError: `echoed_input` when it is one of the references, `bad_image` when it is not whole, not of the kind
+    or the ratio asked for, or blank.
     """
     digest = hashlib.sha256(data).hexdigest()
     if digest in expect.references:
@@ -115,19 +110,15 @@ def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
 
 
 def inspect(data: bytes) -> Shape:
-    """Return the shape of a whole still PNG, JPEG or WEBP, judged by its structure.
-
-    Raises:
-        JobError: `bad_image`, saying what was found.
-    """
+    """Return the shape of a whole still picture, judged by its structure; JobError `bad_image` says what it is not."""
     kind = _kind_of(data)
-    end = _ENDS[kind](data)
+    end = {"png": _png_end, "jpeg": _jpeg_end, "webp": _webp_end}[kind](data)
     if data[end:].strip(_PADDING):
         raise _bad(f"the {_NAMES[kind]} ends at byte {end} but {len(data) - end} bytes follow, which are not its own")
     with _opened(data, kind) as picture:
         shape = _sized(kind, *picture.size)
         if getattr(picture, "n_frames", 1) != 1:
-            raise _bad(f"the {_NAMES[kind]} is animated; a still picture was asked for")
+            raise _animated(kind)
         picture.verify()
     return shape
 
@@ -171,19 +162,19 @@ def _opened(data: bytes, kind: Format) -> Iterator[Image.Image]:
     except JobError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _bad(f"the {name} is over the {MAX_PIXELS // 1_000_000} megapixels that are decoded") from error
+        raise _bad(f"the {name} is over the {_MEGAPIXELS} megapixels that are decoded") from error
     except UnidentifiedImageError as error:  # its text is about our buffer
         raise _bad(f"the {name} does not decode: its header is damaged") from error
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here
-        raise _bad(f"the {name} does not decode: {_one_line(error)}") from error
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _bad(f"the {name} does not decode: {why}") from error
 
 
 def _sized(kind: Format, width: int, height: int) -> Shape:
     if width < 1 or height < 1:
         raise _bad(f"the {_NAMES[kind]} has no pixels: its size is {width}x{height}")
-    if width * height > MAX_PIXELS:
-        cap = MAX_PIXELS // 1_000_000
-        raise _bad(f"the {_NAMES[kind]} is {width}x{height}, over the {cap} megapixels that are decoded")
+    if width * height > _MEGAPIXELS * 1_000_000:
+        raise _bad(f"the {_NAMES[kind]} is {width}x{height}, over the {_MEGAPIXELS} megapixels that are decoded")
     return Shape(kind=kind, width=width, height=height)
 
 
@@ -219,7 +210,7 @@ def _check_png_header(data: bytes, pixels: int, seen: set[bytes]) -> None:
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     _sized("png", width, height)
     if not seen.isdisjoint(_PNG_ANIMATION):
-        raise _bad("the PNG is animated; a still picture was asked for")
+        raise _animated("png")
     colour, interlace = data[25], data[28]
     if interlace > 1:
         raise _bad("the PNG's header holds values that no PNG has")
@@ -268,7 +259,7 @@ def _marker(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _segment_end(data: bytes, at: int) -> int:
-    """Return where the segment whose length stands at `at` ends; the length counts itself."""
+    """Return where the segment whose length stands at `at` ends; the length counts its own two bytes."""
     length = int.from_bytes(data[at : at + 2], "big")
     if at + max(length, 2) > len(data):
         raise _cut("jpeg", data)
@@ -296,7 +287,7 @@ def _webp_end(data: bytes) -> int:
     while at < end:
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         if kind in {b"ANIM", b"ANMF"} or (kind == b"VP8X" and any(byte & 0x02 for byte in data[at + 8 : at + 9])):
-            raise _bad("the WEBP is animated; a still picture was asked for")
+            raise _animated("webp")
         frames += kind in {b"VP8 ", b"VP8L"}
         if at + 8 + length > end:
             raise _bad(f"the WEBP is damaged: the chunk at byte {at} is longer than the file")
@@ -304,9 +295,6 @@ def _webp_end(data: bytes) -> int:
     if frames != 1:
         raise _bad("the WEBP holds more than one picture" if frames else "the WEBP holds no picture")
     return end
-
-
-_ENDS: dict[Format, Callable[[bytes], int]] = {"png": _png_end, "jpeg": _jpeg_end, "webp": _webp_end}
 
 
 def _blank(picture: Image.Image) -> bool:
@@ -324,15 +312,15 @@ def _foreign(data: bytes) -> str:
     """Say what bytes are that are no PNG, JPEG or WEBP."""
     if not data:
         return "nothing (0 bytes)"
-    for signature, name in _SIGNATURES:
-        if data.startswith(signature):
+    for name, starts in _SIGNATURES.items():
+        if data.startswith(starts):
             return name
     if data[4:8] == b"ftyp":
         return f"a {data[8:12].decode('ascii', 'replace').strip().upper()!a} file"
     head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for start, name in _TEXTS:
-        if head.startswith(start):
-            return "an SVG" if start == b"<?xml" and b"<svg" in head else name
+    for name, starts in _TEXTS.items():
+        if head.startswith(starts):
+            return "an SVG" if name == "an XML document" and b"<svg" in head else name
     return "text" if head.isascii() and head.decode("ascii").replace("\n", " ").isprintable() else "no known picture"
 
 
@@ -340,9 +328,9 @@ def _bad(message: str) -> JobError:
     return JobError(Code.BAD_IMAGE, message)
 
 
+def _animated(kind: Format) -> JobError:
+    return _bad(f"the {_NAMES[kind]} is animated; a still picture was asked for")
+
+
 def _cut(kind: Format, data: bytes) -> JobError:
     return _bad(f"the {_NAMES[kind]} is cut off after {len(data)} bytes, before its end")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -28,11 +28,7 @@ GROUP = "batchflux.providers"
 
 @cache
 def providers() -> Mapping[tuple[str, str], Provider]:
-    """Return all providers by the names of their API and style.
-
-    Raises:
-        TypeError: what is registered is no Provider, or two have one name.
-    """
+    """Return all providers by API and style; TypeError when one registered is none, or two have one name."""
     found: dict[tuple[str, str], Provider] = {}
     for place, provider in _registered():
         if not isinstance(provider, Provider):

@@ -52,9 +52,7 @@ class Provider(ABC):
     def quote(self, job: Job, price: Decimal | None) -> Decimal | None:
         """Return the most that one request for the job may cost, in the manifest's currency; None when unknown.
 
-        Args:
-            job: what is asked for.
-            price: what the manifest says that one image of the job's model costs.
+        `price` is what the manifest says that one image of the job's model costs.
         """
         return price
 
@@ -62,16 +60,11 @@ class Provider(ABC):
     def submit(self, job: Job) -> HttpRequest:
         """Return the step that may cost money.
 
-        Raises:
-            JobError: `invalid_request` or `reference`, when the job cannot be sent this way.
+        Raises JobError (`invalid_request`, `reference`) when the job cannot be sent this way.
         """
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
-        """Return the step that asks for a task; it is free and repeatable.
-
-        Raises:
-            JobError: `invalid_request`, when this API has no tasks.
-        """
+        """Return the step that asks for a task; it is free and repeatable. JobError when this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
 
     def upload(self, image: Reference) -> HttpRequest | None:
@@ -83,11 +76,7 @@ class Provider(ABC):
 
 
 def file_of(image: Reference, encoding: Encoding = "data_url") -> LocalImage:
-    """Return what stands in a request for a local reference.
-
-    Raises:
-        JobError: `reference` when it could not be read.
-    """
+    """Return what stands in a request for a local reference; JobError `reference` when it could not be read."""
     if image.path is None or image.sha256 is None or image.media_type is None:
         raise JobError(Code.REFERENCE, image.fault or f"the reference {image.source} could not be read")
     return LocalImage(path=image.path, sha256=image.sha256, media_type=image.media_type, encoding=encoding)

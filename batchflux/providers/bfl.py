@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +23,8 @@ from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchflux.models import Job, Reply
     from batchflux.providers.answers.tasks import Task
 
@@ -78,11 +79,7 @@ class Native(Provider):
         )
 
     def submit(self, job: Job) -> HttpRequest:
-        """Return the request that makes a task.
-
-        Raises:
-            JobError: `reference` when a local reference could not be read.
-        """
+        """Return the request that makes a task; JobError `reference` when a local reference could not be read."""
         body: dict[str, Any] = {"prompt": job.prompt}
         for number, image in enumerate(job.images, 1):
             name = "input_image" if number == 1 else f"input_image_{number}"
@@ -128,7 +125,7 @@ class Native(Provider):
         if task.status in _READY:
             return Ended(error=JobError(Code.NO_IMAGE, f"the task is {task.status} and names no picture"))
         if task.status:
-            return self._ended(task) or Pending(retry_after=task.retry_after)
+            return self._ended(task) or Pending()
         return None
 
     def _finished(self, task: Task) -> Finished:

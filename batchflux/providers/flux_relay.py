@@ -1,4 +1,4 @@
-"""Relays of the Flux-Kontext guide: the standard style and the chat style. (The native one is in bfl.py.)
+"""Relays of the Flux-Kontext guide: the standard style and the chat style (the native one is in bfl.py).
 
 Standard, `POST /v1/images/generations`: the body holds the model, the prompt and what the job asks for, nothing else.
 Reference URLs stand at the front of the prompt, in order, one space apart; a local file cannot travel.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
 from batchflux.models import Capabilities, HttpRequest, Json
-from batchflux.providers.answers.reading import reader
+from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
 
 if TYPE_CHECKING:
@@ -33,19 +33,13 @@ class Standard(Provider):
         return Capabilities(api=self.api, style=self.style, fields=frozenset(REQUEST_FIELDS), local_images=False)
 
     def submit(self, job: Job) -> HttpRequest:
-        """Return the one request.
-
-        Raises:
-            JobError: `invalid_request` when the job has a local reference.
-        """
+        """Return the one request; JobError `invalid_request` when the job has a local reference."""
         local = next((image for image in job.images if image.url is None), None)
         if local is not None:
             message = f"the standard style cannot carry the local file {local.source}: use style chat, or give its URL"
             raise JobError(Code.INVALID_REQUEST, message)
         body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, frozenset(REQUEST_FIELDS))}
-        return HttpRequest(
-            method="POST", url="/v1/images/generations", content=Json(value=body), reader=partial(reader, job)
-        )
+        return _request("/v1/images/generations", job, body)
 
 
 class Chat(Provider):
@@ -58,25 +52,20 @@ class Chat(Provider):
         return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
 
     def submit(self, job: Job) -> HttpRequest:
-        """Return the one request.
-
-        Raises:
-            JobError: `reference` when a local reference could not be read.
-        """
-        text = _led_by_urls(job)
+        """Return the one request; JobError `reference` when a local reference could not be read."""
+        content: Any = _led_by_urls(job)
         files = [
             {"type": "image_url", "image_url": {"url": file_of(image)}} for image in job.images if image.url is None
         ]
-        content: Any = [{"type": "text", "text": text}, *files] if files else text
-        body = {
-            "model": job.model,
-            "messages": [{"role": "user", "content": content}],
-            "stream": True,
-            **dict(job.options),
-        }
-        return HttpRequest(
-            method="POST", url="/v1/chat/completions", content=Json(value=body), reader=partial(reader, job)
-        )
+        if files:
+            content = [{"type": "text", "text": content}, *files]
+        messages = [{"role": "user", "content": content}]
+        body = {"model": job.model, "messages": messages, "stream": True, **dict(job.options)}
+        return _request("/v1/chat/completions", job, body)
+
+
+def _request(url: str, job: Job, body: dict[str, Any]) -> HttpRequest:
+    return HttpRequest(method="POST", url=url, content=Json(value=body), reader=partial(AnswerReader, job))
 
 
 def _led_by_urls(job: Job) -> str:

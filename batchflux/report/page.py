@@ -1,97 +1,75 @@
 """Builds the page: one HTML file with its style, its script and its rows in it; it asks for nothing but pictures.
 
-Untrusted text (prompts, tags, errors, names) reaches it as data only: in JSON that no text can break out of, or
-through Jinja2's autoescape. Nothing but the page's own script would run even if something slipped through (bundle.py).
+Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape. Nothing
+but the page's own script would run even if something slipped through. A page opened from disk cannot import modules, so
+those of assets/ are joined into one function, each after those it imports, without `import` lines and `export`.
 
-The rows lie in it in blocks of columns, each column with its own dictionary. What the grid, the filters and the charts
-need (INDEX) is in one block, all else that a row says (the rest) in another, which the page unpacks when a picture of
-it is opened. The first block is plain JSON and small, so that the first pictures are on the screen before the page has
-been read to its end; all others are gzip in base64. Blocks are written as rows come: nothing of a finished one stays in
-memory.
+The rows lie in it in blocks of columns. What the grid, the filters and the charts need (INDEX) is apart from the rest,
+which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the screen
+before the page has been read to its end; all else is gzip in base64. Blocks are written as rows come.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
-from dataclasses import dataclass
+import re
 from functools import cache
+from importlib import resources
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from batchflux.report.bundle import content_security_policy, script, style
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-INDEX = (
-    "id",
-    "status",
-    "error_code",
-    "style",
-    "model",
-    "seed",
-    "aspect_ratio",
-    "variant",
-    "prompt",
-    "tags",
-    "references",
-    "thumb",
-    "width",
-    "height",
-    "spent",
-    "attempts",
-    "api_seconds",
-    "started_at",
-    "finished_at",
-    "review",
-    "note",
-    "position",
-    "key",
-)
+INDEX = (  # noqa: SIM905  reads like a row
+    "id status error_code style model seed aspect_ratio variant prompt tags references thumb width height spent "
+    "attempts api_seconds started_at finished_at review note position key"
+).split()
 FIRST = 120  # rows of the first block: more than a large screen shows
 SIZE = 2000
+ENTRY = "main.js"
+STYLES = ("tokens.css", "base.css", "header.css", "controls.css", "grid.css", "sheet.css", "large.css", "charts.css")
+_IMPORT = re.compile(r'^import \{(?:\s*\w+,)*\s*(?:\w+\s+)?\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async function|function|class|const|let) \w)", re.MULTILINE)
+_DECLARED = re.compile(r"^(?:async function|function|class|const|let) (\w+)", re.MULTILINE)
+_OTHER_FORM = re.compile(r"^(?:import|export|var|const [{\[]|let [{\[]).*", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """Makes the page a live one: it can judge, and follows the events of the server that gave it.
+class Block(NamedTuple):
+    """One block of the page: its index (`head`: JSON when `plain`, otherwise base64) and the rest (base64)."""
 
-    `token` is sent with every verdict; `sequence` is where the stream of events goes on from.
-    """
-
-    token: str
-    sequence: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """One block of the page: the text of its index (JSON when `plain`, otherwise base64) and of the rest (base64)."""
-
-    index: str
-    rest: str
+    head: Markup
+    rest: Markup
     plain: bool
 
 
-def build_page(rows: Iterable[dict[str, Any]], header: dict[str, Any], *, live: Live | None = None) -> Iterator[bytes]:
-    """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`)."""
-    template = _environment().get_template("page.html.j2")
+def build_page(
+    rows: Iterable[dict[str, Any]], header: dict[str, Any], *, token: str | None = None, sequence: int = 0
+) -> Iterator[bytes]:
+    """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`).
+
+    A `token` makes it a live one: it can judge, sending the token with every verdict, and follows the events of the
+    server that gave it from `sequence` on.
+    """
     stream = iter(rows)
     first = list(islice(stream, FIRST))
-    setup = {"columns": INDEX, "header": header, "live": None if live is None else {"sequence": live.sequence}}
+    setup = {"columns": INDEX, "header": header, "live": None if token is None else {"sequence": sequence}}
+    template = _environment().get_template("page.html.j2")
     pieces = template.generate(
         name=header["name"],
         policy=content_security_policy(live=False),
-        token=None if live is None else live.token,
+        token=token,
         style=_as_it_is(style()),
         script=_as_it_is(script()),
-        setup=_as_it_is(script_json(setup)),
+        setup=script_json(setup),
         first=first,
-        blocks=((_as_it_is(one.index), _as_it_is(one.rest), one.plain) for one in blocks(chain(first, stream))),
+        blocks=blocks(chain(first, stream)),
     )
     for piece in pieces:
         yield piece.encode(errors="replace")
@@ -105,14 +83,14 @@ def blocks(rows: Iterable[dict[str, Any]]) -> Iterator[Block]:
         index = _columns(batch, INDEX)
         rest = _columns(batch, [name for name in batch[0] if name not in INDEX])
         plain = size == FIRST
-        yield Block(index=script_json(index) if plain else _packed(index), rest=_packed(rest), plain=plain)
+        yield Block(head=script_json(index) if plain else _packed(index), rest=_packed(rest), plain=plain)
         size = SIZE
 
 
-def script_json(value: Any) -> str:
+def script_json(value: Any) -> Markup:
     """Return JSON that may stand inside a script element: nothing in it can end the element or open a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return _as_it_is(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _columns(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
@@ -136,9 +114,10 @@ def _column(values: list[Any]) -> dict[str, Any]:
     return {"of": of, "at": at} if len(of) <= len(values) // 2 else {"all": values}
 
 
-def _packed(value: Any) -> str:
+def _packed(value: Any) -> Markup:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(errors="replace"), compresslevel=6, mtime=0)).decode()
+    packed = gzip.compress(text.encode(errors="replace"), compresslevel=6, mtime=0)
+    return _as_it_is(base64.b64encode(packed).decode())
 
 
 def _as_it_is(text: str) -> Markup:
@@ -149,3 +128,67 @@ def _as_it_is(text: str) -> Markup:
 @cache
 def _environment() -> Environment:
     return Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def style() -> str:
+    """Return the page's style sheet."""
+    return "".join(map(_asset, STYLES))
+
+
+@cache
+def script() -> str:
+    """Return the page's script: its modules share one scope that nothing outside can reach."""
+    return join_modules(ENTRY, _asset)
+
+
+def content_security_policy(*, live: bool) -> str:
+    """Return the page's policy: of the served page (a response header) or of the file (a meta element).
+
+    Script and style are named by their digests. `frame-ancestors` is for headers only. A page from disk has no origin
+    that 'self' could mean, hence `file:`.
+    """
+    pictures = "'self' data:" if live else "'self' file: data:"
+    more = "; connect-src 'self'; frame-ancestors 'none'" if live else ""
+    return (
+        f"default-src 'none'; script-src '{_digest(script())}'; style-src '{_digest(style())}'; base-uri 'none'; "
+        f"form-action 'none'; img-src {pictures}{more}"
+    )
+
+
+def join_modules(entry: str, read: Callable[[str], str]) -> str:
+    """Return the module `entry` and all that it imports as one script; `read` gives a module's text by its name.
+
+    Raises:
+        ValueError: modules import each other in a circle, declare the same name, or use a form that cannot be joined.
+    """
+    owners: dict[str, str] = {}
+    joined: dict[str, str] = {}
+
+    def take(name: str, importers: tuple[str, ...]) -> None:
+        if name in importers:
+            raise ValueError(f"{name} imports itself: {' -> '.join((*importers, name))}.")
+        if name in joined:
+            return
+        text = read(name)
+        for imported in _IMPORT.findall(text):
+            take(imported, (*importers, name))
+        text = _EXPORT.sub("", _IMPORT.sub("", text))
+        other = _OTHER_FORM.search(text)
+        if other is not None:
+            raise ValueError(f"{name} cannot be joined with other modules: {other.group()!r}.")
+        for declared in _DECLARED.findall(text):
+            if owners.setdefault(declared, name) != name:
+                raise ValueError(f"{name} and {owners[declared]} both declare {declared}.")
+        joined[name] = text
+
+    take(entry, ())
+    return f'(() => {{\n"use strict";\n{"".join(joined.values())}}})();\n'
+
+
+def _asset(name: str) -> str:
+    return (resources.files("batchflux.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

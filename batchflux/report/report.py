@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import reading
-from batchflux.ledger.reviews import verdicts
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
+from batchflux.output.base import REPORT
 from batchflux.output.folder import ledger_of
-from batchflux.report.header import page_header
+from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
-from batchflux.report.rows import base_of, page_row
-from batchflux.report.thumbs import PictureUrls, Thumbs
+from batchflux.report.thumbs import PictureUrls, make_thumbs
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchflux.ledger.tables import Known
-
-REPORT = "report.html"
 MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows without them are about 13 MB
 _SHORT_LINK = 120
 
@@ -39,7 +34,7 @@ class Report:
     missing: tuple[str, ...]
 
 
-def write_report(folder: Path, started: Callable[[int], Callable[[], None]] | None = None) -> Report:
+def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
     """Write the report of an output folder; works while a run goes on, too.
 
     `started` is told how many jobs there are and returns what to call after each thumbnail.
@@ -50,38 +45,23 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], None]] | No
     """
     with reading(ledger_of(folder)) as connection:
         numbers = ended_numbers(connection)
-        base = base_of(connection)
-        thumbs = Thumbs(folder, PictureUrls(folder, base))
-        step = started(len(numbers)) if started is not None else lambda: None
-        thumbs.make(_with_sources(jobs_by_number(connection, numbers)), step)
-        rows = _rows(connection, numbers, PictureUrls(folder, base, thumbs.there))
+        urls = PictureUrls(folder, base_of(connection))
+        thumbs, missing = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
+        rows = _rows(connection, numbers, urls)
         path = folder / REPORT
         _write(path, build_page(rows, page_header(folder, connection)))
-    return Report(path=path, rows=len(numbers), thumbs=thumbs.made, missing=tuple(thumbs.missing))
-
-
-def _with_sources(jobs: Iterator[Known]) -> Iterator[tuple[Known, list[str]]]:
-    for known in jobs:
-        yield known, json.loads(known.spec)["images"]
+    return Report(path=path, rows=len(numbers), thumbs=thumbs, missing=tuple(missing))
 
 
 def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls) -> Iterator[dict[str, Any]]:
-    short_links = _links_length(connection) > MOST_LINKS
-    said = verdicts(connection)
-    for known in jobs_by_number(connection, numbers):
-        verdict = said.get(known.key)
-        row = page_row(known, urls) if verdict is None else page_row(known, urls, verdict.review, verdict.note)
+    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM known WHERE {ENDED}"  # noqa: S608  a constant
+    short_links = connection.execute(query).fetchone()[0] > MOST_LINKS
+    for row in page_rows(connection, numbers, urls):
         link = row["result_url"]
         if short_links and row["full"] and link is not None and len(link) > _SHORT_LINK:
             # The picture is here, and links would be most of the file. results.csv has them whole.
             row["result_url"] = f"{link[:_SHORT_LINK]}…"
         yield row
-
-
-def _links_length(connection: sqlite3.Connection) -> int:
-    """Return how many characters the links of the listed jobs have together."""
-    query = f"SELECT COALESCE(SUM(LENGTH(link)), 0) FROM known WHERE {ENDED}"  # noqa: S608  a constant
-    return int(connection.execute(query).fetchone()[0])
 
 
 def _write(path: Path, pieces: Iterator[bytes]) -> None:

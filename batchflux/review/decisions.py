@@ -1,11 +1,9 @@
 """Verdicts: JSON from a browser → a Decision, or one sentence that says what is wrong with it; then into results.csv.
 
-The rule: what is not known is refused, nothing is guessed, and all is bounded. A prompt and a note may be what a
-manifest allows for text: no control characters but tabs and line ends, nothing that is not Unicode.
+The rule: what is not known is refused, nothing is guessed, and all is bounded. Text may be what a manifest allows.
 
-A verdict does not wait for results.csv, which is brought up to it in the background: one rewrite at a time, and rest
-between them. While a run holds the folder nothing is written (the run's end does it); so as not to miss a run that was
-killed, it is tried again from time to time until the file is fresh.
+A verdict does not wait for results.csv, which is rewritten in the background, with rest between. While a run holds the
+folder nothing is written (the run's end does it); lest a killed run is missed, it is tried again until it is fresh.
 """
 
 from __future__ import annotations
@@ -17,20 +15,19 @@ import time
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from batchflux.errors import StorageError
+from batchflux.exports.projection import show_verdicts
 from batchflux.ledger.reviews import Again, Decision, Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.review.ledger_access import Do, LedgerAccess
+    from batchflux.review.ledger_access import LedgerAccess
 
 MAX_KEYS = 100_000
 MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a note and a prompt
 MAX_NOTE = 5000
 MAX_PROMPT = 100_000  # as in a manifest
 
-_FIELDS = frozenset({"keys", "review", "note", "redo"})
-_AGAIN = frozenset({"prompt", "seed"})
 _KEY = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _SEED_BITS = 63
@@ -43,40 +40,39 @@ class BadBodyError(ValueError):
 
 
 def parse_decision(data: bytes) -> Decision:
-    """Return the decision that a request's body holds.
-
-    Raises:
-        BadBodyError: says what is wrong.
-    """
-    body = _object(_json(data), _FIELDS, "a verdict")
+    """Return the decision that a request's body holds, or raise BadBodyError, which says what is wrong."""
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadBodyError("The body must be JSON in UTF-8.") from None
+    body = _object(value, {"keys", "review", "note", "redo"}, "a verdict")
     review = body.get("review")
     if not isinstance(review, str) or review not in get_args(Review):
         raise BadBodyError('"review" must be accept, reject, redo or empty.')
-    again = body.get("redo")
+    again = None if body.get("redo") is None else _again(body["redo"])
     if again is not None and review != "redo":
         raise BadBodyError('"redo" goes with the review redo only.')
     return Decision(
         keys=_keys(body.get("keys")),
         review=cast("Review", review),
         note=_text(body.get("note"), "note", MAX_NOTE),
-        again=None if again is None else _again(again),
+        again=again,
     )
 
 
 class ResultsRefresh:
     """Rewrites results.csv when it is wanted; `tell` is told when that does not work."""
 
-    def __init__(self, ledger: LedgerAccess, do: Do, tell: Callable[[str], None]) -> None:
+    def __init__(self, ledger: LedgerAccess, tell: Callable[[str], None]) -> None:
         self._ledger = ledger
-        self._do = do
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
-        self._again = False
+        self._due = asyncio.Event()
 
     def wanted(self) -> None:
         """Take notice that there is a verdict which the file does not show."""
-        self._again = True
-        if self._task is None or self._task.done():
+        self._due.set()
+        if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
@@ -87,32 +83,24 @@ class ResultsRefresh:
         await self._once()
 
     async def _work(self) -> None:
-        while self._again:
-            self._again = False
+        while await self._due.wait():
+            self._due.clear()
             began = time.monotonic()
             outcome = await self._once()
-            rest = _REST * (time.monotonic() - began)
             if outcome in {"held", "overtaken"}:
-                self._again = True
-                rest = max(rest, _HELD if outcome == "held" else 0.0)
-            await asyncio.sleep(rest)
+                self._due.set()
+            rest = _REST * (time.monotonic() - began)
+            await asyncio.sleep(max(rest, _HELD) if outcome == "held" else rest)
 
     async def _once(self) -> str:
         try:
-            return await self._do(self._ledger.show_verdicts)
+            return await self._ledger.do(show_verdicts, self._ledger.folder)
         except StorageError as error:
             self._tell(f"{error} The verdicts are kept; results.csv shows them after the next run.")
             return "failed"
 
 
-def _json(data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadBodyError("The body must be JSON in UTF-8.") from None
-
-
-def _object(value: Any, fields: frozenset[str], what: str) -> dict[str, Any]:
+def _object(value: Any, fields: set[str], what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadBodyError(f"The body of {what} must be a JSON object.")
     if not value.keys() <= fields:
@@ -129,7 +117,7 @@ def _keys(value: Any) -> tuple[bytes, ...]:
 
 
 def _again(value: Any) -> Again:
-    body = _object(value, _AGAIN, "redo")
+    body = _object(value, {"prompt", "seed"}, "redo")
     prompt = _text(body.get("prompt"), "prompt", MAX_PROMPT)
     if prompt is not None and (not prompt or prompt.isspace()):
         raise BadBodyError('"prompt" must not be blank; null keeps the prompt as it is.')

@@ -2,8 +2,7 @@
 
 The rule: a name is taken apart, each part is opened below the one before it and none may be a symbolic link, so neither
 `..` nor a link leads out, whatever is renamed meanwhile; and only what begins like a picture is sent, as that kind of
-picture. Everything else is not there.
-Small ones are made when they are asked for.
+picture. Everything else is not there. Small ones are made when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,41 +10,31 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.output.base import IMAGES
-from batchflux.report.thumbs import REFERENCE_SIDE, REFERENCES, THUMB_SIDE, THUMBS, inside, shrink
+from batchflux.output.base import IMAGES, REFERENCES, THUMBS
+from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, shrink
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from batchflux.review.ledger_access import Do, LedgerAccess
+    from batchflux.review.ledger_access import LedgerAccess
 
 _CHUNK = 1 << 18
 _HEAD = 12
 _DEEPEST = 32
 _LONGEST = 4096
+_BELOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """An open picture: close `descriptor` when done. `etag` changes when the file does."""
-
-    descriptor: int
-    size: int
-    media_type: str
-    etag: str
-
-
-def open_picture(folder: Path, top: str, name: str) -> Found | None:
-    """Open the picture `name` below `folder/top`, None when there is no such picture."""
-    parts = [top, *name.split("/")]
+def open_picture(folder: Path, name: str) -> tuple[FileIO, str] | None:
+    """Open the picture `name` of a folder and tell its media type, None when there is no such picture."""
+    parts = name.split("/")
     if len(name) > _LONGEST or len(parts) > _DEEPEST or any(part in {"", ".", ".."} or "\0" in part for part in parts):
         return None
     try:
@@ -53,11 +42,10 @@ def open_picture(folder: Path, top: str, name: str) -> Found | None:
     except (OSError, UnicodeError):
         return None
     with suppress(OSError):
-        found = os.fstat(descriptor)
-        media_type = _media_type(os.pread(descriptor, _HEAD, 0)) if stat.S_ISREG(found.st_mode) else None
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        media_type = _media_type(os.pread(descriptor, _HEAD, 0)) if regular else None
         if media_type is not None:
-            etag = f'"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"'
-            return Found(descriptor=descriptor, size=found.st_size, media_type=media_type, etag=etag)
+            return FileIO(descriptor), media_type
     os.close(descriptor)
     return None
 
@@ -65,91 +53,82 @@ def open_picture(folder: Path, top: str, name: str) -> Found | None:
 class Pictures:
     """The routes below /images and /thumbs."""
 
-    def __init__(self, folder: Path, ledger: LedgerAccess, do: Do) -> None:
+    def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
         self._folder = folder
         self._ledger = ledger
-        self._do = do
-        self._shrinking = ThreadPoolExecutor(1, "batchflux-review-thumbs")
-
-    def close(self) -> None:
-        """Wait for what is being made."""
-        self._shrinking.shutdown()
+        self._one = asyncio.Lock()  # small copies are made one by one
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """A picture, as it is."""
-        return await self._give(request, IMAGES, request.match_info["name"])
+        return await self._give(request, f"{IMAGES}/{request.match_info['name']}")
 
     async def thumb(self, request: web.Request) -> web.StreamResponse:
         """A picture's thumbnail; the picture itself where the folder takes no thumbnail."""
         name = request.match_info["name"]
-        if not await self._there(THUMBS, name):
-            picture = await self._do(lambda: self._ledger.picture_of(name))
-            place = None if picture is None else inside(self._folder, picture)
-            if picture is None or place is None or not await self._there(IMAGES, picture.removeprefix(f"{IMAGES}/")):
+        thumb = f"{THUMBS}/{name}"
+        if not await self._there(thumb):
+            picture = await self._ledger.do(self._ledger.picture_of, name)
+            if picture is None or not await self._there(picture):
                 raise web.HTTPNotFound
-            if not await self._shrink(place, self._folder / THUMBS / name, THUMB_SIDE):
-                return await self._give(request, IMAGES, picture.removeprefix(f"{IMAGES}/"))
-        return await self._give(request, THUMBS, name)
+            if not await self._shrink(self._folder / picture, thumb, THUMB_SIDE):
+                thumb = picture
+        return await self._give(request, thumb)
 
     async def reference(self, request: web.Request) -> web.StreamResponse:
         """A copy of a local reference that a row has named."""
         name = request.match_info["name"]
-        if not await self._there(REFERENCES, name):
-            source = await self._do(lambda: self._ledger.reference_of(name))
-            if source is None or not await self._shrink(source, self._folder / REFERENCES / name, REFERENCE_SIDE):
+        copy = f"{REFERENCES}/{name}"
+        if not await self._there(copy):
+            source = await self._ledger.do(self._ledger.reference_of, name)
+            if source is None or not await self._shrink(source, copy, REFERENCE_SIDE):
                 raise web.HTTPNotFound
-        return await self._give(request, THUMBS, f"references/{name}")
+        return await self._give(request, copy)
 
-    async def _shrink(self, source: Path, target: Path, side: int) -> bool:
+    async def _shrink(self, source: Path, target: str, side: int) -> bool:
         """Make a small copy; False when the folder does not take one."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._shrinking, shrink, source, target, side)
-        except (StorageError, OSError):  # a full disk or a read-only folder; the page can do without
-            return False
+        async with self._one:
+            with suppress(StorageError, OSError):  # a full disk or a read-only folder; the page can do without
+                return await asyncio.to_thread(shrink, source, self._folder / target, side)
+        return False
 
-    async def _there(self, top: str, name: str) -> bool:
-        found = await asyncio.to_thread(self._open, top, name)
+    async def _there(self, name: str) -> bool:
+        found = await asyncio.to_thread(open_picture, self._folder, name)
         if found is not None:
-            os.close(found.descriptor)
+            found[0].close()
         return found is not None
 
-    def _open(self, top: str, name: str) -> Found | None:
-        first, _, rest = top.partition("/")
-        return open_picture(self._folder, first, f"{rest}/{name}" if rest else name)
-
-    async def _give(self, request: web.Request, top: str, name: str) -> web.StreamResponse:
-        found = await asyncio.to_thread(self._open, top, name)
+    async def _give(self, request: web.Request, name: str) -> web.StreamResponse:
+        found = await asyncio.to_thread(open_picture, self._folder, name)
         if found is None:
             raise web.HTTPNotFound
-        try:
-            headers = {"ETag": found.etag, "Cache-Control": "private, no-cache"}
-            if request.headers.get("If-None-Match") == found.etag:
+        file, media_type = found
+        with file:
+            status = os.fstat(file.fileno())
+            etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"'
+            headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+            if request.headers.get("If-None-Match") == etag:
                 return web.Response(status=304, headers=headers)
             response = web.StreamResponse(headers=headers)
-            response.content_type, response.content_length = found.media_type, found.size
+            response.content_type = media_type
+            response.content_length = left = status.st_size
             await response.prepare(request)
-            sent = 0
-            while sent < found.size and request.method != "HEAD":
-                size = min(_CHUNK, found.size - sent)
-                piece = await asyncio.to_thread(os.pread, found.descriptor, size, sent)
+            while left and request.method != "HEAD":
+                piece = await asyncio.to_thread(file.read, min(_CHUNK, left))
                 if not piece:  # cut short meanwhile: what was promised cannot be kept
                     raise ConnectionResetError
                 await response.write(piece)
-                sent += len(piece)
+                left -= len(piece)
             return response
-        finally:
-            os.close(found.descriptor)
 
 
 def _open(folder: Path, parts: list[str]) -> int:
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts[:-1]:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            below = os.open(part, _BELOW | os.O_DIRECTORY, dir_fd=at)
             os.close(at)
             at = below
-        # Not to wait for a writer, should it be a pipe.
-        return os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        return os.open(parts[-1], _BELOW | os.O_NONBLOCK, dir_fd=at)  # not to wait for a writer, should it be a pipe
     finally:
         os.close(at)
 

@@ -2,18 +2,12 @@
 
 A page of anybody's in that browser, and any program on a shared machine, can reach a port on loopback. So:
 
-- Host must be an address we serve under: a name that an attacker made to point here (DNS rebinding) is none of them.
-- Sec-Fetch-Site, which browsers send and pages cannot change, must not speak of another site, and Origin, where there
-  is one, must be ours; a POST must have one. There are no CORS headers, so no other page can read an answer.
-- The token, in the address or in a header, is proof for all that only looks, so that a program without cookies can do
-  that too. A browser that opens the page with it gets a cookie (HttpOnly, SameSite=Strict) for what the page asks for.
-  Neither cookie nor address is a key to anything but looking: a POST needs the token in a header, which only our page
-  knows and a form cannot send. (All ports of a host share cookies, so a server at another port sees ours; and so each
-  port has a cookie of its own name.)
-- The page takes the token out of its address, and nothing logs it, refers to it, or keeps what the address answers.
+- Host must be an address we serve under: a name made to point here (DNS rebinding) is none of them. Sec-Fetch-Site must
+  not speak of another site; Origin, where there is one, must be ours, and a POST must have one. There is no CORS.
+- The token, in the address or in a header, lets in who only looks. A browser that opens the page with it gets a cookie
+  (HttpOnly, SameSite=Strict; all ports of a host share cookies, so each has its own name). A POST needs the token in a
+  header, which only our page knows and a form cannot send. Nothing logs or refers to it, or keeps what it answers.
 - Secrets are compared in constant time, and both are new each time the server starts.
-
-Every answer carries the headers of `protect`: nothing may be run, framed, sniffed, kept or referred to.
 """
 
 from __future__ import annotations
@@ -25,7 +19,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from aiohttp.typedefs import Handler, Middleware
+    from aiohttp.typedefs import Handler
 
 PAGE_HEADER = "X-Batchflux-Token"
 ASK_AGAIN = "Open the address that batchflux printed, with its token, by pasting it into the browser's address bar."
@@ -44,10 +38,8 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 class Guard:
     """Decides about each request.
 
-    Args:
-        hosts: Host headers that are ours, in lower case; the address a connection arrived at is one too when
-            `wildcard`, because it was not known before.
-        port: where it listens.
+    `hosts` are the Host headers that are ours, in lower case; the address a connection arrived at is one too when
+    `wildcard`, because it was not known before.
     """
 
     def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:
@@ -58,22 +50,13 @@ class Guard:
         self._port = port
         self._wildcard = wildcard
 
-    def middleware(self) -> Middleware:
-        """Return the middleware that turns away who is not let in."""
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a request pass, or raise HTTPForbidden, which says why not."""
+        self._check(request)
+        return await handler(request)
 
-        @web.middleware
-        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self.check(request)
-            return await handler(request)
-
-        return guarded
-
-    def check(self, request: web.Request) -> None:
-        """Let a request pass.
-
-        Raises:
-            HTTPForbidden: says why not.
-        """
+    def _check(self, request: web.Request) -> None:
         host = request.headers.get("Host", "").lower()
         if host not in self._hosts and not (self._wildcard and host == self._arrived_at(request)):
             raise web.HTTPForbidden(text="This server does not go by that name.")
@@ -83,15 +66,16 @@ class Guard:
         if origin != f"http://{host}" and (origin is not None or request.method not in {"GET", "HEAD"}):
             raise web.HTTPForbidden(text="Requests of other pages are not answered.")
         if request.method not in {"GET", "HEAD"}:
-            if not _same(request.headers.get(PAGE_HEADER, ""), self.token):
-                raise web.HTTPForbidden(text=f"The page's token is missing or of an earlier review. {ASK_AGAIN}")
-            return
-        token = request.query.get("token", request.headers.get(PAGE_HEADER))
-        if token is not None:
-            if not _same(token, self.token):
-                raise web.HTTPForbidden(text=f"This is not the token of this review. {ASK_AGAIN}")
-        elif not _same(request.cookies.get(self.cookie, ""), self._ticket):
-            raise web.HTTPForbidden(text=f"This review is for who has its address. {ASK_AGAIN}")
+            given, secret = request.headers.get(PAGE_HEADER, ""), self.token
+            says = "The page's token is missing or of an earlier review."
+        elif "token" in request.query or PAGE_HEADER in request.headers:
+            given, secret = request.query.get("token", request.headers.get(PAGE_HEADER, "")), self.token
+            says = "This is not the token of this review."
+        else:
+            given, secret = request.cookies.get(self.cookie, ""), self._ticket
+            says = "This review is for who has its address."
+        if not hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode()):
+            raise web.HTTPForbidden(text=f"{says} {ASK_AGAIN}")
 
     def welcome(self, response: web.StreamResponse) -> None:
         """Give who opened the page with the token a cookie, which lets in from here on."""
@@ -116,7 +100,3 @@ def host_of(address: str, port: int) -> str:
     """Return the Host header of an address, as browsers write it."""
     name = f"[{address}]" if ":" in address else address
     return name if port == _HTTP_PORT else f"{name}:{port}"
-
-
-def _same(given: str, secret: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode())

@@ -1,220 +1,320 @@
 """All of the review that reads or writes the ledger: one thread, one thing at a time, so no locks.
 
-Every call here blocks. A ledger that is not there (yet) is an empty one. What SQLite refuses is a StorageError, and the
-next call tries anew.
+Each row that is to be seen has a number that grows with every change of it. A listener says up to which number it knows
+all, and gets the rows behind it: so a stream can break off and be taken up again anywhere, a slow listener costs no
+memory, and a row that changed ten times meanwhile is sent once.
+
+Changes are noticed by looking, which works on every file system. `PRAGMA data_version` tells in one small read whether
+another connection has committed. Then only what can have changed is read: rows that are new, that are under way or
+were, and what was judged. Everything is compared again when a run begins or ends (edits, moved files), and now and
+then, so rarely that it takes at most a twentieth of the time. Reads are brief: each holds off a commit.
 """
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import sqlite3
 import time
+from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
-from batchflux.exports.projection import show_verdicts
 from batchflux.ledger.connection import beside
-from batchflux.ledger.reviews import Asked, Decision, decide, verdicts_on
-from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, jobs_by_number
+from batchflux.ledger.reviews import Asked, Decision, decide, judged_since, last_revision
+from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
+from batchflux.output.base import LEDGER
 from batchflux.output.folder import FolderLock
-from batchflux.report.header import page_header
-from batchflux.report.page import Live, build_page
-from batchflux.report.rows import base_of, page_row
+from batchflux.report.content import base_of, page_header, page_rows
+from batchflux.report.page import build_page
 from batchflux.report.thumbs import THUMB_NAME, PictureUrls, thumb_name
-from batchflux.review.changes import LedgerChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from typing import Protocol
-
-    from batchflux.exports.projection import Outcome
-
-    D = TypeVar("D")
-
-    class Do(Protocol):
-        """Does work in the thread of the ledger."""
-
-        def __call__(self, work: Callable[[], D]) -> Awaitable[D]:
-            """Do the work, and return what came of it."""
-            ...
-
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _AT_ONCE = 500
-_PLACES = "SELECT position, number FROM jobs WHERE key IN (%s)"
-_SHARE = 20  # a header is not counted again for this many times as long as it took
-_PASSING = ("made_at", "seconds")  # what a header says of the moment only
-
-
-class NoLedgerError(LookupError):
-    """Nothing has been run in this folder yet."""
+_DIGITS = 18
+_SHARE = 20  # what took long is not done again for this many times as long: to compare all, to count for a header
+_LONG = 0.02  # seconds of work in one go
+_ENDED = frozenset({"done", "failed", "unknown"})
+# What a page shows of a job that can change: enough to tell whether it did.
+_COLUMNS = (
+    "number, key, listed, status, position, id, tags, attempts, possibly_billed, cost, maybe_cost, in_flight, link,"
+    " file_name, sha256, error_code, error, started_at, finished_at"
+)
+_PENDING = "status != 'done' AND status = 'pending'"  # the first half lets SQLite use the index jobs_open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Rows for the page, keys no longer to be shown, and up to which number the page knows all then."""
+class News:
+    """What a listener does not know yet: rows to read by number, keys no longer to be shown.
 
-    rows: list[dict[str, Any]]
+    `sequence` is up to where it knows all then, `more` whether there is more behind it. `reset` says that all it knew
+    is of another ledger.
+    """
+
+    numbers: list[int]
     gone: list[str]
     sequence: int
     more: bool
     reset: bool
 
 
-def _reading(method: Callable[Concatenate[LedgerAccess, P], T]) -> Callable[Concatenate[LedgerAccess, P], T]:
-    @functools.wraps(method)
-    def wrapper(self: LedgerAccess, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(self, *args, **kwargs)
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise StorageError(f"The ledger {self.path} cannot be read ({error}): try again.") from error
+class LedgerChanges:
+    """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
 
-    return wrapper
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._file: tuple[int, int] | None = None
+        self.connection: sqlite3.Connection | None = None
+        self.sequence = 0
+        self._reset_at = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._at: dict[int, int] = {}  # number → its latest sequence, in which they grow
+        self._marks: dict[int, int] = {}  # number → digest of what is shown; only of rows that are to be seen
+        self._keys: dict[int, bytes] = {}
+        self._under_way: set[int] = set()
+        self._largest = 0
+        self._version = -1
+        self._revision = 0
+        self._run: tuple[str | None, str | None] | None = None
+        self._dirty = True
+        self._next_full = 0.0
+
+    def look(self) -> bool:
+        """Notice what changed; return whether anything did. Raises StorageError or sqlite3.Error."""
+        before = self.sequence
+        connection = self._open()
+        if connection is None:
+            return self.sequence != before
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        self._version = version
+        self._dirty |= changed
+        began = self._clock()
+        run = get_meta(connection, "began"), get_meta(connection, "clean")
+        if self._dirty and (began >= self._next_full or run != self._run):
+            self._dirty, self._run = False, run
+            self._compare(connection, "1", set())
+            now = self._clock()
+            self._next_full = now + _SHARE * (now - began)
+        elif changed:
+            self._compare(connection, f"number > {self._largest} OR ({_PENDING})", self._under_way)
+        return changed or self.sequence != before
+
+    def news(self, since: int, most: int) -> News:
+        """Return what changed after `since`, at most so many rows."""
+        if 0 < since < self._reset_at or since > self.sequence:
+            return News(numbers=[], gone=[], sequence=self._reset_at, more=bool(self._at), reset=True)
+        sequence = max(since, self._reset_at)
+        first = bisect_right(list(self._at.values()), sequence)
+        some = list(islice(self._at.items(), first, first + most))
+        return News(
+            numbers=[number for number, _ in some if number in self._marks],
+            gone=[self._keys[number].hex() for number, _ in some if number not in self._marks],
+            sequence=some[-1][1] if some else sequence,
+            more=first + len(some) < len(self._at),
+            reset=False,
+        )
+
+    def close(self) -> None:
+        """Let go of the ledger; the next look opens it again."""
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+    def _open(self) -> sqlite3.Connection | None:
+        """Return a connection to the ledger that is there now, None when there is none."""
+        try:
+            found = self._path.stat()
+            file = (found.st_dev, found.st_ino) if found.st_size else None
+        except OSError:
+            file = None
+        if file != self._file:
+            self.close()
+            if self._file is not None:
+                self.sequence += 1
+                self._reset_at = self.sequence
+                self._forget()
+            self._file = file
+        if file is None:
+            return None
+        if self.connection is None:
+            self._version = -1
+            self.connection = beside(self._path)
+        made = self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs_open'").fetchone()
+        return self.connection if made else None
+
+    def _compare(self, connection: sqlite3.Connection, condition: str, more: set[int]) -> None:
+        """Read the rows of a condition, `more` and what was judged; number what changed, in the manifest's order."""
+        query = f"SELECT number FROM jobs WHERE {condition}"  # noqa: S608  constants and a number
+        numbers = more | {row[0] for row in connection.execute(query).fetchall()}
+        judged: set[int] = set()
+        revision = last_revision(connection)
+        if revision != self._revision:
+            keys = judged_since(connection, self._revision)
+            judged = {row[0] for row in rows_where(connection, "number", "jobs WHERE key", keys)}
+            self._revision = revision
+        changed: list[tuple[int, int]] = []
+        for row in rows_where(connection, _COLUMNS, "known WHERE number", [*(numbers | judged)]):
+            number, key, listed, status, position = row[:5]
+            self._largest = max(self._largest, number)
+            if status == "pending":
+                self._under_way.add(number)
+            else:
+                self._under_way.discard(number)
+            mark = hash(row) if listed and status in _ENDED else None
+            if mark == self._marks.get(number) and (mark is None or number not in judged):
+                continue
+            changed.append((position, number))
+            self._keys[number] = key
+            self._marks.pop(number, None)
+            if mark is not None:
+                self._marks[number] = mark
+        for _, number in sorted(changed):
+            self.sequence += 1
+            self._at.pop(number, None)  # to the end
+            self._at[number] = self.sequence
+
+
+def rows_where(connection: sqlite3.Connection, columns: str, where: str, values: Sequence[object]) -> Iterator[Any]:
+    """Yield columns of the rows whose value is one of these; `where` is a table and, behind WHERE, a column."""
+    for first in range(0, len(values), _AT_ONCE):
+        some = values[first : first + _AT_ONCE]
+        query = f"SELECT {columns} FROM {where} IN ({','.join('?' * len(some))})"  # noqa: S608  constants and marks
+        yield from connection.execute(query, some).fetchall()
+
+
+def sequence_of(text: str) -> int | None:
+    """Return the sequence number that a client sent, None when the text is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
+
+
+class NoLedgerError(LookupError):
+    """Nothing has been run in this folder yet."""
 
 
 class LedgerAccess:
-    """One output folder, for the pages that look at it."""
+    """One output folder, for the pages that look at it. A ledger that is not there (yet) is an empty one.
 
-    def __init__(self, folder: Path) -> None:
+    Methods block, and are called by way of `do`: what SQLite refuses is a StorageError, and the next call tries anew.
+    After what took long its thread rests `rest` times as long, for whom it shares a process with.
+    """
+
+    def __init__(self, folder: Path, rest: float = 0.0) -> None:
         self.folder = folder
-        self.path = folder / "ledger.db"
-        self._changes = LedgerChanges(self.path)
-        self._base: Path | None = None
-        self._urls = PictureUrls(folder, None)
+        self._rest = rest
+        self._path = folder / LEDGER
+        self._thread = ThreadPoolExecutor(1, "batchflux-review")
+        self._changes = LedgerChanges(self._path)
+        self._base: Path | None = None  # of self._urls
+        self._urls = PictureUrls(folder, None, served=True)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
         self._next_header = 0.0
         self._header_due = True
-        self.news = 0  # looks that found something to tell
 
-    @_reading
+    async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what touches the folder, in its thread."""
+        whole = partial(self._work, partial(work, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, whole)
+
+    def _work(self, work: Callable[[], T]) -> T:
+        began = time.monotonic()
+        try:
+            return work()
+        except (sqlite3.Error, OSError) as error:
+            self._changes.close()
+            raise StorageError(f"The ledger {self._path} cannot be read ({error}): try again.") from error
+        finally:
+            took = time.monotonic() - began
+            if self._rest and took > _LONG:
+                time.sleep(self._rest * took)
+
+    async def close(self) -> None:
+        """Let go of the ledger, and end the thread."""
+        await self.do(self._changes.close)
+        self._thread.shutdown()
+
     def look(self, *, exact: bool = False) -> None:
-        """Notice what changed in the ledger and about the run; `news` grows when there is something to tell.
-
-        `exact` has the header counted anew, however fresh it is.
-        """
+        """Notice what changed in the ledger and about the run; `exact` has the header counted anew in any case."""
         changed = self._changes.look()
-        held = FolderLock(self.folder).is_held()
-        self._header_due |= exact or changed or held != self._held
-        self._held = held
+        before, self._held = self._held, FolderLock(self.folder).is_held()
+        self._header_due |= exact or changed or before != self._held
         if exact:
             self._next_header = 0.0
-        self.news += self._header_due
 
-    @_reading
-    def batch(self, since: int) -> Batch:
-        """Return rows that changed after `since`, in the order in which they did."""
+    def changed(self, since: int) -> tuple[News, list[dict[str, Any]]]:
+        """Return what changed after `since`, some of it at a time, with the rows in the order in which they did."""
         news = self._changes.news(since, _AT_ONCE)
-        rows = self._rows(self._changes.connection, news.numbers)
-        return Batch(rows=rows, gone=news.gone, sequence=news.sequence, more=news.more, reset=news.reset)
+        return news, list(self.rows(news.numbers))
 
-    @_reading
     def header(self) -> dict[str, Any]:
         """Return the page's header, counted anew when something changed and the last count is not too fresh."""
         began = time.monotonic()
         if self._header_due and began >= self._next_header:
             self._header_due = False
-            connection = self._changes.connection
-            if connection is None:
-                with closing(empty_ledger()) as empty:
-                    self._header = page_header(self.folder, empty)
-            else:
-                self._header = page_header(self.folder, connection)
+            with closing(empty_ledger()) as empty:
+                self._header = page_header(self.folder, self._changes.connection or empty)
             now = time.monotonic()
             self._next_header = now + _SHARE * (now - began)
         return self._header
 
-    @_reading
     def page(self, token: str) -> Iterator[bytes]:
-        """Yield the whole page in pieces; each is made in the thread that asks for it."""
+        """Return the whole page in pieces; each is made in the thread that asks for it."""
         self.look(exact=True)
-        header, live = self.header(), Live(token=token, sequence=self._changes.sequence)
         connection = self._changes.connection
         numbers = ended_numbers(connection) if connection is not None else []
-        return build_page(chain.from_iterable(self.pages_of(numbers)), header, live=live)
+        return build_page(self.rows(numbers), self.header(), token=token, sequence=self._changes.sequence)
+
+    def rows(self, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Yield these rows as they are when they are come to, in the thread that asks for them."""
+        for first in range(0, len(numbers), _AT_ONCE):
+            # Asked for anew: the ledger may have been replaced while the answer was on its way.
+            connection = self._changes.connection
+            if connection is None:
+                return
+            base = base_of(connection)
+            if base != self._base:
+                self._base, self._urls = base, PictureUrls(self.folder, base, served=True)
+            yield from page_rows(connection, numbers[first : first + _AT_ONCE], self._urls)
 
     def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
         """Record a decision; return the numbers of its rows, and the redos it asked for. On the disk on return.
 
-        Raises:
-            NoLedgerError: nothing has been run here yet.
-            NoSuchJobError: see ledger.judging, as for UnlistedJobError and StorageError.
+        Raises NoLedgerError, and what ledger.reviews.decide does.
         """
-        if not self.path.is_file():
+        if not self._path.is_file():
             raise NoLedgerError
-        asked = decide(self.path, decision)
-        return self._numbers_of(decision.keys), asked
-
-    @_reading
-    def _numbers_of(self, keys: Sequence[bytes]) -> list[int]:
+        asked = decide(self._path, decision)
         self.look()
-        connection = self._changes.connection
-        if connection is None:
-            return []
-        found: list[tuple[int, int]] = []
-        for first in range(0, len(keys), _AT_ONCE):
-            some = keys[first : first + _AT_ONCE]
-            found += connection.execute(_PLACES % ",".join("?" * len(some)), some).fetchall()
-        return [number for _, number in sorted(found)]
+        if self._changes.connection is None:
+            return [], asked
+        found = rows_where(self._changes.connection, "position, number", "jobs WHERE key", decision.keys)
+        return [number for _, number in sorted(found)], asked
 
-    def pages_of(self, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
-        """Yield these rows as they are when they are come to, some at a time, in the thread that asks for them."""
-        for first in range(0, len(numbers), _AT_ONCE):
-            # Asked for anew: the ledger may have been replaced while the answer was on its way.
-            yield self._rows(self._changes.connection, numbers[first : first + _AT_ONCE])
-
-    @_reading
-    def _rows(self, connection: sqlite3.Connection | None, numbers: Iterable[int]) -> list[dict[str, Any]]:
-        if connection is None:
-            return []
-        base = base_of(connection)
-        if base != self._base:
-            self._base, self._urls = base, PictureUrls(self.folder, base)
-        jobs = list(jobs_by_number(connection, numbers))
-        said = verdicts_on(connection, [known.key for known in jobs])
-        rows = []
-        for known in jobs:
-            verdict = said.get(known.key)
-            review, note = ("", "") if verdict is None else (verdict.review, verdict.note)
-            rows.append(page_row(known, self._urls, review, note))
-        return rows
-
-    @_reading
     def picture_of(self, thumb: str) -> str | None:
         """Return the file, relative to the folder, that a thumbnail of this name is made of, if there is one."""
         match = THUMB_NAME.fullmatch(thumb)
-        if match is None or not self.path.is_file():
+        if match is None or not self._path.is_file():
             return None
         first = bytes.fromhex(match[1])
         query = f"SELECT {COLUMNS} FROM known WHERE key >= ? AND key < ?"  # noqa: S608  constants
-        with closing(beside(self.path)) as connection:
-            rows = connection.execute(query, (first, first + b"\xff" * 24)).fetchall()
-        jobs = map(Known.of, rows)
+        with closing(beside(self._path)) as connection:
+            jobs = map(Known.of, connection.execute(query, (first, first + b"\xff" * 24)).fetchall())
         return next((known.file_name for known in jobs if thumb_name(known) == thumb), None)
 
     def reference_of(self, name: str) -> Path | None:
         """Return the file that a reference's copy of this name is made of, None when no row asked for it."""
         return self._urls.source_of(name)
-
-    def show_verdicts(self) -> Outcome:
-        """Bring results.csv up to the latest verdicts, unless a run holds the folder; see exports.projection."""
-        try:
-            return show_verdicts(self.folder)
-        except sqlite3.Error as error:
-            raise StorageError(f"The ledger {self.path} cannot be read ({error}): try again.") from error
-
-    def close(self) -> None:
-        """Let go of the ledger; the next call opens it again."""
-        self._changes.close()
-
-
-def lasting(header: dict[str, Any]) -> dict[str, Any]:
-    """Return a header without what is true of the moment only, to compare."""
-    return {name: value for name, value in header.items() if name not in _PASSING}

@@ -1,8 +1,7 @@
 """Where a review listens, under which names it may be asked, and how it starts and stops: on its own or beside a run.
 
-Beside a run it has a thread with a loop and connections of its own, in the same process. It looks at the folder as
-another process would, through the ledger, and nothing of it reaches the run: what fails here is one sentence for the
-person, and the run goes on.
+Beside a run it has a thread with a loop and connections of its own. It looks at the folder as another process would,
+and nothing of it reaches the run: what fails here is one sentence for the person, and the run goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import ipaddress
 import logging
 import socket
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
+_LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
+# What is no HTTP is not logged: that would quote the request, with its token.
+_LOGGER.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
+@dataclass(frozen=True, slots=True)
 class ServedReview:
     """A review that is served. `url` has the token; `opens` says whom it lets in when that is not this machine only."""
 
-    def __init__(self, runner: web.AppRunner, url: str, opens: str | None) -> None:
-        self._runner = runner
-        self.url = url
-        self.opens = opens
+    runner: web.AppRunner
+    url: str
+    opens: str | None
 
     async def stop(self) -> None:
         """End all streams and answers, and let go of the folder."""
-        await self._runner.cleanup()
+        await self.runner.cleanup()
 
 
 async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
@@ -56,29 +59,23 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     where = ipaddress.ip_address(address.partition("%")[0])
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
-    runner = web.AppRunner(
-        Server(folder, guard, tell, rest).app(),
-        access_log=None,
-        logger=_logger(),
-        shutdown_timeout=_PATIENCE,
-        handler_cancellation=True,
-    )
+    app = Server(folder, guard, tell, rest).app()
+    options: dict[str, Any] = {"access_log": None, "logger": _LOGGER, "handler_cancellation": True}
+    runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
     try:
         await runner.setup()
         await web.SockSite(runner, listener).start()
     except BaseException:
         listener.close()
         raise
-    shown = "127.0.0.1" if where.is_unspecified else address
+    shown = LOOPBACK[0] if where.is_unspecified else address
     url = f"http://{host_of(shown, port)}/?token={guard.token}"
-    if where.is_loopback:
-        return ServedReview(runner, url, None)
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
     warning = (
         f"Everyone who can reach {reach} and knows the token can see all pictures and prompts of {folder} and judge "
         "them; what is sent is not encrypted."
     )
-    return ServedReview(runner, url, warning)
+    return ServedReview(runner, url, None if where.is_loopback else warning)
 
 
 class WatchServer:
@@ -111,28 +108,16 @@ class WatchServer:
             self._ready.set()
 
     async def _serve(self) -> None:
+        served = None
         try:
             served = await serve(self._folder, "127.0.0.1", 0, self._tell, rest=_REST)
+            self._tell(f"Watch and judge the pictures at {served.url}")
         except (UsageError, OSError) as error:
             self._tell(f"The run goes on without a page to watch it: {error}")
-            self._ready.set()
-            await self._ending.wait()
-            return
-        self._tell(f"Watch and judge the pictures at {served.url}")
         self._ready.set()
         await self._ending.wait()
-        await served.stop()
-
-
-def _logger() -> logging.Logger:
-    """Return where faults of ours are logged. What is no HTTP is not: that would quote the request, with its token."""
-    logger = logging.getLogger("batchflux.review")
-    logger.addFilter(_is_ours)  # once, however often it is added
-    return logger
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+        if served is not None:
+            await served.stop()
 
 
 def _listen(host: str, port: int) -> socket.socket:

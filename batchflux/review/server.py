@@ -1,126 +1,110 @@
-"""The routes of the review, and how each answers: JSON, and one sentence for what failed."""
+"""The routes of the review, and how each answers: JSON, one sentence for what failed, and the stream of changes.
+
+The stream (server-sent events) has rows as they are made and judged, and how the run stands. Each listener looks every
+half second, and reads what it does not know yet, at its own speed; nothing is queued for it. `id:` is the number up to
+which it knows all, so a browser that lost the connection goes on where it was.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
 from batchflux.ledger.reviews import NoSuchJobError, UnlistedJobError
-from batchflux.report.bundle import content_security_policy
-from batchflux.review.changes import sequence_of
+from batchflux.report.page import content_security_policy
 from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision
-from batchflux.review.events import Events
 from batchflux.review.files import Pictures
 from batchflux.review.guard import Guard, protect
-from batchflux.review.ledger_access import LedgerAccess, NoLedgerError
+from batchflux.review.ledger_access import LedgerAccess, NoLedgerError, sequence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from aiohttp.typedefs import Handler
 
     from batchflux.ledger.reviews import Asked, Decision
 
-
-T = TypeVar("T")
-
+LOOK = 0.5  # seconds
+HEARTBEAT = 15.0  # seconds
+MOST_LISTENERS = 32
+_PASSING = ("made_at", "seconds")  # what a header says of the moment only
 _CHUNK = 1 << 18
-_LONG = 0.02  # seconds of work in one go
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
+_FAULTS: dict[type[Exception], tuple[int, str | None]] = {  # what failed → the answer's status and text; None: its own
+    BadBodyError: (400, None),
+    NoLedgerError: (409, "Nothing has been run in this folder yet."),
+    NoSuchJobError: (404, "There is no such picture in this folder (any more); reload the page."),
+    UnlistedJobError: (409, "The manifest does not list this job any more, so no run would redo it."),
+    StorageError: (503, None),
+}
 
 
 class Server:
-    """The web application of one folder's review.
+    """The web application of one folder's review; the folder need not be there yet.
 
-    Args:
-        folder: the output folder; it need not be there yet.
-        guard: who is let in.
-        tell: takes one sentence that the person who started the review should read.
-        rest: after what took long, the folder's thread rests so many times as long, for whom it shares a process with.
+    `tell` takes one sentence that the person who started the review should read; `rest` is the LedgerAccess's.
     """
 
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
-        self._rest = rest
         self._guard = guard
-        self._ledger = LedgerAccess(folder)
-        self._thread = ThreadPoolExecutor(1, "batchflux-review")
-        self._pictures = Pictures(folder, self._ledger, self._do)
-        self._events = Events(self._ledger, self._do)
-        self._refresh = ResultsRefresh(self._ledger, self._do, tell)
+        self._ledger = LedgerAccess(folder, rest)
+        self._pictures = Pictures(folder, self._ledger)
+        self._refresh = ResultsRefresh(self._ledger, tell)
+        self._listeners = 0
+        self._soon = asyncio.Event()
+        self._stopping = False
 
     def app(self) -> web.Application:
         """Return the application."""
-        app = web.Application(middlewares=[_explain, self._guard.middleware()], client_max_size=MAX_BODY)
+        app = web.Application(middlewares=[_explain, self._guard.admit], client_max_size=MAX_BODY)
         app.on_response_prepare.append(protect)
         app.router.add_get("/", self._page)
         app.router.add_get("/images/{name:.+}", self._pictures.image)
         app.router.add_get("/thumbs/references/{name}", self._pictures.reference)
         app.router.add_get("/thumbs/{name}", self._pictures.thumb)
         app.router.add_get("/api/rows", self._rows)
-        app.router.add_get("/api/events", self._events.stream, allow_head=False)
+        app.router.add_get("/api/events", self._stream, allow_head=False)
         app.router.add_post("/api/verdicts", self._verdicts)
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
         app.on_cleanup.append(self._clean_up)
         return app
 
-    async def _do(self, work: Callable[[], T]) -> T:
-        """Do what touches the folder, in its thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._rested, work)
-
-    def _rested(self, work: Callable[[], T]) -> T:
-        began = time.monotonic()
-        try:
-            return work()
-        finally:
-            took = time.monotonic() - began
-            if self._rest and took > _LONG:
-                time.sleep(self._rest * took)
-
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        pieces = await self._do(lambda: self._ledger.page(self._guard.token))
+        pieces = await self._ledger.do(self._ledger.page, self._guard.token)
         headers = {"Content-Security-Policy": content_security_policy(live=True)}
-        response = web.StreamResponse(headers=headers)
-        response.content_type, response.charset = "text/html", "utf-8"
+        response = web.StreamResponse(headers={"Content-Type": "text/html; charset=utf-8", **headers})
         if "token" in request.query:
             self._guard.welcome(response)
-        await response.prepare(request)
-        with _cut_off():
-            while piece := await self._do(lambda: _gathered(pieces)):
-                await response.write(piece)
-        return response
+        return await self._send(request, response, pieces)
 
     async def _rows(self, request: web.Request) -> web.StreamResponse:
         since = sequence_of(request.query.get("since", "0"))
         if since is None:
             raise web.HTTPBadRequest(text="since must be a whole number.")
-        await self._do(partial(self._ledger.look, exact=True))
-        header = await self._do(self._ledger.header)
-        response = web.StreamResponse()
-        response.content_type, response.charset = "application/json", "utf-8"
-        await response.prepare(request)
-        with _cut_off():
-            await response.write(f'{{"header": {_dumps(header)}, "rows": ['.encode())
-            await self._write_rows(response, since)
-        return response
+        return await self._send(request, web.StreamResponse(headers=_JSON), self._changed(since))
 
-    async def _write_rows(self, response: web.StreamResponse, since: int) -> None:
+    def _changed(self, since: int) -> Iterator[str]:
+        """Yield the header, the rows that changed after `since` and the keys of those that are gone, as JSON."""
+        self._ledger.look(exact=True)
+        yield f'{{"header": {_dumps(self._ledger.header())}, "rows": ['
         gone: list[str] = []
         more, between = True, ""
         while more:
-            batch = await self._do(partial(self._ledger.batch, since))
-            for row in batch.rows:
-                await response.write(f"{between}{_dumps(row)}".encode())
+            news, rows = self._ledger.changed(since)
+            for row in rows:
+                yield between + _dumps(row)
                 between = ", "
-            gone += batch.gone
-            since, more = batch.sequence, batch.more
-        await response.write(f'], "gone": {_dumps(gone)}, "sequence": {since}}}'.encode())
+            gone += news.gone
+            since, more = news.sequence, news.more
+        yield f'], "gone": {_dumps(gone)}, "sequence": {since}}}'
 
     async def _verdicts(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":
@@ -128,57 +112,112 @@ class Server:
         decision = await asyncio.to_thread(parse_decision, await request.read())
         # Shielded: a verdict that is under way is kept, and shown, also when its page is closed meanwhile.
         numbers, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
-        response = web.StreamResponse()
-        response.content_type, response.charset = "application/json", "utf-8"
-        await response.prepare(request)
-        pieces = _answer(self._ledger.pages_of(numbers), asked)
-        with _cut_off():
-            while piece := await self._do(lambda: _gathered(pieces)):
-                await response.write(piece)
-        return response
+        return await self._send(request, web.StreamResponse(headers=_JSON), self._answer(numbers, asked))
+
+    def _answer(self, numbers: list[int], asked: list[Asked]) -> Iterator[str]:
+        """Yield what a verdict is answered with, as JSON: the rows as they are now, and the redos that it asked for."""
+        yield '{"rows": ['
+        between = ""
+        for row in self._ledger.rows(numbers):
+            yield between + _dumps(row)
+            between = ", "
+        redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
+        yield f'], "redo": {_dumps(redo)}}}'
 
     async def _decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        decided = await self._do(lambda: self._ledger.decide(decision))
+        decided = await self._ledger.do(self._ledger.decide, decision)
         self._refresh.wanted()
-        self._events.look_soon()
+        self._look_soon()
         return decided
 
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, pieces: Iterator[bytes] | Iterator[str]
+    ) -> web.StreamResponse:
+        """Send pieces that are made in the folder's thread; half an answer must not look whole, should it fail."""
+        piece = await self._ledger.do(_gathered, pieces)
+        await response.prepare(request)
+        while piece:
+            await response.write(piece)
+            try:
+                piece = await self._ledger.do(_gathered, pieces)
+            except StorageError as error:
+                raise ConnectionResetError(str(error)) from error
+        return response
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if self._listeners >= MOST_LISTENERS:
+            raise web.HTTPServiceUnavailable(text="Too many pages follow this review; close some.")
+        since = sequence_of(request.headers.get("Last-Event-ID") or request.query.get("since", "0")) or 0
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        self._listeners += 1
+        try:
+            with suppress(ConnectionError):  # the listener has gone
+                await self._follow(response, since)
+        finally:
+            self._listeners -= 1
+        return response
+
+    async def _follow(self, response: web.StreamResponse, since: int) -> None:
+        known: dict[str, Any] = {}
+        last, heard = False, time.monotonic()
+        while not last:
+            last = self._stopping
+            with suppress(StorageError):  # the ledger is busy or being replaced: the next look will see
+                await self._ledger.do(self._ledger.look, exact=last)
+                since = await self._write_rows(response, since)
+                header = await self._ledger.do(self._ledger.header)
+                lasting = {name: value for name, value in header.items() if name not in _PASSING}
+                if lasting != known:
+                    known = lasting
+                    await response.write(_event("header", header))
+            if time.monotonic() >= heard + HEARTBEAT:
+                await response.write(b": still here\n\n")
+                heard = time.monotonic()
+            if not self._stopping:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), LOOK)
+
+    async def _write_rows(self, response: web.StreamResponse, since: int) -> int:
+        more = True
+        while more:
+            news, rows = await self._ledger.do(self._ledger.changed, since)
+            since, more = news.sequence, news.more
+            if news.reset:
+                await response.write(_event("reset", {"sequence": since}, since))
+            if rows or news.gone:
+                await response.write(_event("rows", {"sequence": since, "rows": rows, "gone": news.gone}, since))
+        return since
+
+    def _look_soon(self) -> None:
+        self._soon.set()  # lets all go on who wait now
+        self._soon.clear()
+
     async def _start(self, _app: web.Application) -> None:
-        self._events.start()
         self._refresh.wanted()  # an earlier review may have been killed before it came to that
 
     async def _stop(self, _app: web.Application) -> None:
-        await self._events.stop()
+        self._stopping = True  # listeners look once more, and their streams end
+        self._look_soon()
         await self._refresh.stop()
 
     async def _clean_up(self, _app: web.Application) -> None:
-        with suppress(RuntimeError):
-            await self._do(self._ledger.close)
-        self._thread.shutdown()
-        self._pictures.close()
+        await self._ledger.close()
 
 
-def _answer(pages: Iterable[list[dict[str, Any]]], asked: Iterable[Asked]) -> Iterator[bytes]:
-    """Yield what a verdict is answered with: the rows as they are now, and the redos that it asked for."""
-    yield b'{"rows": ['
-    between = ""
-    for rows in pages:
-        yield between.encode() + ", ".join(map(_dumps, rows)).encode()
-        between = ", "
-    redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
-    yield f'], "redo": {_dumps(redo)}}}'.encode()
+def _event(name: str, data: Any, number: int | None = None) -> bytes:
+    mark = "" if number is None else f"id: {number}\n"
+    return f"event: {name}\n{mark}data: {json.dumps(data)}\n\n".encode()
 
 
-def _gathered(pieces: Iterator[bytes]) -> bytes:
+def _gathered(pieces: Iterator[bytes] | Iterator[str]) -> bytes:
     """Return the next pieces together; b'' at the end."""
-    made: list[bytes] = []
-    size = 0
+    made = bytearray()
     for piece in pieces:
-        made.append(piece)
-        size += len(piece)
-        if size >= _CHUNK:
+        made += piece.encode() if isinstance(piece, str) else piece
+        if len(made) >= _CHUNK:
             break
-    return b"".join(made)
+    return bytes(made)
 
 
 def _dumps(value: Any) -> str:
@@ -187,35 +226,18 @@ def _dumps(value: Any) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-@contextmanager
-def _cut_off() -> Iterator[None]:
-    """Break the connection when the folder fails while an answer is on its way: half an answer must not look whole."""
-    try:
-        yield
-    except StorageError as error:
-        raise ConnectionResetError(str(error)) from error
-
-
 @web.middleware
-async def _explain(request: web.Request, handler: Any) -> web.StreamResponse:
+async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer what failed with one sentence: JSON below /api, else text."""
+    headers = None
     try:
-        response: web.StreamResponse = await handler(request)
+        return await handler(request)
     except web.HTTPException as error:
         status, text = error.status, error.text or error.reason
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    except BadBodyError as error:
-        status, text, headers = 400, str(error), None
-    except NoLedgerError:
-        status, text, headers = 409, "Nothing has been run in this folder yet.", None
-    except NoSuchJobError:
-        status, text, headers = 404, "There is no such picture in this folder (any more); reload the page.", None
-    except UnlistedJobError:
-        status, text, headers = 409, "The manifest does not list this job any more, so no run would redo it.", None
-    except StorageError as error:
-        status, text, headers = 503, str(error), None
-    else:
-        return response
+    except tuple(_FAULTS) as error:
+        status, says = next(answer for kind, answer in _FAULTS.items() if isinstance(error, kind))
+        text = says or str(error)
     if request.path.startswith("/api/"):
         return web.json_response({"error": text}, status=status, headers=headers)
     return web.Response(status=status, text=f"{text}\n", headers=headers)

@@ -6,18 +6,8 @@ its own (`provider: simulator`). It has no access to the network, and to no file
 
 from __future__ import annotations
 
-from batchflux.simulator.faults import FAULTS, FaultInfo
-from batchflux.simulator.journal import Journal
+from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.options import SimulatorOptions, load_options, parse_options
 from batchflux.simulator.server import EmbeddedSimulator, Simulator
 
-__all__ = [
-    "FAULTS",
-    "EmbeddedSimulator",
-    "FaultInfo",
-    "Journal",
-    "Simulator",
-    "SimulatorOptions",
-    "load_options",
-    "parse_options",
-]
+__all__ = ["FAULTS", "EmbeddedSimulator", "Simulator", "SimulatorOptions", "load_options", "parse_options"]

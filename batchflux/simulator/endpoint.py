@@ -1,7 +1,11 @@
 """Admit requests as an API does, and do what every paid endpoint does before it answers.
 
-A request is admitted by its key, by rate, by how many are in flight, and by how many tasks of its key are unfinished.
-The rate is a token bucket: it holds `burst` requests and refills at `rate` a second. A refused request takes nothing.
+A request is admitted by its key, by rate and by how many are in flight. The rate is a token bucket: it holds `burst`
+requests and refills at `rate` a second. A refused request takes nothing.
+
+Its faults: the script is asked first, rules in order; the first that matches the prompt and is not used up gives the
+fault. Otherwise every fault in `faults` is drawn, in the order written. Draws depend on seed, content and how often
+that content was asked, so that chance repeats in every process. A fault that an API cannot show is passed over for it.
 """
 
 from __future__ import annotations
@@ -10,85 +14,60 @@ import asyncio
 import hmac
 import math
 import re
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
-from batchflux.simulator.faults import ChosenFaults, FaultPlan, between, fraction
-from batchflux.simulator.images import ReferenceGoneError
-from batchflux.simulator.references import NotAPictureError
-from batchflux.simulator.replies import (
-    Refusal,
-    Reply,
-    as_detail,
-    detail_reply,
-    error_answer,
-    error_reply,
-    invalid,
-    malformed_key,
-    rate_limited,
-    unauthorized,
-    whole,
-)
+from batchflux.simulator import replies
+from batchflux.simulator.faults import FAULTS
+from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
+from batchflux.simulator.replies import Chunks, Refusal, error_reply
+from batchflux.simulator.requests import parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from batchflux.simulator.images import ImageStore
+    from batchflux.simulator.drawing import Recipe
+    from batchflux.simulator.faults import Stage
+    from batchflux.simulator.images import ReferenceCache
     from batchflux.simulator.journal import Journal
     from batchflux.simulator.options import SimulatorOptions
-    from batchflux.simulator.replies import Api, Chunks
+    from batchflux.simulator.replies import Api, Reply
     from batchflux.simulator.requests import ImageRequest
 
-_LARGE_BODY = 32_768
-BFL_ACTIVE_TASKS = 24
+    Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
+
+T = TypeVar("T")
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None) -> str:
-    """Return the API key that a request carries: `x-key` at BFL, a bearer token elsewhere; "" without one.
-
-    Raises:
-        Refusal: keys are asked for and this is none of them.
-    """
+    """Return a request's `x-key` (at BFL) or bearer token, "" without one, or raise Refusal: it is none of `keys`."""
     kind, _, token = headers.get("Authorization", "").partition(" ")
     key = headers.get("x-key", "") if api == "bfl" else token if kind.lower() == "bearer" else ""
     if keys is None:
         return key
     if api == "bfl" and not key:
-        raise Refusal(detail_reply(403, "Not authenticated"))
+        raise Refusal(replies.detail_reply(403, "Not authenticated"))
     if api == "bfl" and not _KEY.fullmatch(key):
-        raise Refusal(malformed_key())
+        raise Refusal(replies.MALFORMED_KEY)
     known = [hmac.compare_digest(key.encode(), accepted.encode()) for accepted in keys]
     if not any(known):
-        raise Refusal(unauthorized())
+        raise Refusal(replies.plain_error("auth"))
     return key
-
-
-def check_active_tasks(active: int, limit: int | None, api: Api) -> None:
-    """Check how many tasks of one account are unfinished.
-
-    Raises:
-        Refusal: 429, one more would be too many.
-    """
-    most = BFL_ACTIVE_TASKS if limit is None and api == "bfl" else limit
-    if most is not None and active >= most:
-        message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
-        raise Refusal(error_reply(429, message, "requests", code="active_tasks_limit"))
 
 
 class Throttle:
     """Counts what is let in. `clock` gives seconds that never go back."""
 
-    def __init__(
-        self, *, rate: float | None, burst: int | None, concurrency: int | None, clock: Callable[[], float]
-    ) -> None:
-        self._rate = rate
-        self._size = float(burst) if burst is not None else max(1.0, rate or 1.0)
-        self._concurrency = concurrency
+    def __init__(self, options: SimulatorOptions, clock: Callable[[], float]) -> None:
+        self._rate = options.rate
+        self._size = float(options.burst) if options.burst is not None else max(1.0, options.rate or 1.0)
+        self._concurrency = options.concurrency
         self._clock = clock
         self._tokens = self._size
         self._at = clock()
@@ -96,16 +75,15 @@ class Throttle:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Hold a place while a request is answered.
-
-        Raises:
-            Refusal: 429, too many at once or too fast.
-        """
+        """Hold a place while a request is answered, or raise Refusal: 429, too many at once or too fast."""
         if self._concurrency is not None and self.in_flight >= self._concurrency:
             message = f"At most {self._concurrency} requests at once are allowed for this token."
-            reply = error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached")
-            raise Refusal(reply)
-        self._take()
+            raise Refusal(error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached"))
+        if self._rate is not None:
+            self._refill(self._rate)
+            if self._tokens < 1:
+                raise Refusal(replies.rate_limited((1 - self._tokens) / self._rate, self.headers()))
+            self._tokens -= 1
         self.in_flight += 1
         try:
             yield
@@ -116,116 +94,173 @@ class Throttle:
         """Return the x-ratelimit headers as things stand; none without a rate."""
         if self._rate is None:
             return {}
-        self._refill()
+        self._refill(self._rate)
         return {
             "x-ratelimit-limit-requests": str(math.floor(self._size)),
             "x-ratelimit-remaining-requests": str(math.floor(self._tokens)),
             "x-ratelimit-reset-requests": f"{math.ceil((self._size - self._tokens) / self._rate * 1000)}ms",
         }
 
-    def _refill(self) -> None:
+    def _refill(self, rate: float) -> None:
         now = self._clock()
-        self._tokens = min(self._size, self._tokens + (now - self._at) * (self._rate or 0))
+        self._tokens = min(self._size, self._tokens + (now - self._at) * rate)
         self._at = now
-
-    def _take(self) -> None:
-        if self._rate is None:
-            return
-        self._refill()
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return
-        raise Refusal(rate_limited((1 - self._tokens) / self._rate, self.headers()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request for a content: how many came before it, its faults, and its latency in seconds.
+    """One request for a content: how many came before it, its latency in seconds, and its faults.
 
-    `chance` is what every further draw for this request depends on.
+    Of each stage there is one fault at most, but any number that reshape the answer. `chance` is what every further
+    draw for this request depends on.
     """
 
     number: int
-    faults: ChosenFaults
     latency: float
+    faults: frozenset[str]
     chance: tuple[object, ...]
 
-    def error_answer(self, api: Api, chunks: Chunks) -> Reply | None:
-        """Return the answer of the fault that comes in place of a good one, if there is such a fault."""
-        return error_answer(self.faults.instead or "", api, chunks, fraction("pick", *self.chance))
+    def of(self, stage: Stage) -> str:
+        """Return the fault of a stage, "" without one."""
+        return next((name for name in self.faults if FAULTS[name].stage == stage), "")
+
+    def draw(self, what: str) -> float:
+        """Return this request's number in [0, 1) for `what`."""
+        return fraction(what, *self.chance)
+
+    def pick(self, what: str, choices: Sequence[T]) -> T:
+        """Return one of `choices`, drawn for `what`."""
+        return choices[int(self.draw(what) * len(choices))]
+
+    def chunks(self, model: str) -> Chunks:
+        """Return what makes the frames of the chat completion."""
+        return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=int(time.time()), model=model)
+
+
+def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
+    left = number
+    for step in options.script:
+        if step.match not in request.prompt:
+            continue
+        if step.times is None or left < step.times:
+            yield step.fault
+            return
+        left -= step.times
+    for rule in options.faults:
+        in_time = rule.times is None or number < rule.times
+        if in_time and fraction(options.seed, rule.fault, request.content, number) < rule.rate:
+            yield rule.fault
+
+
+def fraction(*parts: object) -> float:
+    """Return a number in [0, 1) that depends on `parts` and on nothing else."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / (1 << 64)
+
+
+def between(low: float, high: float, *parts: object) -> float:
+    """Return a number in [low, high) that depends on `parts` only."""
+    return low + (high - low) * fraction(*parts)
 
 
 class Endpoint:
     """What all endpoints of one simulator share; `closing` is set when it stops."""
 
-    def __init__(self, options: SimulatorOptions, journal: Journal, throttle: Throttle, images: ImageStore) -> None:
+    def __init__(self, options: SimulatorOptions, journal: Journal, cache: ReferenceCache) -> None:
         self.options = options
         self.journal = journal
-        self.throttle = throttle
-        self.images = images
+        self.cache = cache
+        self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
-        self._plan = FaultPlan(seed=options.seed, rules=options.faults, script=options.script)
 
-    async def admit(
-        self, http: web.Request, api: Api, answer: Callable[[bytes, str], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Return what `answer` gives for the body and the key of a request that is let in, or the refusal."""
+    async def admit(self, http: web.Request, api: Api, answer: Handler, model: str = "") -> web.StreamResponse:
+        """Return what `answer` gives for a request that is let in and its key, or the refusal."""
         self.journal.received += 1
         try:
             raw = await http.read()
             key = authorize(http.headers, api, self.options.keys)
             with self.throttle.admitted():
-                return await answer(raw, key)
+                return await answer(http, await self._validated(raw, api, model), key)
         except web.HTTPRequestEntityTooLarge:
             message = "The request is larger than 64 MB."
             reply = error_reply(413, message, "invalid_request_error", code="request_too_large")
         except Refusal as refusal:
             reply = refusal.reply
-        except ReferenceGoneError:
+        except NoPictureError:
             reply = error_reply(500, "An upload was dropped from the cache.", "server_error")
         return self.response(reply, api)
 
     def response(self, reply: Reply, api: Api) -> web.Response:
         """Return `reply` in the form of the API, and count it."""
-        told = as_detail(reply) if api == "bfl" else reply
+        told = replies.as_detail(reply) if api == "bfl" else reply
         self.journal.by_status[told.status] += 1
-        return whole(told, self.throttle.headers())
+        return replies.whole(told, self.throttle.headers())
 
-    async def validated(self, raw: bytes, parse: Callable[[bytes], ImageRequest]) -> ImageRequest:
-        """Return the request in a body, once its uploads are kept.
+    async def cut(self, http: web.Request, reply: Reply) -> web.StreamResponse:
+        """Send the first half of `reply` and close the connection, whose length promised the rest."""
+        self.journal.by_status[reply.status] += 1
+        headers = {**self.throttle.headers(), "Content-Type": reply.content_type}
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        if reply.content_type == replies.JSON_TYPE:
+            response.content_length = len(reply.body)
+        await response.prepare(http)
+        await response.write(reply.body[: len(reply.body) // 2])
+        if http.transport is not None:
+            http.transport.close()
+        return response
 
-        Raises:
-            Refusal: the body or a picture in it is wrong, or the cache folder cannot be written.
-        """
-        request = parse(raw) if len(raw) < _LARGE_BODY else await self.images.off_loop(partial(parse, raw))
+    async def hang(self, http: web.Request) -> web.StreamResponse:
+        """Answer nothing until the simulator closes."""
+        await self.closing.wait()
+        return replies.reset(http)
+
+    async def _validated(self, raw: bytes, api: Api, model: str) -> ImageRequest:
+        """Return the request in a body once its uploads are kept, or raise the Refusal of what is wrong."""
+        request = await asyncio.to_thread(parse_request, api, raw, model)
         for upload in request.uploads:
             try:
-                await self.images.off_loop(partial(self.images.references.keep, upload))
+                await asyncio.to_thread(self.cache.keep, upload)
             except NotAPictureError as error:
-                raise invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
+                raise replies.invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
             except OSError as error:
                 message = f"The simulator cannot keep an upload: {error.strerror}; free or change its cache_dir."
                 raise Refusal(error_reply(500, message, "server_error")) from error
         return request
 
     def turn(self, request: ImageRequest) -> Turn:
-        """Count a request and choose its faults and latency."""
-        number = self.journal.ask(request.content)
-        faults = self._plan.choose(request, number)
-        self.journal.faults.update(faults.names)
+        """Count a request and choose its latency and faults: the first that replaces the answer stands alone."""
+        number = self.journal.asked.add(request.content)
+        faults: dict[str, str] = {}
+        for name in _hits(self.options, request, number):
+            stage = FAULTS[name].stage
+            if request.api in FAULTS[name].apis:
+                faults.setdefault(name if stage == "form" else stage, name)
+        met = frozenset([faults["instead"]] if "instead" in faults else faults.values())
+        self.journal.faults.update(met)
         chance = (self.options.seed, request.content, number)
-        return Turn(
-            number=number,
-            faults=faults,
-            latency=between(*self.options.latency, "latency", *chance),
-            chance=chance,
-        )
+        latency = between(*self.options.latency, "latency", *chance)
+        return Turn(number=number, latency=latency, faults=met, chance=chance)
+
+    async def instead(self, http: web.Request, request: ImageRequest, turn: Turn) -> web.StreamResponse | None:
+        """Return the answer of the fault by which nothing is made; None when there is no such fault."""
+        if "hang" in turn.faults:
+            return await self.hang(http)
+        error = replies.error_answer(turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick"))
+        if error is None:
+            return None
+        if request.api in ("standard", "chat"):
+            await self.pause(turn.latency)
+        return self.response(error, request.api)
+
+    async def recipe(self, request: ImageRequest, turn: Turn) -> Recipe:
+        """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""
+        recipe = recipe_for(request, self.options, turn.of("link"), turn.number)
+        if recipe.fault == "echoed_input" and request.uploads and not request.urls:
+            await asyncio.to_thread(self.cache.keep, request.uploads[0], "orig")
+        return recipe
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the simulator closes."""
-        if seconds <= 0:
-            return
-        try:
-            await asyncio.wait_for(self.closing.wait(), seconds)
-        except TimeoutError:
-            return
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), seconds)

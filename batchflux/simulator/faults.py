@@ -1,21 +1,12 @@
-"""Name every fault the simulator can show, and choose which of them a request meets.
-
-The script is asked first: rules in order, the first that matches the prompt and is not used up gives the fault.
-Otherwise every fault in `faults` is drawn, in the order written. Draws depend on seed, content and how often that
-content was asked, so that chance repeats in every process. A fault that an API cannot show is passed over for it.
-"""
+"""Name every fault the simulator can show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from batchflux.simulator.replies import Api
-    from batchflux.simulator.requests import ImageRequest
 
 Stage = Literal["instead", "form", "link", "task", "poll"]
 
@@ -30,7 +21,6 @@ TASK_RELAY: frozenset[Api] = frozenset({"relay"})
 
 FAULTY_POLLS = 2
 SLOW_POLLS = 5
-_RANGE = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +59,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("moderated", RELAYS, "400, the prompt is refused"),
         ("moderated_prose", CHAT, "the refusal as prose under HTTP 200"),
         ("model_not_found", ALL, "503 whose code says model_not_found; 404 at BFL"),
-        (
-            "reset",
-            ALL,
-            "the connection is reset after the request was read; a task is accepted and billed all the same",
-        ),
+        ("reset", ALL, "the connection is reset once the request was read; a task is accepted and billed all the same"),
         ("cut", ALL, "the connection ends in the middle of the answer; a task is accepted and billed all the same"),
         ("hang", ALL, "no answer ever comes, and nothing is made"),
         ("bad_json", ALL, "200 with JSON that stops half-way; nothing is made"),
@@ -143,88 +129,13 @@ FAULTS: dict[str, FaultInfo] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FaultRule:
-    """Draw `fault` with probability `rate`, for the first `times` requests of one content (None: for all)."""
+class Rule:
+    """Give `fault` with probability `rate` to the first `times` requests of one content (None: to all).
+
+    Only prompts that contain `match` are meant.
+    """
 
     fault: str
+    match: str = ""
     rate: float = 1.0
     times: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptRule:
-    """Give `fault` to the first `times` requests of one content whose prompt contains `match` (None: to all)."""
-
-    match: str
-    fault: str
-    times: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChosenFaults:
-    """The faults of one request: at most one of each stage, but any number that reshape the answer."""
-
-    instead: str | None = None
-    form: frozenset[str] = frozenset()
-    link: str | None = None
-    task: str | None = None
-    poll: str | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """All of them, for the counters."""
-        single = (self.instead, self.link, self.task, self.poll)
-        return sorted({*self.form, *(name for name in single if name is not None)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultPlan:
-    """Chooses by `rules` and `script`; `seed` makes another run of chance."""
-
-    seed: int
-    rules: tuple[FaultRule, ...]
-    script: tuple[ScriptRule, ...]
-
-    def choose(self, request: ImageRequest, turn: int) -> ChosenFaults:
-        """Return the faults of `request`, whose content was asked `turn` times before.
-
-        The first hit that replaces the answer stands alone.
-        """
-        hits: dict[Stage, list[str]] = {}
-        for name in self._hits(request, turn):
-            if request.api in FAULTS[name].apis:
-                hits.setdefault(FAULTS[name].stage, []).append(name)
-        if instead := hits.get("instead"):
-            return ChosenFaults(instead=instead[0])
-        first = {stage: names[0] for stage, names in hits.items()}
-        return ChosenFaults(
-            form=frozenset(hits.get("form", ())),
-            link=first.get("link"),
-            task=first.get("task"),
-            poll=first.get("poll"),
-        )
-
-    def _hits(self, request: ImageRequest, turn: int) -> Iterator[str]:
-        left = turn
-        for step in self.script:
-            if step.match not in request.prompt:
-                continue
-            if step.times is None or left < step.times:
-                yield step.fault
-                return
-            left -= step.times
-        for rule in self.rules:
-            in_time = rule.times is None or turn < rule.times
-            if in_time and fraction(self.seed, rule.fault, request.content, turn) < rule.rate:
-                yield rule.fault
-
-
-def fraction(*parts: object) -> float:
-    """Return a number in [0, 1) that depends on `parts` and on nothing else."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()) / _RANGE
-
-
-def between(low: float, high: float, *parts: object) -> float:
-    """Return a number in [low, high) that depends on `parts` only."""
-    return low + (high - low) * fraction(*parts)

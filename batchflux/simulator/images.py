@@ -1,262 +1,218 @@
-"""Give pictures by links that say what is in them, and serve those links.
+"""Give pictures by links that say what is in them, and keep the uploads that they are drawn from.
 
 A link is `/v1/files/TOKEN.png`; TOKEN is the recipe as compressed JSON in URL-safe base64, so any simulator draws the
-picture again, byte for byte. Uploaded references are named by digest and come from the reference cache, which outlives
-the process. A token is taken from anyone, so every field is checked and bounded when it is read.
+picture again, byte for byte, on any port. A token is taken from anyone, so every field is checked when it is read.
+A photo does not fit into it: each upload is reduced and kept under its SHA-256 in a private folder of bounded size;
+the least recently used go first. The folder is refused when it belongs to somebody else: it lies in the shared temp
+folder.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import binascii
-import json
+import os
 import re
+import stat
+import tempfile
 import unicodedata
+import warnings
 import zlib
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from batchflux.simulator.drawing import MEDIA_TYPES, REFERENCES_DRAWN, SUFFIXES, Recipe, draw, parse_ratio
-from batchflux.simulator.options import MAX_SIZE, MIN_SIZE
+from PIL import Image, ImageOps
+
+from batchflux.errors import UsageError
+from batchflux.output.base import SUFFIXES
+from batchflux.simulator.drawing import LONGEST_CAPTION, REFERENCES_DRAWN, Recipe, draw, parse_ratio
 from batchflux.simulator.replies import dumps
 from batchflux.simulator.requests import sniff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
+    from batchflux.simulator.options import SimulatorOptions
+    from batchflux.simulator.requests import ImageRequest, Upload
 
-    from batchflux.simulator.references import ReferenceCache
-    from batchflux.simulator.requests import ImageRequest
-
-    T = TypeVar("T")
-
+REDUCED = 1024
+LIMIT = 256 << 20
 UNSAFE_URL = "http://169.254.169.254/latest/meta-data/picture"
-KEPT_BYTES = 8 << 20
-_CAPTION = 120
-_TOKEN_LIMIT = 4096
-_TEXT_LIMIT = 4096
-_REFERENCE = re.compile(r"f[0-9a-f]{64}|u[0-9a-f]{16}", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_WORKERS = 2
-_FIELDS = tuple(entry.name for entry in fields(Recipe))
+_LONGEST = 4096  # of a token, and of its text
+
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # for the process: pictures are read in several threads
 
 
-class BadLinkError(Exception):
-    """A link that this simulator never gave."""
+class NotAPictureError(Exception):
+    """An upload that cannot be decoded, or has too many pixels."""
 
 
-class ReferenceGoneError(Exception):
-    """A link whose upload is no longer kept."""
+class NoPictureError(Exception):
+    """A link that leads nowhere: it was never given, or its upload is no longer kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenImage:
-    """A picture as it is given: two links to it, or its bytes."""
+class ReferenceCache:
+    """The folder of uploads, at most `limit` bytes. Safe to use by several threads and processes at once."""
 
-    url: str
-    download_url: str
-    media_type: str
-    data: bytes | None = field(default=None, repr=False)
+    def __init__(self, folder: str, limit: int = LIMIT) -> None:
+        self._folder = Path(folder)
+        self._limit = limit
 
-    @property
-    def base64(self) -> str:
-        """The bytes for JSON."""
-        return base64.b64encode(self.data or b"").decode()
+    def keep(self, upload: Upload, kind: str = "jpg") -> None:
+        """Keep `upload`: reduced, or its own bytes as kind `orig`.
+
+        Raises NotAPictureError: it cannot be decoded. UsageError: the folder cannot be used.
+        """
+        name = f"{upload.sha256}.{kind}"
+        try:
+            os.utime(self._folder / name)
+        except FileNotFoundError:
+            self._write(name, reduce(upload.data) if kind == "jpg" else upload.data)
+
+    def read(self, digest: str, kind: str = "jpg") -> bytes:
+        """Return an upload as it was kept, or raise NoPictureError when it is gone."""
+        try:
+            return (self._folder / f"{digest}.{kind}").read_bytes()
+        except FileNotFoundError as error:
+            raise NoPictureError from error
+
+    def prepare(self) -> None:
+        """Make the folder, or raise UsageError when it cannot be made or others may write into it."""
+        place = f"The simulator's cache folder {self._folder}"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self._folder.lstat()
+        except OSError as error:
+            raise UsageError(f"{place} cannot be used: {error.strerror}; name another as cache_dir.") from error
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise UsageError(f"{place} is not yours alone to write; name another as cache_dir.")
+
+    def _write(self, name: str, data: bytes) -> None:
+        self.prepare()  # once more: a cleaner of the temp folder may have taken it
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(self._folder / name)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Beyond the limit, remove files down to half of it; the newest stays."""
+        files = []
+        for path in self._folder.iterdir():
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # another process pruned it
+                continue
+            if stat.S_ISREG(found.st_mode):
+                files.append((found.st_mtime, found.st_size, path))
+        used = sum(size for _, size, _ in files)
+        if used <= self._limit:
+            return
+        for _, size, path in sorted(files)[:-1]:
+            if used <= self._limit // 2:
+                break
+            path.unlink(missing_ok=True)
+            used -= size
 
 
-def recipe_for(request: ImageRequest, size: int, *, fault: str | None = None, turn: int = 0, salt: int = 0) -> Recipe:
-    """Return how the picture for `request` is drawn, `size` pixels long.
+def reduce(data: bytes) -> bytes:
+    """Return `data` upright, opaque and at most 1024 pixels long as a JPEG, or raise NotAPictureError."""
+    try:
+        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as opened:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise NotAPictureError(str(error)) from error
+    if upright.has_transparency_data:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    plain = upright.convert("RGB")
+    plain.thumbnail((REDUCED, REDUCED), Image.Resampling.LANCZOS, reducing_gap=3)
+    out = BytesIO()
+    plain.save(out, "JPEG", quality=92)
+    return out.getvalue()
 
-    `salt` changes it where no seed was asked for. Without a reference there is nothing to echo.
-    """
-    references = [f"f{upload.sha256}" for upload in request.uploads]
-    urls = [f"u{_hash(url, 8)}" for url in request.urls]
-    everything = [*urls, *references]
+
+def recipe_for(request: ImageRequest, options: SimulatorOptions, fault: str, turn: int) -> Recipe:
+    """Return how the picture for `request` is drawn. Without a reference there is nothing to echo."""
+    everything = [*(f"u{_hash(url, 8)}" for url in request.urls), *(f"f{upload.sha256}" for upload in request.uploads)]
     asked = [request.prompt, everything, request.seed, request.aspect_ratio]
-    if salt and request.seed is None:
-        asked.append(salt)
-    if fault == "echoed_input" and not everything:
-        fault = None
+    if options.salt and request.seed is None:
+        asked.append(options.salt)
+    fault = "" if fault == "echoed_input" and not everything else fault
     return Recipe(
         digest=_hash(dumps(asked).decode(), 16),
         caption=caption(request.prompt),
         references=tuple(everything[:REFERENCES_DRAWN]),
         ratio=request.aspect_ratio or "",
         output_format=request.output_format,
-        size=size,
-        fault=fault or "",
+        size=options.size,
+        fault=fault,
         turn=turn if fault else 0,
     )
 
 
-def links(recipe: Recipe, origin: str, urls: tuple[str, ...] = ()) -> GivenImage:
-    """Return the links to the picture of `recipe`, for a client that knows this server as `origin`.
+def link(recipe: Recipe, origin: str, urls: tuple[str, ...]) -> str:
+    """Return the link to the picture of `recipe`, for a client that knows this server as `origin`.
 
     `urls` are the references that came as URLs; the first of them is what an echo gives.
     """
-    media_type = MEDIA_TYPES[recipe.output_format]
     if recipe.fault == "echoed_input" and urls:
-        return GivenImage(url=urls[0], download_url=urls[0], media_type=media_type)
+        return urls[0]
     if recipe.fault == "unsafe_link":
-        url = f"{UNSAFE_URL}.{SUFFIXES[recipe.output_format]}"
-        return GivenImage(url=url, download_url=url, media_type=media_type)
-    path = file_path(recipe)
-    return GivenImage(
-        url=f"{origin}/v1/files/{path}", download_url=f"{origin}/v1/files/download/{path}", media_type=media_type
-    )
+        return f"{UNSAFE_URL}{_suffix(recipe)}"
+    return f"{origin}/v1/files/{file_path(recipe)}"
 
 
-class ImageStore:
-    """Draws pictures off the event loop and keeps the last ones, bounded in bytes.
-
-    `close` waits for what is being drawn; `kept_bytes` is the size of those kept.
-    """
-
-    def __init__(self, references: ReferenceCache, kept_bytes: int = KEPT_BYTES) -> None:
-        self.references = references
-        self._limit = kept_bytes
-        self._kept: OrderedDict[Recipe, bytes] = OrderedDict()
-        self.kept_bytes = 0
-        self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="batchflux-simulator-draw")
-
-    async def off_loop(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the store's threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    async def keep_echo(self, request: ImageRequest, recipe: Recipe) -> None:
-        """Keep the first upload's own bytes, when the picture's link is to give them back."""
-        if recipe.fault == "echoed_input" and request.uploads and not request.urls:
-            await self.off_loop(partial(self.references.keep_original, request.uploads[0]))
-
-    async def inlined(self, given: GivenImage, recipe: Recipe) -> GivenImage:
-        """Return `given` with the picture's bytes, unless it is an echoed URL.
-
-        Raises:
-            ReferenceGoneError: a reference it is drawn from is no longer kept.
-        """
-        if recipe.fault == "echoed_input" and not recipe.references[0].startswith("f"):
-            return given
-        data = await self.picture(recipe)
-        return replace(given, data=data, media_type=media_type_of(recipe, data))
-
-    async def picture(self, recipe: Recipe) -> bytes:
-        """Return the picture's bytes, as the recipe's fault would have them.
-
-        Raises:
-            ReferenceGoneError: a reference it is drawn from is no longer kept.
-        """
-        if recipe.fault == "echoed_input":
-            return await self.off_loop(lambda: self._original(recipe))
-        plain = without_fault(recipe)
-        data = self._kept.get(plain)
-        if data is None:
-            data = await self.off_loop(lambda: draw(plain, self._reference))
-            self._keep(plain, data)
-        else:
-            self._kept.move_to_end(plain)
-        return data[: len(data) // 2] if recipe.fault == "truncated_image" else data
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _keep(self, recipe: Recipe, data: bytes) -> None:
-        if recipe not in self._kept:
-            self.kept_bytes += len(data)
-        self._kept[recipe] = data
-        while self.kept_bytes > self._limit:
-            _, dropped = self._kept.popitem(last=False)
-            self.kept_bytes -= len(dropped)
-
-    def _reference(self, digest: str) -> bytes:
-        data = self.references.reduced(digest)
-        if data is None:
-            raise ReferenceGoneError
-        return data
-
-    def _original(self, recipe: Recipe) -> bytes:
-        data = self.references.original(recipe.references[0][1:]) if recipe.references else None
-        if data is None:
-            raise ReferenceGoneError
-        return data
+def picture(recipe: Recipe, cache: ReferenceCache) -> bytes:
+    """Return the picture's bytes, as its fault would have them, or raise NoPictureError when a reference is gone."""
+    changes = {}
+    match recipe.fault:
+        case "echoed_input":
+            return cache.read(recipe.references[0][1:] if recipe.references else "", "orig")
+        case "wrong_kind":
+            changes = {"output_format": "png" if recipe.output_format == "jpeg" else "jpeg"}
+        case "wrong_ratio":
+            ratio = parse_ratio(recipe.ratio)
+            changes = {"ratio": "21:9" if ratio is None else "9:16" if ratio > 1 else "16:9"}
+    data = draw(recipe.model_copy(update=changes), cache.read)
+    return data[: len(data) // 2] if recipe.fault == "truncated_image" else data
 
 
 def media_type_of(recipe: Recipe, data: bytes) -> str:
     """Return the media type that goes with the picture; an echo keeps its own, a wrong kind hides behind the asked."""
-    asked = MEDIA_TYPES[recipe.output_format]
-    return sniff(data) or asked if recipe.fault == "echoed_input" else asked
-
-
-def without_fault(recipe: Recipe) -> Recipe:
-    """Return the recipe of what is drawn: the fault's own kind and ratio, and no fault."""
-    plain = replace(recipe, fault="", turn=0)
-    if recipe.fault == "wrong_kind":
-        return replace(plain, output_format="png" if recipe.output_format == "jpeg" else "jpeg")
-    if recipe.fault == "wrong_ratio":
-        ratio = parse_ratio(recipe.ratio) if recipe.ratio else None
-        return replace(plain, ratio="21:9" if ratio is None else "9:16" if ratio > 1 else "16:9")
-    return plain
+    return (recipe.fault == "echoed_input" and sniff(data)) or f"image/{recipe.output_format}"
 
 
 def caption(prompt: str) -> str:
-    """Return the prompt as the caption can show it: the built-in font knows ASCII, so accents go and the rest too."""
-    plain = unicodedata.normalize("NFKD", prompt)
-    kept = "".join(char if " " <= char <= "~" else " " for char in plain if not unicodedata.combining(char))
-    words = " ".join(kept.split())
-    if not words:
-        return f"prompt {_hash(prompt, 4)}"
-    return words if len(words) <= _CAPTION else f"{words[: _CAPTION - 3].rstrip()}..."
+    """Return the first words of `prompt`, as the built-in font can show them: it knows ASCII only."""
+    letters = (char for char in unicodedata.normalize("NFKD", prompt) if not unicodedata.combining(char))
+    words = " ".join(re.sub(r"[^!-~]", " ", "".join(letters)).split())
+    if len(words) > LONGEST_CAPTION:
+        return f"{words[: LONGEST_CAPTION - 3].rstrip()}..."
+    return words or f"prompt {_hash(prompt, 4)}"
 
 
 def file_path(recipe: Recipe) -> str:
     """Return the link's path below `/v1/files/`."""
-    values = [getattr(recipe, name) for name in _FIELDS]
-    token = base64.urlsafe_b64encode(zlib.compress(dumps(values), 9)).decode().rstrip("=")
-    return f"{token}.{SUFFIXES[recipe.output_format]}"
+    packed = zlib.compress(recipe.model_dump_json(exclude_defaults=True).encode(), 9)
+    return f"{base64.urlsafe_b64encode(packed).decode().rstrip('=')}{_suffix(recipe)}"
 
 
 def decode(path: str) -> Recipe:
-    """Return the recipe of a link's path.
-
-    Raises:
-        BadLinkError: the path is not one that `file_path` gives.
-    """
-    token, _, suffix = path.rpartition(".")
-    if len(token) > _TOKEN_LIMIT:
-        raise BadLinkError
+    """Return the recipe of a path that `file_path` gave, or raise NoPictureError when it did not."""
+    token, dot, suffix = path.rpartition(".")
     try:
-        packed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        unpacker = zlib.decompressobj()
-        values = json.loads(unpacker.decompress(packed, _TEXT_LIMIT))
-    except (binascii.Error, ValueError, zlib.error, RecursionError) as error:
-        raise BadLinkError from error
-    recipe = _checked(values)
-    if SUFFIXES[recipe.output_format] != suffix:
-        raise BadLinkError
+        packed = base64.b64decode(token[:_LONGEST] + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        recipe = Recipe.model_validate_json(zlib.decompressobj().decompress(packed, _LONGEST))
+    except (ValueError, zlib.error) as error:
+        raise NoPictureError from error
+    if dot + suffix != _suffix(recipe) or (recipe.ratio and parse_ratio(recipe.ratio) is None):
+        raise NoPictureError
     return recipe
 
 
-def _checked(values: Any) -> Recipe:
-    match values:
-        case [str(digest), str(text), list(references), str(ratio), str(kind), int(size), str(_), int(turn)]:
-            good = (
-                _DIGEST.fullmatch(digest)
-                and len(text) <= _CAPTION
-                and (not ratio or parse_ratio(ratio))
-                and kind in SUFFIXES
-                and len(references) <= REFERENCES_DRAWN
-                and all(isinstance(name, str) and _REFERENCE.fullmatch(name) for name in references)
-                and not isinstance(turn, bool)
-                and MIN_SIZE <= size <= MAX_SIZE
-            )
-            if good:
-                return Recipe(**dict(zip(_FIELDS, [digest, text, tuple(references), *values[3:]], strict=True)))
-    raise BadLinkError
+def _suffix(recipe: Recipe) -> str:
+    return SUFFIXES[recipe.output_format][0]
 
 
 def _hash(text: str, size: int) -> str:

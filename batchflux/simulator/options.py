@@ -10,32 +10,23 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from batchflux.errors import UsageError
-from batchflux.simulator.faults import FAULTS, FaultRule, ScriptRule
+from batchflux.simulator.faults import FAULTS, Rule
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-Span = tuple[float, float]
 MIN_SIZE, MAX_SIZE = 40, 2048
 _FILE_LIMIT = 1 << 20
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h)\s*")
 _UNITS = {"s": 1, "min": 60, "h": 3600}
-_PAIR = 2
-_LONGEST = 86_400
-
-
-def default_cache_dir() -> str:
-    """Return the folder for uploads that outlives the process: one per user, under the system's temp folder."""
-    return str(Path(tempfile.gettempdir()) / f"batchflux-simulator-{os.getuid()}")
+_PAIR, _LONGEST = 2, 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +37,13 @@ class SimulatorOptions:
     per second and `burst` how many may come at once (None: one second's worth, at least 1); `concurrency` how many
     may be in flight. `active_tasks` is how many tasks of one key may be unfinished (None: 24 at BFL's API, any number
     at a relay). `seed` drives the faults and latencies. `size` is the long side of a picture in pixels. `keys` are
-    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references. `salt`
-    changes the pictures of requests without a seed, as time does at a real API; only the program sets it.
+    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references, and
+    outlives the process. `salt` changes the pictures of requests without a seed, as time does at a real API; only the
+    program sets it.
     """
 
-    latency: Span = (0.05, 0.25)
-    download_latency: Span = (0.0, 0.0)
+    latency: tuple[float, float] = (0.05, 0.25)
+    download_latency: tuple[float, float] = (0.0, 0.0)
     rate: float | None = None
     burst: int | None = None
     concurrency: int | None = None
@@ -59,190 +51,154 @@ class SimulatorOptions:
     seed: int = 0
     size: int = 512
     keys: frozenset[str] | None = field(default=None, repr=False)
-    faults: tuple[FaultRule, ...] = ()
-    script: tuple[ScriptRule, ...] = ()
-    cache_dir: str = field(default_factory=default_cache_dir)
+    faults: tuple[Rule, ...] = ()
+    script: tuple[Rule, ...] = ()
+    cache_dir: str = field(default_factory=lambda: f"{tempfile.gettempdir()}/batchflux-simulator-{os.getuid()}")
     salt: int = 0
+
+
+def _check(holds: object, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
 
 
 def _keys(place: str, value: Any) -> frozenset[str]:
     names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"{place} must be a list of the accepted keys, each a text.")
+    good = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
+    _check(good, f"{place} must be a list of the accepted keys, each a text.")
     return frozenset(names)
 
 
 def _folder(place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise UsageError(f"{place} must be the path of a folder, found {value!r}.")
+    _check(isinstance(value, str) and value, f"{place} must be the path of a folder, found {value!r}.")
     return str(Path(value).absolute())
 
 
-def _integer(place: str, value: Any, *, low: int | None = None, high: int | None = None) -> int:
-    """Return `value` when it is a whole number from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError(f"{place} must be a whole number, found {value!r}.")
-    if (low is not None and value < low) or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise UsageError(f"{place} must be {limits}, found {value}.")
-    return value
+def _integer(place: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> int:
+    _check(type(value) is int, f"{place} must be a whole number, found {value!r}.")
+    limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+    _check(low <= value <= high, f"{place} must be {limits}, found {value}.")
+    return int(value)
 
 
 def _number(place: str, value: Any, *, high: float) -> float:
-    """Return `value` when it is a number from 0 to `high`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise UsageError(f"{place} must be a number from 0 to {high:g}, found {value!r}.")
-    if not 0 <= value <= high:
-        raise UsageError(f"{place} must be from 0 to {high:g}, found {value:g}.")
+    is_number = type(value) in (int, float) and math.isfinite(value)
+    _check(is_number, f"{place} must be a number from 0 to {high:g}, found {value!r}.")
+    _check(0 <= value <= high, f"{place} must be from 0 to {high:g}, found {value:g}.")
     return float(value)
 
 
 def _span(place: str, value: Any) -> tuple[float, float]:
     """Return seconds, from and to, of a number or a pair."""
     pair = value if isinstance(value, list | tuple) else [value, value]
-    if len(pair) != _PAIR:
-        raise UsageError(f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
+    _check(len(pair) == _PAIR, f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
     low, high = (_number(place, part, high=_LONGEST) for part in pair)
-    if low > high:
-        raise UsageError(f"{place} must be [low, high] with low first, found {value!r}.")
+    _check(low <= high, f"{place} must be [low, high] with low first, found {value!r}.")
     return low, high
 
 
 def _per_second(place: str, value: Any) -> float:
-    """Return requests per second of `10/s`, `300/min` or `100/h`."""
     found = _RATE.fullmatch(value) if isinstance(value, str) else None
     if found is None or not float(found[1]):
         raise UsageError(f"{place} must be like 10/s, 300/min or 100/h, found {value!r}.")
     return float(found[1]) / _UNITS[found[2]]
 
 
-def _known(place: str, name: Any) -> str:
-    if isinstance(name, str) and name in FAULTS:
-        return name
-    near = get_close_matches(str(name), FAULTS, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"it knows {', '.join(FAULTS)}."
-    raise UsageError(f"{place} names {name!r}, which is no fault of the simulator; {remedy}")
+def _remedy(name: Any, known: Iterable[str]) -> str:
+    near = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}."
 
 
-def _only(place: str, data: Mapping[Any, Any], allowed: tuple[str, ...]) -> None:
-    for key in data:
-        if key not in allowed:
-            raise UsageError(f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
+def _fault(place: str, name: Any) -> str:
+    known = isinstance(name, str) and name in FAULTS
+    _check(known, f"{place} names {name!r}, which is no fault of the simulator; {_remedy(name, FAULTS)}")
+    return str(name)
 
 
-def _faults(place: str, value: Any) -> tuple[tuple[FaultRule, ...], tuple[ScriptRule, ...]]:
-    """Return the rules, and the script that may stand among them as `script`.
-
-    Raises:
-        UsageError: a fault is not known, or its probability or count not allowed.
-    """
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{place} must map names of faults to probabilities, found {value!r}.")
-    rules: list[FaultRule] = []
-    script: tuple[ScriptRule, ...] = ()
-    for name, spec in value.items():
-        if name == "script":
-            script = _script(f"{place}.script", spec)
-            continue
-        where = f"{place}.{_known(place, name)}"
-        if not isinstance(spec, Mapping):
-            rules.append(FaultRule(fault=name, rate=_number(where, spec, high=1)))
-            continue
-        _only(where, spec, ("rate", "times"))
-        rate = _number(f"{where}.rate", spec.get("rate", 1), high=1)
-        rules.append(FaultRule(fault=name, rate=rate, times=_times(where, spec)))
-    return tuple(rules), script
-
-
-def _script(place: str, value: Any) -> tuple[ScriptRule, ...]:
-    """Return the rules of a script, in order.
-
-    Raises:
-        UsageError: a rule lacks something, names no known fault, or has an unknown key.
-    """
-    if not isinstance(value, list):
-        raise UsageError(f"{place} must be a list of {{match, fault, times}}, found {value!r}.")
-    rules = []
-    for index, item in enumerate(value):
-        where = f"{place}[{index}]"
-        if not isinstance(item, Mapping):
-            raise UsageError(f"{where} must be a mapping with match and fault, found {item!r}.")
-        _only(where, item, ("match", "fault", "times"))
-        match = item.get("match")
-        if not isinstance(match, str):
-            raise UsageError(f"{where}.match must be a part of the prompt, found {match!r}.")
-        rules.append(ScriptRule(match=match, fault=_known(where, item.get("fault")), times=_times(where, item)))
-    return tuple(rules)
-
-
-def _times(place: str, spec: Mapping[Any, Any]) -> int | None:
+def _times(place: str, spec: Mapping[Any, Any], *others: str) -> int | None:
+    """Return `times` of a rule that may carry that and the `others` only."""
+    allowed = (*others, "times")
+    for key in spec:
+        _check(key in allowed, f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
     times = spec.get("times")
     return None if times is None else _integer(f"{place}.times", times, low=1)
 
 
+def _faults(place: str, value: Any) -> tuple[Rule, ...]:
+    _check(isinstance(value, Mapping), f"{place} must map names of faults to probabilities, found {value!r}.")
+    rules = []
+    for name, spec in value.items():
+        where = f"{place}.{_fault(place, name)}"
+        if isinstance(spec, Mapping):
+            times = _times(where, spec, "rate")
+            rules.append(Rule(fault=name, rate=_number(f"{where}.rate", spec.get("rate", 1), high=1), times=times))
+        else:
+            rules.append(Rule(fault=name, rate=_number(where, spec, high=1)))
+    return tuple(rules)
+
+
+def _script(place: str, value: Any) -> tuple[Rule, ...]:
+    _check(isinstance(value, list), f"{place} must be a list of {{match, fault, times}}, found {value!r}.")
+    rules = []
+    for index, item in enumerate(value):
+        where = f"{place}[{index}]"
+        _check(isinstance(item, Mapping), f"{where} must be a mapping with match and fault, found {item!r}.")
+        times, match = _times(where, item, "match", "fault"), item.get("match")
+        _check(isinstance(match, str), f"{where}.match must be a part of the prompt, found {match!r}.")
+        rules.append(Rule(match=str(match), fault=_fault(where, item.get("fault")), times=times))
+    return tuple(rules)
+
+
+_positive = partial(_integer, low=1)
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "latency": _span,
     "download_latency": _span,
     "rate": _per_second,
-    "burst": lambda place, value: _integer(place, value, low=1),
-    "active_tasks": lambda place, value: _integer(place, value, low=1),
-    "concurrency": lambda place, value: _integer(place, value, low=1),
+    "burst": _positive,
+    "active_tasks": _positive,
+    "concurrency": _positive,
     "seed": _integer,
-    "size": lambda place, value: _integer(place, value, low=MIN_SIZE, high=MAX_SIZE),
+    "size": partial(_integer, low=MIN_SIZE, high=MAX_SIZE),
     "keys": _keys,
     "faults": _faults,
     "script": _script,
     "cache_dir": _folder,
 }
-_ABSENT_WHEN_NULL = frozenset({"rate", "burst", "concurrency", "active_tasks", "keys", "cache_dir", "faults", "script"})
+_NEVER_NULL = frozenset({"latency", "download_latency", "seed", "size"})
 
 
 def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:
-    """Return the options in `data`.
-
-    Raises:
-        UsageError: a key is not known, or a value not allowed.
-    """
+    """Return the options in `data`, or raise UsageError; a script may also stand among the faults."""
     found: dict[str, Any] = {}
-    for key, value in data.items():
-        if key not in _PARSERS:
-            near = get_close_matches(str(key), _PARSERS, n=1, cutoff=0.5)
-            remedy = f"did you mean {near[0]}?" if near else f"it knows {', '.join(_PARSERS)}."
-            raise UsageError(f"The simulator has no option {key!r}; {remedy}")
-        if value is None and key in _ABSENT_WHEN_NULL:
+    scripted: tuple[Rule, ...] = ()
+    for key, given in data.items():
+        _check(key in _PARSERS, f"The simulator has no option {key!r}; {_remedy(key, _PARSERS)}")
+        if given is None and key not in _NEVER_NULL:
             continue
-        found[key] = _PARSERS[key](f"The simulator's option {key}", value)
-    rules, scripted = found.pop("faults", ((), ()))
-    script = (*found.pop("script", ()), *scripted)
-    return SimulatorOptions(faults=rules, script=script, **found)
+        place, value = f"The simulator's option {key}", given
+        if key == "faults" and isinstance(given, Mapping) and "script" in given:
+            value = {name: rule for name, rule in given.items() if name != "script"}
+            scripted = _script(f"{place}.script", given["script"])
+        found[key] = _PARSERS[key](place, value)
+    return SimulatorOptions(**found | {"script": (*found.get("script", ()), *scripted)})
 
 
 def load_options(path: str | os.PathLike[str]) -> SimulatorOptions:
-    """Return the options in a YAML or JSON file.
-
-    Raises:
-        UsageError: the file cannot be read or understood, or an option in it is wrong.
-    """
+    """Return the options in a YAML or JSON file, or raise UsageError when it cannot be read or is wrong."""
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; name a YAML or JSON file of options.") from error
-    if len(raw) > _FILE_LIMIT:
-        raise UsageError(f"{path} is larger than {_FILE_LIMIT:,} bytes; a file of options is a few lines.")
+    _check(len(raw) <= _FILE_LIMIT, f"{path} is larger than {_FILE_LIMIT:,} bytes; a file of options is a few lines.")
     try:
         text = raw.decode("utf-8-sig")
         data = json.loads(text) if str(path).endswith(".json") else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is neither YAML nor JSON that can be read: {reason}.") from error
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise UsageError(f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
+    mapping = isinstance(data, dict | None)
+    _check(mapping, f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
     try:
-        return parse_options(data)
+        return parse_options(data or {})
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-
-
-__all__ = ["MAX_SIZE", "MIN_SIZE", "SimulatorOptions", "load_options", "parse_options"]

@@ -28,11 +28,8 @@ DONE = b"data: [DONE]\n\n"
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 _WAIT = 1
 _UPSTREAM_CODES = (
-    "get_channel_failed",
-    "channel:no_available_key",
-    "bad_response_status_code",
-    "do_request_failed",
-    "empty_response",
+    *("get_channel_failed", "channel:no_available_key", "bad_response_status_code"),
+    *("do_request_failed", "empty_response"),
 )
 _MODERATION_CODES = ("sensitive_words_detected", "content_policy_violation", "prompt_blocked")
 # Fault: HTTP status, message, type, the codes that may come.
@@ -47,7 +44,6 @@ _ERRORS: dict[str, tuple[int, str, str, tuple[str | None, ...]]] = {
 }
 _PAGES = {"server_502_html": (502, "502 Bad Gateway"), "server_524_html": (524, "524: A timeout occurred")}
 _PAGE = "<!DOCTYPE html>\n<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr></body></html>\n"
-_CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
 _DETAILS: dict[str, tuple[int, str]] = {
     "invalid_api_key": (403, "Not authenticated - Invalid Authentication"),
     "insufficient_user_quota": (402, "Insufficient credits"),
@@ -79,42 +75,26 @@ def dumps(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-def error_body(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """Return the documented error object."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+def json_reply(value: Any, status: int = 200) -> Reply:
+    """Return an answer with `value` as JSON."""
+    return Reply(status=status, body=dumps(value))
 
 
 def error_reply(
-    status: int,
-    message: str,
-    kind: str,
-    *,
-    code: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    status: int, message: str, kind: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Reply:
     """Return an error answer that names no parameter."""
-    return Reply(status=status, body=dumps(error_body(message, kind, code=code)), headers=headers or {})
+    return Reply(status=status, body=dumps(_error(message, kind, code=code)), headers=headers or {})
 
 
 def invalid(message: str, param: str | None, *, code: str | None = None) -> Refusal:
     """Return the refusal of a request that is wrong at `param`."""
-    body = error_body(message, "invalid_request_error", code=code, param=param)
-    return Refusal(Reply(status=400, body=dumps(body)))
-
-
-def event(value: Any) -> bytes:
-    """Return one server-sent event with JSON data."""
-    return b"data: " + dumps(value) + b"\n\n"
+    return Refusal(json_reply(_error(message, "invalid_request_error", code=code, param=param), 400))
 
 
 def detail_reply(status: int, detail: str) -> Reply:
     """Return an error in the form of BFL's API."""
-    return Reply(status=status, body=dumps({"detail": detail}))
-
-
-def malformed_key() -> Reply:
-    """Return BFL's 422 of a key that cannot be one."""
-    return detail_reply(422, "Invalid API key format")
+    return json_reply({"detail": detail}, status)
 
 
 def as_detail(reply: Reply) -> Reply:
@@ -134,16 +114,16 @@ def as_detail(reply: Reply) -> Reply:
     return replace(reply, status=status, body=dumps({"detail": detail}))
 
 
-def unauthorized() -> Reply:
-    """Return the 401 of a key that is not accepted."""
-    status, message, kind, codes = _ERRORS["auth"]
-    return error_reply(status, message, kind, code=codes[0])
+def plain_error(fault: str, share: float = 0.0) -> Reply:
+    """Return the answer of a fault in the table of errors; `share` in [0, 1) decides between several codes."""
+    status, message, kind, codes = _ERRORS[fault]
+    return error_reply(status, message, kind, code=codes[int(share * len(codes))])
 
 
-def model_not_found(model: str) -> Refusal:
-    """Return the refusal of a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
+def model_not_found(model: str) -> Reply:
+    """Return the answer for a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
     message = f"No available channel for model {model} under the current group"
-    return Refusal(error_reply(503, message, "new_api_error", code="model_not_found"))
+    return error_reply(503, message, "new_api_error", code="model_not_found")
 
 
 def rate_limited(wait: float, headers: Mapping[str, str]) -> Reply:
@@ -161,36 +141,16 @@ class Chunks:
     created: int
     model: str
 
-    def text(self, content: str) -> bytes:
-        """Return a frame that adds `content`."""
-        return self._frame([self._choice({"content": content})])
+    def frame(self, delta: dict[str, str] | None, finish: str | None = None) -> bytes:
+        """Return the frame of `delta`; of None one without choices, as relays send for usage."""
+        choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
+        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+        return _event({**head, "choices": choices})
 
-    def role(self) -> bytes:
-        """Return the first frame, which says who speaks and nothing else."""
-        return self._frame([self._choice({"role": "assistant", "content": ""})])
-
-    def nothing(self) -> bytes:
-        """Return a frame without choices, as relays send for usage."""
-        return self._frame([])
-
-    def stop(self) -> bytes:
-        """Return the frame that ends the message."""
-        return self._frame([{"index": 0, "delta": {}, "finish_reason": "stop"}])
-
-    @staticmethod
-    def _choice(delta: dict[str, str]) -> dict[str, Any]:
-        return {"index": 0, "delta": delta, "finish_reason": None}
-
-    def _frame(self, choices: list[dict[str, Any]]) -> bytes:
-        return event(
-            {
-                "id": self.id,
-                "object": "chat.completion.chunk",
-                "created": self.created,
-                "model": self.model,
-                "choices": choices,
-            }
-        )
+    def message(self, *texts: str) -> list[bytes]:
+        """Return the frames of a whole message: who speaks, `texts`, the end."""
+        first = self.frame({"role": "assistant", "content": ""})
+        return [first, *(self.frame({"content": text}) for text in texts), self.frame({}, "stop")]
 
 
 def whole(reply: Reply, headers: Mapping[str, str]) -> web.Response:
@@ -215,31 +175,23 @@ def reset(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-async def cut(request: web.Request, reply: Reply, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Send the first half of `reply` and close the connection, whose length promised the rest."""
-    response = web.StreamResponse(status=reply.status, headers={**headers, "Content-Type": reply.content_type})
-    if reply.content_type == JSON_TYPE:
-        response.content_length = len(reply.body)
-    await response.prepare(request)
-    await response.write(reply.body[: len(reply.body) // 2])
-    if request.transport is not None:
-        request.transport.close()
-    return response
-
-
 def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Reply | None:
-    """Return the answer that a fault puts in the place of a good one; None when it puts none.
-
-    `share` in [0, 1) decides between several possible codes.
-    """
+    """Return the answer that a fault puts in the place of a good one; None when it puts none."""
     if fault in _ERRORS:
-        status, message, kind, codes = _ERRORS[fault]
-        return error_reply(status, message, kind, code=codes[int(share * len(codes))])
+        return plain_error(fault, share)
     if fault in _PAGES:
         status, title = _PAGES[fault]
         return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
     answer = _OTHER_ANSWERS.get(fault)
     return None if answer is None else answer(api, chunks)
+
+
+def _error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _event(value: Any) -> bytes:
+    return b"data: " + dumps(value) + b"\n\n"
 
 
 def _stream(*frames: bytes) -> Reply:
@@ -252,44 +204,32 @@ def _rate_limited_date(_: Api, __: Chunks) -> Reply:
     return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
 
 
-def _rate_limited_in_200(api: Api, _: Chunks) -> Reply:
-    body = error_body("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
-    return _stream(event(body), DONE) if api == "chat" else Reply(body=dumps(body))
-
-
-def _moderated_prose(_: Api, chunks: Chunks) -> Reply:
-    reason = chunks.text("失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
-    prose = (chunks.text("> 进度 **2%**\n\n"), chunks.text("生成失败 ❌\n\n"), reason)
-    return _stream(chunks.role(), *prose, chunks.stop(), DONE)
-
-
-def _bad_json(api: Api, _: Chunks) -> Reply:
-    broken = b'{"created":1,"data":[{"url":"htt'
-    return _stream(b"data: " + broken + b"\n\n", DONE) if api == "chat" else Reply(body=broken)
-
-
 def _no_image(api: Api, chunks: Chunks) -> Reply:
     if api == "chat":
-        return _stream(chunks.role(), chunks.text("![image]()\n"), chunks.stop(), DONE)
-    return Reply(body=dumps({"created": chunks.created, "data": []}))
+        return _stream(*chunks.message("![image]()\n"), DONE)
+    return json_reply({"created": chunks.created, "data": []})
 
 
-def _error_event(_: Api, chunks: Chunks) -> Reply:
-    body = error_body("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
-    return _stream(chunks.role(), b"event: error\n" + event(body))
+def _in_200(api: Api, data: bytes) -> Reply:
+    return _stream(b"data: " + data + b"\n\n", DONE) if api == "chat" else Reply(body=data)
 
 
+MALFORMED_KEY = detail_reply(422, "Invalid API key format")
+_LIMITED_IN_200 = _error("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
+_UPSTREAM = _error("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
+_CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
+_PROSE = ("> 进度 **2%**\n\n", "生成失败 ❌\n\n", "失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
 _OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
     "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
     "rate_limited_date": _rate_limited_date,
-    "rate_limited_in_200": _rate_limited_in_200,
-    "key_format": lambda _api, _chunks: malformed_key(),
-    "model_not_found": lambda _, chunks: model_not_found(chunks.model).reply,
-    "moderated_prose": _moderated_prose,
-    "bad_json": _bad_json,
+    "rate_limited_in_200": lambda api, _: _in_200(api, dumps(_LIMITED_IN_200)),
+    "key_format": lambda _api, _chunks: MALFORMED_KEY,
+    "model_not_found": lambda _, chunks: model_not_found(chunks.model),
+    "moderated_prose": lambda _, chunks: _stream(*chunks.message(*_PROSE), DONE),
+    "bad_json": lambda api, _: _in_200(api, b'{"created":1,"data":[{"url":"htt'),
     "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
     "no_image": _no_image,
-    "error_event": _error_event,
+    "error_event": lambda _, chunks: _stream(chunks.message()[0], b"event: error\n" + _event(_UPSTREAM)),
     "detail_passed_on": lambda _api, _chunks: detail_reply(422, "The upstream refused the request"),
-    "code_and_message": lambda _api, _chunks: Reply(status=500, body=dumps(_CODE_AND_MESSAGE)),
+    "code_and_message": lambda _api, _chunks: json_reply(_CODE_AND_MESSAGE, 500),
 }

@@ -7,39 +7,34 @@ nullable (seed, aspect_ratio, webhook_url, webhook_secret, input images) and are
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.simulator.drawing import MEDIA_TYPES, parse_ratio
-from batchflux.simulator.replies import Api, dumps, invalid, model_not_found
+from batchflux.models import Format
+from batchflux.simulator.drawing import parse_ratio
+from batchflux.simulator.replies import Api, Refusal, dumps, invalid, model_not_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.models import Format
-
-_STANDARD_FIELDS = frozenset({"model", "prompt", *REQUEST_FIELDS})
-_CHAT_FIELDS = frozenset({"model", "messages", "stream"})
-_ROLES = ("system", "user", "assistant")  # a tuple: what is looked up may be unhashable
 _INPUT_IMAGES = tuple(f"input_image{suffix}" for suffix in ("", *(f"_{number}" for number in range(2, 9))))
 _NULLABLE = frozenset({"seed", "aspect_ratio", "webhook_url", "webhook_secret", *_INPUT_IMAGES})
 _FRONT_URL = re.compile(r"(https?://\S+)(?: |\Z)", re.IGNORECASE)
 _DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,")
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
-_SAFEST, _FREEST = 0, 6
+_FREEST = 6
 _LARGEST_SEED = (1 << 63) - 1
 _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskModel:
-    """A model of the task APIs: the fields its requests may carry, and its price in credits (1 = $0.01).
+    """A model: the fields its requests may carry, its default format, and its price as a task in credits (1 = $0.01).
 
     `priced_by_result` says that the price is settled when the task is finished, not before.
     """
@@ -51,24 +46,21 @@ class TaskModel:
     priced_by_result: bool = False
 
 
-def _kontext(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS})
-    return TaskModel(fields=fields, credits=credits_, output_format="png")
-
-
-def _flux2(credits_: float) -> TaskModel:
-    fields = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {
-        "aspect_ratio",
-        "prompt_upsampling",
-    }
-    return TaskModel(fields=fields, credits=credits_, output_format="jpeg", freest=5, priced_by_result=True)
-
-
+_STANDARD = TaskModel(fields=frozenset({"model", "prompt", *REQUEST_FIELDS}), credits=0, output_format="jpeg")
+_KONTEXT = TaskModel(fields=frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS}), credits=4, output_format="png")
+_FLUX_2 = TaskModel(
+    fields=frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS})
+    - {"aspect_ratio", "prompt_upsampling"},
+    credits=3,
+    output_format="jpeg",
+    freest=5,
+    priced_by_result=True,
+)
 TASK_MODELS: dict[str, TaskModel] = {
-    "flux-kontext-pro": _kontext(4),
-    "flux-kontext-max": _kontext(8),
-    "flux-2-pro": _flux2(3),
-    "flux-2-max": _flux2(7),
+    "flux-kontext-pro": _KONTEXT,
+    "flux-kontext-max": replace(_KONTEXT, credits=8),
+    "flux-2-pro": _FLUX_2,
+    "flux-2-max": replace(_FLUX_2, credits=7),
 }
 
 
@@ -77,18 +69,13 @@ class Upload:
     """A reference picture that came with the request; `place` is where in the body."""
 
     sha256: str
-    media_type: str
     place: str
     data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """A request that passed.
-
-    `prompt` is the text behind the reference URLs. `content` is the SHA-256 of everything that was asked: two
-    requests with one content ask for the same thing.
-    """
+    """A request that passed; `prompt` stands behind the URLs, `content` is the SHA-256 of everything that was asked."""
 
     api: Api
     model: str
@@ -102,46 +89,26 @@ class ImageRequest:
     webhook_url: str | None = None
 
 
-def parse_call(api: Api, raw: bytes) -> ImageRequest:
-    """Return the request in the body of a call that answers with the picture.
-
-    Raises:
-        Refusal: the body is not what the API allows.
-    """
+def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
+    """Return the request in a body, or raise the Refusal of it; the `model` of a task is in its path."""
+    if api in ("bfl", "relay"):
+        if model not in TASK_MODELS:
+            raise Refusal(model_not_found(model))
+        return _fields(api, model, _json_object(raw))
     body = _json_object(raw)
-    request = _standard(body) if api == "standard" else _chat(body)
+    request = _chat(body) if api == "chat" else _fields(api, "", body)
     if request.model.startswith("missing-"):
-        raise model_not_found(request.model)
+        raise Refusal(model_not_found(request.model))
     return request
 
 
-def parse_submit(api: Api, model: str, raw: bytes) -> ImageRequest:
-    """Return the request in the body of a task's submit.
+def _check(holds: object, message: str, param: str | None, code: str | None = None) -> None:
+    if not holds:
+        raise invalid(message, param, code=code)
 
-    Raises:
-        Refusal: nobody serves the model, or the body is not what the API allows.
-    """
-    known = TASK_MODELS.get(model)
-    if known is None:
-        raise model_not_found(model)
-    body = _json_object(raw)
-    given = _checked_fields(body, known.fields)
-    if given.get("safety_tolerance", _SAFEST) > known.freest:
-        raise invalid(f"safety_tolerance must be at most {known.freest} for {model}.", "safety_tolerance")
-    urls, uploads = _input_images(given)
-    digests = {upload.place: upload.sha256 for upload in uploads}
-    return ImageRequest(
-        api=api,
-        model=model,
-        prompt=_text(body, "prompt"),
-        content=sha256(dumps([api, model, sorted({**given, **digests}.items())])).hexdigest(),
-        urls=urls,
-        uploads=uploads,
-        seed=given.get("seed"),
-        aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
-        output_format=given.get("output_format", known.output_format),
-        webhook_url=given.get("webhook_url"),
-    )
+
+def _hash(*parts: Any) -> str:
+    return sha256(dumps(parts)).hexdigest()
 
 
 def _json_object(raw: bytes) -> dict[str, Any]:
@@ -159,46 +126,46 @@ def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, An
     _refuse_unknown(body, known)
     given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
     for name, (is_allowed, words) in _RULES.items():
-        if name in given and not is_allowed(given[name]):
-            raise invalid(f"{name} must be {words}.", name)
+        if name in given:
+            _check(is_allowed(given[name]), f"{name} must be {words}.", name)
     return given
 
 
-def _standard(body: dict[str, Any]) -> ImageRequest:
-    if "input_image" in body:
-        raise invalid(
-            "input_image is not supported for now; send references as URLs in front of prompt.", "input_image"
-        )
-    given = _checked_fields(body, _STANDARD_FIELDS)
-    urls, prompt = split_urls(_text(body, "prompt"), "prompt")
+def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
+    """Return the request of a body that is a flat list of fields."""
+    message = "input_image is not supported for now; send references as URLs in front of prompt."
+    _check(api != "standard" or "input_image" not in body, message, "input_image")
+    known = TASK_MODELS.get(path_model, _STANDARD)
+    given = _checked_fields(body, known.fields)
+    message = f"safety_tolerance must be at most {known.freest} for {path_model}."
+    _check(given.get("safety_tolerance", 0) <= known.freest, message, "safety_tolerance")
+    prompt = _text(body, "prompt")
+    urls, uploads = _input_images(given)
+    if api == "standard":
+        urls, prompt = split_urls(prompt, "prompt")
+    digests = {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
-        api="standard",
-        model=_text(body, "model"),
+        api=api,
+        model=path_model or _text(body, "model"),
         prompt=prompt,
-        content=sha256(dumps(["standard", sorted(given.items())])).hexdigest(),
+        content=_hash(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
         urls=urls,
+        uploads=uploads,
         seed=given.get("seed"),
-        aspect_ratio=given.get("aspect_ratio") or None,
-        output_format=given.get("output_format", "jpeg"),
+        aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
+        output_format=given.get("output_format", known.output_format),
+        webhook_url=given.get("webhook_url"),
     )
 
 
 def _chat(body: dict[str, Any]) -> ImageRequest:
-    _refuse_unknown(body, _CHAT_FIELDS)
+    _refuse_unknown(body, frozenset({"model", "messages", "stream"}))
     model = _text(body, "model")
-    if body.get("stream") is not True:
-        raise invalid("This model answers as a stream only: set stream to true.", "stream")
+    _check(body.get("stream") is True, "This model answers as a stream only: set stream to true.", "stream")
     text, uploads = _last_user_message(body.get("messages"))
     urls, prompt = split_urls(text, "messages")
-    parts: list[Any] = ["chat", model, text, *(upload.sha256 for upload in uploads)]
-    return ImageRequest(
-        api="chat",
-        model=model,
-        prompt=prompt,
-        content=sha256(dumps(parts)).hexdigest(),
-        urls=urls,
-        uploads=uploads,
-    )
+    content = _hash("chat", model, text, *(upload.sha256 for upload in uploads))
+    return ImageRequest(api="chat", model=model, prompt=prompt, content=content, urls=urls, uploads=uploads)
 
 
 def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
@@ -206,70 +173,20 @@ def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
         raise invalid("messages must be a list with at least one message.", "messages")
     for index, message in enumerate(messages):
         place = f"messages[{index}]"
-        if not isinstance(message, dict):
-            raise invalid(f"{place} must be an object with role and content.", place)
+        _check(isinstance(message, dict), f"{place} must be an object with role and content.", place)
         _refuse_unknown(message, frozenset({"role", "content"}), f"{place}.")
-        if message.get("role") not in _ROLES:
-            raise invalid(f"{place}.role must be system, user or assistant.", f"{place}.role")
+        known = message.get("role") in ("system", "user", "assistant")
+        _check(known, f"{place}.role must be system, user or assistant.", f"{place}.role")
         content = _content(message.get("content"), f"{place}.content")
-    if messages[-1]["role"] != "user":
-        raise invalid("The last message must be the user's.", "messages")
+    _check(message["role"] == "user", "The last message must be the user's.", "messages")
     return content
 
 
-def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
-    """Split `text` into the reference URLs at its front, one space apart, and the prompt behind them."""
-    urls: list[str] = []
-    rest = text
-    while found := _FRONT_URL.match(rest):
-        if not _has_host(found[1]):
-            raise invalid(f"{found[1][:80]!r} is not a URL.", param)
-        urls.append(found[1])
-        rest = rest[found.end() :]
-    if urls and rest[:1].isspace() and _FRONT_URL.match(rest.lstrip()):
-        raise invalid("Reference URLs must be separated by exactly one space.", param)
-    if not rest.strip():
-        raise invalid("The prompt must not be empty.", param)
-    return tuple(urls), rest
-
-
-def _refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
-    for key in body:
-        if key not in known:
-            raise invalid(f"Unknown parameter: '{place}{key}'.", f"{place}{key}", code="unknown_parameter")
-
-
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        code = "missing_parameter" if value is None and name not in body else None
-        raise invalid(f"{name} is required and must be a string.", name, code=code)
-    if not value.strip():
-        raise invalid(f"{name} must not be empty.", name)
-    return value
-
-
-def sniff(data: bytes) -> str | None:
-    """Return the media type that the first bytes say, of those the API takes."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return None
-
-
 def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
-    """Return the text and the pictures of one message.
-
-    Raises:
-        Refusal: the content is neither text nor a list of text and image_url parts.
-    """
+    """Return the text and the pictures of one message."""
     if isinstance(content, str):
         return content, ()
-    if not isinstance(content, list) or not content:
-        raise invalid(f"{place} must be a string or a list of parts.", place)
+    _check(isinstance(content, list) and content, f"{place} must be a string or a list of parts.", place)
     texts: list[str] = []
     uploads: list[Upload] = []
     for index, part in enumerate(content):
@@ -279,10 +196,9 @@ def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
             raise invalid(f"{where} must be {{type: text, text}} or {{type: image_url, image_url}}.", where)
         if kind == "image_url":
             uploads.append(_picture(part["image_url"], f"{where}.image_url"))
-        elif isinstance(part["text"], str):
-            texts.append(part["text"])
         else:
-            raise invalid(f"{where}.text must be a string.", f"{where}.text")
+            _check(isinstance(part["text"], str), f"{where}.text must be a string.", f"{where}.text")
+            texts.append(part["text"])
     return "\n".join(texts), tuple(uploads)
 
 
@@ -294,69 +210,86 @@ def _picture(value: Any, place: str) -> Upload:
     if found is None:
         remedy = "URL references belong in front of the text" if url.startswith("http") else "allowed: png, jpeg, webp"
         raise invalid(f"{place}.url must be a data:image/...;base64 URL; {remedy}.", f"{place}.url")
-    upload = _upload(url[found.end() :], f"{place}.url")
-    if upload.media_type != found[1]:
-        raise invalid(f"{place}.url says {found[1]}, but its bytes are not that.", f"{place}.url")
-    return upload
+    return _upload(url[found.end() :], f"{place}.url", found[1])
 
 
-def _upload(text: str, place: str) -> Upload:
+def _upload(text: str, place: str, said: str = "") -> Upload:
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise invalid(f"{place} is not valid base64.", place) from error
-    media_type = sniff(data)
-    if media_type is None:
-        raise invalid(f"{place} is no PNG, JPEG or WebP.", place)
-    return Upload(sha256=sha256(data).hexdigest(), media_type=media_type, place=place, data=data)
+    kind = sniff(data)
+    _check(kind, f"{place} is no PNG, JPEG or WebP.", place)
+    _check(said in ("", kind), f"{place} says {said}, but its bytes are not that.", place)
+    return Upload(sha256=sha256(data).hexdigest(), place=place, data=data)
 
 
 def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Upload, ...]]:
     """Return the references of a task's submit: URLs, and pictures as bare base64."""
+    images = {name: given[name] for name in _INPUT_IMAGES if name in given}
+    for name, value in images.items():
+        _check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
+    urls = tuple(value for value in images.values() if _is_web_url(value))
+    return urls, tuple(_upload(value, name) for name, value in images.items() if not _is_web_url(value))
+
+
+def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
+    """Split `text` into the reference URLs at its front, one space apart, and the prompt behind them."""
     urls: list[str] = []
-    uploads: list[Upload] = []
-    for name in _INPUT_IMAGES:
-        value = given.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str) or not value:
-            raise invalid(f"{name} must be an image as base64, or its URL.", name)
-        if _is_web_url(value):
-            urls.append(value)
-        else:
-            uploads.append(_upload(value, name))
-    return tuple(urls), tuple(uploads)
+    rest = text
+    while found := _FRONT_URL.match(rest):
+        _check(_is_web_url(found[1]), f"{found[1][:80]!r} is not a URL.", param)
+        urls.append(found[1])
+        rest = rest[found.end() :]
+    apart = not urls or not rest[:1].isspace() or not _FRONT_URL.match(rest.lstrip())
+    _check(apart, "Reference URLs must be separated by exactly one space.", param)
+    _check(rest.strip(), "The prompt must not be empty.", param)
+    return tuple(urls), rest
+
+
+def _refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
+    for key in body:
+        name = f"{place}{key}"
+        _check(key in known, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        code = None if name in body else "missing_parameter"
+        raise invalid(f"{name} is required and must be a string.", name, code=code)
+    _check(value.strip(), f"{name} must not be empty.", name)
+    return value
+
+
+def sniff(data: bytes) -> str | None:
+    """Return the media type that the first bytes say, of those the API takes."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return "image/png" if data.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
     width, height = given.get("width", 0), given.get("height", 0)
     if not width or not height:
         return None
-    if width * height > _MOST_PIXELS:
-        raise invalid("width and height must come to at most 4 megapixels.", "width")
     ratio = f"{width}:{height}"
-    if parse_ratio(ratio) is None:
-        raise invalid("width and height must be within 21:9 and 9:21.", "width")
+    _check(width * height <= _MOST_PIXELS, "width and height must come to at most 4 megapixels.", "width")
+    _check(parse_ratio(ratio), "width and height must be within 21:9 and 9:21.", "width")
     return ratio
-
-
-def _has_host(url: str) -> bool:
-    try:
-        return bool(urlsplit(url).hostname)
-    except ValueError:
-        return False
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_ratio(value: Any) -> bool:
-    return isinstance(value, str) and (not value or parse_ratio(value) is not None)
-
-
 def _is_web_url(value: Any) -> bool:
-    return isinstance(value, str) and bool(_WEB_URL.match(value)) and _has_host(value)
+    try:
+        return isinstance(value, str) and bool(_WEB_URL.match(value) and urlsplit(value).hostname)
+    except ValueError:
+        return False
 
 
 def _is_side(value: Any) -> bool:
@@ -364,13 +297,16 @@ def _is_side(value: Any) -> bool:
 
 
 # Field: what its value must be, as a test and in words.
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
-    "aspect_ratio": (_is_ratio, "W:H from 21:9 to 9:21"),
-    "output_format": (lambda value: isinstance(value, str) and value in MEDIA_TYPES, "jpeg, png or webp"),
+    "aspect_ratio": (
+        lambda value: isinstance(value, str) and (not value or parse_ratio(value)),
+        "W:H from 21:9 to 9:21",
+    ),
+    "output_format": (lambda value: value in get_args(Format), "jpeg, png or webp"),
     "width": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
     "height": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
-    "safety_tolerance": (lambda value: _whole(value, _SAFEST, _FREEST), f"an integer from {_SAFEST} to {_FREEST}"),
+    "safety_tolerance": (lambda value: _whole(value, 0, _FREEST), f"an integer from 0 to {_FREEST}"),
     "prompt_upsampling": (lambda value: isinstance(value, bool), "true or false"),
     "webhook_url": (_is_web_url, "an http or https URL"),
     "webhook_secret": (lambda value: isinstance(value, str), "a string"),

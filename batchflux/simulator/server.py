@@ -7,37 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import Future
-from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from batchflux.errors import UsageError
-from batchflux.simulator.calls import Calls
-from batchflux.simulator.drawing import MEDIA_TYPES, Recipe
-from batchflux.simulator.endpoint import Endpoint, Throttle, authorize
-from batchflux.simulator.faults import between
-from batchflux.simulator.images import BadLinkError, ImageStore, ReferenceGoneError, decode, media_type_of
+from batchflux.simulator.calls import answer
+from batchflux.simulator.endpoint import Endpoint, authorize, between
+from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
 from batchflux.simulator.journal import Journal, Tally
-from batchflux.simulator.references import ReferenceCache
-from batchflux.simulator.replies import Refusal, Reply, dumps, error_reply, reset, whole
+from batchflux.simulator.replies import Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
 from batchflux.simulator.tasks import Tasks
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
 
     from aiohttp.typedefs import Handler
 
+    from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.options import SimulatorOptions
 
 _BODY_LIMIT = 64 << 20
 _GRACE = 1.0
-_SLOW_BYTES = 1024
-_SLOW_SECONDS = 1.0
+_SLOW_BYTES, _SLOW_SECONDS = 1024, 1.0
 _PAGE = b"<!DOCTYPE html>\n<html><head><title>Please wait</title></head><body>Checking your browser</body></html>\n"
 
 
@@ -50,32 +45,32 @@ class Files:
 
     async def serve(self, http: web.Request) -> web.StreamResponse:
         """Answer a link."""
-        path = http.match_info["path"]
+        path, fault = http.match_info["path"], ""
         try:
             recipe = decode(path.removeprefix("download/"))
             await self._endpoint.pause(between(*self._endpoint.options.download_latency, "download", path))
-            reply = await self._reply(recipe, http)
-        except (BadLinkError, ReferenceGoneError):
-            recipe, reply = None, _missing()
+            fault, reply = recipe.fault, await self._reply(recipe, http)
+        except NoPictureError:
+            message = "There is no such file, or it has expired."
+            reply = error_reply(404, message, "invalid_request_error", code="not_found")
         self._endpoint.journal.files[reply.status] += 1
-        headers = {}
-        if path.startswith("download/"):
-            headers["Content-Disposition"] = f'attachment; filename="picture.{path.rpartition(".")[2]}"'
-        if recipe is not None and recipe.fault == "slow_link" and http.method == "GET":
+        if fault == "slow_link" and http.method == "GET":
             return await self._slowly(http, reply)
-        return whole(reply, headers)
+        suffix = path.rpartition(".")[2]
+        disposition = {"Content-Disposition": f'attachment; filename="picture.{suffix}"'}
+        return whole(reply, disposition if path.startswith("download/") else {})
 
     async def _reply(self, recipe: Recipe, http: web.Request) -> Reply:
         match recipe.fault:
             case "dead_link":
-                return _missing()
+                raise NoPictureError
             case "redirect_loop":
                 return Reply(status=302, content_type="text/plain", headers={"Location": http.rel_url.raw_path})
-            case "flaky_link" if not self._fetches.add(int(recipe.digest[:8], 16) << 32 | recipe.turn):
+            case "flaky_link" if not self._fetches.add(f"{recipe.digest[:8]}{recipe.turn:08x}"):
                 return Reply(status=503, content_type="text/plain", body=b"Service Unavailable\n")
             case "html_image":
-                return Reply(body=_PAGE, content_type=MEDIA_TYPES[recipe.output_format])
-        data = await self._endpoint.images.picture(recipe)
+                return Reply(body=_PAGE, content_type=f"image/{recipe.output_format}")
+        data = await asyncio.to_thread(picture, recipe, self._endpoint.cache)
         return Reply(body=data, content_type=media_type_of(recipe, data))
 
     async def _slowly(self, http: web.Request, reply: Reply) -> web.StreamResponse:
@@ -90,10 +85,6 @@ class Files:
         return response
 
 
-def _missing() -> Reply:
-    return error_reply(404, "There is no such file, or it has expired.", "invalid_request_error", code="not_found")
-
-
 class Simulator:
     """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters."""
 
@@ -102,93 +93,71 @@ class Simulator:
         self.requests = Journal()
         self.host = ""
         self.port = 0
-        self._endpoint: Endpoint | None = None
-        self._tasks: Tasks | None = None
+        self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
+        self._tasks = Tasks(self._endpoint)
         self._runner: web.AppRunner | None = None
 
     @property
     def in_flight(self) -> int:
         """How many calls are being answered."""
-        return self._endpoint.throttle.in_flight if self._endpoint is not None else 0
-
-    @property
-    def active_tasks(self) -> int:
-        """How many tasks are unfinished."""
-        return self._tasks.active if self._tasks is not None else 0
+        return self._endpoint.throttle.in_flight
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on `port` (0: any free one) and return the base URL.
-
-        Raises:
-            UsageError: the address cannot be listened on, or the cache folder cannot be used.
-        """
-        options = self.options
-        references = ReferenceCache(options.cache_dir)
-        references.prepare()
-        throttle = Throttle(
-            rate=options.rate, burst=options.burst, concurrency=options.concurrency, clock=time.monotonic
-        )
-        self._endpoint = Endpoint(options, self.requests, throttle, ImageStore(references))
-        self._tasks = Tasks(self._endpoint)
-        self._runner = web.AppRunner(
-            self._application(self._endpoint, self._tasks),
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=_GRACE,
-        )
+        """Listen on `port` (0: any free one) and return the base URL; UsageError: it or the folder cannot be used."""
+        self._endpoint.cache.prepare()
+        application = self._application()
+        self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self.stop()
-            raise UsageError(
-                f"The simulator cannot listen on {host}:{port}: {error.strerror or error}; choose another address."
-            ) from error
+            place = f"{host}:{port}: {error.strerror or error}"
+            raise UsageError(f"The simulator cannot listen on {place}; choose another address.") from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.port}"
 
     async def stop(self) -> None:
         """Close all connections, also those that hang. Safe to call twice."""
-        if self._runner is None or self._endpoint is None or self._tasks is None:
+        if self._runner is None:
             return
         runner, self._runner = self._runner, None
         self._endpoint.closing.set()
-        self._tasks.close()
         await runner.cleanup()
-        await asyncio.to_thread(self._endpoint.images.close)
 
-    def _application(self, endpoint: Endpoint, tasks: Tasks) -> web.Application:
+    def _application(self) -> web.Application:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
-        calls = Calls(endpoint)
-        app.router.add_post("/v1/images/generations", calls.standard)
-        app.router.add_post("/v1/chat/completions", calls.chat)
+        tasks, endpoint = self._tasks, self._endpoint
+        call = partial(answer, endpoint)
+        app.router.add_post("/v1/images/generations", partial(endpoint.admit, api="standard", answer=call))
+        app.router.add_post("/v1/chat/completions", partial(endpoint.admit, api="chat", answer=call))
         app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
         app.router.add_get("/v1/credits", tasks.credits)
         app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
         app.router.add_get("/flux/v1/get_result", partial(tasks.poll, api="relay"))
         app.router.add_post(r"/flux/v1/{model:[\w.-]+}", partial(tasks.submit, api="relay"))
         app.router.add_get("/v1/files/{path:.+}", Files(endpoint).serve)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/v1/simulator/stats", self._stats)
-        app.router.add_get("/v1/simulator/charges", self._charges)
-        app.router.add_get("/healthz", self._health)
+        for path, told in (
+            ("/v1/models", self._models),
+            ("/v1/simulator/stats", self._stats),
+            ("/v1/simulator/charges", lambda _: {"charges": [*self.requests.charges]}),
+            ("/healthz", lambda _: {"status": "ok"}),
+        ):
+            app.router.add_get(path, partial(_tell, told=told))
         return app
 
-    async def _models(self, http: web.Request) -> web.Response:
+    def _models(self, http: web.Request) -> dict[str, Any]:
         authorize(http.headers, "standard", self.options.keys)
         rows = [{"id": name, "object": "model", "created": 0, "owned_by": "batchflux"} for name in TASK_MODELS]
-        return whole(Reply(body=dumps({"object": "list", "data": rows})), {})
+        return {"object": "list", "data": rows}
 
-    async def _stats(self, http: web.Request) -> web.Response:
-        state = {"in_flight": self.in_flight, "active_tasks": self.active_tasks}
-        return whole(Reply(body=dumps({**self.requests.as_dict(), **state})), {})
+    def _stats(self, _: web.Request) -> dict[str, Any]:
+        return {**self.requests.as_dict(), "in_flight": self.in_flight, "active_tasks": self._tasks.active.total()}
 
-    async def _charges(self, http: web.Request) -> web.Response:
-        return whole(Reply(body=dumps({"charges": [asdict(charge) for charge in self.requests.charges]})), {})
 
-    async def _health(self, http: web.Request) -> web.Response:
-        return whole(Reply(body=dumps({"status": "ok"})), {})
+async def _tell(http: web.Request, told: Callable[[web.Request], dict[str, Any]]) -> web.Response:
+    return whole(json_reply(told(http)), {})
 
 
 @web.middleware
@@ -205,64 +174,39 @@ async def _documented_errors(request: web.Request, handler: Handler) -> web.Stre
 
 
 class EmbeddedSimulator:
-    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop` or for a `with` block."""
+    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop`."""
 
     def __init__(self, options: SimulatorOptions) -> None:
-        self.simulator = Simulator(options)
+        self._options = options
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
-
-    @property
-    def requests(self) -> Journal:
-        """The counters."""
-        return self.simulator.requests
-
-    @property
-    def base_url(self) -> str:
-        """Where it listens."""
-        return f"http://{self.simulator.host}:{self.simulator.port}"
+        self._end: Callable[[], object] = lambda: None
 
     def start(self) -> tuple[str, int]:
-        """Start the thread, wait until it listens, and return host and port.
-
-        Raises:
-            UsageError: it cannot listen, or the cache folder cannot be used.
-        """
-        ready: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="batchflux-simulator", daemon=True
-        )
+        """Start the thread and return host and port once it listens, or raise UsageError as `Simulator.start` does."""
+        ready: Future[Simulator] = Future()
+        serve = self._serve(ready)
+        self._thread = threading.Thread(target=asyncio.run, args=(serve,), name="batchflux-simulator", daemon=True)
         self._thread.start()
-        ready.result()
+        self.simulator = ready.result()
         return self.simulator.host, self.simulator.port
 
     def stop(self) -> None:
         """Close all connections and wait for the thread's end. Safe to call twice, and before `start`."""
-        if self._thread is None:
-            return
-        if self._loop is not None and self._stopping is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
-        self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            if thread.is_alive():
+                self._end()
+            thread.join()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def _serve(self, ready: Future[None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
+    async def _serve(self, ready: Future[Simulator]) -> None:
+        stopping = asyncio.Event()
+        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
+        simulator = Simulator(self._options)
         try:
-            await self.simulator.start()
+            await simulator.start()
         except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that called start
             ready.set_exception(error)
             return
-        ready.set_result(None)
-        await self._stopping.wait()
-        await self.simulator.stop()
+        ready.set_result(simulator)
+        await stopping.wait()
+        await simulator.stop()

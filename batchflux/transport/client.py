@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from enum import Enum, auto
-from types import MappingProxyType
+import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from multidict import CIMultiDict
@@ -21,7 +20,7 @@ from batchflux.redaction import hush
 from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads
-from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, utc_now, wait_asked
+from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.ssrf import Guard, origin_of, to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
@@ -35,14 +34,12 @@ if TYPE_CHECKING:
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
 _ACCEPT = {"Accept": "application/json, text/event-stream"}
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _CREDENTIAL = re.compile(r"(?:[!-~]+ )?[!-~]+")
 
 
-class _End(Enum):
-    WHOLE = auto()
-    OVER = auto()
+class _TooLargeError(Exception):
+    """More of an answer came than is taken."""
 
 
 class _Open(NamedTuple):
@@ -57,10 +54,7 @@ class _Open(NamedTuple):
 class Transport:
     """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
 
-    Safe to use from many tasks of one event loop.
-
-    Raises:
-        UsageError: the base URL cannot be one.
+    Safe to use from many tasks of one event loop. Raises UsageError when the base URL cannot be one.
     """
 
     def __init__(self, options: TransportOptions) -> None:
@@ -94,17 +88,14 @@ class Transport:
         self,
         request: HttpRequest,
         *,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] | None = None,
         secrets: Collection[str] = (),
         on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
         """Perform one HTTP step.
 
-        Args:
-            request: what to send, and who reads the answer.
-            headers: the credentials for this very URL. They go nowhere else.
-            secrets: texts that no message may show.
-            on_sent: called once, as the request leaves.
+        `headers` are the credentials for this very URL, which go nowhere else; `secrets` are texts that no message may
+        show; `on_sent` is called once, as the request leaves.
 
         Raises:
             JobError: with the code of what happened. `network` and `timeout`: nothing was sent, or the request is
@@ -114,8 +105,8 @@ class Transport:
         opened = self._opened()
         sent = Sent(once=not request.repeatable, tell=on_sent)
         try:
-            _check_credentials(headers)
-            return await self._exchange(opened, request, headers, sent)
+            _check_credentials(headers or {})
+            return await self._exchange(opened, request, headers or {}, sent)
         except JobError as error:
             if not sent.done:
                 error.billed = False
@@ -164,62 +155,53 @@ class Transport:
             reply = await self._answer(request, response, answered, until)
         except JobError as error:
             if error.retry_after is None:
-                error.retry_after = wait_asked(response.status, answered, utc_now())
+                error.retry_after = wait_asked(response.status, answered, time.time())
             raise
         finally:
             response.close()  # the connection is kept all the same if the answer was read to its end
-        return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, utc_now()))
+        return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
     def _url(self, url: str) -> URL:
-        """Return where a request goes.
-
-        Raises:
-            JobError: `unsafe_url` when an absolute one is no http or https URL with a host.
-        """
+        """Return where a request goes; JobError `unsafe_url` when it is absolute and no http or https URL."""
         return to_url(url) if _ABSOLUTE.match(url) else URL(f"{self._base}/{url.removeprefix('/')}")
 
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: float
     ) -> Reply:
         reader = request.reader(response.status, headers)
-        end = await self._read(response, reader, until)
+        cut = await self._read(response, reader, until)
         try:
-            return reader.finish(complete=end is _End.WHOLE)
+            return reader.finish(complete=cut is None)
         except JobError as error:
-            if end is _End.WHOLE or response.status not in SUCCESS:
+            if cut is None or response.status not in SUCCESS:
                 raise
-            if end is not _End.OVER:
-                if request.repeatable:
-                    raise lost(end, response.url) from None
-                raise
-            message = (
-                f"the answer of {shown(response.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given up; "
-                "raise output.max_bytes if its pictures are that large"
-            )
-            raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
+            if isinstance(cut, _TooLargeError):
+                message = (
+                    f"the answer of {shown(response.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given "
+                    "up; raise output.max_bytes if its pictures are that large"
+                )
+                raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
+            if request.repeatable:
+                raise lost(cut, response.url) from None
+            raise
 
-    async def _read(self, response: ClientResponse, reader: Reader, until: float) -> _End | Exception:
-        """Feed the body to the reader as it arrives, decoded; return how it ended, or what cut it off."""
+    async def _read(self, response: ClientResponse, reader: Reader, until: float) -> Exception | None:
+        """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
         clock = asyncio.get_running_loop().time
         left = self._body_cap
-        while True:
-            try:
-                data = await next_piece(response, min(until, clock() + self._options.idle_timeout))
-            except WIRE_ERRORS as error:
-                return error
-            if not data:
-                return _End.WHOLE
-            left -= len(data)
-            if left < 0:
-                return _End.OVER
-            if reader.feed(data):
-                return _End.WHOLE
+        try:
+            while data := await next_piece(response, min(until, clock() + self._options.idle_timeout)):
+                left -= len(data)
+                if left < 0:
+                    return _TooLargeError()
+                if reader.feed(data):
+                    break
+        except WIRE_ERRORS as error:
+            return error
+        return None
 
 
 def _check_credentials(headers: Mapping[str, str]) -> None:
-    for value in headers.values():
-        if not _CREDENTIAL.fullmatch(value):
-            message = (
-                "an API key is empty or holds blanks or characters that no key has; check the environment variable"
-            )
-            raise JobError(Code.AUTH, message)
+    if not all(map(_CREDENTIAL.fullmatch, headers.values())):
+        message = "an API key is empty or holds blanks or characters that no key has; check the environment variable"
+        raise JobError(Code.AUTH, message)

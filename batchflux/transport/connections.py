@@ -82,14 +82,12 @@ class Names(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of `host`.
-
-        Raises:
-            OSError: the name does not resolve.
-        """
-        fixed = self._fixed.get(host)
-        if fixed is not None:
-            return [_result(host, *fixed)]
+        """Return the addresses of `host`; OSError when the name does not resolve."""
+        if host in self._fixed:
+            address, port = self._fixed[host]
+            kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+            flags = socket.AI_NUMERICHOST
+            return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=flags)]
         try:
             found = await self._system.resolve(host, port, family)
         except UnicodeError as error:  # a label of over 63 characters
@@ -117,24 +115,13 @@ class Names(AbstractResolver):
         await self._system.close()
 
 
-def _result(name: str, address: str, port: int) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(hostname=name, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
-
-
 class Sent:
     """What is known of one request: `done` once it may have left.
 
-    From when its headers are handed to aiohttp on it may have left, although they wait there for the body's first
-    piece.
-
-    Args:
-        once: whether the request must not leave twice. aiohttp sends a GET or PUT again by itself when its connection
-            turns out to be closed.
-        tell: called once, as the request leaves.
+    It may have left once its headers are handed to aiohttp, although they wait there for the body's first piece. With
+    `once` it must not leave twice: aiohttp sends a GET or PUT again by itself when its connection turns out to be
+    closed. `tell` is called once, as it leaves.
     """
-
-    __slots__ = ("_once", "_tell", "done")
 
     def __init__(self, *, once: bool, tell: Callable[[], None] | None) -> None:
         self.done = False
@@ -142,11 +129,7 @@ class Sent:
         self._tell = tell
 
     def leaves(self) -> None:
-        """Take note that the request may have left from here on.
-
-        Raises:
-            ServerDisconnectedError: it has left already, and must not leave again.
-        """
+        """Take note that the request may have left; ServerDisconnectedError when it must not leave again."""
         if self.done:
             if self._once:
                 raise ServerDisconnectedError
@@ -199,12 +182,7 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
 async def next_piece(response: ClientResponse, until: float) -> bytes:
     """Return the next bytes of an answer's body, decoded; none at its end.
 
-    Args:
-        response: the answer.
-        until: when to give up, on the loop's clock.
-
-    Raises:
-        ClientError, HttpProcessingError, TimeoutError, OSError: there are no more, and this is not the end.
+    Gives up at `until`, on the loop's clock. Raises one of WIRE_ERRORS when no more come, and this is not the end.
     """
     clock = asyncio.get_running_loop().time
     while True:

@@ -18,19 +18,18 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-import aiofiles
 from aiohttp import FormData
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Bytes, Content, Json, LocalImage, Multipart
+from batchflux.models import Bytes, Content, Json, LocalImage
 
 ONE_WRITE = 1 << 20  # bytes; aiohttp sends more than this in pieces only from a file
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
-Encoded = bytes | io.BytesIO | FormData | None
+Encoded = tuple[bytes | io.BytesIO | FormData | None, dict[str, str]]
 
 
-async def encode(content: Content | None) -> tuple[Encoded, dict[str, str]]:
+async def encode(content: Content | None) -> Encoded:
     """Return a content as it goes over the wire, and the headers that say what it is.
 
     JSON is compact and in UTF-8. A form's headers are added by aiohttp.
@@ -39,61 +38,34 @@ async def encode(content: Content | None) -> tuple[Encoded, dict[str, str]]:
         JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
             when a text cannot be written as UTF-8.
     """
-    match content:
-        case None:
-            return None, {}
-        case Json():
-            data = await _json(content.value)
-            return data if len(data) <= ONE_WRITE else io.BytesIO(data), {"Content-Type": "application/json"}
-        case Multipart():
-            return await _form(content), {}
-        case Bytes():
-            return io.BytesIO(await _checked(content.image)), {"Content-Type": content.image.media_type}
+    return (None, {}) if content is None else await asyncio.to_thread(_encoded, content)
 
 
-async def _json(value: Mapping[str, Any]) -> bytes:
-    images: set[LocalImage] = set()
-    data = _dumped(value, {}, images)
-    if not images:
-        return data
-    texts = {image: await asyncio.to_thread(_as_text, image, await _checked(image)) for image in images}
-    return await asyncio.to_thread(_dumped, value, texts, images)
-
-
-def _dumped(value: Mapping[str, Any], texts: Mapping[LocalImage, str], found: set[LocalImage]) -> bytes:
-    """Encode `value` with `texts` in the place of its local pictures, which are added to `found`."""
-
-    def leaf(value: object) -> Any:
-        if isinstance(value, LocalImage):
-            found.add(value)
-            return texts.get(value, "")
-        if isinstance(value, Mapping):
-            return dict(value)
-        raise TypeError(f"a {type(value).__name__} cannot travel in JSON")
-
-    return _utf8(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=leaf))
-
-
-def _as_text(image: LocalImage, data: bytes) -> str:
-    text = base64.b64encode(data).decode("ascii")
-    return text if image.encoding == "base64" else f"data:{image.media_type};base64,{text}"
-
-
-async def _form(content: Multipart) -> FormData:
+def _encoded(content: Content) -> Encoded:
+    if isinstance(content, Json):
+        data = _utf8(json.dumps(content.value, ensure_ascii=False, separators=(",", ":"), default=_leaf))
+        return data if len(data) <= ONE_WRITE else io.BytesIO(data), {"Content-Type": "application/json"}
+    if isinstance(content, Bytes):
+        return io.BytesIO(_checked(content.image)), {"Content-Type": content.image.media_type}
     form = FormData(quote_fields=False, default_to_multipart=True)  # quoted, `image[]` would be another field
     for name, part in content.parts:
         if isinstance(part, LocalImage):
-            data = io.BytesIO(await _checked(part))
-            form.add_field(name, data, filename=_file_name(part), content_type=part.media_type)
+            file_name = _NOT_IN_NAMES.sub("_", part.path.rpartition("/")[2])  # as every server reads it
+            form.add_field(name, io.BytesIO(_checked(part)), filename=file_name, content_type=part.media_type)
         else:
             _utf8(part)
             form.add_field(name, part)
-    return form
+    return form, {}
 
 
-def _file_name(image: LocalImage) -> str:
-    """Return a file's name as every server reads it."""
-    return _NOT_IN_NAMES.sub("_", image.path.rpartition("/")[2])
+def _leaf(value: object) -> Any:
+    """Return what stands in JSON for a value that is none of its own."""
+    if isinstance(value, LocalImage):
+        text = base64.b64encode(_checked(value)).decode("ascii")
+        return text if value.encoding == "base64" else f"data:{value.media_type};base64,{text}"
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} cannot travel in JSON")
 
 
 def _utf8(text: str) -> bytes:
@@ -104,27 +76,23 @@ def _utf8(text: str) -> bytes:
         raise JobError(Code.INVALID_REQUEST, message) from None
 
 
-async def _checked(image: LocalImage) -> bytes:
+def _checked(image: LocalImage) -> bytes:
     """Return a file's bytes if they are those of the plan."""
     try:
-        async with aiofiles.open(image.path, "rb", opener=_at_once) as file:
-            data = await file.read()
+        with os.fdopen(_opened(image.path), "rb") as file:
+            data = file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = error.strerror if isinstance(error, OSError) else str(error)
         message = f"reference {image.path} cannot be read: {why}; put the file back and run again"
         raise JobError(Code.REFERENCE, message) from None
-    if await asyncio.to_thread(_digest, data) != image.sha256:
+    if hashlib.sha256(data).hexdigest() != image.sha256:
         raise JobError(Code.REFERENCE, f"reference {image.path} changed since the plan; run again")
     return data
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _at_once(path: str, flags: int) -> int:
+def _opened(path: str) -> int:
     """Open a file and nothing else: a pipe that took its place would wait for ever, and a device would never end."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

@@ -12,29 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import aiofiles
-import aiofiles.os
 from aiohttp import ClientTimeout, InvalidURL
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.connections import MIB, TransportOptions, next_piece
-from batchflux.transport.headers import SUCCESS, lowered, utc_now, wait_asked
+from batchflux.transport.headers import SUCCESS, lowered, wait_asked
 from batchflux.transport.ssrf import to_url
 from batchflux.transport.wire_errors import WIRE_ERRORS, describe, is_unsafe, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Callable
+    from io import BufferedWriter
 
-    from aiofiles.threadpool.binary import AsyncBufferedIOBase
     from aiohttp import ClientResponse, ClientSession
     from yarl import URL
-
-T = TypeVar("T")
 
 HOPS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,7 +48,7 @@ class Downloads:
         self._session = session
         self._options = options
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
-        self._spool_dir = str(Path(options.spool_dir).absolute())
+        self._spool_dir = Path(options.spool_dir).absolute()
 
     async def fetch(self, link: str) -> Fetched:
         """Return the bytes behind `link`; see Transport.fetch."""
@@ -58,27 +56,26 @@ class Downloads:
         started = clock()
         url = to_url(link)
         until = started + self._options.download_timeout
+        spool = _Spool(self._spool_dir, self._options.spool_over)
         try:
             async with asyncio.timeout_at(until):
-                data, path, size = await self._download(url, until)
+                data, path = await self._download(url, until, spool)
         except WIRE_ERRORS as error:
             raise _failed(error, url) from None
-        return Fetched(data=data, path=path, size=size, seconds=clock() - started)
+        return Fetched(data=data, path=path, size=spool.size, seconds=clock() - started)
 
-    async def _download(self, url: URL, until: float) -> tuple[bytes | None, str | None, int]:
+    async def _download(self, url: URL, until: float, spool: _Spool) -> tuple[bytes | None, str | None]:
         response = await self._follow(url)
-        spool = Spool(self._spool_dir, self._options.spool_over)
         try:
             self._check(response)
             while data := await next_piece(response, until):
                 if spool.size + len(data) > self._options.max_bytes:
                     raise self._too_big(response.url)
                 await spool.add(data)
-            data_or_none, path = await spool.done()
+            return await spool.done()
         finally:
             response.close()
             await spool.discard()
-        return data_or_none, path, spool.size
 
     async def _follow(self, url: URL) -> ClientResponse:
         for _ in range(HOPS + 1):
@@ -91,13 +88,11 @@ class Downloads:
         raise JobError(Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed")
 
     def _check(self, response: ClientResponse) -> None:
-        status = response.status
+        status, place = response.status, shown(response.url)
         if status in _GONE:
-            message = f"{shown(response.url)} answered {status}: the picture is gone"
-            raise JobError(Code.DOWNLOAD, message, dead=True)
+            raise JobError(Code.DOWNLOAD, f"{place} answered {status}: the picture is gone", dead=True)
         if status not in SUCCESS:
-            place = shown(response.url)
-            wait = wait_asked(status, lowered(response.headers), utc_now()) if status in _BUSY else None
+            wait = wait_asked(status, lowered(response.headers), time.time()) if status in _BUSY else None
             raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > self._options.max_bytes:
@@ -119,87 +114,65 @@ def _failed(error: Exception, url: URL) -> JobError:
     return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
 
 
-class Spool:
-    """Takes the bytes of one download; holds at most `over` of them in memory."""
+class _Spool:
+    """Takes the bytes of one download; holds at most `over` of them in memory, the rest in a temporary file.
 
-    __slots__ = ("_chunks", "_file", "_folder", "_held", "_over", "_path", "size")
+    Its methods raise StorageError when the file cannot be written.
+    """
 
-    def __init__(self, folder: str, over: int) -> None:
+    def __init__(self, folder: Path, over: int) -> None:
         self.size = 0
-        self._folder = folder
+        self._path = folder / f".tmp-{uuid.uuid4().hex}"
         self._over = over
-        self._chunks: list[bytes] = []
-        self._held = 0
-        self._path: str | None = None
-        self._file: AsyncBufferedIOBase | None = None
+        self._held = bytearray()
+        self._file: BufferedWriter | None = None
 
     async def add(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            StorageError: the temporary file cannot be written.
-        """
-        self._chunks.append(data)
-        self._held += len(data)
+        """Take the next bytes."""
+        self._held += data
         self.size += len(data)
-        if self._held > self._over:
-            await self._flush()
+        if len(self._held) > self._over:
+            await self._in_thread(self._flush)
 
     async def done(self) -> tuple[bytes | None, str | None]:
-        """Return the bytes, or the path of the closed file that holds them; the file is now the caller's.
-
-        Raises:
-            StorageError: the temporary file cannot be written.
-        """
+        """Return the bytes, or the path of the closed file that holds them; the file is now the caller's."""
         if self._file is None:
-            return b"".join(self._chunks), None
-        await self._flush()
-        await self._guarded(self._file.close())
-        path, self._file, self._path = self._path, None, None
-        return None, path
+            return bytes(self._held), None
+        await self._in_thread(lambda: self._flush().close())
+        self._file = None
+        return None, str(self._path)
 
     async def discard(self) -> None:
         """Close and remove the temporary file, if there is one that `done` has not handed over."""
-        if self._path is None:
-            return
-        try:
-            if self._file is not None:
-                await _settled(self._file.close())
-        finally:
-            with contextlib.suppress(OSError):  # what cannot be removed now is the sweep's
-                await _settled(aiofiles.os.unlink(self._path))
-
-    async def _flush(self) -> None:
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._held = 0
-        if self._file is None:
-            self._path = f"{self._folder}/.tmp-{uuid.uuid4().hex}"
-            await self._guarded(self._open(self._path))
         if self._file is not None:
-            await self._guarded(self._file.write(data))
+            await self._in_thread(partial(self._remove, self._file))
 
-    async def _open(self, path: str) -> None:
-        self._file = await aiofiles.open(path, "xb")
+    def _flush(self) -> BufferedWriter:
+        if self._file is None:
+            self._file = self._path.open("xb")
+        self._file.write(self._held)
+        self._held.clear()
+        return self._file
 
-    async def _guarded(self, awaitable: Awaitable[T]) -> T:
+    def _remove(self, file: BufferedWriter) -> None:
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):  # what cannot be removed now is the sweep's
+            self._path.unlink()
+
+    async def _in_thread(self, work: Callable[[], object]) -> None:
+        """Do file work; when cancelled, leave only once its thread is through with the file."""
+        task = asyncio.ensure_future(asyncio.to_thread(work))
         try:
-            return await _settled(awaitable)
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # seen: the cancellation is what the caller hears of
+            raise
         except OSError as error:
             message = (
-                f"cannot keep a download in {self._folder}: {error.strerror}; "
+                f"cannot keep a download in {self._path.parent}: {error.strerror}; "
                 "make room or make the folder writable, then run again"
             )
             raise StorageError(message) from None
-
-
-async def _settled(awaitable: Awaitable[T]) -> T:
-    """Await file work; when cancelled, leave only once its thread is through with the file."""
-    task = asyncio.ensure_future(awaitable)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation is what the caller hears of
-        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -27,18 +27,15 @@ _EPOCH_MS = 1e12
 def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds to wait, 0 to 3600, or None when nothing sensible is asked.
 
-    Args:
-        status: the answer's status; the rate limit headers count only with 429.
-        headers: names in lower case.
-        now: seconds since the epoch, for dates when the answer has no Date of its own.
+    The rate limit headers count only with status 429. Names are in lower case; `now`, in seconds since the epoch,
+    serves for dates when the answer has no Date of its own.
     """
-    here = _date(headers.get("date", ""))
-    moment = now if here is None else here
-    asked = headers.get("retry-after")
-    seconds = None if asked is None else _retry_after(asked.strip(), moment)
+    now = _date_of(headers, now)
+    asked = headers.get("retry-after", "").strip()
+    seconds = float(asked) if _NUMBER.fullmatch(asked) else _until(asked, now)
     if seconds is None and status == TOO_MANY_REQUESTS:
-        seconds = _reset(headers, moment)
-    return None if seconds is None else min(max(seconds, 0.0), LONGEST)
+        seconds = _reset(headers, now)
+    return _bounded(seconds)
 
 
 def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
@@ -46,31 +43,30 @@ def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
 
     For answers that succeeded: the next request would be the one too many.
     """
-    for name, text in headers.items():
-        if name.startswith(_REMAINING) and text.strip() == "0":
-            break
-    else:
+    if not any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items()):
         return None
-    here = _date(headers.get("date", ""))
-    seconds = _reset(headers, now if here is None else here)
+    return _bounded(_reset(headers, _date_of(headers, now)))
+
+
+def lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with names in lower case; of a repeated one the first counts."""
+    found: dict[str, str] = {}
+    for name, value in headers.items():
+        found.setdefault(name.lower(), value)
+    return found
+
+
+def _bounded(seconds: float | None) -> float | None:
     return None if seconds is None else min(max(seconds, 0.0), LONGEST)
-
-
-def _retry_after(text: str, now: float) -> float | None:
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    date = _date(text)
-    return None if date is None else date - now
 
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     """Return when the exhausted limit is open again; when none is marked as exhausted, the first that reopens."""
     waits: dict[str, float] = {}
     for name, text in headers.items():
-        if name.startswith(_RESET):
-            seconds = _span(text.strip(), now)
-            if seconds is not None:
-                waits[name.removeprefix(_RESET)] = seconds
+        seconds = _span(text.strip(), now) if name.startswith(_RESET) else None
+        if seconds is not None:
+            waits[name.removeprefix(_RESET)] = seconds
     empty = [wait for kind, wait in waits.items() if headers.get(_REMAINING + kind, "").strip() == "0"]
     return max(empty) if empty else min(waits.values(), default=None)
 
@@ -83,33 +79,23 @@ def _span(text: str, now: float) -> float | None:
         except ValueError:  # `1.2.3s`
             return None
     if not _NUMBER.fullmatch(text):
-        date = _date(text)
-        return None if date is None else date - now
+        return _until(text, now)
     number = float(text)
     if number >= _EPOCH_MS:
         return number / 1000 - now
     return number - now if number >= _EPOCH else number
 
 
-def _date(text: str) -> float | None:
+def _until(date: str, now: float) -> float | None:
+    """Return the seconds until an HTTP date, None when it is none."""
     try:
-        date = parsedate_to_datetime(text)
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    try:
-        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
-    except (OverflowError, ValueError):
-        return None
 
 
-def lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with names in lower case; of a repeated one the first counts."""
-    found: dict[str, str] = {}
-    for name, value in headers.items():
-        found.setdefault(name.lower(), value)
-    return found
-
-
-def utc_now() -> float:
-    """Return seconds since the epoch."""
-    return datetime.now(UTC).timestamp()
+def _date_of(headers: Mapping[str, str], now: float) -> float:
+    """Return when the server answered, in seconds since the epoch."""
+    date = _until(headers.get("date", ""), 0)
+    return now if date is None else date

@@ -25,29 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
-_CLOSED_V4 = tuple(
-    IPv4Network(text)
-    for text in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",
-        "100.64.0.0/10",  # carriers' NAT, with Alibaba's metadata address 100.100.100.200
-        "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's wire server: metadata behind an address that looks public
-        "169.254.0.0/16",  # link-local, with the metadata address of most clouds
-        "172.16.0.0/12",
-        "192.0.0.0/24",  # protocol assignments, with Oracle's metadata address 192.0.0.192
-        "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # the retired 6to4 relays
-        "192.168.0.0/16",
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, and broadcast
-    )
+# What `is_global` takes for public, in one version of Python or another. Multicast is all of 224.0.0.0/4.
+_CLOSED_V4 = (
+    IPv4Network("168.63.129.16/32"),  # Azure's wire server: metadata behind an address that looks public
+    IPv4Network("192.0.0.0/24"),  # protocol assignments, with Oracle's metadata address 192.0.0.192
+    IPv4Network("192.88.99.0/24"),  # the retired 6to4 relays
+    IPv4Network("224.0.0.0/4"),
 )
 _UNICAST_V6 = IPv6Network("2000::/3")  # all that is assigned as global unicast; what lies outside is never public
-_CLOSED_V6 = tuple(IPv6Network(text) for text in ("2001:db8::/32", "3fff::/20"))  # documentation
+_DOCUMENTATION_V6 = IPv6Network("3fff::/20")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
@@ -68,11 +54,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     embedded = tuple(_embedded(address))
     if not all(map(is_public, embedded)):
         return False
-    if embedded and address not in _UNICAST_V6:
-        return True  # a mapped or translated address leads to its IPv4 address and nowhere else
-    if embedded and (address in _SIX_TO_FOUR or address in _TEREDO):
-        return True  # is_global is false for Teredo; the addresses inside have been judged
-    return address in _UNICAST_V6 and address.is_global and not any(address in network for network in _CLOSED_V6)
+    if embedded and (address not in _UNICAST_V6 or address in _SIX_TO_FOUR or address in _TEREDO):
+        return True  # it leads to the IPv4 addresses inside, which have been judged, and nowhere else
+    return address in _UNICAST_V6 and address.is_global and address not in _DOCUMENTATION_V6
 
 
 def _embedded(address: IPv6Address) -> Iterable[IPv4Address]:
@@ -127,19 +111,11 @@ class UnsafeAddressError(OSError):
 def to_url(link: str, base: URL | None = None) -> URL:
     """Return `link` (relative to `base`, if given) as a URL without credentials.
 
-    A link of legal characters is taken byte for byte: servers sign links as they wrote them.
-
-    Raises:
-        JobError: `unsafe_url` when it is no http or https URL with a host.
+    A link of legal characters is taken byte for byte: servers sign links as they wrote them. Raises JobError
+    `unsafe_url` when it is no http or https URL with a host.
     """
-    try:
-        url = URL(link, encoded=_CLEAN.fullmatch(link) is not None)
-        if base is not None:
-            url = base.join(url)
-        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
-    except ValueError:
-        usable = False
-    if not usable:
+    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)
+    if url is None:
         kind = link.partition(":")[0][:20] if ":" in link else "unknown"
         message = f"the link is no http or https URL (scheme {kind!a}), so it was not followed"
         raise JobError(Code.UNSAFE_URL, message)
@@ -147,18 +123,20 @@ def to_url(link: str, base: URL | None = None) -> URL:
 
 
 def origin_of(base: str) -> URL:
-    """Return the URL that all calls begin with.
-
-    Raises:
-        UsageError: it is no http or https URL with a host, or holds credentials.
-    """
-    try:
-        url = URL(base)
-        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
-    except ValueError:
-        usable = False
-    if not usable:
+    """Return the URL that all calls begin with; UsageError when it cannot be one, or holds credentials."""
+    url = _web_url(base, None, encoded=False)
+    if url is None:
         raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
     if url.raw_user is not None or url.raw_password is not None:
         raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
     return url
+
+
+def _web_url(text: str, base: URL | None, *, encoded: bool) -> URL | None:
+    try:
+        url = URL(text, encoded=encoded)
+        url = url if base is None else base.join(url)
+        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
+    except ValueError:
+        return None
+    return url if usable else None

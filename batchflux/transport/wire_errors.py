@@ -33,35 +33,45 @@ if TYPE_CHECKING:
     from yarl import URL
 
 _SHOWN = 300  # characters of an address
-
 WIRE_ERRORS = (ClientError, HttpProcessingError, TimeoutError, OSError)
+
+# The first that fits counts, so the narrower stand above the wider.
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (ClientConnectorCertificateError, "its TLS certificate is not valid"),
+    (ClientConnectorSSLError, "the TLS handshake failed"),
+    (ClientConnectorDNSError, "the name does not resolve"),
+    (ConnectionTimeoutError, "no connection in the time allowed"),
+    (ServerTimeoutError, "nothing came for the time allowed"),
+    (TimeoutError, "it took longer than allowed"),
+    (ServerDisconnectedError, "the connection was closed"),
+    (ClientPayloadError, "the answer was cut off or garbled"),
+    (ClientResponseError, "what came is not HTTP"),
+    (HttpProcessingError, "what came is not HTTP"),
+    (InvalidURL, "it is not a valid URL"),
+    (NonHttpUrlClientError, "it is not an http or https URL"),
+)
 
 
 def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool) -> JobError:
     """Return what a call that got no answer comes to; `own` says whether it went to the provider's own origin."""
-    if sent:
-        return lost(error, url) if repeatable else unknown(error, url)
+    if sent and repeatable:
+        return lost(error, url)
     what, place = describe(error), shown(url)
-    if own and isinstance(error, InvalidURL | NonHttpUrlClientError):
+    if sent:
+        message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
+        return JobError(Code.UNKNOWN, message)
+    bad_url = isinstance(error, InvalidURL | NonHttpUrlClientError)
+    if own and bad_url:
         return JobError(Code.INVALID_REQUEST, f"{place} cannot be called: {what}; mend provider.base_url")
-    if is_unsafe(error) or isinstance(error, InvalidURL | NonHttpUrlClientError):
+    if is_unsafe(error) or bad_url:
         return JobError(Code.UNSAFE_URL, f"{place} was not called: {what}", billed=False)
     return JobError(_code(error), f"{place} was not reached: {what}; nothing was sent")
 
 
-def unknown(error: Exception, url: URL) -> JobError:
-    """Return what a call comes to that left and may have been billed."""
-    message = (
-        f"no answer from {shown(url)}: {describe(error)}; the request had left, so the picture may have been billed"
-    )
-    return JobError(Code.UNKNOWN, message)
-
-
 def lost(error: Exception, url: URL) -> JobError:
     """Return what a lost answer to a free request comes to."""
-    return JobError(
-        _code(error), f"no answer from {shown(url)}: {describe(error)}; it is free and can be asked for again"
-    )
+    message = f"no answer from {shown(url)}: {describe(error)}; it is free and can be asked for again"
+    return JobError(_code(error), message)
 
 
 def _code(error: Exception) -> Code:
@@ -84,23 +94,6 @@ def describe(error: BaseException) -> str:
     if inner.errno and inner.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
         return os.strerror(inner.errno).lower()
     return inner.strerror.lower()
-
-
-# The first that fits counts, so the narrower stand above the wider.
-_WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (ClientConnectorCertificateError, "its TLS certificate is not valid"),
-    (ClientConnectorSSLError, "the TLS handshake failed"),
-    (ClientConnectorDNSError, "the name does not resolve"),
-    (ConnectionTimeoutError, "no connection in the time allowed"),
-    (ServerTimeoutError, "nothing came for the time allowed"),
-    (TimeoutError, "it took longer than allowed"),
-    (ServerDisconnectedError, "the connection was closed"),
-    (ClientPayloadError, "the answer was cut off or garbled"),
-    (ClientResponseError, "what came is not HTTP"),
-    (HttpProcessingError, "what came is not HTTP"),
-    (InvalidURL, "it is not a valid URL"),
-    (NonHttpUrlClientError, "it is not an http or https URL"),
-)
 
 
 def shown(url: URL) -> str:

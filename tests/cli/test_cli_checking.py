@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux import load_manifest, plan
-from batchflux.cli.progress import Progress, checking
+from batchflux.cli.manifest import checking
+from batchflux.cli.run import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ def manifest(tmp_path: Path) -> Manifest:
 def test_a_terminal_shows_how_many_jobs_were_checked(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch, *, terminal: bool
 ) -> None:
-    monkeypatch.setattr("batchflux.cli.progress.CHECKING_SECONDS", 0)
+    monkeypatch.setattr("batchflux.cli.manifest.CHECKING_SECONDS", 0)
     screen = Screen(terminal=terminal)
     monkeypatch.setattr("sys.stderr", screen)
     assert plan(manifest, through=checking).counts["todo"] == 30
@@ -47,7 +48,7 @@ def test_a_terminal_shows_how_many_jobs_were_checked(
 def test_who_wants_no_bar_sees_none(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
 ) -> None:
-    monkeypatch.setattr("batchflux.cli.progress.CHECKING_SECONDS", 0)
+    monkeypatch.setattr("batchflux.cli.manifest.CHECKING_SECONDS", 0)
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
     progress = Progress(**({"json_log": False, "bar": True, "quiet": False} | options))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.output.base import MemoryStore
 from batchflux.output.folder_store import FolderStore
+from tests.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path

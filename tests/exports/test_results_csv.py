@@ -9,7 +9,6 @@ import json
 import signal
 import sqlite3
 import textwrap
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -267,7 +266,7 @@ FULL = textwrap.dedent("""
 """)
 
 
-@pytest.mark.parametrize("limit", [900, 1500, 4096, 4097, 5000])
+@pytest.mark.parametrize("limit", [900, 4096])
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path, start: Start, limit: int) -> None:
     path = tmp_path / "results.csv"
     row = known(spec={"prompt": 'one\ntwo\nthree, "four"'})
@@ -345,20 +344,7 @@ def test_times_are_utc() -> None:
     assert iso(1_764_000_000.9996) == "2025-11-24T16:00:00.999Z"
 
 
-@dataclass(frozen=True)
-class Later:
-    """A row of a ledger that knows more."""
-
-    row: Known
-    remarks: str = "=asked for png"
-    seed_used: int = 7
-    revised_prompt: str = "a better mug"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.row, name)
-
-
 def test_what_the_ledger_knows_of_the_answer_is_shown() -> None:
-    row: Any = Later(known())
+    row = known()._replace(remarks="=asked for png", seed_used=7, revised_prompt="a better mug")
     shown = dict(zip(HEADER, cells(row, []), strict=True))
     assert [shown[name] for name in LATER] == ["'=asked for png", 7, "a better mug"]

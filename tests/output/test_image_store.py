@@ -21,9 +21,9 @@ from PIL import Image
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched, Inline, Reference
-from batchflux.output.base import MemoryStore
 from batchflux.output.image_store import ImageStore, expected_of, kept_pictures
 from batchflux.output.resources import LowWaterMark
+from tests.memory_store import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -88,9 +88,13 @@ def test_an_answer_that_broke_off(
     assert said(answer(make_job(images=BOTH), body.encode(), complete=False)) == expected
 
 
-def test_reading_stops_at_done(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
+@pytest.mark.parametrize("done", ["data: [DONE]\n\n", "data:[DONE]\r\n\r\n", "event: done\ndata: [DONE] \n\n"])
+@pytest.mark.parametrize("cut", [0, 5])
+def test_reading_stops_at_done(answer: Callable[..., Any], make_job: Callable[..., Job], done: str, cut: int) -> None:
     def packets() -> Any:
-        yield stream(OUT).encode()
+        body = stream(OUT).replace("data: [DONE]\n\n", done).encode()
+        yield body[: len(body) - cut]
+        yield body[len(body) - cut :]
         pytest.fail("read on after [DONE]")
 
     assert answer(make_job(), packets()) == Link(url=OUT)

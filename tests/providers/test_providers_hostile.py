@@ -67,7 +67,7 @@ def mutated(chance: random.Random, bodies: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_2500_mutated_answers_end_in_a_picture_or_an_error(
+def test_1000_mutated_answers_end_in_a_picture_or_an_error(
     answer: Callable[..., Any],
     make_job: Callable[..., Job],
     frames: Callable[..., bytes],
@@ -78,7 +78,7 @@ def test_2500_mutated_answers_end_in_a_picture_or_an_error(
     bodies = shapes(reference_url, frames)
     job = make_job(images=(Reference(source=reference_url, url=reference_url), LOCAL))
     pictures = 0
-    for _ in range(2500):
+    for _ in range(1000):
         body = mutated(chance, bodies)
         cut = chance.randrange(len(body) + 1)
         how = {"complete": chance.random() < 0.8, "status": chance.choice([200, 200, 200, 400, 429, 503])}
@@ -94,7 +94,7 @@ def test_2500_mutated_answers_end_in_a_picture_or_an_error(
             assert isinstance(got, JobError)
             assert 0 < len(got.message) <= 300
             assert got.message.isprintable()
-    assert 100 < pictures < 2000
+    assert 40 < pictures < 800
 
 
 @pytest.mark.parametrize(
@@ -105,22 +105,23 @@ def test_2500_mutated_answers_end_in_a_picture_or_an_error(
         "&amp;", "Make the mug ", "violates ", "insufficient_", "![a](data:x,A ", "a" * 50 + "\n", "\n", "<", "> ",
     ],
 )  # fmt: skip
-def test_a_megabyte_of_anything_is_read_in_linear_time(
+def test_much_of_anything_is_read_in_linear_time(
     answer: Callable[..., Any], make_job: Callable[..., Job], frames: Callable[..., bytes], unit: str
 ) -> None:
-    # What is quadratic here takes hours on a megabyte and ends at the test's timeout.
-    text = unit * (1_000_000 // len(unit))
-    for body in (frames(text), json.dumps({"choices": [{"message": {"content": text}}]}).encode(), text.encode()):
-        for how in ({}, {"complete": False}, {"status": 500}):
-            assert isinstance(answer(make_job(), body, **how), Link | Inline | JobError)
+    # What is quadratic here takes many minutes on 400 KB and ends at the test's timeout.
+    text = unit * (400_000 // len(unit))
+    whole = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+    cut, failed = {"complete": False}, {"status": 500}
+    for body, how in ((frames(text), {}), (frames(text), cut), (whole, cut), (text.encode(), {}), (whole, failed)):
+        assert isinstance(answer(make_job(), body, **how), Link | Inline | JobError)
 
 
-def test_a_picture_of_20_mb_in_the_stream(
+def test_a_picture_of_many_megabytes_in_the_stream(
     answer: Callable[..., Any], make_job: Callable[..., Job], frames: Callable[..., bytes]
 ) -> None:
-    data = bytes(range(256)) * 60_000
+    data = bytes(range(256)) * 30_000
     body = frames(f"![image](data:image/png;base64,{base64.b64encode(data).decode()})")
     packets = (body[i : i + 4096] for i in range(0, len(body), 4096))
     assert answer(make_job(images=(LOCAL,)), packets) == Inline(data=data)
-    small = [frames(piece, done=False) for piece in ("![image](data:image/png;base64,", *(["QUJD" * 16] * 50_000), ")")]
-    assert answer(make_job(images=(LOCAL,)), small) == Inline(data=b"ABC" * 800_000)
+    small = [frames(piece, done=False) for piece in ("![image](data:image/png;base64,", *(["QUJD" * 16] * 15_000), ")")]
+    assert answer(make_job(images=(LOCAL,)), small) == Inline(data=b"ABC" * 240_000)

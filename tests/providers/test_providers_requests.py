@@ -41,7 +41,7 @@ def test_the_providers_are_found_by_presence() -> None:
 
 
 def test_capabilities() -> None:
-    offers = {offer.style: offer for offer in capabilities("flux-kontext-pro")}
+    offers = {offer.style: offer for offer in capabilities()}
     standard, chat = offers["standard"], offers["chat"]
     assert (standard.api, standard.local_images) == ("flux-relay", False)
     assert standard.fields == {

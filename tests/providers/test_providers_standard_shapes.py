@@ -122,7 +122,7 @@ def test_json_from_strangers(
     ],
 )
 def test_an_answer_is_held_up_to_a_bound(make_job: Callable[..., Job], piece: bytes) -> None:
-    reader = AnswerReader(make_job(style="standard"), largest=1000)
+    reader = AnswerReader(make_job(style="standard"), 200, {}, largest=1000)
     fed = 0
     while not reader.feed(piece):
         fed += 1

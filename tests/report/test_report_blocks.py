@@ -19,7 +19,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
 
 def unpacked(block: Block) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a block as the page does."""
-    index = json.loads(block.index if block.plain else gzip.decompress(base64.b64decode(block.index)))
+    index = json.loads(block.head if block.plain else gzip.decompress(base64.b64decode(block.head)))
     return index, json.loads(gzip.decompress(base64.b64decode(block.rest)))
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from batchflux.report.bundle import ENTRY, join_modules, script
+from batchflux.report.page import ENTRY, join_modules, script
 
 USE = 'import { told } from "./told.js";\n'
 

@@ -9,14 +9,13 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from batchflux.report.bundle import content_security_policy, script, style
-from batchflux.report.page import FIRST, INDEX, Live, build_page
+from batchflux.report.page import FIRST, INDEX, build_page, content_security_policy, script, style
 
 HEADER: dict[str, Any] = {"name": "</title><script>alert(1)</script>", "counts": {}}
 
 
-def page(rows: list[dict[str, Any]] | None = None, live: Live | None = None) -> str:
-    return b"".join(build_page(rows or [], HEADER, live=live)).decode()
+def page(rows: list[dict[str, Any]] | None = None, **live: Any) -> str:
+    return b"".join(build_page(rows or [], HEADER, **live)).decode()
 
 
 def digest(text: str) -> str:
@@ -39,7 +38,7 @@ def test_its_policy_allows_its_own_script_and_style_and_nothing_else() -> None:
 
 
 def test_a_served_page_has_its_policy_in_the_header_and_its_token_in_a_meta_element() -> None:
-    text = page(live=Live(token='t"<x', sequence=7))
+    text = page(token='t"<x', sequence=7)
     assert "Content-Security-Policy" not in text
     assert 'name="batchflux-token" content="t&#34;&lt;x"' in text
     assert '"live":{"sequence":7}' in text

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.exports.base import HEADER
+from batchflux.ledger.reviews import Verdict
+from batchflux.report.content import page_row
 from batchflux.report.page import INDEX
-from batchflux.report.rows import page_row
-from batchflux.report.thumbs import PictureUrls, inside, thumb_name
+from batchflux.report.thumbs import PictureUrls, thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ def test_a_row_has_every_column_of_the_table_under_its_name(known: Callable[...,
 
 def test_text_is_as_it_was_written_and_money_is_exact(known: Callable[..., Known]) -> None:
     job = known(spec={"prompt": "=1+1 <b>", "seed": 7}, tags=json.dumps({"sku": "@x"}), maybe_cost=10, in_flight=5)
-    row = page_row(job, NOWHERE, review="reject", note="-no")
+    row = page_row(job, NOWHERE, Verdict(review="reject", note="-no"))
     assert row["prompt"] == "=1+1 <b>"
     assert row["tags"] == {"sku": "@x"}
     assert (row["review"], row["note"], row["seed"], row["variant"]) == ("reject", "-no", 7, 1)
@@ -65,12 +66,12 @@ def test_a_local_reference_has_a_copy_named_after_the_file_as_it_is(
     photo.parent.mkdir()
     photo.write_bytes(b"one")
     job = known(spec={"images": ["photos/cup.jpg", "photos/none.jpg"]})
-    first, missing = page_row(job, PictureUrls(tmp_path / "out", tmp_path))["references"]
+    first, missing = page_row(job, PictureUrls(tmp_path / "out", tmp_path, served=True))["references"]
     assert first["label"] == "photos/cup.jpg"
     assert first["src"].startswith("thumbs/references/")
     assert missing == {"label": "photos/none.jpg", "src": None, "url": None}
     photo.write_bytes(b"another")
-    places = PictureUrls(tmp_path / "out", tmp_path)
+    places = PictureUrls(tmp_path / "out", tmp_path, served=True)
     (second, _) = page_row(job, places)["references"]
     assert second["src"] != first["src"]
     assert places.source_of(second["src"].rpartition("/")[2]) == photo
@@ -87,10 +88,10 @@ def test_a_picture_is_found_by_its_name_whatever_is_in_it(known: Callable[..., K
     (tmp_path / "images").mkdir()
     (tmp_path / name).write_bytes(b"")
     job = known(file_name=name, sha256="ab" * 32)
-    row = page_row(job, PictureUrls(tmp_path, None))
+    row = page_row(job, PictureUrls(tmp_path, None, served=True))
     assert row["full"] == "images/50%25%20%231%3F%E2%80%AE%20x.png"
     assert row["thumb"] == f"thumbs/{thumb_name(job)}"
-    assert page_row(job, PictureUrls(tmp_path, None, made=set()))["thumb"] == ""
+    assert page_row(job, PictureUrls(tmp_path, None))["thumb"] == ""
     (tmp_path / name).unlink()
     assert page_row(job, PictureUrls(tmp_path, None))["full"] == ""
 
@@ -101,5 +102,4 @@ def test_no_name_leaves_the_folder(known: Callable[..., Known], tmp_path: Path) 
     folder = tmp_path / "out"
     folder.mkdir()
     for name in ("../secret.png", str(outside), "images/../../secret.png"):
-        assert inside(folder, name) is None
         assert page_row(known(file_name=name, sha256="ab" * 32), PictureUrls(folder, None))["full"] == ""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from batchflux.errors import StorageError
-from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, PictureUrls, Thumbs, shrink, thumb_name
+from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, PictureUrls, make_thumbs, shrink, thumb_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,16 +26,14 @@ def picture(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (640, 
     return file.getvalue()
 
 
-def stored(folder: Path, known: Callable[..., Known], number: int, data: bytes) -> Known:
+def stored(folder: Path, known: Callable[..., Known], number: int, data: bytes, **more: Any) -> Known:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / f"images/{number}.png").write_bytes(data)
-    return known(number, file_name=f"images/{number}.png", sha256=hashlib.sha256(data).hexdigest())
+    return known(number, file_name=f"images/{number}.png", sha256=hashlib.sha256(data).hexdigest(), **more)
 
 
-def make(folder: Path, jobs: list[Known], base: Path | None = None, sources: list[str] | None = None) -> Thumbs:
-    thumbs = Thumbs(folder, PictureUrls(folder, base))
-    thumbs.make([(job, sources or []) for job in jobs], lambda: None)
-    return thumbs
+def make(folder: Path, jobs: list[Known], base: Path | None = None) -> tuple[int, list[str]]:
+    return make_thumbs(jobs, PictureUrls(folder, base), lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +89,12 @@ def test_a_picture_of_too_many_pixels_has_none(tmp_path: Path) -> None:
 
 def test_made_once_and_again_when_the_picture_changed(known: Callable[..., Known], tmp_path: Path) -> None:
     job = stored(tmp_path, known, 1, picture())
-    first = make(tmp_path, [job])
-    assert (first.made, first.missing) == (1, [])
-    assert thumb_name(job) in first.there
+    assert make(tmp_path, [job]) == (1, [])
     before = (tmp_path / "thumbs" / thumb_name(job)).stat().st_mtime_ns
-    assert make(tmp_path, [job]).made == 0
+    assert make(tmp_path, [job]) == (0, [])
     assert (tmp_path / "thumbs" / thumb_name(job)).stat().st_mtime_ns == before
     changed = stored(tmp_path, known, 1, picture("JPEG"))
-    assert make(tmp_path, [changed]).made == 1
+    assert make(tmp_path, [changed]) == (1, [])
     assert thumb_name(changed) != thumb_name(job)
 
 
@@ -106,13 +102,11 @@ def test_missing_and_damaged_pictures_do_not_stop_the_others(known: Callable[...
     jobs = [stored(tmp_path, known, number, picture()) for number in range(4)]
     (tmp_path / "images/1.png").unlink()
     (tmp_path / "images/2.png").write_bytes(b"rubbish")
-    steps = []
-    thumbs = Thumbs(tmp_path, PictureUrls(tmp_path, None))
-    thumbs.make([(job, []) for job in [*jobs, known(9, status="failed")]], lambda: steps.append(1))
-    assert thumbs.made == 2
-    assert sorted(thumbs.missing) == ["job-1", "job-2"]
-    assert thumbs.there == {thumb_name(jobs[0]), thumb_name(jobs[3])}
-    assert len(steps) == 5
+    steps: list[int] = []
+    urls = PictureUrls(tmp_path, None)
+    made, missing = make_thumbs([*jobs, known(9, status="failed")], urls, lambda: steps.append(1))
+    assert (made, sorted(missing), len(steps)) == (2, ["job-1", "job-2"], 5)
+    assert {path.name for path in (tmp_path / "thumbs").iterdir()} == {thumb_name(jobs[0]), thumb_name(jobs[3])}
 
 
 def test_references_are_copied_once_for_all_jobs(known: Callable[..., Known], tmp_path: Path) -> None:
@@ -120,20 +114,16 @@ def test_references_are_copied_once_for_all_jobs(known: Callable[..., Known], tm
     base.mkdir()
     (base / "cup.jpg").write_bytes(picture("JPEG", size=(3000, 2000)))
     (base / "text.jpg").write_text("no picture")
-    jobs = [stored(tmp_path / "out", known, number, picture()) for number in range(3)]
-    sources = ["cup.jpg", "text.jpg", "missing.jpg", "https://example.org/x.jpg"]
-    thumbs = make(tmp_path / "out", jobs, base, sources)
+    spec = {"images": ["cup.jpg", "text.jpg", "missing.jpg", "https://example.org/x.jpg"]}
+    jobs = [stored(tmp_path / "out", known, number, picture(), spec=spec) for number in range(3)]
+    assert make(tmp_path / "out", jobs, base) == (4, [])
     (copy,) = (tmp_path / "out/thumbs/references").iterdir()
-    assert copy.name in thumbs.there
     with Image.open(copy) as made:
         assert made.size == (1600, 1067)
-    assert thumbs.missing == []
-    again = make(tmp_path / "out", jobs, base, sources)
-    assert again.made == 0
+    assert make(tmp_path / "out", jobs, base) == (0, [])
 
 
 def test_a_folder_that_takes_none_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(picture())
-    (tmp_path / "thumbs").write_text("in the way")
     with pytest.raises(StorageError, match=r"cannot take thumbnails .*then make the report again"):
-        shrink(tmp_path / "x", tmp_path / "thumbs/a.jpg", THUMB_SIDE)
+        shrink(tmp_path / "x", tmp_path / f"thumbs/{'a' * 300}.jpg", THUMB_SIDE)

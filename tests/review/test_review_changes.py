@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import judge, prepare_reviews
 from batchflux.ledger.tables import set_meta
-from batchflux.review.changes import LedgerChanges
+from batchflux.review.ledger_access import LedgerChanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,9 +70,8 @@ class Following(RuleBasedStateMachine):
         with self.writing() as connection:
             connection.execute(f"{insert} ON CONFLICT DO NOTHING", (key_of(number), f"job{number}", number % 3))
             connection.execute("UPDATE jobs SET status = ? WHERE key = ?", (status, key_of(number)))
-            sent = "INSERT INTO attempts (job, model, state, price, billed, counts)"
-            values = "SELECT number, 'm', 'failed', 0, 'no', ? FROM jobs WHERE key = ?"
-            connection.execute(f"{sent} {values}", (attempts, key_of(number)))
+            tried = "INSERT INTO attempts (job, model, state, price, counts) SELECT number, '', '', 0, ? FROM jobs"
+            connection.execute(f"{tried} WHERE key = ?", (attempts, key_of(number)))
 
     @rule(number=NUMBERS, listed=st.integers(0, 1))
     def a_run_begins_with_an_edit(self, number: int, listed: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from batchflux.ledger.tables import set_meta
 from batchflux.output.folder import FolderLock, write_whole
-from batchflux.review import events as review_events
+from batchflux.review import server as review_server
 from batchflux.review.listen import serve
 from tests.attempts import send
 from tests.review.conftest import Events, Folder, Page, opened
@@ -18,7 +18,7 @@ from tests.review.conftest import Events, Folder, Page, opened
 @pytest.fixture(autouse=True)
 def _no_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing come by the heartbeat that does not come by itself."""
-    monkeypatch.setattr(review_events, "HEARTBEAT", 3600.0)
+    monkeypatch.setattr(review_server, "HEARTBEAT", 3600.0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
@@ -185,7 +185,7 @@ async def test_streams_are_bounded_in_number(page: Page, folder: Folder) -> None
 async def test_a_quiet_stream_gives_signs_of_life(page: Page, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what stands between, and the server itself, notice when the other end has gone."""
     await folder.add("mug")
-    monkeypatch.setattr(review_events, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(review_server, "HEARTBEAT", 0.05)
     async with page.events() as events:
         await events.until("rows")
         lines = [await events.response.content.readline() for _ in range(12)]

@@ -13,7 +13,7 @@ from aiohttp import ClientError
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.review import listen
-from batchflux.review.ledger_access import Batch, LedgerAccess
+from batchflux.review.ledger_access import LedgerAccess
 from batchflux.review.listen import ServedReview, WatchServer, serve
 from tests.review.conftest import Folder, Page, opened
 
@@ -76,14 +76,14 @@ def test_a_run_goes_on_without_a_page(tmp_path: Path, told: list[str], monkeypat
 async def test_half_an_answer_does_not_look_whole(page: Page, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(600):
         await folder.add(f"job{number}", fails=True)
-    real = LedgerAccess.batch
+    real = LedgerAccess.changed
 
-    def batch(store: LedgerAccess, since: int) -> Batch:
+    def changed(store: LedgerAccess, since: int) -> Any:
         if since:
             raise StorageError("The disk has gone.")
         return real(store, since)
 
-    monkeypatch.setattr(LedgerAccess, "batch", batch)
+    monkeypatch.setattr(LedgerAccess, "changed", changed)
     with pytest.raises(ClientError):
         await page.rows()
     monkeypatch.undo()

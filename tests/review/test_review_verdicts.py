@@ -15,7 +15,7 @@ from batchflux.exports.results_csv import Results
 from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.ledger.tables import ended_rows, get_meta
 from batchflux.output.folder import FolderLock
-from batchflux.review import decisions, ledger_access
+from batchflux.review import decisions
 from batchflux.review.listen import serve
 from tests.review.conftest import Folder, Page, opened
 
@@ -158,7 +158,7 @@ async def test_the_end_of_a_review_shows_what_is_left_to_show(
         outcomes.append(outcome)
         return outcome
 
-    monkeypatch.setattr(ledger_access, "show_verdicts", recorded)
+    monkeypatch.setattr(decisions, "show_verdicts", recorded)
     monkeypatch.setattr(decisions, "_HELD", 3600.0)
     mug = await folder.add("mug")
     lock = FolderLock(folder.root)

@@ -15,8 +15,15 @@ from PIL import Image, ImageStat
 
 from batchflux.errors import UsageError
 from batchflux.simulator.drawing import WIDEST, Recipe, draw, pixels
-from batchflux.simulator.images import BadLinkError, ImageStore, caption, decode, file_path
-from batchflux.simulator.references import NotAPictureError, ReferenceCache, reduce
+from batchflux.simulator.images import (
+    NoPictureError,
+    NotAPictureError,
+    ReferenceCache,
+    caption,
+    decode,
+    file_path,
+    reduce,
+)
 from batchflux.simulator.requests import Upload
 
 if TYPE_CHECKING:
@@ -140,9 +147,9 @@ from hashlib import sha256
 from io import BytesIO
 from batchflux.simulator.drawing import draw
 from batchflux.simulator.images import decode
-from batchflux.simulator.references import ReferenceCache
+from batchflux.simulator.images import ReferenceCache
 for path in sys.argv[2:]:
-    print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).reduced)).hexdigest())
+    print(sha256(draw(decode(path), ReferenceCache(sys.argv[1]).read)).hexdigest())
 """
 
 
@@ -158,19 +165,21 @@ async def test_another_process_draws_the_same_bytes(serve: Serve, tools: type[To
     assert there.stdout.split() == here
 
 
+def path_of(**fields: object) -> str:
+    """Return a link's path with fields that a recipe may not have."""
+    return file_path(Recipe.model_construct(**{"digest": "0" * 32, "caption": "x", **fields}))  # type: ignore[arg-type]
+
+
 BAD_PATHS = [
-    "x.jpg",
-    ".jpg",
-    "../../etc/passwd",
-    "a" * 5000 + ".jpg",
-    file_path(Recipe(digest="0" * 32, caption="x", output_format="png")).replace(".png", ".jpg"),
-    file_path(Recipe(digest="0" * 32, caption="x", size=99_999)),
-    file_path(Recipe(digest="0" * 31, caption="x")),
-    file_path(Recipe(digest="0" * 32, caption="x", ratio="100:1")),
-    file_path(Recipe(digest="0" * 32, caption="x" * 400)),
-    file_path(Recipe(digest="0" * 32, caption="x", references=("f../../etc/passwd",))),
-    file_path(Recipe(digest="0" * 32, caption="x", references=("u" + "0" * 16,) * 5)),
-    file_path(Recipe(digest="0" * 32, caption="x", references=("f" + "0" * 64,))),
+    *("x.jpg", ".jpg", "../../etc/passwd", "a" * 5000 + ".jpg"),
+    path_of(output_format="png").replace(".png", ".jpg"),
+    path_of(size=99_999),
+    path_of(digest="0" * 31),
+    path_of(ratio="100:1"),
+    path_of(caption="x" * 400),
+    path_of(references=("f../../etc/passwd",)),
+    path_of(references=("u" + "0" * 16,) * 5),
+    path_of(references=("f" + "0" * 64,)),
 ]
 
 
@@ -185,14 +194,14 @@ async def test_a_link_it_never_gave_is_not_found(serve: Serve) -> None:
 @settings(max_examples=60)
 @given(st.binary(max_size=60))
 def test_wild_tokens_are_refused_in_one_way(token: bytes) -> None:
-    with pytest.raises(BadLinkError):
+    with pytest.raises(NoPictureError):
         decode(f"{token.decode('latin-1')}.jpg")
 
 
-TEXT = st.text(max_size=300)
+TEXT = st.text(max_size=100)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(TEXT, st.sampled_from(["", *RATIOS]), st.integers(40, 96))
 def test_any_prompt_can_be_drawn(prompt: str, ratio: str, size: int) -> None:
     recipe = Recipe(
@@ -210,11 +219,11 @@ def test_captions_show_what_the_font_can() -> None:
     assert caption("Ein schöner  Becher, café") == "Ein schoner Becher, cafe"
     assert caption("杯子") == caption("杯子") != caption("桌子")
     assert caption("杯子").startswith("prompt ")
-    assert len(caption("word " * 100)) <= 120
+    assert len(caption("word " * 100)) <= 60
 
 
 def upload(data: bytes) -> Upload:
-    return Upload(sha256=sha256(data).hexdigest(), media_type="image/png", place="x", data=data)
+    return Upload(sha256=sha256(data).hexdigest(), place="x", data=data)
 
 
 def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) -> None:
@@ -227,11 +236,11 @@ def test_the_cache_is_private_and_bounded(tmp_path: Path, tools: type[Tools]) ->
         cache.keep(upload(tools.photo(60, 40, f"hsl({index * 10}, 80%, 50%)")))
     assert sum(file.stat().st_size for file in folder.iterdir()) <= one * 5
     newest = upload(tools.photo(60, 40, "hsl(190, 80%, 50%)"))
-    assert cache.reduced(newest.sha256) is not None
+    assert cache.read(newest.sha256)
 
 
 def test_the_cache_reduces_large_uploads(tmp_path: Path, tools: type[Tools]) -> None:
-    data = tools.photo(3000, 1500)
+    data = tools.photo(1600, 800)
     ReferenceCache(str(tmp_path)).keep(upload(data))
     assert tools.opened((tmp_path / f"{sha256(data).hexdigest()}.jpg").read_bytes()).size == (1024, 512)
 
@@ -263,22 +272,21 @@ def test_the_cache_survives_its_folder_being_cleaned_away(tmp_path: Path, tools:
     cache.keep(first)
     (tmp_path / "cache" / f"{first.sha256}.jpg").unlink()
     (tmp_path / "cache").rmdir()
-    assert cache.reduced(first.sha256) is None
+    with pytest.raises(NoPictureError):
+        cache.read(first.sha256)
     cache.keep(first)
-    assert cache.reduced(first.sha256) is not None
+    assert cache.read(first.sha256)
 
 
 def test_transparency_becomes_white(tools: type[Tools]) -> None:
-
     out = BytesIO()
     Image.new("RGBA", (40, 30), (255, 0, 0, 0)).save(out, "PNG")
     assert tools.opened(reduce(out.getvalue())).getpixel((5, 5)) == (255, 255, 255)
 
 
 def test_a_picture_beyond_measure_is_refused() -> None:
-
     out = BytesIO()
-    Image.new("1", (12_000, 12_000)).save(out, "PNG")
+    Image.new("1", (9_500, 9_500)).save(out, "PNG")
     with pytest.raises(NotAPictureError):
         reduce(out.getvalue())
 
@@ -301,13 +309,3 @@ async def test_a_link_whose_upload_is_gone_is_not_found(serve: Serve, tools: typ
         for file in (tmp_path / "uploads").iterdir():
             file.unlink()
         assert (await client.get(answer.url)).status == 404
-
-
-async def test_kept_pictures_are_bounded_and_drawn_again_the_same(tmp_path: Path) -> None:
-    recipes = [Recipe(digest=f"{number:032x}", caption="x", size=64) for number in range(4)]
-    one = len(draw(recipes[0], lambda _: b""))
-    store = ImageStore(ReferenceCache(str(tmp_path)), kept_bytes=2 * one)
-    first = [await store.picture(recipe) for recipe in recipes]
-    assert store.kept_bytes <= 2 * one
-    assert [await store.picture(recipe) for recipe in reversed(recipes)] == first[::-1]
-    store.close()

@@ -22,10 +22,13 @@ MODEL = "flux-kontext-pro"
 
 
 @pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[EmbeddedSimulator]:
+def embedded(tmp_path: Path) -> Iterator[str]:
+    """The base URL of a simulator in a thread of its own."""
     options = {"latency": 0, "size": 64, "keys": ["sk-test"], "cache_dir": str(tmp_path / "uploads")}
-    with EmbeddedSimulator(parse_options(options)) as running:
-        yield running
+    simulator = EmbeddedSimulator(parse_options(options))
+    host, port = simulator.start()
+    yield f"http://{host}:{port}"
+    simulator.stop()
 
 
 def message(tools: type[Tools], prompt: str, picture: bytes) -> ChatCompletionUserMessageParam:
@@ -38,8 +41,8 @@ def message(tools: type[Tools], prompt: str, picture: bytes) -> ChatCompletionUs
     }
 
 
-def test_the_client_makes_an_image(embedded: EmbeddedSimulator) -> None:
-    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded.base_url}/v1", max_retries=0) as client:
+def test_the_client_makes_an_image(embedded: str) -> None:
+    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded}/v1", max_retries=0) as client:
         answer = client.images.generate(
             model=MODEL,
             prompt="https://photos.example/mug.png Make the mug red",
@@ -50,12 +53,12 @@ def test_the_client_makes_an_image(embedded: EmbeddedSimulator) -> None:
     assert answer.data is not None
     url = answer.data[0].url
     assert url is not None
-    assert url.startswith(f"{embedded.base_url}/v1/files/")
+    assert url.startswith(f"{embedded}/v1/files/")
     assert url.endswith(".png")
 
 
-def test_the_client_streams_a_chat(embedded: EmbeddedSimulator, tools: type[Tools]) -> None:
-    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded.base_url}/v1", max_retries=0) as client:
+def test_the_client_streams_a_chat(embedded: str, tools: type[Tools]) -> None:
+    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded}/v1", max_retries=0) as client:
         stream = client.chat.completions.create(
             model=MODEL, messages=[message(tools, "Make it red", tools.photo())], stream=True
         )
@@ -65,7 +68,7 @@ def test_the_client_streams_a_chat(embedded: EmbeddedSimulator, tools: type[Tool
     assert {chunk.model for chunk in chunks} == {MODEL}
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].choices[0].finish_reason == "stop"
-    assert f"![image]({embedded.base_url}/v1/files/" in said
+    assert f"![image]({embedded}/v1/files/" in said
     assert "[点击下载](" in said
 
 
@@ -84,12 +87,12 @@ async def test_the_async_client_does_both(serve: Serve, tools: type[Tools]) -> N
     assert MODEL in models
 
 
-def test_the_client_understands_the_errors(embedded: EmbeddedSimulator) -> None:
-    with openai.OpenAI(api_key="sk-wrong", base_url=f"{embedded.base_url}/v1", max_retries=0) as client:
+def test_the_client_understands_the_errors(embedded: str) -> None:
+    with openai.OpenAI(api_key="sk-wrong", base_url=f"{embedded}/v1", max_retries=0) as client:
         with pytest.raises(openai.AuthenticationError) as refused:
             client.images.generate(model=MODEL, prompt="A mug")
         assert refused.value.code == "invalid_api_key"
-    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded.base_url}/v1", max_retries=0) as client:
+    with openai.OpenAI(api_key="sk-test", base_url=f"{embedded}/v1", max_retries=0) as client:
         with pytest.raises(openai.BadRequestError) as wrong:
             client.images.generate(model=MODEL, prompt="A mug", n=2)
         assert wrong.value.param == "n"

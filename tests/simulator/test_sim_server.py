@@ -13,7 +13,7 @@ import pytest
 from batchflux.errors import UsageError
 from batchflux.simulator import EmbeddedSimulator, Simulator, parse_options
 from batchflux.simulator.endpoint import Throttle
-from batchflux.simulator.journal import GENERATION, Journal
+from batchflux.simulator.journal import KEPT_CONTENTS, Journal
 from batchflux.simulator.replies import Refusal
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def test_a_stream_carries_the_headers_too(serve: Serve) -> None:
 
 def test_the_bucket_refills_with_time() -> None:
     now = [0.0]
-    throttle = Throttle(rate=2.0, burst=None, concurrency=None, clock=lambda: now[0])
+    throttle = Throttle(parse_options({"rate": "2/s"}), lambda: now[0])
 
     def tries() -> list[str | None]:
         return [attempt() for _ in range(4)]
@@ -86,8 +86,8 @@ async def test_counters_tell_what_was_paid_and_what_was_paid_twice(serve: Serve,
     await client.chat("a", tools.photo())
     await client.post("/v1/images/generations", {"model": "m"})
     counters = client.simulator.requests
-    assert sorted(counters.pictures().values()) == [1, 1, 2]
-    assert sorted(counters.asked().values()) == [1, 1, 1, 2]
+    assert sorted(counters.pictures.values()) == [1, 1, 2]
+    assert sorted(counters.asked.values()) == [1, 1, 1, 2]
     assert (counters.received, counters.answered, counters.billed, counters.repeated) == (6, 4, 4, 1)
     assert counters.by_status == {200: 4, 500: 1, 400: 1}
     stats = (await client.get("/v1/simulator/stats")).json
@@ -97,10 +97,10 @@ async def test_counters_tell_what_was_paid_and_what_was_paid_twice(serve: Serve,
 
 def test_the_journal_forgets_what_is_long_past() -> None:
     journal = Journal()
-    for number in range(GENERATION * 2 + 1):
+    for number in range(KEPT_CONTENTS + 10):
         journal.answer(f"{number:064x}"[::-1])
-    assert journal.answered == GENERATION * 2 + 1
-    assert len(journal.pictures()) == GENERATION + 1
+    assert journal.answered == KEPT_CONTENTS + 10
+    assert len(journal.pictures) == KEPT_CONTENTS
 
 
 async def test_a_webhook_is_never_called(serve: Serve) -> None:
@@ -196,12 +196,12 @@ async def test_embedded_serves_a_client_in_another_loop_and_stops_while_it_hangs
 ) -> None:
     options = {"cache_dir": str(tmp_path / "uploads"), "latency": 0, "faults": {"hang": 1}}
     embedded = EmbeddedSimulator(parse_options(options))
-    embedded.start()
+    host, port = embedded.start()
     async with aiohttp.ClientSession() as session:
         body = {"model": "m", "prompt": "x"}
-        url = f"{embedded.base_url}/v1/images/generations"
+        url = f"http://{host}:{port}/v1/images/generations"
         hanging = asyncio.create_task(_post(session, url, body))
-        await tools.until(lambda: embedded.requests.faults["hang"] == 1)
+        await tools.until(lambda: embedded.simulator.requests.faults["hang"] == 1)
         await asyncio.to_thread(embedded.stop)
         with pytest.raises(aiohttp.ClientError):
             await hanging

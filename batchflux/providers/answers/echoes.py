@@ -24,7 +24,7 @@ _REQUEST_KEYS = frozenset({"prompt", "messages", "input_image"})
 _ANSWER_KEYS = frozenset({"data", "choices", "output", "result", "results", "url", "b64_json", "error"})
 _PICTURE_KEYS = frozenset({"image", "images", "image_url"})
 _FENCED_REQUEST = re.compile(r'"(?:prompt|messages|model)"\s*:')
-_OPENED_REQUEST = re.compile(r'\{\s*"(?:prompt|messages|model)"\s*:')
+_OPENED_REQUEST = re.compile(r"\{\s*" + _FENCED_REQUEST.pattern)
 _URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
 _SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
 _UNQUOTINGS = 3
@@ -76,19 +76,12 @@ class Own:
 
     def without_prompt(self, prose: str) -> str:
         """Cut the job's prompt out of prose, so that its words are not taken for the provider's."""
-        pattern = _prompt_pattern(self._prompt)
-        return pattern.sub(" ", prose) if pattern is not None else prose
-
-
-def _prompt_pattern(prompt: str) -> re.Pattern[str] | None:
-    words = prompt.split()
-    if not words:
-        return None
-    pattern = r"[\s>]+".join(re.escape(word) for word in words)
-    # A prompt of one short word must not be cut out of the middle of the provider's words.
-    if sum(map(len, words)) < _SAFE_TO_CUT:
-        pattern = rf"(?<!\w){pattern}(?!\w)"
-    return re.compile(pattern)
+        words = self._prompt.split()
+        pattern = r"[\s>]+".join(map(re.escape, words))
+        # A prompt of one short word must not be cut out of the middle of the provider's words.
+        if sum(map(len, words)) < _SAFE_TO_CUT:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        return re.sub(pattern, " ", prose) if words else prose
 
 
 def is_request(value: Mapping[str, Any]) -> bool:
@@ -109,15 +102,10 @@ def without_echoes(text: str, *, whole: bool = True) -> str:
             kept += [text[position:start], "\n"]
             position = end
     kept.append(text[position:])
-    rest = _without_fenced_requests("".join(kept))
-    opened = None if whole else _OPENED_REQUEST.search(rest)
-    return rest[: opened.start()] if opened is not None else rest
-
-
-def _without_fenced_requests(text: str) -> str:
-    """Cut fenced blocks that hold a request which is not quite JSON (relays shorten long values)."""
-    parts = text.split("```")
-    for index in range(1, len(parts) - 1, 2):
+    parts = "".join(kept).split("```")
+    for index in range(1, len(parts) - 1, 2):  # fenced requests that are not quite JSON: relays shorten long values
         if _FENCED_REQUEST.search(parts[index]):
             parts[index] = "\n"
-    return "```".join(parts)
+    rest = "```".join(parts)
+    opened = None if whole else _OPENED_REQUEST.search(rest)
+    return rest[: opened.start()] if opened is not None else rest

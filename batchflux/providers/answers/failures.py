@@ -1,4 +1,4 @@
-"""The one table from answers to error codes (CONTRACT 5 and 7).
+"""The one table from answers to error codes.
 
 Asked in this order, the first that knows decides: a telling `code`, a telling `type`; then codes that only say that
 something upstream went wrong (a 429 stays a 429); then the message's words, unless the status is 401, 402 or 404; then
@@ -9,27 +9,95 @@ one first. Pages of HTML have no words that count, only a status.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError
-from batchflux.providers.answers.untrusted import UnreadableError, parse
+from batchflux.providers.answers.untrusted import UnreadableError, objects, parse
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from batchflux.providers.answers.untrusted import objects
 
 _DEEPEST = 4
 _MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
 _ERROR_STATUS = range(400, 600)
 _FAILED_STATE = re.compile(r"fail|error|moderat", re.IGNORECASE)
+_BARE_CODE = re.compile(r"[A-Za-z]+(?:[_:-][A-Za-z]+)+")
+_READ = 10_000  # characters of each end of a text
+
+_NAMES: Mapping[str, Code] = {
+    name: code
+    for code, names in {
+        Code.MODERATED: (
+            "sensitive_words_detected sensitive_words prompt_blocked content_policy_violation moderation_blocked"
+            " moderated input_moderation output_moderation content_moderated request_moderated content_filter"
+            " content_filtered content_moderation content_violation responsibleaipolicyviolation safety_violation"
+            " nsfw_content_detected nsfw policy_violation"
+        ),
+        Code.QUOTA: (
+            "insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits insufficient_funds"
+            " billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough user_quota_not_enough"
+            " pre_consume_token_quota_failed payment_required token_quota_exhausted"
+        ),
+        Code.RATE_LIMITED: (
+            "rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited too_many_requests"
+            " token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded resource_exhausted"
+            " throttled throttling throttlingexception requests_limit_reached"
+        ),
+        Code.AUTH: (
+            "invalid_api_key incorrect_api_key access_denied authentication_error authorization_error invalid_token"
+            " token_expired token_disabled unauthorized unauthenticated permission_denied permission_error forbidden"
+            " account_deactivated invalid_organization"
+        ),
+        Code.INVALID_REQUEST: (
+            "model_not_found invalid_value invalid_type invalid_parameter invalid_parameters unsupported_parameter"
+            " unsupported_value unknown_parameter missing_required_parameter context_length_exceeded"
+            " string_above_max_length invalid_image invalid_image_format invalid_image_url image_too_large"
+            " unsupported_model unsupported_country_region_territory not_found_error request_too_large"
+            " validation_error"
+        ),
+        Code.SERVER: (
+            "get_channel_failed channel:no_available_key no_available_key no_available_channel"
+            " bad_response_status_code bad_response bad_response_body empty_response do_request_failed"
+            " read_response_body_failed upstream_error bad_gateway gateway_timeout server_error internal_error"
+            " internal_server_error overloaded overloaded_error engine_overloaded model_overloaded"
+            " service_unavailable service_unavailable_error timeout timeout_error upstream_timeout"
+        ),
+    }.items()
+    for name in names.split()
+}
+"""Names that tell the cause, as a `code` or as a `type`; those of `server` only say that something upstream failed."""
+
+_VAGUE_TYPES = frozenset({"upstream_error", "timeout"})
+_WEAK = frozenset({"invalid_request_error", "invalid_request", "image_generation_user_error", "bad_request"})
+_WORDS = tuple(
+    (code, re.compile(words, re.IGNORECASE))
+    for code, words in (
+        (Code.MODERATED, r"moderat(?:ed|ion)|(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked"),
+        (Code.MODERATED, r"content[_\s-]?(?:policy|filter)|safety(?![_\s-]?tolerance)|policy violation"),
+        (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
+        (Code.QUOTA, r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)"),
+        (Code.QUOTA, r"(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)|欠费|billing hard limit"),
+        (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low)|out of (?:credit|balance)|credit balance"),
+        (Code.RATE_LIMITED, r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|throttl"),
+        (Code.RATE_LIMITED, r"过于频繁|频率|限流|限速|并发|concurren\w{2,9}[_\s]limit"),
+        (Code.QUOTA, r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted"),
+        (Code.AUTH, r"(?:invalid|incorrect|malformed) api[_\s-]?key"),
+    )
+)
+_SURE_WORDS = 6  # rows that count under a 429 too, where a "quota" may be one per minute
+_SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
+_FAILED = re.compile(
+    r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
+    r"|can't|couldn't|\brefus|\breject",
+    re.IGNORECASE,
+)
+
+_STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, 408: Code.SERVER, 409: Code.SERVER, 425: Code.SERVER}
+_SUCCESS, _REDIRECT, _CLIENT, _SERVER, _TOO_MANY = 200, 300, 400, 500, 429
+_FIRM_STATUSES = frozenset({401, 402, 404})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +117,21 @@ class Complaint:
 def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]:
     """Return the layers of the failure that JSON reports, outermost first; empty when it reports none.
 
-    Args:
-        value: parsed JSON.
-        certain: it is known to be a failure (by HTTP status or the event's name), so its own fields count too.
+    Its own fields count too where it is known to be a failure (`certain`: by HTTP status or the event's name).
     """
     if isinstance(value, list):
-        value = next((item for item in value if isinstance(item, Mapping)), {})
-    if not isinstance(value, Mapping):
+        value = next((item for item in value if isinstance(item, dict)), {})
+    if not isinstance(value, dict):
         return (Complaint(message=str(value)),) if certain and value else ()
     error = value.get("error") or value.get("errors")
-    if isinstance(error, Mapping | list | str) and error:
+    if isinstance(error, dict | list | str) and error:
         inner = _layers(error, _DEEPEST)
         # `{"error": "prompt_blocked", "message": "why"}` says more around the error than in it.
-        return (*inner, *_layers(_without_error(value), 1)) if isinstance(error, str) else inner
+        around = {key: item for key, item in value.items() if key != "error"}
+        return (*inner, *_layers(around, 1)) if isinstance(error, str) else inner
     if certain or error or _is_failure(value):
         return _layers(value, _DEEPEST)
     return ()
-
-
-def _without_error(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: item for key, item in value.items() if key != "error"}
 
 
 def _is_failure(value: Mapping[str, Any]) -> bool:
@@ -91,11 +154,12 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
         return ()
     if isinstance(error, str):
         inner = next((found for _, _, found in objects(error)), None)
-        around = (Complaint(code=_bare_code(error), message=error),)
-        return around if inner is None else (*around, *_inside(inner, depth - 1))
+        code = _name(error) if _BARE_CODE.fullmatch(error) else ""  # a string that is nothing but a code word
+        around = (Complaint(code=code, message=error),)
+        return around if inner is None else (*around, *_layers(inner.get("error") or inner, depth - 1))
     if isinstance(error, list):
         return tuple(layer for item in error[:3] for layer in _layers(item, depth - 1))
-    if not isinstance(error, Mapping):
+    if not isinstance(error, dict):
         return ()
     state = error.get("status")
     kind = error.get("type") or (state if isinstance(state, str) else "")
@@ -105,16 +169,7 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
     if isinstance(said, str):
         deeper = deeper[1:]
     nested = error.get("error")
-    return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, Mapping) else ()))
-
-
-def _inside(found: Mapping[str, Any], depth: int) -> tuple[Complaint, ...]:
-    return _layers(found.get("error") or found, depth)
-
-
-def _bare_code(text: str) -> str:
-    """Read a string that is nothing but a code word as the code it is."""
-    return _name(text) if re.fullmatch(r"[A-Za-z]+(?:[_:-][A-Za-z]+)+", text) else ""
+    return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, dict) else ()))
 
 
 def _name(value: Any) -> str:
@@ -122,104 +177,6 @@ def _name(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return re.sub(r"[\s-]+", "_", str(value)[:100].strip().lower())
-
-
-def _names(spaced: str) -> frozenset[str]:
-    return frozenset(spaced.split())
-
-
-_TELLING: Mapping[Code, frozenset[str]] = {
-    Code.MODERATED: _names(
-        "sensitive_words_detected sensitive_words prompt_blocked content_policy_violation moderation_blocked moderated"
-        " input_moderation output_moderation content_moderated request_moderated content_filter content_filtered"
-        " content_moderation content_violation responsibleaipolicyviolation safety_violation nsfw_content_detected"
-        " nsfw policy_violation"
-    ),
-    Code.QUOTA: _names(
-        "insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits insufficient_funds"
-        " billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough user_quota_not_enough"
-        " pre_consume_token_quota_failed payment_required token_quota_exhausted"
-    ),
-    Code.RATE_LIMITED: _names(
-        "rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited too_many_requests"
-        " token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded resource_exhausted"
-        " throttled throttling throttlingexception requests_limit_reached"
-    ),
-    Code.AUTH: _names(
-        "invalid_api_key incorrect_api_key access_denied authentication_error authorization_error invalid_token"
-        " token_expired token_disabled unauthorized unauthenticated permission_denied permission_error forbidden"
-        " account_deactivated invalid_organization"
-    ),
-    Code.INVALID_REQUEST: _names(
-        "model_not_found invalid_value invalid_type invalid_parameter invalid_parameters unsupported_parameter"
-        " unsupported_value unknown_parameter missing_required_parameter context_length_exceeded"
-        " string_above_max_length invalid_image invalid_image_format invalid_image_url image_too_large"
-        " unsupported_model unsupported_country_region_territory not_found_error request_too_large"
-        " validation_error"
-    ),
-}
-"""Names that tell the cause, as a `code` or as a `type`."""
-
-_UPSTREAM = _names(
-    "get_channel_failed channel:no_available_key no_available_key no_available_channel bad_response_status_code"
-    " bad_response bad_response_body empty_response do_request_failed read_response_body_failed upstream_error"
-    " bad_gateway gateway_timeout server_error internal_error internal_server_error overloaded overloaded_error"
-    " engine_overloaded model_overloaded service_unavailable service_unavailable_error timeout timeout_error"
-    " upstream_timeout"
-)
-_VAGUE_TYPES = frozenset({"upstream_error", "timeout"})
-_WEAK = {
-    "invalid_request_error": Code.INVALID_REQUEST,
-    "invalid_request": Code.INVALID_REQUEST,
-    "image_generation_user_error": Code.INVALID_REQUEST,
-    "bad_request": Code.INVALID_REQUEST,
-}
-
-_WORDS: tuple[tuple[Code, re.Pattern[str]], ...] = (
-    (
-        Code.MODERATED,
-        re.compile(
-            r"moderat(?:ed|ion)|(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|content[_\s-]?(?:policy|filter)|nsfw"
-            r"|safety(?![_\s-]?tolerance)|policy violation|violat\w{1,9} (?:\w{1,20} ){0,4}polic|prompt[_\s]blocked",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Code.QUOTA,
-        re.compile(
-            r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)|(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)"
-            r"|欠费|(?:balance|quota)(?: is)? (?:not enough|too low)|out of (?:credit|balance)|credit balance"
-            r"|billing hard limit",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Code.RATE_LIMITED,
-        re.compile(
-            r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|过于频繁|频率|限流|限速"
-            r"|throttl|concurren\w{2,9}[_\s]limit|并发",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Code.QUOTA,
-        re.compile(
-            r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted", re.IGNORECASE
-        ),
-    ),
-    (Code.AUTH, re.compile(r"(?:invalid|incorrect|malformed) api[_\s-]?key", re.IGNORECASE)),
-)
-_SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
-_READ = 10_000
-_FAILED = re.compile(
-    r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
-    r"|can't|couldn't|\brefus|\breject",
-    re.IGNORECASE,
-)
-
-_STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, 408: Code.SERVER, 409: Code.SERVER, 425: Code.SERVER}
-_SUCCESS, _REDIRECT, _CLIENT, _SERVER, _TOO_MANY = 200, 300, 400, 500, 429
-_FIRM_STATUSES = frozenset({401, 402, 404})
 
 
 def is_html(text: str) -> bool:
@@ -230,11 +187,7 @@ def is_html(text: str) -> bool:
 def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None) -> JobError:
     """Classify an answer that cannot hold a picture: an error status, a redirect, or HTML.
 
-    Args:
-        status: the HTTP status.
-        headers: names in lower case; only `location` is read.
-        text: the body, decoded.
-        hide: a secret that no message may show.
+    Of the headers (names in lower case) only `location` is read; `hide` is a secret that no message may show.
     """
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
@@ -269,18 +222,13 @@ def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> 
     The prompt and every echo of the request have been cut out before. `no_image` is possibly billed, the rest is not.
     `loosely` also takes words for a report that may be said in passing (`error`, `cannot`).
     """
-    code = _by_words(prose)
+    code = words_code(prose)
     if code is None and (_FAILED if loosely else _SURELY_FAILED).search(_ends(prose)) is None:
         return None
     said = tidy(prose, hide=hide, limit=220)
     if code is None:
         return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {said}")
     return JobError(code, f"the model answered: {said}", billed=False)
-
-
-def words_code(text: str) -> Code | None:
-    """Return the code that a failure's words tell, None when they tell none."""
-    return _by_words(text)
 
 
 def _complaints(text: str) -> tuple[Complaint, ...]:
@@ -299,27 +247,25 @@ def _complaints(text: str) -> tuple[Complaint, ...]:
 
 def _classify(complaints: Sequence[Complaint], status: int) -> Code:
     names = [layer.code for layer in complaints] + [layer.type for layer in complaints]
-    telling = next((code for name in names for code, known in _TELLING.items() if name in known), None)
+    telling = next((code for name in names if (code := _NAMES.get(name, Code.SERVER)) is not Code.SERVER), None)
     if telling is not None:
         return telling
-    codes = {layer.code for layer in complaints}
-    types = {layer.type for layer in complaints} - _VAGUE_TYPES
-    if status != _TOO_MANY and (codes | types) & _UPSTREAM:
+    firm = {layer.code for layer in complaints} | ({layer.type for layer in complaints} - _VAGUE_TYPES)
+    if status != _TOO_MANY and not firm.isdisjoint(_NAMES):
         return Code.SERVER
     words = "\n".join(layer.message for layer in complaints)
-    by_words = None if status in _FIRM_STATUSES else _by_words(words, rate_is_sure=status == _TOO_MANY)
+    by_words = None if status in _FIRM_STATUSES else words_code(words, rate_is_sure=status == _TOO_MANY)
     if by_words is not None:
         return by_words
     if status >= _CLIENT:
         return _by_status(status)
-    return next((_WEAK[name] for name in names if name in _WEAK), Code.SERVER)
+    return Code.INVALID_REQUEST if _WEAK.intersection(names) else Code.SERVER
 
 
-def _by_words(text: str, *, rate_is_sure: bool = False) -> Code | None:
-    """Search the words for a cause. Under a 429 a "quota" may be one per minute, so only an empty balance counts."""
-    rows = _WORDS[:2] if rate_is_sure else _WORDS
+def words_code(text: str, *, rate_is_sure: bool = False) -> Code | None:
+    """Return the code that a failure's words tell, None when they tell none; `rate_is_sure` under a 429."""
     read = _ends(text)
-    return next((code for code, pattern in rows if pattern.search(read)), None)
+    return next((code for code, words in _WORDS[: _SURE_WORDS if rate_is_sure else None] if words.search(read)), None)
 
 
 def _ends(text: str) -> str:

@@ -20,12 +20,13 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_%-]*={0,2}")
 _WRAP = re.compile(r"(?:\r?\n|\\r?\\n)[ \t]{0,20}")
 _WIDEST_LINE = 200
 _MARKDOWN_DATA = re.compile(r"\s*data:[^,)]{0,200},[A-Za-z0-9+/=_%\s-]*", re.IGNORECASE)
-_MARKDOWN_URL = re.compile(r"[^\s()<>]*")
+_MARKDOWN_URL_END = re.compile(r"[\s()<>]")
 _TITLE_AND_END = re.compile(r"\s{0,20}(?:\"[^\"]{0,300}\"|'[^']{0,300}')?\s{0,20}\)")
 _BARE = re.compile(
     r"(?:\\/|\\u00(?:26|3[dD])|[^\s<>\"'`|^{}\\\u3000-\u3003\u3008-\u3011\u2018-\u201f\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f…])+"
 )
 _PICTURE_PATH = re.compile(r"\.(?:png|jpe?g|webp|gif|bmp|avif)(?=$|[?#!@])", re.IGNORECASE)
+_NOT_PLAIN = re.compile(r"[^\x21-\x7e]")
 _MAX_CANDIDATES = 10_000
 
 
@@ -101,18 +102,12 @@ def _target(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
 
 def _balanced_end(text: str, begin: int) -> int:
     """Find the end of a URL whose own parentheses come in pairs."""
-    position, depth = begin, 0
-    while True:
-        run = _MARKDOWN_URL.match(text, position)
-        position = run.end() if run is not None else position
-        mark = text[position : position + 1]
-        if mark == "(":
-            depth += 1
-        elif mark == ")" and depth > 0:
-            depth -= 1
-        else:
-            return position
-        position += 1
+    depth = 0
+    for mark in _MARKDOWN_URL_END.finditer(text, begin):
+        depth += {"(": 1, ")": -1}.get(mark[0], 0)
+        if depth < 0 or mark[0] not in "()":
+            return mark.start()
+    return len(text)
 
 
 def _data(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
@@ -140,8 +135,7 @@ def _bare(text: str, begin: int) -> tuple[Candidate, int]:
     """Read a URL in prose and leave the sentence's punctuation, and words glued to it, behind."""
     run = _BARE.match(text, begin)
     url = run.group() if run is not None else ""
-    plain = re.match(r"[\x21-\x7e]*", url)
-    ascii_part = plain.group() if plain is not None else ""
+    ascii_part = _NOT_PLAIN.split(url, maxsplit=1)[0]
     glued = "?" in ascii_part or _PICTURE_PATH.search(ascii_part) or not _PICTURE_PATH.search(_trimmed(url))
     url = _trimmed(ascii_part if len(ascii_part) < len(url) and glued else url)
     # An unfinished bare URL cannot be told from a finished one at the end of a broken stream.

@@ -46,13 +46,10 @@ class Finder:
     def __init__(self, own: Own) -> None:
         self._own = own
         self._leftovers: list[Candidate] = []
-        self.echoed = False
-        """A picture was there, but it is one of the references."""
-        self.unusable: str | None = None
-        """A picture was named by something that is no link and no base64."""
-        self.foreign: str | None = None
-        """A picture was named by a link of this scheme, which is none that is fetched."""
         self._prose = ""
+        self.echoed = False  # a picture was there, but it is one of the references
+        self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
+        self.foreign: str | None = None  # the scheme of a link to a picture, which is none that is fetched
 
     @property
     def prose(self) -> str:
@@ -61,19 +58,11 @@ class Finder:
 
     def in_json(self, named: Iterable[str]) -> Asset | None:
         """Return the first usable of the pictures that the answer's JSON names."""
-        for target in named:
-            picture = self._usable(target, certain=True)
-            if picture is not None:
-                return picture
-        return None
+        found = (self._usable(target, certain=True) for target in named)
+        return next((picture for picture in found if picture is not None), None)
 
     def in_text(self, text: str, *, whole: bool) -> Asset | None:
-        """Return the picture that the text of a chat answer gives.
-
-        Args:
-            text: the concatenated content.
-            whole: the stream came to its end; otherwise only a picture that is closed counts.
-        """
+        """Return the picture that a chat answer's text gives; where it broke off only one that is closed counts."""
         candidates, self._prose = scan(without_echoes(text, whole=whole))
         if not whole:
             candidates = [candidate for candidate in candidates if candidate.closed]
@@ -87,16 +76,11 @@ class Finder:
     def leftover(self) -> Asset | None:
         """Return a link that is not known to be a picture; for a whole answer whose words report no failure."""
         previews = [one for one in reversed(self._leftovers) if one.kind is Kind.IMAGE]
-        return self._best([previews, [one for one in self._leftovers if one.kind is not Kind.IMAGE]])
+        return self._best([*previews, *(one for one in self._leftovers if one.kind is not Kind.IMAGE)])
 
-    def _best(self, groups: Sequence[Sequence[Candidate]]) -> Asset | None:
-        for group in groups:
-            for candidate in group:
-                certain = candidate.kind is not Kind.BARE
-                picture = self._usable(candidate.target, certain=certain)
-                if picture is not None:
-                    return picture
-        return None
+    def _best(self, candidates: Iterable[Candidate]) -> Asset | None:
+        found = (self._usable(one.target, certain=one.kind is not Kind.BARE) for one in candidates)
+        return next((picture for picture in found if picture is not None), None)
 
     def _usable(self, target: str, *, certain: bool) -> Asset | None:
         """Return the picture behind a URL, `data:` URL or (from JSON) bare base64; None when it is the job's own."""
@@ -113,7 +97,8 @@ class Finder:
         if certain and foreign is not None:
             self.foreign = foreign[1].lower()
         elif certain:
-            self.unusable = f"it names a picture that is neither a http(s) link nor base64: {_shown(url)}"
+            shown = tidy(url.partition("?")[0], limit=80)
+            self.unusable = f"it names a picture that is neither a http(s) link nor base64: {shown}"
         return None
 
     def _decoded(self, target: str, *, certain: bool) -> Asset | None:
@@ -128,16 +113,15 @@ class Finder:
         return Inline(data=data)
 
 
-def _ranked(candidates: Sequence[Candidate], *, whole: bool) -> list[list[Candidate]]:
-    """Group candidates by trust, best first; within a group the last in the text comes first."""
+def _ranked(candidates: Sequence[Candidate], *, whole: bool) -> list[Candidate]:
+    """Return the candidates that may be the picture by trust, best first; of equal ones the last in the text."""
     newest = list(reversed(candidates))
-    images = [one for one in newest if one.kind is Kind.IMAGE and not _PREVIEW.search(one.label)]
-    data = [one for one in newest if one.kind is Kind.DATA]
-    if not whole:
-        return [images, data]
-    links = [one for one in newest if one.kind is Kind.LINK and _is_picture_link(one)]
-    bare = [one for one in newest if one.kind is Kind.BARE and one.named_as_picture]
-    return [images, data, links, bare]
+    ranked = [one for one in newest if one.kind is Kind.IMAGE and not _PREVIEW.search(one.label)]
+    ranked += [one for one in newest if one.kind is Kind.DATA]
+    if whole:
+        ranked += [one for one in newest if one.kind is Kind.LINK and _is_picture_link(one)]
+        ranked += [one for one in newest if one.kind is Kind.BARE and one.named_as_picture]
+    return ranked
 
 
 def _is_picture_link(link: Candidate) -> bool:
@@ -152,10 +136,6 @@ def _is_leftover(candidate: Candidate) -> bool:
     if candidate.kind is Kind.DATA or _NOT_A_PICTURE.search(candidate.target):
         return False
     return not _SERVICE.search(candidate.label) and _WITH_PATH.match(candidate.target) is not None
-
-
-def _shown(url: str) -> str:
-    return tidy(url.partition("?")[0], limit=80)
 
 
 def no_picture(finder: Finder) -> JobError:

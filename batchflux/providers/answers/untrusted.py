@@ -7,7 +7,6 @@ is linear in the size of the text, whatever the text is.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ _FREE_READING = 100_000
 _OBJECT_START = re.compile(r"\{\s*[\"}]")
 _WHITESPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
+_CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$")
 
 
 class UnreadableError(ValueError):
@@ -41,11 +41,7 @@ def text_of(body: bytes) -> str:
 
 
 def parse(text: str) -> Any:
-    """Parse one JSON document.
-
-    Raises:
-        UnreadableError: it is not JSON, or nested deeper than the parser goes.
-    """
+    """Parse one JSON document; UnreadableError when it is none, or nested deeper than the parser goes."""
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
@@ -76,8 +72,8 @@ def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
 
 def unescape(text: str) -> str:
     r"""Resolve the JSON escapes of a string's inside, which may be cut off within an escape (`\`, `\u00`)."""
-    cut = re.search(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$", text[-50:])
-    whole = text[: len(text) - len(cut.group(1))] if cut else text
+    cut = _CUT_ESCAPE.search(text[-50:])
+    whole = text[: len(text) - len(cut[1])] if cut else text
     try:
         return str(parse(f'"{whole}"'))
     except UnreadableError:
@@ -92,17 +88,14 @@ def is_data_url(text: str) -> bool:
 def decode_base64(text: str) -> bytes:
     """Decode base64, bare or in a `data:` URL; whitespace, URL-safe letters, %2B and missing padding are fine.
 
-    Raises:
-        UnreadableError: other characters stand in it, or nothing does.
+    Raises UnreadableError when other characters stand in it, or nothing does.
     """
     head = _DATA_URL.match(text)
-    payload = _WHITESPACE.sub("", text[head.end() :] if head else text)
-    if "%" in payload:
-        payload = unquote(payload)
+    payload = unquote(_WHITESPACE.sub("", text[head.end() :] if head else text))
     payload = payload.replace("-", "+").replace("_", "/").rstrip("=")
     try:
         data = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise UnreadableError(str(error)) from error
     if not data:
         raise UnreadableError("empty")

@@ -1,0 +1,160 @@
+"""The commands about a manifest: `batchflux init`, `schema` and `plan`; and the options that `plan` and `run` share."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import asdict
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from tqdm import tqdm
+
+from batchflux.cli.terminal import count, duration, money, place
+from batchflux.engine.shutdown import stranded
+from batchflux.errors import UsageError
+from batchflux.ledger.reconcile import OnUnknown, Selection
+from batchflux.manifest import schema as manifest_schema
+from batchflux.manifest import starter
+from batchflux.planner import Plan, load_manifest
+from batchflux.planner import plan as make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from batchflux.manifest import Manifest
+    from batchflux.models import Job
+
+CHECKING = "checking {n_fmt} jobs [{elapsed}]"
+CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
+MEANINGS = {
+    "new": "never run",
+    "changed": "same id, new content; the old picture is kept in .replaced/",
+    "pending": "begun by an earlier run",
+    "done": "have their picture",
+    "failed": "stay failed until --retry-failed",
+    "unknown": "request sent, never answered; see --on-unknown",
+    "merged": "listed twice with the same content; made once (variant: 2 makes a second copy)",
+    "redo": "of those to do, asked for in a review",
+    "unlisted": "no longer in the manifest; their files stay",
+}
+
+
+@click.command("init")
+@click.argument("file", default="batchflux.yaml", type=click.Path(path_type=Path, dir_okay=False))
+def init(file: Path) -> None:
+    """Write a commented starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator."""
+    try:
+        with file.open("x", encoding="utf-8") as handle:
+            handle.write(starter())
+    except FileExistsError:
+        raise UsageError(f"{file} is there already: name another file, or remove it first.") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written ({error.strerror}): name another place.") from None
+    click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
+
+
+@click.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of the manifest; editors use it to complete and check what you write."""
+    click.echo(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))
+
+
+def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
+
+    @click.argument("path", metavar="MANIFEST", type=click.Path())
+    @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
+    @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
+    @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
+    @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
+    @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
+    @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
+    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
+    @click.option(
+        "--on-unknown",
+        type=click.Choice(get_args(OnUnknown)),
+        default="retry",
+        show_default=True,
+        help="What to do with a job whose request left and was never answered.",
+    )
+    @wraps(function)
+    def wrapper(**given: Any) -> Any:
+        # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth of the
+        # time.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        load = partial(
+            load_manifest, given.pop("path"), **{name: given.pop(name) for name in ("sets", "provider", "out")}
+        )
+        names = ("only", "limit", "redo", "retry_failed", "on_unknown")
+        selection = Selection(**{name: given.pop(name) for name in names})
+        return function(load=load, selection=selection, **given)
+
+    return wrapper
+
+
+def checking(jobs: Iterable[Job]) -> Iterable[Job]:
+    """Pass on jobs; on a terminal show how many there were, when it takes a while."""
+    shown = sys.stderr.isatty()
+    return tqdm(jobs, bar_format=CHECKING, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
+
+
+@click.command("plan")
+@manifest_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
+    """Check every job and reference of MANIFEST and show what a run would do and cost. Spends nothing.
+
+    Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
+    """
+    result = make_plan(load(), selection, through=checking)
+    if as_json:
+        # Of all that a plan holds, only amounts of money are nothing that JSON knows.
+        click.echo(json.dumps(asdict(result), default="{:f}".format, ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(plan_lines(result)))
+    return 1 if result.unreadable else 0
+
+
+def plan_lines(result: Plan) -> list[str]:
+    """Return the plan as a person reads it."""
+    counts = result.counts
+    jobs = count(counts["total"], "job")
+    text = [f"{result.name}: {jobs} for {result.provider} ({result.model}) -> {place(result.folder)}"]
+    if result.styles:
+        text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
+    text += [f"  {name:<9} {counts[name]:>9,}  {says}" for name, says in MEANINGS.items() if counts.get(name)]
+    if counts.get("waiting"):
+        text.append(f"  {stranded(counts['waiting'])}")
+    call = "call" if result.provider == "simulator" else "paid call"
+    about = "about " if result.seconds >= 1 else ""
+    text += [
+        "",
+        f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}",
+        f"  cost      {_cost(result)}",
+        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+    ]
+    if result.unreadable:
+        text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
+        text += [f"  {sample}" for sample in result.unreadable_samples]
+    for request in result.requests:
+        text += ["", f"{request['id']}: {request['method']} {request['url']}"]
+        text.append("  " + json.dumps(request["body"], ensure_ascii=False))
+    return text
+
+
+def _cost(result: Plan) -> str:
+    if result.cost is None:
+        return "nothing (simulated)" if result.provider == "simulator" else "not known: provider.price is not set"
+    text = f"{money(result.cost, result.currency)} ({result.calls:,} x {result.price})"
+    if result.spent:
+        text += f", {money(result.spent, result.currency)} spent already"
+    if result.budget is not None:
+        text += f"; budget {money(result.budget, result.currency)}"
+        if result.cost + result.spent > result.budget:
+            text += ", which will stop the run before its end"
+    return text

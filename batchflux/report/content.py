@@ -1,0 +1,144 @@
+"""What the page says: its header, and one flat JSON object a job.
+
+A row has the columns of results.csv under their names, plus what a page needs beside them: `variant`, `tags` (object),
+`references`, `thumb` and `full` (URLs relative to the folder, '' when there is none), `spent` (possibly billed
+attempts included), the verdict (`review`, `note`) and `position` in the manifest. Text is as it was written: the page
+shows it and never runs it, so no cell is neutralised. Links lose their signatures.
+
+In the header counts and money are the folder's; `state`, times and images a minute are the last run's, which the ledger
+names with `began`: a summary that began at another moment is an earlier run's, and says nothing of this one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchflux.exports.base import HEADER, error_text
+from batchflux.ledger.reviews import Verdict, verdicts_on
+from batchflux.ledger.summary import state_in
+from batchflux.ledger.tables import currency, get_meta, jobs_by_number
+from batchflux.output.base import SUMMARY
+from batchflux.output.folder import iso
+from batchflux.redaction import redacted
+from batchflux.report.thumbs import is_url
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+
+    from batchflux.ledger.tables import Known
+    from batchflux.report.thumbs import PictureUrls
+
+CUT_OFF = "The last run was cut off; run it again to continue."
+_AT_ONCE = 500
+_NO_VERDICT = Verdict(review="")
+
+
+def base_of(connection: sqlite3.Connection) -> Path | None:
+    """Return the manifest's folder, which local references are relative to; None when the ledger does not tell."""
+    base = get_meta(connection, "base")
+    return Path(base) if base else None
+
+
+def page_rows(connection: sqlite3.Connection, numbers: Sequence[int], urls: PictureUrls) -> Iterator[dict[str, Any]]:
+    """Yield the page's rows of the jobs with these numbers, as they stand when they are come to."""
+    for first in range(0, len(numbers), _AT_ONCE):
+        jobs = list(jobs_by_number(connection, numbers[first : first + _AT_ONCE]))
+        said = verdicts_on(connection, [known.key for known in jobs])
+        for known in jobs:
+            yield page_row(known, urls, said.get(known.key, _NO_VERDICT))
+
+
+def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) -> dict[str, Any]:
+    """Return the page's row of one ended job."""
+    spec = json.loads(known.spec)
+    spent = known.cost + known.maybe_cost + (known.in_flight or 0)
+    return {
+        **{name: getattr(known, name, spec.get(name)) for name in HEADER},
+        "safety_tolerance": spec.get("safety_tolerance"),
+        "prompt_upsampling": spec.get("prompt_upsampling"),
+        "images": " ".join(redacted(source) if is_url(source) else source for source in spec["images"]),
+        "variant": spec.get("variant", 1),
+        "error": error_text(known, spec) or None,
+        "cost": format(currency(known.cost), "f"),
+        "spent": format(currency(spent), "f"),
+        "started_at": iso(known.started_at),
+        "finished_at": iso(known.finished_at),
+        "api_seconds": _seconds(known.api_seconds),
+        "download_seconds": _seconds(known.download_seconds),
+        "result_url": redacted(known.link) if known.link else None,
+        "key": known.key.hex(),
+        "tags": json.loads(known.tags) if known.tags else {},
+        "references": [urls.reference(source) for source in spec["images"]],
+        "thumb": urls.thumb(known),
+        "full": urls.full(known),
+        "review": verdict.review,
+        "note": verdict.note,
+        "position": known.position,
+    }
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return the header's JSON object.
+
+    `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, `stopped`
+    when it was cut off before that, and `none` when nothing tells. Money is decimal text, times are UTC ISO 8601,
+    `seconds` is how long the last run took (up to now while it runs, up to its last picture when it was cut off; None
+    when nothing tells), and `images_per_minute` are those of that time.
+    """
+    state, running = state_in(folder, connection)
+    begun = get_meta(connection, "began")
+    began = None if begun is None else float(begun)
+    last = {} if running else _summary(folder, began)
+    cut_off = began is not None and not running and not last
+    counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending", "in_flight")}
+    return {
+        "name": last.get("name") or get_meta(connection, "name") or folder.resolve().name,
+        "folder": folder.resolve().name,
+        "state": "running" if running else "ended" if last else "stopped" if cut_off else "none",
+        "message": CUT_OFF if cut_off else last.get("message", ""),
+        "counts": counts,
+        "failures": state.failures,
+        "attempts": state.attempts,
+        "possibly_billed": state.possibly_billed,
+        "spent": format(state.spent, "f"),
+        "spent_possibly": format(state.spent_possibly, "f"),
+        "budget": last.get("budget") if last else get_meta(connection, "budget") or None,
+        "currency": state.currency,
+        "started_at": last.get("started_at") or iso(began) or None,
+        "finished_at": last.get("finished_at"),
+        **_pace(connection, last, began, running=running),
+        "made_at": iso(time.time()),
+    }
+
+
+def _summary(folder: Path, began: float | None) -> dict[str, Any]:
+    """Return the summary of the run that began then, {} when there is none that can be read."""
+    try:
+        data = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same_run = isinstance(data, dict) and (began is None or data.get("started_at") == iso(began))
+    return data if same_run else {}
+
+
+def _pace(
+    connection: sqlite3.Connection, last: dict[str, Any], began: float | None, *, running: bool
+) -> dict[str, float | None]:
+    """Return how long the run took and its pictures a minute, both of the same time."""
+    if last or began is None:
+        return {"seconds": last.get("seconds"), "images_per_minute": last.get("images_per_minute", 0.0)}
+    query = "SELECT COUNT(*), MAX(finished_at) FROM jobs WHERE status = 'done' AND finished_at >= ?"
+    made, until = connection.execute(query, (began,)).fetchone()
+    until = time.time() if running else until
+    if until is None:
+        return {"seconds": None, "images_per_minute": 0.0}
+    seconds = max(until - began, 1e-3)
+    return {"seconds": round(seconds, 1), "images_per_minute": round(60.0 * made / seconds, 1)}

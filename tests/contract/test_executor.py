@@ -1,0 +1,195 @@
+"""What every executor keeps to: steps over the wire, pictures in their place, and the key where it belongs.
+
+Its data can travel to another process: what it takes and gives is picklable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import pickle
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from batchflux.engine.executors.local import LocalExecutor
+from batchflux.errors import Code, JobError
+from batchflux.models import Finished, HttpRequest, Inline, Link, Pending, Submitted
+from batchflux.output.image_store import ImageStore
+from batchflux.providers import providers
+from batchflux.transport import Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from batchflux.engine.ports import Executor
+    from batchflux.models import Job
+    from tests.conftest import MakeJob
+
+KEY = "sk-of-the-suite-000"
+BFL = providers()["bfl", "bfl"]
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    image = Image.new("RGB", (32, 32), colour)
+    image.putpixel((0, 0), (1, 2, 3))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+class Api:
+    """BFL's API and a host of pictures; `seen` are the requests: method, path and key."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str | None]] = []
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/v1/flux-kontext-pro", self.submit)
+        app.router.add_get("/v1/get_result", self.result)
+        app.router.add_get("/files/{name}", self.file)
+        return app
+
+    def note(self, request: web.Request) -> None:
+        self.seen.append((request.method, request.path, request.headers.get("x-key")))
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        self.note(request)
+        prompt = (await request.json())["prompt"]
+        if prompt == "lost" and request.transport is not None:
+            request.transport.abort()
+        return web.json_response({"id": "t", "polling_url": "http://203.0.113.9/v1/get_result?id=t"})
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        self.note(request)
+        if request.query["id"] == "cut" and request.transport is not None:
+            request.transport.abort()
+        ready = {"status": "Ready", "result": {"sample": f"{self.url}/files/a.png"}}
+        return web.json_response({"id": "t", **(ready if len(self.seen) > 2 else {"status": "Pending"})})
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        self.note(request)
+        if request.match_info["name"] == "gone.png":
+            return web.Response(status=404)
+        return web.Response(body=png((9, 9, 9)) if request.match_info["name"] == "a.png" else b"<html>")
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    server = Api()
+    runner = web.AppRunner(server.app(), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+async def local(stack: AsyncExitStack, folder: Path, url: str) -> Executor:
+    options = TransportOptions(
+        base_url=url, timeout=5, connections=4, max_bytes=1 << 20, spool_dir=str(folder / ".spool")
+    )
+    images = ImageStore(folder, "decode")
+    stack.callback(images.close)
+    return LocalExecutor(await stack.enter_async_context(Transport(options)), images, url, [KEY])
+
+
+EXECUTORS = {"local": local}
+"""Every executor; a new one is one more line."""
+
+
+@dataclass
+class Place:
+    executor: Executor
+    folder: Path
+    job: Job
+
+    async def ask(self, request: HttpRequest, on_sent: Callable[[], None] | None = None) -> object:
+        exchanged = await self.executor.exchange(
+            pickle.loads(pickle.dumps(request)),  # noqa: S301  our own, as another process would get it
+            provider=pickle.loads(pickle.dumps(BFL)),  # noqa: S301  our own
+            secret=KEY,
+            on_sent=on_sent,
+        )
+        assert pickle.loads(pickle.dumps(exchanged)) == exchanged  # noqa: S301  our own
+        assert exchanged.seconds >= 0
+        return exchanged.reply
+
+    async def fails(self, request: HttpRequest) -> JobError:
+        with pytest.raises(JobError) as caught:
+            await self.ask(request)
+        assert KEY not in str(caught.value)
+        return caught.value
+
+
+@pytest.fixture(params=EXECUTORS)
+async def place(request: pytest.FixtureRequest, tmp_path: Path, api: Api, make_job: MakeJob) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        (tmp_path / "out").mkdir()
+        executor = await EXECUTORS[request.param](stack, tmp_path / "out", api.url)
+        yield Place(executor, tmp_path / "out", make_job(style="bfl", provider="bfl", output_format="png"))
+
+
+async def test_a_task_is_submitted_and_polled_at_the_providers_own_address(place: Place, api: Api) -> None:
+    """Its answer names another host, which BFL does not vouch for: neither key nor poll goes there."""
+    sent: list[bool] = []
+    reply = await place.ask(BFL.submit(place.job), lambda: sent.append(True))
+    assert isinstance(reply, Submitted)
+    assert sent == [True]
+    assert isinstance(await place.ask(BFL.poll(place.job, reply.handle)), Pending)
+    finished = await place.ask(BFL.poll(place.job, reply.handle))
+    assert isinstance(finished, Finished)
+    assert isinstance(finished.asset, Link)
+    collected = await place.executor.collect(place.job, finished.asset)
+    assert (collected.stored.file_name, collected.stored.width) == ("images/mug.png", 32)
+    assert (place.folder / "images/mug.png").read_bytes() == png((9, 9, 9))
+    assert collected.seconds is not None
+    assert [(method, path, key is not None) for method, path, key in api.seen] == [
+        ("POST", "/v1/flux-kontext-pro", True),
+        ("GET", "/v1/get_result", True),
+        ("GET", "/v1/get_result", True),
+        ("GET", "/files/a.png", False),
+    ]
+
+
+async def test_a_lost_answer_is_unknown_only_where_it_may_cost(place: Place) -> None:
+    lost = await place.fails(BFL.submit(replace(place.job, prompt="lost")))
+    assert (lost.code, lost.billed) == (Code.UNKNOWN, True)
+    cut = await place.fails(BFL.poll(place.job, json.dumps({"id": "cut"})))
+    assert (cut.code, cut.billed) == (Code.NETWORK, False)
+
+
+async def test_bytes_that_came_with_an_answer_are_kept_and_collected(place: Place) -> None:
+    data = png((7, 7, 7))
+    name = await place.executor.keep(place.job, Inline(data=data))
+    assert (place.folder / name).read_bytes() == data
+    collected = await place.executor.collect(place.job, name)
+    assert collected.stored.sha256 == hashlib.sha256(data).hexdigest()
+    assert collected.seconds is None
+    assert (place.folder / "images/mug.png").read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "dead"), [("gone.png", Code.DOWNLOAD, True), ("b.png", Code.BAD_IMAGE, False)]
+)
+async def test_what_is_no_picture_is_not_put_in_place(
+    place: Place, api: Api, name: str, code: Code, *, dead: bool
+) -> None:
+    with pytest.raises(JobError) as caught:
+        await place.executor.collect(place.job, Link(url=f"{api.url}/files/{name}"))
+    assert (caught.value.code, caught.value.dead) == (code, dead)
+    assert list((place.folder / "images").iterdir()) == []
+
+
+async def test_steps_of_many_jobs_go_side_by_side(place: Place) -> None:
+    replies = await asyncio.gather(*(place.ask(BFL.submit(place.job)) for _ in range(12)))
+    assert {type(reply) for reply in replies} == {Submitted}
