@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 LARGE = 700  # pixels: a picture of 1.5 MB
 MB = 1 << 20

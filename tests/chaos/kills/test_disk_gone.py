@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 COUNT = 40
 SLOW = partial(pytest.param, marks=pytest.mark.slow)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 # Loaded by the child's interpreter before anything else: its wall clock jumps when the file CLOCK changes.
 SHIFTED_CLOCK = """

@@ -11,7 +11,7 @@ from batchflux.failpoints import VARIABLE
 if TYPE_CHECKING:
     from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 CHOICES = ["retry", "hold", "fail"]
 
