@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from contextlib import closing
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.failpoints import VARIABLE
+from tests.contract.conftest import WAYS
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Shop
@@ -20,15 +22,17 @@ BEFORE = ("attempt.intended", "request.leaving")
 SENT = ("request.sent", "answer.received")
 TASK = ("handle.recorded", "poll.leaving", "poll.leaving:3")
 KEPT = ("answer.recorded", "picture.moving", "pictures.synced", "run.closing")
-
-
-def only_tasks(shop: Shop) -> None:
-    if not shop.way.tasks:
-        pytest.skip("this way has no tasks")
+TELLING = {"request.leaving", "handle.recorded", "poll.leaving:3", "answer.recorded"}
+KILLS = [
+    pytest.param(way, point, id=f"{way.name}-{point}", marks=[] if point in TELLING else [pytest.mark.slow])
+    for way in WAYS
+    for point in (*BEFORE, *SENT, *(TASK if way.tasks else ()), *KEPT)
+]
+of_tasks = pytest.mark.parametrize("way", [way for way in WAYS if way.tasks], ids=lambda way: way.name)
 
 
 def test_every_picture_is_paid_once(shop: Shop) -> None:
-    shop.manifest("#wait1", "#wait0", "")
+    shop.manifest("#wait*1", "", "")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     assert shop.bank.billed == {"a": 1, "b": 1, "c": 1}
@@ -38,12 +42,10 @@ def test_every_picture_is_paid_once(shop: Shop) -> None:
     assert (again.code, shop.bank.posts.total()) == (0, 3)
 
 
-@pytest.mark.parametrize("point", [*BEFORE, *SENT, *TASK, *KEPT])
+@pytest.mark.parametrize(("way", "point"), KILLS)
 def test_a_kill_at_any_point(shop: Shop, point: str) -> None:
     """What has left and was not answered may be billed twice; what was accepted or answered never is."""
-    if point in TASK:
-        only_tasks(shop)
-    shop.manifest("#wait3")
+    shop.manifest("#wait*3")
     assert shop.program.run(**{VARIABLE: point}).code == -9
     billed = shop.bank.billed["a"]
     ended = shop.program.run()
@@ -57,9 +59,9 @@ def test_a_kill_at_any_point(shop: Shop, point: str) -> None:
         assert row["possibly_billed"] == "1"
 
 
+@of_tasks
 def test_ten_polls_are_one_attempt_and_no_rate(shop: Shop) -> None:
-    only_tasks(shop)
-    shop.manifest("#wait10", limits=", rate: 1/min")
+    shop.manifest("#wait*10", limits=", rate: 1/min")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     assert (shop.bank.posts["a"], shop.bank.polls["a"]) == (1, 11)
@@ -67,7 +69,7 @@ def test_ten_polls_are_one_attempt_and_no_rate(shop: Shop) -> None:
 
 
 def test_a_cost_that_is_told_replaces_the_price(shop: Shop) -> None:
-    shop.manifest("#cost #wait1", limits=", budget: 1.00")
+    shop.manifest("#cost #wait*1", limits=", budget: 1.00")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     cost = Decimal("0.035") if shop.way.tells_cost else Decimal("0.14")
@@ -97,23 +99,23 @@ def test_what_is_moderated_is_free_and_not_asked_again(shop: Shop) -> None:
 
 
 def test_a_failure_at_the_provider_is_a_new_attempt(shop: Shop) -> None:
-    shop.manifest("#failing")
+    shop.manifest("#500*1")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     assert (shop.bank.posts["a"], shop.bank.billed["a"], shop.row()["attempts"]) == (2, 1, "2")
 
 
+@of_tasks
 def test_a_task_that_is_not_known_yet_is_waited_for(shop: Shop) -> None:
-    only_tasks(shop)
-    shop.manifest("#unknown2")
+    shop.manifest("#missing*2")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     assert (shop.bank.posts["a"], shop.row()["attempts"]) == (1, "1")
 
 
+@of_tasks
 def test_a_task_that_vanished_is_unknown_and_sent_again_by_the_next_run_only(shop: Shop) -> None:
-    only_tasks(shop)
-    shop.manifest("#vanished", limits=", attempts: 3")
+    shop.manifest("#missing", limits=", attempts: 3")
     ended = shop.program.run("--set", "limits.timeout=2s")
     assert ended.code == 1, ended.said
     assert (shop.row()["status"], shop.row()["possibly_billed"]) == ("unknown", "1")
@@ -123,8 +125,8 @@ def test_a_task_that_vanished_is_unknown_and_sent_again_by_the_next_run_only(sho
     assert (held.code, shop.bank.posts["a"]) == (1, 1)
 
 
+@of_tasks
 def test_a_task_that_does_not_end_is_asked_for_first_by_every_later_run(shop: Shop) -> None:
-    only_tasks(shop)
     shop.manifest("#stuck")
     ended = shop.program.run("--set", "limits.timeout=2s")
     assert ended.code == 1, ended.said
@@ -139,9 +141,9 @@ def test_a_task_that_does_not_end_is_asked_for_first_by_every_later_run(shop: Sh
     assert (shop.bank.posts["a"], shop.bank.billed["a"]) == (1, 1)
 
 
+@of_tasks
 def test_a_handle_survives_days(shop: Shop) -> None:
-    only_tasks(shop)
-    shop.manifest("#wait1")
+    shop.manifest("#wait*1")
     assert shop.program.run(**{VARIABLE: "handle.recorded"}).code == -9
     with closing(sqlite3.connect(shop.program.out / "ledger.db")) as connection:
         connection.execute("UPDATE submissions SET sent_at = sent_at - 500000")
@@ -164,15 +166,15 @@ def test_a_link_that_is_gone_is_paid_again_only_when_asked(shop: Shop) -> None:
 
 
 def test_a_429_costs_no_attempt(shop: Shop) -> None:
-    shop.manifest("#busy", limits=", attempts: 1")
+    shop.manifest("#busy*1", limits=", attempts: 1")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
     assert (shop.bank.posts["a"], shop.bank.billed["a"], shop.row()["attempts"]) == (2, 1, "1")
 
 
-@pytest.mark.parametrize("trouble", ["#busypoll", "#brokenpoll"])
+@of_tasks
+@pytest.mark.parametrize("trouble", ["#poll429*2", "#poll500*2"])
 def test_a_poll_that_fails_is_repeated(shop: Shop, trouble: str) -> None:
-    only_tasks(shop)
     shop.manifest(trouble, limits=", attempts: 1")
     ended = shop.program.run()
     assert ended.code == 0, ended.said
@@ -187,14 +189,12 @@ def test_a_request_that_was_lost_is_sent_again_once_and_counted(shop: Shop) -> N
     assert (row["status"], shop.bank.billed["a"], row["possibly_billed"]) == ("unknown", 2, "2")
 
 
+@of_tasks
 def test_a_signal_leaves_tasks_to_the_next_run(shop: Shop) -> None:
-    only_tasks(shop)
     shop.manifest("#stuck", "#stuck")
     process = shop.program.start("run", "m.yaml")
     while len(shop.bank.polls) < 2:
         assert process.poll() is None
-    import signal  # noqa: PLC0415
-
     ended = shop.program.kill(process, signal.SIGTERM)
     assert ended.code == 143, ended.said
     shop.bank.prompts.update(a="", b="")
@@ -203,6 +203,7 @@ def test_a_signal_leaves_tasks_to_the_next_run(shop: Shop) -> None:
     assert shop.bank.posts == {"a": 1, "b": 1}
 
 
+@pytest.mark.parametrize("way", WAYS[:1], ids=lambda way: way.name)
 def test_two_models_share_one_budget(shop: Shop) -> None:
     """Two jobs of a model at 0.04 and one at 0.08 under a budget of 0.10: never more than 0.10."""
     shop.manifest("", "")

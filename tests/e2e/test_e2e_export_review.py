@@ -12,7 +12,8 @@ from batchflux.ledger.reviews import Again, Decision, decide
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.e2e.conftest import Program, StandIn
+    from tests.bank import Bank
+    from tests.program import Program
 
 LEDGER = "out/m/ledger.db"
 WILD = 'say "hi" \\ {{ name }} {% if x %} {# no #} {{{ } \u202ertl 🦊\n second: line # \ttab\x85 it\'s ${TEST_KEY}'
@@ -25,21 +26,21 @@ def redo(program: Program, names: list[str], again: Again | None = None) -> None
 
 
 @pytest.mark.usefixtures("photo")
-def test_it_asks_for_what_was_asked_for(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     rows = [{"text": WILD, "n": "1"}, {"text": "null", "n": "{{2}}"}]
     program.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     jobs = (
         "  - {from: rows.jsonl, id: 'job {{ n }}', prompt: '{{ text }}', seed: 42, aspect_ratio: 16:9,"
         " images: ['https://cdn.example/a?b={{ n }}'], tags: {'a: b': '{{ text }}'}}\n"
-        "  - {id: photo, prompt: make it red, image: p/a.jpg, output_format: png}\n"
+        "  - {id: photo, prompt: make it red, image: p/a.png, output_format: png}\n"
         "  - {id: left, prompt: not asked for}\n"
     )
     more = "defaults: {webhook_url: 'https://hook.example/x', webhook_secret: '${TEST_KEY}', safety_tolerance: 3}"
     name = manifest(jobs, provider=", params: drop", limits=", rate: 300/min, budget: 5.00", more=more)
     assert program("run", name).code == 0
     redo(program, ["job 1", "job {{2}}", "photo"])
-    before = {seen.text: seen.body for seen in server.seen}
-    server.seen.clear()
+    before = {seen.text: seen.body for seen in bank.seen}
+    bank.seen.clear()
     (program.folder / "deep" / "er").mkdir(parents=True)
     ended = program("export-review", "out/m", "-o", "deep/er/redo.yaml")
     assert ended.code == 0, ended.err
@@ -53,8 +54,8 @@ def test_it_asks_for_what_was_asked_for(program: Program, server: StandIn, manif
     assert (plan["counts"]["new"], plan["calls"], plan["counts"]["merged"]) == (3, 3, 0)
     assert plan["folder"] == str(program.folder / "out/m-redo")
     assert program("run", "deep/er/redo.yaml").code == 0
-    assert len(server.seen) == 3
-    for seen in server.seen:
+    assert len(bank.seen) == 3
+    for seen in bank.seen:
         old, new = dict(before[seen.text]), dict(seen.body)
         if "messages" not in new:
             assert new.pop("seed") != old.pop("seed")
@@ -66,7 +67,7 @@ def test_it_asks_for_what_was_asked_for(program: Program, server: StandIn, manif
         assert row["prompt"] == originals[row["id"]]["prompt"]
 
 
-def test_the_provider_that_was_used_counts(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+def test_the_provider_that_was_used_counts(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name, "--provider", "simulator").code == 0
     redo(program, ["mug"], Again(prompt="a red mug", seed=9))
@@ -74,12 +75,12 @@ def test_the_provider_that_was_used_counts(program: Program, server: StandIn, ma
     plan = json.loads(program("plan", "redo.yaml", "--json").out)
     assert plan["provider"] == "simulator"
     assert plan["requests"][0]["body"] == {"model": "flux-kontext-pro", "prompt": "a red mug", "seed": 9}
-    assert server.seen == []
+    assert bank.seen == []
 
 
 @pytest.mark.usefixtures("photo")
 def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> None:
-    name = manifest("  - {id: mug, prompt: a müg, image: p/a.jpg}\n")
+    name = manifest("  - {id: mug, prompt: a müg, image: p/a.png}\n")
     assert program("run", name, "--provider", "simulator").code == 0
     redo(program, ["mug"])
     assert program("export-review", "out/m", "-o", "redo.yaml").code == 0
@@ -91,6 +92,7 @@ def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> Non
     assert (program.folder / "-").read_text(encoding="utf-8") == ended.out
 
 
+@pytest.mark.slow
 def test_redos_of_one_id_before_and_after_an_edit_are_two(program: Program, manifest: Callable[..., str]) -> None:
     ids = [f"{'n' * 127}{last}" for last in "ab"]
     long = "".join(f"  - {{id: {name}, prompt: {name[-1]}}}\n" for name in ids)

@@ -15,12 +15,13 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.e2e.conftest import Program, StandIn
+    from tests.bank import Bank
+    from tests.program import Program
 
 VARYING = {"attempts", "possibly_billed", "started_at", "finished_at", "api_seconds", "download_seconds"}
 JOBS_200 = (
     "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 120]}, seed: [1]}}\n"
-    "  - {prompt: 'photo {{ n }}', image: p/a.jpg, matrix: {n: {range: [1, 80]}}}\n"
+    "  - {prompt: 'photo {{ n }}', image: p/a.png, matrix: {n: {range: [1, 80]}}}\n"
 )
 
 
@@ -36,27 +37,26 @@ def stable(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("photo")
-def test_killed_half_way_and_run_again(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
-    server.delay = 0.03
+@pytest.mark.slow
+def test_killed_half_way_and_run_again(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    bank.delay = (0.03, 0.03)
     name = manifest(JOBS_200)
     assert program("run", name, "--out", "whole", "--set", "limits.concurrency=16").code == 0
     undisturbed = program.rows("whole")
     assert len(undisturbed) == 200
-    server.seen.clear()
+    bank.seen.clear()
     for quota in (50, 110):
         process = program.start("run", name, "--set", "limits.concurrency=16")
-        wait_for(lambda quota=quota: len(server.answered()) >= quota)  # type: ignore[misc]
-        in_flight_before = len(server.seen)
+        wait_for(lambda quota=quota: len(bank.answered()) >= quota)  # type: ignore[misc]
+        in_flight_before = len(bank.seen)
         program.kill(process)
         assert in_flight_before < 200
-        rows = program.rows()
-        assert all(None not in row and None not in row.values() for row in rows), "results.csv has a torn row"
-        assert len({row["id"] for row in rows}) == len(rows)
+        program.rows(cut=True)
     ended = program("run", name, "--set", "limits.concurrency=16")
     assert ended.code == 0, ended.out
     rows = program.rows()
     assert stable(rows) == stable(undisturbed)
-    twice = {text for text, count in server.answered().items() if count > 1}
+    twice = {text for text, count in bank.answered().items() if count > 1}
     maybe = {row["prompt"] for row in rows if int(row["possibly_billed"]) > 0}
     assert twice <= maybe, "a job that was not in flight at a kill was answered twice"
     assert len(maybe) <= 2 * 16
@@ -64,12 +64,12 @@ def test_killed_half_way_and_run_again(program: Program, server: StandIn, manife
 
 
 def test_a_plan_after_a_kill_says_what_the_run_then_does(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    server.delay = 60
+    bank.delay = (60, 60)
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(server.seen) == 4)
+    wait_for(lambda: len(bank.seen) == 4)
     program.kill(process)
     held, failed, again = (program("plan", name, "--on-unknown", what) for what in ("hold", "fail", "retry"))
     assert "0 paid calls" in held.out
@@ -77,35 +77,33 @@ def test_a_plan_after_a_kill_says_what_the_run_then_does(
     assert "4 paid calls" in again.out
     assert all("unknown           4" in planned.out for planned in (held, failed, again))
     assert program("run", name, "--on-unknown", "hold").code == 1
-    assert len(server.seen) == 4
-    server.delay = 0
+    assert len(bank.seen) == 4
+    bank.delay = (0, 0)
     assert program("run", name).code == 0
-    assert len(server.seen) == 8
+    assert len(bank.seen) == 8
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains(
-    program: Program, server: StandIn, manifest: Callable[..., str], number: signal.Signals
-) -> None:
-    server.delay = 0.5
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_drains(program: Program, bank: Bank, manifest: Callable[..., str], number: signal.Signals) -> None:
+    bank.delay = (0.5, 0.5)
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(server.seen) >= 6)
+    wait_for(lambda: len(bank.seen) >= 6)
     process.send_signal(number)
     ended = program.finish(process)
     assert ended.code == 128 + number, ended.err
-    sent = len(server.seen)
+    sent = len(bank.seen)
     assert sent <= 8
     rows = program.rows()
     assert len(rows) == sent
     assert {row["status"] for row in rows} == {"done"}
     assert "run again to continue" in ended.out
     assert program("run", name).code == 0
-    assert len(server.seen) == 40
+    assert len(bank.seen) == 40
     assert {row["possibly_billed"] for row in program.rows()} == {"0"}
 
 
-def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+def test_a_second_signal_stops_at_once(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: a, prompt: 'x #hang*1'}\n  - {id: b, prompt: fine}\n")
     name = (
         name
@@ -115,7 +113,7 @@ def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manife
         else ""
     )
     process = program.start("run", name, "--set", "limits.timeout=60s")
-    wait_for(lambda: len(server.seen) == 2 and bool(server.links))
+    wait_for(lambda: len(bank.seen) == 2 and bool(bank.downloads))
     log = program.folder / "out/m/run.log"
     wait_for(lambda: "job_ended" in log.read_text(encoding="utf-8"))
     process.send_signal(signal.SIGINT)
@@ -129,22 +127,20 @@ def test_a_second_signal_stops_at_once(program: Program, server: StandIn, manife
     assert [(row["id"], row["possibly_billed"]) for row in program.rows()] == [("a", "1"), ("b", "0")]
 
 
-def test_a_second_process_is_turned_away(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
-    server.delay = 4.0
+def test_a_second_process_is_turned_away(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    bank.delay = (4.0, 4.0)
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
     process = program.start("run", name)
-    wait_for(lambda: len(server.seen) == 4)
+    wait_for(lambda: len(bank.seen) == 4)
     second = program("run", name)
     assert second.code == 4
     assert "Another process" in second.err
     assert "4" in program("status", "out/m").out
     assert program.finish(process).code == 0
-    assert len(server.seen) == 4
+    assert len(bank.seen) == 4
 
 
-def test_a_terminal_is_asked_before_money_is_spent(
-    program: Program, server: StandIn, manifest: Callable[..., str]
-) -> None:
+def test_a_terminal_is_asked_before_money_is_spent(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
 
     def on_terminal(answer: bytes) -> tuple[int, str]:
@@ -174,15 +170,15 @@ def test_a_terminal_is_asked_before_money_is_spent(
 
     code, text = on_terminal(b"n\n")
     assert "Spend 0.56 CNY on 4 calls?" in text
-    assert (code, len(server.seen)) == (2, 0)
+    assert (code, len(bank.seen)) == (2, 0)
     code, text = on_terminal(b"y\n")
-    assert (code, len(server.seen)) == (0, 4), text
+    assert (code, len(bank.seen)) == (0, 4), text
 
 
-def test_sighup_reads_the_limits_again(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+def test_sighup_reads_the_limits_again(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     jobs = "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 60]}}}\n"
     process = program.start("run", manifest(jobs, limits=", rate: 60/min"))
-    wait_for(lambda: len(server.seen) >= 2)
+    wait_for(lambda: len(bank.seen) >= 2)
     manifest(jobs, limits=", rate: broken")
     process.send_signal(signal.SIGHUP)
     wait_for(lambda: "limits_kept" in (program.folder / "out/m/run.log").read_text(encoding="utf-8"))
@@ -192,5 +188,5 @@ def test_sighup_reads_the_limits_again(program: Program, server: StandIn, manife
     ended = program.finish(process)
     assert ended.code == 3
     assert "budget of 1.00 CNY" in ended.out
-    assert len(server.seen) == 7
+    assert len(bank.seen) == 7
     assert "limits of m.yaml hold from now on" in ended.err

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.e2e.conftest import Program, StandIn
+    from tests.bank import Bank
+    from tests.program import Program
 
 OUT = "out/m"
 
@@ -32,7 +33,7 @@ def by_id(program: Program) -> dict[str, dict[str, str]]:
 
 
 def test_a_redo_is_made_once_and_stands_behind_its_picture(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 7}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
@@ -41,14 +42,14 @@ def test_a_redo_is_made_once_and_stands_behind_its_picture(
     before = by_id(program)["mug"]
     picture = (program.folder / OUT / before["file_name"]).read_bytes()
     assert [asked.id for asked in judge(program, "mug", "redo", note="=too dark")] == ["mug-redo1"]
-    server.seen.clear()
+    bank.seen.clear()
     assert json.loads(program("status", OUT, "--json").out)["redo"] == 1
     assert "asked for in a review" in program("status", OUT).out
     planned = program("plan", name)
     assert "redo" in planned.out
     assert "1 paid call" in planned.out
     assert program("run", name, "--redo").code == 0
-    assert [seen.body["seed"] != 7 and seen.body["prompt"] == "a mug" for seen in server.seen] == [True]
+    assert [seen.body["seed"] != 7 and seen.body["prompt"] == "a mug" for seen in bank.seen] == [True]
     assert json.loads(program("status", OUT, "--json").out)["redo"] == 0
     rows = program.rows()
     assert [row["id"] for row in rows] == ["mug", "mug-redo1", "cup"]
@@ -62,14 +63,14 @@ def test_a_redo_is_made_once_and_stands_behind_its_picture(
     for again in (("--redo",), ()):
         ended = program("run", name, *again)
         assert ended.code == 0
-    assert len(server.seen) == 1
+    assert len(bank.seen) == 1
     assert program.rows() == rows
 
 
-def test_redo_with_nothing_asked_for(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+def test_redo_with_nothing_asked_for(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: bad, prompt: 'x #moderated'}\n")
     ended = program("run", name, "--redo")
-    assert (ended.code, len(server.seen)) == (0, 0)
+    assert (ended.code, len(bank.seen)) == (0, 0)
     assert "No redo is waiting" in ended.out
     assert program("run", name).code == 1
     ended = program("run", name, "--redo")
@@ -78,7 +79,7 @@ def test_redo_with_nothing_asked_for(program: Program, server: StandIn, manifest
 
 
 def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
@@ -87,32 +88,30 @@ def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
         assert program("run", name).code == 0
     assert [row["id"] for row in program.rows()] == ["mug", "mug-redo1", "mug-redo2", "mug-redo3", "cup"]
     assert len({row["key"] for row in program.rows()}) == 5
-    assert sorted(server.answered().items()) == [("a cup", 1), ("a mug", 4)]
+    assert sorted(bank.answered().items()) == [("a cup", 1), ("a mug", 4)]
 
 
-def test_an_edited_prompt_and_a_seed_of_ones_own(
-    program: Program, server: StandIn, manifest: Callable[..., str]
-) -> None:
+def test_an_edited_prompt_and_a_seed_of_ones_own(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 7, tags: {sku: M-1}}\n")
     assert program("run", name).code == 0
     judge(program, "mug", "redo", again=Again(prompt="a red mug", seed=7))
     assert program("run", name, "--redo").code == 0
-    assert server.seen[-1].body == {**server.seen[0].body, "prompt": "a red mug"}
+    assert bank.seen[-1].body == {**bank.seen[0].body, "prompt": "a red mug"}
     row = by_id(program)["mug-redo1"]
     assert (row["prompt"], row["seed"], row["tags.sku"]) == ("a red mug", "7", "M-1")
 
 
 @pytest.mark.usefixtures("photo")
 def test_a_style_that_carries_no_seed_makes_a_variant(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    name = manifest("  - {id: mug, prompt: make it red, image: p/a.jpg}\n")
+    name = manifest("  - {id: mug, prompt: make it red, image: p/a.png}\n")
     assert program("run", name).code == 0
     judge(program, "mug", "redo", again=Again(seed=5))
     assert program("run", name, "--redo").code == 0
     row = by_id(program)["mug-redo1"]
     assert (row["style"], row["seed"], row["status"]) == ("chat", "", "done")
-    assert server.seen[0].body == server.seen[1].body
+    assert bank.seen[0].body == bank.seen[1].body
     with sqlite3.connect(program.folder / OUT / "ledger.db") as connection:
         specs = [json.loads(spec) for (spec,) in connection.execute("SELECT spec FROM jobs ORDER BY number")]
     connection.close()
@@ -120,7 +119,7 @@ def test_a_style_that_carries_no_seed_makes_a_variant(
 
 
 def test_a_redo_makes_way_for_what_the_manifest_lists(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     """The next free variant is free in the whole manifest, also behind the job, and ids are the manifest's first."""
     jobs = (
@@ -135,17 +134,17 @@ def test_a_redo_makes_way_for_what_the_manifest_lists(
     redo = rows[1]
     assert [row["id"] for row in rows] == ["mug", redo["id"], "other", "mug-redo1"]
     assert redo["id"] == f"mug-redo1-{redo['key'][:8]}"
-    assert server.answered() == {"a mug": 3, "something else": 1}
+    assert bank.answered() == {"a mug": 3, "something else": 1}
     # What the manifest lists later under the redo's own content is the redo's picture, not a second one.
     name = manifest(jobs + "  - {id: third, prompt: a mug, variant: 3}\n")
     assert program("run", name).code == 0
     assert [row["id"] for row in program.rows()] == ["mug", "other", "mug-redo1", "third"]
     assert by_id(program)["third"]["sha256"] == redo["sha256"]
-    assert server.answered() == {"a mug": 3, "something else": 1}
+    assert bank.answered() == {"a mug": 3, "something else": 1}
 
 
 def test_two_redos_that_could_be_the_same_picture_are_two(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     """What a run has pinned is taken, also when it has not come to it."""
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
@@ -155,11 +154,11 @@ def test_two_redos_that_could_be_the_same_picture_are_two(
     judge(program, "mug", "redo")
     assert program("run", name).code == 0
     assert [row["id"] for row in program.rows()] == ["mug", "mug-redo1", "cup", "cup-redo1"]
-    assert server.answered() == {"a mug": 3, "a cup": 1}
+    assert bank.answered() == {"a mug": 3, "a cup": 1}
 
 
 def test_a_run_with_nothing_to_do_shows_the_verdicts_that_nobody_has_shown(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name).code == 0
@@ -167,11 +166,11 @@ def test_a_run_with_nothing_to_do_shows_the_verdicts_that_nobody_has_shown(
         judge(program, "mug", review)
         assert program("run", name).code == 0
         assert program.rows()[0]["review"] == review
-    assert len(server.seen) == 1
+    assert len(bank.seen) == 1
 
 
 def test_a_redo_is_changed_or_taken_back_while_it_waits(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
@@ -180,21 +179,21 @@ def test_a_redo_is_changed_or_taken_back_while_it_waits(
     assert judge(program, "mug", "redo", note="only a note") == []
     judge(program, "cup", "redo")
     judge(program, "cup", "accept")
-    server.seen.clear()
+    bank.seen.clear()
     assert program("run", name).code == 0
-    assert [seen.text for seen in server.seen] == ["a blue mug"]
+    assert [seen.text for seen in bank.seen] == ["a blue mug"]
 
 
 def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
     gone = bytes.fromhex(by_id(program)["mug"]["key"])
     judge(program, "mug", "redo")
-    server.seen.clear()
+    bank.seen.clear()
     assert program("run", manifest("  - {id: cup, prompt: a cup}\n")).code == 0
-    assert server.seen == []
+    assert bank.seen == []
     path = program.folder / OUT / "ledger.db"
     with pytest.raises(UnlistedJobError):
         decide(path, Decision(keys=(gone,), review="redo"))
@@ -204,7 +203,7 @@ def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
 
 
 def test_redos_that_wait_for_a_job_that_was_edited_are_not_forgotten_in_silence(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
     jobs = "  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n  - {id: bowl, prompt: a bowl}\n"
     name = manifest(jobs)
@@ -227,13 +226,13 @@ def test_redos_that_wait_for_a_job_that_was_edited_are_not_forgotten_in_silence(
     assert program("run", name).code == 0
     ended = program("run", name, "--redo")
     assert (ended.code, [line for line in ended.out.splitlines() if "no longer lists as" in line]) == (0, [one])
-    server.seen.clear()
+    bank.seen.clear()
     assert program("run", manifest(jobs)).code == 0
-    assert server.answered() == {"a mug": 1}
+    assert bank.answered() == {"a mug": 1}
     assert "waiting" not in program.summary()["jobs"]
 
 
-async def test_from_python(program: Program, server: StandIn, manifest: Callable[..., str]) -> None:
+async def test_from_python(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 1}\n")
     loaded = load_manifest(program.folder / name, out=str(program.folder / OUT))
     options = RunOptions(environ=program.environ)
@@ -243,22 +242,22 @@ async def test_from_python(program: Program, server: StandIn, manifest: Callable
     assert plan(loaded, selection).counts["redo"] == 1
     assert plan(loaded, selection).calls == 1
     summary = await run(loaded, RunOptions(environ=program.environ, selection=selection))
-    assert (summary.exit_code, summary.this_run["done"], len(server.seen)) == (0, 1, 2)
+    assert (summary.exit_code, summary.this_run["done"], len(bank.seen)) == (0, 1, 2)
     assert "redo" not in plan(loaded, selection).counts
 
 
 def test_a_killed_redo_is_not_made_anew_with_another_choice(
-    program: Program, server: StandIn, manifest: Callable[..., str], tmp_path: Path
+    program: Program, bank: Bank, manifest: Callable[..., str], tmp_path: Path
 ) -> None:
     """A run pins the redo before it pays: what a kill leaves in flight keeps its key, and is counted as such."""
     name = manifest("  - {id: mug, prompt: 'a mug #b64*1#hang*1', seed: 3}\n")
     assert program("run", name).code == 0
     judge(program, "mug", "redo")
     process = program.start("run", name, "--redo")
-    while len(server.seen) < 2:
+    while len(bank.seen) < 2:
         assert process.poll() is None
     program.kill(process)
     assert program("run", name, "--redo").code == 0
     row = by_id(program)["mug-redo1"]
     assert (row["status"], row["possibly_billed"], row["attempts"]) == ("done", "1", "2")
-    assert server.seen[1].body == server.seen[2].body
+    assert bank.seen[1].body == bank.seen[2].body

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
 import signal
 import stat
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
 
-    from tests.e2e.conftest import Program, StandIn
+    from tests.bank import Bank
+    from tests.program import Program
 
 ADDRESS = re.compile(r"http://\S+/\?token=[A-Za-z0-9_-]{43}")
 
@@ -103,7 +103,7 @@ def by_id(program: Program) -> dict[str, dict[str, str]]:
 
 
 def test_from_the_verdict_to_the_new_picture(
-    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+    program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     """The page stays open over two runs; what is redone is paid for once, and appears without a reload."""
     name = manifest("  - {id: mug, prompt: a mug, seed: 7}\n  - {id: cup, prompt: a cup}\n")
@@ -114,9 +114,9 @@ def test_from_the_verdict_to_the_new_picture(
     assert [redo["id"] for redo in answer["redo"]] == ["mug-redo1"]
     browser.judge(["cup"], "accept")
     wait_for(lambda: by_id(program)["cup"].get("review") == "accept")
-    server.seen.clear()
+    bank.seen.clear()
     assert program("run", name, "--redo").code == 0
-    assert server.answered() == {"a bright mug": 1}
+    assert bank.answered() == {"a bright mug": 1}
     wait_for(lambda: "mug-redo1" in browser.rows())
     rows = browser.rows()
     assert (rows["mug"]["review"], rows["mug"]["note"]) == ("redo", "brighter")
@@ -130,8 +130,9 @@ def test_from_the_verdict_to_the_new_picture(
     assert browser.token not in ended.err
 
 
+@pytest.mark.slow
 def test_a_kill_right_after_the_answer_loses_nothing(
-    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+    program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")
     assert program("run", name).code == 0
@@ -143,14 +144,15 @@ def test_a_kill_right_after_the_answer_loses_nothing(
         _, again = reviews.start("out/m")
         assert (again.rows()["mug"]["review"], again.rows()["mug"]["note"]) == ("redo", prompt)
         wait_for(lambda prompt=prompt: by_id(program)["mug"].get("note") == prompt)  # type: ignore[misc]  # bound now
-    server.seen.clear()
+    bank.seen.clear()
     assert program("run", name).code == 0
-    assert server.answered() == {"a green mug": 1}
+    assert bank.answered() == {"a green mug": 1}
     assert by_id(program)["mug"]["note"] == "a green mug"
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_shown_as_one_that_was_cut_off(
-    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+    program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     """An open page sees it happen, and neither it nor the report takes an earlier run's end for this one's."""
     name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 60]}}}\n")
@@ -165,10 +167,10 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     assert {key: header()[key] for key in ("message", "seconds", "images_per_minute")} == {
         key: summary[key] for key in ("message", "seconds", "images_per_minute")
     }
-    server.delay = 0.2
-    server.seen.clear()
+    bank.delay = (0.2, 0.2)
+    bank.seen.clear()
     run = program.start("run", name)
-    wait_for(lambda: len(server.seen) > 12)
+    wait_for(lambda: len(bank.seen) > 12)
     assert (header()["state"], header()["message"]) == ("running", "")
     program.kill(run)
     wait_for(lambda: header()["state"] == "stopped")
@@ -185,17 +187,18 @@ def test_a_killed_run_is_shown_as_one_that_was_cut_off(
     assert header()["message"] == "All 60 jobs are done."
 
 
+@pytest.mark.slow
 def test_judging_while_a_run_writes(
-    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+    program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     """Hundreds of verdicts beside a run at full speed: neither loses anything, and the run's end shows them all."""
-    server.delay = 0.02
+    bank.delay = (0.02, 0.02)
     name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 300]}}}\n")
     assert program("run", name, "--limit", "5").code == 0
     _, browser = reviews.start("out/m")
     run = program.start("run", name, "--set", "limits.concurrency=8")
     judged: dict[str, str] = {}
-    wait_for(lambda: len(server.seen) > 20)
+    wait_for(lambda: len(bank.seen) > 20)
     while run.poll() is None and len(judged) < 120:
         for row in browser.rows().values():
             if row["id"] not in judged and len(judged) < 120:
@@ -204,16 +207,16 @@ def test_judging_while_a_run_writes(
     assert len(judged) > 5, "no verdict fell into the run"
     ended = program.finish(run)
     assert ended.code == 0, ended.err
-    assert sum(server.answered().values()) == 300
+    assert sum(bank.answered().values()) == 300
     wait_for(lambda: {row["id"]: row["note"] for row in program.rows() if row["review"] == "reject"} == judged)
     assert len(program.rows()) == 300
     assert {row["possibly_billed"] for row in program.rows()} == {"0"}
 
 
 def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    server.delay = 0.3
+    bank.delay = (0.3, 0.3)
     name = manifest("  - {prompt: 'scene {{ n }}', id: 's{{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name, "--watch")
     assert process.stderr is not None
@@ -230,11 +233,11 @@ def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
     assert ended.code == 0
     assert browser.token not in ended.out
     assert by_id(program)[first]["review"] == "redo"
-    assert sum(server.answered().values()) == 40
+    assert sum(bank.answered().values()) == 40
     with pytest.raises(OSError, match="refused"):
         Browser(found[0])
     assert program("run", name).code == 0
-    assert sum(server.answered().values()) == 41
+    assert sum(bank.answered().values()) == 41
     for path in (program.folder / "out/m").rglob("*"):
         assert not path.is_file() or browser.token.encode() not in path.read_bytes()
 
@@ -256,25 +259,25 @@ def test_watching_keeps_results_on_stdout_and_says_its_address_in_json_too(
 
 
 def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
-    program: Program, server: StandIn, manifest: Callable[..., str]
+    program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
-    server.delay = 3.0
+    bank.delay = (3.0, 3.0)
     name = manifest("  - {id: mug, prompt: a mug}\n")
     first = program.start("run", name)
-    wait_for(lambda: server.seen)
+    wait_for(lambda: bank.seen)
     assert program("run", name, "--watch").code == 4
     first.send_signal(signal.SIGKILL)
     first.communicate(timeout=60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_drains_a_watched_run(
-    program: Program, server: StandIn, manifest: Callable[..., str], number: signal.Signals
+    program: Program, bank: Bank, manifest: Callable[..., str], number: signal.Signals
 ) -> None:
-    server.delay = 0.5
+    bank.delay = (0.5, 0.5)
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 40]}}}\n")
     process = program.start("run", name, "--watch")
-    wait_for(lambda: len(server.seen) >= 4)
+    wait_for(lambda: len(bank.seen) >= 4)
     process.send_signal(number)
     assert program.finish(process).code == 128 + number
 
@@ -297,12 +300,12 @@ def test_what_the_command_says(program: Program, manifest: Callable[..., str], r
 
 
 def test_it_opens_the_browser_that_the_user_has(
-    program: Program, manifest: Callable[..., str], reviews: Reviews, monkeypatch: pytest.MonkeyPatch
+    program: Program, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     assert program("run", manifest("  - {id: mug, prompt: a mug}\n"), "--provider", "simulator").code == 0
     script = program.write("browser.sh", '#!/bin/sh\necho "$1" > opened.tmp && mv opened.tmp opened\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setitem(os.environ, "BROWSER", str(script))
+    program.environ["BROWSER"] = str(script)
     _, browser = reviews.start("out/m", "--open")
     opened = program.folder / "opened"
     wait_for(opened.exists)
@@ -310,7 +313,7 @@ def test_it_opens_the_browser_that_the_user_has(
 
 
 def test_verdicts_outlive_another_run_and_its_edits(
-    program: Program, server: StandIn, manifest: Callable[..., str], reviews: Reviews
+    program: Program, bank: Bank, manifest: Callable[..., str], reviews: Reviews
 ) -> None:
     """A verdict is of the picture: ids and order may change, the content may not."""
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: cup, prompt: a cup}\n")

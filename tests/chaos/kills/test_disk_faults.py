@@ -1,12 +1,11 @@
 """Every kind of call to the disk fails once, or from some moment on: the run stops in one sentence and can go on.
 
-strace makes the n-th call fail (`inject=fdatasync:error=EIO:when=N`). CI takes a few N of each kind, at random and
-with the seed printed; BATCHFLUX_LONG_FAULTS=1 takes all.
+strace makes the n-th call fail (`inject=fdatasync:error=EIO:when=N`). The slow tests take a few N of each kind, at
+random and with the seed printed; the long ones take all.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Ended, Scene
+    from tests.program import Ended, Scene
 
 EACH = 2
-LONG = bool(os.environ.get("BATCHFLUX_LONG_FAULTS"))
+KINDS = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"), ("fallocate", "ENOSPC"))
 REMEDY = re.compile(
     r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable)"
 )
@@ -45,9 +44,7 @@ def judge(scene: Scene, ended: Ended, at: str) -> None:
 
 def fresh(scene: Scene) -> None:
     shutil.rmtree(scene.program.out, ignore_errors=True)
-    for counter in (scene.bank.posts, scene.bank.billed, scene.bank.fetched):
-        counter.clear()
-    scene.bank.again.clear()
+    scene.bank.forget()
 
 
 def with_fault(scene: Scene, strace: str, *options: str) -> Ended:
@@ -58,20 +55,23 @@ def with_fault(scene: Scene, strace: str, *options: str) -> Ended:
         scene.program.wrapper = ()
 
 
-@pytest.mark.timeout(6000 if LONG else 200)
 @pytest.mark.parametrize(
-    ("calls", "error"),
-    [("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"), ("fallocate", "ENOSPC")],
+    ("calls", "error", "most"),
+    [
+        (*KINDS[0], 1),
+        *(pytest.param(*kind, 3, marks=pytest.mark.slow) for kind in KINDS),
+        *(pytest.param(*kind, None, marks=[pytest.mark.long, pytest.mark.timeout(6000)]) for kind in KINDS),
+    ],
 )
-def test_the_nth_call_fails(scene: Scene, strace: str, calls: str, error: str, seed: int) -> None:
+def test_the_nth_call_fails(scene: Scene, strace: str, seed: int, calls: str, error: str, most: int | None) -> None:
     scene.program.manifest(scene.bank.url, scene.jobs(EACH))
     assert with_fault(scene, strace, "-e", f"trace={calls}").code == 0
     trace = (scene.program.folder / "trace").read_text(encoding="utf-8", errors="replace")
     total = len(re.findall(rf"\b{calls}\(", trace))
     assert total
     numbers = list(range(1, total + 1))
-    if not LONG:
-        numbers = random.Random(seed).sample(numbers, min(3, total))
+    if most is not None:
+        numbers = random.Random(seed).sample(numbers, min(most, total))
     for number in numbers:
         fresh(scene)
         ended = with_fault(scene, strace, "-e", f"inject={calls}:error={error}:when={number}")
@@ -82,16 +82,16 @@ def test_the_nth_call_fails(scene: Scene, strace: str, calls: str, error: str, s
     ("names", "calls", "error"),
     [
         (("ledger.db",), "pwrite64", "ENOSPC"),
-        (("ledger.db",), "fdatasync", "EIO"),
-        (("ledger.db-journal",), "pwrite64", "ENOSPC"),
         (("results.csv", ".results.csv.tmp"), "write", "ENOSPC"),
-        (("run.log",), "write", "ENOSPC"),
-        (("run.log",), "write", "EIO"),
-        ((".summary.json.tmp",), "write", "ENOSPC"),
-        ((".manifest.yaml.tmp",), "write", "ENOSPC"),
+        pytest.param(("ledger.db",), "fdatasync", "EIO", marks=pytest.mark.slow),
+        pytest.param(("ledger.db-journal",), "pwrite64", "ENOSPC", marks=pytest.mark.slow),
+        pytest.param(("run.log",), "write", "ENOSPC", marks=pytest.mark.slow),
+        pytest.param(("run.log",), "write", "EIO", marks=pytest.mark.slow),
+        pytest.param((".summary.json.tmp",), "write", "ENOSPC", marks=pytest.mark.slow),
+        pytest.param((".manifest.yaml.tmp",), "write", "ENOSPC", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("begin", [1, 6])
+@pytest.mark.parametrize("begin", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_file_takes_no_more(
     scene: Scene, strace: str, names: tuple[str, ...], calls: str, error: str, begin: int
 ) -> None:

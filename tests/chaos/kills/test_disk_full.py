@@ -7,22 +7,25 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.chaos.kills.conftest import MOUNT, UMOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 LARGE = 700  # pixels: a picture of 1.5 MB
 MB = 1 << 20
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 LEFT = 16 * MB  # bytes: less than a run wants to see free, more than its answers take
-MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 
 
 @dataclass
@@ -71,7 +74,7 @@ def check_stop(scene: Scene, said: str, code: int) -> None:
     scene.after_kill()
 
 
-@pytest.mark.parametrize("way", ["url", "link", "b64", "data"])
+@pytest.mark.parametrize("way", ["b64", *map(SLOW, ("url", "link", "data"))])
 def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) -> None:
     """Pictures of 1.5 MB on a disk of 100: the answers under way when it is full are kept, also whole pictures."""
     program, bank = scene.program, scene.bank
@@ -88,6 +91,7 @@ def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) 
     scene.at_the_end({f"a{n}" for n in range(60)}, kills=0)
 
 
+@pytest.mark.slow
 def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
     """What is left takes all that is under way, and nothing more leaves."""
     program, bank = scene.program, scene.bank
@@ -118,6 +122,7 @@ def test_a_disk_that_others_fill_up(scene: Scene, disk: Disk) -> None:
     scene.at_the_end({f"a{n}" for n in range(60)}, kills=0)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_to_the_last_byte_at_once(scene: Scene, disk: Disk) -> None:
     """No mark helps then: what was out is told as possibly billed, what had come before is kept."""
     program, bank = scene.program, scene.bank

@@ -5,19 +5,22 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chaos.kills.conftest import MOUNT, UMOUNT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
-MOUNT, UMOUNT = "/bin/mount", "/bin/umount"
 COUNT = 40
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 NAMES = {f"a{n}" for n in range(COUNT)}
 
 
@@ -55,6 +58,7 @@ def test_the_folder_is_removed(running: Scene) -> None:
     assert program.run().code == 0
 
 
+@pytest.mark.slow
 def test_the_folder_is_moved_away_and_put_back(running: Scene) -> None:
     program, bank = running.program, running.bank
     away = program.folder / "away"
@@ -70,6 +74,7 @@ def test_the_folder_is_moved_away_and_put_back(running: Scene) -> None:
     running.at_the_end(NAMES, kills=1)
 
 
+@pytest.mark.slow
 def test_the_folder_is_replaced_by_another(running: Scene) -> None:
     """Nothing is written into a ledger that is not ours, and its neighbour's is left alone."""
     program, bank = running.program, running.bank
@@ -120,7 +125,9 @@ def test_a_folder_of_pictures_that_turns_read_only(running: Scene, mounting: Non
     running.at_the_end(NAMES, kills=0)
 
 
-@pytest.mark.parametrize("inner", [".", "images", ".spool"])
+@pytest.mark.parametrize(
+    "inner", [".", pytest.param("images", marks=pytest.mark.slow), pytest.param(".spool", marks=pytest.mark.slow)]
+)
 def test_a_folder_that_is_read_only_from_the_start(running: Scene, mounting: None, inner: str) -> None:
     program, bank = running.program, running.bank
     assert program.run("--limit", "2").code == 0
@@ -158,6 +165,7 @@ def test_too_few_file_descriptors_are_told_before_anything_is_spent(running: Sce
     assert bank.billed.total() == COUNT
 
 
+@pytest.mark.slow
 def test_a_soft_limit_of_file_descriptors_is_raised(running: Scene) -> None:
     program = running.program
     program.preexec = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (80, 4096))

@@ -1,28 +1,38 @@
-"""A kill at every named point of a job's life, and at several passes of each."""
+"""A kill at every named point of a job's life, and at several passes of each.
+
+The telling points run with the fast tests, all of them with the slow ones, several passes of each with the long ones.
+"""
 
 from __future__ import annotations
 
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batchflux.failpoints import POINTS, VARIABLE, armed
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
-EACH = 75
 MOVES = {"moves.taken_up", "moves.recorded", "moves.put_down"}
 FAILURES = {"attempt.failing", "attempt.settled"}
 WITHDRAWN = "attempt.withdrawn"
+TASKS = {"handle.recorded", "poll.leaving"}  # killed at by the suite of every provider
 # Where a run passes only once or twice.
 SELDOM = {"run.surveyed", "run.closing", "run.closed", "csv.rewritten", "csv.replaced", "whole.written"} | {
     "whole.replaced"
 }
+TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.synced", "csv.rewritten"}
+ALL = POINTS - MOVES - FAILURES - TASKS - {WITHDRAWN}
+
+
+def sweep(telling: set[str], values: set[str]) -> list[Any]:
+    """Mark the values that tell less as slow."""
+    return [pytest.param(one, marks=[] if one in telling else [pytest.mark.slow]) for one in sorted(values)]
 
 
 def test_every_point_is_in_the_code_and_in_the_list(points_in_code: set[str]) -> None:
@@ -34,26 +44,38 @@ def test_no_other_point_can_be_asked_for() -> None:
         armed("ledger.commited")
 
 
-def test_a_kill_at_every_point(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("points", "passes", "each"),
+    [
+        pytest.param(TELLING, (1,), 10, id="telling"),
+        pytest.param(ALL, (1,), 60, id="all", marks=pytest.mark.slow),
+        pytest.param(ALL, (1, 4), 75, id="again", marks=pytest.mark.long),
+    ],
+)
+def test_a_kill_at_every_point(scene: Scene, points: set[str], passes: tuple[int, ...], each: int) -> None:
     """One folder, killed at each point in turn, so that each kill also meets what the ones before it left."""
     program, bank = scene.program, scene.bank
     bank.delay = (0.01, 0.04)
-    program.manifest(bank.url, scene.jobs(EACH))
+    program.manifest(bank.url, scene.jobs(each))
     kills = 0
-    for point in sorted(POINTS - MOVES - FAILURES - {WITHDRAWN}):
-        for time in (1,) if point in SELDOM else (1, 4):
+    for point in sorted(points):
+        for time in (1,) if point in SELDOM else passes:
             ended = program.run("--limit", "20", **{VARIABLE: f"{point}:{time}"})
             assert ended.code == -9, f"{point}:{time} was not passed: {ended.said}"
             kills += 1
             scene.after_kill()
     ended = program.run()
     assert ended.code == 0, ended.said
-    scene.at_the_end(scene.names(EACH), kills)
+    scene.at_the_end(scene.names(each), kills)
 
 
 @pytest.mark.parametrize("way", ["b64", "data"])
 @pytest.mark.parametrize(
-    "point", ["spool.kept", "answer.recorded", "picture.moving", "picture.moved", "pictures.synced"]
+    "point",
+    sweep(
+        {"spool.kept", "picture.moving"},
+        {"spool.kept", "answer.recorded", "picture.moving", "picture.moved", "pictures.synced"},
+    ),
 )
 def test_a_picture_that_came_with_its_answer_is_paid_once(scene: Scene, way: str, point: str) -> None:
     """From the moment that its bytes are on the disk; also under --on-unknown hold, which may leave nothing behind."""
@@ -68,7 +90,7 @@ def test_a_picture_that_came_with_its_answer_is_paid_once(scene: Scene, way: str
     assert program.rows()[0]["attempts"] == "1"
 
 
-@pytest.mark.parametrize("point", ["spool.begun", "file.written", "file.synced"])
+@pytest.mark.parametrize("point", sweep({"file.written"}, {"spool.begun", "file.written", "file.synced"}))
 def test_a_picture_whose_bytes_are_not_kept_yet_is_unknown(scene: Scene, point: str) -> None:
     program, bank = scene.program, scene.bank
     program.manifest(bank.url, "  - {id: a, prompt: 'job a #b64'}\n")
@@ -82,10 +104,10 @@ def test_a_picture_whose_bytes_are_not_kept_yet_is_unknown(scene: Scene, point: 
     scene.at_the_end({"a"}, kills=1)
 
 
-@pytest.mark.parametrize("point", sorted(FAILURES))
+@pytest.mark.parametrize("point", sweep({"attempt.settled"}, FAILURES))
 def test_a_kill_around_a_failed_attempt(scene: Scene, point: str) -> None:
     program, bank = scene.program, scene.bank
-    program.manifest(bank.url, "  - {id: a, prompt: 'job a #fail'}\n  - {id: b, prompt: 'job b #url'}\n")
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #500*1'}\n  - {id: b, prompt: 'job b #url'}\n")
     assert program.run(**{VARIABLE: point}).code == -9
     ended = program.run()
     assert ended.code == 0, ended.said
@@ -109,14 +131,13 @@ def test_a_kill_as_an_attempt_is_withdrawn(scene: Scene) -> None:
     scene.at_the_end({f"a{number}" for number in range(60)}, kills=1, at_once=30)
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_commit_of_a_small_run(scene: Scene) -> None:
     program, bank = scene.program, scene.bank
     number, killed = 0, True
     while killed:
         number += 1
-        bank.billed.clear()
-        bank.posts.clear()
-        bank.fetched.clear()
+        bank.forget()
         shutil.rmtree(program.out, ignore_errors=True)
         program.manifest(bank.url, "  - {id: a, prompt: 'job a #url'}\n  - {id: b, prompt: 'job b #b64'}\n")
         killed = program.run(**{VARIABLE: f"commit.begun:{number}"}).code == -9
@@ -129,7 +150,9 @@ def test_a_kill_at_every_commit_of_a_small_run(scene: Scene) -> None:
     assert number > 8
 
 
-@pytest.mark.parametrize("point", [*sorted(MOVES), "run.surveyed", "whole.replaced", "csv.rewritten"])
+@pytest.mark.parametrize(
+    "point", sweep({"moves.recorded"}, MOVES | {"run.surveyed", "whole.replaced", "csv.rewritten"})
+)
 def test_a_kill_while_files_follow_the_manifest(scene: Scene, point: str) -> None:
     """Two jobs swap their names, a third is renamed: no picture is lost, none is asked for again."""
     program, bank = scene.program, scene.bank

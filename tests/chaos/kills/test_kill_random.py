@@ -1,4 +1,4 @@
-"""Fifty kills at random moments over five hundred jobs: nothing lost, nothing paid twice but what was in flight."""
+"""Kills at random moments over hundreds of jobs: nothing lost, nothing paid twice but what was in flight."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
-
-KILLS, EACH = 55, 125
+    from tests.program import Scene
 
 
-@pytest.mark.timeout(400)
-def test_fifty_kills_at_random_moments(scene: Scene, seed: int) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("kills", "each"),
+    [pytest.param(15, 40, marks=pytest.mark.slow), pytest.param(55, 125, marks=pytest.mark.long)],
+)
+def test_kills_at_random_moments(scene: Scene, seed: int, kills: int, each: int) -> None:
     program, bank, chance = scene.program, scene.bank, random.Random(seed)
     bank.delay = (0.02, 0.12)
-    program.manifest(bank.url, scene.jobs(EACH))
-    for number in range(KILLS):
+    program.manifest(bank.url, scene.jobs(each))
+    for number in range(kills):
         # So many requests later, and a moment more: the kill finds jobs at every stage, in the start-up now and then.
         more = chance.randint(1, 14) if chance.random() < 0.9 else 0
         pause = chance.uniform(0, 0.1 if more else 0.6)
@@ -33,5 +35,5 @@ def test_fifty_kills_at_random_moments(scene: Scene, seed: int) -> None:
         scene.after_kill()
     ended = program.run()
     assert ended.code == 0, ended.said
-    scene.at_the_end(scene.names(EACH), KILLS)
-    assert bank.billed.total() > 4 * EACH, f"no kill met a job in flight (seed {seed}), so nothing was shown"
+    scene.at_the_end(scene.names(each), kills)
+    assert bank.billed.total() > 4 * each, f"no kill met a job in flight (seed {seed}), so nothing was shown"

@@ -379,4 +379,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=40)
+
+
+class Longer(LedgerMachine):
+    """The same for more examples."""
+
+
+TestLedgerMachineForLonger = pytest.mark.slow(Longer.TestCase)
+TestLedgerMachineForLonger.settings = settings(max_examples=60, stateful_step_count=40)

@@ -9,9 +9,9 @@ import pytest
 from batchflux.failpoints import VARIABLE
 
 if TYPE_CHECKING:
-    from tests.chaos.kills.conftest import Scene
+    from tests.program import Scene
 
-pytestmark = pytest.mark.timeout(300)  # real processes, also on a loaded machine
+pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
 CHOICES = ["retry", "hold", "fail"]
 
@@ -71,7 +71,7 @@ def jobs(how: str) -> str:
     return f"  - {{id: a, prompt: 'job a #url'}}\n  - {{id: b, prompt: 'job b #{how}'}}\n"
 
 
-@pytest.mark.parametrize("cause", ["cut off", "killed"])
+@pytest.mark.parametrize("cause", ["killed", pytest.param("cut off", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("choice", CHOICES)
 def test_each_choice(scene: Scene, cause: str, choice: str) -> None:
     program, bank = scene.program, scene.bank
@@ -84,7 +84,7 @@ def test_each_choice(scene: Scene, cause: str, choice: str) -> None:
         assert (state["unknown"], state["in_flight"], state["pending"], state["possibly_billed"]) == (1, 0, 0, 1)
         assert state["failures"] == {"unknown": 1}
     else:
-        program.manifest(bank.url, jobs("drop"))
+        program.manifest(bank.url, jobs("lost*1"))
     ended = program.run("--on-unknown", choice)
     if choice == "retry":
         assert ended.code == 0, ended.said
@@ -110,7 +110,7 @@ def test_each_choice(scene: Scene, cause: str, choice: str) -> None:
 def test_it_is_sent_again_at_most_once_in_a_run(scene: Scene) -> None:
     program, bank = scene.program, scene.bank
     program.manifest(bank.url, jobs("lost"))
-    for number, spent in ((2, "0.42"), (3, "0.56"), (4, "0.70")):
+    for number, spent in ((2, "0.42"), (3, "0.56")):
         assert program.run().code == 1
         assert bank.posts["b"] == number
         found = seen(scene)

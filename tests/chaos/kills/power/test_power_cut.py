@@ -1,4 +1,7 @@
-"""Power cut at every write of a run: what was promised by then is on the disk, and the next run goes on from there."""
+"""Power cut at the writes of a run: what was promised by then is on the disk, and the next run goes on from there.
+
+The fast test cuts at every sixteenth write of a small run, the slow one at every fourth, the long one at all of them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.chaos.kills.conftest import Scene
     from tests.chaos.kills.power.conftest import Call, Recording, Variant
+    from tests.program import Scene
 
 VARIANTS: tuple[Variant, ...] = ("all", "synced", "torn", "zeros")
-EACH = 3
-FULL_RUNS = 16
 SENT = re.compile(rb"job (\w+) #")
 FETCHED = re.compile(rb"GET /files/(\w+)\.png")
 ROW = re.compile(rb"^(\w+),done,", re.MULTILINE)
@@ -85,18 +86,15 @@ def check(scene: Scene, folder: Path, promised: Promises) -> None:
         assert listed == ended, "the ledger calls a results.csv complete that is not"
 
 
-def go_on(scene: Scene, folder: Path, promised: Promises, at: str) -> None:
+def go_on(scene: Scene, names: set[str], folder: Path, promised: Promises, at: str) -> None:
     """Run again in a folder as the cut left it: it ends well, and asks for nothing that was answered."""
     program, bank = scene.program, scene.bank
     rows, _ = look(folder) if (folder / "ledger.db").exists() else ({}, False)
     known = {name for name, row in rows.items() if row["status"] == "done" or row["link"] or row["spool"]}
-    bank.posts.clear()
-    bank.fetched.clear()
-    bank.again.clear()
+    bank.forget()
     program.out = bank.out = folder
     ended = program.run("--out", str(folder))
     assert ended.code == 0, f"{at}: {ended.said}"
-    names = scene.names(EACH)
     assert program.pictures() == names
     assert [row["status"] for row in program.rows()] == ["done"] * len(names)
     assert not set(bank.posts) & (known | promised.answered | promised.done), f"{at}: an answered job was paid again"
@@ -107,22 +105,34 @@ def go_on(scene: Scene, folder: Path, promised: Promises, at: str) -> None:
     assert all(isinstance(line, dict) for line in program.log())
 
 
-@pytest.mark.timeout(400)
-def test_power_cut_at_every_write(scene: Scene, record: Callable[..., Recording], seed: int) -> None:
-    chance = random.Random(seed)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("each", "step", "full_runs"),
+    [
+        pytest.param(1, 16, 2, id="few"),
+        pytest.param(2, 4, 6, id="many", marks=pytest.mark.slow),
+        pytest.param(3, 1, 16, id="all", marks=pytest.mark.long),
+    ],
+)
+def test_power_cut_at_the_writes(
+    scene: Scene, record: Callable[..., Recording], seed: int, each: int, step: int, full_runs: int
+) -> None:
+    chance, names = random.Random(seed), scene.names(each)
     scene.bank.delay = (0.01, 0.03)
-    scene.program.manifest(scene.bank.url, scene.jobs(EACH))
+    scene.program.manifest(scene.bank.url, scene.jobs(each))
     recording = record("--set", "limits.concurrency=3")
     changes = sum(map(recording.disk().feed, recording.calls))
-    assert changes > 300, "the recording misses most of what a run writes"
-    sampled = set(chance.sample(range(changes), FULL_RUNS))
+    assert changes > 100 * each, "the recording misses most of what a run writes"
+    offset = chance.randrange(step)
+    cuts = range(offset, changes, step)
+    sampled = set(chance.sample(cuts, full_runs))
     disk, promised, number = recording.disk(), Promises(), 0
     folder = scene.program.folder / "cut"
     for call in recording.calls:
         promised.hear(call, recording.root)
         if not disk.feed(call):
             continue
-        for variant in VARIANTS:
+        for variant in VARIANTS if number in cuts else ():
             shutil.rmtree(folder, ignore_errors=True)
             disk.after(variant, chance, folder)
             at = f"cut {number} of {changes} after {call.name} of {call.path or call.texts}, {variant} (seed {seed})"
@@ -130,13 +140,13 @@ def test_power_cut_at_every_write(scene: Scene, record: Callable[..., Recording]
                 check(scene, folder, promised)
             except (AssertionError, KeyError, OSError) as error:
                 raise AssertionError(f"{at}: {error!r}") from error
-            if number in sampled and variant == VARIANTS[number % len(VARIANTS)]:
+            if number in sampled and variant == VARIANTS[number // step % len(VARIANTS)]:
                 shutil.rmtree(folder, ignore_errors=True)
                 disk.after(variant, chance, folder)
-                go_on(scene, folder, promised, at)
+                go_on(scene, names, folder, promised, at)
         number += 1
-    assert promised.done == scene.names(EACH)
-    assert len(promised.answered) == 2 * EACH
+    assert promised.done == names
+    assert len(promised.answered) == 2 * each
     final = {path for path in disk.seen if disk.seen[path] is not None}
     real = {str(path) for path in recording.root.rglob("*") if path.is_file()}
     assert final == real, "the disk in memory and the real one differ"

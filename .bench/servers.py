@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.tools import BenchError, environment, script
+from tools import BenchError, environment, script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

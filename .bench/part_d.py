@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import manifests, pictures
-from tests.bench.servers import bucket_server
-from tests.bench.tools import (
+import manifests
+import pictures
+from servers import bucket_server
+from tools import (
     POLL_SECONDS,
     BenchError,
     Child,

@@ -4,7 +4,7 @@
 (open, write, close; no fsync). With `--retry` a 429 is tried again after a second, otherwise it is an error. With
 `--rate` a textbook GCRA holds the requests of each key back, and a 429 goes through it once more. With `--table` the
 jobs come from a CSV file, and `--skip-done` leaves out those whose file is there: the plain way to resume.
-Run as `python -m tests.bench.bare_loop`; SIGINT ends it.
+Run as `python .bench/bare_loop.py`; SIGINT ends it.
 """
 
 from __future__ import annotations

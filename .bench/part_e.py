@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import manifests, pictures
-from tests.bench.fill import differences
-from tests.bench.servers import Control, bucket_server
-from tests.bench.tools import BenchError, Child, Options, Row, each, ours, scratch, script, table
+import manifests
+import pictures
+from fill import differences
+from servers import Control, bucket_server
+from tools import BenchError, Child, Options, Row, each, ours, scratch, script, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def check(folder: Path) -> None:
         real = (folder / "out").rename(folder / "real")
         fill(folder, manifest, server)
     if found := differences(folder / "out", real):
-        raise BenchError(f"A filled folder is not what a run makes; mend tests/bench/fill.py: {'; '.join(found)}")
+        raise BenchError(f"A filled folder is not what a run makes; mend .bench/fill.py: {'; '.join(found)}")
 
 
 def fill(folder: Path, manifest: Path, server: Control) -> float:

@@ -6,8 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from PIL import Image
-
-from tests.bench.tools import ROOT, BenchError
+from tools import ROOT, BenchError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,10 @@ from shutil import rmtree
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import manifests, pictures
-from tests.bench.servers import PICTURE, nginx
-from tests.bench.tools import (
+import manifests
+import pictures
+from servers import PICTURE, nginx
+from tools import (
     OUT,
     ROOT,
     SHM,

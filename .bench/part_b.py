@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import manifests, pictures
-from tests.bench.servers import Control, bucket_server
-from tests.bench.tools import Child, Options, Row, each, ours, scratch, script, table
+import manifests
+import pictures
+from servers import Control, bucket_server
+from tools import Child, Options, Row, each, ours, scratch, script, table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 The bucket of a key holds `capacity` tokens and gains `rate` a second on this process's monotonic clock; a request
 takes one as it arrives, or is refused with 429 at once. Accepted ones are answered after `latency`. `GET /stats`
 tells what happened, `POST /limit` changes the limit of all keys from that moment on. Rate 0 means no limit, and no
-list of times is kept then. Run as `python -m tests.bench.bucket_server`; standard library only.
+list of times is kept then. Run as `python .bench/bucket_server.py`; standard library only.
 """
 
 from __future__ import annotations
@@ -142,13 +142,16 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport to answer on."""
         if isinstance(transport, asyncio.Transport):
             self._transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the transport."""
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
+        """Answer each request that is whole."""
         buffer = self._buffer + data if self._buffer else data
         while (end := buffer.find(_HEAD_END)) >= 0:
             head = buffer[:end]

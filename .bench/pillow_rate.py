@@ -1,6 +1,6 @@
 """Decodes one picture over and over on some threads for some seconds; prints how many a second.
 
-Run as `python -m tests.bench.pillow_rate PICTURE THREADS SECONDS`.
+Run as `python .bench/pillow_rate.py PICTURE THREADS SECONDS`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 SHM = Path("/dev/shm")  # noqa: S108  a file system in memory, not a guessable file
 OUT = ROOT / "out"
 KEYS = ("BENCH_KEY_1", "BENCH_KEY_2", "BENCH_KEY_3")
@@ -175,7 +176,7 @@ def ours(verb: str, manifest: Path, *arguments: str) -> list[str]:
 
 def script(name: str, *arguments: object) -> list[str]:
     """Return the command line of another module of this folder."""
-    return [sys.executable, "-m", f"tests.bench.{name}", *map(str, arguments)]
+    return [sys.executable, str(HERE / f"{name}.py"), *map(str, arguments)]
 
 
 @contextmanager

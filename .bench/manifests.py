@@ -9,7 +9,7 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.bench.tools import KEYS
+from tools import KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path

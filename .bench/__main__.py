@@ -1,4 +1,4 @@
-"""`python -m tests.bench [a b c d e soak] [--quick] [--json FILE]`, from the repository's root.
+"""`python .bench [a b c d e soak] [--quick] [--json FILE]`, from the repository's root.
 
 Each part runs us and a baseline in turn, prints a table, and adds its figures to the JSON file. Timing values are
 reported, never asserted: a benchmark fails only when it could not measure.
@@ -28,8 +28,8 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from tests.bench.servers import nginx_program
-from tests.bench.tools import OUT, ROOT, BenchError, Options, say
+from servers import nginx_program
+from tools import OUT, ROOT, BenchError, Options, say
 
 PARTS = {"a": "part_a", "b": "part_b", "c": "part_c", "d": "part_d", "e": "part_e", "soak": "soak"}
 
@@ -46,7 +46,7 @@ def main() -> int:
         for part in parts:
             began = time.monotonic()
             say(f"\n== {part} ==")
-            figures = import_module(f"tests.bench.{PARTS[part]}").run(options)
+            figures = import_module(PARTS[part]).run(options)
             report["parts"][part] = figures | {"took_s": time.monotonic() - began}
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
             arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -59,7 +59,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python .bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {' '.join(PARTS)}; all when none is named")
     parser.add_argument("--quick", action="store_true", help="smaller and rougher, some minutes in all")

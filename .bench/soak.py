@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.tools import MIB, BenchError, Child, Options, Row, middle, ours, say, scratch, status_of, table
+from tools import MIB, BenchError, Child, Options, Row, middle, ours, say, scratch, status_of, table
 
 RATE = 20
 SECONDS = 10.0

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.bench import manifests, pictures
-from tests.bench.servers import Control, bucket_server
-from tests.bench.tools import BenchError, Child, Options, Row, ours, say, scratch, script, table
+import manifests
+import pictures
+from servers import Control, bucket_server
+from tools import BenchError, Child, Options, Row, ours, say, scratch, script, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

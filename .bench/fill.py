@@ -3,7 +3,7 @@
 Each job goes through the ledger's own verbs with a picture that is a hard link to one file; `results.csv` is written
 by its own class. The mark that a survey leaves is not made, so the first run on it goes through all jobs.
 `differences` tells what such a folder has that a real one has not, times and measured seconds aside.
-Run as `python -m tests.bench.fill MANIFEST PICTURE LINK`.
+Run as `python .bench/fill.py MANIFEST PICTURE LINK`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from tools import KEYS
 
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import ended_rows, nanos, set_meta
 from batchflux.manifest import expand, load_manifest
-from batchflux.models import Link, Outcome, Received, Status, Stored
+from batchflux.models import Leaving, Link, Outcome, Received, Status, Stored
 from batchflux.output.folder import write_whole
 from batchflux.providers import capabilities
-from tests.attempts import send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,10 +80,13 @@ class Filler:
 
     async def _finish(self, ledger: Ledger, jobs: list[Job]) -> None:
         now = time.time()
-        attempts = await asyncio.gather(*(send(ledger, job, price=self._price, at=now) for job in jobs))
+        attempts = await asyncio.gather(*(ledger.authorize(job, self._leaving(job, now)) for job in jobs))
         received = Received(asset=Link(url=self._link), api_seconds=0.2)
         await asyncio.gather(*(ledger.captured(attempt, received) for attempt in attempts))
         await asyncio.gather(*(ledger.finish(job, self._outcome(job, now)) for job in jobs))
+
+    def _leaving(self, job: Job, now: float) -> Leaving:
+        return Leaving(provider=job.provider, key_name=KEYS[0], model=job.model, price=self._price, at=now)
 
     def _outcome(self, job: Job, now: float) -> Outcome:
         name = str(Path(job.file_name).with_suffix(".png"))

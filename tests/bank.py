@@ -1,0 +1,321 @@
+"""A stand-in for the image APIs that counts what it bills; it shares no code with batchflux or its simulator.
+
+It bills a request when it has made the answer, whether or not anybody still listens, as real ones do; a task when it
+accepts it, and takes that back when the task fails. It is also a witness: a request for a job whose picture was fetched
+before, or lies in the folder, is noted in `again`.
+
+`job ID` at the start of a prompt names the job; otherwise the whole prompt does. What happens is said in the prompt, as
+`#NAME` (always) or `#NAME*TIMES` (so often, then what the next one says):
+
+- the call: what ERRORS and TEXTS name; `#reset` is cut off, `#lost` is billed and cut off, `#hang` is never answered;
+- the picture: `#b64` and `#data` put it into the answer, `#b64half` a half of it, all others get a link;
+  `#linkprivate` leads to where no download may go;
+- the download: what FILES names; `#gone` until the job is asked for a second time;
+- the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import random
+import re
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from PIL import Image
+
+from tests.serving import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PRICE = 0.14
+KEY = "sk-canary-5f1c0ffee0ddba11"
+CREDITS = 3.5  # what a task says that it cost, at 0.01 each
+
+TOKEN = re.compile(r"#([a-z0-9]+)(?:\*(\d+))?")
+ERRORS: dict[str, tuple[int, str, dict[str, Callable[[], str]]]] = {
+    "500": (500, "internal_error", {}),
+    "busy": (429, "rate_limit_exceeded", {}),
+    "429": (429, "rate_limit_exceeded", {"Retry-After": lambda: "1"}),
+    "429date": (429, "rate_limit_exceeded", {"Retry-After": lambda: formatdate(time.time() + 1, usegmt=True)}),
+    "limited200": (200, "rate_limit_exceeded", {}),
+    "quota": (429, "insufficient_user_quota", {}),
+    "auth": (401, "invalid_api_key", {}),
+    "moderated": (400, "sensitive_words_detected", {}),
+    "invalid": (400, "invalid_parameter", {}),
+}
+TEXTS = {
+    "502": (502, "<html><body>502 Bad Gateway</body></html>", "text/html"),
+    "empty": (200, '{"data": [], "created": 1}', "application/json"),
+    "nojson": (200, "{oops", "application/json"),
+}
+INLINE = {"b64", "data", "b64half"}
+CALLS = {*ERRORS, *TEXTS, *INLINE, "url", "link", "reset", "lost", "hang"}
+FILES = {"link403", "link404", "link503", "linkhalf", "linkhtml"}
+POLLS = {"wait", "stuck", "missing", "poll429", "poll500"}
+FAILED = {"500": "Error", "moderated": "Content Moderated"}
+
+
+def said(text: str, kind: set[str], number: int) -> str | None:
+    """Return what a prompt says of one kind for this time, counted from 0."""
+    for name, times in TOKEN.findall(text):
+        if name in kind:
+            if not times or number < int(times):
+                return str(name)
+            number -= int(times)
+    return None
+
+
+@lru_cache(maxsize=2000)
+def picture_of(name: str, side: int = 48) -> bytes:
+    """Return the one picture that a job of this id gets."""
+    file = io.BytesIO()
+    if side > 256:  # noise, so that the file is as large as it looks
+        noise = random.Random(name).randbytes(side * side * 3)
+        Image.frombytes("RGB", (side, side), noise).save(file, "PNG", compress_level=0)
+    else:
+        _two_colours(name, side, side).save(file, "PNG")
+    return file.getvalue()
+
+
+def drawn(body: dict[str, Any]) -> bytes:
+    """Return a picture that differs with every field of a request, in the format and ratio asked for."""
+    wide, high = (int(part) for part in body.get("aspect_ratio", "1:1").split(":"))
+    scale = 96 / max(wide, high)
+    file = io.BytesIO()
+    image = _two_colours(json.dumps(body, sort_keys=True), round(wide * scale), round(high * scale))
+    image.save(file, "PNG" if body.get("output_format") == "png" else "JPEG")
+    return file.getvalue()
+
+
+def _two_colours(seed: str, width: int, height: int) -> Image.Image:
+    digest = hashlib.sha256(seed.encode()).digest()
+    image = Image.new("RGB", (width, height), tuple(digest[:3]))
+    image.paste(tuple(digest[3:6]), (0, 0, width // 2, height // 2))
+    return image
+
+
+@dataclass
+class Seen:
+    """One paid call as the bank saw it."""
+
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    at: float
+    answered: bool = False
+
+    @property
+    def text(self) -> str:
+        if "prompt" in self.body:
+            return str(self.body["prompt"])
+        content = self.body["messages"][0]["content"]
+        return content if isinstance(content, str) else str(content[0]["text"])
+
+    @property
+    def name(self) -> str:
+        """The job's id where the prompt gives one, else the prompt."""
+        words = self.text.split()
+        return words[1] if words[0] == "job" and len(words) > 1 else self.text
+
+    @property
+    def is_task(self) -> bool:
+        return "/flux-" in self.path
+
+
+@dataclass
+class Bank:
+    """The APIs.
+
+    Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
+    pixels wide; `query` ends their links; `out` is the folder it looks into as a witness; `hook` is called with a job's
+    name before it is answered. `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from
+    now on, and a test may change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
+    """
+
+    url: str = ""
+    delay: tuple[float, float] = (0.0, 0.0)
+    link_delay: float = 0.0
+    side: int = 48
+    query: str = ""
+    out: Path | None = None
+    hook: Callable[[str], None] | None = None
+    seen: list[Seen] = field(default_factory=list)
+    posts: Counter[str] = field(default_factory=Counter)
+    polls: Counter[str] = field(default_factory=Counter)
+    billed: Counter[str] = field(default_factory=Counter)
+    downloads: Counter[str] = field(default_factory=Counter)
+    fetched: Counter[str] = field(default_factory=Counter)
+    prompts: dict[str, str] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
+    open: int = 0
+    most_at_once: int = 0
+    _tasks: dict[str, str | None] = field(default_factory=dict)
+    _files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=1 << 27, middlewares=[_guard])
+        app.router.add_post("/v1/images/generations", self.post)
+        app.router.add_post("/v1/chat/completions", self.post)
+        app.router.add_get("/files/{name}", self.file)
+        for prefix in ("/v1", "/flux/v1"):
+            app.router.add_get(f"{prefix}/get_result", self.result)
+            app.router.add_post(f"{prefix}/{{model}}", self.post)
+        return app
+
+    def answered(self) -> Counter[str]:
+        """How many calls in the journal were answered with a picture, by prompt."""
+        return Counter(seen.text for seen in self.seen if seen.answered)
+
+    def forget(self) -> None:
+        """Count from nothing again."""
+        for counted in (self.seen, self.posts, self.polls, self.billed, self.downloads, self.fetched, self.again):
+            counted.clear()
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        seen = Seen(request.path, await request.json(), dict(request.headers), time.monotonic())
+        self.seen.append(seen)
+        name = seen.name
+        if self.fetched[name] or (self.out is not None and (self.out / "images" / f"{name}.png").exists()):
+            self.again.append(name)
+        fault = said(seen.text, CALLS, self.posts[name])
+        self.posts[name] += 1
+        self.prompts[name] = seen.text
+        self.open += 1
+        self.most_at_once = max(self.most_at_once, self.open)
+        try:
+            await asyncio.sleep(random.uniform(*self.delay))
+            if self.hook is not None:
+                self.hook(name)
+            return await self._answer(request, seen, fault)
+        finally:
+            self.open -= 1
+
+    async def _answer(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
+        if fault in ERRORS and not (seen.is_task and fault in FAILED):
+            status, code, headers = ERRORS[fault]
+            body = {"error": {"message": f"simulated {code}", "type": "api_error", "param": None, "code": code}}
+            return web.json_response(body, status=status, headers={key: make() for key, make in headers.items()})
+        if fault in TEXTS:
+            status, text, kind = TEXTS[fault]
+            return web.Response(status=status, text=text, content_type=kind)
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        if fault != "reset":
+            self.billed[seen.name] += 1
+        if fault in {"reset", "lost"} and request.transport is not None:
+            request.transport.abort()
+            return web.Response()
+        seen.answered = True
+        if seen.is_task:
+            return self._accept(seen, fault)
+        return await self._picture(request, seen, fault)
+
+    async def _picture(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
+        link, data = self._made(seen)
+        inline = base64.b64encode(data[: len(data) // 2] if fault == "b64half" else data).decode()
+        if request.path.endswith("generations"):
+            shown = {"b64_json": inline} if fault in INLINE else {"url": link}
+            return web.json_response({"data": [shown], "created": 1})
+        if fault in INLINE:
+            return await _stream(request, f"![image](data:image/png;base64,{inline})")
+        more = "" if self.query else f"\n\n[点击下载]({link}?download=1)"
+        return await _stream(request, f"> 进度 **50%**\n\n![image]({link}){more}")
+
+    def _made(self, seen: Seen) -> tuple[str, bytes]:
+        """Make the picture of a call; return its link and its bytes."""
+        if seen.name == seen.text:
+            data = drawn(seen.body)
+            file = hashlib.sha256(data).hexdigest()[:24]
+        else:
+            data, file = picture_of(seen.name, self.side), f"{seen.name}.png"
+        self._files[file] = seen.name, data
+        private = "#linkprivate" in seen.text
+        return "http://169.254.169.254/latest/meta-data" if private else f"{self.url}/files/{file}{self.query}", data
+
+    def _accept(self, seen: Seen, fault: str | None) -> web.StreamResponse:
+        self._tasks[seen.name] = fault
+        self._made(seen)
+        polling = f"{self.url}{seen.path.rpartition('/')[0]}/get_result?id={seen.name}"
+        if seen.path.startswith("/flux/"):  # a relay hands on BFL's own address, where the relay's key must never go
+            polling = f"https://api.us1.bfl.ai/v1/get_result?id={seen.name}"
+        cost = {"cost": CREDITS} if "#cost" in seen.text else {}
+        return web.json_response({"id": seen.name, "polling_url": polling, **cost})
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        name = request.query["id"]
+        fault = said(self.prompts[name], POLLS, self.polls[name])
+        self.polls[name] += 1
+        if fault == "poll429":
+            return web.json_response({"detail": "too many requests"}, status=429)
+        if fault == "poll500":
+            return web.Response(status=500, text="oops")
+        if fault == "missing":
+            return web.json_response({"id": name, "status": "Task not found", "result": None}, status=404)
+        if fault is not None:
+            return web.json_response({"id": name, "status": "Pending", "result": None})
+        failed = FAILED.get(self._tasks[name] or "")
+        if failed is not None:
+            self.billed[name] -= 1
+            return web.json_response({"id": name, "status": failed, "result": None})
+        return web.json_response({"id": name, "status": "Ready", "result": {"sample": f"{self.url}/files/{name}.png"}})
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        name, data = self._files[request.match_info["name"]]
+        text = self.prompts[name]
+        fault = said(text, FILES, self.downloads[name])
+        self.downloads[name] += 1
+        await asyncio.sleep(self.link_delay)
+        if "#gone" in text and self.posts[name] == 1:
+            fault = "link404"
+        if fault is not None and fault.removeprefix("link").isdigit():
+            return web.Response(status=int(fault.removeprefix("link")))
+        if fault == "linkhtml":
+            return web.Response(text="<html>expired</html>", content_type="image/jpeg")
+        if fault == "linkhalf":
+            return web.Response(body=data[: len(data) // 2], content_type="image/png")
+        self.fetched[name] += 1
+        return web.Response(body=data, content_type="image/png")
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Refuse a wrong key, and a key where none belongs."""
+    key = request.headers.get("x-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if request.path.startswith("/files/"):
+        assert not key, "a key went to the host of pictures"
+    elif not key.startswith("sk-"):
+        return web.json_response({"detail": "Not authenticated - Invalid Authentication"}, status=403)
+    elif request.path.startswith("/v1/flux-") or request.path == "/v1/get_result":
+        assert "x-key" in request.headers, "BFL's own API knows no bearer"
+    return await handler(request)  # type: ignore[no-any-return]  # aiohttp leaves it open
+
+
+async def _stream(request: web.Request, text: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for piece in (text[:9], text[9:]):
+        chunk = {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": piece}}]}
+        await response.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+@contextmanager
+def opened() -> Iterator[Bank]:
+    """Serve a bank. Its handlers go on when a client dies: what was ordered is made, and billed."""
+    bank = Bank()
+    with serving(bank.app()) as bank.url:
+        yield bank
