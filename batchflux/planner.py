@@ -82,10 +82,8 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
     The jobs go `through` that on their way.
 
-    Raises:
-        ManifestError: with all faults.
-        UsageError: provider.options holds what the provider does not know.
-        StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know;
+    StorageError: the ledger in the output folder cannot be read.
     """
     check_options(manifest)
     path = manifest.output.dir / LEDGER

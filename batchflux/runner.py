@@ -65,11 +65,9 @@ class RunOptions:
 async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """Run a manifest, or continue it; return how it ended.
 
-    Raises:
-        ManifestError: with all faults; nothing was spent.
-        UsageError: a key is not set, or the output folder cannot be used; nothing was spent.
-        FolderBusy: another process runs this folder.
-        StorageError: the output folder cannot be used from the start. (Later, it ends the run: see Summary.reason.)
+    Raises ManifestError: with all faults; nothing was spent; UsageError: a key is not set, or the output folder cannot
+    be used; nothing was spent; FolderBusy: another process runs this folder; StorageError: the output folder cannot be
+    used from the start. (Later, it ends the run: see Summary.reason.).
     """
     options = options or RunOptions()
     keys = keys_of(manifest, options.environ)
@@ -170,20 +168,12 @@ class _Run:
         feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
-<<<<<<< HEAD
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            await pool.run(feeder, workers)
-=======
-        with contextlib.ExitStack() as stack:
-            reload = self.options.reload
-            if self.options.signals and reload is not None:
-                stack.enter_context(on_hangup(lambda: self._read_limits(rules, pool, reload)))
             await pool.run(feeder, workers, free=plan.counts["todo"] - plan.calls)
->>>>>>> sq-engine
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""

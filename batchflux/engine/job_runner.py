@@ -88,9 +88,7 @@ class JobRunner:
     async def see_through(self, run: JobRun) -> Stored:
         """Take a job from where it stands to its picture in place.
 
-        Raises:
-            JobError: the job ended without one.
-            Halted: the run stops; the job stays where it is.
+        Raises JobError: the job ended without one; Halted: the run stops; the job stays where it is.
         """
         work = run.work
         if work.verdict is not None:
@@ -170,10 +168,8 @@ class JobRunner:
     async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
         """Poll a task until it is finished. What fails is polled again: it is free.
 
-        Raises:
-            JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or its
-                API does not know it (`dead`).
-            Halted: the run stops by a signal; the task is left to the next one.
+        Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
+        its API does not know it (`dead`); Halted: the run stops by a signal; the task is left to the next one.
         """
         job, pause, missing_since = run.work.job, FIRST_POLL, None
         if not run.resumes:

@@ -25,8 +25,7 @@ class Executor(Protocol):
     ) -> Exchanged:
         """Perform one API step of a provider; call `on_sent` when the request has left.
 
-        Raises:
-            JobError: with the code of what happened; `unknown` when it left and no answer came.
+        Raises JobError: with the code of what happened; `unknown` when it left and no answer came.
         """
 
     async def keep(self, job: Job, picture: Inline) -> str:
@@ -35,8 +34,7 @@ class Executor(Protocol):
     async def collect(self, job: Job, asset: Link | str) -> Collected:
         """Fetch a link (or take the bytes kept under a name), verify the picture, and put it in its place.
 
-        Raises:
-            JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
+        Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
         """
 
 

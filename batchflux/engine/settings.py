@@ -60,8 +60,7 @@ class Rules:
 def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     """Return the pool of keys, or one without a secret for an API that wants none.
 
-    Raises:
-        UsageError: a variable that the manifest names is not set.
+    Raises UsageError: a variable that the manifest names is not set.
     """
     provider, limits = manifest.provider, manifest.limits
     faults = [

@@ -71,8 +71,7 @@ class Books:
     def survey(self, selection: Selection, through: Through = iter) -> Survey:
         """Go `through` all jobs and let the ledger follow the manifest, in one transaction.
 
-        Raises:
-            ManifestError: with all faults; nothing has changed then.
+        Raises ManifestError: with all faults; nothing has changed then.
         """
         return self._database.now(lambda connection: self._survey(connection, selection, through))
 

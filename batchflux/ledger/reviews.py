@@ -265,10 +265,8 @@ class UnlistedJobError(LookupError):
 def decide(path: Path, decision: Decision) -> list[Asked]:
     """Record a decision in the ledger at `path`, all of it or nothing; return the redos it asked for.
 
-    Raises:
-        NoSuchJobError: one of the jobs is not in the ledger.
-        UnlistedJobError: a redo of a job that is no longer in the manifest; no run would make it.
-        StorageError: the ledger cannot be written.
+    Raises NoSuchJobError: one of the jobs is not in the ledger; UnlistedJobError: a redo of a job that is no longer in
+    the manifest; no run would make it; StorageError: the ledger cannot be written.
     """
     with closing(beside(path)) as connection:  # which rolls back what was not committed
         try:
