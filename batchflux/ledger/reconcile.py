@@ -107,7 +107,8 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.DONE:
             return _lost(job, known, selection, exists)
         case Status.FAILED:
-            return _failed(job, known) if selection.retry_failed else None
+            asked_for = selection.retry_failed or known.handle is not None  # to poll is free
+            return _failed(job, known) if asked_for else None
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
