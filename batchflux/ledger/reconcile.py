@@ -207,12 +207,7 @@ class Surveyor:
     """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        selection: Selection,
-        exists: Callable[[str], bool],
-        *,
-        apply: bool,
+        self, connection: sqlite3.Connection, selection: Selection, exists: Callable[[str], bool], *, apply: bool
     ) -> None:
         self._connection = connection
         self._selection = selection
@@ -337,12 +332,7 @@ def _claims(job: Job, known: Known | None) -> bool:
 
 
 def survey_jobs(
-    manifest: Manifest,
-    connection: sqlite3.Connection,
-    selection: Selection,
-    *,
-    apply: bool,
-    through: Through = iter,
+    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, *, apply: bool, through: Through = iter
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
