@@ -21,10 +21,7 @@ GUESS = 8 * MB  # bytes of a picture, until one came
 
 
 def ensure_open_files(at_once: int) -> None:
-    """See that `at_once` requests and their downloads can be open at once; the soft limit is raised if need be.
-
-    Raises UsageError when the system allows fewer: the run would lose connections and writes in its midst.
-    """
+    """See that `at_once` requests and their downloads can be open at once, or UsageError; the soft limit may rise."""
     needed = _AT_REST + _A_REQUEST * at_once
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -1,8 +1,8 @@
 """Whether bytes are the picture that was promised. The rule: bytes prove themselves, nothing else is believed.
 
-`structure` follows the container from its first byte to its end, where only padding may follow: Pillow takes a JPEG that
-is cut off or followed by other bytes for whole. `decode` decodes every pixel besides, because bytes can be wrong where
-no checksum tells, and refuses a picture of one single colour.
+`structure` follows the container from its first byte to its end, where only padding may follow: Pillow takes a JPEG
+that is cut off or followed by other bytes for whole. `decode` decodes every pixel besides, because bytes can be wrong
+where no checksum tells, and refuses a picture of one single colour.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Shape:
 
 
 def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
-    """Return what the picture is, and its sha256 hex digest; JobError `echoed_input` or `bad_image` says what is wrong."""
+    """Return what the picture is, and its sha256 hex digest; JobError `echoed_input` or `bad_image` if it is wrong."""
     digest = hashlib.sha256(data).hexdigest()
     if digest in expect.references:
         message = "the answer is a reference image, unchanged; reword the prompt or take another model"

@@ -20,15 +20,13 @@ _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{0,9})?", re.ASCII)
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:ms|us|µs|ns|d|h|m|s))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|us|µs|ns|d|h|m|s)")
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_EPOCH = 1e9  # a number from here on is a time since 1970, not a length of time
-_EPOCH_MS = 1e12
+_EPOCH, _EPOCH_MS = 1e9, 1e12  # numbers from here on are times since 1970 in (milli)seconds, not lengths of time
 
 
 def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds to wait, 0 to 3600, or None when nothing sensible is asked.
+    """Return the seconds to wait, 0 to 3600, None when nothing sensible is asked; rate limits count only under a 429.
 
-    The rate limit headers count only with status 429. Names are in lower case; `now`, in seconds since the epoch,
-    serves for dates when the answer has no Date of its own.
+    Names are in lower case; `now`, in seconds since the epoch, serves for dates when the answer has no Date of its own.
     """
     now = _date_of(headers, now)
     asked = headers.get("retry-after", "").strip()
@@ -39,13 +37,9 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
 
 
 def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds until a limit that is used up reopens, or None when none is marked as used up.
-
-    For answers that succeeded: the next request would be the one too many.
-    """
-    if not any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items()):
-        return None
-    return _bounded(_reset(headers, _date_of(headers, now)))
+    """Return the seconds until a limit that an answer marks as used up reopens, None when it marks none."""
+    used_up = any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items())
+    return _bounded(_reset(headers, _date_of(headers, now))) if used_up else None
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
@@ -81,9 +75,8 @@ def _span(text: str, now: float) -> float | None:
     if not _NUMBER.fullmatch(text):
         return _until(text, now)
     number = float(text)
-    if number >= _EPOCH_MS:
-        return number / 1000 - now
-    return number - now if number >= _EPOCH else number
+    moment = number / 1000 if number >= _EPOCH_MS else number
+    return moment - now if number >= _EPOCH else number
 
 
 def _until(date: str, now: float) -> float | None:

@@ -1,13 +1,9 @@
 """Which links may be followed and which addresses dialled. The rule: public unicast, and the provider's own origin.
 
 An answer can carry a link to anywhere, so a link must not reach what only this machine or its network can see. The
-judgement falls on the address that is dialled, never on a name: names can resolve to anything, and change between a
-check and a dial. `ipaddress.is_global` alone is not enough: it is true for multicast, for the translation prefixes
-that embed a private IPv4 address (NAT64, 6to4) and for Azure's metadata address. An address that embeds an IPv4
-address is as public as that one is.
-
-The provider's own origin is trusted wherever it lives: the user named it (a relay on the company's network, the
-simulator on loopback).
+judgement falls on the address that is dialled, never on a name: names change between a check and a dial. An address
+that embeds an IPv4 address is as public as that one is. The provider's own origin is trusted wherever it lives: the
+user named it (a relay on the company's network, the simulator on loopback).
 """
 
 from __future__ import annotations
@@ -109,10 +105,9 @@ class UnsafeAddressError(OSError):
 
 
 def to_url(link: str, base: URL | None = None) -> URL:
-    """Return `link` (relative to `base`, if given) as a URL without credentials.
+    """Return `link` (relative to `base`, if given) as a URL without credentials; JobError `unsafe_url` when it is none.
 
-    A link of legal characters is taken byte for byte: servers sign links as they wrote them. Raises JobError
-    `unsafe_url` when it is no http or https URL with a host.
+    A link of legal characters is taken byte for byte: servers sign links as they wrote them.
     """
     url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)
     if url is None:

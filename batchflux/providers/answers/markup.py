@@ -1,7 +1,7 @@
 """Where pictures stand in the text of a chat answer: markdown images, links, inline data, bare URLs.
 
-One pass over the text from left to right, each character looked at a bounded number of times. A candidate is
-`closed` when something behind it shows that it did not go on: needed when the stream broke.
+One pass over the text, each character looked at a bounded number of times. A candidate is `closed` when something
+behind it shows that it did not go on: needed when the stream broke.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def scan(text: str) -> tuple[list[Candidate], str]:
 
 def _target(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
     """Read what stands in the parentheses of `[label](...)`."""
-    begin = match.end()
-    kind = Kind.IMAGE if match["mark"] else Kind.LINK
+    begin, kind = match.end(), Kind.IMAGE if match["mark"] else Kind.LINK
     data = _MARKDOWN_DATA.match(text, begin)
     if data is not None and _TITLE_AND_END.match(text, data.end()):
         target, end = data.group(), data.end()
@@ -97,7 +96,7 @@ def _target(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
     if closing is None:
         target = _trimmed(target)
     candidate = Candidate(kind=kind, target=target, label=match["label"], closed=closing is not None)
-    return candidate, closing.end() if closing is not None else max(end, begin)
+    return candidate, closing.end() if closing is not None else end
 
 
 def _balanced_end(text: str, begin: int) -> int:

@@ -1,7 +1,6 @@
 """Reads an answer about a task: what its JSON says of it, whatever the HTTP status.
 
 A task that failed may come under HTTP 503, and one that is not known under 200, so the body counts before the status.
-An answer that is no task's goes to the readers of plain answers and of failures.
 """
 
 from __future__ import annotations
@@ -34,18 +33,14 @@ _CUT = re.compile(r'"(id|polling_url)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What an answer says of a task.
+    """What an answer says of a task, `said` its reasons on one line."""
 
-    `http` is the answer's status, `status` the task's own in lower case with blanks between words (empty when there is
-    none), `asset` its picture, `said` its reasons on one line, `cost` as the API counts.
-    """
-
-    http: int
+    http: int  # the answer's status
     id: str | None = None
-    status: str = ""
+    status: str = ""  # the task's own, in lower case with blanks between words
     polling_url: str | None = None
     asset: Asset | None = None
-    cost: Decimal | None = None
+    cost: Decimal | None = None  # as the API counts
     seed: int | None = None
     revised_prompt: str | None = None
     said: str = ""
@@ -56,10 +51,7 @@ class Task:
 
 
 class TaskReader(AnswerReader):
-    """Takes the body of an answer, and lets the provider's `interpret` say what the task means.
-
-    What is no task's, or means nothing to it, is read as a plain answer or as a failure.
-    """
+    """Lets the provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure."""
 
     def __init__(
         self, job: Job, interpret: Callable[[Task], Reply | None], status: int, headers: Mapping[str, str]

@@ -1,7 +1,7 @@
 """What the JSON of an answer adds up to: text, pictures named as such, and failures.
 
-Takes one JSON document (a whole answer) or many (the frames of a stream) of either API: `choices` with a `delta` or
-a `message`, whose content is text or a list of parts, `data` with `url` or `b64_json`, or an error.
+Takes a whole answer or the frames of a stream, of either API: `choices` with a `delta` or a `message`, whose content is
+text or a list of parts, `data` with `url` or `b64_json`, or an error.
 """
 
 from __future__ import annotations
@@ -20,18 +20,13 @@ _HAS_SCHEME = re.compile(r"\s*(?:data:|https?://)", re.IGNORECASE)
 
 
 class Transcript:
-    """Accumulates the documents of one answer.
-
-    `named` are the pictures that the last document with any named (URLs, `data:` URLs or bare base64), `complaints` the
-    first failure reported; `understood` tells that something had a shape we know. `seed` and `revised_prompt` are what
-    the answer says was used.
-    """
+    """Accumulates the documents of one answer; `seed` and `revised_prompt` are what it says was used."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        self.named: list[str] = []
-        self.complaints: tuple[Complaint, ...] = ()
-        self.understood = False
+        self.named: list[str] = []  # the pictures of the last document that named any: URLs or bare base64
+        self.complaints: tuple[Complaint, ...] = ()  # the first failure reported
+        self.understood = False  # whether something had a shape we know
         self.seed: int | None = None
         self.revised_prompt: str | None = None
 
@@ -68,7 +63,7 @@ class Transcript:
         if not isinstance(item, dict):
             return
         seed, prompt = item.get("seed"), item.get("revised_prompt")
-        if isinstance(seed, int) and not isinstance(seed, bool):
+        if type(seed) is int:
             self.seed = seed
         if isinstance(prompt, str) and prompt.strip():
             self.revised_prompt = prompt.strip()
