@@ -29,24 +29,24 @@ _READ = 10_000  # characters of each end of a text
 _NAMES: Mapping[str, Code] = {
     name: code
     for code, names in {
-        Code.MODERATED: """sensitive_words_detected sensitive_words prompt_blocked content_policy_violation moderation_blocked
-            moderated input_moderation output_moderation content_moderated request_moderated content_filter
-            content_filtered content_moderation content_violation responsibleaipolicyviolation safety_violation
-            nsfw_content_detected nsfw policy_violation""",
-        Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits insufficient_funds
-            billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough user_quota_not_enough
-            pre_consume_token_quota_failed payment_required token_quota_exhausted""",
-        Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited too_many_requests
-            token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded resource_exhausted
-            throttled throttling throttlingexception requests_limit_reached""",
-        Code.AUTH: """invalid_api_key incorrect_api_key access_denied authentication_error authorization_error invalid_token
-            token_expired token_disabled unauthorized unauthenticated permission_denied permission_error forbidden
-            account_deactivated invalid_organization""",
-        Code.INVALID_REQUEST: """model_not_found invalid_value invalid_type invalid_parameter invalid_parameters unsupported_parameter
-            unsupported_value unknown_parameter missing_required_parameter context_length_exceeded
-            string_above_max_length invalid_image invalid_image_format invalid_image_url image_too_large
-            unsupported_model unsupported_country_region_territory not_found_error request_too_large
-            validation_error""",
+        Code.MODERATED: """sensitive_words_detected sensitive_words prompt_blocked content_policy_violation
+            moderation_blocked moderated input_moderation output_moderation content_moderated request_moderated
+            content_filter content_filtered content_moderation content_violation responsibleaipolicyviolation
+            safety_violation nsfw_content_detected nsfw policy_violation""",
+        Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits
+            insufficient_funds billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough
+            user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted""",
+        Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited
+            too_many_requests token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded
+            resource_exhausted throttled throttling throttlingexception requests_limit_reached""",
+        Code.AUTH: """invalid_api_key incorrect_api_key access_denied authentication_error authorization_error
+            invalid_token token_expired token_disabled unauthorized unauthenticated permission_denied
+            permission_error forbidden account_deactivated invalid_organization""",
+        Code.INVALID_REQUEST: """model_not_found invalid_value invalid_type invalid_parameter invalid_parameters
+            unsupported_parameter unsupported_value unknown_parameter missing_required_parameter
+            context_length_exceeded string_above_max_length invalid_image invalid_image_format invalid_image_url
+            image_too_large unsupported_model unsupported_country_region_territory not_found_error
+            request_too_large validation_error""",
         Code.SERVER: """get_channel_failed channel:no_available_key no_available_key no_available_channel
             bad_response_status_code bad_response bad_response_body empty_response do_request_failed
             read_response_body_failed upstream_error bad_gateway gateway_timeout server_error internal_error
@@ -103,7 +103,7 @@ class Complaint:
 
 
 def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]:
-    """Return the layers of the failure that JSON reports, outermost first; `certain` that it is one, as its status says."""
+    """Return the layers of a failure in JSON, outermost first; `certain`: its status or event says that it is one."""
     if isinstance(value, list):
         value = next((item for item in value if isinstance(item, dict)), {})
     if not isinstance(value, dict):

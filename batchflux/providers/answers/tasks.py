@@ -51,7 +51,7 @@ class Task:
 
 
 class TaskReader(AnswerReader):
-    """Lets the provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure."""
+    """Lets a provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure."""
 
     def __init__(
         self, job: Job, interpret: Callable[[Task], Reply | None], status: int, headers: Mapping[str, str]

@@ -83,7 +83,7 @@ def is_data_url(text: str) -> bool:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode base64, bare or in a `data:` URL, wrapped, URL-safe, quoted or unpadded; UnreadableError when it is none."""
+    """Decode base64, bare or in a `data:` URL, also wrapped, URL-safe or unpadded; UnreadableError when it is none."""
     head = _DATA_URL.match(text)
     payload = unquote(_WHITESPACE.sub("", text[head.end() :] if head else text))
     payload = payload.replace("-", "+").replace("_", "/").rstrip("=")
