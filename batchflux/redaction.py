@@ -41,18 +41,14 @@ _NAMED = re.compile(
     r"(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:bearer\s+)?[^\s\"'\\,;}]+",
     re.IGNORECASE,
 )
-_BLANK = re.compile(r"\s+")
 
 
 def redacted(url: str) -> str:
-    """Return the URL, without user and password, and without query and fragment when they carry a secret.
-
-    What is no URL at all comes back without all that follows a `?` or `#`.
-    """
+    """Return the URL, without user and password, and without query and fragment when they carry a secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return url.partition("?")[0].partition("#")[0]
+        return url.partition("?")[0].partition("#")[0]  # no URL at all
     clean = parts._replace(netloc=parts.netloc.rpartition("@")[2])
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     signed = any(max(map(len, pair)) >= _RANDOM or _SECRET_NAME.search(pair[0]) for pair in pairs)
@@ -93,5 +89,5 @@ def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
     text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
     text = _NAMED.sub(r"\1\2***", _BEARER.sub(r"\1 ***", text))
     text = "".join(letter if letter.isprintable() else " " for letter in _KEY.sub("***", text))
-    text = _BLANK.sub(" ", text).strip()
+    text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -54,10 +54,7 @@ class Exported(NamedTuple):
 
 
 def export_review(out: Path, target: Path) -> Exported:
-    """Write a manifest of the redos that wait in an output folder.
-
-    Raises as `redo_manifest`; UsageError too when `target` is somebody else's file, StorageError when it takes none.
-    """
+    """Write a redo_manifest; UsageError when `target` is somebody else's file, StorageError when it takes none."""
     exported = redo_manifest(out, target.absolute().parent)
     if not target.absolute().parent.is_dir():
         raise UsageError(f"{target} cannot be written, for there is no such folder: make it, or name another file.")
@@ -76,8 +73,7 @@ def export_review(out: Path, target: Path) -> Exported:
 def redo_manifest(out: Path, place: Path) -> Exported:
     """Return a manifest of the redos that wait in an output folder, to be read in the folder `place`.
 
-    Raises UsageError when `out` is no output folder, nothing waits in it, or its manifest.yaml is missing, and
-    StorageError when the ledger cannot be read.
+    Raises UsageError when none waits or the folder's manifest.yaml is missing, StorageError for an unreadable ledger.
     """
     with closing(beside(ledger_of(out))) as connection:
         waiting = waiting_redos(connection)
@@ -180,10 +176,9 @@ def _section(root: Table, name: str) -> dict[str, Node]:
 def _name_files(jobs: Sequence[Job]) -> bool:
     """Whether the jobs' ids can name their files."""
     try:
-        names = {folded(checked_name(f"{job.id}.jpg")) for job in jobs}
+        return len({folded(checked_name(f"{job.id}.jpg")) for job in jobs}) == len(jobs)
     except ValueError:
         return False
-    return len(names) == len(jobs)
 
 
 def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node]) -> Node:

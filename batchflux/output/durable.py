@@ -39,8 +39,7 @@ _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file sys
 def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
-    StorageError stops the run, which can be continued; where the job chose the file's name, and it is the name that
-    cannot be, JobError `invalid_request` ends the job only.
+    StorageError stops the run; where the job chose the name and it cannot be, JobError `invalid_request` ends the job.
     """
     try:
         yield

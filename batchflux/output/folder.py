@@ -115,16 +115,15 @@ class RunLog:
     def write(self, event: str, /, **fields: Any) -> None:
         """Add a line. `fields` must not hold secrets."""
         line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        data = line.encode(errors="backslashreplace") + b"\n"
         try:
-            self._append(line.encode(errors="backslashreplace") + b"\n")
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
         except OSError as error:
             raise unwritable(self._path, error) from error
-
-    def _append(self, data: bytes) -> None:
-        written = os.write(self._descriptor, data)
         if written < len(data):
-            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise unwritable(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> None:
         """Close the file."""

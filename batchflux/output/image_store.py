@@ -36,8 +36,8 @@ _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 class ImageStore:
     """Takes a run's pictures, on a few threads, so that verifying and syncing never hold the event loop.
 
-    `root` is the output folder, which must exist. Finished pictures go to `assets`, None for the output folder itself;
-    `mark` is told the size of each. Raises StorageError when the folders for pictures cannot be made.
+    `root` is the output folder, which must exist, and without `assets` takes the finished pictures too; `mark` learns
+    their sizes. Raises StorageError when the folders for pictures cannot be made.
     """
 
     def __init__(
@@ -54,10 +54,7 @@ class ImageStore:
             durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)
 
     async def spool(self, job: Job, picture: Inline) -> str:
-        """Keep the picture that came with a job's answer; return its name, `.spool/<key>-<sha256>`, for `store`.
-
-        It outlasts a crash from here on, also before the ledger knows of it (`kept_pictures`), or StorageError.
-        """
+        """Keep the picture of an answer, crash or not; return its name in the spool, for `store`. StorageError."""
         return await self._in_thread(lambda: self._spool(job.key, picture.data))
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:
@@ -70,10 +67,7 @@ class ImageStore:
         return await self._in_thread(lambda: self._store(job, source))
 
     def sweep(self, recorded: Collection[str]) -> int:
-        """Remove what a crash left, but not the `recorded` names from `spool`; return the number of files.
-
-        Only while nothing is being stored. Raises StorageError.
-        """
+        """Remove what a crash left, but no `recorded` name from `spool`; return the number of files. StorageError."""
         images = self._root / IMAGES
         with durable.storing(self._spool_folder):
             left = [path for path in self._spool_folder.iterdir() if f"{SPOOL}/{path.name}" not in recorded]

@@ -41,8 +41,7 @@ def ensure_open_files(at_once: int) -> None:
 class LowWaterMark:
     """How much of a disk stays free while requests are out: a full one could not keep the answers, which are paid for.
 
-    The mark is RESERVE and a picture for each request in flight, as large as the largest that came (GUESS until one
-    did). Safe to use from several threads.
+    That is RESERVE and a picture for each request in flight, as large as the largest that came. Safe in threads.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -12,8 +12,7 @@ import hashlib
 import io
 import re
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -62,8 +61,7 @@ _SIGNATURES: dict[str, tuple[bytes, ...]] = {
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class Expected(NamedTuple):
     """What a job's picture has to be: None is any, and none of the `references` (sha256 hex digests)."""
 
     kind: Format | None = None
@@ -71,8 +69,7 @@ class Expected:
     references: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(NamedTuple):
     """What a picture is: its kind, and its size in pixels."""
 
     kind: Format
@@ -89,7 +86,10 @@ def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
     shape = inspect(data)
     if expect.kind is not None and shape.kind != expect.kind:
         raise _bad(f"a {_NAMES[expect.kind]} was asked for and a {_NAMES[shape.kind]} came")
-    _check_ratio(shape, expect.ratio)
+    wide, _, high = (expect.ratio or "").partition(":")
+    asked = int(wide) / int(high) if wide.isdecimal() and high.isdecimal() and int(high) else 0
+    if asked and abs(shape.width / shape.height / asked - 1) > RATIO_TOLERANCE:
+        raise _bad(f"the picture is {shape.width}x{shape.height}, which is not the {expect.ratio} asked for")
     if how == "decode":
         _decode(data, shape)
     return shape, digest
@@ -119,14 +119,6 @@ def _kind_of(data: bytes) -> Format:
     if data and any(start.startswith(data) for start in (_PNG, _JPEG)):
         raise _bad(f"the picture is cut off after {len(data)} bytes")
     raise _bad(f"the answer is {_foreign(data)}, not a PNG, JPEG or WEBP picture")
-
-
-def _check_ratio(shape: Shape, ratio: str | None) -> None:
-    width, _, height = (ratio or "").partition(":")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        return  # none was asked for
-    if abs(shape.width * int(height) / (shape.height * int(width)) - 1) > RATIO_TOLERANCE:
-        raise _bad(f"the picture is {shape.width}x{shape.height}, which is not the {ratio} asked for")
 
 
 def _decode(data: bytes, shape: Shape) -> None:

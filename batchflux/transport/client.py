@@ -51,10 +51,7 @@ class _Open(NamedTuple):
 
 
 class Transport:
-    """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
-
-    Safe to use from many tasks of one event loop. Raises UsageError when the base URL cannot be one.
-    """
+    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the base URL is none."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._options = options
@@ -109,10 +106,9 @@ class Transport:
             raise
 
     async def fetch(self, url: str) -> Fetched:
-        """Download the picture behind a link.
+        """Download the picture behind a link; StorageError when a large one cannot be kept in the spool folder.
 
-        Raises JobError: `unsafe_url` when it leads to an address that is not public, `download` otherwise (`dead` when
-        the server says that the picture is gone); StorageError: a large download cannot be kept in the spool folder.
+        Raises JobError: `unsafe_url` when it leads to an address that is not public, else `download`: `dead` if gone.
         """
         opened = self._opened()
         try:

@@ -33,25 +33,18 @@ LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportOptions:
-    """How the one HTTP client behaves. Times in seconds, sizes in bytes.
-
-    `timeout` bounds a whole API call, waiting for a connection included; `connect_timeout` getting a connection (free
-    place in the pool, DNS, TCP, TLS); `idle_timeout` the pause between two pieces of an answer; `download_timeout` a
-    whole download with its redirects. `connections` is the size of each of the two pools, `max_bytes` the largest
-    picture taken. Downloads over `spool_over` go to a temporary file in `spool_dir`. `resolve` gives names a fixed
-    address and port, which count as the provider's own.
-    """
+    """How the one HTTP client behaves. Times in seconds, sizes in bytes."""
 
     base_url: str
-    timeout: float
-    connections: int
-    max_bytes: int
+    timeout: float  # of a whole API call, waiting for a connection included
+    connections: int  # in each of the two pools
+    max_bytes: int  # the largest picture taken
     spool_dir: str
-    connect_timeout: float = 15
-    idle_timeout: float = 120
-    download_timeout: float = 300
-    spool_over: int = MIB
-    resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    connect_timeout: float = 15  # of getting a connection: a free place in the pool, DNS, TCP, TLS
+    idle_timeout: float = 120  # between two pieces of an answer
+    download_timeout: float = 300  # of a whole download with its redirects
+    spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
+    resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
 
 
 class Names(AbstractResolver):
@@ -132,10 +125,7 @@ async def _headers_sent(_session: aiohttp.ClientSession, context: Any, _params: 
 
 
 def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse: bool) -> aiohttp.ClientSession:
-    """Return a session that dials only what `guard` allows; `reuse` says whether its connections are used again.
-
-    The `trace_request_ctx` of a request may be a Sent, which is kept true.
-    """
+    """Return a session that dials what `guard` allows, and keeps the Sent in a `trace_request_ctx` true."""
 
     def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, proto, _, address = info
@@ -164,10 +154,7 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
 
 
 async def next_piece(response: aiohttp.ClientResponse, until: float) -> bytes:
-    """Return the next bytes of an answer's body, decoded; none at its end.
-
-    Gives up at `until`, on the loop's clock. Raises one of WIRE_ERRORS when no more come, and this is not the end.
-    """
+    """Return the next bytes of a body, decoded, none at its end; one of WIRE_ERRORS, also at `until` (loop time)."""
     while True:
         look = min(until, asyncio.get_running_loop().time() + LOOK_SECONDS)
         try:

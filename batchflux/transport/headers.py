@@ -24,10 +24,7 @@ _EPOCH, _EPOCH_MS = 1e9, 1e12  # numbers from here on are times since 1970 in (m
 
 
 def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds to wait, 0 to 3600, None when nothing sensible is asked; rate limits count only under a 429.
-
-    Names are in lower case; `now`, in seconds since the epoch, serves for dates when the answer has no Date of its own.
-    """
+    """Return the seconds to wait, 0 to 3600, None when no sensible wait is asked; limits count only under a 429."""
     now = _date_of(headers, now)
     asked = headers.get("retry-after", "").strip()
     seconds = float(asked) if _NUMBER.fullmatch(asked) else _until(asked, now)

@@ -105,15 +105,11 @@ class UnsafeAddressError(OSError):
 
 
 def to_url(link: str, base: URL | None = None) -> URL:
-    """Return `link` (relative to `base`, if given) as a URL without credentials; JobError `unsafe_url` when it is none.
-
-    A link of legal characters is taken byte for byte: servers sign links as they wrote them.
-    """
-    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)
+    """Return `link` (relative to `base`) as a URL without credentials; JobError `unsafe_url` when it is none."""
+    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)  # as signed, byte for byte, if it is legal
     if url is None:
         kind = link.partition(":")[0][:20] if ":" in link else "unknown"
-        message = f"the link is no http or https URL (scheme {kind!a}), so it was not followed"
-        raise JobError(Code.UNSAFE_URL, message)
+        raise JobError(Code.UNSAFE_URL, f"the link is no http or https URL (scheme {kind!a}), so it was not followed")
     return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url
 
 

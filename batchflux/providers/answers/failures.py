@@ -169,10 +169,7 @@ def is_html(text: str) -> bool:
 
 
 def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None) -> JobError:
-    """Classify an answer that cannot hold a picture: an error status, a redirect (`location`), or HTML.
-
-    `hide` is a secret that no message may show.
-    """
+    """Classify an answer without a picture: an error status, a redirect, or HTML; no message shows `hide`."""
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
         message = f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address"
@@ -198,10 +195,7 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
-    """Classify a chat answer without a picture by its words, echoes cut out; None when they report no failure.
-
-    `loosely` also takes words for a report that may be said in passing (`error`, `cannot`).
-    """
+    """Classify a chat answer by its words, None when they report no failure; `loosely`: also in passing."""
     code = words_code(prose)
     if code is None and (_FAILED if loosely else _SURELY_FAILED).search(_ends(prose)) is None:
         return None

@@ -76,7 +76,10 @@ class Finder:
         return self._best([*previews, *(one for one in self._leftovers if one.kind is not Kind.IMAGE)])
 
     def _best(self, candidates: Iterable[Candidate]) -> Asset | None:
-        found = (self._usable(one.target, certain=one.kind is not Kind.BARE) for one in candidates)
+        return self._first((one.target, one.kind is not Kind.BARE) for one in candidates)
+
+    def _first(self, targets: Iterable[tuple[str, bool]]) -> Asset | None:
+        found = (self._usable(target, certain=certain) for target, certain in targets)
         return next((picture for picture in found if picture is not None), None)
 
     def _usable(self, target: str, *, certain: bool) -> Asset | None:

@@ -41,10 +41,7 @@ _CUT_PICTURE = re.compile(r'"(url|b64_json)"\s*:\s*"((?:[^"\\]++|\\.)*+)"', re.D
 
 
 class AnswerReader:
-    """Takes the body of an answer to a job; `headers` have their names in lower case.
-
-    Of an answer whose status says that it holds no picture the first megabyte is kept, and a cut does not unsay it.
-    """
+    """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case."""
 
     def __init__(self, job: Job, status: int, headers: Mapping[str, str], *, largest: int = LARGEST_BODY) -> None:
         self._job = job

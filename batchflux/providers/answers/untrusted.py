@@ -47,10 +47,7 @@ def parse(text: str) -> Any:
 
 
 def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Find the outermost JSON objects that stand in prose, as (start, end, object).
-
-    The search ends when attempts that fail come to reading the text four times over: hostile text stays linear.
-    """
+    """Find the outermost JSON objects in prose, as (start, end, object); ends early where attempts cost too much."""
     budget = 4 * len(text) + _FREE_READING
     start = _OBJECT_START.search(text)
     while start is not None and budget > 0:
