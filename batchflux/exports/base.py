@@ -25,11 +25,9 @@ class Exporter(Protocol):
 
     def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
         """Add an ended job, whose picture's bytes `image` reads; StorageError: what was written before stands."""
-        ...
 
     def close(self) -> None:
         """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
-        ...
 
 
 def neutralised(text: str) -> str:

@@ -118,10 +118,7 @@ def _job(connection: sqlite3.Connection, key: str) -> Job:
     return Job(
         id=known.id,
         key=key,
-        prompt=spec["prompt"],
-        style=spec["style"],
-        model=spec["model"],
-        provider=spec["provider"],
+        **{name: spec[name] for name in ("prompt", "style", "model", "provider")},
         file_name=known.planned,
         position=known.position,
         images=tuple(images),
@@ -267,11 +264,6 @@ def _key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(char: str) -> str:
-    """Return a character as it stands in double quotes; YAML and Python write what is not printable the same way."""
-    if char == '"':
-        return '\\"'
-    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
+    """Return text in double quotes; YAML and Python write what is not printable the same way."""
+    kept = (char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode() for char in text)
+    return '"' + "".join(kept).replace('"', '\\"') + '"'

@@ -141,5 +141,5 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
         careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        quoting = csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL
-        csv.writer(file, lineterminator="\n", quoting=quoting).writerow(row)
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
+        writer.writerow(row)

@@ -20,6 +20,7 @@ from batchflux.models import Stored
 from batchflux.output import durable
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SPOOL, SUFFIXES, TEMPORARY, variants
 from batchflux.output.folder_store import FolderStore
+from batchflux.output.resources import LowWaterMark
 from batchflux.output.verify import Expected, check
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from batchflux.models import Fetched, Inline, Job, Verify
     from batchflux.output.base import AssetStore
-    from batchflux.output.resources import LowWaterMark
 
 T = TypeVar("T")
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
@@ -47,7 +47,7 @@ class ImageStore:
         self._spool_folder = self._root / SPOOL
         self._verify = verify
         self._assets = assets or FolderStore(root)
-        self._mark = mark
+        self._mark = mark or LowWaterMark(root)
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
@@ -92,8 +92,7 @@ class ImageStore:
             durable.move(durable.write_temporary(self._root, data), place)
             durable.sync_folder(self._spool_folder)
         reach("spool.kept")
-        if self._mark is not None:
-            self._mark.came(len(data))
+        self._mark.came(len(data))
         return f"{SPOOL}/{place.name}"
 
     def _store(self, job: Job, source: Fetched | str) -> Stored:
@@ -117,8 +116,7 @@ class ImageStore:
     def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
         stored = self._verified(job, _checked(job.file_name), data)
         self._assets.put(stored.file_name, data if place is None else place)
-        if self._mark is not None:
-            self._mark.came(len(data))
+        self._mark.came(len(data))
         return stored
 
     def _verified(self, job: Job, name: str, data: bytes) -> Stored:

@@ -26,9 +26,8 @@ def ensure_open_files(at_once: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    enough = hard == resource.RLIM_INFINITY or hard >= needed
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed if enough else hard, hard))
-    if enough:
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
         return
     fits = (hard - _AT_REST) // _A_REQUEST
     lower = f", or lower limits.concurrency to {fits}" if fits > 0 else ""

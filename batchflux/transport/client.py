@@ -25,7 +25,6 @@ from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from types import TracebackType
 
     from aiohttp import ClientResponse, ClientSession
 
@@ -67,9 +66,7 @@ class Transport:
         self._open = _Open(once, kept, names, Downloads(once, self._options))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
         await opened.once.close()
         await opened.kept.close()
@@ -121,10 +118,8 @@ class Transport:
 
     async def _exchange(self, opened: _Open, request: HttpRequest, headers: Mapping[str, str], sent: Sent) -> Exchanged:
         if not all(map(_CREDENTIAL.fullmatch, headers.values())):
-            message = (
-                "an API key is empty or holds blanks or characters that no key has; check the environment variable"
-            )
-            raise JobError(Code.AUTH, message)
+            what = "an API key is empty or holds blanks or characters that no key has"
+            raise JobError(Code.AUTH, f"{what}; check the environment variable")
         relative = not _ABSOLUTE.match(request.url)
         url = URL(f"{self._base}/{request.url.removeprefix('/')}") if relative else to_url(request.url)
         data, described = await encode(request.content)

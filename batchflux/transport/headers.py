@@ -41,10 +41,7 @@ def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with names in lower case; of a repeated one the first counts."""
-    found: dict[str, str] = {}
-    for name, value in headers.items():
-        found.setdefault(name.lower(), value)
-    return found
+    return {name.lower(): value for name, value in reversed([*headers.items()])}
 
 
 def _bounded(seconds: float | None) -> float | None:
@@ -53,11 +50,8 @@ def _bounded(seconds: float | None) -> float | None:
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     """Return when the exhausted limit is open again; when none is marked as exhausted, the first that reopens."""
-    waits: dict[str, float] = {}
-    for name, text in headers.items():
-        seconds = _span(text.strip(), now) if name.startswith(_RESET) else None
-        if seconds is not None:
-            waits[name.removeprefix(_RESET)] = seconds
+    resets = {name.removeprefix(_RESET): text.strip() for name, text in headers.items() if name.startswith(_RESET)}
+    waits = {kind: wait for kind, text in resets.items() if (wait := _span(text, now)) is not None}
     empty = [wait for kind, wait in waits.items() if headers.get(_REMAINING + kind, "").strip() == "0"]
     return max(empty) if empty else min(waits.values(), default=None)
 
@@ -65,10 +59,7 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
 def _span(text: str, now: float) -> float | None:
     """Read `1s`, `6m0s`, `250ms`, `12.5` (seconds), or a time since 1970 in seconds or milliseconds."""
     if _DURATION.fullmatch(text):
-        try:
-            return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-        except ValueError:  # `1.2.3s`
-            return None
+        return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if not _NUMBER.fullmatch(text):
         return _until(text, now)
     number = float(text)

@@ -8,8 +8,7 @@ overrule a status. Where an error wraps another the outer one comes first. Of a 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Code, JobError
 from batchflux.providers.answers.untrusted import UnreadableError, objects, parse
@@ -88,8 +87,7 @@ _STATUS |= dict.fromkeys((408, 409, 425), Code.SERVER)
 _FIRM_STATUSES = frozenset({401, 402, 404})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class Complaint(NamedTuple):
     """One layer: `code` and `type` in lower case with `_` for blanks and hyphens, empty when absent."""
 
     code: str = ""
@@ -124,13 +122,12 @@ def _is_failure(value: Mapping[str, Any]) -> bool:
         return True
     if any(value.get(key) for key in _ANSWERS):
         return False
-    state = value.get("status")
+    state, code = value.get("status"), value.get("code")
     if isinstance(state, str) and _FAILED_STATE.search(state):
         return True
-    code, said = value.get("code"), any(value.get(key) for key in _MESSAGES)
     if _name(code) in {"", "0", "200", "success", "ok"}:
         return bool(value.get("detail"))
-    return said or (isinstance(code, int) and code in _ERROR_STATUS)
+    return code in _ERROR_STATUS or any(value.get(key) for key in _MESSAGES)
 
 
 def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
@@ -149,9 +146,7 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
     kind = error.get("type") or (error["status"] if isinstance(error.get("status"), str) else "")
     said = next((error[key] for key in _MESSAGES if error.get(key)), "")
     here = Complaint(code=_name(error.get("code")), type=_name(kind), message=said if isinstance(said, str) else "")
-    deeper = _layers(said, depth - 1)
-    if isinstance(said, str):
-        deeper = deeper[1:]
+    deeper = _layers(said, depth - 1)[1 if isinstance(said, str) else 0 :]
     nested = error.get("error")
     return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, dict) else ()))
 

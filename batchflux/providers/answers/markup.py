@@ -7,8 +7,8 @@ behind it shows that it did not go on: needed when the stream broke.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 _START = re.compile(
     r"(?P<mark>!?)\[(?P<label>(?:[^\[\]]|\[[^\[\]]{0,100}\](?!\()){0,300})\]\(\s{0,20}"
@@ -39,8 +39,7 @@ class Kind(Enum):
     BARE = "bare URL"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A URL or `data:` URL that may be the picture; `label` is the markdown label."""
 
     kind: Kind

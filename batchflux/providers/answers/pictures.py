@@ -56,7 +56,7 @@ class Finder:
 
     def in_json(self, named: Iterable[str]) -> Asset | None:
         """Return the first usable of the pictures that the answer's JSON names."""
-        return self._first((target, True) for target in named)
+        return self._best(Candidate(kind=Kind.LINK, target=target) for target in named)
 
     def in_text(self, text: str, *, whole: bool) -> Asset | None:
         """Return the picture that a chat answer's text gives; where it broke off only one that is closed counts."""
@@ -76,10 +76,7 @@ class Finder:
         return self._best([*previews, *(one for one in self._leftovers if one.kind is not Kind.IMAGE)])
 
     def _best(self, candidates: Iterable[Candidate]) -> Asset | None:
-        return self._first((one.target, one.kind is not Kind.BARE) for one in candidates)
-
-    def _first(self, targets: Iterable[tuple[str, bool]]) -> Asset | None:
-        found = (self._usable(target, certain=certain) for target, certain in targets)
+        found = (self._usable(one.target, certain=one.kind is not Kind.BARE) for one in candidates)
         return next((picture for picture in found if picture is not None), None)
 
     def _usable(self, target: str, *, certain: bool) -> Asset | None:

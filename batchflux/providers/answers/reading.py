@@ -125,8 +125,7 @@ class AnswerReader:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if not transcript.understood:
             raise self._not_understood(text[:_HEAD].strip())
-        in_words = failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed)
-        if in_words is not None:
+        if in_words := failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed):
             raise in_words
         if (picture := finder.leftover()) is None:
             raise no_picture(finder)

@@ -6,9 +6,8 @@ A task that failed may come under HTTP 503, and one that is not known under 200,
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Finished
@@ -31,8 +30,7 @@ _LONGEST_STATUS = 60
 _CUT = re.compile(r'"(id|polling_url)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(NamedTuple):
     """What an answer says of a task, `said` its reasons on one line."""
 
     http: int  # the answer's status
@@ -93,7 +91,9 @@ class TaskReader(AnswerReader):
             cost=_amount(document.get("cost")),
             seed=told["seed"] if type(told.get("seed")) is int else None,
             revised_prompt=_word(told.get("revised_prompt")),
-            said=_said(document, inner),
+            said=tidy(
+                ", ".join(dict.fromkeys(_texts([one.get(key) for one in (document, inner) for key in _SAID_KEYS])))
+            ),
         )
 
 
@@ -118,12 +118,6 @@ def _named(container: Mapping[str, Any]) -> list[str]:
             elif isinstance(item, dict):
                 found += [as_target(k, item[k]) for k in ("url", "b64_json") if isinstance(item.get(k), str)]
     return found
-
-
-def _said(*containers: Mapping[str, Any]) -> str:
-    """Return the reasons that an answer gives, on one line without secrets."""
-    words = [text for container in containers for key in _SAID_KEYS for text in _texts(container.get(key))]
-    return tidy(", ".join(dict.fromkeys(words)))
 
 
 def _texts(value: Any) -> list[str]:

@@ -14,7 +14,6 @@ from batchflux.providers.answers.failures import Complaint, complaints_in
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PARTIAL = "partial"
 _BASE64_KEYS = frozenset({"b64_json", "image_base64", "data"})
 _HAS_SCHEME = re.compile(r"\s*(?:data:|https?://)", re.IGNORECASE)
 
@@ -102,13 +101,11 @@ def _listed(value: Any) -> list[Any]:
 def _named(document: Mapping[str, Any]) -> list[str]:
     """Return the pictures that an answer names, in order; progress previews are none."""
     kind = document.get("type")
-    if isinstance(kind, str) and _PARTIAL in kind:
+    if isinstance(kind, str) and "partial" in kind:
         return []
-    named: list[str] = []
-    for key in ("data", "images"):
-        value = document.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            named += _pictures(item)
+    values = (document.get("data"), document.get("images"))
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    named = [picture for item in items for picture in _pictures(item)]
     return named or list(_strings(document, ("url", "b64_json")))
 
 
