@@ -115,7 +115,7 @@ class ImageStore:
 
     def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
         stored = self._verified(job, _checked(job.file_name), data)
-        self._assets.put(stored.file_name, data if place is None else place)
+        self._assets.put(stored.file_name, place or data)
         self._mark.came(len(data))
         return stored
 

@@ -119,9 +119,8 @@ class Sent:
 
 
 async def _headers_sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
-    sent = context.trace_request_ctx
-    if isinstance(sent, Sent):
-        sent.leaves()
+    if isinstance(context.trace_request_ctx, Sent):
+        context.trace_request_ctx.leaves()
 
 
 def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse: bool) -> aiohttp.ClientSession:

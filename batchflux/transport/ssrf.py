@@ -80,8 +80,6 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
 class Guard:
     """Says which address and port may be dialled; learns the provider's own from `trust`."""
 
-    __slots__ = ("_own",)
-
     def __init__(self) -> None:
         self._own: set[tuple[IPv4Address | IPv6Address, int]] = set()
 

@@ -94,11 +94,6 @@ class Complaint(NamedTuple):
     type: str = ""
     message: str = ""
 
-    @property
-    def status(self) -> int | None:
-        """The HTTP status that the code is, when it is one that means failure."""
-        return int(self.code) if re.fullmatch(r"[45]\d\d", self.code) else None
-
 
 def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]:
     """Return the layers of a failure in JSON, outermost first; `certain`: its status or event says that it is one."""
@@ -180,7 +175,7 @@ def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str
 def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, hide: str | None = None) -> JobError:
     """Classify an error object, with the HTTP status it came under."""
     if status < _REDIRECT:
-        status = next((found for layer in complaints if (found := layer.status) is not None), status)
+        status = next((int(layer.code) for layer in complaints if re.fullmatch(r"[45]\d\d", layer.code)), status)
     code = _classify(complaints, status)
     name = next((layer.code or layer.type for layer in complaints if layer.code or layer.type), "")
     said = next((layer.message for layer in reversed(complaints) if layer.message), "")

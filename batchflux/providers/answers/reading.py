@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 100_000_000
 LARGEST_ERROR_BODY = 1_000_000
-_HEAD = 2000
 _BLANK = " \t\r\n"
 _END = rb"(?:\r\n|\n|\r(?!\n))"  # of a line
 _DONE = re.compile(
@@ -124,7 +123,7 @@ class AnswerReader:
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if not transcript.understood:
-            raise self._not_understood(text[:_HEAD].strip())
+            raise self._not_understood(text[:2000].strip())
         if in_words := failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed):
             raise in_words
         if (picture := finder.leftover()) is None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _PICTURE_KEYS = ("sample", "url", "image", "image_url", "b64_json", "output", "images", "samples", "data")
 _SAID_KEYS = ("details", "error", "message", "fail_reason", "reason")
-_LONGEST_STATUS = 60
 _CUT = re.compile(r'"(id|polling_url)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
@@ -104,7 +103,7 @@ def _is_task(document: Mapping[str, Any]) -> bool:
 
 
 def _status(value: Any) -> str:
-    return re.sub(r"[\s_-]+", " ", value[:_LONGEST_STATUS]).strip().casefold() if isinstance(value, str) else ""
+    return re.sub(r"[\s_-]+", " ", value[:60]).strip().casefold() if isinstance(value, str) else ""
 
 
 def _named(container: Mapping[str, Any]) -> list[str]:
