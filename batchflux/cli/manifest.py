@@ -111,16 +111,17 @@ def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    result = make_plan(load(), selection, through=checking)
+    manifest = load()
+    result = make_plan(manifest, selection, through=checking)
     if as_json:
         # Of all that a plan holds, only amounts of money are nothing that JSON knows.
         click.echo(json.dumps(asdict(result), default="{:f}".format, ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(plan_lines(result)))
+        click.echo("\n".join(plan_lines(result, manifest)))
     return 1 if result.unreadable else 0
 
 
-def plan_lines(result: Plan) -> list[str]:
+def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return the plan as a person reads it."""
     counts = result.counts
     jobs = count(counts["total"], "job")
@@ -135,7 +136,7 @@ def plan_lines(result: Plan) -> list[str]:
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}",
-        f"  cost      {_cost(result)}",
+        f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
     if result.unreadable:
@@ -147,10 +148,14 @@ def plan_lines(result: Plan) -> list[str]:
     return text
 
 
-def _cost(result: Plan) -> str:
+def _cost(result: Plan, manifest: Manifest) -> str:
     if result.cost is None:
         return "nothing (simulated)" if result.provider == "simulator" else "not known: provider.price is not set"
-    text = f"{money(result.cost, result.currency)} ({result.calls:,} x {result.price})"
+    prices = {model: manifest.provider.price_of(model) for model in result.models or [result.model]}
+    calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
+    if len({*prices.values()}) > 1:  # models have prices of their own
+        calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
+    text = f"{money(result.cost, result.currency)} ({calls})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"
     if result.budget is not None:

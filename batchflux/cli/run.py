@@ -165,7 +165,7 @@ def run(load: Callable[[], Manifest], selection: Selection, progress: Progress, 
     """
     manifest = load()
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(make_plan(manifest, selection, through=progress.checking)):
+    if asks and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:
@@ -188,10 +188,10 @@ def run(load: Callable[[], Manifest], selection: Selection, progress: Progress, 
     return summary.exit_code
 
 
-def _confirm(proposed: Plan) -> bool:
+def _confirm(manifest: Manifest, proposed: Plan) -> bool:
     if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
         return True
-    click.echo("\n".join(plan_lines(proposed)), err=True)
+    click.echo("\n".join(plan_lines(proposed, manifest)), err=True)
     unknown = "an unknown sum (provider.price is not set)"
     what = unknown if proposed.cost is None else money(proposed.cost, proposed.currency)
     return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)
