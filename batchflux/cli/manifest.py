@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-CHECKING = "checking {n_fmt} jobs [{elapsed}]"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
     "new": "never run",
@@ -83,24 +82,20 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def wrapper(**given: Any) -> Any:
-        # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth of the
-        # time.
+        # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        load = partial(
-            load_manifest, given.pop("path"), **{name: given.pop(name) for name in ("sets", "provider", "out")}
-        )
-        names = ("only", "limit", "redo", "retry_failed", "on_unknown")
-        selection = Selection(**{name: given.pop(name) for name in names})
-        return function(load=load, selection=selection, **given)
+        load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
+        chosen = {name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "on_unknown")}
+        return function(load=load, selection=Selection(**chosen), **given)
 
     return wrapper
 
 
 def checking(jobs: Iterable[Job]) -> Iterable[Job]:
     """Pass on jobs; on a terminal show how many there were, when it takes a while."""
-    shown = sys.stderr.isatty()
-    return tqdm(jobs, bar_format=CHECKING, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
+    line, shown = "checking {n_fmt} jobs [{elapsed}]", sys.stderr.isatty()
+    return tqdm(jobs, bar_format=line, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
 
 
 @click.command("plan")

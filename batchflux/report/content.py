@@ -1,9 +1,7 @@
 """What the page says: its header, and one flat JSON object a job.
 
-A row has the columns of results.csv under their names, plus what a page needs beside them: `variant`, `tags` (object),
-`references`, `thumb` and `full` (URLs relative to the folder, '' when there is none), `spent` (possibly billed
-attempts included), the verdict (`review`, `note`) and `position` in the manifest. Text is as it was written: the page
-shows it and never runs it, so no cell is neutralised. Links lose their signatures.
+A row has the columns of results.csv and what a page needs beside them: URLs are relative to the folder, '' when there
+is none, and `spent` includes possibly billed attempts. Text is as it was written: the page shows it and never runs it.
 
 In the header counts and money are the folder's; `state`, times and images a minute are the last run's, which the ledger
 names with `began`: a summary that began at another moment is an earlier run's, and says nothing of this one.
@@ -67,8 +65,8 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
         "spent": format(currency(spent), "f"),
         "started_at": iso(known.started_at),
         "finished_at": iso(known.finished_at),
-        "api_seconds": _seconds(known.api_seconds),
-        "download_seconds": _seconds(known.download_seconds),
+        "api_seconds": None if known.api_seconds is None else round(known.api_seconds, 3),
+        "download_seconds": None if known.download_seconds is None else round(known.download_seconds, 3),
         "result_url": redacted(known.link) if known.link else None,
         "key": known.key.hex(),
         "tags": json.loads(known.tags) if known.tags else {},
@@ -81,17 +79,12 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
     }
 
 
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
 def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the header's JSON object.
+    """Return the header's JSON object; money is decimal text, times are UTC ISO 8601.
 
     `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, `stopped`
-    when it was cut off before that, and `none` when nothing tells. Money is decimal text, times are UTC ISO 8601,
-    `seconds` is how long the last run took (up to now while it runs, up to its last picture when it was cut off; None
-    when nothing tells), and `images_per_minute` are those of that time.
+    when it was cut off before that, and `none` when nothing tells. `seconds` is how long the last run took: up to now
+    while it runs, up to its last picture when it was cut off.
     """
     state, running = state_in(folder, connection)
     begun = get_meta(connection, "began")
@@ -131,7 +124,7 @@ def _summary(folder: Path, began: float | None) -> dict[str, Any]:
 
 def _pace(
     connection: sqlite3.Connection, last: dict[str, Any], began: float | None, *, running: bool
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Return how long the run took and its pictures a minute, both of the same time."""
     if last or began is None:
         return {"seconds": last.get("seconds"), "images_per_minute": last.get("images_per_minute", 0.0)}

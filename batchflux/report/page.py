@@ -4,9 +4,9 @@ Untrusted text reaches it as data only: in JSON that no text can break out of, o
 but the page's own script would run even if something slipped through. A page opened from disk cannot import modules, so
 those of assets/ are joined into one function, each after those it imports, without `import` lines and `export`.
 
-The rows lie in it in blocks of columns. What the grid, the filters and the charts need (INDEX) is apart from the rest,
-which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the screen
-before the page has been read to its end; all else is gzip in base64. Blocks are written as rows come.
+The rows lie in blocks of columns, written as they come. What grid, filters and charts need (INDEX) is apart from the
+rest, which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the
+screen before the page has been read to its end; all else is gzip in base64.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def build_page(
     stream = iter(rows)
     first = list(islice(stream, FIRST))
     setup = {"columns": INDEX, "header": header, "live": None if token is None else {"sequence": sequence}}
-    template = _environment().get_template("page.html.j2")
-    pieces = template.generate(
+    pages = Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pieces = pages.get_template("page.html.j2").generate(
         name=header["name"],
         policy=content_security_policy(live=False),
         token=token,
@@ -99,19 +99,13 @@ def _columns(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, 
 
 def _column(values: list[Any]) -> dict[str, Any]:
     """Return a column as its distinct values `of` and where they stand (`at`), or `all` of it when most differ."""
-    distinct: dict[Any, int] = {}
-    of: list[Any] = []
-    at: list[int] = []
-    for value in values:
-        mark = json.dumps(value) if isinstance(value, (dict, list)) else value
-        code = distinct.get(mark)
-        if code is None:
-            code = distinct[mark] = len(of)
-            of.append(value)
-        at.append(code)
+    marks = [json.dumps(value) if isinstance(value, (dict, list)) else value for value in values]
+    distinct = dict(zip(marks, values, strict=True))
+    of = [*distinct.values()]
     if len(of) == 1:
         return {"of": of}
-    return {"of": of, "at": at} if len(of) <= len(values) // 2 else {"all": values}
+    places = {mark: place for place, mark in enumerate(distinct)}
+    return {"all": values} if len(of) > len(values) // 2 else {"of": of, "at": [places[mark] for mark in marks]}
 
 
 def _packed(value: Any) -> Markup:
@@ -121,13 +115,7 @@ def _packed(value: Any) -> Markup:
 
 
 def _as_it_is(text: str) -> Markup:
-    """Return text for the template to take as it is: the package's own files, base64, and what script_json escaped."""
-    return Markup(text)  # noqa: S704  see above
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Markup(text)  # noqa: S704  the package's own files, base64, and what script_json escaped
 
 
 @cache

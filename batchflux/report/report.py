@@ -48,7 +48,16 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = 
         thumbs, missing = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
         path = folder / REPORT
-        _write(path, build_page(rows, page_header(folder, connection)))
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(build_page(rows, page_header(folder, connection)))
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
+                temporary.unlink(missing_ok=True)
+            remedy = "free space or repair its permissions, then try again."
+            raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
     return Report(path=path, rows=len(numbers), thumbs=thumbs, missing=tuple(missing))
 
 
@@ -61,17 +70,3 @@ def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls)
             # The picture is here, and links would be most of the file. results.csv has them whole.
             row["result_url"] = f"{link[:_SHORT_LINK]}…"
         yield row
-
-
-def _write(path: Path, pieces: Iterator[bytes]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(pieces)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then try again."
-        ) from error

@@ -69,12 +69,10 @@ class PictureUrls:
     """
 
     def __init__(self, folder: Path, base: Path | None, *, served: bool = False) -> None:
-        self.folder = folder
+        self.folder, self._base, self._served = folder, base, served
         self._store = FolderStore(folder)
-        self._base = base
-        self._served = served
         self._shown: dict[str, dict[str, Any]] = {}
-        self._originals: dict[str, Path] = {}
+        self.originals: dict[str, Path] = {}  # name of a reference's copy → the file that it is made of
 
     def file(self, name: str | None) -> Path | None:
         """Return the file of this name in the folder; None when there is none, or none that can be looked at."""
@@ -95,7 +93,10 @@ class PictureUrls:
         if source not in self._shown:
             url = redacted(source) if is_url(source) else None
             src = self._made(REFERENCES, self.copy_name(source)) or None
-            self._shown[source] = {"label": _short(url or source), "src": src, "url": url}
+            label = url or source
+            if len(label) > _LONGEST_LABEL:
+                label = f"{label[: _LONGEST_LABEL - 1]}…"
+            self._shown[source] = {"label": label, "src": src, "url": url}
         return self._shown[source]
 
     def copy_name(self, source: str) -> str:
@@ -109,12 +110,8 @@ class PictureUrls:
             return ""
         mark = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
         name = f"{hashlib.sha256(mark.encode(errors='surrogateescape')).hexdigest()[:24]}.jpg"
-        self._originals[name] = path
+        self.originals[name] = path
         return name
-
-    def source_of(self, name: str) -> Path | None:
-        """Return the file that a reference's copy of this name is made from, None when no row asked for it."""
-        return self._originals.get(name)
 
     def _made(self, folder: str, name: str) -> str:
         url = f"{folder}/{name}" if name else ""
@@ -151,7 +148,7 @@ def _wanted(
             copy = "" if source in seen else urls.copy_name(source)
             seen.add(source)
             if copy and not urls.file(f"{REFERENCES}/{copy}"):
-                yield None, urls.source_of(copy), urls.folder / REFERENCES / copy, REFERENCE_SIDE
+                yield None, urls.originals[copy], urls.folder / REFERENCES / copy, REFERENCE_SIDE
         step()
 
 
@@ -192,7 +189,3 @@ def _flat(picture: Image.Image) -> Image.Image:
         paper.paste(layer, mask=layer.getchannel("A"))
         return paper
     return picture.convert("RGB")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"

@@ -52,8 +52,13 @@ def parse_decision(data: bytes) -> Decision:
     again = None if body.get("redo") is None else _again(body["redo"])
     if again is not None and review != "redo":
         raise BadBodyError('"redo" goes with the review redo only.')
+    keys = body.get("keys")
+    if not isinstance(keys, list) or not 0 < len(keys) <= MAX_KEYS:
+        raise BadBodyError(f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
+    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
+        raise BadBodyError('Each of "keys" must be a key of 64 hex digits.')
     return Decision(
-        keys=_keys(body.get("keys")),
+        keys=tuple(dict.fromkeys(bytes.fromhex(key) for key in keys)),
         review=cast("Review", review),
         note=_text(body.get("note"), "note", MAX_NOTE),
         again=again,
@@ -64,8 +69,7 @@ class ResultsRefresh:
     """Rewrites results.csv when it is wanted; `tell` is told when that does not work."""
 
     def __init__(self, ledger: LedgerAccess, tell: Callable[[str], None]) -> None:
-        self._ledger = ledger
-        self._tell = tell
+        self._ledger, self._tell = ledger, tell
         self._task: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
 
@@ -106,14 +110,6 @@ def _object(value: Any, fields: set[str], what: str) -> dict[str, Any]:
     if not value.keys() <= fields:
         raise BadBodyError(f"Allowed in {what} are {', '.join(sorted(fields))}, and nothing else.")
     return value
-
-
-def _keys(value: Any) -> tuple[bytes, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_KEYS:
-        raise BadBodyError(f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
-    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in value):
-        raise BadBodyError('Each of "keys" must be a key of 64 hex digits.')
-    return tuple(dict.fromkeys(bytes.fromhex(key) for key in value))
 
 
 def _again(value: Any) -> Again:

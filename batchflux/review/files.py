@@ -54,8 +54,7 @@ class Pictures:
     """The routes below /images and /thumbs."""
 
     def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
-        self._folder = folder
-        self._ledger = ledger
+        self._folder, self._ledger = folder, ledger
         self._one = asyncio.Lock()  # small copies are made one by one
 
     async def image(self, request: web.Request) -> web.StreamResponse:

@@ -46,17 +46,11 @@ class Guard:
         self.token = secrets.token_urlsafe(32)
         self.cookie = f"batchflux_review_{port}"
         self._ticket = secrets.token_urlsafe(32)
-        self._hosts = hosts
-        self._port = port
-        self._wildcard = wildcard
+        self._hosts, self._port, self._wildcard = hosts, port, wildcard
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, or raise HTTPForbidden, which says why not."""
-        self._check(request)
-        return await handler(request)
-
-    def _check(self, request: web.Request) -> None:
         host = request.headers.get("Host", "").lower()
         if host not in self._hosts and not (self._wildcard and host == self._arrived_at(request)):
             raise web.HTTPForbidden(text="This server does not go by that name.")
@@ -76,6 +70,7 @@ class Guard:
             says = "This review is for who has its address."
         if not hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode()):
             raise web.HTTPForbidden(text=f"{says} {ASK_AGAIN}")
+        return await handler(request)
 
     def welcome(self, response: web.StreamResponse) -> None:
         """Give who opened the page with the token a cookie, which lets in from here on."""

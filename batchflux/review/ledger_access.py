@@ -1,13 +1,11 @@
 """All of the review that reads or writes the ledger: one thread, one thing at a time, so no locks.
 
 Each row that is to be seen has a number that grows with every change of it. A listener says up to which number it knows
-all, and gets the rows behind it: so a stream can break off and be taken up again anywhere, a slow listener costs no
-memory, and a row that changed ten times meanwhile is sent once.
+all, and gets the rows behind it: a slow one costs no memory, and a stream can be taken up again anywhere.
 
-Changes are noticed by looking, which works on every file system. `PRAGMA data_version` tells in one small read whether
-another connection has committed. Then only what can have changed is read: rows that are new, that are under way or
-were, and what was judged. Everything is compared again when a run begins or ends (edits, moved files), and now and
-then, so rarely that it takes at most a twentieth of the time. Reads are brief: each holds off a commit.
+Changes are noticed by looking: `PRAGMA data_version` tells whether another connection has committed. Then only what can
+have changed is read: rows that are new, that are under way or were, and what was judged. All is compared again when a
+run begins or ends (edits, moved files), and rarely in between. Reads are brief: each holds off a commit.
 """
 
 from __future__ import annotations
@@ -55,10 +53,9 @@ _PENDING = "status != 'done' AND status = 'pending'"  # the first half lets SQLi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """What a listener does not know yet: rows to read by number, keys no longer to be shown.
+    """What a listener does not know yet: rows to read by number, and keys no longer to be shown.
 
-    `sequence` is up to where it knows all then, `more` whether there is more behind it. `reset` says that all it knew
-    is of another ledger.
+    `sequence` is up to where it knows all then; with `reset` all that it knew is of another ledger.
     """
 
     numbers: list[int]
@@ -72,8 +69,7 @@ class LedgerChanges:
     """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._clock = clock
+        self._path, self._clock = path, clock
         self._file: tuple[int, int] | None = None
         self.connection: sqlite3.Connection | None = None
         self.sequence = 0
@@ -170,10 +166,7 @@ class LedgerChanges:
         for row in rows_where(connection, _COLUMNS, "known WHERE number", [*(numbers | judged)]):
             number, key, listed, status, position = row[:5]
             self._largest = max(self._largest, number)
-            if status == "pending":
-                self._under_way.add(number)
-            else:
-                self._under_way.discard(number)
+            (self._under_way.add if status == "pending" else self._under_way.discard)(number)
             mark = hash(row) if listed and status in _ENDED else None
             if mark == self._marks.get(number) and (mark is None or number not in judged):
                 continue
@@ -317,4 +310,4 @@ class LedgerAccess:
 
     def reference_of(self, name: str) -> Path | None:
         """Return the file that a reference's copy of this name is made of, None when no row asked for it."""
-        return self._urls.source_of(name)
+        return self._urls.originals.get(name)

@@ -47,9 +47,7 @@ class ServedReview:
 
 
 async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
-    """Serve the review of an output folder, which need not be there yet; `port` 0 takes a free one.
-
-    `tell` and `rest` are the Server's.
+    """Serve the review of an output folder, as `Server` does; `port` 0 takes a free one.
 
     Raises UsageError: the address is none of this machine's, or the port is taken.
     """
@@ -81,11 +79,9 @@ class WatchServer:
     """Serves the review of `folder` on loopback from `start` until `stop`; `tell` takes sentences for the person."""
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
-        self._folder = folder
-        self._tell = tell
+        self._folder, self._tell = folder, tell
         self._loop = asyncio.new_event_loop()
-        self._ending = asyncio.Event()
-        self._ready = threading.Event()
+        self._ending, self._ready = asyncio.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="batchflux-watch", daemon=True)
 
     def start(self) -> None:
@@ -122,10 +118,8 @@ class WatchServer:
 def _listen(host: str, port: int) -> socket.socket:
     """Listen at one address: of a name's several the first, so that there is one port."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listener, address = socket.socket(*found[0][:3]), found[0][4]
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{host} is no address of this machine ({error}): try --host 127.0.0.1.") from error
     try:
@@ -135,7 +129,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise UsageError(
-            f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
-        ) from error
+        says = f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
+        raise UsageError(says) from error
     return listener

@@ -51,6 +51,6 @@ def test_who_wants_no_bar_sees_none(
     monkeypatch.setattr("batchflux.cli.manifest.CHECKING_SECONDS", 0)
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(**({"json_log": False, "bar": True, "quiet": False} | options))
+    progress = Progress(**({"log_format": "text", "no_progress": False, "quiet": False} | options))
     assert plan(manifest, through=progress.checking).counts["todo"] == 30
     assert screen.getvalue() == ""
