@@ -14,7 +14,6 @@ from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
 from batchflux.simulator import Simulator, SimulatorOptions, load_options, parse_options
 
-
 _tell = partial(click.echo, err=True)
 
 
@@ -62,8 +61,7 @@ def simulate(host: str, port: int, faults: Path | None) -> None:
 
 
 async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
-    simulator = Simulator(options)
-    stopped = _stop_signal()
+    simulator, stopped = Simulator(options), _stop_signal()
     url = await simulator.start(host, port)
     click.echo(url)
     _tell(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.")

@@ -1,8 +1,8 @@
 """Builds the page: one HTML file with its style, its script and its rows in it; it asks for nothing but pictures.
 
-Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape. Nothing
-but the page's own script would run even if something slipped through. A page opened from disk cannot import modules, so
-those of assets/ are joined into one function, each after those it imports, without `import` lines and `export`.
+Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape; and only
+the page's own script may run. A page opened from disk cannot import modules, so those of assets/ are joined into one
+function, each after those it imports, without `import` lines and `export`.
 
 The rows lie in blocks of columns, written as they come. What grid, filters and charts need (INDEX) is apart from the
 rest, which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the
@@ -131,10 +131,9 @@ def script() -> str:
 
 
 def content_security_policy(*, live: bool) -> str:
-    """Return the page's policy: of the served page (a response header) or of the file (a meta element).
+    """Return the policy of the served page (a response header) or of the file (a meta element: no `frame-ancestors`).
 
-    Script and style are named by their digests. `frame-ancestors` is for headers only. A page from disk has no origin
-    that 'self' could mean, hence `file:`.
+    A page from disk has no origin that 'self' could mean, hence `file:`.
     """
     pictures = "'self' data:" if live else "'self' file: data:"
     more = "; connect-src 'self'; frame-ancestors 'none'" if live else ""
@@ -147,8 +146,7 @@ def content_security_policy(*, live: bool) -> str:
 def join_modules(entry: str, read: Callable[[str], str]) -> str:
     """Return the module `entry` and all that it imports as one script; `read` gives a module's text by its name.
 
-    Raises:
-        ValueError: modules import each other in a circle, declare the same name, or use a form that cannot be joined.
+    Raises ValueError: modules import each other in a circle, declare the same name, or cannot be joined as written.
     """
     owners: dict[str, str] = {}
     joined: dict[str, str] = {}
@@ -162,8 +160,7 @@ def join_modules(entry: str, read: Callable[[str], str]) -> str:
         for imported in _IMPORT.findall(text):
             take(imported, (*importers, name))
         text = _EXPORT.sub("", _IMPORT.sub("", text))
-        other = _OTHER_FORM.search(text)
-        if other is not None:
+        if (other := _OTHER_FORM.search(text)) is not None:
             raise ValueError(f"{name} cannot be joined with other modules: {other.group()!r}.")
         for declared in _DECLARED.findall(text):
             if owners.setdefault(declared, name) != name:

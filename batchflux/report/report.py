@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import reading
@@ -24,8 +23,7 @@ MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows witho
 _SHORT_LINK = 120
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """A written report: its file, its rows, how many thumbnails were made, and the jobs whose picture is not there."""
 
     path: Path
@@ -37,10 +35,8 @@ class Report:
 def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
     """Write the report of an output folder; works while a run goes on, too.
 
-    `started` is told how many jobs there are and returns what to call after each thumbnail.
-
-    Raises UsageError: there is no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the
-    report.
+    `started` is told how many jobs there are and returns what to call after each thumbnail. Raises UsageError: there is
+    no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the report.
     """
     with reading(ledger_of(folder)) as connection:
         numbers = ended_numbers(connection)

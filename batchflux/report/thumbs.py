@@ -1,8 +1,7 @@
 """The pictures of the page: where it finds them, and the small ones that are made for it.
 
 A derived file is named after what it was derived from, so that it is made once, and again when its source changed. A
-thumbnail carries the beginnings of the job's key and of the picture's digest, a reference's copy a digest of the file's
-path, size and time of change. A remote reference has no copy: the page links to it and never loads it.
+remote reference has no copy: the page links to it and never loads it.
 """
 
 from __future__ import annotations
@@ -40,13 +39,11 @@ REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _AT_ONCE = 256
-# What decoders raise for broken bytes.
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
 _BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
 
-# For the whole process: the filters are shared by all threads.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # for the process: all threads share the filters
 
 
 def thumb_name(known: Known) -> str:
@@ -119,10 +116,10 @@ class PictureUrls:
 
 
 def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> tuple[int, list[str]]:
-    """Make the thumbnails and copies that are not there yet, as many at once as there are cores.
+    """Make the thumbnails and copies that are not there yet; `step` is called for each job.
 
-    A picture that is missing or does not decode never stops the others. `step` is called for each job. Return how many
-    were made, and the ids of jobs whose picture cannot be shown. Raises StorageError when the folder cannot take them.
+    Return how many were made, and the ids of jobs whose picture cannot be shown, which never stops the others. Raises
+    StorageError when the folder cannot take them.
     """
     made, missing = 0, []
     wanted = _wanted(jobs, urls, step)
@@ -164,7 +161,7 @@ def shrink(source: Path | None, target: Path, side: int) -> bool:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
-    except (*_BROKEN, *_BROKEN_TOO):
+    except (*_BROKEN, *_BROKEN_TOO):  # what decoders raise for broken bytes
         return False
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:

@@ -72,8 +72,7 @@ class LedgerChanges:
         self._path, self._clock = path, clock
         self._file: tuple[int, int] | None = None
         self.connection: sqlite3.Connection | None = None
-        self.sequence = 0
-        self._reset_at = 0
+        self.sequence = self._reset_at = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -81,12 +80,9 @@ class LedgerChanges:
         self._marks: dict[int, int] = {}  # number → digest of what is shown; only of rows that are to be seen
         self._keys: dict[int, bytes] = {}
         self._under_way: set[int] = set()
-        self._largest = 0
-        self._version = -1
-        self._revision = 0
+        self._largest, self._version, self._revision = 0, -1, 0
         self._run: tuple[str | None, str | None] | None = None
-        self._dirty = True
-        self._next_full = 0.0
+        self._dirty, self._next_full = True, 0.0
 
     def look(self) -> bool:
         """Notice what changed; return whether anything did. Raises StorageError or sqlite3.Error."""
@@ -140,8 +136,7 @@ class LedgerChanges:
         if file != self._file:
             self.close()
             if self._file is not None:
-                self.sequence += 1
-                self._reset_at = self.sequence
+                self._reset_at = self.sequence = self.sequence + 1
                 self._forget()
             self._file = file
         if file is None:
@@ -155,7 +150,7 @@ class LedgerChanges:
     def _compare(self, connection: sqlite3.Connection, condition: str, more: set[int]) -> None:
         """Read the rows of a condition, `more` and what was judged; number what changed, in the manifest's order."""
         query = f"SELECT number FROM jobs WHERE {condition}"  # noqa: S608  constants and a number
-        numbers = more | {row[0] for row in connection.execute(query).fetchall()}
+        numbers = more | {number for (number,) in connection.execute(query).fetchall()}
         judged: set[int] = set()
         revision = last_revision(connection)
         if revision != self._revision:
@@ -206,22 +201,19 @@ class LedgerAccess:
     """
 
     def __init__(self, folder: Path, rest: float = 0.0) -> None:
-        self.folder = folder
-        self._rest = rest
-        self._path = folder / LEDGER
+        self.folder, self._path, self._rest = folder, folder / LEDGER, rest
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
         self._changes = LedgerChanges(self._path)
         self._base: Path | None = None  # of self._urls
         self._urls = PictureUrls(folder, None, served=True)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
-        self._next_header = 0.0
-        self._header_due = True
+        self._header_due, self._next_header = True, 0.0
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what touches the folder, in its thread."""
-        whole = partial(self._work, partial(work, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._thread, whole)
+        job = partial(self._work, partial(work, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     def _work(self, work: Callable[[], T]) -> T:
         began = time.monotonic()
@@ -284,7 +276,7 @@ class LedgerAccess:
             yield from page_rows(connection, numbers[first : first + _AT_ONCE], self._urls)
 
     def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        """Record a decision; return the numbers of its rows, and the redos it asked for. On the disk on return.
+        """Record a decision on the disk; return the numbers of its rows, and the redos it asked for.
 
         Raises NoLedgerError, and what ledger.reviews.decide does.
         """

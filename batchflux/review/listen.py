@@ -1,7 +1,7 @@
 """Where a review listens, under which names it may be asked, and how it starts and stops: on its own or beside a run.
 
-Beside a run it has a thread with a loop and connections of its own. It looks at the folder as another process would,
-and nothing of it reaches the run: what fails here is one sentence for the person, and the run goes on.
+Beside a run it has a thread with a loop and connections of its own, and looks at the folder as another process would:
+what fails here is one sentence for the person, and the run goes on.
 """
 
 from __future__ import annotations
@@ -65,13 +65,10 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     except BaseException:
         listener.close()
         raise
-    shown = LOOPBACK[0] if where.is_unspecified else address
-    url = f"http://{host_of(shown, port)}/?token={guard.token}"
+    url = f"http://{host_of(LOOPBACK[0] if where.is_unspecified else address, port)}/?token={guard.token}"
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
-    warning = (
-        f"Everyone who can reach {reach} and knows the token can see all pictures and prompts of {folder} and judge "
-        "them; what is sent is not encrypted."
-    )
+    sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
+    warning = f"Everyone who can reach {reach} and knows the token {sees}"
     return ServedReview(runner, url, None if where.is_loopback else warning)
 
 
@@ -96,7 +93,6 @@ class WatchServer:
         self._loop.close()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve())
         finally:

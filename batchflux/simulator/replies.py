@@ -1,7 +1,6 @@
 """Write HTTP replies: error envelopes, the frames of a stream, the error answers of faults, broken connections.
 
-An error is `{"error": {"message", "type", "param", "code"}}`, all four always there. BFL's API says the same as
-`{"detail": ...}`: `as_detail` translates.
+An error is `{"error": {"message", "type", "param", "code"}}`; at BFL's API `{"detail": ...}`.
 """
 
 from __future__ import annotations
@@ -113,8 +112,8 @@ def plain_error(fault: str, share: float = 0.0) -> Reply:
 
 def model_not_found(model: str) -> Reply:
     """Return the answer for a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
-    message = f"No available channel for model {model} under the current group"
-    return error_reply(503, message, "new_api_error", "model_not_found")
+    says = f"No available channel for model {model} under the current group"
+    return error_reply(503, says, "new_api_error", "model_not_found")
 
 
 def rate_limited(wait: float, headers: Mapping[str, str]) -> Reply:
@@ -171,8 +170,7 @@ def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Re
     if fault in _PAGES:
         status, title = _PAGES[fault]
         return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
-    answer = _OTHER_ANSWERS.get(fault)
-    return None if answer is None else answer(api, chunks)
+    return _OTHER_ANSWERS[fault](api, chunks) if fault in _OTHER_ANSWERS else None
 
 
 def _event(data: bytes) -> bytes:
