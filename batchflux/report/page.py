@@ -52,10 +52,9 @@ class Block(NamedTuple):
 def build_page(
     rows: Iterable[dict[str, Any]], header: dict[str, Any], *, token: str | None = None, sequence: int = 0
 ) -> Iterator[bytes]:
-    """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`).
+    """Yield the page in pieces, UTF-8, as the rows of `page_row` come.
 
-    A `token` makes it a live one: it can judge, sending the token with every verdict, and follows the events of the
-    server that gave it from `sequence` on.
+    A `token` makes it a live one: it sends the token with every verdict, and follows the events from `sequence` on.
     """
     stream = iter(rows)
     first = list(islice(stream, FIRST))
@@ -77,8 +76,7 @@ def build_page(
 
 def blocks(rows: Iterable[dict[str, Any]]) -> Iterator[Block]:
     """Yield the rows as blocks."""
-    stream = iter(rows)
-    size = FIRST
+    stream, size = iter(rows), FIRST
     while batch := list(islice(stream, size)):
         index = _columns(batch, INDEX)
         rest = _columns(batch, [name for name in batch[0] if name not in INDEX])

@@ -59,10 +59,9 @@ def is_url(source: str) -> bool:
 
 
 class PictureUrls:
-    """Finds the URLs of the pictures of one output folder, relative to it.
+    """Finds the URLs of the pictures of one output folder, relative to it; `base` is of local references.
 
-    `base` is the manifest's folder, which local references are relative to; None when the ledger does not tell. When
-    `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
+    When `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
     """
 
     def __init__(self, folder: Path, base: Path | None, *, served: bool = False) -> None:
@@ -150,10 +149,7 @@ def _wanted(
 
 
 def shrink(source: Path | None, target: Path, side: int) -> bool:
-    """Make `target`, a JPEG of at most `side` pixels a side, of the picture `source`; False when that is no picture.
-
-    Raises StorageError when the folder cannot take it.
-    """
+    """Make `target`, a JPEG of at most `side` pixels a side; False when `source` is no picture. Raises StorageError."""
     if source is None:
         return False
     try:

@@ -1,8 +1,7 @@
 """Gives out pictures of the folder, and nothing else that is in it or can be reached from it: as they are, and small.
 
-The rule: a name is taken apart, each part is opened below the one before it and none may be a symbolic link, so neither
-`..` nor a link leads out, whatever is renamed meanwhile; and only what begins like a picture is sent, as that kind of
-picture. Everything else is not there. Small ones are made when they are asked for.
+Each part of a name is opened below the one before it and none may be a symbolic link, so neither `..` nor a link leads
+out, whatever is renamed meanwhile; only what begins like a picture is sent, as that kind. All else is not there.
 """
 
 from __future__ import annotations

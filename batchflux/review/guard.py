@@ -34,10 +34,7 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 
 
 class Guard:
-    """Decides about each request: `hosts` are the Host headers that are ours, in lower case.
-
-    When `wildcard`, the address a connection arrived at is one too, because it was not known before.
-    """
+    """Decides about requests: `hosts` are our Host headers; with `wildcard` the address a connection arrived at too."""
 
     def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:
         self.token = secrets.token_urlsafe(32)

@@ -16,10 +16,9 @@ import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import beside
@@ -51,8 +50,7 @@ _COLUMNS = (
 _PENDING = "status != 'done' AND status = 'pending'"  # the first half lets SQLite use the index jobs_open
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class News(NamedTuple):
     """What a listener does not know yet: rows to read by number, and keys no longer to be shown.
 
     `sequence` is up to where it knows all then; with `reset` all that it knew is of another ledger.

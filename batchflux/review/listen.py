@@ -11,8 +11,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,8 +32,7 @@ _LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
 _LOGGER.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
-@dataclass(frozen=True, slots=True)
-class ServedReview:
+class ServedReview(NamedTuple):
     """A review that is served. `url` has the token; `opens` says whom it lets in when that is not this machine only."""
 
     runner: web.AppRunner
@@ -79,10 +77,11 @@ class WatchServer:
         self._folder, self._tell = folder, tell
         self._loop = asyncio.new_event_loop()
         self._ending, self._ready = asyncio.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="batchflux-watch", daemon=True)
 
     def start(self) -> None:
         """Begin, and tell the address; returns once it is served, or cannot be."""
+        work = self._loop.run_until_complete
+        self._thread = threading.Thread(target=work, args=(self._serve(),), name="batchflux-watch", daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -92,12 +91,6 @@ class WatchServer:
         self._thread.join()
         self._loop.close()
 
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._ready.set()
-
     async def _serve(self) -> None:
         served = None
         try:
@@ -105,7 +98,8 @@ class WatchServer:
             self._tell(f"Watch and judge the pictures at {served.url}")
         except (UsageError, OSError) as error:
             self._tell(f"The run goes on without a page to watch it: {error}")
-        self._ready.set()
+        finally:
+            self._ready.set()
         await self._ending.wait()
         if served is not None:
             await served.stop()

@@ -46,10 +46,7 @@ _FAULTS: dict[type[Exception], tuple[int, str | None]] = {  # what failed → th
 
 
 class Server:
-    """The web application of one folder's review; the folder need not be there yet.
-
-    `tell` takes one sentence that the person who started the review should read; `rest` is the LedgerAccess's.
-    """
+    """The web application of the review of a folder, which need not be there yet; `tell` takes sentences for the person."""
 
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
         self._guard = guard

@@ -104,15 +104,12 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request for a content: how many came before it, its latency in seconds, and its faults: one of a stage.
-
-    Only of those that reshape the answer there may be several. All further draws for it depend on `chance`.
-    """
+    """One request for a content: how many came before it, its latency in seconds, and its faults."""
 
     number: int
     latency: float
-    faults: frozenset[str]
-    chance: tuple[object, ...]
+    faults: frozenset[str]  # of each stage one at most, of `form` any number
+    chance: tuple[object, ...]  # what every further draw depends on
 
     def of(self, stage: Stage) -> str:
         """Return the fault of a stage, "" without one."""

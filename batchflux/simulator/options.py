@@ -111,7 +111,6 @@ def _fault(place: str, name: Any) -> str:
 
 
 def _times(place: str, spec: Mapping[Any, Any], *others: str) -> int | None:
-    """Return `times` of a rule that may carry that and the `others` only."""
     allowed = (*others, "times")
     for key in spec:
         _check(key in allowed, f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")

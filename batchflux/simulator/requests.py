@@ -33,16 +33,13 @@ _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskModel:
-    """A model: the fields its requests may carry, its default format, and its price as a task in credits (1 = $0.01).
-
-    `priced_by_result` says that the price is settled when the task is finished, not before.
-    """
+    """A model: the fields its requests may carry, its default format, its price as a task in credits (1 = $0.01)."""
 
     fields: frozenset[str]
     credits: float
     output_format: Format
     freest: int = _FREEST
-    priced_by_result: bool = False
+    priced_by_result: bool = False  # the price is settled when the task is finished, not before
 
 
 _STANDARD = TaskModel(fields=frozenset({"model", "prompt", *REQUEST_FIELDS}), credits=0, output_format="jpeg")

@@ -100,8 +100,7 @@ class Simulator:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen on `port` (0: any free one) and return the base URL; UsageError: it or the folder cannot be used."""
         self._endpoint.cache.prepare()
-        application = self._application()
-        self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
+        self._runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
@@ -119,7 +118,7 @@ class Simulator:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _application(self) -> web.Application:
+    def _app(self) -> web.Application:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
         tasks = self._tasks
         call = partial(self._endpoint.admit, answer=partial(answer, self._endpoint))

@@ -186,8 +186,7 @@ class Tasks:
         api = task.request.api
         self.active[api, task.owner] -= 1
         if (task.end == READY) == (api == "bfl"):
-            refund = api == "relay"
-            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price, refund=refund)
+            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price, refund=api == "relay")
         self._finished.append(task.id)
         if len(self._finished) > KEPT_TASKS:
             del self._tasks[self._finished.popleft()]

@@ -51,6 +51,7 @@ def test_who_wants_no_bar_sees_none(
     monkeypatch.setattr("batchflux.cli.manifest.CHECKING_SECONDS", 0)
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(**({"log_format": "text", "no_progress": False, "quiet": False} | options))
+    usual: dict[str, Any] = {"log_format": "text", "no_progress": False, "quiet": False}
+    progress = Progress(**(usual | options))
     assert plan(manifest, through=progress.checking).counts["todo"] == 30
     assert screen.getvalue() == ""
