@@ -46,7 +46,7 @@ _FAULTS: dict[type[Exception], tuple[int, str | None]] = {  # what failed → th
 
 
 class Server:
-    """The web application of the review of a folder, which need not be there yet; `tell` takes sentences for the person."""
+    """The web application of a review of a folder, which need not be there yet; `tell` takes sentences for people."""
 
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
         self._guard = guard
