@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from batchflux.manifest.diagnostics import key_names, nearest, unknown_key
+from batchflux.manifest.diagnostics import FieldError, key_names, nearest, unknown_key
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
 from batchflux.manifest.values import either
 from batchflux.manifest.yaml_nodes import Table, is_written, line_at, quoted
@@ -223,7 +223,7 @@ class Offers:
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:
-        """Return a job's options and the provider's, as the API's model reads them; an OptionError refuses one."""
+        """Return a job's options and the provider's, as the API's model reads them; a FieldError refuses one."""
         if offer.options is None:
             return given
         known = key_names(offer.options)
@@ -232,18 +232,10 @@ class Offers:
         if not merged:
             return ()
         for name, message in _option_faults(merged, offer):
-            raise OptionError(name, message)
+            raise FieldError(f"options.{name}", message)
         made = offer.options.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
         return tuple(made.items())
 
 
 def _carries(offer: Capabilities, name: str) -> bool:
     return offer.options is not None if name == "options" else name in offer.fields
-
-
-class OptionError(ValueError):
-    """An option of a job is not known or not allowed; `name` is its key."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name

@@ -65,6 +65,14 @@ def key_names(model: type[BaseModel]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
+class FieldError(ValueError):
+    """What is wrong with a field of a job; `key` says which."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class Faults:
     """Collects the faults of one manifest; knows its file, so that callers give line, path and message.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -94,7 +95,7 @@ def load_manifest(
         faults.add(root.line, (), f'found {found(root)}; a manifest starts with "version: 1"')
         raise ManifestError(faults.found)
     apply_overrides(root, sets, provider, faults)
-    expand_environment(root, os.environ if environ is None else environ, faults)
+    root = expand_environment(root, os.environ if environ is None else environ, faults)
     manifest = _manifest(Path(display), root, faults, offers, (data.decode("utf-8-sig"), out))
     if faults.found:
         if offers is not None:
@@ -256,61 +257,40 @@ def _value(text: str, faults: Faults) -> Node | None:
         for fault in error.faults:
             faults.add(OVERRIDE, (), fault.message)
         return None
-    _relabel(node)
-    return node
+    return _relabelled(node)
 
 
-def _relabel(node: Node) -> None:
-    node.line = OVERRIDE
+def _relabelled(node: Node) -> Node:
     if isinstance(node, Table):
-        node.lines = dict.fromkeys(node.pairs, OVERRIDE)
-    for _, child in _children(node):
-        _relabel(child)
-
-
-def _children(node: Node) -> list[tuple[str | int, Node]]:
-    """Return what stands below a node, each with its key or position."""
-    if isinstance(node, Scalar):
-        return []
-    return list(node.pairs.items()) if isinstance(node, Table) else list(enumerate(node.items))
+        pairs = {key: _relabelled(child) for key, child in node.pairs.items()}
+        return Table(OVERRIDE, pairs, dict.fromkeys(pairs, OVERRIDE))
+    return Items(OVERRIDE, [*map(_relabelled, node.items)]) if isinstance(node, Items) else replace(node, line=OVERRIDE)
 
 
 def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
     """Put a node at a path; each mapping and list on the way is copied, for an alias may stand in other places too."""
     at: Node = root
-    part = ""
-    *way, last = path.split(".")
-    if len(way) >= MAX_PARTS:
-        faults.add(OVERRIDE, (), f"found a path of {len(way) + 1} parts; allowed are at most {MAX_PARTS}")
+    parts = path.split(".")
+    if len(parts) > MAX_PARTS:
+        faults.add(OVERRIDE, (), f"found a path of {len(parts)} parts; allowed are at most {MAX_PARTS}")
         return
-    for part in way:
+    for left, part in zip(reversed(range(len(parts))), parts, strict=True):
         if isinstance(at, Table) and part:
-            if part not in at.pairs or is_nothing(at.pairs[part]):
-                _put(at, part, Table(OVERRIDE))
-            at.pairs[part] = child = _own(at.pairs[part])
-        elif isinstance(at, Items) and _is_position(at, part):
-            at.items[int(part)] = child = _own(at.items[int(part)])
+            child = at.pairs.get(part)
+            if not left or child is None or is_nothing(child):
+                at.lines[part] = OVERRIDE
+                child = Table(OVERRIDE)
+            at.pairs[part] = at = _own(child) if left else node
+        elif isinstance(at, Items) and _POSITION.fullmatch(part) is not None and int(part) < len(at.items):
+            at.items[int(part)] = at = _own(at.items[int(part)]) if left else node
         else:
-            break
-        at = child
-    else:
-        part = last
-        if isinstance(at, Table) and part:
-            _put(at, part, node)
+            reason = "there is nothing below it, for a single value stands there"
+            if isinstance(at, Items):
+                reason = f"allowed in place of {quoted(part)} is a position from 0 to {len(at.items) - 1}"
+            elif isinstance(at, Table):
+                reason = "allowed is a path of names and positions, as jobs.0.seed"
+            faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {reason}")
             return
-        if isinstance(at, Items) and _is_position(at, part):
-            at.items[int(part)] = node
-            return
-    reason = "there is nothing below it, for a single value stands there"
-    if isinstance(at, Items):
-        reason = f"allowed in place of {quoted(part)} is a position from 0 to {len(at.items) - 1}"
-    elif isinstance(at, Table):
-        reason = "allowed is a path of names and positions, as jobs.0.seed"
-    faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {reason}")
-
-
-def _is_position(at: Items, part: str) -> bool:
-    return _POSITION.fullmatch(part) is not None and int(part) < len(at.items)
 
 
 def _own(node: Node) -> Node:
@@ -319,45 +299,46 @@ def _own(node: Node) -> Node:
     return Items(node.line, list(node.items)) if isinstance(node, Items) else node
 
 
-def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
-    """Put the environment's values into the tree; note variables that are not set, and secrets written out.
+def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> Table:
+    """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
     `${NAME}` is looked up in `provider` and `webhook_secret`. A message shows the name, never the value.
     """
-    _refuse_keys(root, faults)
-    if "provider" in root.pairs:
-        root.pairs["provider"] = _expanded(root.pairs["provider"], ("provider",), environ, faults)
-    jobs = root.pairs.get("jobs")
-    tables: dict[KeyPath, Node | None] = {("defaults",): root.pairs.get("defaults")}
-    if isinstance(jobs, Items):
-        tables.update((("jobs", index), item) for index, item in enumerate(jobs.items))
-    for path, table in tables.items():
-        secret = table.pairs.get("webhook_secret") if isinstance(table, Table) else None
-        if isinstance(table, Table) and secret is not None and not is_nothing(secret):
-            _webhook_secret(table, secret, (*path, "webhook_secret"), environ, faults)
+
+    def walk(node: Node, path: KeyPath, line: int) -> Node:
+        if isinstance(node, Scalar):
+            _refuse_key(node, path, faults)
+        of_provider = secret = False
+        match path:
+            case ("provider", *_):
+                of_provider = True
+            case ("defaults", "webhook_secret") | ("jobs", int(), "webhook_secret"):
+                secret = not is_nothing(node)
+        if secret and not (isinstance(node, Scalar) and _REFERENCE.fullmatch(node.text)):
+            faults.add(line, path, f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here")
+            return Scalar("", plain=True, line=node.line)
+        if isinstance(node, Table):
+            return walk_table(node, path)
+        if isinstance(node, Items):
+            return Items(node.line, [walk(item, (*path, index), item.line) for index, item in enumerate(node.items)])
+        return _expanded(node, path, environ, faults) if of_provider or secret else node
+
+    def walk_table(table: Table, path: KeyPath) -> Table:
+        pairs = {key: walk(child, (*path, key), table.lines[key]) for key, child in table.pairs.items()}
+        return Table(table.line, pairs, table.lines)
+
+    return walk_table(root, ())
 
 
-def _refuse_keys(root: Table, faults: Faults) -> None:
+def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
     """A key is known by its first letters, wherever it stands; keys of the provider have their own check."""
-    stack: list[tuple[KeyPath, Node]] = [((), root)]
-    while stack:
-        path, node = stack.pop()
-        stack.extend(((*path, key), child) for key, child in reversed(_children(node)))
-        of_provider, key = path[:1] == ("provider",), str(path[1]) if len(path) > 1 else ""
-        if not isinstance(node, Scalar) or (of_provider and (key == "keys" or is_key_name(key))):
-            continue  # the schema says the same of whatever stands there
-        if _KEY.fullmatch(node.text):
-            name = "name it under keys" if of_provider else "name it under provider.keys"
-            faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
+    of_provider, key = path[0] == "provider", str(path[1]) if len(path) > 1 else ""
+    if _KEY.fullmatch(node.text) and not (of_provider and (key == "keys" or is_key_name(key))):
+        name = "name it under keys" if of_provider else "name it under provider.keys"
+        faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
 
 
-def _expanded(node: Node, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> Node:
-    if isinstance(node, Table):
-        pairs = {key: _expanded(child, (*path, key), environ, faults) for key, child in node.pairs.items()}
-        return Table(node.line, pairs, node.lines)
-    if isinstance(node, Items):
-        items = [_expanded(child, (*path, index), environ, faults) for index, child in enumerate(node.items)]
-        return Items(node.line, items)
+def _expanded(node: Scalar, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> Scalar:
     if "${" not in node.text:
         return node
     missing = False
@@ -374,12 +355,3 @@ def _expanded(node: Node, path: KeyPath, environ: Mapping[str, str], faults: Fau
         return Scalar("", plain=True, line=node.line, shown=node.text)
     text = _REFERENCE.sub(lambda match: environ[match[1]], node.text)
     return Scalar(text, node.plain, node.line, shown=node.text)
-
-
-def _webhook_secret(table: Table, node: Node, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> None:
-    if isinstance(node, Scalar) and _REFERENCE.fullmatch(node.text) is not None:
-        table.pairs["webhook_secret"] = _expanded(node, path, environ, faults)
-        return
-    message = f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here"
-    faults.add(table.lines["webhook_secret"], path, message)
-    table.pairs["webhook_secret"] = Scalar("", plain=True, line=node.line)
