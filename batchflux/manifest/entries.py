@@ -8,7 +8,7 @@ too. What is the same for all jobs of an entry is converted once; only templated
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,10 @@ from batchflux.manifest.diagnostics import (
 from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, job_id
 from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
-from batchflux.manifest.tables import TableError, columns_of, table_format
+from batchflux.manifest.tables import columns_of, table_format
 from batchflux.manifest.templates import Renderer, compile_template
 from batchflux.manifest.values import Template, is_nothing, is_template
-from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found, quoted
+from batchflux.manifest.yaml_nodes import Items, KeyPath, ReadError, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,6 +42,7 @@ _PAIRS = ("tags", "options")
 _NO_AXIS = frozenset({*_PAIRS, "webhook_secret", "row"})
 _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
 
+Choice = tuple[dict[str, Any], dict[str, Any]]  # of axis values: what templates see, and the fields that are set
 Given = tuple[dict[str, Any], dict[str, int]]  # the fields that a part sets, and their lines
 
 
@@ -129,28 +130,15 @@ def _unique_ids(jobs: Items, faults: Faults) -> None:
     first: dict[str, int] = {}
     for index, node in enumerate(jobs.items):
         written = node.pairs.get("id") if isinstance(node, Table) else None
-        if not isinstance(node, Table) or not isinstance(written, Scalar) or not _is_id(written):
+        if not isinstance(node, Table) or not isinstance(written, Scalar) or written.is_null:
             continue
-        earlier = first.setdefault(written.text, index)
-        if earlier != index:
-            at = f"by jobs[{earlier}] on line {jobs.items[earlier].line}"
-            message = f"the id {quoted(written.text)} is used {at} too; ids must differ"
-            faults.add(node.lines["id"], ("jobs", index, "id"), message)
-
-
-def _is_id(written: Scalar) -> bool:
-    try:
-        return not written.is_null and not is_template(written.text) and job_id(written.text) is not None
-    except ValueError:
-        return False  # noted already
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One combination of axis values: what templates see, and the fields it sets."""
-
-    variables: dict[str, Any]
-    fields: dict[str, Any]
+        with suppress(ValueError):  # it is no id, which is noted already
+            if not is_template(written.text) and job_id(written.text) is not None:
+                earlier = first.setdefault(written.text, index)
+                if earlier != index:
+                    at = f"by jobs[{earlier}] on line {jobs.items[earlier].line}"
+                    message = f"the id {quoted(written.text)} is used {at} too; ids must differ"
+                    faults.add(node.lines["id"], ("jobs", index, "id"), message)
 
 
 class Plan:
@@ -197,7 +185,7 @@ class Plan:
         for combination in combinations(self._names, self._values, self.entry.exclude):
             pairs = list(zip(self._names, combination, strict=True))
             fields = dict(value.field(name) for name, value in pairs if name in AXIS_FIELDS)
-            yield Choice({name: value.value for name, value in pairs}, fields)
+            yield {name: value.value for name, value in pairs}, fields
 
     def _tell(self, fault: Fault) -> None:
         self.sound = False
@@ -210,7 +198,7 @@ class Plan:
         try:
             table_format(source)
             return columns_of(self._manifest.base / source)
-        except TableError as error:
+        except ReadError as error:
             self._tell(row_fault(self._manifest, self.entry, error.line, "from", error.message))
         except ValueError as error:
             self._report("from", str(error))

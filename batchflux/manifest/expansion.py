@@ -18,9 +18,9 @@ from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, key_of, references
 from batchflux.manifest.job_fields import AUTO, READERS, reference, tag
 from batchflux.manifest.redo import choose
-from batchflux.manifest.tables import TableError, rows_of
+from batchflux.manifest.tables import rows_of
 from batchflux.manifest.templates import UndefinedError
-from batchflux.manifest.yaml_nodes import MERGE, Scalar, value_of
+from batchflux.manifest.yaml_nodes import MERGE, ReadError, Scalar, plain_data
 from batchflux.models import Job
 
 if TYPE_CHECKING:
@@ -99,13 +99,13 @@ class Expansion:
         choices = plan.choices()
         for line, row in self._rows(entry):
             self._line: int | None = line
-            for choice in choices if isinstance(choices, list) else plan.choices():
+            for seen, fields in choices if isinstance(choices, list) else plan.choices():
                 if self._looked_at == self._most:
                     raise _EndError
                 self._looked_at += 1
                 self._failed = False
-                variables = row if plan.bare else {**row, **choice.variables, "row": row}
-                job = self._job(variables, choice.fields)
+                variables = row if plan.bare else {**row, **seen, "row": row}
+                job = self._job(variables, fields)
                 if job is not None:
                     if self._redos is not None:
                         self._redos.met(job)
@@ -124,7 +124,7 @@ class Expansion:
             for pair in rows_of(self._manifest.base / entry.source, report):
                 some = True
                 yield pair
-        except TableError as error:
+        except ReadError as error:
             report(error.line, error.message)
         if not some and self.faults == before:
             report(None, "has no rows")
@@ -233,8 +233,7 @@ class Expansion:
 
 def _json_value(text: str) -> Any:
     """Return what a rendered text says as a value of YAML, decimals as ordinary floats."""
-    value = value_of(Scalar(text, plain=True, line=0))
-    return float(value) if isinstance(value, float) else value
+    return plain_data(Scalar(text, plain=True, line=0))
 
 
 _READ_PAIRS: tuple[tuple[str, Callable[[str], Any]], ...] = (("tags", tag), ("options", _json_value))

@@ -47,9 +47,7 @@ _PICTURE = re.compile(
     rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL
 )
 _WORD = re.compile(r"[a-z0-9]+")
-_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
-_RESERVED = re.compile(_DEVICE, re.IGNORECASE)
-_EASY = re.compile(rf"(?!{_DEVICE}$)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -157,8 +155,7 @@ _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
 
 def checked_name(name: str) -> str:
     """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
-    checks = () if _EASY.fullmatch(name) else ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/")))
-    for text, rules in checks:
+    for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
             if is_bad(text):
                 raise ValueError(f"the file name {quoted(name)} {reason}")

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from batchflux.manifest import values
 from batchflux.manifest.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, quoted
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted
 from batchflux.models import Format
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _option(value: object) -> Any:
     """Return JSON data; a text with a template in it is a Template."""
     if isinstance(value, Scalar) and is_template(value.text):
         return values.template(value.text)
-    made = values.json_data(value)
+    made = plain_data(value)
     if not isinstance(value, Scalar) and is_template(json.dumps(made)):
         raise problem(f"found {found(value)} with a template in it; allowed is a template that is the whole value")
     return made

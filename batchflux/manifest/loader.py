@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -155,22 +156,18 @@ def _top(root: Table, faults: Faults) -> None:
 
 
 def _name(stem: str, root: Table, faults: Faults) -> str:
+    """Return the name that is written, else the file's stem, each if it can name a folder."""
     node = root.pairs.get("name")
-    if node is None or is_nothing(node):
-        return _safe_name(stem) or "manifest"
-    name = _safe_name(node.text) if isinstance(node, Scalar) else None
-    if name is None:
+    written = node is not None and not is_nothing(node)
+    text = stem if node is None or not written else node.text if isinstance(node, Scalar) else ""
+    with suppress(ValueError):
+        name = job_id(text)
+        if name is not None and len(name) <= MAX_NAME and not name.startswith("."):
+            return name
+    if node is not None and written:
         allowed = "allowed is text that can name a folder, of at most 100 characters, without a slash"
         faults.add(node.line, ("name",), f"found {found(node)}; {allowed}")
-    return name or "manifest"
-
-
-def _safe_name(text: str) -> str | None:
-    try:
-        name = job_id(text)
-    except ValueError:
-        return None
-    return None if name is None or len(name) > MAX_NAME or name.startswith(".") else name
+    return "manifest"
 
 
 def _part(root: Table, key: str, model: type[Model], faults: Faults) -> Model:

@@ -25,22 +25,10 @@ if TYPE_CHECKING:
 MAX_RANGE = 1_000_000
 MAX_COMBINATIONS = 10_000_000
 MAX_DEEP = 2
-AXIS_SCHEMA = {
-    "oneOf": [
-        {"type": "array", "minItems": 1},
-        {
-            "type": "object",
-            "properties": {
-                "range": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-                "glob": {"type": "string"},
-                "lines": {"type": "string"},
-            },
-            "minProperties": 1,
-            "maxProperties": 1,
-            "additionalProperties": False,
-        },
-    ]
-}
+_BOUNDS = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+_MADE = {"range": _BOUNDS, "glob": {"type": "string"}, "lines": {"type": "string"}}
+_ONE_OF_THEM = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+AXIS_SCHEMA = {"oneOf": [{"type": "array", "minItems": 1}, {"type": "object", "properties": _MADE, **_ONE_OF_THEM}]}
 _ALLOWED = "allowed is a list, {range: [first, last]}, {glob: PATTERN} or {lines: FILE}"
 
 Kind = Literal["list", "range", "glob", "lines"]

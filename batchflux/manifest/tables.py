@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.yaml_nodes import Written, quoted
+from batchflux.manifest.yaml_nodes import ReadError, Written, quoted
 
 if TYPE_CHECKING:
     import io
@@ -36,15 +36,6 @@ Row = Mapping[str, Any]
 Report = Callable[[int | None, str], None]  # line of the table, message
 
 
-class TableError(Exception):
-    """The table cannot be read further: on which line, and why."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
-
-
 def table_format(source: str) -> tuple[str, bool]:
     """Return the format by its suffix, and whether the file is gzipped; a ValueError when it is no table's."""
     name = source.lower()
@@ -58,7 +49,7 @@ def table_format(source: str) -> tuple[str, bool]:
 def columns_of(path: Path) -> tuple[str, ...] | None:
     """Return the columns of a table, from its header; None for jsonl, where each row has its own.
 
-    Raises TableError: with the line and what is wrong.
+    Raises ReadError: with the line and what is wrong.
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
@@ -67,7 +58,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
             if not stream.peek(1):
-                raise TableError(None, "is empty; it needs at least one row")
+                raise ReadError(None, "is empty; it needs at least one row")
             return None
         return _header(csv.reader(_lines(stream), delimiter=_DELIMITERS[suffix], strict=True))
 
@@ -75,7 +66,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
     """Yield each row with its line (parquet: its number), bad ones reported and left out.
 
-    Raises TableError: the table cannot be read (further).
+    Raises ReadError: the table cannot be read (further).
     """
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
@@ -91,7 +82,7 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise TableError(None, "is not a file" if path.exists() else "does not exist")
+        raise ReadError(None, "is not a file" if path.exists() else "does not exist")
 
 
 def _twice(names: Iterable[str]) -> str | None:
@@ -104,7 +95,7 @@ def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
         _check_file(path)
         return gzip.open(path, "rb") if zipped else path.open("rb")
     except OSError as error:
-        raise TableError(None, f"cannot be read: {error.strerror}") from None
+        raise ReadError(None, f"cannot be read: {error.strerror}") from None
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
@@ -114,17 +105,17 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
             if len(raw) > MAX_LINE:
-                raise TableError(number, f"the line has more than {MAX_LINE} bytes")
+                raise ReadError(number, f"the line has more than {MAX_LINE} bytes")
             size += len(raw) + LINE_COSTS
             if most is not None and size > most:
                 message = f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does"
-                raise TableError(number, f"{message}; unpack it first")
+                raise ReadError(number, f"{message}; unpack it first")
             text = raw.decode()
             yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
-        raise TableError(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+        raise ReadError(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise TableError(number + 1, f"cannot be read further: {error}") from None
+        raise ReadError(number + 1, f"cannot be read further: {error}") from None
 
 
 def _header(reader: Any) -> tuple[str, ...]:
@@ -134,16 +125,16 @@ def _header(reader: Any) -> tuple[str, ...]:
     try:
         cells = next(reader, None)
     except csv.Error as error:
-        raise TableError(reader.line_num or 1, f"the header cannot be read: {error}") from None
+        raise ReadError(reader.line_num or 1, f"the header cannot be read: {error}") from None
     if cells is None:
-        raise TableError(None, "is empty; it needs a header and at least one row")
+        raise ReadError(None, "is empty; it needs a header and at least one row")
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
-        raise TableError(1, "the first line is blank; it must be the header with the columns' names")
+        raise ReadError(1, "the first line is blank; it must be the header with the columns' names")
     if "" in names:
-        raise TableError(1, f"column {names.index('') + 1} has no name in the header")
+        raise ReadError(1, f"column {names.index('') + 1} has no name in the header")
     if name := _twice(names):
-        raise TableError(1, f"the column {name} stands twice in the header")
+        raise ReadError(1, f"the column {name} stands twice in the header")
     return names
 
 
@@ -160,8 +151,8 @@ def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[
                 report(line, f"the row has {len(cells)} cells and the header {width}; quote a cell that has a comma")
     except csv.Error as error:
         if "field limit" in str(error):
-            raise TableError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
-        raise TableError(start, f"the row cannot be read: {error}") from None
+            raise ReadError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
+        raise ReadError(start, f"the row cannot be read: {error}") from None
 
 
 def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]]:
@@ -215,15 +206,15 @@ def _parquet(path: Path) -> Any:
         from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
     except ImportError:
         message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
-        raise TableError(None, message) from None
+        raise ReadError(None, message) from None
     try:
         _check_file(path)
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
-        raise TableError(None, f"is no Parquet file that can be read: {error}") from None
+        raise ReadError(None, f"is no Parquet file that can be read: {error}") from None
     if name := _twice(file.schema_arrow.names):
         file.close()
-        raise TableError(None, f"has the column {name} twice")
+        raise ReadError(None, f"has the column {name} twice")
     return file
 
 
@@ -235,7 +226,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
             try:
                 batch = next(batches, None)
             except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
-                raise TableError(number + 1, f"cannot be read further: {error}") from None
+                raise ReadError(number + 1, f"cannot be read further: {error}") from None
             if batch is None:
                 return
             for row in batch.to_pylist():
