@@ -42,7 +42,7 @@ Variables = Mapping[str, Any]  # what templates see
 
 
 class _EndError(Exception):
-    """Ends the expansion: nobody reads more faults, or wants more jobs."""
+    """Nobody reads more faults, or wants more jobs."""
 
 
 class Expansion:
@@ -174,7 +174,8 @@ class Expansion:
         try:
             offer = self._offers.choose(wanted, values["model"], values["images"])
         except ValueError as error:
-            return self._once("style", wanted, str(error), values)
+            self._once("style", wanted, str(error), values)
+            return None
         return self._identified(values, variables, offer, wanted)
 
     def _identified(self, values: dict[str, Any], variables: Variables, offer: Capabilities, wanted: str) -> Job | None:
@@ -183,7 +184,8 @@ class Expansion:
         try:
             values["options"] = self._offers.options(offer, values["options"])
         except FieldError as error:
-            return self._fail(error.key, error, variables)
+            self._fail(error.key, error, variables)
+            return None
         key = values["key"] = key_of(values, self._provider.name)
         values["dropped"] = self._offers.dropped(offer, values)
         for name, message in self._offers.refusals(offer, values, wanted):
@@ -196,7 +198,8 @@ class Expansion:
         try:
             self._names.give(values, variables, self._plan.entry.index, self._line or 0)
         except ValueError as error:
-            return self._fail(error.key if isinstance(error, FieldError) else "file_name", error, variables)
+            self._fail(error.key if isinstance(error, FieldError) else "file_name", error, variables)
+            return None
         self._made += 1
         return Job(provider=self._provider.name, position=self._made - 1, **values)
 
@@ -207,7 +210,8 @@ class Expansion:
         try:
             return read(part(variables))
         except ValueError as error:
-            return self._fail(key, error, variables)
+            self._fail(key, error, variables)
+            return None
 
     def _fail(self, key: str, error: ValueError, variables: Variables) -> None:
         """Report a fault of one job's field: at its row when there is a table, else where the field is written."""
@@ -231,12 +235,10 @@ class Expansion:
             self._report(job_fault(self._manifest, self._plan.entry, key, message, name))
 
 
-def _json_value(text: str) -> Any:
-    """Return what a rendered text says as a value of YAML, decimals as ordinary floats."""
-    return plain_data(Scalar(text, plain=True, line=0))
-
-
-_READ_PAIRS: tuple[tuple[str, Callable[[str], Any]], ...] = (("tags", tag), ("options", _json_value))
+_READ_PAIRS: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    ("tags", tag),
+    ("options", lambda text: plain_data(Scalar(text, plain=True, line=0))),
+)
 expand = Expansion  # what it is called as a step of a run
 _NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
 _NEVER_EQUAL = "{{ key }}.{{ ext }}"
@@ -253,10 +255,8 @@ def compile_all(manifest: Manifest, faults: Faults) -> None:
 def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: Faults) -> None:
     """Note what else is wrong with a manifest that has faults, by expanding what of it is sound.
 
-    No fault is noted that mending the others would take away. So an entry goes without its faulty fields, and is left
-    out when the rest depends on them, or when a faulty `defaults` may have been to give its prompt; what an API cannot
-    carry is not noted when a fault of `provider` may hide a `params: drop`; and file names are compared only when
-    output.file_name is sound.
+    No fault is noted that mending the others would take away. So an entry goes without its faulty fields, or is left
+    out; and what faults of `provider` and output.file_name may hide is taken as it suits.
     """
     faulty, of_provider = faults.below("jobs"), faults.below("provider").keys()
     if of_provider & {"", "name", "api", "style"} and not any(offer.api == manifest.provider.api for offer in offers):

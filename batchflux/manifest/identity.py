@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.manifest.schema import Manifest
-    from batchflux.models import Job
+    from batchflux.models import Format, Job
 
 FORMAT = 1
 FOLDER = f"{IMAGES}/"
@@ -191,10 +191,9 @@ class Names:
         self._places: dict[int, int] = {}
 
     def give(self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int) -> None:
-        """Set `id` and `file_name` of a job of the entry of this index, from this line of its table or 0.
+        """Set `id` and `file_name` of a job from this line of its entry's table, or 0.
 
-        Raises FieldError: another job has the id or the file name; ValueError: the file name is not allowed, or cannot
-        be rendered.
+        Raises FieldError where another job has the id or file name, ValueError where there can be no such file name.
         """
         place = (entry << _LINE_BITS | line) * len(_SUFFIXES)
         name = values["id"] = self._id(values, place)
@@ -235,7 +234,7 @@ class Names:
             self._places[hash(name)] = place
         return earlier
 
-    def _claim(self, file_name: str, asked: str | None, place: int) -> None:
+    def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
         """Take a file name for a job, its stem for pictures of one format or any; names have no //."""
         name = folded(file_name)
         stem, suffix = splitext(name)

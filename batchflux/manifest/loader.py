@@ -1,9 +1,8 @@
 """The file on disk → a Manifest, or all that is wrong with it in one go.
 
-Reading stops at what cannot be read (one fault); then the command line's overrides and the environment's values go into
-the tree, so that the same rules hold for them. From there on every part is checked, whatever the others are like:
-values, then what needs two of them (budget and price), then tables, axes and templates. When there are faults, rows and
-jobs are looked at too, as far as they can be.
+Reading stops at what cannot be read; then the command line's overrides and the environment's values go into the tree,
+so that the same rules hold for them. From there on every part is checked, whatever the others are like. When there are
+faults, rows and jobs are looked at too, as far as they can be.
 """
 
 from __future__ import annotations
@@ -23,16 +22,7 @@ from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, i
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import (
-    DEFAULT_FILE_NAME,
-    VARIABLE,
-    Defaults,
-    Document,
-    LimitsConfig,
-    Manifest,
-    OutputConfig,
-    ProviderConfig,
-)
+from batchflux.manifest.schema import VARIABLE, Defaults, Document, LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.values import is_nothing
 from batchflux.manifest.yaml_nodes import (
@@ -121,7 +111,7 @@ def _read(path: Path, display: str) -> bytes:
 def _manifest(
     path: Path, root: Table, faults: Faults, offers: Sequence[Capabilities] | None, given: tuple[str, str | None]
 ) -> Manifest:
-    """Check all parts; `given` is the source text and the output folder of the command line."""
+    """Check all parts; `given` is the source text and --out."""
     _top(root, faults)
     name = _name(path.stem, root, faults)
     provider = provider_config(root, _part(root, "provider", ProviderConfig, faults), offers, faults)
@@ -143,7 +133,6 @@ def _manifest(
 
 
 def _top(root: Table, faults: Faults) -> None:
-    """Note unknown keys and the version."""
     known = key_names(Document)
     for key in root.pairs:
         if key not in known:
@@ -194,16 +183,15 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
         compile_template(output.file_name, file_name=True)
     except ValueError as error:
         faults.add(line_at(root, ("output", "file_name")), ("output", "file_name"), str(error))
-        update["file_name"] = DEFAULT_FILE_NAME
+        update["file_name"] = OutputConfig().file_name
     return output.model_copy(update=update)
 
 
 def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faults: Faults) -> None:
     """Change the tree as the command line says, `--set PATH=VALUE` and `--provider NAME`; note what cannot be.
 
-    A path names keys and list positions with dots; mappings on its way are made when missing, list positions must
-    exist. Another provider takes nothing of the manifest's that would lead to the wrong place, unless it is set here
-    too. The simulator speaks the API that is written, and takes no price, for nothing is spent there.
+    A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
+    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written.
     """
     section = _provider_section(root)
     if provider is not None:
@@ -213,8 +201,9 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
             for key in (*_OF_ONE_PROVIDER, "price" if provider == SIMULATOR else "api"):
                 section.pairs.pop(key, None)
                 section.lines.pop(key, None)
-        _put(section, "name", Scalar(provider, plain=False, line=OVERRIDE))
-        _put(root, "provider", section)
+        section.pairs["name"] = Scalar(provider, plain=False, line=OVERRIDE)
+        root.pairs["provider"] = section
+        section.lines["name"] = root.lines["provider"] = OVERRIDE
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals or not path:
@@ -237,11 +226,6 @@ def _provider_section(root: Table) -> Table:
         root.pairs["provider"] = section
         root.lines.setdefault("provider", section.line)
     return section
-
-
-def _put(table: Table, key: str, node: Node) -> None:
-    table.pairs[key] = node
-    table.lines[key] = OVERRIDE
 
 
 def _value(text: str, faults: Faults) -> Node | None:
@@ -277,9 +261,9 @@ def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
             if not left or child is None or is_nothing(child):
                 at.lines[part] = OVERRIDE
                 child = Table(OVERRIDE)
-            at.pairs[part] = at = _own(child) if left else node
+            at.pairs[part] = child = _own(child) if left else node
         elif isinstance(at, Items) and _POSITION.fullmatch(part) is not None and int(part) < len(at.items):
-            at.items[int(part)] = at = _own(at.items[int(part)]) if left else node
+            at.items[int(part)] = child = _own(at.items[int(part)]) if left else node
         else:
             reason = "there is nothing below it, for a single value stands there"
             if isinstance(at, Items):
@@ -288,6 +272,7 @@ def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
                 reason = "allowed is a path of names and positions, as jobs.0.seed"
             faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {reason}")
             return
+        at = child
 
 
 def _own(node: Node) -> Node:

@@ -13,6 +13,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,7 @@ def table_format(source: str) -> tuple[str, bool]:
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:
-    """Return the columns of a table, from its header; None for jsonl, where each row has its own.
-
-    Raises ReadError: with the line and what is wrong.
-    """
+    """Return the columns of a table, from its header, or raise ReadError; None for jsonl, whose rows differ."""
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
         with _parquet(path) as file:
@@ -64,10 +62,7 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
-    """Yield each row with its line (parquet: its number), bad ones reported and left out.
-
-    Raises ReadError: the table cannot be read (further).
-    """
+    """Yield each row with its line (parquet: its number), bad ones reported; a ReadError ends what cannot be read."""
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -86,7 +81,6 @@ def _check_file(path: Path) -> None:
 
 
 def _twice(names: Iterable[str]) -> str | None:
-    """Return a name that stands twice, in quotes."""
     return next((quoted(name) for name, times in Counter(names).most_common(1) if times > 1), None)
 
 
@@ -119,7 +113,6 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
 
 
 def _header(reader: Any) -> tuple[str, ...]:
-    """Return the names of the columns, from the first row of a csv.reader."""
     if csv.field_size_limit() < MAX_CELL:
         csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
     try:
@@ -156,11 +149,14 @@ def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[
 
 
 def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]]:
+    decode = partial(
+        json.loads, parse_float=Written, parse_int=_whole, parse_constant=_no_constant, object_pairs_hook=_unique
+    )
     for line, text in enumerate(lines, start=1):
         if text.isspace():
             continue
         try:
-            row = json.loads(text.rstrip("\r\n"), **_JSON)
+            row = decode(text.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
@@ -193,14 +189,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_JSON: dict[str, Any] = {
-    "parse_float": Written,
-    "parse_int": _whole,
-    "parse_constant": _no_constant,
-    "object_pairs_hook": _unique,
-}
-
-
 def _parquet(path: Path) -> Any:
     try:
         from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
@@ -221,17 +209,13 @@ def _parquet(path: Path) -> Any:
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     with _parquet(path) as file:
-        batches = file.iter_batches(batch_size=BATCH)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
-                raise ReadError(number + 1, f"cannot be read further: {error}") from None
-            if batch is None:
-                return
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        try:
+            for batch in file.iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
+            raise ReadError(number + 1, f"cannot be read further: {error}") from None
 
 
 def lines_of(source: str, base: Path) -> list[str]:

@@ -1,8 +1,7 @@
 """YAML text → nodes that know their line, and how their scalars are understood.
 
-A scalar is the text the user wrote, and stays so until a field asks for something else. YAML 1.2's core is all that is
-understood without being asked (`true`, `false`, `null`, whole numbers, decimals); a quoted scalar is always text. So
-`16:9`, `no`, `010` and `2024-01-01` are never anything but themselves.
+A scalar is the text the user wrote until a field asks for something else; `16:9`, `no`, `010` and `2024-01-01` are
+themselves. YAML 1.2's core is understood (`true`, `false`, `null`, whole numbers, decimals), without quotes only.
 
 An alias is one node in several places, so no text costs more than its length and what its merge keys copy. Depth,
 bytes and what aliases stand for (merged ones too) are bounded; tags and second documents are refused. A syntax error or
@@ -113,24 +112,15 @@ def value_of(scalar: Scalar) -> bool | int | float | str | None:
     return text
 
 
-def plain_data(node: object) -> Any:
-    """A node, or what `loose` makes of one, as JSON data; decimals as ordinary floats."""
+def plain_data(node: object, *, loose: bool = False) -> Any:
+    """A node as JSON data, decimals as ordinary floats; `loose` leaves its Scalars, as the schema validates them."""
     if isinstance(node, (Table, dict)):
         pairs = node.pairs if isinstance(node, Table) else node
-        return {key: plain_data(value) for key, value in pairs.items()}
+        return {key: plain_data(value, loose=loose) for key, value in pairs.items()}
     if isinstance(node, (Items, list)):
-        return [plain_data(item) for item in (node.items if isinstance(node, Items) else node)]
-    value = value_of(node) if isinstance(node, Scalar) else node
+        return [plain_data(item, loose=loose) for item in (node.items if isinstance(node, Items) else node)]
+    value = value_of(node) if isinstance(node, Scalar) and not loose else node
     return float(value) if isinstance(value, Written) else value
-
-
-def loose(node: Node) -> Any:
-    """Dicts and lists whose leaves are still Scalars: what the schema validates."""
-    if isinstance(node, Table):
-        return {key: loose(value) for key, value in node.pairs.items()}
-    if isinstance(node, Items):
-        return [loose(item) for item in node.items]
-    return node
 
 
 def quoted(text: str) -> str:
@@ -195,10 +185,8 @@ class ReadError(Exception):
 def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node:
     """Read one YAML document, UTF-8 with or without a byte order mark.
 
-    `file` is how messages name it; `on_fault` takes each duplicate key, of which the last one wins, and each merge key
-    that is ignored.
-
-    Raises ManifestError: the text cannot be read at all; holds the one fault.
+    `on_fault` takes each duplicate key, of which the last one wins, and each merge key that is ignored. Raises
+    ManifestError with the one fault of a text that cannot be read at all; messages name it `file`.
     """
     try:
         return _Builder(_events(_decoded(data)), file, on_fault).document()
@@ -307,8 +295,9 @@ class _Builder:
         self._count += size
         self._aliased += size
         if self._aliased > MAX_ALIASED:
-            message = f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
-            raise ReadError(line, message)
+            raise ReadError(
+                line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
+            )
         if len(self._path) + depth > MAX_DEPTH:
             raise ReadError(line, _TOO_DEEP)
         return node, depth
