@@ -201,7 +201,11 @@ class Names:
         if self._plain:
             values["file_name"] = checked_name(name + ext)
             return
-        file_name = checked_name(self._template.render(_variables(values, variables, ext[1:])))
+        sources = [reference.source for reference in values["images"]]
+        own = {"images": sources, "tags": dict(values["tags"]), "ext": ext[1:]}
+        image = ImagePath(sources[0]) if sources else ""
+        seen = {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}
+        file_name = checked_name(self._template.render(seen))
         self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), place)
         values["file_name"] = file_name
 
@@ -275,10 +279,3 @@ class Names:
         if entry.source is not None:
             return f"by {self._manifest.beside(entry.source)}:{line}"
         return f"by jobs[{entry.index}] on line {entry.line}"
-
-
-def _variables(values: dict[str, Any], variables: Mapping[str, Any], ext: str) -> dict[str, Any]:
-    sources = [reference.source for reference in values["images"]]
-    own = {"images": sources, "tags": dict(values["tags"]), "ext": ext}
-    image = ImagePath(sources[0]) if sources else ""
-    return {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}

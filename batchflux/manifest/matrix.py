@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from batchflux.manifest.job_fields import READERS, reference
 from batchflux.manifest.tables import lines_of
 from batchflux.manifest.templates import ImagePath
-from batchflux.manifest.values import is_nothing, is_template, line_of_text, problem, scalar
+from batchflux.manifest.values import is_template, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, found, quoted, value_of
 
 if TYPE_CHECKING:
@@ -101,11 +101,6 @@ def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
     if text is None:
         raise problem(f"found nothing; {_ALLOWED}")
     return kind, (text,)
-
-
-def exclusion(value: object) -> str:
-    """Check a value that an excluded combination has, as text."""
-    return "" if is_nothing(value) else scalar(value).text
 
 
 def _axis_value(item: object) -> Any:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticS
 from pydantic_core import PydanticUseDefault, core_schema
 
 from batchflux.manifest import job_fields, values
-from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec, exclusion
+from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
 from batchflux.models import Verify
@@ -47,7 +47,6 @@ def _node(check: Callable[[object], Any], schema: dict[str, Any]) -> GetPydantic
 
 
 def _leaf(read: Callable[[str], Any], *types: str, **more: Any) -> GetPydanticSchema:
-    """Return how a scalar is read, and its JSON Schema."""
     return _node(leaf(read), _types(*types, **more))
 
 
@@ -94,7 +93,6 @@ def _looks_like_key(name: str) -> bool:
 
 
 def _price(value: object) -> Decimal | dict[str, Decimal] | None:
-    """Check the price of an image, or of one by each model."""
     read = leaf(values.money)
     if not isinstance(value, dict):
         return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
@@ -109,6 +107,10 @@ def _price(value: object) -> Decimal | dict[str, Decimal] | None:
     return prices or None
 
 
+def _excluded(value: object) -> str:
+    return "" if is_nothing(value) else scalar(value).text
+
+
 def _options(value: object) -> Any:
     return plain_data(values.mapping(value))
 
@@ -119,7 +121,7 @@ Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
 Price = Annotated[Decimal | dict[str, Decimal] | None, _node(_price, _PRICE)]
 MaybeText = Annotated[str | None, _leaf(line_of_text, "string", "number", "null")]
 AxisSpec = Annotated[Any, _node(axis_spec, AXIS_SCHEMA)]
-_Excluded = Annotated[str, _node(exclusion, _types("string", "number", "boolean", "null"))]
+_Excluded = Annotated[str, _node(_excluded, _types("string", "number", "boolean", "null"))]
 Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
 
 
@@ -209,7 +211,7 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
-    kinds = [Annotated[row.kind, WithJsonSchema(_types(*row.types, **row.more))] for row in rows]
+    kinds = [Annotated[row.kind, WithJsonSchema(_types(*row.types.split(), **row.more))] for row in rows]
     return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, kinds, strict=True)}
 
 

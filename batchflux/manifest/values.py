@@ -140,14 +140,18 @@ def either(words: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
+def bounded(text: str, most: int, bad: re.Pattern[str], advice: str) -> str:
+    """Read text of bounded length without certain characters."""
+    if len(text) > most:
+        raise ValueError(f"found {len(text)} characters; allowed are at most {most}")
+    if (match := bad.search(text)) is not None:
+        raise ValueError(f"found the character U+{ord(match.group()):04X}{advice}")
+    return text
+
+
 def line_of_text(text: str) -> str | None:
     """Read text on one line; empty is not given."""
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"found {len(text)} characters; allowed are at most {MAX_TEXT}")
-    bad = CONTROL.search(text)
-    if bad is not None:
-        raise ValueError(f"found the character U+{ord(bad.group()):04X}; allowed is text on one line")
-    return text.strip() or None
+    return bounded(text, MAX_TEXT, CONTROL, "; allowed is text on one line").strip() or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
