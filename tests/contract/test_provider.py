@@ -163,7 +163,7 @@ def test_a_handle_survives_days(shop: Shop) -> None:
 
 @one_a_provider
 def test_a_link_that_is_gone_is_paid_again_only_when_asked(shop: Shop) -> None:
-    shop.manifest("#gone")
+    shop.manifest("#gone", limits=", attempts: 1")
     ended = shop.program.run()
     assert ended.code == 1, ended.said
     assert (shop.row()["error_code"], shop.bank.posts["a"]) == ("download", 1)
