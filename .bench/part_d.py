@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.bench.servers import Control
+    from servers import Control
 
 SIZES = (10_000, 100_000, 1_000_000)
 CONCURRENCY = 64

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machine
 
-CHOICES = ["retry", "hold", "fail"]
+CHOICES = ["retry", "hold", pytest.param("fail", marks=pytest.mark.slow)]
 
 
 def seen(scene: Scene, name: str = "b") -> dict[str, object]:
