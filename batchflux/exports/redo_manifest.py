@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import waiting_redos
-from batchflux.ledger.tables import Known, get_meta, rows_by_key
+from batchflux.ledger.tables import get_meta, known_by_key
 from batchflux.manifest.capabilities import api_of, known_providers
 from batchflux.manifest.diagnostics import Faults
 from batchflux.manifest.identity import checked_name, folded, redo_id
@@ -112,7 +112,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
     """Return a job as far as the ledger knows it: all but its webhook."""
-    known = Known.of(rows_by_key(connection, [key])[0])
+    known = known_by_key(connection, [key])[key]
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]
     return Job(
