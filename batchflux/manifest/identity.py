@@ -173,12 +173,11 @@ _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
 
 
 class Names:
-    """Gives each job of one expansion its id and file name, and each to one job only.
+    """Gives each job of one expansion its id and file name, and each to one job only, also where case is ignored.
 
-    Ids differ, and so do file names, also where a file system ignores case. With the default template ids are compared
-    folded, and file names need no table of their own. An id that was not given never clashes: it takes more of its key.
-    As a stored picture's suffix follows its bytes, names that differ in a picture's suffix only are one name, unless
-    both jobs ask for a format, which then says what the suffix will be.
+    With the default template ids are compared folded, and file names are not kept. An id that was not given never
+    clashes: it takes more of its key. As a stored picture's suffix follows its bytes, names that differ in a picture's
+    suffix only are one name, unless both jobs ask for a format, which then says what the suffix will be.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -210,10 +209,7 @@ class Names:
         values["file_name"] = file_name
 
     def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
-        """Return id and file name of a redo: its first job's with `-redo1` and so on, and 8 digits where that is taken.
-
-        No manifest is at fault because of what somebody asked for in a review, so this refuses nothing.
-        """
+        """Return id and file name of a redo: its first job's with `-redo1`, and 8 digits where that is taken."""
         name = redo_id(root.id, ordinal)
         if self._take(self._fold(name), 0) is not None:
             name = f"{name}-{key[:_SHORT]}"
