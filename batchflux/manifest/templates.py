@@ -90,7 +90,6 @@ def _shown(value: Any) -> Any:
 
 
 def _shown_in_name(value: Any) -> Any:
-    """Return how a value stands in a file name, where it must not make folders."""
     text = _shown(value)
     if "/" in str(text) or "\\" in str(text):
         raise SecurityError(f"found {quoted(str(text))}; a value in a file name has no slash, only the template has")
