@@ -1,8 +1,4 @@
-"""YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names.
-
-The order of the modules: yaml_nodes, values, job_fields, schema, diagnostics, capabilities, loader; tables, matrix,
-templates, entries, identity, redo, expansion.
-"""
+"""YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names."""
 
 from __future__ import annotations
 

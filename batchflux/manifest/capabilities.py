@@ -37,15 +37,12 @@ class Known(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-KNOWN = {
-    SIMULATOR: Known(api=FLUX_RELAY),
-    "tuzi": Known(api=FLUX_RELAY, base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",)),
-}
-"""Providers that are known by name; the name of an API with an address of its own is known, too."""
+_TUZI = Known(FLUX_RELAY, "https://api.tu-zi.com", ("TUZI_API_KEY",))
+KNOWN = {SIMULATOR: Known(FLUX_RELAY), "tuzi": _TUZI}
 
 
 def known_providers(offers: Sequence[Capabilities] | None) -> dict[str, Known]:
-    """Return all providers that are known by name."""
+    """Return all providers that are known by name; that of an API with an address of its own is known, too."""
     own = [offer for offer in offers or () if offer.base_url is not None]
     return {offer.api: Known(offer.api, offer.base_url, offer.key_names) for offer in own} | KNOWN
 
@@ -131,7 +128,6 @@ def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tupl
 
 
 def _local_file(references: Sequence[Reference]) -> str | None:
-    """Return the first local file among the references, as the user wrote it."""
     return next((reference.source for reference in references if reference.path is not None), None)
 
 

@@ -1,9 +1,8 @@
 """Entries: the elements of `jobs` with `defaults` merged in, and each made ready to turn rows into jobs.
 
 A field of the entry wins over the default, also when it says null; tags and options are merged name by name; an axis
-named like a field sets it: it wins over the default and is a fault beside the entry's own field. An entry with faults
-is kept, without them, as long as they are in fields that nothing else in it depends on: then its other faults are found
-too. What is the same for all jobs of an entry is converted once; only templated fields are left for each row.
+named like a field sets it, and is a fault beside the entry's own field. An entry with faults is kept, without them, if
+nothing else in it depends on those fields. What is the same for all jobs of an entry is converted once.
 """
 
 from __future__ import annotations
@@ -256,7 +255,6 @@ class Plan:
                 self.constants[name] = value
 
     def _part(self, key: str, item: Any) -> Any:
-        """Return what renders a template, and anything else as it is."""
         if not isinstance(item, Template):
             return item
         try:

@@ -1,9 +1,8 @@
 """The stream of jobs: entries in order, in each its rows in order, in each row the matrix in order.
 
-A faulty job is reported and left out, and nothing holds more than one row. Over the whole manifest an id and a file
-name stand for one job, and a job with the key of an earlier one is that job: counted as merged, not made again. After
-MAX_FAULTS faults the expansion ends, for nobody reads more. Redos that people asked for come last, so that a job of the
-manifest never has to make way for one; their place (`position`) is their job's.
+A faulty job is reported and left out, and nothing holds more than one row. A job with the key of an earlier one is that
+job: counted as merged, not made again. After MAX_FAULTS faults the expansion ends. Redos that people asked for come
+last, so that a job of the manifest never has to make way for one; their place (`position`) is their job's.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class Expansion:
             return
 
     def _report(self, fault: Fault) -> None:
-        """Pass a fault on; the last one that anybody reads ends the expansion."""
         self.faults += 1
         self._on_fault(fault)
         if self.faults >= MAX_FAULTS:
@@ -130,10 +128,7 @@ class Expansion:
             report(None, "has no rows")
 
     def _redone(self, redos: Redos) -> Iterator[Job]:
-        """Yield the redos, but for those whose very job the manifest lists by now.
-
-        A redo's root is the manifest's job that the redos of its family go back to, its parent the one it tries again.
-        """
+        """Yield the redos, but for those whose very job the manifest lists by now."""
         for root, parent, redo in redos.wanted():
             offer = self._offers.of(parent.style, parent.model)
             job = choose(parent, redo, offer, lambda key: not redos.is_known(key) and self._is_new(key))
@@ -152,7 +147,7 @@ class Expansion:
         return len(self._keys) != before
 
     def _job(self, variables: Variables, chosen: dict[str, Any]) -> Job | None:
-        """Make the job of one row and one choice of axis values; None after its faults were reported, or merged."""
+        """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
         for name, render in plan.dynamic.items():

@@ -140,7 +140,6 @@ def _tag(value: object) -> str | Template:
 
 
 def _option(value: object) -> Any:
-    """Return JSON data; a text with a template in it is a Template."""
     if isinstance(value, Scalar) and is_template(value.text):
         return values.template(value.text)
     made = plain_data(value)
@@ -150,7 +149,6 @@ def _option(value: object) -> Any:
 
 
 def _by_name(named: Callable[[object], dict[str, Any]], item: Callable[[object], Any]) -> Any:
-    """Return the type of a mapping that comes to pairs."""
     pairs = AfterValidator(lambda made: tuple(made.items()))
     return Annotated[dict[str, Annotated[Any, PlainValidator(item)]], BeforeValidator(named), pairs]
 
@@ -163,10 +161,9 @@ def _one(check: Callable[[object], Any]) -> Any:
 class JobField:
     """One field of a job.
 
-    `read` is None where a field is more than one text, or is never set by a template or an axis; `kind` is the type
-    that validates what the manifest has. `types` and `more` are the JSON Schema. `default` is what a Job has that was
-    not asked for the field. `uses` says who has it: `key` (a job's key, in its place), `named` (the key, by its name if
-    given), `sent` (a request may) and `spec` (the ledger, beside the prompt).
+    `kind` validates it; `types` and `more` are its JSON Schema; `read` is None where it is more than one text, or never
+    set by a template or an axis; `default` is a Job's. `uses` says who has it: `key` (a job's key, in its place),
+    `named` (the key, by its name if given), `sent` (a request may) and `spec` (the ledger, beside the prompt).
     """
 
     name: str

@@ -48,9 +48,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=BaseModel)
 MAX_PARTS = 16  # of a path on the command line
 MAX_NAME = 100  # characters of a manifest's name
-_OF_ONE_PROVIDER = ("base_url", "keys", "options")
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
-_FLOW = ("[", "{", '"', "'")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _KEY = re.compile(r"\s*(?:Bearer\s+)?sk-[A-Za-z0-9_-]{8,}\s*")
 _ADVICE = "put it into an environment variable"
@@ -67,11 +65,9 @@ def load_manifest(
 ) -> Manifest:
     """Read a manifest and check all that needs no row of a table.
 
-    `sets` are `PATH=VALUE` texts that replace values. `provider` replaces provider.name; another provider's base_url,
-    keys and options are dropped, and its api, or with the simulator (which speaks it) its price. `out` replaces
-    output.dir; `environ` is where `${NAME}` is looked up, the process's when None. `offers` is what APIs can carry, one
-    for each call style of each: given, the provider's API, style and options are checked, and a manifest with faults is
-    expanded too as far as it is sound, so that the faults of its rows and jobs come in the same go.
+    `sets` and `provider` change it as `apply_overrides` says, `out` replaces output.dir; `${NAME}` is looked up in
+    `environ`, the process's when None. `offers` is what APIs can carry, one for each call style of each: given, the
+    provider's API, style and options are checked, and a manifest with faults is expanded too as far as it is sound.
 
     Raises ManifestError: with every fault.
     """
@@ -111,7 +107,6 @@ def _read(path: Path, display: str) -> bytes:
 def _manifest(
     path: Path, root: Table, faults: Faults, offers: Sequence[Capabilities] | None, given: tuple[str, str | None]
 ) -> Manifest:
-    """Check all parts; `given` is the source text and --out."""
     _top(root, faults)
     name = _name(path.stem, root, faults)
     provider = provider_config(root, _part(root, "provider", ProviderConfig, faults), offers, faults)
@@ -145,7 +140,6 @@ def _top(root: Table, faults: Faults) -> None:
 
 
 def _name(stem: str, root: Table, faults: Faults) -> str:
-    """Return the name that is written, else the file's stem, each if it can name a folder."""
     node = root.pairs.get("name")
     written = node is not None and not is_nothing(node)
     text = stem if node is None or not written else node.text if isinstance(node, Scalar) else ""
@@ -198,7 +192,7 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
         name = section.pairs.get("name")
         current = name.text if isinstance(name, Scalar) and not name.is_null else SIMULATOR
         if provider != current:
-            for key in (*_OF_ONE_PROVIDER, "price" if provider == SIMULATOR else "api"):
+            for key in ("base_url", "keys", "options", "price" if provider == SIMULATOR else "api"):
                 section.pairs.pop(key, None)
                 section.lines.pop(key, None)
         section.pairs["name"] = Scalar(provider, plain=False, line=OVERRIDE)
@@ -230,7 +224,7 @@ def _provider_section(root: Table) -> Table:
 
 def _value(text: str, faults: Faults) -> Node | None:
     stripped = text.strip()
-    if not stripped.startswith(_FLOW):
+    if not stripped.startswith(("[", "{", '"', "'")):
         return Scalar(stripped, plain=True, line=OVERRIDE)
     try:
         node = read_tree(stripped.encode("utf-8", "surrogateescape"), OVERRIDE_FILE, faults.note)

@@ -1,9 +1,8 @@
 """Another try at a job: what a redo becomes.
 
-A redo is its origin (the job it tries again) with a new seed where the origin has one and its style carries
-seeds, or where one was asked for; otherwise with the next free `variant`. The prompt may be another. Whatever is chosen
-gives a key that neither the manifest nor the ledger has, so it is another picture and is paid for once. The choice
-follows from the redo alone: it is the same in `plan` and `run`, and a run pins it.
+A redo is its origin (the job it tries again) with a new seed where the origin has one and its style carries seeds, or
+where one was asked for; otherwise with the next free `variant`. The choice gives a key that neither the manifest nor
+the ledger has, so it is paid for once. It follows from the redo alone: a run makes what `plan` shows, and pins it.
 """
 
 from __future__ import annotations
@@ -71,11 +70,7 @@ class Redos:
 
 
 def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], bool]) -> Job:
-    """Return the job that tries `parent` again, but for its id and file name.
-
-    `free` is asked for the key of one choice after the other and takes the first that may be used. A pinned redo is
-    what it is.
-    """
+    """Return the job that tries `parent` again, but for its id and file name: the first choice whose key is `free`."""
     tried = replace(parent, prompt=parent.prompt if redo.prompt is None else redo.prompt, redo_of=parent.key)
     choices = (replace(tried, seed=seed, variant=variant) for seed, variant in _choices(parent, redo, offer))
     keyed = (replace(job, key=key_of_job(job)) for job in choices)

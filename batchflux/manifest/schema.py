@@ -273,8 +273,7 @@ class Manifest:
     """A manifest without static faults.
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
-    (secrets unexpanded). `entries` is what `expand` makes jobs of; `file_name_line` is where output.file_name
-    stands, and `keys_line` where provider.keys does, or the provider when it brings its own.
+    (secrets unexpanded). `file_name_line` and `keys_line` are where output.file_name and provider.keys stand.
     """
 
     path: Path

@@ -93,7 +93,6 @@ def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
-    """Yield the lines as text; `most` is how many bytes a packed table may unpack to."""
     number = size = 0
     try:
         while raw := stream.readline(MAX_LINE + 1):

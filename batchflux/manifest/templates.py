@@ -1,9 +1,8 @@
 """Templates: compiled once with the names they read, run where none costs more than its length and its data.
 
 None renders as nothing, true as `true`; an unknown variable is an error. What a template may be made of is an
-allow-list: kinds of nodes, filters, tests, methods. Nothing assigns, loops within a loop, or repeats text; no result of
-a filter, call or operator may pass MAX_OUTPUT. What is only text and plain `{{ name }}` is put together without Jinja,
-to the same result, for it is what a million rows are made of.
+allow-list: kinds of nodes, filters, tests, methods. No result of a filter, call or operator may pass MAX_OUTPUT. What
+is only text and plain `{{ name }}` is put together without Jinja, for it is what a million rows are made of.
 """
 
 from __future__ import annotations
@@ -91,7 +90,6 @@ def _shown(value: Any) -> Any:
 
 
 def _shown_in_name(value: Any) -> Any:
-    """Return how a value stands in a file name, where it must not make folders."""
     text = _shown(value)
     if "/" in str(text) or "\\" in str(text):
         raise SecurityError(f"found {quoted(str(text))}; a value in a file name has no slash, only the template has")

@@ -197,9 +197,8 @@ def rate(text: str) -> Rate:
 
 def _duration(text: str) -> float:
     """Return the seconds of `1h30m`; 0 when the text says no duration."""
-    if not _DURATION.fullmatch(text):
-        return 0
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in _PART.findall(text))
+    parts = _PART.findall(text) if _DURATION.fullmatch(text) else ()
+    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
 
 
 def timeout(text: str) -> float:

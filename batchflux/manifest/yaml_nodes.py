@@ -344,8 +344,7 @@ class _Builder:
     def _merge(self, table: Table, line: int, value: Node) -> None:
         """Put the pairs of other mappings into this one: `<<: *name`, or a list of such, as YAML 1.1 has it.
 
-        The mapping's own keys win, then those of the mapping that comes earlier in the list. What is merged keeps the
-        line where it is written, and comes before the mapping's own keys, for axes have an order.
+        The mapping's own keys win, then the earlier mapping's. What is merged keeps its line and comes first.
         """
         pairs: dict[str, Node] = {}
         lines: dict[str, int] = {}
