@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from batchflux.errors import JobError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, spent
@@ -143,7 +144,10 @@ def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
 
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
-    request = providers()[manifest.provider.api, job.style].submit(job)
+    try:
+        request = providers()[manifest.provider.api, job.style].submit(job)
+    except JobError as error:  # its own run says so, too; the others are planned
+        return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
     url = (manifest.provider.base_url or f"http://{SIMULATOR_HOST}") + request.url
     return {"id": job.id, "method": request.method, "url": url, "body": _unsigned(preview(request))}
 

@@ -168,8 +168,11 @@ class JobRunner:
     async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
         """Poll a task until it is finished. What fails is polled again: it is free.
 
+        Its API is believed that it does not know the task (`dead`) only when it said nothing else for GRACE seconds, to
+        the key that the task was submitted with.
+
         Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
-        its API does not know it (`dead`); Halted: the run stops by a signal; the task is left to the next one.
+        is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
         job, pause, missing_since = run.work.job, FIRST_POLL, None
         if not run.resumes:
@@ -182,7 +185,7 @@ class JobRunner:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
                 self._event("poll_failed", id=job.id, code=error.code.value, message=error.message)
-                asked_to_wait = error.retry_after or 0.0
+                missing_since, asked_to_wait = None, error.retry_after or 0.0
             else:
                 self._breaker.answered()  # while tasks are out it does not probe: a poll that works closes it
                 asked_to_wait = exchanged.pause or 0.0
@@ -194,9 +197,11 @@ class JobRunner:
                     case Pending(retry_after=retry_after):
                         missing_since, asked_to_wait = None, max(asked_to_wait, retry_after or 0.0)
                     case Missing():
-                        missing_since = missing_since or self._clock()
-            if last or (missing_since is not None and self._clock() - missing_since >= GRACE):
-                raise self._unresolved(run, missing=missing_since is not None)
+                        missing_since = self._clock() if missing_since is None else missing_since
+            missing = missing_since is not None and self._clock() - missing_since >= GRACE
+            if last or missing:
+                own_key = not run.resumes or attempt.lease.key.name == run.work.key_name
+                raise self._unresolved(run, missing=missing and own_key)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL)
             wait = min(max(pause, asked_to_wait), max(attempt.late_at - self._clock(), 0.0))
             await self._gate.sleep_polling(wait)

@@ -295,6 +295,25 @@ def test_a_task_that_does_not_end_keeps_its_handle_and_is_never_submitted_again(
     assert (len(scene.server.calls), scene.spent()) == (1, PRICE)
 
 
+@pytest.mark.parametrize("keys", [("A",), ("B",)])
+def test_a_task_is_not_given_up_for_what_may_pass(
+    night: NightOf, job_number: Callable[..., Job], keys: tuple[str, ...]
+) -> None:
+    """Not known once and then silence, or not known to another key than it was submitted with: it is asked for again."""
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1.0, trouble=10**6)]}
+    scene.run(kill_at=1.2)
+    known = dict(scene.server.tasks)
+    if keys == ("B",):
+        scene.server.tasks.clear()
+    scene.run(keys=keys)
+    assert (scene.rows()["j0"].status, scene.rows()["j0"].handle) == ("unknown", "j0/1")
+    scene.server.tasks = {handle: (0.0, Reply()) for handle in known}
+    scene.run()
+    assert (scene.rows()["j0"].status, len(scene.server.calls), scene.spent()) == ("done", 1, PRICE)
+
+
 def test_a_task_that_its_api_does_not_know_is_unknown_without_a_handle(
     night: NightOf, job_number: Callable[..., Job]
 ) -> None:

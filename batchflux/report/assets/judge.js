@@ -109,7 +109,7 @@ function openRedo(rows) {
     const redo = { prompt: edited, seed: seed.value === "" ? null : Number(seed.value) };
     return judge(rows, "redo", { note: note.value === "" && single === null ? null : note.value, redo });
   };
-  const seeded = single !== null && columns.style[single] === "standard"; // the chat style carries no seed
+  const seeded = single !== null && columns.style[single] !== "chat"; // which carries no seed
   openForm(
     byId("redo"),
     "Redo",
