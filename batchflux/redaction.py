@@ -1,12 +1,9 @@
 """Every way a secret leaves a text.
 
-- `redacted` takes signatures out of a link: a signed URL is a key to the picture, and keys are not kept. Known
-  parameters: AWS SigV2/SigV4, Google Cloud Storage, Azure SAS, CloudFront, Aliyun OSS, Tencent COS; names that say what
-  they hold (`access_token`, `api_key`); and any name or value long and random enough to be a secret. A user and
-  password before the host go too.
+- `redacted` takes signatures out of a link: a signed URL is a key to the picture, and keys are not kept. Known are the
+  parameters of the large clouds, names that say what they hold (`api_key`), and whatever is long enough for a secret.
 - `hushed` takes out secrets that are known, whatever they look like.
-- `tidy` makes a stranger's words fit for a message: one short line, without query strings and without what looks like a
-  key, a token or a password.
+- `tidy` makes a stranger's words fit for a message: one short line, without what looks like a secret.
 """
 
 from __future__ import annotations
@@ -30,12 +27,10 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _RANDOM = 20
-_MORE = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 LONGEST = 300
 _TIDIED = 6000
-
 _DATA_URL = re.compile(r"data:[\w/.+-]{0,60};\s*base64\s*,[A-Za-z0-9+/=_-]*", re.IGNORECASE)
 _QUERY = re.compile(r"(https?:(?:\\?/){2}[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _USER = re.compile(r"(https?:(?:\\?/){2})[^\s/@\"'<>]{1,300}@", re.IGNORECASE)
@@ -46,22 +41,17 @@ _NAMED = re.compile(
     r"(\\?[\"']?\s*[:=]\s*\\?[\"']?)(?:bearer\s+)?[^\s\"'\\,;}]+",
     re.IGNORECASE,
 )
-_BLANK = re.compile(r"\s+")
 
 
 def redacted(url: str) -> str:
-    """Return the URL, without its query and fragment when they carry a signature or a secret.
-
-    What is no URL at all comes back without all that follows a `?` or `#`.
-    """
-    if not _MORE.search(url):
-        return url
+    """Return the URL, without user and password, and without query and fragment when they carry a secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
-        return url.partition("?")[0].partition("#")[0]
+        return url.partition("?")[0].partition("#")[0]  # no URL at all
     clean = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-    signed = any(_secret(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    signed = any(max(map(len, pair)) >= _RANDOM or _SECRET_NAME.search(pair[0]) for pair in pairs)
     if signed or len(parts.fragment) >= _RANDOM:
         clean = clean._replace(query="", fragment="")
     return url if clean == parts else clean.geturl()
@@ -70,10 +60,6 @@ def redacted(url: str) -> str:
 def without_signatures(text: str) -> str:
     """Return a text whose URLs are redacted."""
     return _URL.sub(lambda match: redacted(match.group()), text)
-
-
-def _secret(name: str, value: str) -> bool:
-    return len(name) >= _RANDOM or len(value) >= _RANDOM or _SECRET_NAME.search(name) is not None
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:
@@ -98,15 +84,10 @@ def hush(error: JobError, secrets: Iterable[str]) -> None:
 
 
 def tidy(text: str, *, hide: str | None = None, limit: int = LONGEST) -> str:
-    """Return words of an answer as one line of at most `limit` characters, ellipsis included, without secrets.
-
-    `hide` is a secret of the job (its webhook secret) to blot out wherever it stands.
-    """
-    if hide:
-        text = hushed(text, [hide])
-    text = _DATA_URL.sub("data:…", text)[:_TIDIED]
+    """Return a stranger's words as one line of at most `limit` characters, without secrets, `hide` among them."""
+    text = _DATA_URL.sub("data:…", hushed(text, [hide] if hide else []))[:_TIDIED]
     text = _QUERY.sub(r"\1", _USER.sub(r"\1", text))
     text = _NAMED.sub(r"\1\2***", _BEARER.sub(r"\1 ***", text))
     text = "".join(letter if letter.isprintable() else " " for letter in _KEY.sub("***", text))
-    text = _BLANK.sub(" ", text).strip()
+    text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

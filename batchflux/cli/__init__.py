@@ -1,7 +1,4 @@
-"""The command line: it parses, calls and prints.
-
-The files of commands are imported when they are called, so that `--help` answers at once.
-"""
+"""The command line: it parses, calls and prints."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ COMMANDS = {  # command → the module that has it, and what the list of command
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's file when the command is called."""
+    """A group that imports a command's file when the command is called, so that `--help` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order people need them."""
@@ -40,8 +37,8 @@ class LazyGroup(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        found = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(found, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

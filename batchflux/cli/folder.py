@@ -13,7 +13,7 @@ from tqdm import tqdm
 from batchflux.cli.terminal import count, money, place
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
-from batchflux.ledger.summary import State, read_state
+from batchflux.ledger.summary import read_state
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report
 
@@ -33,11 +33,7 @@ def status(out: Path, *, as_json: bool) -> None:
         data = asdict(state) | {"last_at": iso(state.last_at) or None}
         data |= {name: format(data[name], "f") for name in ("spent", "spent_possibly")}
         click.echo(json.dumps(data, ensure_ascii=False, indent=2))
-    else:
-        click.echo("\n".join(_lines(out, state)))
-
-
-def _lines(out: Path, state: State) -> list[str]:
+        return
     text = [f"{out}: {state.done:,} of {state.total:,} jobs done"]
     counts = {name: getattr(state, name) for name in ("pending", "in_flight", "unknown", "failed")}
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
@@ -54,7 +50,7 @@ def _lines(out: Path, state: State) -> list[str]:
     text.append(spent)
     if state.last_at is not None:
         text.append(f"  rate       {state.images_per_minute:,.1f} images/min, the last at {iso(state.last_at)}")
-    return text
+    click.echo("\n".join(text))
 
 
 @click.command("report")
@@ -70,15 +66,11 @@ def report(out: Path) -> None:
         written = write_report(out, started)
     click.echo(place(str(written.path)))
     click.echo(f"{count(written.rows, 'job')}, {count(written.thumbs, 'thumbnail')} made.", err=True)
-    missing = len(written.missing)
-    if missing:
+    if missing := len(written.missing):
         names = ", ".join(written.missing[:_SHOWN])
         more = "" if missing <= _SHOWN else f" and {missing - _SHOWN:,} more"
-        click.echo(
-            f"{count(missing, 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
-            "`batchflux run` brings missing ones back.",
-            err=True,
-        )
+        says = f"{count(missing, 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
+        click.echo(f"{says}`batchflux run` brings missing ones back.", err=True)
 
 
 @click.command("export-review")

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-CHECKING = "checking {n_fmt} jobs [{elapsed}]"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
     "new": "never run",
@@ -83,24 +82,20 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def wrapper(**given: Any) -> Any:
-        # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth of the
-        # time.
+        # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        load = partial(
-            load_manifest, given.pop("path"), **{name: given.pop(name) for name in ("sets", "provider", "out")}
-        )
-        names = ("only", "limit", "redo", "retry_failed", "on_unknown")
-        selection = Selection(**{name: given.pop(name) for name in names})
-        return function(load=load, selection=selection, **given)
+        load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
+        chosen = {name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "on_unknown")}
+        return function(load=load, selection=Selection(**chosen), **given)
 
     return wrapper
 
 
 def checking(jobs: Iterable[Job]) -> Iterable[Job]:
     """Pass on jobs; on a terminal show how many there were, when it takes a while."""
-    shown = sys.stderr.isatty()
-    return tqdm(jobs, bar_format=CHECKING, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
+    line, shown = "checking {n_fmt} jobs [{elapsed}]", sys.stderr.isatty()
+    return tqdm(jobs, bar_format=line, delay=CHECKING_SECONDS, leave=False, file=sys.stderr, disable=not shown)
 
 
 @click.command("plan")
@@ -111,16 +106,17 @@ def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    result = make_plan(load(), selection, through=checking)
+    manifest = load()
+    result = make_plan(manifest, selection, through=checking)
     if as_json:
         # Of all that a plan holds, only amounts of money are nothing that JSON knows.
         click.echo(json.dumps(asdict(result), default="{:f}".format, ensure_ascii=False, indent=2))
     else:
-        click.echo("\n".join(plan_lines(result)))
+        click.echo("\n".join(plan_lines(result, manifest)))
     return 1 if result.unreadable else 0
 
 
-def plan_lines(result: Plan) -> list[str]:
+def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return the plan as a person reads it."""
     counts = result.counts
     jobs = count(counts["total"], "job")
@@ -135,7 +131,7 @@ def plan_lines(result: Plan) -> list[str]:
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}",
-        f"  cost      {_cost(result)}",
+        f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
     if result.unreadable:
@@ -147,10 +143,14 @@ def plan_lines(result: Plan) -> list[str]:
     return text
 
 
-def _cost(result: Plan) -> str:
+def _cost(result: Plan, manifest: Manifest) -> str:
     if result.cost is None:
         return "nothing (simulated)" if result.provider == "simulator" else "not known: provider.price is not set"
-    text = f"{money(result.cost, result.currency)} ({result.calls:,} x {result.price})"
+    prices = {model: manifest.provider.price_of(model) for model in result.models or [result.model]}
+    calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
+    if len({*prices.values()}) > 1:  # models have prices of their own
+        calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
+    text = f"{money(result.cost, result.currency)} ({calls})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"
     if result.budget is not None:

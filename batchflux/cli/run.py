@@ -1,7 +1,6 @@
 """`batchflux run`: what it shows on stderr while it works, and the summary it prints to stdout at the end.
 
-On a terminal a tqdm bar; otherwise one line a minute. Worth a line of its own: a job that failed, a key that died, a
-rate limit (at most one line a second of these, the rest are counted).
+On a terminal a tqdm bar; otherwise one line a minute. A job that failed and a key that died have lines of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import sys
 import time
 from contextlib import ExitStack, nullcontext
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,12 +43,12 @@ BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remainin
 
 
 class Progress(Watcher):
-    """Shows a run. `json_log` makes every line on stderr a JSON object, and leaves the bar out."""
+    """Shows a run. The `log_format` json makes every line on stderr a JSON object, and leaves the bar out."""
 
-    def __init__(self, *, json_log: bool, bar: bool, quiet: bool) -> None:
-        self._json = json_log
+    def __init__(self, *, log_format: str, no_progress: bool, quiet: bool) -> None:
+        self._json = log_format == "json"
         self.quiet = quiet
-        self._wanted = bar and not quiet
+        self._wanted = not (no_progress or quiet)
         self._bar: tqdm[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._shown = 0
@@ -138,34 +136,22 @@ class Progress(Watcher):
             say(text, err=True)  # who looks on may go; the run goes on
 
 
-def progress_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what is shown; the command gets `progress: Progress`."""
-
-    @click.option("--no-progress", is_flag=True, help="No progress bar and no progress lines.")
-    @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-    @wraps(function)
-    def wrapper(*, no_progress: bool, quiet: bool, log_format: str, **given: Any) -> Any:
-        progress = Progress(json_log=log_format == "json", bar=not no_progress, quiet=quiet)
-        return function(progress=progress, **given)
-
-    return wrapper
-
-
 @click.command("run")
 @manifest_options
-@progress_options
+@click.option("--no-progress", is_flag=True, help="No progress bar and no progress lines.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--watch", is_flag=True, help="Serve a page to watch the run and judge its pictures, until it ends.")
 @click.option("--yes", is_flag=True, help="Do not ask before spending.")
-def run(load: Callable[[], Manifest], selection: Selection, progress: Progress, *, watch: bool, yes: bool) -> int:
+def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes: bool, **shown: Any) -> int:
     """Run MANIFEST, or continue it: pending jobs only; failed ones stay failed until --retry-failed.
 
     The first Ctrl-C (or SIGTERM) starts no new request and keeps what is under way; a second one stops at once.
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
-    manifest = load()
+    manifest, progress = load(), Progress(**shown)
     asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(make_plan(manifest, selection, through=progress.checking)):
+    if asks and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:
@@ -188,10 +174,10 @@ def run(load: Callable[[], Manifest], selection: Selection, progress: Progress, 
     return summary.exit_code
 
 
-def _confirm(proposed: Plan) -> bool:
+def _confirm(manifest: Manifest, proposed: Plan) -> bool:
     if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
         return True
-    click.echo("\n".join(plan_lines(proposed)), err=True)
+    click.echo("\n".join(plan_lines(proposed, manifest)), err=True)
     unknown = "an unknown sum (provider.price is not set)"
     what = unknown if proposed.cost is None else money(proposed.cost, proposed.currency)
     return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)
@@ -201,10 +187,8 @@ def summary_lines(summary: Summary) -> list[str]:
     """Return the end of a run as a person reads it."""
     this, jobs = summary.this_run, summary.jobs
     made = f"{this['done']:,} done, {this['failed']:,} failed, {this['unknown']:,} unknown"
-    text = [
-        summary.message,
-        f"  this run   {made} in {duration(summary.seconds)} ({summary.images_per_minute:,.0f} images/min)",
-    ]
+    pace = f"{summary.images_per_minute:,.0f} images/min"
+    text = [summary.message, f"  this run   {made} in {duration(summary.seconds)} ({pace})"]
     if summary.failures:
         text.append("  failures   " + ", ".join(f"{code} {number:,}" for code, number in summary.failures.items()))
     if summary.spent or summary.budget is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 import click
@@ -12,6 +13,8 @@ import click
 from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
 from batchflux.simulator import Simulator, SimulatorOptions, load_options, parse_options
+
+_tell = partial(click.echo, err=True)
 
 
 @click.command("review")
@@ -58,8 +61,7 @@ def simulate(host: str, port: int, faults: Path | None) -> None:
 
 
 async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
-    simulator = Simulator(options)
-    stopped = _stop_signal()
+    simulator, stopped = Simulator(options), _stop_signal()
     url = await simulator.start(host, port)
     click.echo(url)
     _tell(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.")
@@ -67,10 +69,6 @@ async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
         await stopped.wait()
     finally:
         await simulator.stop()
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _stop_signal() -> asyncio.Event:

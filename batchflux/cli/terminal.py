@@ -1,10 +1,7 @@
 """What a person at the terminal sees: numbers as people say them, and standard streams that hold.
 
-All three streams are there, and none that fails changes how a command ended.
-
-A caller may close them (cron jobs and services do). The next file that is opened would then get their number, and be
-written to as if it were one; the event loop refuses to work beside that. So /dev/null takes the place of what is
-closed, before anything else is opened, and later of an output that takes no more: its disk is full, its reader gone.
+A caller may close streams (cron jobs do): the next file that is opened would get their number, and their text. So
+/dev/null takes their place before, and later that of an output that takes no more: its disk is full, its reader gone.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
     def provider_of(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
+    paid_in = provider.currency if provider.price is not None or not provider.simulated else None  # simulated: free
     return Rules(
         limits=RateLimiter(
             keys,
@@ -110,7 +111,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
         timeout=limits.timeout,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
-        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == provider.currency else None,
+        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
     )
 
 

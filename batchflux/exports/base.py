@@ -24,15 +24,10 @@ class Exporter(Protocol):
     """Writes the jobs that ended in one format. An exporter may be closed more than once."""
 
     def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
-        """Add an ended job; `image` reads its picture's bytes, and returns None when it has none.
-
-        Raises StorageError when the job cannot be written; what was written before it stands.
-        """
-        ...
+        """Add an ended job, whose picture's bytes `image` reads; StorageError: what was written before stands."""
 
     def close(self) -> None:
         """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
-        ...
 
 
 def neutralised(text: str) -> str:
@@ -63,11 +58,10 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
 
 def error_text(known: Known, spec: dict[str, Any]) -> str:
     """Return the error, and what `params: drop` left out of the request (`spec`: the row's, parsed)."""
-    error = known.error or ""
-    if "dropped" not in spec:
-        return error
-    note = f"not sent, style {spec['style']} cannot carry it: {', '.join(spec['dropped'])}"
-    return f"{error}; {note}" if error else note
+    told = [known.error] if known.error else []
+    if "dropped" in spec:
+        told.append(f"not sent, style {spec['style']} cannot carry it: {', '.join(spec['dropped'])}")
+    return "; ".join(told)
 
 
 def _seconds(value: float | None) -> str:

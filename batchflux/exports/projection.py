@@ -1,9 +1,8 @@
 """Bring results.csv up to the latest verdicts while no run holds the folder.
 
-The rule: the file is written beside the old one without any lock, from reads that are brief, and takes its place in one
-write transaction of the ledger, if nobody has begun a run or judged since. A run that starts takes the folder's lock
-first and then needs that same transaction, so either it waits a moment, or we see its lock and leave the file to it:
-the end of a run shows all verdicts.
+The file is written beside the old one without any lock and takes its place in one write transaction of the ledger, if
+nobody has begun a run or judged since. A run that starts takes the folder's lock first and then needs that same
+transaction, so either it waits a moment, or we see its lock: the end of a run shows all verdicts.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ Outcome = Literal["fresh", "written", "held", "overtaken"]
 def show_verdicts(folder: Path) -> Outcome:
     """Rewrite results.csv if it does not show the latest verdicts.
 
-    Returns `fresh` (it did already), `written` (it does now), `held` (a run holds the folder and will do it) or
-    `overtaken` (something changed meanwhile; try again). Raises StorageError when the ledger or the folder cannot be
-    used, sqlite3.Error when the ledger went away while it was read.
+    Returns `fresh` (it did), `written` (it does now), `held` (a run will do it) or `overtaken` (try again). Raises
+    StorageError when ledger or folder cannot be used, sqlite3.Error when the ledger went away while it was read.
     """
     ledger = folder / LEDGER
     if not ledger.is_file():

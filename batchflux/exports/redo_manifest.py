@@ -1,9 +1,8 @@
 """From what a review asked to redo to a manifest of its own: `batchflux export-review`.
 
-Each waiting redo is a job written out in full, so the manifest needs none of the tables and templates of the one it
-comes from. Provider and limits are taken from the folder's manifest.yaml as they were written, `${NAME}` and all; where
-the run was given another provider, that one counts. What a person wrote without quotes stays so (`16:9`, `300/min`),
-everything else is written in double quotes. Text that is no template is escaped so that it is none.
+Each waiting redo is a job written out in full. Provider (unless the run was given another) and limits are taken from
+the folder's manifest.yaml as they were written, `${NAME}` and all. What a person wrote without quotes stays so
+(`16:9`), everything else is written in double quotes, escaped so that it is no template.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import json
 import os
 import re
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import waiting_redos
-from batchflux.ledger.tables import COLUMNS, Known, get_meta
+from batchflux.ledger.tables import get_meta, known_by_key
 from batchflux.manifest.capabilities import api_of, known_providers
 from batchflux.manifest.diagnostics import Faults
 from batchflux.manifest.identity import checked_name, folded, redo_id
@@ -46,8 +45,7 @@ _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _JINJA = re.compile(r"\{[{%#]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
+class Exported(NamedTuple):
     """A manifest's text, of how many jobs it is, and the folder that running it will write to."""
 
     text: str
@@ -56,12 +54,18 @@ class Exported:
 
 
 def export_review(out: Path, target: Path) -> Exported:
-    """Write a manifest of the redos that wait in an output folder.
-
-    Raises as `redo_manifest`; UsageError too when `target` is somebody else's file, StorageError when it takes none.
-    """
+    """Write a redo_manifest; UsageError when `target` is somebody else's file, StorageError when it takes none."""
     exported = redo_manifest(out, target.absolute().parent)
-    _check_target(target)
+    if not target.absolute().parent.is_dir():
+        raise UsageError(f"{target} cannot be written, for there is no such folder: make it, or name another file.")
+    try:
+        with target.open(encoding="utf-8", errors="replace") as file:
+            if file.read(len(MARK)) != MARK:
+                raise UsageError(f"{target} is there and was not written by export-review: name another file.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written ({error.strerror}): name another file.") from error
     write_whole(target, exported.text)
     return exported
 
@@ -69,8 +73,7 @@ def export_review(out: Path, target: Path) -> Exported:
 def redo_manifest(out: Path, place: Path) -> Exported:
     """Return a manifest of the redos that wait in an output folder, to be read in the folder `place`.
 
-    Raises UsageError when `out` is no output folder, nothing waits in it, or its manifest.yaml is missing, and
-    StorageError when the ledger cannot be read.
+    Raises UsageError when none waits or the folder's manifest.yaml is missing, StorageError for an unreadable ledger.
     """
     with closing(beside(ledger_of(out))) as connection:
         waiting = waiting_redos(connection)
@@ -82,24 +85,10 @@ def redo_manifest(out: Path, place: Path) -> Exported:
         jobs = _jobs(connection, waiting, parents, root)
     folder = f"{out}-redo"
     document = _document(root, jobs, folder)
-    written = _section(root, "provider").get("options")
-    options = written.pairs if isinstance(written, Table) else {}
+    options = _section(Table(0, _section(root, "provider")), "options")
     document.pairs["jobs"] = Items(0, [_entry(job, base, place, options) for job in jobs])
     head = f"{MARK} from {json.dumps(str(out), ensure_ascii=True)}: what a review asked to redo.\n"
     return Exported(text=head + yaml_text(document), jobs=len(jobs), folder=folder)
-
-
-def _check_target(target: Path) -> None:
-    if not target.absolute().parent.is_dir():
-        raise UsageError(f"{target} cannot be written, for there is no such folder: make it, or name another file.")
-    try:
-        with target.open(encoding="utf-8", errors="replace") as file:
-            if file.read(len(MARK)) != MARK:
-                raise UsageError(f"{target} is there and was not written by export-review: name another file.")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written ({error.strerror}): name another file.") from error
 
 
 def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: Sequence[Job], root: Table) -> list[Job]:
@@ -107,35 +96,29 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
     given = {key: node.text for key, node in _section(root, "provider").items() if isinstance(node, Scalar)}
     api = api_of(parents[0].provider, given.get("api"), known_providers(capabilities()))
     offers = {offer.style: offer for offer in capabilities() if offer.api == api}
-    jobs: list[Job] = []
-    names: set[str] = set()
+    jobs: dict[str, Job] = {}
     taken: set[str] = set()
     for one, parent in zip(waiting, parents, strict=True):
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
         job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), lambda key: key not in taken)
         name = redo_id(_job(connection, one.root).id, one.redo.ordinal)
-        if folded(name) in names:  # of a job that had this id before it was edited, say
+        if folded(name) in jobs:  # of a job that had this id before it was edited, say
             name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"
-        names.add(folded(name))
         taken.add(job.key)
-        jobs.append(replace(job, id=name))
-    return jobs
+        jobs[folded(name)] = replace(job, id=name)
+    return list(jobs.values())
 
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
     """Return a job as far as the ledger knows it: all but its webhook."""
-    query = f"SELECT {COLUMNS} FROM known WHERE key = ?"  # noqa: S608  a constant
-    known = Known.of(connection.execute(query, (bytes.fromhex(key),)).fetchone())
+    known = known_by_key(connection, [key])[key]
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]
     return Job(
         id=known.id,
         key=key,
-        prompt=spec["prompt"],
-        style=spec["style"],
-        model=spec["model"],
-        provider=spec["provider"],
+        **{name: spec[name] for name in ("prompt", "style", "model", "provider")},
         file_name=known.planned,
         position=known.position,
         images=tuple(images),
@@ -190,29 +173,27 @@ def _section(root: Table, name: str) -> dict[str, Node]:
 def _name_files(jobs: Sequence[Job]) -> bool:
     """Whether the jobs' ids can name their files."""
     try:
-        names = {folded(checked_name(f"{job.id}.jpg")) for job in jobs}
+        return len({folded(checked_name(f"{job.id}.jpg")) for job in jobs}) == len(jobs)
     except ValueError:
         return False
-    return len(names) == len(jobs)
 
 
-def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node]) -> Table:
+def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node]) -> Node:
     """Write a job out: all that it asks for, but what its style left out."""
     given = {name: value for name, value in asked(job).items() if name not in job.dropped}
     variant, options = given.pop("variant", None), given.pop("options", {})
-    images: list[Node] = [literal(_source(image.source, base, beside_target)) for image in job.images]
-    own = {name: value for name, value in options.items() if not _says(of_provider.get(name), value)}
-    return table(
-        id=literal(job.id),
-        prompt=literal(job.prompt),
-        images=Items(0, images) if images else None,
-        **{name: _json_node(value) for name, value in given.items()},
-        model=literal(job.model),
-        style=quoted_scalar(job.style) if job.style in STYLES else None,
-        options=_json_node(own) if own else None,
-        variant=plain_scalar(variant) if variant is not None else None,
-        tags=Table(0, {name: literal(value) for name, value in job.tags}) if job.tags else None,
-    )
+    entry = {
+        "id": job.id,
+        "prompt": job.prompt,
+        "images": [_source(image.source, base, beside_target) for image in job.images] or None,
+        **given,
+        "model": job.model,
+        "style": job.style if job.style in STYLES else None,
+        "options": {key: value for key, value in options.items() if not _says(of_provider.get(key), value)} or None,
+        "variant": variant,
+        "tags": dict(job.tags) or None,
+    }
+    return _json_node({name: value for name, value in entry.items() if value is not None})
 
 
 def _source(source: str, base: Path, beside_target: Path) -> str:
@@ -231,9 +212,9 @@ def quoted_scalar(text: str) -> Scalar:
     return Scalar(text, plain=False, line=0)
 
 
-def plain_scalar(value: float | bool) -> Scalar:  # noqa: FBT001  one of YAML's scalars
-    """Return a node for a number or a boolean."""
-    return Scalar(str(value).lower() if isinstance(value, bool) else str(value), plain=True, line=0)
+def plain_scalar(value: float | None) -> Scalar:
+    """Return a node for a number, a boolean or null."""
+    return Scalar(json.dumps(value), plain=True, line=0)
 
 
 def literal(text: str) -> Scalar:
@@ -247,8 +228,6 @@ def _json_node(value: Any) -> Node:
         return Table(0, {name: _json_node(item) for name, item in value.items()})
     if isinstance(value, list):
         return Items(0, [_json_node(item) for item in value])
-    if value is None:
-        return Scalar("null", plain=True, line=0)
     return literal(value) if isinstance(value, str) else plain_scalar(value)
 
 
@@ -285,11 +264,6 @@ def _key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(char: str) -> str:
-    """Return a character as it stands in double quotes; YAML and Python write what is not printable the same way."""
-    if char == '"':
-        return '\\"'
-    return char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode()
+    """Return text in double quotes; YAML and Python write what is not printable the same way."""
+    kept = (char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode() for char in text)
+    return '"' + "".join(kept).replace('"', '\\"') + '"'

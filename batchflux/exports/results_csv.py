@@ -1,11 +1,8 @@
 """results.csv, a projection of the ledger: appended as jobs end, rewritten in manifest order when the run ends.
 
 Rows are appended once the ledger has committed them, each batch in one write, and `rewrite` replaces the file in one
-rename. A kill in the middle of a write may cut the last row, and what the ledger knows may not be in the file yet:
-the next run rewrites it.
-
-Once anybody judged a picture of the folder, the columns `review` and `note` stand at the very end. They come with a
-rewrite: an append follows the header that the file has.
+rename. A kill may cut the last row or leave rows out: the next run rewrites the file. Once anybody judged a picture of
+the folder, a rewrite puts the columns `review` and `note` at the very end.
 """
 
 from __future__ import annotations
@@ -35,8 +32,7 @@ TAGS = "tags."  # begins the column of a tag
 class Results:
     """An Exporter: the results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
 
-    `verdicts`, by key, are what its columns `review` and `note` say; with none there are no such columns. They are
-    set before `intact` is asked and before `rewrite`.
+    `verdicts`, by key, fill `review` and `note`; they are set before `intact` is asked and before `rewrite`.
     """
 
     def __init__(self, path: Path, tag_names: Sequence[str]) -> None:
@@ -50,10 +46,7 @@ class Results:
         self.append([row])
 
     def append(self, rows: Iterable[Known]) -> None:
-        """Add the rows of jobs that ended, in one write.
-
-        Raises StorageError when the file cannot take them; it is cut back to its last whole row.
-        """
+        """Add the rows of jobs that ended, in one write; StorageError cuts the file back to its last whole row."""
         data = _lines(map(self._cells, rows))
         reach("csv.appending")
         try:
@@ -130,10 +123,9 @@ class Results:
 def _write(file: io.FileIO, data: bytes) -> None:
     """Write all of it, or nothing."""
     before = file.seek(0, os.SEEK_END)
-    written = 0
     try:
-        while written < len(data):
-            written += file.write(data[written:]) or 0
+        while data:
+            data = data[file.write(data) or 0 :]
     except OSError:
         file.truncate(before)
         raise
@@ -146,9 +138,8 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
-    plain = csv.writer(file, lineterminator="\n")
-    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
         careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        (quoting if careful else plain).writerow(row)
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
+        writer.writerow(row)

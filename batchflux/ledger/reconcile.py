@@ -107,7 +107,8 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.DONE:
             return _lost(job, known, selection, exists)
         case Status.FAILED:
-            return _failed(job, known) if selection.retry_failed else None
+            asked_for = selection.retry_failed or known.handle is not None  # to poll is free
+            return _failed(job, known) if asked_for else None
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
@@ -206,12 +207,7 @@ class Surveyor:
     """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        selection: Selection,
-        exists: Callable[[str], bool],
-        *,
-        apply: bool,
+        self, connection: sqlite3.Connection, selection: Selection, exists: Callable[[str], bool], *, apply: bool
     ) -> None:
         self._connection = connection
         self._selection = selection
@@ -336,12 +332,7 @@ def _claims(job: Job, known: Known | None) -> bool:
 
 
 def survey_jobs(
-    manifest: Manifest,
-    connection: sqlite3.Connection,
-    selection: Selection,
-    *,
-    apply: bool,
-    through: Through = iter,
+    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, *, apply: bool, through: Through = iter
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []

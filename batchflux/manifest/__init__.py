@@ -1,15 +1,7 @@
 """YAML text → Manifest → a stream of Jobs. Pure but for reading the files that the manifest names.
 
-yaml_nodes          text → nodes with lines; bounds against bombs
-values, job_fields  the text of a scalar → a value; the table of job fields
-schema              the parts of a manifest, and its JSON Schema
-diagnostics         faults: where, what was found, what is allowed
-capabilities        what the provider's API can carry
-loader              a file, the command line and the environment → Manifest
-tables, matrix      rows; axes and their product
-templates, entries  an entry of `jobs` made ready for rows
-identity, redo      a job's key, id and file name; another try at it
-expansion           all of it, as a stream
+The order of the modules: yaml_nodes, values, job_fields, schema, diagnostics, capabilities, loader; tables, matrix,
+templates, entries, identity, redo, expansion.
 """
 
 from __future__ import annotations

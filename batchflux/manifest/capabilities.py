@@ -8,12 +8,11 @@ dropped in its place under `params: drop`. Whether a key's variable is set is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from batchflux.manifest.diagnostics import key_names, nearest, unknown_key
+from batchflux.manifest.diagnostics import FieldError, key_names, nearest, unknown_key
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
 from batchflux.manifest.values import either
 from batchflux.manifest.yaml_nodes import Table, is_written, line_at, quoted
@@ -30,8 +29,7 @@ FLUX_RELAY = "flux-relay"
 Pairs = tuple[tuple[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(NamedTuple):
     """What the name of a provider, or of its API, brings."""
 
     api: str
@@ -48,12 +46,8 @@ KNOWN = {
 
 def known_providers(offers: Sequence[Capabilities] | None) -> dict[str, Known]:
     """Return all providers that are known by name."""
-    own = {
-        offer.api: Known(api=offer.api, base_url=offer.base_url, keys=offer.key_names)
-        for offer in offers or ()
-        if offer.base_url is not None
-    }
-    return own | KNOWN
+    own = [offer for offer in offers or () if offer.base_url is not None]
+    return {offer.api: Known(offer.api, offer.base_url, offer.key_names) for offer in own} | KNOWN
 
 
 def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
@@ -66,10 +60,7 @@ def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
 def provider_config(
     root: Table, given: ProviderConfig, offers: Sequence[Capabilities] | None, faults: Faults
 ) -> ProviderConfig:
-    """Return the provider with what its name and API bring; note what is wrong with them.
-
-    With the API `simulator`, or the provider of that name, the embedded simulator answers: base_url is None.
-    """
+    """Return the provider with what its name and API bring (no base_url for the simulator); note what is wrong."""
     faulty = faults.below("provider")
     written = given.api if is_written(root, "provider", "api") else None
     named = known_providers(offers)
@@ -83,13 +74,9 @@ def provider_config(
     if sure and not simulated and known.base_url is None and not is_written(root, "provider", "base_url"):
         message = f"found {quoted(given.name)}, which is not known; {nearest(given.name, named)}, or add base_url"
         _add(root, faults, message, "name")
-    made = given.model_copy(
-        update={
-            "api": api,
-            "base_url": None if simulated else given.base_url or known.base_url,
-            "keys": given.keys if "keys" in given.model_fields_set else known.keys,
-        }
-    )
+    base_url = None if simulated else given.base_url or known.base_url
+    keys = given.keys if "keys" in given.model_fields_set else known.keys
+    made = given.model_copy(update={"api": api, "base_url": base_url, "keys": keys})
     if offers is not None and sure:
         _check_api(root, made, offers, faults)
     return made
@@ -100,7 +87,6 @@ def _add(root: Table, faults: Faults, message: str, *keys: str) -> None:
 
 
 def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilities], faults: Faults) -> None:
-    """Note an API that is not known, and a style or options that are not this API's."""
     own = [offer for offer in offers if offer.api == provider.api]
     if not own:
         names = {SIMULATOR, *(offer.api for offer in offers)}
@@ -209,7 +195,6 @@ class Offers:
             yield "model", f"{message} (0 is one)"
 
     def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
-        """Return why a field cannot be carried, and what to do."""
         why, remedy = "", ""
         others = [other.style for other in self._own.values() if other.style != offer.style and _carries(other, name)]
         if others and local is not None:
@@ -223,7 +208,7 @@ class Offers:
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:
-        """Return a job's options and the provider's, as the API's model reads them; an OptionError refuses one."""
+        """Return a job's options and the provider's, as the API's model reads them; a FieldError refuses one."""
         if offer.options is None:
             return given
         known = key_names(offer.options)
@@ -232,18 +217,10 @@ class Offers:
         if not merged:
             return ()
         for name, message in _option_faults(merged, offer):
-            raise OptionError(name, message)
+            raise FieldError(f"options.{name}", message)
         made = offer.options.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
         return tuple(made.items())
 
 
 def _carries(offer: Capabilities, name: str) -> bool:
     return offer.options is not None if name == "options" else name in offer.fields
-
-
-class OptionError(ValueError):
-    """An option of a job is not known or not allowed; `name` is its key."""
-
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.name = name

@@ -9,12 +9,23 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.yaml_nodes import OVERRIDE, KeyPath, Node, Scalar, Table, found, line_at, loose, quoted, where
+from batchflux.manifest.yaml_nodes import (
+    OVERRIDE,
+    KeyPath,
+    Node,
+    Scalar,
+    Table,
+    found,
+    line_at,
+    plain_data,
+    quoted,
+    where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,9 +66,8 @@ def unknown_key(name: str, path: KeyPath, model: type[BaseModel]) -> str:
 
 def unknown_variable(name: str, known: Iterable[str]) -> str:
     """Return the message for a variable that does not exist."""
-    if not known:
-        return f"the variable {quoted(name)} does not exist; there are none, for the job has neither from nor matrix"
-    return f"the variable {quoted(name)} does not exist; {nearest(name, known)}"
+    others = nearest(name, known) if known else "there are none, for the job has neither from nor matrix"
+    return f"the variable {quoted(name)} does not exist; {others}"
 
 
 def key_names(model: type[BaseModel]) -> list[str]:
@@ -65,11 +75,16 @@ def key_names(model: type[BaseModel]) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-class Faults:
-    """Collects the faults of one manifest; knows its file, so that callers give line, path and message.
+class FieldError(ValueError):
+    """What is wrong with a field of a job; `key` says which."""
 
-    `add` and `note` raise a ManifestError with all faults when they are as many as anybody reads.
-    """
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Faults:
+    """Collects the faults of one manifest; raises ManifestError with all when they are as many as anybody reads."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -91,10 +106,7 @@ class Faults:
         return sorted(unique, key=lambda fault: (fault.file != self.file, fault.file, fault.line or 0))
 
     def below(self, part: str) -> dict[str, set[str]]:
-        """Return the keys (or positions, as text) of a part that have faults, each with what is faulty below it.
-
-        The empty text stands for what is faulty as a whole.
-        """
+        """Return the faulty keys (or positions, as text) of a part, with what is faulty below each; "" is a whole."""
         made: dict[str, set[str]] = {}
         for fault in self.found:
             head, key, below, *_ = *_STEPS.split(fault.where), "", "", ""
@@ -110,31 +122,23 @@ def _placed(file: str, line: int | None, place: str, message: str) -> Fault:
 
 
 def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -> tuple[Model, set[str]]:
-    """Validate a part, none of whose keys is required: a model of the keys that are sound, and the names of the others.
-
-    So the rest of the manifest is judged by what the part does say, not by its defaults.
-    """
+    """Validate a part, none of whose keys is required; return what is sound of it, and the names of the other keys."""
     if isinstance(node, Scalar) and node.is_null and path[:1] != ("jobs",):
         return model(), set()
     if not isinstance(node, Table):
         faults.add(node.line, path, f"found {found(node)}; allowed is a mapping with {', '.join(key_names(model))}")
         return model(), {""}
-    given = loose(node)
+    given = plain_data(node, loose=True)
     try:
         return model.model_validate(given), set()
     except ValidationError as error:
         items = error.errors(include_url=False, include_input=False)
     for item in items:
         loc = tuple(item["loc"])
-        faults.add(line_at(node, loc), (*path, *loc), _message(model, item, path))
+        told = unknown_key(str(loc[-1]), path, model) if item["type"] == "extra_forbidden" else None
+        faults.add(line_at(node, loc), (*path, *loc), told or str(item["ctx"].get("message") or item["ctx"]["error"]))
     bad = {str(item["loc"][0]) for item in items}
     return model.model_validate({key: value for key, value in given.items() if key not in bad}), bad
-
-
-def _message(model: type[BaseModel], item: Any, path: KeyPath) -> str:
-    if item["type"] == "extra_forbidden":
-        return unknown_key(str(item["loc"][-1]), path, model)
-    return str(item["ctx"].get("message") or item["ctx"]["error"])
 
 
 def entry_fault(manifest: Manifest, entry: Entry, key: str, message: str, line: int | None = None) -> Fault:

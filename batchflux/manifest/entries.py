@@ -8,7 +8,7 @@ too. What is the same for all jobs of an entry is converted once; only templated
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,13 @@ from batchflux.manifest.diagnostics import (
 from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, job_id
 from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
-from batchflux.manifest.tables import TableError, columns_of, table_format
+from batchflux.manifest.tables import columns_of, table_format
 from batchflux.manifest.templates import Renderer, compile_template
 from batchflux.manifest.values import Template, is_nothing, is_template
-from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found, quoted
+from batchflux.manifest.yaml_nodes import Items, KeyPath, ReadError, Scalar, Table, found, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pydantic import BaseModel
 
@@ -42,6 +42,7 @@ _PAIRS = ("tags", "options")
 _NO_AXIS = frozenset({*_PAIRS, "webhook_secret", "row"})
 _CHOICES = 4096  # combinations kept ready for all rows; more are made anew for each row
 
+Choice = tuple[dict[str, Any], dict[str, Any]]  # of axis values: what templates see, and the fields that are set
 Given = tuple[dict[str, Any], dict[str, int]]  # the fields that a part sets, and their lines
 
 
@@ -129,114 +130,83 @@ def _unique_ids(jobs: Items, faults: Faults) -> None:
     first: dict[str, int] = {}
     for index, node in enumerate(jobs.items):
         written = node.pairs.get("id") if isinstance(node, Table) else None
-        if not isinstance(node, Table) or not isinstance(written, Scalar) or not _is_id(written):
+        if not isinstance(node, Table) or not isinstance(written, Scalar) or written.is_null:
             continue
-        earlier = first.setdefault(written.text, index)
-        if earlier != index:
-            at = f"by jobs[{earlier}] on line {jobs.items[earlier].line}"
-            message = f"the id {quoted(written.text)} is used {at} too; ids must differ"
-            faults.add(node.lines["id"], ("jobs", index, "id"), message)
+        with suppress(ValueError):  # it is no id, which is noted already
+            if not is_template(written.text) and job_id(written.text) is not None:
+                earlier = first.setdefault(written.text, index)
+                if earlier != index:
+                    at = f"by jobs[{earlier}] on line {jobs.items[earlier].line}"
+                    message = f"the id {quoted(written.text)} is used {at} too; ids must differ"
+                    faults.add(node.lines["id"], ("jobs", index, "id"), message)
 
 
-def _is_id(written: Scalar) -> bool:
-    try:
-        return not written.is_null and not is_template(written.text) and job_id(written.text) is not None
-    except ValueError:
-        return False  # noted already
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One combination of axis values: what templates see, and the fields it sets."""
-
-    variables: dict[str, Any]
-    fields: dict[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
 class Plan:
-    """An entry ready for rows; a value or an item of one is what it is, or a Renderer.
+    """An entry ready for rows; not `sound` when it has faults, which are reported then.
 
-    `dynamic` are the fields to render, `bare` says that a row's columns are all that templates read.
+    `constants` are its values, `dynamic` the fields to render. An item of `images`, or of the pairs in `tags` and
+    `options`, is what it is, or a Renderer. `bare` says that a row's columns are all that templates read.
     """
 
-    entry: Entry
-    values: tuple[Sequence[AxisValue], ...]
-    constants: dict[str, Any] = field(default_factory=dict)
-    dynamic: dict[str, Renderer] = field(default_factory=dict)
-    images: tuple[str | Renderer, ...] = ()
-    tags: tuple[tuple[str, Any], ...] = ()
-    options: tuple[tuple[str, Any], ...] = ()
-    bare: bool = False
-
-    def choices(self) -> Sequence[Choice] | None:
-        """Return all combinations, or None when they are too many to keep."""
-        return list(self.each_choice()) if prod(map(len, self.values)) <= _CHOICES else None
-
-    def each_choice(self) -> Iterator[Choice]:
-        """Yield the combinations in order."""
-        names = [axis.name for axis in self.entry.axes]
-        for combination in combinations(names, self.values, self.entry.exclude):
-            pairs = list(zip(names, combination, strict=True))
-            fields = dict(value.field(name) for name, value in pairs if name in AXIS_FIELDS)
-            yield Choice({name: value.value for name, value in pairs}, fields)
-
-
-def compile_entry(entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> Plan | None:
-    """Make an entry ready, or report at least one fault and return None."""
-    return _Compiler(entry, manifest, report).run()
-
-
-class _Compiler:
     def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
-        self._entry = entry
+        self.entry = entry
+        self.sound = True
+        self.constants: dict[str, Any] = {}
+        self.dynamic: dict[str, Renderer] = {}
+        self.images: list[str | Renderer] = []
+        self.pairs: dict[str, list[tuple[str, Any]]] = {name: [] for name in _PAIRS}
         self._manifest = manifest
         self._to = report
-        self._failed = False
-        self._known: frozenset[str] | None = frozenset()  # the variables there are; None: each row has its own
         self._read: set[str] = set()  # the variables that templates read
+        columns = self._columns(entry.source) if entry.source is not None else ()
+        self._values = self._axes(columns or ())
+        self._names = [axis.name for axis in entry.axes]
+        self._check_matrix()
+        # The variables there are; None: each row has its own.
+        self._known: frozenset[str] | None = None
+        if columns is not None:
+            self._known = frozenset({*columns, *self._names, *(("row",) if entry.source is not None else ())})
+        self._compile()
+        if "prompt" not in entry.fields and "prompt" not in self._names:
+            self._report("prompt", "is missing; a job needs a prompt", entry.line)
+        # The syntax of the file name is checked once, where the manifest is loaded.
+        reads = compile_template(manifest.output.file_name, file_name=True).names
+        self.bare = not entry.axes and "row" not in self._read | reads
+        known = reads if self._known is None else self._known | _NAME_VARIABLES
+        for name in sorted(reads - known):
+            self._tell(file_name_fault(manifest, unknown_variable(name, known)))
+
+    def choices(self) -> Iterable[Choice]:
+        """Return the combinations of axis values in order, as a list when they are few enough to keep for all rows."""
+        made = self._each_choice()
+        return list(made) if prod(map(len, self._values)) <= _CHOICES else made
+
+    def _each_choice(self) -> Iterator[Choice]:
+        for combination in combinations(self._names, self._values, self.entry.exclude):
+            pairs = list(zip(self._names, combination, strict=True))
+            fields = dict(value.field(name) for name, value in pairs if name in AXIS_FIELDS)
+            yield {name: value.value for name, value in pairs}, fields
 
     def _tell(self, fault: Fault) -> None:
-        self._failed = True
+        self.sound = False
         self._to(fault)
 
     def _report(self, key: str, message: str, line: int | None = None) -> None:
-        self._tell(entry_fault(self._manifest, self._entry, key, message, line))
-
-    def run(self) -> Plan | None:
-        entry = self._entry
-        columns = self._columns(entry.source) if entry.source is not None else ()
-        values = self._axes(columns or ())
-        names = {axis.name for axis in entry.axes}
-        self._check_matrix(names)
-        if columns is None:
-            self._known = None
-        else:
-            self._known = frozenset({*columns, *names, *(("row",) if entry.source is not None else ())})
-        plan = self._plan(values)
-        if "prompt" not in entry.fields and "prompt" not in names:
-            self._report("prompt", "is missing; a job needs a prompt", entry.line)
-        # The syntax of the file name is checked once, where the manifest is loaded.
-        reads = compile_template(self._manifest.output.file_name, file_name=True).names
-        plan.bare = not entry.axes and "row" not in self._read | reads
-        known = reads if self._known is None else self._known | _NAME_VARIABLES
-        for name in sorted(reads - known):
-            self._tell(file_name_fault(self._manifest, unknown_variable(name, known)))
-        return None if self._failed else plan
+        self._tell(entry_fault(self._manifest, self.entry, key, message, line))
 
     def _columns(self, source: str) -> tuple[str, ...] | None:
         try:
             table_format(source)
             return columns_of(self._manifest.base / source)
-        except TableError as error:
-            self._tell(row_fault(self._manifest, self._entry, error.line, "from", error.message))
+        except ReadError as error:
+            self._tell(row_fault(self._manifest, self.entry, error.line, "from", error.message))
         except ValueError as error:
             self._report("from", str(error))
         return None
 
     def _axes(self, columns: Sequence[str]) -> tuple[Sequence[AxisValue], ...]:
         """Return the values of all axes; none when their product is beyond what anybody can mean, or make."""
-        axes = self._entry.axes
+        axes = self.entry.axes
         values: list[Sequence[AxisValue]] = []
         if prod(axis.least() for axis in axes) <= MAX_COMBINATIONS:
             values = [self._axis(axis, columns) for axis in axes]
@@ -266,26 +236,24 @@ class _Compiler:
                 self._report(key, str(error), axis.line)
         return values
 
-    def _check_matrix(self, names: set[str]) -> None:
-        if {"image", "images"} <= names:
+    def _check_matrix(self) -> None:
+        if {"image", "images"} <= set(self._names):
             self._report("matrix", "image and images are the same field; keep one axis")
-        for index, rule in enumerate(self._entry.exclude):
+        for index, rule in enumerate(self.entry.exclude):
             for name in rule:
-                if name not in names and names:
-                    self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, names)}")
+                if name not in self._names and self._names:
+                    self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, self._names)}")
 
-    def _plan(self, values: tuple[Sequence[AxisValue], ...]) -> Plan:
-        plan = Plan(entry=self._entry, values=values)
-        for name, value in self._entry.fields.items():
+    def _compile(self) -> None:
+        for name, value in self.entry.fields.items():
             if name == "images":
-                plan.images = tuple(self._part(f"images[{at}]", item) for at, item in enumerate(value))
+                self.images = [self._part(f"images[{at}]", item) for at, item in enumerate(value)]
             elif name in _PAIRS:
-                setattr(plan, name, tuple((label, self._part(f"{name}.{label}", item)) for label, item in value))
+                self.pairs[name] = [(label, self._part(f"{name}.{label}", item)) for label, item in value]
             elif isinstance(value, Template):
-                plan.dynamic[name] = self._part(name, value)
+                self.dynamic[name] = self._part(name, value)
             else:
-                plan.constants[name] = value
-        return plan
+                self.constants[name] = value
 
     def _part(self, key: str, item: Any) -> Any:
         """Return what renders a template, and anything else as it is."""

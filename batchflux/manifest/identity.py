@@ -13,27 +13,28 @@ import os
 import re
 import stat
 import unicodedata
-from array import array
 from functools import lru_cache
 from pathlib import Path
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
+from batchflux.manifest.diagnostics import FieldError
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.templates import ImagePath, compile_template
 from batchflux.manifest.values import is_url
 from batchflux.manifest.yaml_nodes import quoted
 from batchflux.models import Reference
+from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.manifest.schema import Manifest
-    from batchflux.models import Job
+    from batchflux.models import Format, Job
 
 FORMAT = 1
-FOLDER = "images/"
+FOLDER = f"{IMAGES}/"
 MAX_ID_BYTES = 220  # of an id that we make: a file system takes 255 for a name, and a suffix and a mark come behind it
 MAX_COMPONENT = 240  # bytes; file systems take 255, and temporary names need a few
 MAX_PATH = 1000
@@ -42,29 +43,22 @@ _SLUG = 48
 _SHORT, _LONG = 8, 16  # digits of the key
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
+_PICTURE = re.compile(
+    rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL
+)
 _WORD = re.compile(r"[a-z0-9]+")
-_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
-_RESERVED = re.compile(_DEVICE, re.IGNORECASE)
-_EASY = re.compile(rf"(?!{_DEVICE}$)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def _media_type(head: bytes) -> str | None:
-    """Return the kind of picture by its first bytes, or None."""
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    kinds = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif", b"GIF89a": "gif"}
-    return next((f"image/{kind}" for start, kind in kinds.items() if head.startswith(start)), None)
 
 
 @lru_cache(maxsize=_KEPT)
 def _digest(path: str, _size: int, _changed: int) -> tuple[str, str | None]:
     """Return the digest of a file's bytes and its media type; size and time of change tell its states apart."""
     with Path(path).open("rb") as stream:
-        kind = _media_type(stream.read(12))
+        match = _PICTURE.match(stream.read(12))
         stream.seek(0)
-        return hashlib.file_digest(stream, "sha256").hexdigest(), kind
+        return hashlib.file_digest(stream, "sha256").hexdigest(), match and f"image/{match.lastgroup}"
 
 
 def references(base: Path) -> Callable[[str], Reference]:
@@ -161,8 +155,7 @@ _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
 
 def checked_name(name: str) -> str:
     """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
-    checks = () if _EASY.fullmatch(name) else ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/")))
-    for text, rules in checks:
+    for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
             if is_bad(text):
                 raise ValueError(f"the file name {quoted(name)} {reason}")
@@ -174,42 +167,9 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
+_SUFFIXES = ("", *ALL_SUFFIXES)  # the first: any other, or none
 _LINE_BITS = 36
-_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")  # the first: any other, or none
-_ENDS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
-
-Origin = tuple[int, int]  # the entry's index, and the line in its table or 0
-
-
-class NameTakenError(ValueError):
-    """An id or file name stands for another job already; `key` says which."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-class _Claimed:
-    """The names that were claimed, as 64-bit hashes, and by whom: 8 bytes each, for a million of them."""
-
-    def __init__(self) -> None:
-        self._hashes: dict[int, None] = {}
-        self._marks = array("Q")
-
-    def add(self, name: str, mark: int) -> bool:
-        """Claim a name; False when it was claimed before."""
-        if (value := hash(name)) in self._hashes:
-            return False
-        self._hashes[value] = None
-        self._marks.append(mark)
-        return True
-
-    def by(self, name: str) -> int | None:
-        """Return the mark that a name was claimed with, or None."""
-        if (value := hash(name)) not in self._hashes:
-            return None
-        return self._marks[list(self._hashes).index(value)]
 
 
 class Names:
@@ -226,22 +186,27 @@ class Names:
         self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
-        self._ids, self._files = _Claimed(), _Claimed()
+        # The hash of each id and file name, and the place it was first claimed at: whole numbers, for a million of
+        # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
+        self._places: dict[int, int] = {}
 
-    def give(self, values: dict[str, Any], variables: Mapping[str, Any], origin: Origin) -> None:
-        """Set `id` and `file_name`.
+    def give(self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int) -> None:
+        """Set `id` and `file_name` of a job from this line of its entry's table, or 0.
 
-        Raises NameTakenError: another job has the id or the file name; ValueError: the file name is not allowed, or
-        cannot be rendered.
+        Raises FieldError where another job has the id or file name, ValueError where there can be no such file name.
         """
-        mark = origin[0] << _LINE_BITS | origin[1]
-        name = values["id"] = self._id(values, mark)
-        ext = _ENDS[values.get("output_format") or "jpeg"][0]
+        place = (entry << _LINE_BITS | line) * len(_SUFFIXES)
+        name = values["id"] = self._id(values, place)
+        ext = SUFFIXES[values.get("output_format") or "jpeg"][0]
         if self._plain:
             values["file_name"] = checked_name(name + ext)
             return
-        file_name = checked_name(self._template.render(_variables(values, variables, ext[1:])))
-        self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), mark)
+        sources = [reference.source for reference in values["images"]]
+        own = {"images": sources, "tags": dict(values["tags"]), "ext": ext[1:]}
+        image = ImagePath(sources[0]) if sources else ""
+        seen = {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}
+        file_name = checked_name(self._template.render(seen))
+        self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), place)
         values["file_name"] = file_name
 
     def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
@@ -249,11 +214,10 @@ class Names:
 
         No manifest is at fault because of what somebody asked for in a review, so this refuses nothing.
         """
-        mark = self._manifest.entries[0].index << _LINE_BITS
         name = redo_id(root.id, ordinal)
-        if not self._ids.add(self._fold(name), mark):
+        if self._take(self._fold(name), 0) is not None:
             name = f"{name}-{key[:_SHORT]}"
-            self._ids.add(self._fold(name), mark)
+            self._take(self._fold(name), 0)
         stem, ext = splitext(root.file_name.removeprefix(FOLDER))
         if self._plain:
             return name, checked_name(name + ext)
@@ -261,59 +225,57 @@ class Names:
         stem = f"{folder}{slash}{redo_id(base, ordinal)}"
         asked = None if "output_format" in root.dropped else root.output_format
         try:
-            self._claim(checked_name(stem + ext), asked, mark)
-        except NameTakenError:
+            self._claim(checked_name(stem + ext), asked, 0)
+        except FieldError:
             stem = f"{stem}-{key[:_SHORT]}"
-            self._claim(checked_name(stem + ext), asked, mark)
+            self._claim(checked_name(stem + ext), asked, 0)
         return name, checked_name(stem + ext)
 
-    def _claim(self, file_name: str, asked: str | None, mark: int) -> None:
+    def _take(self, name: str, place: int) -> int | None:
+        """Claim a name; return the place of the job that has it already."""
+        earlier = self._places.get(hash(name))
+        if earlier is None:
+            self._places[hash(name)] = place
+        return earlier
+
+    def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
         """Take a file name for a job, its stem for pictures of one format or any; names have no //."""
         name = folded(file_name)
         stem, suffix = splitext(name)
-        suffix = suffix if suffix in _SUFFIXES else ""
         of_any, of_one = f"{stem}//any", f"{stem}//one"
-        if not suffix:
-            rivals, taken = [name], [name]
+        if suffix not in ALL_SUFFIXES:
+            suffix, rivals, taken = "", [name], [name]
         elif asked is None:
             rivals, taken = [of_any, of_one], [of_any]
         else:
-            stored = name if suffix in _ENDS[asked] else stem + _ENDS[asked][0]
+            stored = name if suffix in SUFFIXES[asked] else stem + SUFFIXES[asked][0]
             rivals, taken = [of_any, stored], [of_one, stored]
-        place = mark << 3 | _SUFFIXES.index(suffix)
-        earlier = next((found for found in map(self._files.by, rivals) if found is not None), None)
-        if earlier is not None:
-            shown, at = quoted(file_name.removeprefix(FOLDER)), self._at(earlier >> 3)
-            why = f"is used {at} too"
-            if (earlier ^ place) & 7:
+        for rival in rivals:
+            if (earlier := self._places.get(hash(rival))) is not None:
+                at, same = self._at(earlier), _SUFFIXES[earlier % len(_SUFFIXES)] == suffix
                 why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
-            raise NameTakenError("file_name", f"the file name {shown} {why}; add {{{{ id }}}} to output.file_name")
+                shown = f"{quoted(file_name.removeprefix(FOLDER))} {f'is used {at} too' if same else why}"
+                raise FieldError("file_name", f"the file name {shown}; add {{{{ id }}}} to output.file_name")
         for one in taken:
-            self._files.add(one, place)
+            self._take(one, place + _SUFFIXES.index(suffix))
 
-    def _id(self, values: dict[str, Any], mark: int) -> str:
+    def _id(self, values: dict[str, Any], place: int) -> str:
         given: str | None = values.get("id")
         name = given if given is not None else default_id(values["prompt"], values["key"])
-        if self._ids.add(self._fold(name), mark):
+        earlier = self._take(self._fold(name), place)
+        if earlier is None:
             return name
         if given is not None:
-            at = self._at(self._ids.by(self._fold(name)) or 0)
             case = ", and by more than upper and lower case" if self._plain else ""
-            raise NameTakenError("id", f"the id {quoted(name)} is used {at} too; ids must differ{case}")
+            raise FieldError("id", f"the id {quoted(name)} is used {self._at(earlier)} too; ids must differ{case}")
         # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
         name = default_id(values["prompt"], values["key"], long=True)
-        self._ids.add(self._fold(name), mark)
+        self._take(self._fold(name), place)
         return name
 
-    def _at(self, mark: int) -> str:
-        entry = next(entry for entry in self._manifest.entries if entry.index == mark >> _LINE_BITS)
+    def _at(self, place: int) -> str:
+        index, line = divmod(place // len(_SUFFIXES), 1 << _LINE_BITS)
+        entry = next(entry for entry in self._manifest.entries if entry.index == index)
         if entry.source is not None:
-            return f"by {self._manifest.beside(entry.source)}:{mark & ((1 << _LINE_BITS) - 1)}"
+            return f"by {self._manifest.beside(entry.source)}:{line}"
         return f"by jobs[{entry.index}] on line {entry.line}"
-
-
-def _variables(values: dict[str, Any], variables: Mapping[str, Any], ext: str) -> dict[str, Any]:
-    sources = [reference.source for reference in values["images"]]
-    own = {"images": sources, "tags": dict(values["tags"]), "ext": ext}
-    image = ImagePath(sources[0]) if sources else ""
-    return {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}

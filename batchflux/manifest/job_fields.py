@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from batchflux.manifest import values
 from batchflux.manifest.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, quoted
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted
 from batchflux.models import Format
 
 if TYPE_CHECKING:
@@ -35,25 +35,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
-def _bounded(text: str, most: int) -> str:
-    if len(text) > most:
-        raise ValueError(f"found {len(text)} characters; allowed are at most {most}")
-    bad = _UNPRINTABLE.search(text)
-    if bad is not None:
-        raise ValueError(f"found the character U+{ord(bad.group()):04X}; remove it")
-    return text
-
-
 def prompt(text: str) -> str:
     """Read the prompt: any text that is not blank."""
     if not text or text.isspace():
         raise ValueError("found nothing; a job needs a prompt")
-    return _bounded(text, MAX_PROMPT)
+    return values.bounded(text, MAX_PROMPT, _UNPRINTABLE, "; remove it")
 
 
 def tag(text: str) -> str:
     """Read a tag's value: any text, empty too."""
-    return _bounded(text, values.MAX_TEXT)
+    return values.bounded(text, values.MAX_TEXT, _UNPRINTABLE, "; remove it")
 
 
 def job_id(text: str) -> str | None:
@@ -97,14 +88,10 @@ def reference(text: str) -> str | None:
     """Read a reference image: an http(s) URL, or the path of a local file; empty is not given."""
     if values.is_url(text):
         return values.url(text)
-    bad = CONTROL.search(text)
-    if bad is not None:
-        raise ValueError(f"found the character U+{ord(bad.group()):04X} in a path; remove it")
-    return text or None
+    return values.bounded(text, len(text), CONTROL, " in a path; remove it") or None
 
 
 def _given(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a reader for which empty text is not given."""
     return lambda text: read(text) if text else None
 
 
@@ -156,7 +143,7 @@ def _option(value: object) -> Any:
     """Return JSON data; a text with a template in it is a Template."""
     if isinstance(value, Scalar) and is_template(value.text):
         return values.template(value.text)
-    made = values.json_data(value)
+    made = plain_data(value)
     if not isinstance(value, Scalar) and is_template(json.dumps(made)):
         raise problem(f"found {found(value)} with a template in it; allowed is a template that is the whole value")
     return made
@@ -172,7 +159,7 @@ def _one(check: Callable[[object], Any]) -> Any:
     return Annotated[Any, PlainValidator(check)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class JobField:
     """One field of a job.
 
@@ -183,31 +170,25 @@ class JobField:
     """
 
     name: str
-    description: str
-    types: tuple[str, ...]
     kind: Any
+    types: str
+    description: str
+    uses: str = ""
     read: Callable[[str], Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     default: Any = None
-    uses: frozenset[str] = frozenset()
-
-
-def _row(name: str, kind: Any, types: str, description: str, uses: str = "", **how: Any) -> JobField:
-    words: dict[str, Any] = {"types": tuple(types.split()), "uses": frozenset(uses.split())}
-    return JobField(name=name, kind=kind, description=description, **words, **how)
 
 
 def _text(name: str, read: Callable[[str], Any], types: str, description: str, uses: str = "") -> JobField:
-    """Return a field of one text that may be a template."""
-    return _row(name, _one(leaf(read, templated=True)), types, description, uses, read=read)
+    return JobField(name, _one(leaf(read, templated=True)), types, description, uses, read=read)
 
 
 _SECRET = _one(leaf(str))
 _ASKED = "key sent spec"
 FIELDS: tuple[JobField, ...] = (
     _text("prompt", prompt, "string number boolean", "what to make; a Jinja2 template"),
-    _row("image", _one(_image), "string null", "one reference image: short for images with one"),
-    _row(
+    JobField("image", _one(_image), "string null", "one reference image: short for images with one"),
+    JobField(
         "images",
         _one(_images),
         "array null",
@@ -221,9 +202,9 @@ FIELDS: tuple[JobField, ...] = (
     _text(
         "prompt_upsampling", _given(upsampling), "boolean string null", "let the provider rewrite the prompt", _ASKED
     ),
-    _row("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
+    JobField("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
     _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
-    _row(
+    JobField(
         "options",
         _by_name(mapping, _option),
         "object null",
@@ -231,7 +212,7 @@ FIELDS: tuple[JobField, ...] = (
         "named spec",
         default=(),
     ),
-    _row(
+    JobField(
         "variant",
         _one(leaf(_variant, templated=True)),
         "integer string null",
@@ -241,8 +222,10 @@ FIELDS: tuple[JobField, ...] = (
         default=1,
     ),
     _text("webhook_url", _given(values.url), "string null", "a URL called when the picture is ready", "sent"),
-    _row("webhook_secret", _SECRET, "string null", "${NAME} of the environment variable that holds the secret", "sent"),
-    _row(
+    JobField(
+        "webhook_secret", _SECRET, "string null", "${NAME} of the environment variable that holds the secret", "sent"
+    ),
+    JobField(
         "tags",
         _by_name(_tags, _tag),
         "object null",
@@ -254,7 +237,7 @@ ID = _text("id", job_id, "string number null", "the job's name; left out: a slug
 
 
 def _names(use: str) -> tuple[str, ...]:
-    return tuple(row.name for row in FIELDS if use in row.uses)
+    return tuple(row.name for row in FIELDS if use in row.uses.split())
 
 
 READERS: dict[str, Callable[[str], Any]] = {row.name: row.read for row in (ID, *FIELDS) if row.read is not None}
@@ -263,7 +246,7 @@ AXIS_FIELDS = frozenset({*READERS, "image", "images"})  # an axis of such a name
 KEY_FIELDS = _names("key")
 NAMED_KEY_FIELDS = _names("named")
 REQUEST_FIELDS = _names("sent")  # in the order in which they are sent
-SPEC_FIELDS = {row.name: row.default for row in FIELDS if "spec" in row.uses}  # with its default
+SPEC_FIELDS = {row.name: row.default for row in FIELDS if "spec" in row.uses.split()}  # with its default
 _PAIRS = frozenset(name for name, default in SPEC_FIELDS.items() if default == ())
 
 

@@ -1,15 +1,16 @@
 """The file on disk → a Manifest, or all that is wrong with it in one go.
 
-Reading stops at what cannot be read (one fault); then the command line's overrides and the environment's values go into
-the tree, so that the same rules hold for them. From there on every part is checked, whatever the others are like:
-values, then what needs two of them (budget and price), then tables, axes and templates. When there are faults, rows and
-jobs are looked at too, as far as they can be.
+Reading stops at what cannot be read; then the command line's overrides and the environment's values go into the tree,
+so that the same rules hold for them. From there on every part is checked, whatever the others are like. When there are
+faults, rows and jobs are looked at too, as far as they can be.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,16 +22,7 @@ from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, i
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import (
-    DEFAULT_FILE_NAME,
-    VARIABLE,
-    Defaults,
-    Document,
-    LimitsConfig,
-    Manifest,
-    OutputConfig,
-    ProviderConfig,
-)
+from batchflux.manifest.schema import VARIABLE, Defaults, Document, LimitsConfig, Manifest, OutputConfig, ProviderConfig
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.values import is_nothing
 from batchflux.manifest.yaml_nodes import (
@@ -94,7 +86,7 @@ def load_manifest(
         faults.add(root.line, (), f'found {found(root)}; a manifest starts with "version: 1"')
         raise ManifestError(faults.found)
     apply_overrides(root, sets, provider, faults)
-    expand_environment(root, os.environ if environ is None else environ, faults)
+    root = expand_environment(root, os.environ if environ is None else environ, faults)
     manifest = _manifest(Path(display), root, faults, offers, (data.decode("utf-8-sig"), out))
     if faults.found:
         if offers is not None:
@@ -119,7 +111,7 @@ def _read(path: Path, display: str) -> bytes:
 def _manifest(
     path: Path, root: Table, faults: Faults, offers: Sequence[Capabilities] | None, given: tuple[str, str | None]
 ) -> Manifest:
-    """Check all parts; `given` is the source text and the output folder of the command line."""
+    """Check all parts; `given` is the source text and --out."""
     _top(root, faults)
     name = _name(path.stem, root, faults)
     provider = provider_config(root, _part(root, "provider", ProviderConfig, faults), offers, faults)
@@ -141,7 +133,6 @@ def _manifest(
 
 
 def _top(root: Table, faults: Faults) -> None:
-    """Note unknown keys and the version."""
     known = key_names(Document)
     for key in root.pairs:
         if key not in known:
@@ -154,22 +145,18 @@ def _top(root: Table, faults: Faults) -> None:
 
 
 def _name(stem: str, root: Table, faults: Faults) -> str:
+    """Return the name that is written, else the file's stem, each if it can name a folder."""
     node = root.pairs.get("name")
-    if node is None or is_nothing(node):
-        return _safe_name(stem) or "manifest"
-    name = _safe_name(node.text) if isinstance(node, Scalar) else None
-    if name is None:
+    written = node is not None and not is_nothing(node)
+    text = stem if node is None or not written else node.text if isinstance(node, Scalar) else ""
+    with suppress(ValueError):
+        name = job_id(text)
+        if name is not None and len(name) <= MAX_NAME and not name.startswith("."):
+            return name
+    if node is not None and written:
         allowed = "allowed is text that can name a folder, of at most 100 characters, without a slash"
         faults.add(node.line, ("name",), f"found {found(node)}; {allowed}")
-    return name or "manifest"
-
-
-def _safe_name(text: str) -> str | None:
-    try:
-        name = job_id(text)
-    except ValueError:
-        return None
-    return None if name is None or len(name) > MAX_NAME or name.startswith(".") else name
+    return "manifest"
 
 
 def _part(root: Table, key: str, model: type[Model], faults: Faults) -> Model:
@@ -196,16 +183,15 @@ def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputCo
         compile_template(output.file_name, file_name=True)
     except ValueError as error:
         faults.add(line_at(root, ("output", "file_name")), ("output", "file_name"), str(error))
-        update["file_name"] = DEFAULT_FILE_NAME
+        update["file_name"] = OutputConfig().file_name
     return output.model_copy(update=update)
 
 
 def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faults: Faults) -> None:
     """Change the tree as the command line says, `--set PATH=VALUE` and `--provider NAME`; note what cannot be.
 
-    A path names keys and list positions with dots; mappings on its way are made when missing, list positions must
-    exist. Another provider takes nothing of the manifest's that would lead to the wrong place, unless it is set here
-    too. The simulator speaks the API that is written, and takes no price, for nothing is spent there.
+    A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
+    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written.
     """
     section = _provider_section(root)
     if provider is not None:
@@ -215,8 +201,9 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
             for key in (*_OF_ONE_PROVIDER, "price" if provider == SIMULATOR else "api"):
                 section.pairs.pop(key, None)
                 section.lines.pop(key, None)
-        _put(section, "name", Scalar(provider, plain=False, line=OVERRIDE))
-        _put(root, "provider", section)
+        section.pairs["name"] = Scalar(provider, plain=False, line=OVERRIDE)
+        root.pairs["provider"] = section
+        section.lines["name"] = root.lines["provider"] = OVERRIDE
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals or not path:
@@ -241,11 +228,6 @@ def _provider_section(root: Table) -> Table:
     return section
 
 
-def _put(table: Table, key: str, node: Node) -> None:
-    table.pairs[key] = node
-    table.lines[key] = OVERRIDE
-
-
 def _value(text: str, faults: Faults) -> Node | None:
     stripped = text.strip()
     if not stripped.startswith(_FLOW):
@@ -256,61 +238,41 @@ def _value(text: str, faults: Faults) -> Node | None:
         for fault in error.faults:
             faults.add(OVERRIDE, (), fault.message)
         return None
-    _relabel(node)
-    return node
+    return _relabelled(node)
 
 
-def _relabel(node: Node) -> None:
-    node.line = OVERRIDE
+def _relabelled(node: Node) -> Node:
     if isinstance(node, Table):
-        node.lines = dict.fromkeys(node.pairs, OVERRIDE)
-    for _, child in _children(node):
-        _relabel(child)
-
-
-def _children(node: Node) -> list[tuple[str | int, Node]]:
-    """Return what stands below a node, each with its key or position."""
-    if isinstance(node, Scalar):
-        return []
-    return list(node.pairs.items()) if isinstance(node, Table) else list(enumerate(node.items))
+        pairs = {key: _relabelled(child) for key, child in node.pairs.items()}
+        return Table(OVERRIDE, pairs, dict.fromkeys(pairs, OVERRIDE))
+    return Items(OVERRIDE, [*map(_relabelled, node.items)]) if isinstance(node, Items) else replace(node, line=OVERRIDE)
 
 
 def _walk(root: Table, path: str, node: Node, faults: Faults) -> None:
     """Put a node at a path; each mapping and list on the way is copied, for an alias may stand in other places too."""
     at: Node = root
-    part = ""
-    *way, last = path.split(".")
-    if len(way) >= MAX_PARTS:
-        faults.add(OVERRIDE, (), f"found a path of {len(way) + 1} parts; allowed are at most {MAX_PARTS}")
+    parts = path.split(".")
+    if len(parts) > MAX_PARTS:
+        faults.add(OVERRIDE, (), f"found a path of {len(parts)} parts; allowed are at most {MAX_PARTS}")
         return
-    for part in way:
+    for left, part in zip(reversed(range(len(parts))), parts, strict=True):
         if isinstance(at, Table) and part:
-            if part not in at.pairs or is_nothing(at.pairs[part]):
-                _put(at, part, Table(OVERRIDE))
-            at.pairs[part] = child = _own(at.pairs[part])
-        elif isinstance(at, Items) and _is_position(at, part):
-            at.items[int(part)] = child = _own(at.items[int(part)])
+            child = at.pairs.get(part)
+            if not left or child is None or is_nothing(child):
+                at.lines[part] = OVERRIDE
+                child = Table(OVERRIDE)
+            at.pairs[part] = child = _own(child) if left else node
+        elif isinstance(at, Items) and _POSITION.fullmatch(part) is not None and int(part) < len(at.items):
+            at.items[int(part)] = child = _own(at.items[int(part)]) if left else node
         else:
-            break
+            reason = "there is nothing below it, for a single value stands there"
+            if isinstance(at, Items):
+                reason = f"allowed in place of {quoted(part)} is a position from 0 to {len(at.items) - 1}"
+            elif isinstance(at, Table):
+                reason = "allowed is a path of names and positions, as jobs.0.seed"
+            faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {reason}")
+            return
         at = child
-    else:
-        part = last
-        if isinstance(at, Table) and part:
-            _put(at, part, node)
-            return
-        if isinstance(at, Items) and _is_position(at, part):
-            at.items[int(part)] = node
-            return
-    reason = "there is nothing below it, for a single value stands there"
-    if isinstance(at, Items):
-        reason = f"allowed in place of {quoted(part)} is a position from 0 to {len(at.items) - 1}"
-    elif isinstance(at, Table):
-        reason = "allowed is a path of names and positions, as jobs.0.seed"
-    faults.add(OVERRIDE, (), f"found the path {quoted(path)}; {reason}")
-
-
-def _is_position(at: Items, part: str) -> bool:
-    return _POSITION.fullmatch(part) is not None and int(part) < len(at.items)
 
 
 def _own(node: Node) -> Node:
@@ -319,45 +281,46 @@ def _own(node: Node) -> Node:
     return Items(node.line, list(node.items)) if isinstance(node, Items) else node
 
 
-def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
-    """Put the environment's values into the tree; note variables that are not set, and secrets written out.
+def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> Table:
+    """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
     `${NAME}` is looked up in `provider` and `webhook_secret`. A message shows the name, never the value.
     """
-    _refuse_keys(root, faults)
-    if "provider" in root.pairs:
-        root.pairs["provider"] = _expanded(root.pairs["provider"], ("provider",), environ, faults)
-    jobs = root.pairs.get("jobs")
-    tables: dict[KeyPath, Node | None] = {("defaults",): root.pairs.get("defaults")}
-    if isinstance(jobs, Items):
-        tables.update((("jobs", index), item) for index, item in enumerate(jobs.items))
-    for path, table in tables.items():
-        secret = table.pairs.get("webhook_secret") if isinstance(table, Table) else None
-        if isinstance(table, Table) and secret is not None and not is_nothing(secret):
-            _webhook_secret(table, secret, (*path, "webhook_secret"), environ, faults)
+
+    def walk(node: Node, path: KeyPath, line: int) -> Node:
+        if isinstance(node, Scalar):
+            _refuse_key(node, path, faults)
+        of_provider = secret = False
+        match path:
+            case ("provider", *_):
+                of_provider = True
+            case ("defaults", "webhook_secret") | ("jobs", int(), "webhook_secret"):
+                secret = not is_nothing(node)
+        if secret and not (isinstance(node, Scalar) and _REFERENCE.fullmatch(node.text)):
+            faults.add(line, path, f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here")
+            return Scalar("", plain=True, line=node.line)
+        if isinstance(node, Table):
+            return walk_table(node, path)
+        if isinstance(node, Items):
+            return Items(node.line, [walk(item, (*path, index), item.line) for index, item in enumerate(node.items)])
+        return _expanded(node, path, environ, faults) if of_provider or secret else node
+
+    def walk_table(table: Table, path: KeyPath) -> Table:
+        pairs = {key: walk(child, (*path, key), table.lines[key]) for key, child in table.pairs.items()}
+        return Table(table.line, pairs, table.lines)
+
+    return walk_table(root, ())
 
 
-def _refuse_keys(root: Table, faults: Faults) -> None:
+def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
     """A key is known by its first letters, wherever it stands; keys of the provider have their own check."""
-    stack: list[tuple[KeyPath, Node]] = [((), root)]
-    while stack:
-        path, node = stack.pop()
-        stack.extend(((*path, key), child) for key, child in reversed(_children(node)))
-        of_provider, key = path[:1] == ("provider",), str(path[1]) if len(path) > 1 else ""
-        if not isinstance(node, Scalar) or (of_provider and (key == "keys" or is_key_name(key))):
-            continue  # the schema says the same of whatever stands there
-        if _KEY.fullmatch(node.text):
-            name = "name it under keys" if of_provider else "name it under provider.keys"
-            faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
+    of_provider, key = path[0] == "provider", str(path[1]) if len(path) > 1 else ""
+    if _KEY.fullmatch(node.text) and not (of_provider and (key == "keys" or is_key_name(key))):
+        name = "name it under keys" if of_provider else "name it under provider.keys"
+        faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
 
 
-def _expanded(node: Node, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> Node:
-    if isinstance(node, Table):
-        pairs = {key: _expanded(child, (*path, key), environ, faults) for key, child in node.pairs.items()}
-        return Table(node.line, pairs, node.lines)
-    if isinstance(node, Items):
-        items = [_expanded(child, (*path, index), environ, faults) for index, child in enumerate(node.items)]
-        return Items(node.line, items)
+def _expanded(node: Scalar, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> Scalar:
     if "${" not in node.text:
         return node
     missing = False
@@ -374,12 +337,3 @@ def _expanded(node: Node, path: KeyPath, environ: Mapping[str, str], faults: Fau
         return Scalar("", plain=True, line=node.line, shown=node.text)
     text = _REFERENCE.sub(lambda match: environ[match[1]], node.text)
     return Scalar(text, node.plain, node.line, shown=node.text)
-
-
-def _webhook_secret(table: Table, node: Node, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> None:
-    if isinstance(node, Scalar) and _REFERENCE.fullmatch(node.text) is not None:
-        table.pairs["webhook_secret"] = _expanded(node, path, environ, faults)
-        return
-    message = f"a secret does not belong in a manifest; {_ADVICE} and write ${{NAME}} here"
-    faults.add(table.lines["webhook_secret"], path, message)
-    table.pairs["webhook_secret"] = Scalar("", plain=True, line=node.line)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from batchflux.manifest.job_fields import READERS, reference
 from batchflux.manifest.tables import lines_of
 from batchflux.manifest.templates import ImagePath
-from batchflux.manifest.values import is_nothing, is_template, line_of_text, problem, scalar
+from batchflux.manifest.values import is_template, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, found, quoted, value_of
 
 if TYPE_CHECKING:
@@ -25,22 +25,10 @@ if TYPE_CHECKING:
 MAX_RANGE = 1_000_000
 MAX_COMBINATIONS = 10_000_000
 MAX_DEEP = 2
-AXIS_SCHEMA = {
-    "oneOf": [
-        {"type": "array", "minItems": 1},
-        {
-            "type": "object",
-            "properties": {
-                "range": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-                "glob": {"type": "string"},
-                "lines": {"type": "string"},
-            },
-            "minProperties": 1,
-            "maxProperties": 1,
-            "additionalProperties": False,
-        },
-    ]
-}
+_BOUNDS = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+_MADE = {"range": _BOUNDS, "glob": {"type": "string"}, "lines": {"type": "string"}}
+_ONE_OF_THEM = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+AXIS_SCHEMA = {"oneOf": [{"type": "array", "minItems": 1}, {"type": "object", "properties": _MADE, **_ONE_OF_THEM}]}
 _ALLOWED = "allowed is a list, {range: [first, last]}, {glob: PATTERN} or {lines: FILE}"
 
 Kind = Literal["list", "range", "glob", "lines"]
@@ -113,11 +101,6 @@ def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
     if text is None:
         raise problem(f"found nothing; {_ALLOWED}")
     return kind, (text,)
-
-
-def exclusion(value: object) -> str:
-    """Check a value that an excluded combination has, as text."""
-    return "" if is_nothing(value) else scalar(value).text
 
 
 def _axis_value(item: object) -> Any:

@@ -13,13 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
-from pydantic_core import PydanticUseDefault
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, create_model
+from pydantic_core import PydanticUseDefault, core_schema
 
 from batchflux.manifest import job_fields, values
-from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec, exclusion
+from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, quoted
+from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
 from batchflux.models import Verify
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
-def _read(check: Callable[[object], Any]) -> BeforeValidator:
-    """Return a validator of a node; what it returns None for has the default."""
+def _node(check: Callable[[object], Any], schema: dict[str, Any]) -> GetPydanticSchema:
+    """Return how a node is checked, and its JSON Schema; what `check` returns None for has the default."""
 
     def go(value: object) -> Any:
         if not isinstance(value, _MADE):
@@ -40,23 +40,26 @@ def _read(check: Callable[[object], Any]) -> BeforeValidator:
             raise PydanticUseDefault
         return made
 
-    return BeforeValidator(go)
+    return GetPydanticSchema(
+        lambda kind, handler: core_schema.no_info_before_validator_function(go, handler(kind)),
+        lambda _core, _handler: schema.copy(),
+    )
 
 
-def _of(read: Callable[[str], Any]) -> BeforeValidator:
-    return _read(leaf(read))
+def _leaf(read: Callable[[str], Any], *types: str, **more: Any) -> GetPydanticSchema:
+    return _node(leaf(read), _types(*types, **more))
 
 
-def _count(lowest: int, highest: int) -> BeforeValidator:
-    return _of(lambda text: values.whole(text, lowest, highest))
+def _word(*words: str) -> GetPydanticSchema:
+    return _leaf(lambda text: values.one_of(text, words), "string", enum=list(words))
 
 
-def _word(*words: str) -> BeforeValidator:
-    return _of(lambda text: values.one_of(text, words))
+def _whole(highest: int, **more: int) -> GetPydanticSchema:
+    return _leaf(lambda text: values.whole(text, 1, highest), "integer", minimum=1, **more)
 
 
-def _schema(*types: str, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": list(types) if len(types) > 1 else types[0], **more})
+def _types(*types: str, **more: Any) -> dict[str, Any]:
+    return {"type": list(types) if len(types) > 1 else types[0], **more}
 
 
 def _given_text(value: object) -> str:
@@ -90,7 +93,6 @@ def _looks_like_key(name: str) -> bool:
 
 
 def _price(value: object) -> Decimal | dict[str, Decimal] | None:
-    """Check the price of an image, or of one by each model."""
     read = leaf(values.money)
     if not isinstance(value, dict):
         return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
@@ -105,20 +107,22 @@ def _price(value: object) -> Decimal | dict[str, Decimal] | None:
     return prices or None
 
 
-_AMOUNT = {"type": ["number", "string"], "minimum": 0}
-Text = Annotated[str, _read(_given_text), _schema("string", "number", "boolean")]
-MaybeText = Annotated[str | None, _of(line_of_text), _schema("string", "number", "null")]
-Money = Annotated[Decimal | None, _of(values.money), WithJsonSchema(_AMOUNT)]
-Price = Annotated[
-    Decimal | dict[str, Decimal] | None,
-    _read(_price),
-    WithJsonSchema({"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}),
-]
-AxisSpec = Annotated[Any, PlainValidator(axis_spec), WithJsonSchema(AXIS_SCHEMA)]
-Exclusion = Annotated[
-    dict[str, Annotated[str, PlainValidator(exclusion), _schema("string", "number", "boolean", "null")]],
-    BeforeValidator(values.mapping),
-]
+def _excluded(value: object) -> str:
+    return "" if is_nothing(value) else scalar(value).text
+
+
+def _options(value: object) -> Any:
+    return plain_data(values.mapping(value))
+
+
+_AMOUNT = _types("number", "string", minimum=0)
+_PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
+Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
+Price = Annotated[Decimal | dict[str, Decimal] | None, _node(_price, _PRICE)]
+MaybeText = Annotated[str | None, _leaf(line_of_text, "string", "number", "null")]
+AxisSpec = Annotated[Any, _node(axis_spec, AXIS_SCHEMA)]
+_Excluded = Annotated[str, _node(_excluded, _types("string", "number", "boolean", "null"))]
+Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
 
 
 class Part(BaseModel):
@@ -135,24 +139,22 @@ class ProviderConfig(Part):
 
     name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
     api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
-    style: Annotated[str, _word(*job_fields.STYLES), _schema("string", enum=list(job_fields.STYLES))] = Field(
+    style: Annotated[str, _word(*job_fields.STYLES)] = Field(
         job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
     )
     model: Text = Field("flux-kontext-pro", description="the model's name at the provider")
-    base_url: Annotated[str | None, _of(values.base_url), _schema("string", "null")] = Field(
+    base_url: Annotated[str | None, _leaf(values.base_url, "string", "null")] = Field(
         None, description="where the API is, as https://api.tu-zi.com"
     )
-    keys: Annotated[tuple[str, ...], _read(_keys), _schema("array", "string", items={"type": "string"})] = Field(
+    keys: Annotated[tuple[str, ...], _node(_keys, _types("array", "string", items={"type": "string"}))] = Field(
         (), description="NAMES of environment variables that hold API keys; several are a pool"
     )
     price: Price = Field(None, description="price of one image in `currency`, or of one by each model: {MODEL: PRICE}")
     currency: Text = Field("USD", description="the currency of price and budget")
-    params: Annotated[
-        Literal["strict", "drop"], _word("strict", "drop"), _schema("string", enum=["strict", "drop"])
-    ] = Field("strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it")
-    options: Annotated[
-        dict[str, Any], _read(lambda value: values.json_data(values.mapping(value))), _schema("object", "null")
-    ] = Field(
+    params: Annotated[Literal["strict", "drop"], _word("strict", "drop")] = Field(
+        "strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it"
+    )
+    options: Annotated[dict[str, Any], _node(_options, _types("object", "null"))] = Field(
         default_factory=dict,
         repr=False,  # it may hold what ${NAME} stands for
         description="what only this API knows; the simulator's latency, limits and faults",
@@ -171,23 +173,21 @@ class ProviderConfig(Part):
 class LimitsConfig(Part):
     """How much, how fast, how long. `timeout` in seconds for one API call, `budget` in the provider's currency."""
 
-    concurrency: Annotated[int, _count(1, 10_000), _schema("integer", minimum=1, maximum=10_000)] = Field(
-        8, description="requests in flight"
-    )
-    rate: Annotated[Rate | None, _of(values.rate), _schema("string", "null")] = Field(
+    concurrency: Annotated[int, _whole(10_000, maximum=10_000)] = Field(8, description="requests in flight")
+    rate: Annotated[Rate | None, _leaf(values.rate, "string", "null")] = Field(
         None, description="requests started in a time: N/s, N/min or N/h"
     )
-    attempts: Annotated[int, _count(1, 100), _schema("integer", minimum=1, maximum=100)] = Field(
-        5, description="attempts for each job"
-    )
-    timeout: Annotated[float, _of(values.timeout), _schema("string", "number")] = Field(
+    attempts: Annotated[int, _whole(100, maximum=100)] = Field(5, description="attempts for each job")
+    timeout: Annotated[float, _leaf(values.timeout, "string", "number")] = Field(
         360.0, description="bound of one API call, as 360s or 6m"
     )
-    budget: Money = Field(None, description="never spend more than this, in the provider's currency")
-    deadline: Annotated[Deadline | None, _of(values.deadline), _schema("string", "null")] = Field(
+    budget: Annotated[Decimal | None, _node(leaf(values.money), _AMOUNT)] = Field(
+        None, description="never spend more than this, in the provider's currency"
+    )
+    deadline: Annotated[Deadline | None, _leaf(values.deadline, "string", "null")] = Field(
         None, description='stop at a clock time, "06:00", or after a duration, 5h'
     )
-    max_consecutive_failures: Annotated[int, _count(1, 1_000_000), _schema("integer", minimum=1)] = Field(
+    max_consecutive_failures: Annotated[int, _whole(1_000_000)] = Field(
         20, description="stop the run after so many failures in a row"
     )
 
@@ -195,14 +195,14 @@ class LimitsConfig(Part):
 class OutputConfig(Part):
     """Where pictures go, and how they are checked. `dir` is absolute once loaded, `max_bytes` bounds one picture."""
 
-    dir: Annotated[Path, _of(line_of_text), _schema("string", "number", "null")] = Field(
+    dir: Annotated[Path, _leaf(line_of_text, "string", "number", "null")] = Field(
         default_factory=lambda: Path("out"), description="the output folder; relative to the current folder"
     )
     file_name: Text = Field("{{ id }}.{{ ext }}", description="template of a picture's name within images/")
-    verify: Annotated[Verify, _word(*get_args(Verify)), _schema("string", enum=list(get_args(Verify)))] = Field(
+    verify: Annotated[Verify, _word(*get_args(Verify))] = Field(
         "decode", description="decode every pixel, or check the file's structure only"
     )
-    max_bytes: Annotated[int, _of(values.size), _schema("string", "integer")] = Field(
+    max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
     )
 
@@ -211,35 +211,23 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
-    return {
-        row.name: (Annotated[row.kind, _schema(*row.types, **row.more)], Field(None, description=row.description))
-        for row in rows
-    }
+    kinds = [Annotated[row.kind, WithJsonSchema(_types(*row.types.split(), **row.more))] for row in rows]
+    return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, kinds, strict=True)}
 
 
-Defaults = create_model(
-    "Defaults",
-    __base__=Part,
-    __doc__="Fields that every job has unless it says otherwise.",
-    **_job_fields(*job_fields.FIELDS),
-)
+_TABLE = "a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"
+_AXES = "axes whose product is made; an axis named like a job field sets it"
+_LEFT_OUT = "combinations of axis values that are left out"
+_DEFAULTS = "Fields that every job has unless it says otherwise."
+Defaults = create_model("Defaults", __base__=Part, __doc__=_DEFAULTS, **_job_fields(*job_fields.FIELDS))
 JobEntry = create_model(
     "JobEntry",
     __base__=Defaults,
     __doc__="One job, or many made from a table and a matrix.",
     **_job_fields(job_fields.ID),
-    source=(
-        MaybeText,
-        Field(None, alias="from", description="a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"),
-    ),
-    matrix=(
-        Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)],
-        Field({}, description="axes whose product is made; an axis named like a job field sets it"),
-    ),
-    exclude=(
-        Annotated[list[Exclusion], BeforeValidator(values.sequence)],
-        Field([], description="combinations of axis values that are left out"),
-    ),
+    source=(MaybeText, Field(None, alias="from", description=_TABLE)),
+    matrix=(Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)], Field({}, description=_AXES)),
+    exclude=(Annotated[list[Exclusion], BeforeValidator(values.sequence)], Field([], description=_LEFT_OUT)),
 )
 _DOCUMENT: dict[str, Any] = {
     "version": (Annotated[int, WithJsonSchema({"const": 1})], Field(description="the manifest's format: 1")),

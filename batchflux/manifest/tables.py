@@ -13,10 +13,11 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.yaml_nodes import Written, quoted
+from batchflux.manifest.yaml_nodes import ReadError, Written, quoted
 
 if TYPE_CHECKING:
     import io
@@ -36,15 +37,6 @@ Row = Mapping[str, Any]
 Report = Callable[[int | None, str], None]  # line of the table, message
 
 
-class TableError(Exception):
-    """The table cannot be read further: on which line, and why."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
-
-
 def table_format(source: str) -> tuple[str, bool]:
     """Return the format by its suffix, and whether the file is gzipped; a ValueError when it is no table's."""
     name = source.lower()
@@ -56,10 +48,7 @@ def table_format(source: str) -> tuple[str, bool]:
 
 
 def columns_of(path: Path) -> tuple[str, ...] | None:
-    """Return the columns of a table, from its header; None for jsonl, where each row has its own.
-
-    Raises TableError: with the line and what is wrong.
-    """
+    """Return the columns of a table, from its header, or raise ReadError; None for jsonl, whose rows differ."""
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
         with _parquet(path) as file:
@@ -67,16 +56,13 @@ def columns_of(path: Path) -> tuple[str, ...] | None:
     with _opened(path, zipped=zipped) as stream:
         if suffix == ".jsonl":
             if not stream.peek(1):
-                raise TableError(None, "is empty; it needs at least one row")
+                raise ReadError(None, "is empty; it needs at least one row")
             return None
         return _header(csv.reader(_lines(stream), delimiter=_DELIMITERS[suffix], strict=True))
 
 
 def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
-    """Yield each row with its line (parquet: its number), bad ones reported and left out.
-
-    Raises TableError: the table cannot be read (further).
-    """
+    """Yield each row with its line (parquet: its number), bad ones reported; a ReadError ends what cannot be read."""
     suffix, zipped = table_format(path.name)
     if suffix == ".parquet":
         yield from _parquet_rows(path)
@@ -91,11 +77,10 @@ def rows_of(path: Path, report: Report) -> Iterator[tuple[int, Row]]:
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise TableError(None, "is not a file" if path.exists() else "does not exist")
+        raise ReadError(None, "is not a file" if path.exists() else "does not exist")
 
 
 def _twice(names: Iterable[str]) -> str | None:
-    """Return a name that stands twice, in quotes."""
     return next((quoted(name) for name, times in Counter(names).most_common(1) if times > 1), None)
 
 
@@ -104,7 +89,7 @@ def _opened(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
         _check_file(path)
         return gzip.open(path, "rb") if zipped else path.open("rb")
     except OSError as error:
-        raise TableError(None, f"cannot be read: {error.strerror}") from None
+        raise ReadError(None, f"cannot be read: {error.strerror}") from None
 
 
 def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -> Iterator[str]:
@@ -114,36 +99,35 @@ def _lines(stream: io.BufferedReader | gzip.GzipFile, most: int | None = None) -
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
             if len(raw) > MAX_LINE:
-                raise TableError(number, f"the line has more than {MAX_LINE} bytes")
+                raise ReadError(number, f"the line has more than {MAX_LINE} bytes")
             size += len(raw) + LINE_COSTS
             if most is not None and size > most:
                 message = f"the file unpacks to more than {BOMB_RATIO} times its size, as no table does"
-                raise TableError(number, f"{message}; unpack it first")
+                raise ReadError(number, f"{message}; unpack it first")
             text = raw.decode()
             yield text.removeprefix("\ufeff") if number == 1 else text
     except UnicodeDecodeError as error:
-        raise TableError(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
+        raise ReadError(number, f"the byte 0x{error.object[error.start]:02x} is not UTF-8") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise TableError(number + 1, f"cannot be read further: {error}") from None
+        raise ReadError(number + 1, f"cannot be read further: {error}") from None
 
 
 def _header(reader: Any) -> tuple[str, ...]:
-    """Return the names of the columns, from the first row of a csv.reader."""
     if csv.field_size_limit() < MAX_CELL:
         csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
     try:
         cells = next(reader, None)
     except csv.Error as error:
-        raise TableError(reader.line_num or 1, f"the header cannot be read: {error}") from None
+        raise ReadError(reader.line_num or 1, f"the header cannot be read: {error}") from None
     if cells is None:
-        raise TableError(None, "is empty; it needs a header and at least one row")
+        raise ReadError(None, "is empty; it needs a header and at least one row")
     names = tuple(cell.strip() for cell in cells)
     if not any(names):
-        raise TableError(1, "the first line is blank; it must be the header with the columns' names")
+        raise ReadError(1, "the first line is blank; it must be the header with the columns' names")
     if "" in names:
-        raise TableError(1, f"column {names.index('') + 1} has no name in the header")
+        raise ReadError(1, f"column {names.index('') + 1} has no name in the header")
     if name := _twice(names):
-        raise TableError(1, f"the column {name} stands twice in the header")
+        raise ReadError(1, f"the column {name} stands twice in the header")
     return names
 
 
@@ -160,16 +144,19 @@ def _csv_rows(lines: Iterator[str], delimiter: str, report: Report) -> Iterator[
                 report(line, f"the row has {len(cells)} cells and the header {width}; quote a cell that has a comma")
     except csv.Error as error:
         if "field limit" in str(error):
-            raise TableError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
-        raise TableError(start, f"the row cannot be read: {error}") from None
+            raise ReadError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
+        raise ReadError(start, f"the row cannot be read: {error}") from None
 
 
 def _json_rows(lines: Iterator[str], report: Report) -> Iterator[tuple[int, Row]]:
+    decode = partial(
+        json.loads, parse_float=Written, parse_int=_whole, parse_constant=_no_constant, object_pairs_hook=_unique
+    )
     for line, text in enumerate(lines, start=1):
         if text.isspace():
             continue
         try:
-            row = json.loads(text.rstrip("\r\n"), **_JSON)
+            row = decode(text.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             report(line, f"the line is not JSON: {error.msg} at column {error.colno}")
         except ValueError as error:
@@ -202,45 +189,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_JSON: dict[str, Any] = {
-    "parse_float": Written,
-    "parse_int": _whole,
-    "parse_constant": _no_constant,
-    "object_pairs_hook": _unique,
-}
-
-
 def _parquet(path: Path) -> Any:
     try:
         from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
     except ImportError:
         message = "needs pyarrow, which is not installed; run: pip install 'batchflux[parquet]'"
-        raise TableError(None, message) from None
+        raise ReadError(None, message) from None
     try:
         _check_file(path)
         file = parquet.ParquetFile(path)
     except (ValueError, OSError) as error:
-        raise TableError(None, f"is no Parquet file that can be read: {error}") from None
+        raise ReadError(None, f"is no Parquet file that can be read: {error}") from None
     if name := _twice(file.schema_arrow.names):
         file.close()
-        raise TableError(None, f"has the column {name} twice")
+        raise ReadError(None, f"has the column {name} twice")
     return file
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     number = 0
     with _parquet(path) as file:
-        batches = file.iter_batches(batch_size=BATCH)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
-                raise TableError(number + 1, f"cannot be read further: {error}") from None
-            if batch is None:
-                return
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
+        try:
+            for batch in file.iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
+            raise ReadError(number + 1, f"cannot be read further: {error}") from None
 
 
 def lines_of(source: str, base: Path) -> list[str]:

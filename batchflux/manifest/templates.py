@@ -62,6 +62,7 @@ _KEYWORDS = _words("true false none True False None and or not in is if else sel
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _IMAGE_PARTS = _words("path name stem")
 _WIDTH = re.compile(r"[0-9]{4,}|\*")
+_TOO_WIDE = "a width in a format has at most 3 digits"
 
 
 class ImagePath(str):
@@ -86,7 +87,6 @@ class ImagePath(str):
 
 
 def _shown(value: Any) -> Any:
-    """Return how a value stands in rendered text."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
@@ -99,7 +99,6 @@ def _shown_in_name(value: Any) -> Any:
 
 
 def _refuse(tree: nodes.Template) -> None:
-    """Refuse what a template in a manifest has no need for."""
     joined = 0
     for node in tree.find_all(nodes.Node):
         kind = type(node).__name__
@@ -113,8 +112,6 @@ def _refuse(tree: nodes.Template) -> None:
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of all templates."""
-
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -132,8 +129,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute, but for what could grow beyond bounds."""
-        if operator == "%" and isinstance(left, str):
-            _check_format(left)
+        if operator == "%" and isinstance(left, str) and _WIDTH.search(left):
+            raise SecurityError(_TOO_WIDE)
         if operator == "**" and not (_small(left, MAX_BASE) and _small(right, MAX_EXPONENT)):
             raise SecurityError("the numbers of ** are too large")
         if operator == "*" and not (_small(left, MAX_FACTOR) and _small(right, MAX_FACTOR)):
@@ -147,11 +144,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 def _small(value: Any, bound: int) -> bool:
     return isinstance(value, (int, float)) and abs(value) <= bound
-
-
-def _check_format(text: str) -> None:
-    if _WIDTH.search(text):
-        raise SecurityError("a width in a format has at most 3 digits")
 
 
 def _bounded(value: Any) -> Any:
@@ -177,7 +169,8 @@ def _filter(name: str) -> Callable[..., Any]:
 
 
 def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
-    _check_format(str(value))
+    if _WIDTH.search(str(value)):
+        raise SecurityError(_TOO_WIDE)
     return _bounded(str(value) % (kwargs or args))
 
 
@@ -195,7 +188,6 @@ def _join(value: Any, separator: str = "") -> str:
 
 
 def _environment(finalize: Callable[[Any], Any]) -> _Sandbox:
-    """Return a sandbox whose values pass through `finalize` as they are rendered."""
     made = _Sandbox(undefined=StrictUndefined, autoescape=False, finalize=finalize, keep_trailing_newline=True)
     made.globals.clear()
     made.filters = {name: _filter(name) for name in _FILTERS}

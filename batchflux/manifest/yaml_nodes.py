@@ -1,8 +1,7 @@
 """YAML text → nodes that know their line, and how their scalars are understood.
 
-A scalar is the text the user wrote, and stays so until a field asks for something else. YAML 1.2's core is all that is
-understood without being asked (`true`, `false`, `null`, whole numbers, decimals); a quoted scalar is always text. So
-`16:9`, `no`, `010` and `2024-01-01` are never anything but themselves.
+A scalar is the text the user wrote until a field asks for something else; `16:9`, `no`, `010` and `2024-01-01` are
+themselves. YAML 1.2's core is understood (`true`, `false`, `null`, whole numbers, decimals), without quotes only.
 
 An alias is one node in several places, so no text costs more than its length and what its merge keys copy. Depth,
 bytes and what aliases stand for (merged ones too) are bounded; tags and second documents are refused. A syntax error or
@@ -113,23 +112,15 @@ def value_of(scalar: Scalar) -> bool | int | float | str | None:
     return text
 
 
-def plain_data(node: Node) -> Any:
-    """The node as JSON data, decimals as ordinary floats."""
-    if isinstance(node, Table):
-        return {key: plain_data(value) for key, value in node.pairs.items()}
-    if isinstance(node, Items):
-        return [plain_data(item) for item in node.items]
-    value = value_of(node)
+def plain_data(node: object, *, loose: bool = False) -> Any:
+    """A node as JSON data, decimals as ordinary floats; `loose` leaves its Scalars, as the schema validates them."""
+    if isinstance(node, (Table, dict)):
+        pairs = node.pairs if isinstance(node, Table) else node
+        return {key: plain_data(value, loose=loose) for key, value in pairs.items()}
+    if isinstance(node, (Items, list)):
+        return [plain_data(item, loose=loose) for item in (node.items if isinstance(node, Items) else node)]
+    value = value_of(node) if isinstance(node, Scalar) and not loose else node
     return float(value) if isinstance(value, Written) else value
-
-
-def loose(node: Node) -> Any:
-    """Dicts and lists whose leaves are still Scalars: what the schema validates."""
-    if isinstance(node, Table):
-        return {key: loose(value) for key, value in node.pairs.items()}
-    if isinstance(node, Items):
-        return [loose(item) for item in node.items]
-    return node
 
 
 def quoted(text: str) -> str:
@@ -182,8 +173,8 @@ def is_written(root: Node, *path: str) -> bool:
     return node is not None and not (isinstance(node, Scalar) and node.is_null and node.shown is None)
 
 
-class _ReadError(Exception):
-    """Ends the reading with its only fault."""
+class ReadError(Exception):
+    """A text cannot be read further: on which line, and why."""
 
     def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
@@ -194,29 +185,27 @@ class _ReadError(Exception):
 def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node:
     """Read one YAML document, UTF-8 with or without a byte order mark.
 
-    `file` is how messages name it; `on_fault` takes each duplicate key, of which the last one wins, and each merge key
-    that is ignored.
-
-    Raises ManifestError: the text cannot be read at all; holds the one fault.
+    `on_fault` takes each duplicate key, of which the last one wins, and each merge key that is ignored. Raises
+    ManifestError with the one fault of a text that cannot be read at all; messages name it `file`.
     """
     try:
         return _Builder(_events(_decoded(data)), file, on_fault).document()
-    except _ReadError as stop:
+    except ReadError as stop:
         raise ManifestError([Fault(file=file, line=stop.line, where="", message=stop.message)]) from None
 
 
 def _decoded(data: bytes) -> str:
     if len(data) > MAX_BYTES:
-        raise _ReadError(None, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read. Put the jobs in a table")
+        raise ReadError(None, f"the file has {len(data)} bytes; at most {MAX_BYTES} are read. Put the jobs in a table")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _ReadError(line, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
+        raise ReadError(line, f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8") from None
     bad = _CONTROL.search(text)
     if bad is not None:
         line = text.count("\n", 0, bad.start()) + 1
-        raise _ReadError(line, f"the control character 0x{ord(bad.group()):02x} is not allowed; remove it")
+        raise ReadError(line, f"the control character 0x{ord(bad.group()):02x} is not allowed; remove it")
     return text
 
 
@@ -226,12 +215,12 @@ def _events(text: str) -> Iterator[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        raise _ReadError(line, _syntax(text, line, error)) from None
+        raise ReadError(line, _syntax(text, line, error)) from None
     except yaml.YAMLError as error:
         reason = getattr(error, "reason", "it cannot be parsed")
         position = getattr(error, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else None
-        raise _ReadError(line, f"not valid YAML: {reason}") from None
+        raise ReadError(line, f"not valid YAML: {reason}") from None
 
 
 def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
@@ -266,10 +255,9 @@ class _Builder:
             if isinstance(event, yaml.NodeEvent):
                 root, _ = self._node(event)
             elif isinstance(event, yaml.DocumentStartEvent) and root is not None:
-                message = "a second document starts here; a manifest is one document"
-                raise _ReadError(_line(event), message)
+                raise ReadError(_line(event), "a second document starts here; a manifest is one document")
         if root is None:
-            raise _ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
+            raise ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
         return root
 
     def _node(self, event: Any, *, merging: bool = False) -> tuple[Node, int]:
@@ -278,9 +266,9 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line, merging=merging)
         if len(self._path) >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
-            raise _ReadError(line, _TOO_DEEP)
+            raise ReadError(line, _TOO_DEEP)
         if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _STR_TAGS):
-            raise _ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
+            raise ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
         before = self._count
         self._count += 1
         node: Node
@@ -296,21 +284,22 @@ class _Builder:
     def _alias(self, anchor: str, line: int, *, merging: bool) -> tuple[Node, int]:
         known = self._anchors.get(anchor)
         if known is None and anchor in self._anchors:
-            raise _ReadError(line, f"the alias *{anchor} stands inside what it names")
+            raise ReadError(line, f"the alias *{anchor} stands inside what it names")
         if known is None:
             message = f"the alias *{anchor} names an anchor that is not defined before it"
             if not merging:
-                raise _ReadError(line, message)
+                raise ReadError(line, message)
             self._note(line, message)
             return Table(line), 0  # merges nothing, so that the faults below are found too
         node, size, depth = known
         self._count += size
         self._aliased += size
         if self._aliased > MAX_ALIASED:
-            message = f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
-            raise _ReadError(line, message)
+            raise ReadError(
+                line, f"the aliases stand for more than {MAX_ALIASED} values; write them out or use a table"
+            )
         if len(self._path) + depth > MAX_DEPTH:
-            raise _ReadError(line, _TOO_DEEP)
+            raise ReadError(line, _TOO_DEEP)
         return node, depth
 
     def _sequence(self, line: int, merging: bool) -> tuple[Node, int]:  # noqa: FBT001  as `_mapping`
@@ -346,10 +335,10 @@ class _Builder:
 
     def _key(self, event: Any) -> Scalar:
         if isinstance(event, yaml.CollectionStartEvent):
-            raise _ReadError(_line(event), 'a key must be text. Put quotes around a template: "{{ name }}"')
+            raise ReadError(_line(event), 'a key must be text. Put quotes around a template: "{{ name }}"')
         node, _ = self._node(event)
         if not isinstance(node, Scalar) or node.is_null:
-            raise _ReadError(node.line, "a key must be text")
+            raise ReadError(node.line, "a key must be text")
         return node
 
     def _merge(self, table: Table, line: int, value: Node) -> None:

@@ -48,20 +48,15 @@ class AssetStore(Protocol):
 
     def put(self, name: str, data: bytes | Path) -> None:
         """Store an asset, in place of one of the same name; a file given as `data` is gone afterwards."""
-        ...
 
     def get(self, name: str) -> bytes | None:
         """Return an asset's bytes; None when there is no such asset."""
-        ...
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Return those of the names that have an asset."""
-        ...
 
     def move(self, old: str, new: str) -> bool:
         """Rename an asset, in place of one called `new`; False when there is no asset called `old`."""
-        ...
 
     def delete(self, name: str) -> None:
         """Remove an asset, if it is there."""
-        ...

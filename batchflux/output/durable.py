@@ -39,8 +39,7 @@ _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file sys
 def storing(place: Path | str, *, named_by_job: bool = False) -> Iterator[None]:
     """Turn what the operating system refuses while `place` is written into the error that says what follows.
 
-    StorageError stops the run, which can be continued; where the job chose the file's name, and it is the name that
-    cannot be, JobError `invalid_request` ends the job only.
+    StorageError stops the run; where the job chose the name and it cannot be, JobError `invalid_request` ends the job.
     """
     try:
         yield
@@ -59,19 +58,17 @@ def unreadable(path: Path, error: OSError) -> StorageError:
 
 def write_new(path: Path, data: bytes) -> None:
     """Create `path` with `data`; nothing is left of it when that fails (OSError: the path is taken, say)."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
-        reach("file.written")
-        os.fsync(descriptor)
-        reach("file.synced")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
+    with path.open("xb", buffering=0) as file:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            reach("file.written")
+            os.fsync(file.fileno())
+            reach("file.synced")
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def write_temporary(root: Path, data: bytes) -> Path:

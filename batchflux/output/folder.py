@@ -39,15 +39,12 @@ def ledger_of(folder: Path) -> Path:
 
 
 class FolderLock:
-    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies.
-
-    `made` are the folders that `acquire` made, the innermost first: this one and those that it is in.
-    """
+    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
         self._descriptor: int | None = None
-        self.made: list[Path] = []
+        self.made: list[Path] = []  # by `acquire`, the innermost first: this folder and those that it is in
 
     def acquire(self) -> None:
         """Take the lock; FolderBusy when another process has it, UsageError when the folder cannot be made or used."""
@@ -56,10 +53,8 @@ class FolderLock:
             self.made = _make_lasting(folder.absolute())
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(
-                f"The output folder {folder} cannot be used ({error.strerror}): "
-                "choose another with --out, or repair its permissions."
-            ) from error
+            what = f"The output folder {folder} cannot be used ({error.strerror})"
+            raise UsageError(f"{what}: choose another with --out, or repair its permissions.") from error
         try:
             _take(descriptor)
         except OSError as error:
@@ -72,16 +67,11 @@ class FolderLock:
 
     def is_held(self) -> bool:
         """Whether a process runs the folder now."""
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
         return False
 
     def release(self) -> None:
@@ -125,16 +115,15 @@ class RunLog:
     def write(self, event: str, /, **fields: Any) -> None:
         """Add a line. `fields` must not hold secrets."""
         line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        data = line.encode(errors="backslashreplace") + b"\n"
         try:
-            self._append(line.encode(errors="backslashreplace") + b"\n")
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
         except OSError as error:
             raise unwritable(self._path, error) from error
-
-    def _append(self, data: bytes) -> None:
-        written = os.write(self._descriptor, data)
         if written < len(data):
-            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise unwritable(self._path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> None:
         """Close the file."""

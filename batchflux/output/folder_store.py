@@ -1,7 +1,6 @@
 """Pictures as files of the output folder. The rule: under its name a file is whole, or it is not there.
 
-What is written goes to a temporary file in `.spool/` and is renamed into its place once its bytes are on the disk, so
-that a kill at any moment leaves nothing half-written among the pictures.
+What is written goes to a temporary file in `.spool/` and is renamed into its place once its bytes are on the disk.
 """
 
 from __future__ import annotations
@@ -32,9 +31,8 @@ class FolderStore:
                 temporary = durable.write_temporary(self._root, data)
                 try:
                     self._move(temporary, target)
-                except BaseException:
+                finally:
                     temporary.unlink(missing_ok=True)
-                    raise
             else:
                 durable.sync_file(data)
                 self._move(data, target)

@@ -1,7 +1,7 @@
 """Received pictures on their way into the asset store: kept, verified, named after their bytes, stored.
 
-Names in `.spool/` of the output folder: `.tmp-...` is being written and worthless after a crash; `<key>-<sha256>` holds
-the picture that came with the answer to the job of that key, paid for, until it is stored.
+In `.spool/` of the output folder `<key>-<sha256>` holds the picture that came with the answer to the job of that key,
+paid for, until it is stored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from batchflux.models import Stored
 from batchflux.output import durable
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SPOOL, SUFFIXES, TEMPORARY, variants
 from batchflux.output.folder_store import FolderStore
+from batchflux.output.resources import LowWaterMark
 from batchflux.output.verify import Expected, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from batchflux.models import Fetched, Format, Inline, Job, Verify
+    from batchflux.models import Fetched, Inline, Job, Verify
     from batchflux.output.base import AssetStore
-    from batchflux.output.resources import LowWaterMark
 
 T = TypeVar("T")
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
@@ -36,8 +36,8 @@ _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
 class ImageStore:
     """Takes a run's pictures, on a few threads, so that verifying and syncing never hold the event loop.
 
-    `root` is the output folder, which must exist. Finished pictures go to `assets`, None for the output folder itself;
-    `mark` is told the size of each. Raises StorageError when the folders for pictures cannot be made.
+    `root` is the output folder, which must exist, and without `assets` takes the finished pictures too; `mark` learns
+    their sizes. Raises StorageError when the folders for pictures cannot be made.
     """
 
     def __init__(
@@ -47,37 +47,27 @@ class ImageStore:
         self._spool_folder = self._root / SPOOL
         self._verify = verify
         self._assets = assets or FolderStore(root)
-        self._mark = mark
+        self._mark = mark or LowWaterMark(root)
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
             durable.make_folders(self._root, self._spool_folder, durable.PRIVATE)
 
     async def spool(self, job: Job, picture: Inline) -> str:
-        """Keep the picture that came with a job's answer; return its name, `.spool/<key>-<sha256>`, for `store`.
-
-        It outlasts a crash from here on, also before the ledger knows of it (see `kept_pictures`). Raises StorageError
-        when it cannot be kept.
-        """
+        """Keep the picture of an answer, crash or not; return its name in the spool, for `store`. StorageError."""
         return await self._in_thread(lambda: self._spool(job.key, picture.data))
 
     async def store(self, job: Job, source: Fetched | str) -> Stored:
-        """Verify a downloaded or spooled picture and put it in its place, durably.
-
-        When the picture turns out to be of another format than planned, the suffix of its name follows it.
+        """Verify a downloaded or spooled picture and put it in its place, durably; its suffix follows its bytes.
 
         Raises JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the source is
-        gone (dead when it was an answer's own bytes: there is nothing to fetch again), `invalid_request` when there can
-        be no such file. The source is removed; StorageError: the source cannot be read or the store cannot take it. A
-        spooled source is left.
+        gone (dead when it was an answer's own bytes), `invalid_request` when there can be no such file: the source is
+        removed. StorageError: the source cannot be read or the store cannot take it; a spooled source is left.
         """
         return await self._in_thread(lambda: self._store(job, source))
 
     def sweep(self, recorded: Collection[str]) -> int:
-        """Remove what a crash left behind; return the number of files. Only while nothing is being stored.
-
-        The names from `spool` that the ledger still needs are `recorded`. Raises StorageError.
-        """
+        """Remove what a crash left, but no `recorded` name from `spool`; return the number of files. StorageError."""
         images = self._root / IMAGES
         with durable.storing(self._spool_folder):
             left = [path for path in self._spool_folder.iterdir() if f"{SPOOL}/{path.name}" not in recorded]
@@ -102,8 +92,7 @@ class ImageStore:
             durable.move(durable.write_temporary(self._root, data), place)
             durable.sync_folder(self._spool_folder)
         reach("spool.kept")
-        if self._mark is not None:
-            self._mark.came(len(data))
+        self._mark.came(len(data))
         return f"{SPOOL}/{place.name}"
 
     def _store(self, job: Job, source: Fetched | str) -> Stored:
@@ -125,16 +114,16 @@ class ImageStore:
             raise
 
     def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
-        name = _checked(job.file_name)
-        stored = self._verified(job, name, data)
-        self._assets.put(stored.file_name, data if place is None else place)
-        if self._mark is not None:
-            self._mark.came(len(data))
+        stored = self._verified(job, _checked(job.file_name), data)
+        self._assets.put(stored.file_name, place or data)
+        self._mark.came(len(data))
         return stored
 
     def _verified(self, job: Job, name: str, data: bytes) -> Stored:
         shape, digest = check(data, expected_of(job), self._verify)
-        name = _with_suffix(name, shape.kind)
+        path = PurePosixPath(name)
+        if path.suffix.lower() in ALL_SUFFIXES and path.suffix.lower() not in SUFFIXES[shape.kind]:
+            name = str(path.with_suffix(SUFFIXES[shape.kind][0]))
         return Stored(file_name=name, width=shape.width, height=shape.height, bytes=len(data), sha256=digest)
 
     def _stored_before(self, job: Job, place: Path) -> Stored:
@@ -146,8 +135,7 @@ class ImageStore:
             data = self._assets.get(name)
             if data is not None and hashlib.sha256(data).hexdigest() == wanted:
                 return self._verified(job, name, data)
-        message = f"the picture kept in {place} is gone, so it has to be made again"
-        raise JobError(Code.DOWNLOAD, message, dead=True)
+        raise JobError(Code.DOWNLOAD, f"the picture kept in {place} is gone, so it has to be made again", dead=True)
 
 
 def expected_of(job: Job) -> Expected:
@@ -160,10 +148,7 @@ def expected_of(job: Job) -> Expected:
 
 
 def kept_pictures(root: Path) -> dict[bytes, str]:
-    """Return the pictures that came with answers and wait in the spool: their names by the key of their job.
-
-    Raises StorageError when the spool cannot be read.
-    """
+    """Return the pictures that wait in the spool, their names by the key of their job; StorageError."""
     with durable.storing(root / SPOOL):
         names = [path.name for path in (root / SPOOL).glob("*-*")]
     return {bytes.fromhex(name[:64]): f"{SPOOL}/{name}" for name in names if _KEPT.fullmatch(name)}
@@ -175,11 +160,3 @@ def _checked(file_name: str) -> str:
     if len(parts) < 2 or parts[0] != IMAGES or ".." in parts or "\0" in file_name:  # noqa: PLR2004  images/x
         raise JobError(Code.INVALID_REQUEST, f"{file_name!a} lies outside {IMAGES}/; change output.file_name")
     return "/".join(parts)
-
-
-def _with_suffix(name: str, kind: Format) -> str:
-    """Return `name` with a suffix that tells the truth; a name without a picture's suffix stays as it is."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in ALL_SUFFIXES or path.suffix.lower() in SUFFIXES[kind]:
-        return name
-    return str(path.with_suffix(SUFFIXES[kind][0]))

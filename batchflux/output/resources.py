@@ -21,17 +21,13 @@ GUESS = 8 * MB  # bytes of a picture, until one came
 
 
 def ensure_open_files(at_once: int) -> None:
-    """See that `at_once` requests and their downloads can be open at once; the soft limit is raised if need be.
-
-    Raises UsageError when the system allows fewer: the run would lose connections and writes in its midst.
-    """
+    """See that `at_once` requests and their downloads can be open at once, or UsageError; the soft limit may rise."""
     needed = _AT_REST + _A_REQUEST * at_once
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
-    enough = hard == resource.RLIM_INFINITY or hard >= needed
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed if enough else hard, hard))
-    if enough:
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
         return
     fits = (hard - _AT_REST) // _A_REQUEST
     lower = f", or lower limits.concurrency to {fits}" if fits > 0 else ""
@@ -44,8 +40,7 @@ def ensure_open_files(at_once: int) -> None:
 class LowWaterMark:
     """How much of a disk stays free while requests are out: a full one could not keep the answers, which are paid for.
 
-    The mark is RESERVE and a picture for each request in flight, as large as the largest that came (GUESS until one
-    did). Safe to use from several threads.
+    That is RESERVE and a picture for each request in flight, as large as the largest that came. Safe in threads.
     """
 
     def __init__(self, folder: Path) -> None:

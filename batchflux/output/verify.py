@@ -1,9 +1,8 @@
 """Whether bytes are the picture that was promised. The rule: bytes prove themselves, nothing else is believed.
 
-`structure` follows the container from its first byte to its end, where no more than padding may follow, and reads its
-header. `decode` decodes every pixel besides, because bytes inside a picture can be wrong where no checksum tells, and
-refuses a picture of one single colour. Pillow reads headers and pixels; it is asked for no other format, it takes a
-JPEG that is cut off or followed by other bytes for whole, and its limit for the size of a picture is a warning.
+`structure` follows the container from its first byte to its end, where only padding may follow: Pillow takes a JPEG
+that is cut off or followed by other bytes for whole. `decode` decodes every pixel besides, because bytes can be wrong
+where no checksum tells, and refuses a picture of one single colour.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import hashlib
 import io
 import re
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -29,19 +27,16 @@ _MEGAPIXELS = 64  # four times what the largest image API makes; a decoded one t
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
 _NAMES: dict[Format, str] = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _PADDING = b"\0\r\n"
-_LOOKS = 8  # pixels compared before all are
-
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_OVERHEAD = 12  # length, type and checksum of a chunk
 _PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PNG_PALETTE = 3
 _DEFLATE_BEST = 1032  # bytes that one byte of deflate can stand for, at most
-
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STILL_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended and progressive Huffman: what decoders decode
-_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a body: TEM and the restarts
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8), _EOI})  # markers without a body: TEM and the restarts too
 _MOST_SCANS = 100  # encoders make twenty; each costs the decoder a walk over all pixels, however few bytes it has
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")  # fill bytes may stand before a marker
 _SCAN_END = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # in scan data: neither a stuffed byte, a restart nor fill
@@ -55,8 +50,6 @@ _SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "gzip data": (b"\x1f\x8b",),
     "an icon": (b"\0\0\1\0",),
     "a JPEG XL": (b"\xff\x0a",),
-}
-_TEXTS: dict[str, tuple[bytes, ...]] = {
     "an HTML page": (b"<!doctype html", b"<html"),
     "an SVG": (b"<svg",),
     "an XML document": (b"<?xml",),
@@ -68,21 +61,15 @@ _TEXTS: dict[str, tuple[bytes, ...]] = {
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a job's picture has to be.
-
-    `kind` the format asked for (None: any), `ratio` as `W:H` (None: any), `references` the sha256 hex digests of the
-    job's local references, which must not come back as the result.
-    """
+class Expected(NamedTuple):
+    """What a job's picture has to be: None is any, and none of the `references` (sha256 hex digests)."""
 
     kind: Format | None = None
-    ratio: str | None = None
+    ratio: str | None = None  # W:H
     references: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(NamedTuple):
     """What a picture is: its kind, and its size in pixels."""
 
     kind: Format
@@ -91,11 +78,7 @@ class Shape:
 
 
 def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
-    """Return what the picture is, and the sha256 hex digest of its bytes.
-
-    Raises JobError: `echoed_input` when it is one of the references, `bad_image` when it is not whole, not of the kind
-    or the ratio asked for, or blank.
-    """
+    """Return what the picture is, and its sha256 hex digest; JobError `echoed_input` or `bad_image` if it is wrong."""
     digest = hashlib.sha256(data).hexdigest()
     if digest in expect.references:
         message = "the answer is a reference image, unchanged; reword the prompt or take another model"
@@ -103,7 +86,10 @@ def check(data: bytes, expect: Expected, how: Verify) -> tuple[Shape, str]:
     shape = inspect(data)
     if expect.kind is not None and shape.kind != expect.kind:
         raise _bad(f"a {_NAMES[expect.kind]} was asked for and a {_NAMES[shape.kind]} came")
-    _check_ratio(shape, expect.ratio)
+    wide, _, high = (expect.ratio or "").partition(":")
+    asked = int(wide) / int(high) if wide.isdecimal() and high.isdecimal() and int(high) else 0
+    if asked and abs(shape.width / shape.height / asked - 1) > RATIO_TOLERANCE:
+        raise _bad(f"the picture is {shape.width}x{shape.height}, which is not the {expect.ratio} asked for")
     if how == "decode":
         _decode(data, shape)
     return shape, digest
@@ -133,14 +119,6 @@ def _kind_of(data: bytes) -> Format:
     if data and any(start.startswith(data) for start in (_PNG, _JPEG)):
         raise _bad(f"the picture is cut off after {len(data)} bytes")
     raise _bad(f"the answer is {_foreign(data)}, not a PNG, JPEG or WEBP picture")
-
-
-def _check_ratio(shape: Shape, ratio: str | None) -> None:
-    width, _, height = (ratio or "").partition(":")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        return  # none was asked for
-    if abs(shape.width * int(height) / (shape.height * int(width)) - 1) > RATIO_TOLERANCE:
-        raise _bad(f"the picture is {shape.width}x{shape.height}, which is not the {ratio} asked for")
 
 
 def _decode(data: bytes, shape: Shape) -> None:
@@ -185,7 +163,7 @@ def _png_end(data: bytes) -> int:
     while last != b"IEND":
         if at + _PNG_OVERHEAD > len(data):
             raise _cut("png", data)
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         if not kind.isalpha():
             raise _bad(f"the PNG is damaged: no chunk starts at byte {at}")
         if (kind == b"IHDR") == bool(seen):
@@ -207,7 +185,7 @@ def _png_end(data: bytes) -> int:
 
 def _check_png_header(data: bytes, pixels: int, seen: set[bytes]) -> None:
     """Check what a PNG's header promises against its chunks; `pixels` are the bytes of its pixel data."""
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     _sized("png", width, height)
     if not seen.isdisjoint(_PNG_ANIMATION):
         raise _animated("png")
@@ -222,60 +200,49 @@ def _check_png_header(data: bytes, pixels: int, seen: set[bytes]) -> None:
 
 def _jpeg_end(data: bytes) -> int:
     """Return where a JPEG's EOI marker ends (ITU-T T.81 annex B)."""
-    at, scans, framed = 2, 0, False
-    while True:
-        marker, at = _marker(data, at)
-        if marker == _EOI:
-            break
-        if marker in _ALONE:
-            continue
-        end = _segment_end(data, at)
+    marker, end, scans, framed = _SOI, 2, 0, False
+    while marker != _EOI:
+        marker, at, end = _segment(data, end)
         if marker in _FRAMES or marker == _SOI:
             if framed or marker not in _STILL_FRAMES:
                 raise _bad(f"the JPEG holds a marker that a still picture has not (0x{marker:02X} at byte {at - 1})")
-            _sized("jpeg", int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 3 : at + 5], "big"))
+            _sized("jpeg", int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 3 : at + 5]))
             framed = True
-        at = end
-        if marker == _SOS:
+        elif marker == _SOS:
+            scans += 1
             if not framed:
                 raise _bad("the JPEG's pixel data comes before its frame")
-            at = _scan_end(data, at)
-            scans += 1
             if scans > _MOST_SCANS:
                 raise _bad(f"the JPEG has more than {_MOST_SCANS} scans, which would take long to decode")
     if not scans:
         raise _bad("the JPEG holds no picture")
-    return at
+    return end
 
 
-def _marker(data: bytes, at: int) -> tuple[int, int]:
-    """Return the marker at `at` and the position behind it."""
+def _segment(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return the marker at `at`, where its body starts and where that ends, scan data included."""
     found = _MARKER.match(data, at)
-    if found is not None:
-        return found[1][0], found.end()
-    if data[at:].strip(b"\xff"):
-        raise _bad(f"the JPEG is damaged: no segment starts at byte {at}")
-    raise _cut("jpeg", data)
-
-
-def _segment_end(data: bytes, at: int) -> int:
-    """Return where the segment whose length stands at `at` ends; the length counts its own two bytes."""
-    length = int.from_bytes(data[at : at + 2], "big")
-    if at + max(length, 2) > len(data):
-        raise _cut("jpeg", data)
-    if length < 2:  # noqa: PLR2004  the length's own bytes
-        raise _bad(f"the JPEG is damaged: the segment at byte {at} has no length")
-    return at + length
-
-
-def _scan_end(data: bytes, at: int) -> int:
-    """Return where the scan data that starts at `at` ends: at the next marker."""
-    found = _SCAN_END.search(data, at)
     if found is None:
+        if data[at:].strip(b"\xff"):
+            raise _bad(f"the JPEG is damaged: no segment starts at byte {at}")
         raise _cut("jpeg", data)
-    if found.start() == at:
-        raise _bad(f"the JPEG holds an empty scan at byte {at}")
-    return found.start()
+    marker, body = found[1][0], found.end()
+    if marker in _ALONE:
+        return marker, body, body
+    length = int.from_bytes(data[body : body + 2])  # its own two bytes included
+    end = body + length
+    if max(end, body + 2) > len(data):
+        raise _cut("jpeg", data)
+    if end < body + 2:
+        raise _bad(f"the JPEG is damaged: the segment at byte {body} has no length")
+    if marker != _SOS:
+        return marker, body, end
+    scan = _SCAN_END.search(data, end)
+    if scan is None:
+        raise _cut("jpeg", data)
+    if scan.start() == end:
+        raise _bad(f"the JPEG holds an empty scan at byte {end}")
+    return marker, body, scan.start()
 
 
 def _webp_end(data: bytes) -> int:
@@ -298,11 +265,7 @@ def _webp_end(data: bytes) -> int:
 
 
 def _blank(picture: Image.Image) -> bool:
-    """Whether all pixels have one colour. Two that differ settle it, so that few pictures are looked at whole."""
-    width, height = picture.size
-    middle = picture.getpixel((width // 2, height // 2))
-    if any(picture.getpixel((width * at // _LOOKS, height * at // _LOOKS)) != middle for at in range(_LOOKS)):
-        return False
+    """Whether all pixels have one colour."""
     extrema = picture.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return all(low == high for low, high in bands)
@@ -312,14 +275,11 @@ def _foreign(data: bytes) -> str:
     """Say what bytes are that are no PNG, JPEG or WEBP."""
     if not data:
         return "nothing (0 bytes)"
-    for name, starts in _SIGNATURES.items():
-        if data.startswith(starts):
-            return name
     if data[4:8] == b"ftyp":
         return f"a {data[8:12].decode('ascii', 'replace').strip().upper()!a} file"
     head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for name, starts in _TEXTS.items():
-        if head.startswith(starts):
+    for name, starts in _SIGNATURES.items():
+        if data.startswith(starts) or head.startswith(starts):
             return "an SVG" if name == "an XML document" and b"<svg" in head else name
     return "text" if head.isascii() and head.decode("ascii").replace("\n", " ").isprintable() else "no known picture"
 

@@ -1,7 +1,6 @@
-"""The providers. A module of this package that names `PROVIDERS` adds its own; so does an installed package.
+"""The providers: those that a module of this package names in `PROVIDERS`, and those of installed packages.
 
-Another package registers one under the entry point group `batchflux.providers`; its name is free, and what it points to
-is a Provider.
+Another package registers one as an entry point of the group `batchflux.providers`, under any name.
 """
 
 from __future__ import annotations
@@ -43,9 +42,7 @@ def providers() -> Mapping[tuple[str, str], Provider]:
 @cache
 def capabilities() -> tuple[Capabilities, ...]:
     """Return what each provider can carry, for its models in general; `for_model` tells what holds for one."""
-    return tuple(
-        replace(provider.capabilities(""), by_model=cache(provider.capabilities)) for provider in providers().values()
-    )
+    return tuple(replace(one.capabilities(""), by_model=cache(one.capabilities)) for one in providers().values())
 
 
 def _registered() -> Iterator[tuple[str, object]]:

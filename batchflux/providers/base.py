@@ -1,16 +1,9 @@
 """What every provider is: the wire format of one API, without I/O and without a clock.
 
 A provider says which HTTP step it wants done, and reads the answer; the engine does the step, repeats it where that is
-free, and keeps the record. Nothing of a provider lives between two steps: a task that was submitted goes on from its
-`handle`, which is in the ledger, in this process or in one that starts days later.
-
-To add an API, write one module of this package that names its providers in `PROVIDERS`:
-
-1. `capabilities(model)`: what its request has a place for.
-2. `authorize(secret)`: the headers that carry the key.
-3. `submit(job)`: the one step that may cost money. Its reader returns Finished, or Submitted with a handle.
-4. `poll(job, handle)`, if it works with tasks: free, repeated until the reader returns Finished or Ended.
-5. Run tests/contract over it, by one line in its table.
+free, and keeps the record. Nothing of a provider lives between two steps: a submitted task goes on from its `handle`,
+which is in the ledger, in this process or in one that starts days later. To add an API, write a module of this package
+that names its providers in `PROVIDERS`, and run tests/contract over it, by one line in its table.
 """
 
 from __future__ import annotations
@@ -39,7 +32,7 @@ class Provider(ABC):
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
-        """Return what a request for this model can carry; asked at plan time."""
+        """Return what a request for this model has a place for; asked at plan time."""
 
     def authorize(self, secret: str) -> Mapping[str, str]:
         """Return the headers that carry a key; they go to no host but those that `may_have_key` names."""
@@ -50,28 +43,22 @@ class Provider(ABC):
         return False
 
     def quote(self, job: Job, price: Decimal | None) -> Decimal | None:
-        """Return the most that one request for the job may cost, in the manifest's currency; None when unknown.
-
-        `price` is what the manifest says that one image of the job's model costs.
-        """
+        """Return the most that a request may cost, None when unknown; `price` is the manifest's for the job's model."""
         return price
 
     @abstractmethod
     def submit(self, job: Job) -> HttpRequest:
-        """Return the step that may cost money.
+        """Return the step that may cost money; its reader returns Finished, or Submitted with a handle.
 
         Raises JobError (`invalid_request`, `reference`) when the job cannot be sent this way.
         """
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
-        """Return the step that asks for a task; it is free and repeatable. JobError when this API has no tasks."""
+        """Return the free step that asks for a task until it is Finished or Ended; JobError: this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
 
     def upload(self, image: Reference) -> HttpRequest | None:
-        """Return the step that uploads a local reference, None where files travel within `submit`.
-
-        Its reader returns Uploaded; `submit` then sees the reference as a URL. It is free and repeatable.
-        """
+        """Return the free step whose reader returns Uploaded, for `submit` to see the local reference as a URL."""
         return None
 
 

@@ -1,11 +1,7 @@
 """Relays of the Flux-Kontext guide: the standard style and the chat style (the native one is in bfl.py).
 
-Standard, `POST /v1/images/generations`: the body holds the model, the prompt and what the job asks for, nothing else.
-Reference URLs stand at the front of the prompt, in order, one space apart; a local file cannot travel.
-
-Chat, `POST /v1/chat/completions`, streamed, because only streaming works: the body holds the model, one user message
-and `stream`, nothing else. Reference URLs stand at the front of the text; local references follow as parts of the
-content, in order.
+Reference URLs stand at the front of the prompt, in order, one space apart. With the standard style a local file cannot
+travel; with the chat style, which works only streamed, files follow the text as parts of the content, in order.
 """
 
 from __future__ import annotations
@@ -54,11 +50,10 @@ class Chat(Provider):
     def submit(self, job: Job) -> HttpRequest:
         """Return the one request; JobError `reference` when a local reference could not be read."""
         content: Any = _led_by_urls(job)
-        files = [
-            {"type": "image_url", "image_url": {"url": file_of(image)}} for image in job.images if image.url is None
-        ]
+        files = [file_of(image) for image in job.images if image.url is None]
         if files:
-            content = [{"type": "text", "text": content}, *files]
+            parts = [{"type": "image_url", "image_url": {"url": file}} for file in files]
+            content = [{"type": "text", "text": content}, *parts]
         messages = [{"role": "user", "content": content}]
         body = {"model": job.model, "messages": messages, "stream": True, **dict(job.options)}
         return _request("/v1/chat/completions", job, body)

@@ -1,9 +1,7 @@
 """What the page says: its header, and one flat JSON object a job.
 
-A row has the columns of results.csv under their names, plus what a page needs beside them: `variant`, `tags` (object),
-`references`, `thumb` and `full` (URLs relative to the folder, '' when there is none), `spent` (possibly billed
-attempts included), the verdict (`review`, `note`) and `position` in the manifest. Text is as it was written: the page
-shows it and never runs it, so no cell is neutralised. Links lose their signatures.
+A row has the columns of results.csv and what a page needs beside them: URLs are relative to the folder, '' when there
+is none, and `spent` includes possibly billed attempts. Text is as it was written: the page shows it and never runs it.
 
 In the header counts and money are the folder's; `state`, times and images a minute are the last run's, which the ledger
 names with `began`: a summary that began at another moment is an earlier run's, and says nothing of this one.
@@ -56,19 +54,17 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
     """Return the page's row of one ended job."""
     spec = json.loads(known.spec)
     spent = known.cost + known.maybe_cost + (known.in_flight or 0)
+    seconds = {"api_seconds": known.api_seconds, "download_seconds": known.download_seconds}
     return {
         **{name: getattr(known, name, spec.get(name)) for name in HEADER},
-        "safety_tolerance": spec.get("safety_tolerance"),
-        "prompt_upsampling": spec.get("prompt_upsampling"),
+        **{name: spec.get(name) for name in ("safety_tolerance", "prompt_upsampling")},
         "images": " ".join(redacted(source) if is_url(source) else source for source in spec["images"]),
         "variant": spec.get("variant", 1),
         "error": error_text(known, spec) or None,
         "cost": format(currency(known.cost), "f"),
         "spent": format(currency(spent), "f"),
-        "started_at": iso(known.started_at),
-        "finished_at": iso(known.finished_at),
-        "api_seconds": _seconds(known.api_seconds),
-        "download_seconds": _seconds(known.download_seconds),
+        **{name: iso(getattr(known, name)) for name in ("started_at", "finished_at")},
+        **{name: value and round(value, 3) for name, value in seconds.items()},
         "result_url": redacted(known.link) if known.link else None,
         "key": known.key.hex(),
         "tags": json.loads(known.tags) if known.tags else {},
@@ -81,17 +77,12 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
     }
 
 
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
-
-
 def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the header's JSON object.
+    """Return the header's JSON object; money is decimal text, times are UTC ISO 8601.
 
     `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, `stopped`
-    when it was cut off before that, and `none` when nothing tells. Money is decimal text, times are UTC ISO 8601,
-    `seconds` is how long the last run took (up to now while it runs, up to its last picture when it was cut off; None
-    when nothing tells), and `images_per_minute` are those of that time.
+    when it was cut off before that, and `none` when nothing tells. `seconds` is how long the last run took: up to now
+    while it runs, up to its last picture when it was cut off.
     """
     state, running = state_in(folder, connection)
     begun = get_meta(connection, "began")
@@ -105,13 +96,9 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "state": "running" if running else "ended" if last else "stopped" if cut_off else "none",
         "message": CUT_OFF if cut_off else last.get("message", ""),
         "counts": counts,
-        "failures": state.failures,
-        "attempts": state.attempts,
-        "possibly_billed": state.possibly_billed,
-        "spent": format(state.spent, "f"),
-        "spent_possibly": format(state.spent_possibly, "f"),
+        **{name: getattr(state, name) for name in ("failures", "attempts", "possibly_billed", "currency")},
+        **{name: format(getattr(state, name), "f") for name in ("spent", "spent_possibly")},
         "budget": last.get("budget") if last else get_meta(connection, "budget") or None,
-        "currency": state.currency,
         "started_at": last.get("started_at") or iso(began) or None,
         "finished_at": last.get("finished_at"),
         **_pace(connection, last, began, running=running),
@@ -131,7 +118,7 @@ def _summary(folder: Path, began: float | None) -> dict[str, Any]:
 
 def _pace(
     connection: sqlite3.Connection, last: dict[str, Any], began: float | None, *, running: bool
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Return how long the run took and its pictures a minute, both of the same time."""
     if last or began is None:
         return {"seconds": last.get("seconds"), "images_per_minute": last.get("images_per_minute", 0.0)}

@@ -1,12 +1,12 @@
 """Builds the page: one HTML file with its style, its script and its rows in it; it asks for nothing but pictures.
 
-Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape. Nothing
-but the page's own script would run even if something slipped through. A page opened from disk cannot import modules, so
-those of assets/ are joined into one function, each after those it imports, without `import` lines and `export`.
+Untrusted text reaches it as data only: in JSON that no text can break out of, or through Jinja2's autoescape; and only
+the page's own script may run. A page opened from disk cannot import modules, so those of assets/ are joined into one
+function, each after those it imports, without `import` lines and `export`.
 
-The rows lie in it in blocks of columns. What the grid, the filters and the charts need (INDEX) is apart from the rest,
-which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the screen
-before the page has been read to its end; all else is gzip in base64. Blocks are written as rows come.
+The rows lie in blocks of columns, written as they come. What grid, filters and charts need (INDEX) is apart from the
+rest, which is unpacked when a picture is opened. The first index is small, plain JSON, so that pictures are on the
+screen before the page has been read to its end; all else is gzip in base64.
 """
 
 from __future__ import annotations
@@ -52,16 +52,15 @@ class Block(NamedTuple):
 def build_page(
     rows: Iterable[dict[str, Any]], header: dict[str, Any], *, token: str | None = None, sequence: int = 0
 ) -> Iterator[bytes]:
-    """Yield the page in pieces, UTF-8, as the rows come (page_row's objects; the header of `page_header`).
+    """Yield the page in pieces, UTF-8, as the rows of `page_row` come.
 
-    A `token` makes it a live one: it can judge, sending the token with every verdict, and follows the events of the
-    server that gave it from `sequence` on.
+    A `token` makes it a live one: it sends the token with every verdict, and follows the events from `sequence` on.
     """
     stream = iter(rows)
     first = list(islice(stream, FIRST))
     setup = {"columns": INDEX, "header": header, "live": None if token is None else {"sequence": sequence}}
-    template = _environment().get_template("page.html.j2")
-    pieces = template.generate(
+    pages = Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    pieces = pages.get_template("page.html.j2").generate(
         name=header["name"],
         policy=content_security_policy(live=False),
         token=token,
@@ -77,8 +76,7 @@ def build_page(
 
 def blocks(rows: Iterable[dict[str, Any]]) -> Iterator[Block]:
     """Yield the rows as blocks."""
-    stream = iter(rows)
-    size = FIRST
+    stream, size = iter(rows), FIRST
     while batch := list(islice(stream, size)):
         index = _columns(batch, INDEX)
         rest = _columns(batch, [name for name in batch[0] if name not in INDEX])
@@ -99,19 +97,13 @@ def _columns(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, 
 
 def _column(values: list[Any]) -> dict[str, Any]:
     """Return a column as its distinct values `of` and where they stand (`at`), or `all` of it when most differ."""
-    distinct: dict[Any, int] = {}
-    of: list[Any] = []
-    at: list[int] = []
-    for value in values:
-        mark = json.dumps(value) if isinstance(value, (dict, list)) else value
-        code = distinct.get(mark)
-        if code is None:
-            code = distinct[mark] = len(of)
-            of.append(value)
-        at.append(code)
+    marks = [json.dumps(value) if isinstance(value, (dict, list)) else value for value in values]
+    distinct = dict(zip(marks, values, strict=True))
+    of = [*distinct.values()]
     if len(of) == 1:
         return {"of": of}
-    return {"of": of, "at": at} if len(of) <= len(values) // 2 else {"all": values}
+    places = {mark: place for place, mark in enumerate(distinct)}
+    return {"all": values} if len(of) > len(values) // 2 else {"of": of, "at": [places[mark] for mark in marks]}
 
 
 def _packed(value: Any) -> Markup:
@@ -121,13 +113,7 @@ def _packed(value: Any) -> Markup:
 
 
 def _as_it_is(text: str) -> Markup:
-    """Return text for the template to take as it is: the package's own files, base64, and what script_json escaped."""
-    return Markup(text)  # noqa: S704  see above
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("batchflux.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return Markup(text)  # noqa: S704  the package's own files, base64, and what script_json escaped
 
 
 @cache
@@ -143,10 +129,9 @@ def script() -> str:
 
 
 def content_security_policy(*, live: bool) -> str:
-    """Return the page's policy: of the served page (a response header) or of the file (a meta element).
+    """Return the policy of the served page (a response header) or of the file (a meta element: no `frame-ancestors`).
 
-    Script and style are named by their digests. `frame-ancestors` is for headers only. A page from disk has no origin
-    that 'self' could mean, hence `file:`.
+    A page from disk has no origin that 'self' could mean, hence `file:`.
     """
     pictures = "'self' data:" if live else "'self' file: data:"
     more = "; connect-src 'self'; frame-ancestors 'none'" if live else ""
@@ -159,8 +144,7 @@ def content_security_policy(*, live: bool) -> str:
 def join_modules(entry: str, read: Callable[[str], str]) -> str:
     """Return the module `entry` and all that it imports as one script; `read` gives a module's text by its name.
 
-    Raises:
-        ValueError: modules import each other in a circle, declare the same name, or use a form that cannot be joined.
+    Raises ValueError: modules import each other in a circle, declare the same name, or cannot be joined as written.
     """
     owners: dict[str, str] = {}
     joined: dict[str, str] = {}
@@ -174,8 +158,7 @@ def join_modules(entry: str, read: Callable[[str], str]) -> str:
         for imported in _IMPORT.findall(text):
             take(imported, (*importers, name))
         text = _EXPORT.sub("", _IMPORT.sub("", text))
-        other = _OTHER_FORM.search(text)
-        if other is not None:
+        if (other := _OTHER_FORM.search(text)) is not None:
             raise ValueError(f"{name} cannot be joined with other modules: {other.group()!r}.")
         for declared in _DECLARED.findall(text):
             if owners.setdefault(declared, name) != name:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import reading
@@ -24,8 +23,7 @@ MOST_LINKS = 24_000_000  # characters of links in one report; 100,000 rows witho
 _SHORT_LINK = 120
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(NamedTuple):
     """A written report: its file, its rows, how many thumbnails were made, and the jobs whose picture is not there."""
 
     path: Path
@@ -37,10 +35,8 @@ class Report:
 def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
     """Write the report of an output folder; works while a run goes on, too.
 
-    `started` is told how many jobs there are and returns what to call after each thumbnail.
-
-    Raises UsageError: there is no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the
-    report.
+    `started` is told how many jobs there are and returns what to call after each thumbnail. Raises UsageError: there is
+    no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the report.
     """
     with reading(ledger_of(folder)) as connection:
         numbers = ended_numbers(connection)
@@ -48,7 +44,16 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = 
         thumbs, missing = make_thumbs(jobs_by_number(connection, numbers), urls, started(len(numbers)))
         rows = _rows(connection, numbers, urls)
         path = folder / REPORT
-        _write(path, build_page(rows, page_header(folder, connection)))
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(build_page(rows, page_header(folder, connection)))
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
+                temporary.unlink(missing_ok=True)
+            remedy = "free space or repair its permissions, then try again."
+            raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
     return Report(path=path, rows=len(numbers), thumbs=thumbs, missing=tuple(missing))
 
 
@@ -61,17 +66,3 @@ def _rows(connection: sqlite3.Connection, numbers: list[int], urls: PictureUrls)
             # The picture is here, and links would be most of the file. results.csv has them whole.
             row["result_url"] = f"{link[:_SHORT_LINK]}…"
         yield row
-
-
-def _write(path: Path, pieces: Iterator[bytes]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(pieces)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # what cannot be removed either is written over by the next report
-            temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror}): free space or repair its permissions, then try again."
-        ) from error

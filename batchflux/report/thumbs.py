@@ -1,8 +1,7 @@
 """The pictures of the page: where it finds them, and the small ones that are made for it.
 
 A derived file is named after what it was derived from, so that it is made once, and again when its source changed. A
-thumbnail carries the beginnings of the job's key and of the picture's digest, a reference's copy a digest of the file's
-path, size and time of change. A remote reference has no copy: the page links to it and never loads it.
+remote reference has no copy: the page links to it and never loads it.
 """
 
 from __future__ import annotations
@@ -40,13 +39,11 @@ REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _AT_ONCE = 256
-# What decoders raise for broken bytes.
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
 _BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
 _PAPER = (246, 245, 242)  # what shows through where a picture is transparent
 
-# For the whole process: the filters are shared by all threads.
-warnings.simplefilter("error", Image.DecompressionBombWarning)
+warnings.simplefilter("error", Image.DecompressionBombWarning)  # for the process: all threads share the filters
 
 
 def thumb_name(known: Known) -> str:
@@ -62,19 +59,16 @@ def is_url(source: str) -> bool:
 
 
 class PictureUrls:
-    """Finds the URLs of the pictures of one output folder, relative to it.
+    """Finds the URLs of the pictures of one output folder, relative to it; `base` is of local references.
 
-    `base` is the manifest's folder, which local references are relative to; None when the ledger does not tell. When
-    `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
+    When `served`, thumbnails and copies need not be there: a server makes them when they are asked for.
     """
 
     def __init__(self, folder: Path, base: Path | None, *, served: bool = False) -> None:
-        self.folder = folder
+        self.folder, self._base, self._served = folder, base, served
         self._store = FolderStore(folder)
-        self._base = base
-        self._served = served
         self._shown: dict[str, dict[str, Any]] = {}
-        self._originals: dict[str, Path] = {}
+        self.originals: dict[str, Path] = {}  # name of a reference's copy → the file that it is made of
 
     def file(self, name: str | None) -> Path | None:
         """Return the file of this name in the folder; None when there is none, or none that can be looked at."""
@@ -95,7 +89,10 @@ class PictureUrls:
         if source not in self._shown:
             url = redacted(source) if is_url(source) else None
             src = self._made(REFERENCES, self.copy_name(source)) or None
-            self._shown[source] = {"label": _short(url or source), "src": src, "url": url}
+            label = url or source
+            if len(label) > _LONGEST_LABEL:
+                label = f"{label[: _LONGEST_LABEL - 1]}…"
+            self._shown[source] = {"label": label, "src": src, "url": url}
         return self._shown[source]
 
     def copy_name(self, source: str) -> str:
@@ -109,12 +106,8 @@ class PictureUrls:
             return ""
         mark = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
         name = f"{hashlib.sha256(mark.encode(errors='surrogateescape')).hexdigest()[:24]}.jpg"
-        self._originals[name] = path
+        self.originals[name] = path
         return name
-
-    def source_of(self, name: str) -> Path | None:
-        """Return the file that a reference's copy of this name is made from, None when no row asked for it."""
-        return self._originals.get(name)
 
     def _made(self, folder: str, name: str) -> str:
         url = f"{folder}/{name}" if name else ""
@@ -122,10 +115,10 @@ class PictureUrls:
 
 
 def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]) -> tuple[int, list[str]]:
-    """Make the thumbnails and copies that are not there yet, as many at once as there are cores.
+    """Make the thumbnails and copies that are not there yet; `step` is called for each job.
 
-    A picture that is missing or does not decode never stops the others. `step` is called for each job. Return how many
-    were made, and the ids of jobs whose picture cannot be shown. Raises StorageError when the folder cannot take them.
+    Return how many were made, and the ids of jobs whose picture cannot be shown, which never stops the others. Raises
+    StorageError when the folder cannot take them.
     """
     made, missing = 0, []
     wanted = _wanted(jobs, urls, step)
@@ -151,15 +144,12 @@ def _wanted(
             copy = "" if source in seen else urls.copy_name(source)
             seen.add(source)
             if copy and not urls.file(f"{REFERENCES}/{copy}"):
-                yield None, urls.source_of(copy), urls.folder / REFERENCES / copy, REFERENCE_SIDE
+                yield None, urls.originals[copy], urls.folder / REFERENCES / copy, REFERENCE_SIDE
         step()
 
 
 def shrink(source: Path | None, target: Path, side: int) -> bool:
-    """Make `target`, a JPEG of at most `side` pixels a side, of the picture `source`; False when that is no picture.
-
-    Raises StorageError when the folder cannot take it.
-    """
+    """Make `target`, a JPEG of at most `side` pixels a side; False when `source` is no picture. Raises StorageError."""
     if source is None:
         return False
     try:
@@ -167,7 +157,7 @@ def shrink(source: Path | None, target: Path, side: int) -> bool:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))
-    except (*_BROKEN, *_BROKEN_TOO):
+    except (*_BROKEN, *_BROKEN_TOO):  # what decoders raise for broken bytes
         return False
     beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
@@ -192,7 +182,3 @@ def _flat(picture: Image.Image) -> Image.Image:
         paper.paste(layer, mask=layer.getchannel("A"))
         return paper
     return picture.convert("RGB")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"

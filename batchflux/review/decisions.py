@@ -1,9 +1,8 @@
 """Verdicts: JSON from a browser → a Decision, or one sentence that says what is wrong with it; then into results.csv.
 
-The rule: what is not known is refused, nothing is guessed, and all is bounded. Text may be what a manifest allows.
-
-A verdict does not wait for results.csv, which is rewritten in the background, with rest between. While a run holds the
-folder nothing is written (the run's end does it); lest a killed run is missed, it is tried again until it is fresh.
+What is not known is refused, nothing is guessed, and all is bounded. A verdict does not wait for results.csv, which is
+rewritten in the background. While a run holds the folder nothing is written (the run's end does it); lest a killed run
+is missed, it is tried again until it is fresh.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import asyncio
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from batchflux.errors import StorageError
 from batchflux.exports.projection import show_verdicts
@@ -46,26 +45,23 @@ def parse_decision(data: bytes) -> Decision:
     except (ValueError, RecursionError):
         raise BadBodyError("The body must be JSON in UTF-8.") from None
     body = _object(value, {"keys", "review", "note", "redo"}, "a verdict")
-    review = body.get("review")
-    if not isinstance(review, str) or review not in get_args(Review):
-        raise BadBodyError('"review" must be accept, reject, redo or empty.')
+    review: Any = body.get("review")
+    _check(review in [*get_args(Review)], '"review" must be accept, reject, redo or empty.')
     again = None if body.get("redo") is None else _again(body["redo"])
-    if again is not None and review != "redo":
-        raise BadBodyError('"redo" goes with the review redo only.')
-    return Decision(
-        keys=_keys(body.get("keys")),
-        review=cast("Review", review),
-        note=_text(body.get("note"), "note", MAX_NOTE),
-        again=again,
-    )
+    _check(again is None or review == "redo", '"redo" goes with the review redo only.')
+    keys: Any = body.get("keys")
+    _check(isinstance(keys, list) and 0 < len(keys) <= MAX_KEYS, f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
+    good = all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys)
+    _check(good, 'Each of "keys" must be a key of 64 hex digits.')
+    digests = tuple(dict.fromkeys(bytes.fromhex(key) for key in keys))
+    return Decision(keys=digests, review=review, note=_text(body.get("note"), "note", MAX_NOTE), again=again)
 
 
 class ResultsRefresh:
     """Rewrites results.csv when it is wanted; `tell` is told when that does not work."""
 
     def __init__(self, ledger: LedgerAccess, tell: Callable[[str], None]) -> None:
-        self._ledger = ledger
-        self._tell = tell
+        self._ledger, self._tell = ledger, tell
         self._task: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
 
@@ -100,30 +96,24 @@ class ResultsRefresh:
             return "failed"
 
 
+def _check(holds: object, says: str) -> None:
+    if not holds:
+        raise BadBodyError(says)
+
+
 def _object(value: Any, fields: set[str], what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadBodyError(f"The body of {what} must be a JSON object.")
-    if not value.keys() <= fields:
-        raise BadBodyError(f"Allowed in {what} are {', '.join(sorted(fields))}, and nothing else.")
-    return value
-
-
-def _keys(value: Any) -> tuple[bytes, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_KEYS:
-        raise BadBodyError(f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
-    if not all(isinstance(key, str) and _KEY.fullmatch(key) for key in value):
-        raise BadBodyError('Each of "keys" must be a key of 64 hex digits.')
-    return tuple(dict.fromkeys(bytes.fromhex(key) for key in value))
+    _check(isinstance(value, dict), f"The body of {what} must be a JSON object.")
+    _check(value.keys() <= fields, f"Allowed in {what} are {', '.join(sorted(fields))}, and nothing else.")
+    return dict(value)
 
 
 def _again(value: Any) -> Again:
     body = _object(value, {"prompt", "seed"}, "redo")
     prompt = _text(body.get("prompt"), "prompt", MAX_PROMPT)
-    if prompt is not None and (not prompt or prompt.isspace()):
-        raise BadBodyError('"prompt" must not be blank; null keeps the prompt as it is.')
-    seed = body.get("seed")
-    if seed is not None and (type(seed) is not int or not -(2**_SEED_BITS) <= seed < 2**_SEED_BITS):
-        raise BadBodyError('"seed" must be null or a whole number of at most 64 bits.')
+    _check(prompt is None or prompt.strip(), '"prompt" must not be blank; null keeps the prompt as it is.')
+    seed: Any = body.get("seed")
+    good = seed is None or (type(seed) is int and -(2**_SEED_BITS) <= seed < 2**_SEED_BITS)
+    _check(good, '"seed" must be null or a whole number of at most 64 bits.')
     return Again(prompt=prompt, seed=seed)
 
 
@@ -132,9 +122,7 @@ def _text(value: Any, name: str, most: int) -> str | None:
         return None
     if not isinstance(value, str):
         raise BadBodyError(f'"{name}" must be text or null.')
-    if len(value) > most:
-        raise BadBodyError(f'"{name}" has {len(value)} characters; at most {most} are kept.')
-    bad = _UNPRINTABLE.search(value)
-    if bad is not None:
+    _check(len(value) <= most, f'"{name}" has {len(value)} characters; at most {most} are kept.')
+    if (bad := _UNPRINTABLE.search(value)) is not None:
         raise BadBodyError(f'"{name}" holds the character U+{ord(bad.group()):04X}; remove it.')
     return value

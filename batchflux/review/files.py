@@ -1,8 +1,7 @@
 """Gives out pictures of the folder, and nothing else that is in it or can be reached from it: as they are, and small.
 
-The rule: a name is taken apart, each part is opened below the one before it and none may be a symbolic link, so neither
-`..` nor a link leads out, whatever is renamed meanwhile; and only what begins like a picture is sent, as that kind of
-picture. Everything else is not there. Small ones are made when they are asked for.
+Each part of a name is opened below the one before it and none may be a symbolic link, so neither `..` nor a link leads
+out, whatever is renamed meanwhile; only what begins like a picture is sent, as that kind. All else is not there.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ class Pictures:
     """The routes below /images and /thumbs."""
 
     def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
-        self._folder = folder
-        self._ledger = ledger
+        self._folder, self._ledger = folder, ledger
         self._one = asyncio.Lock()  # small copies are made one by one
 
     async def image(self, request: web.Request) -> web.StreamResponse:

@@ -2,12 +2,10 @@
 
 A page of anybody's in that browser, and any program on a shared machine, can reach a port on loopback. So:
 
-- Host must be an address we serve under: a name made to point here (DNS rebinding) is none of them. Sec-Fetch-Site must
-  not speak of another site; Origin, where there is one, must be ours, and a POST must have one. There is no CORS.
-- The token, in the address or in a header, lets in who only looks. A browser that opens the page with it gets a cookie
-  (HttpOnly, SameSite=Strict; all ports of a host share cookies, so each has its own name). A POST needs the token in a
-  header, which only our page knows and a form cannot send. Nothing logs or refers to it, or keeps what it answers.
-- Secrets are compared in constant time, and both are new each time the server starts.
+- Host must be ours (a name made to point here, DNS rebinding, is not), Sec-Fetch-Site must not speak of another site;
+  Origin, where there is one, must be ours, and a POST must have one. There is no CORS.
+- The token lets in who looks, and gives the browser a cookie, named by port because all ports of a host share cookies.
+  A POST needs the token in a header, which a form cannot send. Nothing logs it, or keeps what it answers.
 """
 
 from __future__ import annotations
@@ -36,29 +34,20 @@ _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed, pasted or opened
 
 
 class Guard:
-    """Decides about each request.
-
-    `hosts` are the Host headers that are ours, in lower case; the address a connection arrived at is one too when
-    `wildcard`, because it was not known before.
-    """
+    """Decides about requests: `hosts` are our Host headers; with `wildcard` the address a connection arrived at too."""
 
     def __init__(self, hosts: frozenset[str], port: int, *, wildcard: bool) -> None:
         self.token = secrets.token_urlsafe(32)
         self.cookie = f"batchflux_review_{port}"
         self._ticket = secrets.token_urlsafe(32)
-        self._hosts = hosts
-        self._port = port
-        self._wildcard = wildcard
+        self._hosts, self._port, self._wildcard = hosts, port, wildcard
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request pass, or raise HTTPForbidden, which says why not."""
-        self._check(request)
-        return await handler(request)
-
-    def _check(self, request: web.Request) -> None:
         host = request.headers.get("Host", "").lower()
-        if host not in self._hosts and not (self._wildcard and host == self._arrived_at(request)):
+        arrived = request.transport.get_extra_info("sockname") if self._wildcard and request.transport else None
+        if host not in self._hosts and not (arrived and host == host_of(arrived[0], self._port)):
             raise web.HTTPForbidden(text="This server does not go by that name.")
         if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
             raise web.HTTPForbidden(text=f"Another site led here. {ASK_AGAIN}")
@@ -76,14 +65,11 @@ class Guard:
             says = "This review is for who has its address."
         if not hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode()):
             raise web.HTTPForbidden(text=f"{says} {ASK_AGAIN}")
+        return await handler(request)
 
     def welcome(self, response: web.StreamResponse) -> None:
         """Give who opened the page with the token a cookie, which lets in from here on."""
         response.set_cookie(self.cookie, self._ticket, path="/", httponly=True, samesite="Strict")
-
-    def _arrived_at(self, request: web.Request) -> str | None:
-        name = request.transport.get_extra_info("sockname") if request.transport is not None else None
-        return None if name is None else host_of(name[0], self._port)
 
 
 async def protect(request: web.Request, response: web.StreamResponse) -> None:

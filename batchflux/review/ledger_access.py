@@ -1,13 +1,11 @@
 """All of the review that reads or writes the ledger: one thread, one thing at a time, so no locks.
 
 Each row that is to be seen has a number that grows with every change of it. A listener says up to which number it knows
-all, and gets the rows behind it: so a stream can break off and be taken up again anywhere, a slow listener costs no
-memory, and a row that changed ten times meanwhile is sent once.
+all, and gets the rows behind it: a slow one costs no memory, and a stream can be taken up again anywhere.
 
-Changes are noticed by looking, which works on every file system. `PRAGMA data_version` tells in one small read whether
-another connection has committed. Then only what can have changed is read: rows that are new, that are under way or
-were, and what was judged. Everything is compared again when a run begins or ends (edits, moved files), and now and
-then, so rarely that it takes at most a twentieth of the time. Reads are brief: each holds off a commit.
+Changes are noticed by looking: `PRAGMA data_version` tells whether another connection has committed. Then only what can
+have changed is read: rows that are new, that are under way or were, and what was judged. All is compared again when a
+run begins or ends (edits, moved files), and rarely in between. Reads are brief: each holds off a commit.
 """
 
 from __future__ import annotations
@@ -18,10 +16,9 @@ import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import beside
@@ -53,12 +50,10 @@ _COLUMNS = (
 _PENDING = "status != 'done' AND status = 'pending'"  # the first half lets SQLite use the index jobs_open
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What a listener does not know yet: rows to read by number, keys no longer to be shown.
+class News(NamedTuple):
+    """What a listener does not know yet: rows to read by number, and keys no longer to be shown.
 
-    `sequence` is up to where it knows all then, `more` whether there is more behind it. `reset` says that all it knew
-    is of another ledger.
+    `sequence` is up to where it knows all then; with `reset` all that it knew is of another ledger.
     """
 
     numbers: list[int]
@@ -72,12 +67,10 @@ class LedgerChanges:
     """Follows one ledger. Not for several threads at once. `clock` gives seconds."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._clock = clock
+        self._path, self._clock = path, clock
         self._file: tuple[int, int] | None = None
         self.connection: sqlite3.Connection | None = None
-        self.sequence = 0
-        self._reset_at = 0
+        self.sequence = self._reset_at = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -85,12 +78,9 @@ class LedgerChanges:
         self._marks: dict[int, int] = {}  # number → digest of what is shown; only of rows that are to be seen
         self._keys: dict[int, bytes] = {}
         self._under_way: set[int] = set()
-        self._largest = 0
-        self._version = -1
-        self._revision = 0
+        self._largest, self._version, self._revision = 0, -1, 0
         self._run: tuple[str | None, str | None] | None = None
-        self._dirty = True
-        self._next_full = 0.0
+        self._dirty, self._next_full = True, 0.0
 
     def look(self) -> bool:
         """Notice what changed; return whether anything did. Raises StorageError or sqlite3.Error."""
@@ -144,8 +134,7 @@ class LedgerChanges:
         if file != self._file:
             self.close()
             if self._file is not None:
-                self.sequence += 1
-                self._reset_at = self.sequence
+                self._reset_at = self.sequence = self.sequence + 1
                 self._forget()
             self._file = file
         if file is None:
@@ -159,7 +148,7 @@ class LedgerChanges:
     def _compare(self, connection: sqlite3.Connection, condition: str, more: set[int]) -> None:
         """Read the rows of a condition, `more` and what was judged; number what changed, in the manifest's order."""
         query = f"SELECT number FROM jobs WHERE {condition}"  # noqa: S608  constants and a number
-        numbers = more | {row[0] for row in connection.execute(query).fetchall()}
+        numbers = more | {number for (number,) in connection.execute(query).fetchall()}
         judged: set[int] = set()
         revision = last_revision(connection)
         if revision != self._revision:
@@ -170,10 +159,7 @@ class LedgerChanges:
         for row in rows_where(connection, _COLUMNS, "known WHERE number", [*(numbers | judged)]):
             number, key, listed, status, position = row[:5]
             self._largest = max(self._largest, number)
-            if status == "pending":
-                self._under_way.add(number)
-            else:
-                self._under_way.discard(number)
+            (self._under_way.add if status == "pending" else self._under_way.discard)(number)
             mark = hash(row) if listed and status in _ENDED else None
             if mark == self._marks.get(number) and (mark is None or number not in judged):
                 continue
@@ -213,22 +199,19 @@ class LedgerAccess:
     """
 
     def __init__(self, folder: Path, rest: float = 0.0) -> None:
-        self.folder = folder
-        self._rest = rest
-        self._path = folder / LEDGER
+        self.folder, self._path, self._rest = folder, folder / LEDGER, rest
         self._thread = ThreadPoolExecutor(1, "batchflux-review")
         self._changes = LedgerChanges(self._path)
         self._base: Path | None = None  # of self._urls
         self._urls = PictureUrls(folder, None, served=True)
         self._header: dict[str, Any] = {}
         self._held: bool | None = None
-        self._next_header = 0.0
-        self._header_due = True
+        self._header_due, self._next_header = True, 0.0
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what touches the folder, in its thread."""
-        whole = partial(self._work, partial(work, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self._thread, whole)
+        job = partial(self._work, partial(work, *args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     def _work(self, work: Callable[[], T]) -> T:
         began = time.monotonic()
@@ -291,7 +274,7 @@ class LedgerAccess:
             yield from page_rows(connection, numbers[first : first + _AT_ONCE], self._urls)
 
     def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        """Record a decision; return the numbers of its rows, and the redos it asked for. On the disk on return.
+        """Record a decision on the disk; return the numbers of its rows, and the redos it asked for.
 
         Raises NoLedgerError, and what ledger.reviews.decide does.
         """
@@ -317,4 +300,4 @@ class LedgerAccess:
 
     def reference_of(self, name: str) -> Path | None:
         """Return the file that a reference's copy of this name is made of, None when no row asked for it."""
-        return self._urls.source_of(name)
+        return self._urls.originals.get(name)

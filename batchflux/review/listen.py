@@ -1,7 +1,7 @@
 """Where a review listens, under which names it may be asked, and how it starts and stops: on its own or beside a run.
 
-Beside a run it has a thread with a loop and connections of its own. It looks at the folder as another process would,
-and nothing of it reaches the run: what fails here is one sentence for the person, and the run goes on.
+Beside a run it has a thread with a loop and connections of its own, and looks at the folder as another process would:
+what fails here is one sentence for the person, and the run goes on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,8 +32,7 @@ _LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
 _LOGGER.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
-@dataclass(frozen=True, slots=True)
-class ServedReview:
+class ServedReview(NamedTuple):
     """A review that is served. `url` has the token; `opens` says whom it lets in when that is not this machine only."""
 
     runner: web.AppRunner
@@ -47,9 +45,7 @@ class ServedReview:
 
 
 async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
-    """Serve the review of an output folder, which need not be there yet; `port` 0 takes a free one.
-
-    `tell` and `rest` are the Server's.
+    """Serve the review of an output folder, as `Server` does; `port` 0 takes a free one.
 
     Raises UsageError: the address is none of this machine's, or the port is taken.
     """
@@ -67,13 +63,10 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     except BaseException:
         listener.close()
         raise
-    shown = LOOPBACK[0] if where.is_unspecified else address
-    url = f"http://{host_of(shown, port)}/?token={guard.token}"
+    url = f"http://{host_of(LOOPBACK[0] if where.is_unspecified else address, port)}/?token={guard.token}"
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
-    warning = (
-        f"Everyone who can reach {reach} and knows the token can see all pictures and prompts of {folder} and judge "
-        "them; what is sent is not encrypted."
-    )
+    sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
+    warning = f"Everyone who can reach {reach} and knows the token {sees}"
     return ServedReview(runner, url, None if where.is_loopback else warning)
 
 
@@ -81,15 +74,14 @@ class WatchServer:
     """Serves the review of `folder` on loopback from `start` until `stop`; `tell` takes sentences for the person."""
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
-        self._folder = folder
-        self._tell = tell
+        self._folder, self._tell = folder, tell
         self._loop = asyncio.new_event_loop()
-        self._ending = asyncio.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="batchflux-watch", daemon=True)
+        self._ending, self._ready = asyncio.Event(), threading.Event()
 
     def start(self) -> None:
         """Begin, and tell the address; returns once it is served, or cannot be."""
+        work = self._loop.run_until_complete
+        self._thread = threading.Thread(target=work, args=(self._serve(),), name="batchflux-watch", daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -99,13 +91,6 @@ class WatchServer:
         self._thread.join()
         self._loop.close()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._ready.set()
-
     async def _serve(self) -> None:
         served = None
         try:
@@ -113,7 +98,8 @@ class WatchServer:
             self._tell(f"Watch and judge the pictures at {served.url}")
         except (UsageError, OSError) as error:
             self._tell(f"The run goes on without a page to watch it: {error}")
-        self._ready.set()
+        finally:
+            self._ready.set()
         await self._ending.wait()
         if served is not None:
             await served.stop()
@@ -122,10 +108,8 @@ class WatchServer:
 def _listen(host: str, port: int) -> socket.socket:
     """Listen at one address: of a name's several the first, so that there is one port."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listener, address = socket.socket(*found[0][:3]), found[0][4]
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{host} is no address of this machine ({error}): try --host 127.0.0.1.") from error
     try:
@@ -135,7 +119,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise UsageError(
-            f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
-        ) from error
+        says = f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
+        raise UsageError(says) from error
     return listener

@@ -1,8 +1,7 @@
 """The routes of the review, and how each answers: JSON, one sentence for what failed, and the stream of changes.
 
-The stream (server-sent events) has rows as they are made and judged, and how the run stands. Each listener looks every
-half second, and reads what it does not know yet, at its own speed; nothing is queued for it. `id:` is the number up to
-which it knows all, so a browser that lost the connection goes on where it was.
+In the stream (server-sent events) each listener looks every half second, and reads what it does not know yet at its own
+speed; nothing is queued. `id:` is up to where it knows all, so a browser that lost the connection goes on where it was.
 """
 
 from __future__ import annotations
@@ -47,19 +46,15 @@ _FAULTS: dict[type[Exception], tuple[int, str | None]] = {  # what failed → th
 
 
 class Server:
-    """The web application of one folder's review; the folder need not be there yet.
-
-    `tell` takes one sentence that the person who started the review should read; `rest` is the LedgerAccess's.
-    """
+    """The web application of a review of a folder, which need not be there yet; `tell` takes sentences for people."""
 
     def __init__(self, folder: Path, guard: Guard, tell: Callable[[str], None], rest: float = 0.0) -> None:
         self._guard = guard
         self._ledger = LedgerAccess(folder, rest)
         self._pictures = Pictures(folder, self._ledger)
         self._refresh = ResultsRefresh(self._ledger, tell)
-        self._listeners = 0
+        self._listeners, self._stopping = 0, False
         self._soon = asyncio.Event()
-        self._stopping = False
 
     def app(self) -> web.Application:
         """Return the application."""
@@ -117,10 +112,8 @@ class Server:
     def _answer(self, numbers: list[int], asked: list[Asked]) -> Iterator[str]:
         """Yield what a verdict is answered with, as JSON: the rows as they are now, and the redos that it asked for."""
         yield '{"rows": ['
-        between = ""
-        for row in self._ledger.rows(numbers):
-            yield between + _dumps(row)
-            between = ", "
+        for place, row in enumerate(self._ledger.rows(numbers)):
+            yield (", " if place else "") + _dumps(row)
         redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
         yield f'], "redo": {_dumps(redo)}}}'
 
@@ -174,9 +167,8 @@ class Server:
             if time.monotonic() >= heard + HEARTBEAT:
                 await response.write(b": still here\n\n")
                 heard = time.monotonic()
-            if not self._stopping:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._soon.wait(), LOOK)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), 0 if self._stopping else LOOK)
 
     async def _write_rows(self, response: web.StreamResponse, since: int) -> int:
         more = True

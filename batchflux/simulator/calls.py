@@ -1,7 +1,6 @@
 """Answer the calls whose answer holds the picture: `POST /v1/images/generations` and `POST /v1/chat/completions`.
 
-A stream is a list of packets, each written by itself. Its noise (an echo of the request, progress lines, frames with
-a role or nothing in them) is drawn from the seed and the content, so that it repeats.
+A stream is written packet by packet; its noise (an echo of the request, progress) is drawn, so that it repeats.
 """
 
 from __future__ import annotations
@@ -66,8 +65,8 @@ async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _
 async def _stream(
     http: web.Request, request: ImageRequest, packets: list[bytes], turn: Turn, endpoint: Endpoint
 ) -> web.StreamResponse:
-    headers = {"Content-Type": f"{STREAM_TYPE}; charset=utf-8", "Cache-Control": "no-cache"}
-    response = web.StreamResponse(headers={**headers, **endpoint.throttle.headers()})
+    own = {"Content-Type": f"{STREAM_TYPE}; charset=utf-8", "Cache-Control": "no-cache"}
+    response = web.StreamResponse(headers={**own, **endpoint.throttle.headers()})
     await response.prepare(http)
     endpoint.journal.by_status[response.status] += 1
     # Packets that nothing waits between would melt into one on their way; a character cut in two must stay cut.
@@ -81,7 +80,6 @@ async def _stream(
 
 
 def _packets(chunks: Chunks, texts: list[str], turn: Turn) -> list[bytes]:
-    """Return the stream that says `texts`, cut into the packets to write."""
     frames = chunks.message(*texts)
     if turn.draw("empty") < _EMPTY_SHARE:
         frames.insert(1, chunks.frame(None))

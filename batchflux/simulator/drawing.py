@@ -9,7 +9,6 @@ import colorsys
 import math
 import re
 import textwrap
-from functools import lru_cache
 from io import BytesIO
 from random import Random
 from typing import TYPE_CHECKING, Annotated
@@ -36,11 +35,10 @@ Reference = Annotated[str, Field(pattern=r"^(?:f[0-9a-f]{64}|u[0-9a-f]{16})$")]
 
 
 class Recipe(BaseModel, frozen=True, strict=True, extra="forbid"):
-    """Everything a picture is drawn from, and what its link does.
+    """Everything a picture is drawn from: `digest`, which covers all that was asked, drives every choice.
 
-    `digest` covers prompt, references, ratio, and seed or salt, and drives every choice of the drawing. `references`
-    are `f` and the SHA-256 of an upload, or `u` and a digest of a URL; of many, the first four are drawn. `fault` is
-    what happens to whoever fetches the link, `turn` sets the links of repeated requests apart when there is one.
+    `references` are `f` and the SHA-256 of an upload, or `u` and a digest of a URL; of many, the first four are drawn.
+    `fault` is what happens to whoever fetches the link; with one, `turn` sets the links of repeated requests apart.
     """
 
     digest: str = Field(pattern=r"^[0-9a-f]{32}$")
@@ -53,9 +51,9 @@ class Recipe(BaseModel, frozen=True, strict=True, extra="forbid"):
     turn: int = 0
 
 
-def parse_ratio(text: str) -> float | None:
+def parse_ratio(text: object) -> float | None:
     """Return width by height of `W:H`, or None when it is not written so or beyond 21:9 and 9:21."""
-    found = _RATIO.fullmatch(text)
+    found = _RATIO.fullmatch(text) if isinstance(text, str) else None
     if found is None or not float(found[1]) or not float(found[2]):
         return None
     ratio = float(found[1]) / float(found[2])
@@ -71,7 +69,12 @@ def pixels(ratio: float, size: int) -> tuple[int, int]:
 def draw(recipe: Recipe, reference: Callable[[str], bytes]) -> bytes:
     """Return the picture as a file; `reference` gives the reduced upload of a digest."""
     rng = Random(recipe.digest)
-    views = [_view(name, reference) for name in recipe.references]
+    views = [
+        _landscape(_STAND_IN, Random(name))
+        if name.startswith("u")
+        else Image.open(BytesIO(reference(name[1:])), formats=("JPEG",))
+        for name in recipe.references
+    ]
     ratio = parse_ratio(recipe.ratio) or (views[0].width / views[0].height if views else 1.0)
     size = pixels(ratio, recipe.size)
     canvas = _edited(views, size, rng) if views else _landscape(size, rng)
@@ -82,14 +85,7 @@ def draw(recipe: Recipe, reference: Callable[[str], bytes]) -> bytes:
     return out.getvalue()
 
 
-def _view(name: str, reference: Callable[[str], bytes]) -> Image.Image:
-    if name.startswith("u"):
-        return _landscape(_STAND_IN, Random(name))
-    return Image.open(BytesIO(reference(name[1:])), formats=("JPEG",))
-
-
 def _edited(views: list[Image.Image], size: tuple[int, int], rng: Random) -> Image.Image:
-    """Return `views` side by side, cropped and toned as `rng` has it; what they show stays recognisable."""
     width, height = size
     canvas = Image.new("RGB", size)
     for index, view in enumerate(views):
@@ -109,9 +105,8 @@ def _landscape(size: tuple[int, int], rng: Random) -> Image.Image:
     hue, other = rng.random(), rng.uniform(0.05, 0.25)
     above, below = _colour(hue, rng.uniform(0.3, 0.6), 0.55), _colour(hue + other, 0.86, 0.75)
     horizon = height * rng.uniform(0.45, 0.6)
-    canvas = ImageOps.colorize(Image.linear_gradient("L"), above, below).resize(
-        (width, height), Image.Resampling.NEAREST
-    )
+    sky = ImageOps.colorize(Image.linear_gradient("L"), above, below)
+    canvas = sky.resize((width, height), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas, "RGBA")
     x, y = width * rng.uniform(0.2, 0.8), horizon * rng.uniform(0.4, 0.9)
     for radius, strength in ((0.2, 30), (0.14, 50), (0.08, 255)):
@@ -122,14 +117,10 @@ def _landscape(size: tuple[int, int], rng: Random) -> Image.Image:
         near = index / ranges
         crest, rise = horizon + (height - horizon) * near**1.4 * 0.75, height * (0.03 + 0.05 * near)
         waves = [(rng.uniform(0.6, 1.6) * 2**octave, rng.uniform(0, math.tau), 0.5**octave) for octave in range(4)]
-        ridge = [
-            (
-                at,
-                crest
-                - rise * sum(math.sin(math.tau * turns * at / width + phase) * share for turns, phase, share in waves),
-            )
-            for at in range(0, width + 8, 8)
-        ]
+        ridge = []
+        for at in range(0, width + 8, 8):
+            up = sum(math.sin(math.tau * turns * at / width + phase) * share for turns, phase, share in waves)
+            ridge.append((at, crest - rise * up))
         shade = _colour(hue + other * (1 - near), 0.72 - 0.6 * near, 0.35)
         pen.polygon([(0, height), *ridge, (width, height)], fill=shade)
     return canvas.reduce(2)
@@ -140,16 +131,11 @@ def _colour(hue: float, lightness: float, saturation: float) -> tuple[int, int, 
     return red, green, blue
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _letter(picture: Image.Image, text: str, scale: float, *, foot: bool = False) -> None:
     """Write `text` on a dark translucent strip: into the upper corner, or in two lines at most along the foot."""
     width, height = picture.size
     size = max(7, round((width * height) ** 0.5 * scale))
-    face, margin, step = _font(size), max(2, size // 2), round(size * 1.3)
+    face, margin, step = ImageFont.load_default(size), max(2, size // 2), round(size * 1.3)
     columns = max(4, int((width - 2 * margin) * 0.9 / face.getlength(text) * len(text)))
     lines = textwrap.wrap(text, columns, max_lines=2, placeholder="...") if foot else [text]
     pen = ImageDraw.Draw(picture, "RGBA")

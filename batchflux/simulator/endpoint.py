@@ -1,11 +1,9 @@
 """Admit requests as an API does, and do what every paid endpoint does before it answers.
 
-A request is admitted by its key, by rate and by how many are in flight. The rate is a token bucket: it holds `burst`
-requests and refills at `rate` a second. A refused request takes nothing.
-
-Its faults: the script is asked first, rules in order; the first that matches the prompt and is not used up gives the
-fault. Otherwise every fault in `faults` is drawn, in the order written. Draws depend on seed, content and how often
-that content was asked, so that chance repeats in every process. A fault that an API cannot show is passed over for it.
+The rate is a token bucket of `burst` requests that refills at `rate` a second; a refused request takes nothing. Faults
+are given by the first rule of the script that matches the prompt and is not used up, otherwise by drawing each of
+`faults` in the order written. Draws depend on seed, content and how often that content was asked, so that chance
+repeats in every process. A fault that an API cannot show is passed over for it.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from batchflux.simulator import replies
-from batchflux.simulator.faults import FAULTS
+from batchflux.simulator.faults import CALLS, FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
 from batchflux.simulator.requests import parse_request
@@ -52,7 +50,7 @@ def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None)
     if keys is None:
         return key
     if api == "bfl" and not key:
-        raise Refusal(replies.detail_reply(403, "Not authenticated"))
+        raise Refusal(replies.json_reply({"detail": "Not authenticated"}, 403))
     if api == "bfl" and not _KEY.fullmatch(key):
         raise Refusal(replies.MALFORMED_KEY)
     known = [hmac.compare_digest(key.encode(), accepted.encode()) for accepted in keys]
@@ -65,12 +63,9 @@ class Throttle:
     """Counts what is let in. `clock` gives seconds that never go back."""
 
     def __init__(self, options: SimulatorOptions, clock: Callable[[], float]) -> None:
-        self._rate = options.rate
+        self._rate, self._concurrency, self._clock = options.rate, options.concurrency, clock
         self._size = float(options.burst) if options.burst is not None else max(1.0, options.rate or 1.0)
-        self._concurrency = options.concurrency
-        self._clock = clock
-        self._tokens = self._size
-        self._at = clock()
+        self._tokens, self._at = self._size, clock()
         self.in_flight = 0
 
     @contextmanager
@@ -78,7 +73,7 @@ class Throttle:
         """Hold a place while a request is answered, or raise Refusal: 429, too many at once or too fast."""
         if self._concurrency is not None and self.in_flight >= self._concurrency:
             message = f"At most {self._concurrency} requests at once are allowed for this token."
-            raise Refusal(error_reply(429, message, "new_api_error", code="token_concurrency_limit_reached"))
+            raise Refusal(error_reply(429, message, "new_api_error", "token_concurrency_limit_reached"))
         if self._rate is not None:
             self._refill(self._rate)
             if self._tokens < 1:
@@ -109,16 +104,12 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request for a content: how many came before it, its latency in seconds, and its faults.
-
-    Of each stage there is one fault at most, but any number that reshape the answer. `chance` is what every further
-    draw for this request depends on.
-    """
+    """One request for a content: how many came before it, its latency in seconds, and its faults."""
 
     number: int
     latency: float
-    faults: frozenset[str]
-    chance: tuple[object, ...]
+    faults: frozenset[str]  # of each stage one at most, of `form` any number
+    chance: tuple[object, ...]  # what every further draw depends on
 
     def of(self, stage: Stage) -> str:
         """Return the fault of a stage, "" without one."""
@@ -140,12 +131,11 @@ class Turn:
 def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
     left = number
     for step in options.script:
-        if step.match not in request.prompt:
-            continue
-        if step.times is None or left < step.times:
-            yield step.fault
-            return
-        left -= step.times
+        if step.match in request.prompt:
+            if step.times is None or left < step.times:
+                yield step.fault
+                return
+            left -= step.times
     for rule in options.faults:
         in_time = rule.times is None or number < rule.times
         if in_time and fraction(options.seed, rule.fault, request.content, number) < rule.rate:
@@ -167,9 +157,7 @@ class Endpoint:
     """What all endpoints of one simulator share; `closing` is set when it stops."""
 
     def __init__(self, options: SimulatorOptions, journal: Journal, cache: ReferenceCache) -> None:
-        self.options = options
-        self.journal = journal
-        self.cache = cache
+        self.options, self.journal, self.cache = options, journal, cache
         self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
 
@@ -182,8 +170,8 @@ class Endpoint:
             with self.throttle.admitted():
                 return await answer(http, await self._validated(raw, api, model), key)
         except web.HTTPRequestEntityTooLarge:
-            message = "The request is larger than 64 MB."
-            reply = error_reply(413, message, "invalid_request_error", code="request_too_large")
+            says = "The request is larger than 64 MB."
+            reply = error_reply(413, says, "invalid_request_error", "request_too_large")
         except Refusal as refusal:
             reply = refusal.reply
         except NoPictureError:
@@ -246,11 +234,9 @@ class Endpoint:
         if "hang" in turn.faults:
             return await self.hang(http)
         error = replies.error_answer(turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick"))
-        if error is None:
-            return None
-        if request.api in ("standard", "chat"):
+        if error is not None and request.api in CALLS:
             await self.pause(turn.latency)
-        return self.response(error, request.api)
+        return None if error is None else self.response(error, request.api)
 
     async def recipe(self, request: ImageRequest, turn: Turn) -> Recipe:
         """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple, get_args
 
-if TYPE_CHECKING:
-    from batchflux.simulator.replies import Api
+from batchflux.simulator.replies import Api
 
 Stage = Literal["instead", "form", "link", "task", "poll"]
 
-ALL: frozenset[Api] = frozenset({"standard", "chat", "bfl", "relay"})
-TASKS: frozenset[Api] = frozenset({"bfl", "relay"})
-CALLS = ALL - TASKS
-RELAYS = ALL - {"bfl"}
-STANDARD: frozenset[Api] = frozenset({"standard"})
-CHAT: frozenset[Api] = frozenset({"chat"})
-BFL: frozenset[Api] = frozenset({"bfl"})
-TASK_RELAY: frozenset[Api] = frozenset({"relay"})
+STANDARD, CHAT, BFL, TASK_RELAY = (frozenset({api}) for api in get_args(Api))
+CALLS, TASKS, RELAYS = STANDARD | CHAT, BFL | TASK_RELAY, STANDARD | CHAT | TASK_RELAY
+ALL = CALLS | TASKS
 
 FAULTY_POLLS = 2
 SLOW_POLLS = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultInfo:
+class FaultInfo(NamedTuple):
     """One fault: its name, the stage it strikes at, the APIs that can show it, and a line that says what is seen.
 
     `instead` faults replace the answer to a paid call or a submit. `form` faults reshape a good answer. `link` faults
@@ -37,13 +30,8 @@ class FaultInfo:
     apis: frozenset[Api]
 
 
-def _table(stage: Stage, *rows: tuple[str, frozenset[Api], str]) -> dict[str, FaultInfo]:
-    return {name: FaultInfo(name=name, stage=stage, doc=doc, apis=apis) for name, apis, doc in rows}
-
-
-FAULTS: dict[str, FaultInfo] = {
-    **_table(
-        "instead",
+_ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
+    "instead": (
         ("rate_limited", ALL, "429 with Retry-After in seconds"),
         ("rate_limited_date", ALL, "429 with Retry-After as an HTTP date"),
         ("rate_limited_in_200", RELAYS, "a rate limit error under HTTP 200"),
@@ -70,8 +58,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("code_and_message", TASK_RELAY, "500 with `code`, `message` and `data` in place of the envelope"),
         ("error_event", CHAT, "an SSE error event under HTTP 200"),
     ),
-    **_table(
-        "form",
+    "form": (
         ("b64_json", STANDARD, "the picture as base64 in place of a link"),
         ("data_url", CHAT, "the picture inline, as a data: URL"),
         ("bare_url", CHAT, "the link without any Markdown around it"),
@@ -85,8 +72,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("no_cost", BFL, "no answer says what the task costs"),
         ("settled_lower", BFL, "the finished task costs half of what the submit's answer said"),
     ),
-    **_table(
-        "link",
+    "link": (
         ("echoed_input", ALL, "the first reference is given back, unchanged; nothing happens without one"),
         ("dead_link", ALL, "404 for the picture"),
         ("flaky_link", ALL, "503 for the first fetch of the link, then the picture"),
@@ -98,8 +84,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("unsafe_link", ALL, "a link to the address of a cloud's metadata service"),
         ("redirect_loop", ALL, "the link redirects to itself"),
     ),
-    **_table(
-        "task",
+    "task": (
         ("task_error", TASKS, "the task ends as Error; not billed"),
         ("task_failed", TASKS, "the task ends as Failed; not billed"),
         ("task_error_503", TASKS, "the task ends as Error, said under HTTP 503; not billed"),
@@ -113,8 +98,7 @@ FAULTS: dict[str, FaultInfo] = {
         ("task_stuck", TASKS, "the task never ends; billed by a relay only"),
         ("expired_link", TASKS, "the first link to the picture is dead; another poll gives one that works"),
     ),
-    **_table(
-        "poll",
+    "poll": (
         ("poll_429", TASKS, f"429 for the first {FAULTY_POLLS} polls"),
         ("poll_500", TASKS, f"500 for the first {FAULTY_POLLS} polls"),
         ("poll_502_html", TASKS, f"502 with an HTML page for the first {FAULTY_POLLS} polls"),
@@ -126,14 +110,12 @@ FAULTS: dict[str, FaultInfo] = {
         ("poll_odd_status", TASKS, f"a status word that nobody knows for the first {FAULTY_POLLS} polls"),
     ),
 }
+FAULTS = {name: FaultInfo(name, stage, doc, apis) for stage, rows in _ROWS.items() for name, apis, doc in rows}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Give `fault` with probability `rate` to the first `times` requests of one content (None: to all).
-
-    Only prompts that contain `match` are meant.
-    """
+    """Give `fault` at probability `rate` to the first `times` requests (None: all) of a content with `match` in it."""
 
     fault: str
     match: str = ""

@@ -2,9 +2,8 @@
 
 A link is `/v1/files/TOKEN.png`; TOKEN is the recipe as compressed JSON in URL-safe base64, so any simulator draws the
 picture again, byte for byte, on any port. A token is taken from anyone, so every field is checked when it is read.
-A photo does not fit into it: each upload is reduced and kept under its SHA-256 in a private folder of bounded size;
-the least recently used go first. The folder is refused when it belongs to somebody else: it lies in the shared temp
-folder.
+Uploads do not fit into it: each is reduced and kept under its SHA-256 in a private folder of bounded size, from which
+the least recently used go first; one of somebody else's is refused, because it lies in the shared temp folder.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import tempfile
 import unicodedata
 import warnings
 import zlib
+from contextlib import suppress
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -54,22 +54,24 @@ class ReferenceCache:
     """The folder of uploads, at most `limit` bytes. Safe to use by several threads and processes at once."""
 
     def __init__(self, folder: str, limit: int = LIMIT) -> None:
-        self._folder = Path(folder)
-        self._limit = limit
+        self._folder, self._limit = Path(folder), limit
 
     def keep(self, upload: Upload, kind: str = "jpg") -> None:
-        """Keep `upload`: reduced, or its own bytes as kind `orig`.
-
-        Raises NotAPictureError: it cannot be decoded. UsageError: the folder cannot be used.
-        """
+        """Keep `upload` reduced, or its own bytes as kind `orig`; raises NotAPictureError, and what `prepare` does."""
         name = f"{upload.sha256}.{kind}"
-        try:
+        with suppress(FileNotFoundError):
             os.utime(self._folder / name)
-        except FileNotFoundError:
-            self._write(name, reduce(upload.data) if kind == "jpg" else upload.data)
+            return
+        data = reduce(upload.data) if kind == "jpg" else upload.data
+        self.prepare()  # once more: a cleaner of the temp folder may have taken it
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(self._folder / name)
+        self._prune()
 
     def read(self, digest: str, kind: str = "jpg") -> bytes:
-        """Return an upload as it was kept, or raise NoPictureError when it is gone."""
+        """Return an upload as it was kept, or raise NoPictureError."""
         try:
             return (self._folder / f"{digest}.{kind}").read_bytes()
         except FileNotFoundError as error:
@@ -86,32 +88,20 @@ class ReferenceCache:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
             raise UsageError(f"{place} is not yours alone to write; name another as cache_dir.")
 
-    def _write(self, name: str, data: bytes) -> None:
-        self.prepare()  # once more: a cleaner of the temp folder may have taken it
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".new-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(self._folder / name)
-        self._prune()
-
     def _prune(self) -> None:
         """Beyond the limit, remove files down to half of it; the newest stays."""
         files = []
         for path in self._folder.iterdir():
-            try:
+            with suppress(FileNotFoundError):  # another process pruned it
                 found = path.lstat()
-            except FileNotFoundError:  # another process pruned it
-                continue
-            if stat.S_ISREG(found.st_mode):
-                files.append((found.st_mtime, found.st_size, path))
+                if stat.S_ISREG(found.st_mode):
+                    files.append((found.st_mtime, found.st_size, path))
         used = sum(size for _, size, _ in files)
-        if used <= self._limit:
-            return
+        most = used if used <= self._limit else self._limit // 2
         for _, size, path in sorted(files)[:-1]:
-            if used <= self._limit // 2:
-                break
-            path.unlink(missing_ok=True)
-            used -= size
+            if used > most:
+                path.unlink(missing_ok=True)
+                used -= size
 
 
 def reduce(data: bytes) -> bytes:
@@ -152,28 +142,24 @@ def recipe_for(request: ImageRequest, options: SimulatorOptions, fault: str, tur
 
 
 def link(recipe: Recipe, origin: str, urls: tuple[str, ...]) -> str:
-    """Return the link to the picture of `recipe`, for a client that knows this server as `origin`.
-
-    `urls` are the references that came as URLs; the first of them is what an echo gives.
-    """
+    """Return the link to the picture, for who knows this server as `origin`; an echo gives the first of `urls`."""
     if recipe.fault == "echoed_input" and urls:
         return urls[0]
     if recipe.fault == "unsafe_link":
-        return f"{UNSAFE_URL}{_suffix(recipe)}"
+        return f"{UNSAFE_URL}{SUFFIXES[recipe.output_format][0]}"
     return f"{origin}/v1/files/{file_path(recipe)}"
 
 
 def picture(recipe: Recipe, cache: ReferenceCache) -> bytes:
     """Return the picture's bytes, as its fault would have them, or raise NoPictureError when a reference is gone."""
+    if recipe.fault == "echoed_input":
+        return cache.read(recipe.references[0][1:] if recipe.references else "", "orig")
     changes = {}
-    match recipe.fault:
-        case "echoed_input":
-            return cache.read(recipe.references[0][1:] if recipe.references else "", "orig")
-        case "wrong_kind":
-            changes = {"output_format": "png" if recipe.output_format == "jpeg" else "jpeg"}
-        case "wrong_ratio":
-            ratio = parse_ratio(recipe.ratio)
-            changes = {"ratio": "21:9" if ratio is None else "9:16" if ratio > 1 else "16:9"}
+    if recipe.fault == "wrong_kind":
+        changes = {"output_format": "png" if recipe.output_format == "jpeg" else "jpeg"}
+    elif recipe.fault == "wrong_ratio":
+        ratio = parse_ratio(recipe.ratio)
+        changes = {"ratio": "21:9" if ratio is None else "9:16" if ratio > 1 else "16:9"}
     data = draw(recipe.model_copy(update=changes), cache.read)
     return data[: len(data) // 2] if recipe.fault == "truncated_image" else data
 
@@ -186,16 +172,14 @@ def media_type_of(recipe: Recipe, data: bytes) -> str:
 def caption(prompt: str) -> str:
     """Return the first words of `prompt`, as the built-in font can show them: it knows ASCII only."""
     letters = (char for char in unicodedata.normalize("NFKD", prompt) if not unicodedata.combining(char))
-    words = " ".join(re.sub(r"[^!-~]", " ", "".join(letters)).split())
-    if len(words) > LONGEST_CAPTION:
-        return f"{words[: LONGEST_CAPTION - 3].rstrip()}..."
-    return words or f"prompt {_hash(prompt, 4)}"
+    words = " ".join(re.sub(r"[^!-~]", " ", "".join(letters)).split()) or f"prompt {_hash(prompt, 4)}"
+    return words if len(words) <= LONGEST_CAPTION else f"{words[: LONGEST_CAPTION - 3].rstrip()}..."
 
 
 def file_path(recipe: Recipe) -> str:
     """Return the link's path below `/v1/files/`."""
     packed = zlib.compress(recipe.model_dump_json(exclude_defaults=True).encode(), 9)
-    return f"{base64.urlsafe_b64encode(packed).decode().rstrip('=')}{_suffix(recipe)}"
+    return f"{base64.urlsafe_b64encode(packed).decode().rstrip('=')}{SUFFIXES[recipe.output_format][0]}"
 
 
 def decode(path: str) -> Recipe:
@@ -206,13 +190,9 @@ def decode(path: str) -> Recipe:
         recipe = Recipe.model_validate_json(zlib.decompressobj().decompress(packed, _LONGEST))
     except (ValueError, zlib.error) as error:
         raise NoPictureError from error
-    if dot + suffix != _suffix(recipe) or (recipe.ratio and parse_ratio(recipe.ratio) is None):
+    if dot + suffix != SUFFIXES[recipe.output_format][0] or (recipe.ratio and parse_ratio(recipe.ratio) is None):
         raise NoPictureError
     return recipe
-
-
-def _suffix(recipe: Recipe) -> str:
-    return SUFFIXES[recipe.output_format][0]
 
 
 def _hash(text: str, size: int) -> str:

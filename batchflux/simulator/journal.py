@@ -1,7 +1,7 @@
 """Count what was asked, answered and billed, so that tests can prove that nothing was paid twice.
 
-Counters by content remember the last contents only: the simulator runs inside `batchflux run`, whose memory must not
-grow with the number of jobs. Totals are exact for ever.
+Counters by content remember the last ones only: it runs inside `batchflux run`, whose memory must not grow with the
+number of jobs. Totals are exact for ever.
 """
 
 from __future__ import annotations
@@ -29,16 +29,13 @@ class Tally(OrderedDict[str, int]):
 class Journal:
     """The counters of one simulator.
 
-    `received` counts calls and submits, `by_status` their answers by HTTP status (a hang or a reset has none). `polls`
-    counts the answers to polls, which cost nothing, by the task's status as BFL writes it, or by HTTP status when the
-    answer says no status. `files` counts answers to fetched links, `faults` the faults given by name.
+    `received` counts calls and submits, `by_status` their answers (a hang or a reset has none), `polls` the answers to
+    polls by the task's status as BFL writes it, or else by HTTP status, `files` the answers to fetched links.
 
-    `billed` counts what a provider charges: calls that came as far as a picture, even when it was cut off or spoilt,
-    and tasks. BFL bills a task once, when it becomes Ready. A relay bills it when it is created and takes the bill
-    back when it fails: then `refunded` goes up by one and `billed` down. `charges` are the last movements of money,
-    oldest first: what they cost in `credits` (negative: given back), the `task` (null for a call that answers with the
-    picture), and when, `at`, in seconds since the epoch. `answered` counts the pictures that were given whole: of a
-    task, the first answer that says Ready. `asked`, `bills` and `pictures` count by content.
+    `billed` counts what is charged: calls that came as far as a picture, even when it was cut off or spoilt, and tasks:
+    at BFL when they become Ready, at a relay when they are created; of those that fail the bill is taken back, which
+    `refunded` counts. `charges` are the last movements of money: `credits` (negative: given back), the `task` (null for
+    a call) and when, `at`, in epoch seconds. `answered` counts the pictures given whole: of a task, the first Ready.
     """
 
     def __init__(self) -> None:
@@ -47,15 +44,9 @@ class Journal:
         self.files: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
         self.charges: deque[dict[str, Any]] = deque(maxlen=CHARGES_KEPT)
-        self.received = 0
-        self.billed = 0
-        self.refunded = 0
+        self.received = self.billed = self.refunded = self.answered = self.repeated = 0
         self.credits = 0.0
-        self.answered = 0
-        self.repeated = 0
-        self.asked = Tally()
-        self.bills = Tally()
-        self.pictures = Tally()
+        self.asked, self.bills, self.pictures = Tally(), Tally(), Tally()
 
     def bill(self, content: str, *, task: str | None = None, price: float = 0.0, refund: bool = False) -> None:
         """Count one charge of `price` credits, or take it back."""

@@ -1,7 +1,4 @@
-"""Read the simulator's options: `provider.options` of a manifest, or the file of `batchflux simulate --faults`.
-
-Both carry the same keys. A wrong key or value is a UsageError of one sentence, before anything is served.
-"""
+"""Read the simulator's options: `provider.options` of a manifest, or the file of `batchflux simulate --faults`."""
 
 from __future__ import annotations
 
@@ -33,13 +30,12 @@ _PAIR, _LONGEST = 2, 86_400
 class SimulatorOptions:
     """How the simulator behaves.
 
-    `latency` and `download_latency` are seconds, from and to; a task takes its latency to finish. `rate` is requests
-    per second and `burst` how many may come at once (None: one second's worth, at least 1); `concurrency` how many
-    may be in flight. `active_tasks` is how many tasks of one key may be unfinished (None: 24 at BFL's API, any number
-    at a relay). `seed` drives the faults and latencies. `size` is the long side of a picture in pixels. `keys` are
-    the accepted API keys; None accepts any, and none. `cache_dir` keeps reduced copies of uploaded references, and
-    outlives the process. `salt` changes the pictures of requests without a seed, as time does at a real API; only the
-    program sets it.
+    `latency` (a task takes it to finish) and `download_latency` are seconds, from and to. `rate` is requests a second,
+    `burst` how many may come at once (None: one second's worth, at least 1), `concurrency` how many may be in flight,
+    `active_tasks` how many of one key may be unfinished (None: 24 at BFL's API, any number at a relay). `seed` drives
+    faults and latencies. `size` is a picture's long side in pixels. `keys` are the accepted ones (None: any, and none).
+    `cache_dir` keeps reduced copies of uploads. `salt`, which only the program sets, changes the pictures of requests
+    without a seed, as time does at a real API.
     """
 
     latency: tuple[float, float] = (0.05, 0.25)
@@ -82,14 +78,13 @@ def _integer(place: str, value: Any, *, low: float = -math.inf, high: float = ma
 
 
 def _number(place: str, value: Any, *, high: float) -> float:
-    is_number = type(value) in (int, float) and math.isfinite(value)
-    _check(is_number, f"{place} must be a number from 0 to {high:g}, found {value!r}.")
+    good = type(value) in (int, float) and math.isfinite(value)
+    _check(good, f"{place} must be a number from 0 to {high:g}, found {value!r}.")
     _check(0 <= value <= high, f"{place} must be from 0 to {high:g}, found {value:g}.")
     return float(value)
 
 
 def _span(place: str, value: Any) -> tuple[float, float]:
-    """Return seconds, from and to, of a number or a pair."""
     pair = value if isinstance(value, list | tuple) else [value, value]
     _check(len(pair) == _PAIR, f"{place} must be seconds, or two of them: [low, high]; found {value!r}.")
     low, high = (_number(place, part, high=_LONGEST) for part in pair)
@@ -116,7 +111,6 @@ def _fault(place: str, name: Any) -> str:
 
 
 def _times(place: str, spec: Mapping[Any, Any], *others: str) -> int | None:
-    """Return `times` of a rule that may carry that and the `others` only."""
     allowed = (*others, "times")
     for key in spec:
         _check(key in allowed, f"{place} has an unknown key {key!r}; allowed are {', '.join(allowed)}.")
@@ -128,12 +122,10 @@ def _faults(place: str, value: Any) -> tuple[Rule, ...]:
     _check(isinstance(value, Mapping), f"{place} must map names of faults to probabilities, found {value!r}.")
     rules = []
     for name, spec in value.items():
-        where = f"{place}.{_fault(place, name)}"
+        where, times, rate = f"{place}.{_fault(place, name)}", None, spec
         if isinstance(spec, Mapping):
-            times = _times(where, spec, "rate")
-            rules.append(Rule(fault=name, rate=_number(f"{where}.rate", spec.get("rate", 1), high=1), times=times))
-        else:
-            rules.append(Rule(fault=name, rate=_number(where, spec, high=1)))
+            times, rate, where = _times(where, spec, "rate"), spec.get("rate", 1), f"{where}.rate"
+        rules.append(Rule(fault=name, rate=_number(where, rate, high=1), times=times))
     return tuple(rules)
 
 
@@ -196,8 +188,8 @@ def load_options(path: str | os.PathLike[str]) -> SimulatorOptions:
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path} is neither YAML nor JSON that can be read: {reason}.") from error
-    mapping = isinstance(data, dict | None)
-    _check(mapping, f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
+    good = isinstance(data, dict | None)
+    _check(good, f"{path} must be a mapping of options, such as `faults: {{server_500: 0.1}}`.")
     try:
         return parse_options(data or {})
     except UsageError as error:

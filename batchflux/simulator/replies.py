@@ -1,7 +1,6 @@
 """Write HTTP replies: error envelopes, the frames of a stream, the error answers of faults, broken connections.
 
-An error is `{"error": {"message", "type", "param", "code"}}`, all four always there. BFL's API says the same as
-`{"detail": ...}`: `as_detail` translates.
+An error is `{"error": {"message", "type", "param", "code"}}`; at BFL's API `{"detail": ...}`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ STREAM_TYPE = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
 _LINGER_NOTHING = struct.pack("ii", 1, 0)
 _WAIT = 1
+_LIMITED = "rate_limit_exceeded"
 _UPSTREAM_CODES = (
     *("get_channel_failed", "channel:no_available_key", "bad_response_status_code"),
     *("do_request_failed", "empty_response"),
@@ -80,28 +80,18 @@ def json_reply(value: Any, status: int = 200) -> Reply:
     return Reply(status=status, body=dumps(value))
 
 
-def error_reply(
-    status: int, message: str, kind: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
-) -> Reply:
-    """Return an error answer that names no parameter."""
-    return Reply(status=status, body=dumps(_error(message, kind, code=code)), headers=headers or {})
+def error_reply(status: int, message: str, kind: str, code: str | None = None, param: str | None = None) -> Reply:
+    """Return an error answer."""
+    return json_reply({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
 
 def invalid(message: str, param: str | None, *, code: str | None = None) -> Refusal:
     """Return the refusal of a request that is wrong at `param`."""
-    return Refusal(json_reply(_error(message, "invalid_request_error", code=code, param=param), 400))
-
-
-def detail_reply(status: int, detail: str) -> Reply:
-    """Return an error in the form of BFL's API."""
-    return json_reply({"detail": detail}, status)
+    return Refusal(error_reply(400, message, "invalid_request_error", code, param))
 
 
 def as_detail(reply: Reply) -> Reply:
-    """Translate an error envelope into the form of BFL's API; any other reply is returned as it is.
-
-    What is wrong at a parameter becomes a 422 with a list of errors.
-    """
+    """Translate an error envelope into BFL's form (422 for a bad request); any other reply stays as it is."""
     try:
         error = json.loads(reply.body)["error"]
     except (ValueError, LookupError, TypeError):
@@ -117,20 +107,20 @@ def as_detail(reply: Reply) -> Reply:
 def plain_error(fault: str, share: float = 0.0) -> Reply:
     """Return the answer of a fault in the table of errors; `share` in [0, 1) decides between several codes."""
     status, message, kind, codes = _ERRORS[fault]
-    return error_reply(status, message, kind, code=codes[int(share * len(codes))])
+    return error_reply(status, message, kind, codes[int(share * len(codes))])
 
 
 def model_not_found(model: str) -> Reply:
     """Return the answer for a model nobody serves: relays send it as a 503, and only `code` tells what it is."""
-    message = f"No available channel for model {model} under the current group"
-    return error_reply(503, message, "new_api_error", code="model_not_found")
+    says = f"No available channel for model {model} under the current group"
+    return error_reply(503, says, "new_api_error", "model_not_found")
 
 
 def rate_limited(wait: float, headers: Mapping[str, str]) -> Reply:
     """Return the 429 that asks to come back after `wait` seconds; Retry-After is whole seconds, rounded up."""
     told = {"Retry-After": str(max(1, math.ceil(wait))), "retry-after-ms": str(math.ceil(wait * 1000)), **headers}
     message = f"Rate limit reached for requests. Try again in {wait:.2f}s."
-    return error_reply(429, message, "requests", code="rate_limit_exceeded", headers=told)
+    return replace(error_reply(429, message, "requests", _LIMITED), headers=told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +135,7 @@ class Chunks:
         """Return the frame of `delta`; of None one without choices, as relays send for usage."""
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
         head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
-        return _event({**head, "choices": choices})
+        return _event(dumps({**head, "choices": choices}))
 
     def message(self, *texts: str) -> list[bytes]:
         """Return the frames of a whole message: who speaks, `texts`, the end."""
@@ -166,10 +156,8 @@ def whole(reply: Reply, headers: Mapping[str, str]) -> web.Response:
 
 def reset(request: web.Request) -> web.StreamResponse:
     """Reset the connection; the response returned goes nowhere."""
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
+    if (transport := request.transport) is not None:
+        if (connection := transport.get_extra_info("socket")) is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOTHING)
         transport.abort()
     return web.Response()
@@ -182,16 +170,11 @@ def error_answer(fault: str, api: Api, chunks: Chunks, share: float = 0.0) -> Re
     if fault in _PAGES:
         status, title = _PAGES[fault]
         return Reply(status=status, content_type="text/html", body=_PAGE.format(title).encode())
-    answer = _OTHER_ANSWERS.get(fault)
-    return None if answer is None else answer(api, chunks)
+    return _OTHER_ANSWERS[fault](api, chunks) if fault in _OTHER_ANSWERS else None
 
 
-def _error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + dumps(value) + b"\n\n"
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
 
 
 def _stream(*frames: bytes) -> Reply:
@@ -201,35 +184,34 @@ def _stream(*frames: bytes) -> Reply:
 def _rate_limited_date(_: Api, __: Chunks) -> Reply:
     # Dates carry whole seconds: without the second on top, "in one second" could already be past.
     when = formatdate(time.time() + _WAIT + 1, usegmt=True)
-    return error_reply(429, "Too many requests", "requests", code="rate_limit_exceeded", headers={"Retry-After": when})
+    return replace(error_reply(429, "Too many requests", "requests", _LIMITED), headers={"Retry-After": when})
 
 
 def _no_image(api: Api, chunks: Chunks) -> Reply:
-    if api == "chat":
-        return _stream(*chunks.message("![image]()\n"), DONE)
-    return json_reply({"created": chunks.created, "data": []})
+    empty = _stream(*chunks.message("![image]()\n"), DONE)
+    return empty if api == "chat" else json_reply({"created": chunks.created, "data": []})
 
 
 def _in_200(api: Api, data: bytes) -> Reply:
-    return _stream(b"data: " + data + b"\n\n", DONE) if api == "chat" else Reply(body=data)
+    return _stream(_event(data), DONE) if api == "chat" else Reply(body=data)
 
 
-MALFORMED_KEY = detail_reply(422, "Invalid API key format")
-_LIMITED_IN_200 = _error("Rate limit reached, please try again later", "requests", code="rate_limit_exceeded")
-_UPSTREAM = _error("upstream error: the channel failed", "upstream_error", code="bad_response_status_code")
+MALFORMED_KEY = json_reply({"detail": "Invalid API key format"}, 422)
+_LIMITED_IN_200 = error_reply(200, "Rate limit reached, please try again later", "requests", _LIMITED)
+_UPSTREAM = error_reply(200, "upstream error: the channel failed", "upstream_error", "bad_response_status_code")
 _CODE_AND_MESSAGE = {"code": "upstream_failed", "message": "The upstream failed", "data": None}
 _PROSE = ("> 进度 **2%**\n\n", "生成失败 ❌\n\n", "失败原因：input_moderation\n")  # noqa: RUF001  the colon is the relays'
 _OTHER_ANSWERS: dict[str, Callable[[Api, Chunks], Reply]] = {
     "rate_limited": lambda _api, _chunks: rate_limited(_WAIT, {}),
     "rate_limited_date": _rate_limited_date,
-    "rate_limited_in_200": lambda api, _: _in_200(api, dumps(_LIMITED_IN_200)),
+    "rate_limited_in_200": lambda api, _: _in_200(api, _LIMITED_IN_200.body),
     "key_format": lambda _api, _chunks: MALFORMED_KEY,
     "model_not_found": lambda _, chunks: model_not_found(chunks.model),
     "moderated_prose": lambda _, chunks: _stream(*chunks.message(*_PROSE), DONE),
     "bad_json": lambda api, _: _in_200(api, b'{"created":1,"data":[{"url":"htt'),
     "empty_body": lambda api, _: Reply(content_type=STREAM_TYPE if api == "chat" else JSON_TYPE),
     "no_image": _no_image,
-    "error_event": lambda _, chunks: _stream(chunks.message()[0], b"event: error\n" + _event(_UPSTREAM)),
-    "detail_passed_on": lambda _api, _chunks: detail_reply(422, "The upstream refused the request"),
+    "error_event": lambda _, chunks: _stream(chunks.message()[0], b"event: error\n" + _event(_UPSTREAM.body)),
+    "detail_passed_on": lambda _api, _chunks: json_reply({"detail": "The upstream refused the request"}, 422),
     "code_and_message": lambda _api, _chunks: json_reply(_CODE_AND_MESSAGE, 500),
 }

@@ -1,7 +1,6 @@
 """Read and validate request bodies of every API strictly: a field that is not listed is refused.
 
-A refusal is a 400 `invalid_request_error` that names the parameter. Nulls are taken as absent where the field is
-nullable (seed, aspect_ratio, webhook_url, webhook_secret, input images) and are wrong elsewhere.
+A refusal is a 400 `invalid_request_error` that names the parameter. Null is absent in a nullable field, else wrong.
 """
 
 from __future__ import annotations
@@ -34,28 +33,22 @@ _SIDE_STEP, _SMALLEST_SIDE, _MOST_PIXELS = 16, 64, 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskModel:
-    """A model: the fields its requests may carry, its default format, and its price as a task in credits (1 = $0.01).
-
-    `priced_by_result` says that the price is settled when the task is finished, not before.
-    """
+    """A model: the fields its requests may carry, its default format, its price as a task in credits (1 = $0.01)."""
 
     fields: frozenset[str]
     credits: float
     output_format: Format
     freest: int = _FREEST
-    priced_by_result: bool = False
+    priced_by_result: bool = False  # the price is settled when the task is finished, not before
 
 
 _STANDARD = TaskModel(fields=frozenset({"model", "prompt", *REQUEST_FIELDS}), credits=0, output_format="jpeg")
 _KONTEXT = TaskModel(fields=frozenset({"prompt", *_INPUT_IMAGES[:4], *REQUEST_FIELDS}), credits=4, output_format="png")
-_FLUX_2 = TaskModel(
-    fields=frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS})
-    - {"aspect_ratio", "prompt_upsampling"},
-    credits=3,
-    output_format="jpeg",
-    freest=5,
-    priced_by_result=True,
-)
+_SIDES = frozenset({"prompt", *_INPUT_IMAGES, "width", "height", *REQUEST_FIELDS}) - {
+    "aspect_ratio",
+    "prompt_upsampling",
+}
+_FLUX_2 = TaskModel(fields=_SIDES, credits=3, output_format="jpeg", freest=5, priced_by_result=True)
 TASK_MODELS: dict[str, TaskModel] = {
     "flux-kontext-pro": _KONTEXT,
     "flux-kontext-max": replace(_KONTEXT, credits=8),
@@ -91,12 +84,14 @@ class ImageRequest:
 
 def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
     """Return the request in a body, or raise the Refusal of it; the `model` of a task is in its path."""
-    if api in ("bfl", "relay"):
-        if model not in TASK_MODELS:
-            raise Refusal(model_not_found(model))
-        return _fields(api, model, _json_object(raw))
-    body = _json_object(raw)
-    request = _chat(body) if api == "chat" else _fields(api, "", body)
+    if api in ("bfl", "relay") and model not in TASK_MODELS:
+        raise Refusal(model_not_found(model))
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise invalid("The body is not valid JSON.", None) from error
+    _check(isinstance(body, dict), "The body must be a JSON object.", None)
+    request = _chat(body) if api == "chat" else _fields(api, model, body)
     if request.model.startswith("missing-"):
         raise Refusal(model_not_found(request.model))
     return request
@@ -111,36 +106,23 @@ def _hash(*parts: Any) -> str:
     return sha256(dumps(parts)).hexdigest()
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise invalid("The body is not valid JSON.", None) from error
-    if not isinstance(body, dict):
-        raise invalid("The body must be a JSON object.", None)
-    return body
-
-
-def _checked_fields(body: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return the fields that are there; null counts as absent where that is allowed."""
-    _refuse_unknown(body, known)
-    given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
-    for name, (is_allowed, words) in _RULES.items():
-        if name in given:
-            _check(is_allowed(given[name]), f"{name} must be {words}.", name)
-    return given
-
-
 def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
-    """Return the request of a body that is a flat list of fields."""
+    """Return the request of a body that is a flat list of fields; null is absent where that is allowed."""
     message = "input_image is not supported for now; send references as URLs in front of prompt."
     _check(api != "standard" or "input_image" not in body, message, "input_image")
     known = TASK_MODELS.get(path_model, _STANDARD)
-    given = _checked_fields(body, known.fields)
+    _refuse_unknown(body, known.fields)
+    given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
+    for name, (is_allowed, words) in _RULES.items():
+        _check(name not in given or is_allowed(given[name]), f"{name} must be {words}.", name)
     message = f"safety_tolerance must be at most {known.freest} for {path_model}."
     _check(given.get("safety_tolerance", 0) <= known.freest, message, "safety_tolerance")
     prompt = _text(body, "prompt")
-    urls, uploads = _input_images(given)
+    images = {name: given[name] for name in _INPUT_IMAGES if name in given}
+    for name, value in images.items():
+        _check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
+    urls = tuple(value for value in images.values() if _is_web_url(value))
+    uploads = tuple(_upload(value, name) for name, value in images.items() if not _is_web_url(value))
     if api == "standard":
         urls, prompt = split_urls(prompt, "prompt")
     digests = {upload.place: upload.sha256 for upload in uploads}
@@ -162,13 +144,7 @@ def _chat(body: dict[str, Any]) -> ImageRequest:
     _refuse_unknown(body, frozenset({"model", "messages", "stream"}))
     model = _text(body, "model")
     _check(body.get("stream") is True, "This model answers as a stream only: set stream to true.", "stream")
-    text, uploads = _last_user_message(body.get("messages"))
-    urls, prompt = split_urls(text, "messages")
-    content = _hash("chat", model, text, *(upload.sha256 for upload in uploads))
-    return ImageRequest(api="chat", model=model, prompt=prompt, content=content, urls=urls, uploads=uploads)
-
-
-def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
+    messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid("messages must be a list with at least one message.", "messages")
     for index, message in enumerate(messages):
@@ -177,13 +153,14 @@ def _last_user_message(messages: Any) -> tuple[str, tuple[Upload, ...]]:
         _refuse_unknown(message, frozenset({"role", "content"}), f"{place}.")
         known = message.get("role") in ("system", "user", "assistant")
         _check(known, f"{place}.role must be system, user or assistant.", f"{place}.role")
-        content = _content(message.get("content"), f"{place}.content")
+        text, uploads = _content(message.get("content"), f"{place}.content")
     _check(message["role"] == "user", "The last message must be the user's.", "messages")
-    return content
+    urls, prompt = split_urls(text, "messages")
+    content = _hash("chat", model, text, *(upload.sha256 for upload in uploads))
+    return ImageRequest(api="chat", model=model, prompt=prompt, content=content, urls=urls, uploads=uploads)
 
 
 def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
-    """Return the text and the pictures of one message."""
     if isinstance(content, str):
         return content, ()
     _check(isinstance(content, list) and content, f"{place} must be a string or a list of parts.", place)
@@ -222,15 +199,6 @@ def _upload(text: str, place: str, said: str = "") -> Upload:
     _check(kind, f"{place} is no PNG, JPEG or WebP.", place)
     _check(said in ("", kind), f"{place} says {said}, but its bytes are not that.", place)
     return Upload(sha256=sha256(data).hexdigest(), place=place, data=data)
-
-
-def _input_images(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Upload, ...]]:
-    """Return the references of a task's submit: URLs, and pictures as bare base64."""
-    images = {name: given[name] for name in _INPUT_IMAGES if name in given}
-    for name, value in images.items():
-        _check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
-    urls = tuple(value for value in images.values() if _is_web_url(value))
-    return urls, tuple(_upload(value, name) for name, value in images.items() if not _is_web_url(value))
 
 
 def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
@@ -272,8 +240,7 @@ def sniff(data: bytes) -> str | None:
 
 
 def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
-    width, height = given.get("width", 0), given.get("height", 0)
-    if not width or not height:
+    if not (width := given.get("width", 0)) or not (height := given.get("height", 0)):
         return None
     ratio = f"{width}:{height}"
     _check(width * height <= _MOST_PIXELS, "width and height must come to at most 4 megapixels.", "width")
@@ -299,10 +266,7 @@ def _is_side(value: Any) -> bool:
 # Field: what its value must be, as a test and in words.
 _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
-    "aspect_ratio": (
-        lambda value: isinstance(value, str) and (not value or parse_ratio(value)),
-        "W:H from 21:9 to 9:21",
-    ),
+    "aspect_ratio": (lambda value: value == "" or parse_ratio(value), "W:H from 21:9 to 9:21"),
     "output_format": (lambda value: value in get_args(Format), "jpeg, png or webp"),
     "width": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
     "height": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),

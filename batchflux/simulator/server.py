@@ -1,7 +1,4 @@
-"""Serve the simulated APIs: routes, start and stop, in the running event loop or in a thread with its own.
-
-Links carry the host that the client called the server by.
-"""
+"""Serve the simulated APIs: routes, start and stop, in the running event loop or in a thread with its own."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ class Files:
             fault, reply = recipe.fault, await self._reply(recipe, http)
         except NoPictureError:
             message = "There is no such file, or it has expired."
-            reply = error_reply(404, message, "invalid_request_error", code="not_found")
+            reply = error_reply(404, message, "invalid_request_error", "not_found")
         self._endpoint.journal.files[reply.status] += 1
         if fault == "slow_link" and http.method == "GET":
             return await self._slowly(http, reply)
@@ -89,10 +86,8 @@ class Simulator:
     """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters."""
 
     def __init__(self, options: SimulatorOptions) -> None:
-        self.options = options
-        self.requests = Journal()
-        self.host = ""
-        self.port = 0
+        self.options, self.requests = options, Journal()
+        self.host, self.port = "", 0
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
         self._tasks = Tasks(self._endpoint)
         self._runner: web.AppRunner | None = None
@@ -105,39 +100,36 @@ class Simulator:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen on `port` (0: any free one) and return the base URL; UsageError: it or the folder cannot be used."""
         self._endpoint.cache.prepare()
-        application = self._application()
-        self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
+        self._runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=_GRACE)
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self.stop()
-            place = f"{host}:{port}: {error.strerror or error}"
-            raise UsageError(f"The simulator cannot listen on {place}; choose another address.") from error
+            says = f"The simulator cannot listen on {host}:{port}: {error.strerror or error}; choose another address."
+            raise UsageError(says) from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{name}:{self.port}"
 
     async def stop(self) -> None:
         """Close all connections, also those that hang. Safe to call twice."""
-        if self._runner is None:
-            return
-        runner, self._runner = self._runner, None
         self._endpoint.closing.set()
-        await runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
-    def _application(self) -> web.Application:
+    def _app(self) -> web.Application:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
-        tasks, endpoint = self._tasks, self._endpoint
-        call = partial(answer, endpoint)
-        app.router.add_post("/v1/images/generations", partial(endpoint.admit, api="standard", answer=call))
-        app.router.add_post("/v1/chat/completions", partial(endpoint.admit, api="chat", answer=call))
+        tasks = self._tasks
+        call = partial(self._endpoint.admit, answer=partial(answer, self._endpoint))
+        app.router.add_post("/v1/images/generations", partial(call, api="standard"))
+        app.router.add_post("/v1/chat/completions", partial(call, api="chat"))
         app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
         app.router.add_get("/v1/credits", tasks.credits)
         app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
         app.router.add_get("/flux/v1/get_result", partial(tasks.poll, api="relay"))
         app.router.add_post(r"/flux/v1/{model:[\w.-]+}", partial(tasks.submit, api="relay"))
-        app.router.add_get("/v1/files/{path:.+}", Files(endpoint).serve)
+        app.router.add_get("/v1/files/{path:.+}", Files(self._endpoint).serve)
         for path, told in (
             ("/v1/models", self._models),
             ("/v1/simulator/stats", self._stats),
@@ -149,8 +141,8 @@ class Simulator:
 
     def _models(self, http: web.Request) -> dict[str, Any]:
         authorize(http.headers, "standard", self.options.keys)
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "batchflux"} for name in TASK_MODELS]
-        return {"object": "list", "data": rows}
+        model = {"object": "model", "created": 0, "owned_by": "batchflux"}
+        return {"object": "list", "data": [{"id": name, **model} for name in TASK_MODELS]}
 
     def _stats(self, _: web.Request) -> dict[str, Any]:
         return {**self.requests.as_dict(), "in_flight": self.in_flight, "active_tasks": self._tasks.active.total()}
@@ -168,9 +160,9 @@ async def _documented_errors(request: web.Request, handler: Handler) -> web.Stre
     except Refusal as refusal:
         return whole(refusal.reply, {})
     except web.HTTPException as error:
-        message = f"{request.method} {request.path}: {error.reason}"
+        says = f"{request.method} {request.path}: {error.reason}"
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return whole(error_reply(error.status, message, "invalid_request_error", headers=headers), {})
+        return whole(error_reply(error.status, says, "invalid_request_error"), headers)
 
 
 class EmbeddedSimulator:
@@ -184,29 +176,27 @@ class EmbeddedSimulator:
     def start(self) -> tuple[str, int]:
         """Start the thread and return host and port once it listens, or raise UsageError as `Simulator.start` does."""
         ready: Future[Simulator] = Future()
-        serve = self._serve(ready)
-        self._thread = threading.Thread(target=asyncio.run, args=(serve,), name="batchflux-simulator", daemon=True)
+        name = "batchflux-simulator"
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(ready),), name=name, daemon=True)
         self._thread.start()
         self.simulator = ready.result()
         return self.simulator.host, self.simulator.port
 
     def stop(self) -> None:
         """Close all connections and wait for the thread's end. Safe to call twice, and before `start`."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            if thread.is_alive():
-                self._end()
-            thread.join()
+        if self._thread is not None:
+            self._end()
+            self._thread.join()
+            self._thread = None
 
     async def _serve(self, ready: Future[Simulator]) -> None:
-        stopping = asyncio.Event()
-        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
-        simulator = Simulator(self._options)
+        stopping, simulator = asyncio.Event(), Simulator(self._options)
         try:
             await simulator.start()
         except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that called start
             ready.set_exception(error)
             return
+        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
         ready.set_result(simulator)
         await stopping.wait()
         await simulator.stop()

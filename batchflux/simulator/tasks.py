@@ -1,8 +1,7 @@
 """Answer the APIs that make a task of a request: submit, then poll until the task has ended.
 
-`bfl` is `POST /v1/{model}`, `GET /v1/get_result?id=` and `GET /v1/credits` with `x-key`. `relay` is the same below
-`/flux` with a bearer token; its statuses are written in other words and cases, and its polling_url leads to a foreign
-host. Tasks live in memory, the last finished ones included, and are found only by the key that submitted them.
+`bfl` has `x-key` for a key; `relay` is the same below `/flux` with a bearer token, its statuses in other words and
+cases, and a polling_url that leads to a foreign host. Tasks are found only by the key that submitted them.
 """
 
 from __future__ import annotations
@@ -73,8 +72,7 @@ class Task:
     @property
     def price(self) -> float:
         """What the task costs once it is Ready, in credits."""
-        credits_ = TASK_MODELS[self.request.model].credits
-        return credits_ / 2 if "settled_lower" in self.turn.faults else credits_
+        return TASK_MODELS[self.request.model].credits / (2 if "settled_lower" in self.turn.faults else 1)
 
     @property
     def end(self) -> str:
@@ -95,7 +93,7 @@ class Task:
     @property
     def status(self) -> str:
         """The status in BFL's words."""
-        return self.end if self.ended is not None else _PROGRESS[int(self.progress * len(_PROGRESS))]
+        return _PROGRESS[int(self.progress * len(_PROGRESS))] if self.ended is None else self.end
 
 
 class Tasks:
@@ -145,43 +143,40 @@ class Tasks:
 
     async def credits(self, http: web.Request) -> web.Response:
         """Answer how many credits are left."""
+        reply = json_reply({"credits": STARTING_CREDITS - self._endpoint.journal.credits})
         try:
             authorize(http.headers, "bfl", self._endpoint.options.keys)
         except Refusal as refusal:
-            return whole(replies.as_detail(refusal.reply), {})
-        return whole(json_reply({"credits": STARTING_CREDITS - self._endpoint.journal.credits}), {})
+            reply = replies.as_detail(refusal.reply)
+        return whole(reply, {})
 
     async def _accept(self, http: web.Request, request: ImageRequest, key: str) -> web.StreamResponse:
         endpoint, api = self._endpoint, request.api
         most = endpoint.options.active_tasks or (BFL_ACTIVE_TASKS if api == "bfl" else None)
         if most is not None and self.active[api, key] >= most:
             message = f"Active tasks limit exceeded: at most {most} unfinished tasks are allowed."
-            raise Refusal(replies.error_reply(429, message, "requests", code="active_tasks_limit"))
+            raise Refusal(replies.error_reply(429, message, "requests", "active_tasks_limit"))
         turn = endpoint.turn(request)
         if (instead := await endpoint.instead(http, request, turn)) is not None:
             return instead
         recipe = await endpoint.recipe(request, turn)
         request = replace(request, uploads=())  # their bytes are in the cache
         task = Task(owner=key, request=request, recipe=recipe, turn=turn)
-        self._begin(task)
+        self._tasks[task.id] = task
+        self.active[api, key] += 1
+        if api == "relay":
+            endpoint.journal.bill(request.content, task=task.id, price=task.price)
+        if turn.of("task") not in ("task_slow", "task_stuck"):
+            if turn.latency and "at_once" not in turn.faults:
+                asyncio.get_running_loop().call_later(turn.latency, self._end, task)
+            else:
+                self._end(task)
         if "reset" in turn.faults:
             return replies.reset(http)
         if "at_once" in turn.faults:
             await endpoint.pause(turn.latency)
         reply = json_reply(self._accepted(task, http))
         return await endpoint.cut(http, reply) if "cut" in turn.faults else endpoint.response(reply, api)
-
-    def _begin(self, task: Task) -> None:
-        self._tasks[task.id] = task
-        self.active[task.request.api, task.owner] += 1
-        if task.request.api == "relay":
-            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price)
-        if task.turn.of("task") in ("task_slow", "task_stuck"):
-            return
-        if task.turn.latency and "at_once" not in task.turn.faults:
-            asyncio.get_running_loop().call_later(task.turn.latency, self._end, task)
-        else:
-            self._end(task)
 
     def _end(self, task: Task) -> None:
         """End a task, once: settle what it costs, and forget the oldest finished ones."""
@@ -191,19 +186,17 @@ class Tasks:
         api = task.request.api
         self.active[api, task.owner] -= 1
         if (task.end == READY) == (api == "bfl"):
-            refund = api == "relay"
-            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price, refund=refund)
+            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price, refund=api == "relay")
         self._finished.append(task.id)
         if len(self._finished) > KEPT_TASKS:
             del self._tasks[self._finished.popleft()]
 
     async def _faulty_poll(self, http: web.Request, task: Task) -> web.StreamResponse:
         fault, api = task.turn.of("poll").removeprefix("poll_"), task.request.api
+        chunks = task.turn.chunks(task.request.model)
         if fault == "odd_status":
             return self._polled("Rendering", {**_body(task, "Pending"), "status": "Rendering"})
-        if reply := replies.error_answer(
-            _POLL_ERRORS.get(fault, f"server_{fault}"), api, task.turn.chunks(task.request.model)
-        ):
+        if reply := replies.error_answer(_POLL_ERRORS.get(fault, f"server_{fault}"), api, chunks):
             return self._poll_error(reply, api)
         self._endpoint.journal.polls[fault] += 1
         return await self._endpoint.hang(http) if fault == "hang" else replies.reset(http)
@@ -218,7 +211,6 @@ class Tasks:
         return whole(json_reply(body, code), {})
 
     def _accepted(self, task: Task, http: web.Request) -> dict[str, Any]:
-        """Return the answer of a submit."""
         form, request = task.turn.faults, task.request
         if "no_task_id" in form:
             return {"status": "Pending"}
@@ -237,7 +229,6 @@ class Tasks:
         return body
 
     def _state(self, task: Task, http: web.Request) -> dict[str, Any]:
-        """Return the answer of a poll that finds the task."""
         body = _body(task, task.status)
         if task.status != READY or task.turn.of("task") == "no_sample":
             return body
@@ -250,25 +241,17 @@ class Tasks:
         sample = link(recipe, f"{http.scheme}://{http.host}", request.urls)
         if "sample_on_top" in task.turn.faults:
             return {"id": task.id, "status": body["status"], "sample": sample}
-        ended = task.ended or task.created
-        body["result"] = {
-            "sample": sample,
-            "prompt": request.prompt,
-            "seed": request.seed if request.seed is not None else int(recipe.digest[:7], 16),
-            "start_time": task.created,
-            "end_time": ended,
-            "duration": ended - task.created,
-        }
-        return body
+        began, ended = task.created, task.ended or task.created
+        seed = int(recipe.digest[:7], 16) if request.seed is None else request.seed
+        times = {"start_time": began, "end_time": ended, "duration": ended - began}
+        return body | {"result": {"sample": sample, "prompt": request.prompt, "seed": seed, **times}}
 
 
 def _body(task: Task, status: str) -> dict[str, Any]:
     """Return the answer that says a status, without a picture; relays say the reason of a failure in three places."""
     relay = task.request.api == "relay"
-    word = (
-        task.turn.pick(status, _RELAY_WORDS.get(status, (status, status.upper(), status.lower()))) if relay else status
-    )
-    body: dict[str, Any] = {"id": task.id, "status": word, "result": None}
+    words = _RELAY_WORDS.get(status, (status, status.upper(), status.lower())) if relay else (status,)
+    body: dict[str, Any] = {"id": task.id, "status": task.turn.pick(status, words), "result": None}
     if status == NOT_FOUND:
         return body
     body |= {"progress": round(task.progress, 2), "details": None, "preview": None}

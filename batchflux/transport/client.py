@@ -1,7 +1,6 @@
 """The one HTTP client: performs the HTTP steps that providers want done, and fetches pictures.
 
-A request that may cost money leaves at most once: redirects are not followed, its connection is its own, and what
-happened is told apart by whether its headers had been handed over to be written.
+A request that may cost money leaves at most once: redirects are not followed, and its connection is its own.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from types import TracebackType
 
     from aiohttp import ClientResponse, ClientSession
 
@@ -52,10 +50,7 @@ class _Open(NamedTuple):
 
 
 class Transport:
-    """Performs HTTP steps for as long as it is entered: `async with Transport(options) as transport`.
-
-    Safe to use from many tasks of one event loop. Raises UsageError when the base URL cannot be one.
-    """
+    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the base URL is none."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._options = options
@@ -71,9 +66,7 @@ class Transport:
         self._open = _Open(once, kept, names, Downloads(once, self._options))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
         await opened.once.close()
         await opened.kept.close()
@@ -95,16 +88,13 @@ class Transport:
         """Perform one HTTP step.
 
         `headers` are the credentials for this very URL, which go nowhere else; `secrets` are texts that no message may
-        show; `on_sent` is called once, as the request leaves.
-
-        Raises JobError: with the code of what happened. `network` and `timeout`: nothing was sent, or the request is
-        repeatable. `unknown`: the request left, no answer came. Otherwise what the reader made of the answer, with
-        `retry_after` from the answer's headers.
+        show; `on_sent` is called once, as the request leaves. Raises JobError: `network` and `timeout` when nothing was
+        sent, or the request is repeatable; `unknown`: it left, and no answer came; `auth`: the headers can hold no key.
+        Otherwise what the reader made of the answer, with `retry_after` from the answer's headers.
         """
         opened = self._opened()
         sent = Sent(once=not request.repeatable, tell=on_sent)
         try:
-            _check_credentials(headers or {})
             return await self._exchange(opened, request, headers or {}, sent)
         except JobError as error:
             if not sent.done:
@@ -113,10 +103,9 @@ class Transport:
             raise
 
     async def fetch(self, url: str) -> Fetched:
-        """Download the picture behind a link.
+        """Download the picture behind a link; StorageError when a large one cannot be kept in the spool folder.
 
-        Raises JobError: `unsafe_url` when it leads to an address that is not public, `download` otherwise (`dead` when
-        the server says that the picture is gone); StorageError: a large download cannot be kept in the spool folder.
+        Raises JobError: `unsafe_url` when it leads to an address that is not public, else `download`: `dead` if gone.
         """
         opened = self._opened()
         try:
@@ -128,7 +117,11 @@ class Transport:
         return await opened.downloads.fetch(url)
 
     async def _exchange(self, opened: _Open, request: HttpRequest, headers: Mapping[str, str], sent: Sent) -> Exchanged:
-        url = self._url(request.url)
+        if not all(map(_CREDENTIAL.fullmatch, headers.values())):
+            what = "an API key is empty or holds blanks or characters that no key has"
+            raise JobError(Code.AUTH, f"{what}; check the environment variable")
+        relative = not _ABSOLUTE.match(request.url)
+        url = URL(f"{self._base}/{request.url.removeprefix('/')}") if relative else to_url(request.url)
         data, described = await encode(request.content)
         known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
         for more in (described, request.headers, headers):
@@ -158,10 +151,6 @@ class Transport:
             response.close()  # the connection is kept all the same if the answer was read to its end
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
-    def _url(self, url: str) -> URL:
-        """Return where a request goes; JobError `unsafe_url` when it is absolute and no http or https URL."""
-        return to_url(url) if _ABSOLUTE.match(url) else URL(f"{self._base}/{url.removeprefix('/')}")
-
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: float
     ) -> Reply:
@@ -173,14 +162,13 @@ class Transport:
             if cut is None or response.status not in SUCCESS:
                 raise
             if isinstance(cut, _TooLargeError):
-                message = (
-                    f"the answer of {shown(response.url)} is larger than {self._body_cap / MIB:.0f} MiB and was given "
-                    "up; raise output.max_bytes if its pictures are that large"
+                size, remedy = (
+                    f"{self._body_cap / MIB:.0f} MiB",
+                    "raise output.max_bytes if its pictures are that large",
                 )
+                message = f"the answer of {shown(response.url)} is larger than {size} and was given up; {remedy}"
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
-            if request.repeatable:
-                raise lost(cut, response.url) from None
-            raise
+            raise (lost(cut, response.url) if request.repeatable else error) from None
 
     async def _read(self, response: ClientResponse, reader: Reader, until: float) -> Exception | None:
         """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
@@ -196,9 +184,3 @@ class Transport:
         except WIRE_ERRORS as error:
             return error
         return None
-
-
-def _check_credentials(headers: Mapping[str, str]) -> None:
-    if not all(map(_CREDENTIAL.fullmatch, headers.values())):
-        message = "an API key is empty or holds blanks or characters that no key has; check the environment variable"
-        raise JobError(Code.AUTH, message)

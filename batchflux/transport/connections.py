@@ -1,8 +1,8 @@
 """How connections are opened, and what one request shows of itself while it is under way.
 
-Names are resolved here, and the guard is asked about each address that is dialled: aiohttp asks no resolver about IP
-literals, so the resolver cannot be the guard; the socket factory sees every address. Requests that are never sent
-again, and downloads, get a connection of their own, so what another request left behind is never read as their answer.
+The guard is asked by the socket factory, which sees every address that is dialled: aiohttp asks no resolver about IP
+literals. Requests that are never sent again, and downloads, get a connection of their own, so what another request left
+behind is never read as their answer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import (
-    ClientPayloadError,
-    ClientSession,
-    ClientTimeout,
-    DefaultResolver,
-    DummyCookieJar,
-    ServerDisconnectedError,
-    TCPConnector,
-    TraceConfig,
-)
+import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux._version import __version__
@@ -32,7 +23,6 @@ from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from aiohttp import AddrInfoType, ClientResponse
     from yarl import URL
 
 MIB = 1 << 20
@@ -43,25 +33,18 @@ LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportOptions:
-    """How the one HTTP client behaves. Times in seconds, sizes in bytes.
-
-    `timeout` bounds a whole API call, waiting for a connection included; `connect_timeout` getting a connection (free
-    place in the pool, DNS, TCP, TLS); `idle_timeout` the pause between two pieces of an answer; `download_timeout` a
-    whole download with its redirects. `connections` is the size of each of the two pools, `max_bytes` the largest
-    picture taken. Downloads over `spool_over` go to a temporary file in `spool_dir`. `resolve` gives names a fixed
-    address and port, which count as the provider's own.
-    """
+    """How the one HTTP client behaves. Times in seconds, sizes in bytes."""
 
     base_url: str
-    timeout: float
-    connections: int
-    max_bytes: int
+    timeout: float  # of a whole API call, waiting for a connection included
+    connections: int  # in each of the two pools
+    max_bytes: int  # the largest picture taken
     spool_dir: str
-    connect_timeout: float = 15
-    idle_timeout: float = 120
-    download_timeout: float = 300
-    spool_over: int = MIB
-    resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    connect_timeout: float = 15  # of getting a connection: a free place in the pool, DNS, TCP, TLS
+    idle_timeout: float = 120  # between two pieces of an answer
+    download_timeout: float = 300  # of a whole download with its redirects
+    spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
+    resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
 
 
 class Names(AbstractResolver):
@@ -71,13 +54,10 @@ class Names(AbstractResolver):
         self._guard = guard
         self._origin = (origin.raw_host or "", origin.port or 0)
         self._fixed = dict(fixed)
-        self._system = DefaultResolver()
-        self._learned = self._origin[0] in self._fixed
-        if parse(self._origin[0]) is not None:
-            guard.trust(*self._origin)
-            self._learned = True
-        for address, port in self._fixed.values():
-            guard.trust(address, port)
+        self._system = aiohttp.DefaultResolver()
+        self._learned = self._origin[0] in self._fixed or parse(self._origin[0]) is not None
+        for address, port in (self._origin, *self._fixed.values()):
+            guard.trust(address, port)  # a name is no address, and is learned as it is resolved
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -118,9 +98,8 @@ class Names(AbstractResolver):
 class Sent:
     """What is known of one request: `done` once it may have left.
 
-    It may have left once its headers are handed to aiohttp, although they wait there for the body's first piece. With
-    `once` it must not leave twice: aiohttp sends a GET or PUT again by itself when its connection turns out to be
-    closed. `tell` is called once, as it leaves.
+    That is once its headers are handed to aiohttp. With `once` it must not leave twice: aiohttp sends a GET or PUT
+    again by itself when its connection turns out to be closed. `tell` is called once, as it leaves.
     """
 
     def __init__(self, *, once: bool, tell: Callable[[], None] | None) -> None:
@@ -129,49 +108,43 @@ class Sent:
         self._tell = tell
 
     def leaves(self) -> None:
-        """Take note that the request may have left; ServerDisconnectedError when it must not leave again."""
-        if self.done:
-            if self._once:
-                raise ServerDisconnectedError
-            return
-        self.done = True
-        reach("request.sent")
-        if self._tell is not None:
-            self._tell()
+        """Take note that the request may have left; aiohttp.ServerDisconnectedError when it must not leave again."""
+        if self.done and self._once:
+            raise aiohttp.ServerDisconnectedError
+        if not self.done:
+            self.done = True
+            reach("request.sent")
+            if self._tell is not None:
+                self._tell()
 
 
-async def _headers_sent(_session: ClientSession, context: Any, _params: object) -> None:
-    sent = context.trace_request_ctx
-    if isinstance(sent, Sent):
-        sent.leaves()
+async def _headers_sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    if isinstance(context.trace_request_ctx, Sent):
+        context.trace_request_ctx.leaves()
 
 
-def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse: bool) -> ClientSession:
-    """Return a session that dials only what `guard` allows; `reuse` says whether its connections are used again.
+def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse: bool) -> aiohttp.ClientSession:
+    """Return a session that dials what `guard` allows, and keeps the Sent in a `trace_request_ctx` true."""
 
-    The `trace_request_ctx` of a request may be a Sent, which is kept true.
-    """
-
-    def guarded_socket(info: AddrInfoType) -> socket.socket:
+    def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, proto, _, address = info
         if not guard.allow(str(address[0]), int(address[1])):
             raise UnsafeAddressError
         return socket.socket(family=family, type=kind, proto=proto)
 
-    pool = TCPConnector(
-        limit=options.connections,
-        resolver=names,
-        ttl_dns_cache=DNS_SECONDS,
-        socket_factory=guarded_socket,
-        force_close=not reuse,
-    )
-    trace = TraceConfig()
+    trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_headers_sent)
-    return ClientSession(
-        connector=pool,
-        timeout=ClientTimeout(connect=options.connect_timeout),
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=options.connections,
+            resolver=names,
+            ttl_dns_cache=DNS_SECONDS,
+            socket_factory=guarded_socket,
+            force_close=not reuse,
+        ),
+        timeout=aiohttp.ClientTimeout(connect=options.connect_timeout),
         trace_configs=[trace],
-        cookie_jar=DummyCookieJar(),
+        cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"batchflux/{__version__}"},
         trust_env=False,
         max_line_size=HEADER_BYTES,
@@ -179,14 +152,10 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
     )
 
 
-async def next_piece(response: ClientResponse, until: float) -> bytes:
-    """Return the next bytes of an answer's body, decoded; none at its end.
-
-    Gives up at `until`, on the loop's clock. Raises one of WIRE_ERRORS when no more come, and this is not the end.
-    """
-    clock = asyncio.get_running_loop().time
+async def next_piece(response: aiohttp.ClientResponse, until: float) -> bytes:
+    """Return the next bytes of a body, decoded, none at its end; one of WIRE_ERRORS, also at `until` (loop time)."""
     while True:
-        look = min(until, clock() + LOOK_SECONDS)
+        look = min(until, asyncio.get_running_loop().time() + LOOK_SECONDS)
         try:
             async with asyncio.timeout_at(look) as bound:
                 return await response.content.readany()
@@ -195,4 +164,4 @@ async def next_piece(response: ClientResponse, until: float) -> bytes:
                 raise
         connection = response.connection
         if connection is not None and (connection.transport is None or connection.transport.is_closing()):
-            raise ClientPayloadError("the connection was closed")
+            raise aiohttp.ClientPayloadError("the connection was closed")

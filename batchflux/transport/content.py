@@ -35,9 +35,7 @@ Encoded = tuple[bytes | io.BytesIO | FormData | None, dict[str, str]]
 
 
 async def encode(content: Content | None) -> Encoded:
-    """Return a content as it goes over the wire, and the headers that say what it is.
-
-    JSON is compact and in UTF-8. A form's headers are added by aiohttp.
+    """Return a content as it goes over the wire, and the headers that say what it is; aiohttp adds those of a form.
 
     Raises JobError: `reference` when a local picture is unreadable or not what it was at plan time, `invalid_request`
     when a text cannot be written as UTF-8.
@@ -50,17 +48,14 @@ async def encode(content: Content | None) -> Encoded:
 
 def _files_in(content: object) -> Iterator[LocalImage]:
     """Yield the local pictures that stand in a content."""
-    if isinstance(content, LocalImage):
-        yield content
-    elif isinstance(content, Bytes):
-        yield content.image
-    else:
-        value = (
-            content.value if isinstance(content, Json) else content.parts if isinstance(content, Multipart) else content
-        )
-        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-        for item in inside:
-            yield from _files_in(item)
+    match content:
+        case LocalImage():
+            yield content
+        case Bytes(image=inside) | Json(value=inside) | Multipart(parts=inside):
+            yield from _files_in(inside)
+        case Mapping() | list() | tuple():
+            for item in content.values() if isinstance(content, Mapping) else content:
+                yield from _files_in(item)
 
 
 def _encoded(content: Content, files: Mapping[LocalImage, bytes]) -> Encoded:

@@ -1,11 +1,9 @@
 """Fetching a picture from a link. The rule: the link is a stranger's.
 
-It gets no credentials and no cookies; it is followed over at most three redirects, each dialled through the guard;
-its bytes are counted as they are decoded, and what they claim to be is not believed. From https a redirect may lead
-to http: a link to http is taken as well, nothing secret travels, and a paid picture should not be lost for it.
-
-The bytes wait in memory while few, then in a temporary file. Temporary names start with `.tmp-`: the output folder's
-sweep removes what a crash leaves behind.
+It gets no credentials and no cookies, each of its few redirects is dialled through the guard, and its bytes are counted
+as they are decoded. From https a redirect may lead to http: nothing secret travels, and a paid picture should not be
+lost for it. The bytes wait in memory while few, then in a temporary file whose name starts with `.tmp-`: the output
+folder's sweep removes what a crash leaves behind.
 """
 
 from __future__ import annotations
@@ -53,8 +51,7 @@ class Downloads:
     async def fetch(self, link: str) -> Fetched:
         """Return the bytes behind `link`; see Transport.fetch."""
         clock = asyncio.get_running_loop().time
-        started = clock()
-        url = to_url(link)
+        started, url = clock(), to_url(link)
         until = started + self._options.download_timeout
         spool = _Spool(self._spool_dir, self._options.spool_over)
         try:
@@ -100,25 +97,21 @@ class Downloads:
 
     def _too_big(self, url: URL) -> JobError:
         cap = self._options.max_bytes
-        size = f"{cap / MIB:.0f} MiB" if cap >= MIB else f"{cap} bytes"
-        message = f"{shown(url)} is larger than the {size} allowed; raise output.max_bytes and run again"
-        return JobError(Code.DOWNLOAD, message)
+        size = f"the {cap / MIB:.0f} MiB" if cap >= MIB else f"the {cap} bytes"
+        place = shown(url)
+        return JobError(Code.DOWNLOAD, f"{place} is larger than {size} allowed; raise output.max_bytes and run again")
 
 
 def _failed(error: Exception, url: URL) -> JobError:
     if is_unsafe(error):
-        message = f"{shown(url)} leads to an address that is not public, so it was not fetched"
-        return JobError(Code.UNSAFE_URL, message)
+        return JobError(Code.UNSAFE_URL, f"{shown(url)} leads to an address that is not public, so it was not fetched")
     if isinstance(error, InvalidURL):  # among them 127.1 and 2130706433, which a socket would take as addresses
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
     return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
 
 
 class _Spool:
-    """Takes the bytes of one download; holds at most `over` of them in memory, the rest in a temporary file.
-
-    Its methods raise StorageError when the file cannot be written.
-    """
+    """Takes the bytes of one download: at most `over` in memory, the rest in a file (StorageError where it cannot)."""
 
     def __init__(self, folder: Path, over: int) -> None:
         self.size = 0
@@ -168,8 +161,5 @@ class _Spool:
                 task.exception()  # seen: the cancellation is what the caller hears of
             raise
         except OSError as error:
-            message = (
-                f"cannot keep a download in {self._path.parent}: {error.strerror}; "
-                "make room or make the folder writable, then run again"
-            )
-            raise StorageError(message) from None
+            what = f"cannot keep a download in {self._path.parent}: {error.strerror}"
+            raise StorageError(f"{what}; make room or make the folder writable, then run again") from None

@@ -20,16 +20,11 @@ _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d{0,9})?", re.ASCII)
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{0,9})?(?:ms|us|µs|ns|d|h|m|s))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|us|µs|ns|d|h|m|s)")
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_EPOCH = 1e9  # a number from here on is a time since 1970, not a length of time
-_EPOCH_MS = 1e12
+_EPOCH, _EPOCH_MS = 1e9, 1e12  # numbers from here on are times since 1970 in (milli)seconds, not lengths of time
 
 
 def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds to wait, 0 to 3600, or None when nothing sensible is asked.
-
-    The rate limit headers count only with status 429. Names are in lower case; `now`, in seconds since the epoch,
-    serves for dates when the answer has no Date of its own.
-    """
+    """Return the seconds to wait, 0 to 3600, None when no sensible wait is asked; limits count only under a 429."""
     now = _date_of(headers, now)
     asked = headers.get("retry-after", "").strip()
     seconds = float(asked) if _NUMBER.fullmatch(asked) else _until(asked, now)
@@ -39,21 +34,14 @@ def wait_asked(status: int, headers: Mapping[str, str], now: float) -> float | N
 
 
 def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds until a limit that is used up reopens, or None when none is marked as used up.
-
-    For answers that succeeded: the next request would be the one too many.
-    """
-    if not any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items()):
-        return None
-    return _bounded(_reset(headers, _date_of(headers, now)))
+    """Return the seconds until a limit that an answer marks as used up reopens, None when it marks none."""
+    used_up = any(name.startswith(_REMAINING) and text.strip() == "0" for name, text in headers.items())
+    return _bounded(_reset(headers, _date_of(headers, now))) if used_up else None
 
 
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with names in lower case; of a repeated one the first counts."""
-    found: dict[str, str] = {}
-    for name, value in headers.items():
-        found.setdefault(name.lower(), value)
-    return found
+    return {name.lower(): value for name, value in reversed([*headers.items()])}
 
 
 def _bounded(seconds: float | None) -> float | None:
@@ -62,11 +50,8 @@ def _bounded(seconds: float | None) -> float | None:
 
 def _reset(headers: Mapping[str, str], now: float) -> float | None:
     """Return when the exhausted limit is open again; when none is marked as exhausted, the first that reopens."""
-    waits: dict[str, float] = {}
-    for name, text in headers.items():
-        seconds = _span(text.strip(), now) if name.startswith(_RESET) else None
-        if seconds is not None:
-            waits[name.removeprefix(_RESET)] = seconds
+    resets = {name.removeprefix(_RESET): text.strip() for name, text in headers.items() if name.startswith(_RESET)}
+    waits = {kind: wait for kind, text in resets.items() if (wait := _span(text, now)) is not None}
     empty = [wait for kind, wait in waits.items() if headers.get(_REMAINING + kind, "").strip() == "0"]
     return max(empty) if empty else min(waits.values(), default=None)
 
@@ -74,16 +59,12 @@ def _reset(headers: Mapping[str, str], now: float) -> float | None:
 def _span(text: str, now: float) -> float | None:
     """Read `1s`, `6m0s`, `250ms`, `12.5` (seconds), or a time since 1970 in seconds or milliseconds."""
     if _DURATION.fullmatch(text):
-        try:
-            return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-        except ValueError:  # `1.2.3s`
-            return None
+        return math.fsum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     if not _NUMBER.fullmatch(text):
         return _until(text, now)
     number = float(text)
-    if number >= _EPOCH_MS:
-        return number / 1000 - now
-    return number - now if number >= _EPOCH else number
+    moment = number / 1000 if number >= _EPOCH_MS else number
+    return moment - now if number >= _EPOCH else number
 
 
 def _until(date: str, now: float) -> float | None:

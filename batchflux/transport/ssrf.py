@@ -1,13 +1,9 @@
 """Which links may be followed and which addresses dialled. The rule: public unicast, and the provider's own origin.
 
 An answer can carry a link to anywhere, so a link must not reach what only this machine or its network can see. The
-judgement falls on the address that is dialled, never on a name: names can resolve to anything, and change between a
-check and a dial. `ipaddress.is_global` alone is not enough: it is true for multicast, for the translation prefixes
-that embed a private IPv4 address (NAT64, 6to4) and for Azure's metadata address. An address that embeds an IPv4
-address is as public as that one is.
-
-The provider's own origin is trusted wherever it lives: the user named it (a relay on the company's network, the
-simulator on loopback).
+judgement falls on the address that is dialled, never on a name: names change between a check and a dial. An address
+that embeds an IPv4 address is as public as that one is. The provider's own origin is trusted wherever it lives: the
+user named it (a relay on the company's network, the simulator on loopback).
 """
 
 from __future__ import annotations
@@ -84,8 +80,6 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
 class Guard:
     """Says which address and port may be dialled; learns the provider's own from `trust`."""
 
-    __slots__ = ("_own",)
-
     def __init__(self) -> None:
         self._own: set[tuple[IPv4Address | IPv6Address, int]] = set()
 
@@ -109,16 +103,11 @@ class UnsafeAddressError(OSError):
 
 
 def to_url(link: str, base: URL | None = None) -> URL:
-    """Return `link` (relative to `base`, if given) as a URL without credentials.
-
-    A link of legal characters is taken byte for byte: servers sign links as they wrote them. Raises JobError
-    `unsafe_url` when it is no http or https URL with a host.
-    """
-    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)
+    """Return `link` (relative to `base`) as a URL without credentials; JobError `unsafe_url` when it is none."""
+    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)  # as signed, byte for byte, if it is legal
     if url is None:
         kind = link.partition(":")[0][:20] if ":" in link else "unknown"
-        message = f"the link is no http or https URL (scheme {kind!a}), so it was not followed"
-        raise JobError(Code.UNSAFE_URL, message)
+        raise JobError(Code.UNSAFE_URL, f"the link is no http or https URL (scheme {kind!a}), so it was not followed")
     return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url
 
 

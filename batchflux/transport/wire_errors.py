@@ -1,8 +1,7 @@
 """What went wrong on the wire, in words and codes. The rule for a call: did its request leave?
 
-Before the first byte left nothing can have been billed (`network`, `timeout`). From then on the provider may be
-working on a paid picture, so a lost answer is `unknown`, unless the request is free and may be repeated. aiohttp's own
-texts are never passed on: they can hold links with signatures, and headers with keys.
+Before the first byte left nothing can have been billed. From then on the provider may be working on a paid picture, so
+a lost answer is `unknown`, unless the request is free. aiohttp's own texts are never passed on: they can hold secrets.
 """
 
 from __future__ import annotations
@@ -10,20 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from aiohttp import (
-    ClientConnectorCertificateError,
-    ClientConnectorDNSError,
-    ClientConnectorError,
-    ClientConnectorSSLError,
-    ClientError,
-    ClientPayloadError,
-    ClientResponseError,
-    ConnectionTimeoutError,
-    InvalidURL,
-    NonHttpUrlClientError,
-    ServerDisconnectedError,
-    ServerTimeoutError,
-)
+import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
@@ -33,22 +19,22 @@ if TYPE_CHECKING:
     from yarl import URL
 
 _SHOWN = 300  # characters of an address
-WIRE_ERRORS = (ClientError, HttpProcessingError, TimeoutError, OSError)
+WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
 # The first that fits counts, so the narrower stand above the wider.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (ClientConnectorCertificateError, "its TLS certificate is not valid"),
-    (ClientConnectorSSLError, "the TLS handshake failed"),
-    (ClientConnectorDNSError, "the name does not resolve"),
-    (ConnectionTimeoutError, "no connection in the time allowed"),
-    (ServerTimeoutError, "nothing came for the time allowed"),
+    (aiohttp.ClientConnectorCertificateError, "its TLS certificate is not valid"),
+    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
+    (aiohttp.ClientConnectorDNSError, "the name does not resolve"),
+    (aiohttp.ConnectionTimeoutError, "no connection in the time allowed"),
+    (aiohttp.ServerTimeoutError, "nothing came for the time allowed"),
     (TimeoutError, "it took longer than allowed"),
-    (ServerDisconnectedError, "the connection was closed"),
-    (ClientPayloadError, "the answer was cut off or garbled"),
-    (ClientResponseError, "what came is not HTTP"),
+    (aiohttp.ServerDisconnectedError, "the connection was closed"),
+    (aiohttp.ClientPayloadError, "the answer was cut off or garbled"),
+    (aiohttp.ClientResponseError, "what came is not HTTP"),
     (HttpProcessingError, "what came is not HTTP"),
-    (InvalidURL, "it is not a valid URL"),
-    (NonHttpUrlClientError, "it is not an http or https URL"),
+    (aiohttp.InvalidURL, "it is not a valid URL"),
+    (aiohttp.NonHttpUrlClientError, "it is not an http or https URL"),
 )
 
 
@@ -60,7 +46,7 @@ def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own:
     if sent:
         message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
         return JobError(Code.UNKNOWN, message)
-    bad_url = isinstance(error, InvalidURL | NonHttpUrlClientError)
+    bad_url = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
     if own and bad_url:
         return JobError(Code.INVALID_REQUEST, f"{place} cannot be called: {what}; mend provider.base_url")
     if is_unsafe(error) or bad_url:
@@ -80,7 +66,7 @@ def _code(error: Exception) -> Code:
 
 def is_unsafe(error: BaseException) -> bool:
     """Whether the guard refused every address that could have been dialled."""
-    return isinstance(error, ClientConnectorError) and isinstance(error.os_error, UnsafeAddressError)
+    return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, UnsafeAddressError)
 
 
 def describe(error: BaseException) -> str:
@@ -88,7 +74,7 @@ def describe(error: BaseException) -> str:
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words
-    inner = error.os_error if isinstance(error, ClientConnectorError) else error
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if not isinstance(inner, OSError) or not inner.strerror:
         return "the connection failed"
     if inner.errno and inner.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's

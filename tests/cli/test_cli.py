@@ -146,6 +146,14 @@ def test_plan_json_speaks_of_money(tmp_path: Path) -> None:
     assert "0.28 CNY (2 x 0.14)" in text
     assert "will stop the run before its end" in text
     assert not (tmp_path / "out").exists()
+    prices = "{flux-kontext-pro: 0.04, flux-kontext-max: 0.08}"
+    (tmp_path / "m.yaml").write_text(
+        f"version: 1\nprovider: {{name: tuzi, price: {prices}, currency: USD}}\n"
+        "jobs:\n  - {id: a, prompt: x}\n  - {id: b, prompt: y, model: flux-kontext-max}\n"
+    )
+    text = call(tmp_path, "plan", "m.yaml").stdout
+    assert "0.12 USD (1 flux-kontext-pro at 0.04, 1 flux-kontext-max at 0.08)\n" in text
+    assert "0.08 USD (1 x 0.08)\n" in call(tmp_path, "plan", "m.yaml", "--only", "b").stdout
 
 
 def test_the_python_api(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -44,13 +44,14 @@ def test_a_terminal_shows_how_many_jobs_were_checked(
     assert ("checking" in screen.getvalue()) is terminal
 
 
-@pytest.mark.parametrize("options", [{"json_log": True}, {"quiet": True}, {"bar": False}])
+@pytest.mark.parametrize("options", [{"log_format": "json"}, {"quiet": True}, {"no_progress": True}])
 def test_who_wants_no_bar_sees_none(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, options: dict[str, bool]
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.setattr("batchflux.cli.manifest.CHECKING_SECONDS", 0)
     screen = Screen(terminal=True)
     monkeypatch.setattr("sys.stderr", screen)
-    progress = Progress(**({"json_log": False, "bar": True, "quiet": False} | options))
+    usual: dict[str, Any] = {"log_format": "text", "no_progress": False, "quiet": False}
+    progress = Progress(**(usual | options))
     assert plan(manifest, through=progress.checking).counts["todo"] == 30
     assert screen.getvalue() == ""

@@ -131,3 +131,15 @@ def test_a_broken_reference_costs_nothing(job_number: JobOf) -> None:
     work = decide(job_number(0, images=(broken,)), None)
     assert work is not None
     assert not work.costs
+
+
+@pytest.mark.parametrize("asked", ALL)
+@pytest.mark.parametrize("status", ["pending", "unknown", "failed"])
+def test_a_task_is_asked_for_by_every_run_and_never_submitted(
+    job_number: JobOf, status: str, asked: dict[str, Any]
+) -> None:
+    """Also where `--on-unknown fail` gave it up: to ask is free."""
+    row = known(status, error_code=None if status == "pending" else "unknown", attempts=1, attempt=7, handle="t")
+    work = decide(job_number(0), row._replace(in_flight=5 if status == "pending" else None, reserved=5), **asked)
+    assert work is not None
+    assert (work.handle, work.attempt, work.price, work.used, work.costs) == ("t", 7, 5, 1, False)

@@ -167,10 +167,7 @@ def test_jobs_no_longer_listed_are_reported_and_keep_their_files(folder: Folder,
 
 def test_files_follow_their_ids(folder: Folder, job_number: JobOf) -> None:
     folder.run([job_number(0), job_number(1)])
-    swapped = [
-        job_number(0, id="j1", file_name="images/j1.png"),
-        job_number(1, id="j0", file_name="images/j0.png"),
-    ]
+    swapped = [job_number(0, id="j1", file_name="images/j1.png"), job_number(1, id="j0", file_name="images/j0.png")]
     survey = folder.run(swapped)
     assert counts(survey) == {"total": 2, "done": 2}
     assert (survey.calls, survey.edited) == (0, True)
@@ -237,10 +234,7 @@ def test_a_new_job_of_another_format_takes_no_picture_by_its_stem(folder: Folder
 def test_a_listed_job_whose_id_another_takes_keeps_its_file(folder: Folder, job_number: JobOf, order: int) -> None:
     """File names need not follow ids: a file that nobody claims stays."""
     folder.run([job_number(0, id="a", file_name="images/sku-0.png")])
-    edited = [
-        job_number(0, id="b", file_name="images/sku-0.png"),
-        job_number(1, id="a", file_name="images/sku-1.png"),
-    ]
+    edited = [job_number(0, id="b", file_name="images/sku-0.png"), job_number(1, id="a", file_name="images/sku-1.png")]
     folder.run(edited[::order])
     folder.check()
     assert folder.files() == ["images/sku-0.png", "images/sku-1.png"]

@@ -74,8 +74,8 @@ def test_a_local_reference_has_a_copy_named_after_the_file_as_it_is(
     places = PictureUrls(tmp_path / "out", tmp_path, served=True)
     (second, _) = page_row(job, places)["references"]
     assert second["src"] != first["src"]
-    assert places.source_of(second["src"].rpartition("/")[2]) == photo
-    assert places.source_of("0" * 24 + ".jpg") is None
+    assert places.originals[second["src"].rpartition("/")[2]] == photo
+    assert "0" * 24 + ".jpg" not in places.originals
 
 
 def test_without_the_manifests_folder_local_references_are_names_only(known: Callable[..., Known]) -> None:

@@ -1,8 +1,7 @@
 """What an answer merely repeats of the request: its references, its prompt, its JSON.
 
-Own are the job's reference URLs, the URLs that stand in its prompt, its webhook, and pictures whose bytes are a local
-reference. URLs are compared in one form, so that HTML-, JSON- and percent-escaped spellings are the same URL. A JSON
-object that has a request's keys and none of an answer's is an echo, and so is a fenced block that looks like one.
+URLs are compared in one form, so that HTML-, JSON- and percent-escaped spellings are the same URL. A JSON object that
+has a request's keys and none of an answer's is an echo, and so is a fenced block that looks like one.
 """
 
 from __future__ import annotations
@@ -33,34 +32,26 @@ _SAFE_TO_CUT = 12
 
 def spelled_out(url: str) -> str:
     """Undo the JSON and HTML escapes that a URL may come with."""
-    if "\\" in url:
-        url = url.replace("\\/", "/").replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
-    if "&" in url:
-        url = re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
-    return url
+    url = url.replace("\\/", "/").replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+    return re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
 
 
 def canonical(url: str) -> str:
     """Return the one form in which URLs are compared; never the one that is fetched."""
     url = spelled_out(url.strip())
-    for _ in range(_UNQUOTINGS if "%" in url else 0):
-        plain = unquote(url)
-        if plain == url:
-            break
-        url = spelled_out(plain)
+    for _ in range(_UNQUOTINGS):
+        url = spelled_out(unquote(url))
     url = url.partition("#")[0].rstrip("/?")
-    head = _SCHEME_AND_HOST.match(url)
-    return url if head is None else head.group().lower() + url[head.end() :]
+    return _SCHEME_AND_HOST.sub(lambda head: head[0].lower(), url)
 
 
 class Own:
-    """What belongs to the job itself and therefore is not its result."""
+    """What is the job's own and no result: its references, the URLs in its prompt, its webhook."""
 
     def __init__(self, job: Job) -> None:
         urls = [image.url for image in job.images if image.url is not None]
-        if ":" in job.prompt or "](" in job.prompt:  # without either no URL stands in it, and few prompts hold one
-            urls += [candidate.target for candidate in scan(job.prompt)[0]]
-            urls += [match.group() for match in _URL_IN_PROMPT.finditer(job.prompt)]
+        urls += [candidate.target for candidate in scan(job.prompt)[0]]
+        urls += _URL_IN_PROMPT.findall(job.prompt)
         urls += [job.webhook_url] if job.webhook_url else []
         self._urls = frozenset(canonical(url) for url in urls)
         self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)

@@ -1,16 +1,14 @@
 """The one table from answers to error codes.
 
-Asked in this order, the first that knows decides: a telling `code`, a telling `type`; then codes that only say that
-something upstream went wrong (a 429 stays a 429); then the message's words, unless the status is 401, 402 or 404; then
-the HTTP status; then words too weak to overrule a status. Where an error wraps another, both are asked, the outer
-one first. Pages of HTML have no words that count, only a status.
+The first that knows decides: a telling `code`, a telling `type`; codes that only say that something upstream went wrong
+(a 429 stays a 429); the message's words, unless the status is 401, 402 or 404; the HTTP status; words too weak to
+overrule a status. Where an error wraps another the outer one comes first. Of a page of HTML only the status counts.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Code, JobError
 from batchflux.providers.answers.untrusted import UnreadableError, objects, parse
@@ -30,41 +28,29 @@ _READ = 10_000  # characters of each end of a text
 _NAMES: Mapping[str, Code] = {
     name: code
     for code, names in {
-        Code.MODERATED: (
-            "sensitive_words_detected sensitive_words prompt_blocked content_policy_violation moderation_blocked"
-            " moderated input_moderation output_moderation content_moderated request_moderated content_filter"
-            " content_filtered content_moderation content_violation responsibleaipolicyviolation safety_violation"
-            " nsfw_content_detected nsfw policy_violation"
-        ),
-        Code.QUOTA: (
-            "insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits insufficient_funds"
-            " billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough user_quota_not_enough"
-            " pre_consume_token_quota_failed payment_required token_quota_exhausted"
-        ),
-        Code.RATE_LIMITED: (
-            "rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited too_many_requests"
-            " token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded resource_exhausted"
-            " throttled throttling throttlingexception requests_limit_reached"
-        ),
-        Code.AUTH: (
-            "invalid_api_key incorrect_api_key access_denied authentication_error authorization_error invalid_token"
-            " token_expired token_disabled unauthorized unauthenticated permission_denied permission_error forbidden"
-            " account_deactivated invalid_organization"
-        ),
-        Code.INVALID_REQUEST: (
-            "model_not_found invalid_value invalid_type invalid_parameter invalid_parameters unsupported_parameter"
-            " unsupported_value unknown_parameter missing_required_parameter context_length_exceeded"
-            " string_above_max_length invalid_image invalid_image_format invalid_image_url image_too_large"
-            " unsupported_model unsupported_country_region_territory not_found_error request_too_large"
-            " validation_error"
-        ),
-        Code.SERVER: (
-            "get_channel_failed channel:no_available_key no_available_key no_available_channel"
-            " bad_response_status_code bad_response bad_response_body empty_response do_request_failed"
-            " read_response_body_failed upstream_error bad_gateway gateway_timeout server_error internal_error"
-            " internal_server_error overloaded overloaded_error engine_overloaded model_overloaded"
-            " service_unavailable service_unavailable_error timeout timeout_error upstream_timeout"
-        ),
+        Code.MODERATED: """sensitive_words_detected sensitive_words prompt_blocked content_policy_violation
+            moderation_blocked moderated input_moderation output_moderation content_moderated request_moderated
+            content_filter content_filtered content_moderation content_violation responsibleaipolicyviolation
+            safety_violation nsfw_content_detected nsfw policy_violation""",
+        Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits
+            insufficient_funds billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough
+            user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted""",
+        Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited
+            too_many_requests token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded
+            resource_exhausted throttled throttling throttlingexception requests_limit_reached""",
+        Code.AUTH: """invalid_api_key incorrect_api_key access_denied authentication_error authorization_error
+            invalid_token token_expired token_disabled unauthorized unauthenticated permission_denied
+            permission_error forbidden account_deactivated invalid_organization""",
+        Code.INVALID_REQUEST: """model_not_found invalid_value invalid_type invalid_parameter invalid_parameters
+            unsupported_parameter unsupported_value unknown_parameter missing_required_parameter
+            context_length_exceeded string_above_max_length invalid_image invalid_image_format invalid_image_url
+            image_too_large unsupported_model unsupported_country_region_territory not_found_error
+            request_too_large validation_error""",
+        Code.SERVER: """get_channel_failed channel:no_available_key no_available_key no_available_channel
+            bad_response_status_code bad_response bad_response_body empty_response do_request_failed
+            read_response_body_failed upstream_error bad_gateway gateway_timeout server_error internal_error
+            internal_server_error overloaded overloaded_error engine_overloaded model_overloaded
+            service_unavailable service_unavailable_error timeout timeout_error upstream_timeout""",
     }.items()
     for name in names.split()
 }
@@ -95,30 +81,22 @@ _FAILED = re.compile(
     re.IGNORECASE,
 )
 
-_STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, 408: Code.SERVER, 409: Code.SERVER, 425: Code.SERVER}
 _SUCCESS, _REDIRECT, _CLIENT, _SERVER, _TOO_MANY = 200, 300, 400, 500, 429
+_STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, _TOO_MANY: Code.RATE_LIMITED}
+_STATUS |= dict.fromkeys((408, 409, 425), Code.SERVER)
 _FIRM_STATUSES = frozenset({401, 402, 404})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complaint:
+class Complaint(NamedTuple):
     """One layer: `code` and `type` in lower case with `_` for blanks and hyphens, empty when absent."""
 
     code: str = ""
     type: str = ""
     message: str = ""
 
-    @property
-    def status(self) -> int | None:
-        """The HTTP status that the code is, when it is one that means failure."""
-        return int(self.code) if re.fullmatch(r"[45]\d\d", self.code) else None
-
 
 def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]:
-    """Return the layers of the failure that JSON reports, outermost first; empty when it reports none.
-
-    Its own fields count too where it is known to be a failure (`certain`: by HTTP status or the event's name).
-    """
+    """Return the layers of a failure in JSON, outermost first; `certain`: its status or event says that it is one."""
     if isinstance(value, list):
         value = next((item for item in value if isinstance(item, dict)), {})
     if not isinstance(value, dict):
@@ -139,13 +117,12 @@ def _is_failure(value: Mapping[str, Any]) -> bool:
         return True
     if any(value.get(key) for key in _ANSWERS):
         return False
-    state = value.get("status")
+    state, code = value.get("status"), value.get("code")
     if isinstance(state, str) and _FAILED_STATE.search(state):
         return True
-    code, said = value.get("code"), any(value.get(key) for key in _MESSAGES)
     if _name(code) in {"", "0", "200", "success", "ok"}:
         return bool(value.get("detail"))
-    return said or (isinstance(code, int) and code in _ERROR_STATUS)
+    return code in _ERROR_STATUS or any(value.get(key) for key in _MESSAGES)
 
 
 def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
@@ -161,13 +138,10 @@ def _layers(error: Any, depth: int) -> tuple[Complaint, ...]:
         return tuple(layer for item in error[:3] for layer in _layers(item, depth - 1))
     if not isinstance(error, dict):
         return ()
-    state = error.get("status")
-    kind = error.get("type") or (state if isinstance(state, str) else "")
+    kind = error.get("type") or (error["status"] if isinstance(error.get("status"), str) else "")
     said = next((error[key] for key in _MESSAGES if error.get(key)), "")
     here = Complaint(code=_name(error.get("code")), type=_name(kind), message=said if isinstance(said, str) else "")
-    deeper = _layers(said, depth - 1)
-    if isinstance(said, str):
-        deeper = deeper[1:]
+    deeper = _layers(said, depth - 1)[1 if isinstance(said, str) else 0 :]
     nested = error.get("error")
     return (here, *deeper, *(_layers(nested, depth - 1) if isinstance(nested, dict) else ()))
 
@@ -185,17 +159,11 @@ def is_html(text: str) -> bool:
 
 
 def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None) -> JobError:
-    """Classify an answer that cannot hold a picture: an error status, a redirect, or HTML.
-
-    Of the headers (names in lower case) only `location` is read; `hide` is a secret that no message may show.
-    """
+    """Classify an answer without a picture: an error status, a redirect, or HTML; no message shows `hide`."""
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
-        return JobError(
-            Code.BAD_ANSWER,
-            f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address",
-            billed=False,
-        )
+        message = f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address"
+        return JobError(Code.BAD_ANSWER, message, billed=False)
     if is_html(text):
         code = Code.SERVER if status < _REDIRECT else _by_status(status)
         title = re.search(r"<title[^>]{0,200}>([^<]{1,200})", text[:20_000], re.IGNORECASE)
@@ -207,7 +175,7 @@ def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str
 def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, hide: str | None = None) -> JobError:
     """Classify an error object, with the HTTP status it came under."""
     if status < _REDIRECT:
-        status = next((found for layer in complaints if (found := layer.status) is not None), status)
+        status = next((int(layer.code) for layer in complaints if re.fullmatch(r"[45]\d\d", layer.code)), status)
     code = _classify(complaints, status)
     name = next((layer.code or layer.type for layer in complaints if layer.code or layer.type), "")
     said = next((layer.message for layer in reversed(complaints) if layer.message), "")
@@ -217,11 +185,7 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
-    """Classify a chat answer without a picture by its words; None when they report no failure.
-
-    The prompt and every echo of the request have been cut out before. `no_image` is possibly billed, the rest is not.
-    `loosely` also takes words for a report that may be said in passing (`error`, `cannot`).
-    """
+    """Classify a chat answer by its words, None when they report no failure; `loosely`: also in passing."""
     code = words_code(prose)
     if code is None and (_FAILED if loosely else _SURELY_FAILED).search(_ends(prose)) is None:
         return None
@@ -274,8 +238,4 @@ def _ends(text: str) -> str:
 
 
 def _by_status(status: int) -> Code:
-    if status == _TOO_MANY:
-        return Code.RATE_LIMITED
-    if status >= _SERVER:
-        return Code.SERVER
-    return _STATUS.get(status, Code.INVALID_REQUEST)
+    return Code.SERVER if status >= _SERVER else _STATUS.get(status, Code.INVALID_REQUEST)

@@ -1,14 +1,14 @@
 """Where pictures stand in the text of a chat answer: markdown images, links, inline data, bare URLs.
 
-One pass over the text from left to right, each character looked at a bounded number of times. A candidate is
-`closed` when something behind it shows that it did not go on: needed when the stream broke.
+One pass over the text, each character looked at a bounded number of times. A candidate is `closed` when something
+behind it shows that it did not go on: needed when the stream broke.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 _START = re.compile(
     r"(?P<mark>!?)\[(?P<label>(?:[^\[\]]|\[[^\[\]]{0,100}\](?!\()){0,300})\]\(\s{0,20}"
@@ -39,8 +39,7 @@ class Kind(Enum):
     BARE = "bare URL"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A URL or `data:` URL that may be the picture; `label` is the markdown label."""
 
     kind: Kind
@@ -79,8 +78,7 @@ def scan(text: str) -> tuple[list[Candidate], str]:
 
 def _target(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
     """Read what stands in the parentheses of `[label](...)`."""
-    begin = match.end()
-    kind = Kind.IMAGE if match["mark"] else Kind.LINK
+    begin, kind = match.end(), Kind.IMAGE if match["mark"] else Kind.LINK
     data = _MARKDOWN_DATA.match(text, begin)
     if data is not None and _TITLE_AND_END.match(text, data.end()):
         target, end = data.group(), data.end()
@@ -97,7 +95,7 @@ def _target(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
     if closing is None:
         target = _trimmed(target)
     candidate = Candidate(kind=kind, target=target, label=match["label"], closed=closing is not None)
-    return candidate, closing.end() if closing is not None else max(end, begin)
+    return candidate, closing.end() if closing is not None else end
 
 
 def _balanced_end(text: str, begin: int) -> int:

@@ -2,10 +2,8 @@
 
 In order of trust: pictures that the answer's JSON names as such; markdown images; inline `data:` pictures; links, then
 bare URLs, that look like a picture; and, when the words report no failure, whatever other link or URL is left. What
-the request itself held is no result. Of several markdown images or inline pictures the last one counts: relays show
-previews first and the final picture last. `![image](url)` followed by a download link is one picture: the image.
-A picture named by a link of another scheme (`file:`, `ftp:`, `javascript:`) is `unsafe_url`: asking again would cost
-money and help nobody. In prose and in plain links such a thing is no candidate at all.
+the request itself held is no result. Of several the last one counts: relays show previews first. A picture named by a
+link of another scheme (`file:`) is `unsafe_url`: asking again would cost money and help nobody.
 """
 
 from __future__ import annotations
@@ -58,8 +56,7 @@ class Finder:
 
     def in_json(self, named: Iterable[str]) -> Asset | None:
         """Return the first usable of the pictures that the answer's JSON names."""
-        found = (self._usable(target, certain=True) for target in named)
-        return next((picture for picture in found if picture is not None), None)
+        return self._best(Candidate(kind=Kind.LINK, target=target) for target in named)
 
     def in_text(self, text: str, *, whole: bool) -> Asset | None:
         """Return the picture that a chat answer's text gives; where it broke off only one that is closed counts."""

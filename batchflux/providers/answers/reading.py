@@ -1,9 +1,8 @@
 """Reads one answer of either style to a picture or a JobError.
 
-Relays answer in the wrong shape: an event stream to a plain call, JSON to a streamed one, a page of HTML under 200.
-So the first character that is not blank decides how the body is read, not the style and not the content type: `{` or
-`[` is JSON, `<` is a page, everything else an event stream. At the end the order is: a picture; a failure reported as
-such; a broken connection; a failure in words; a picture that is the job's own; nothing.
+Relays answer in the wrong shape, so the first character that is not blank decides how the body is read, not the style
+and not the content type: `{` or `[` is JSON, `<` is a page, everything else an event stream. The order is: a picture; a
+failure reported as such; a broken connection; a failure in words; a picture that is the job's own; nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from batchflux.models import Finished
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.echoes import Own
 from batchflux.providers.answers.pictures import Finder, no_picture
-from batchflux.providers.answers.sse import Event, events
+from batchflux.providers.answers.sse import events
 from batchflux.providers.answers.transcript import Transcript, as_target
 from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, unescape
 from batchflux.redaction import hush, tidy
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 100_000_000
 LARGEST_ERROR_BODY = 1_000_000
-_HEAD = 2000
 _BLANK = " \t\r\n"
 _END = rb"(?:\r\n|\n|\r(?!\n))"  # of a line
 _DONE = re.compile(
@@ -42,10 +40,7 @@ _CUT_PICTURE = re.compile(r'"(url|b64_json)"\s*:\s*"((?:[^"\\]++|\\.)*+)"', re.D
 
 
 class AnswerReader:
-    """Takes the body of an answer to a job; `headers` have their names in lower case.
-
-    Of an answer whose status says that it holds no picture the first megabyte is kept, and a cut does not unsay it.
-    """
+    """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case."""
 
     def __init__(self, job: Job, status: int, headers: Mapping[str, str], *, largest: int = LARGEST_BODY) -> None:
         self._job = job
@@ -83,8 +78,7 @@ class AnswerReader:
             if self._hide is not None:
                 hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
             raise
-        told = self._transcript
-        return Finished(asset=asset, seed=told.seed, revised_prompt=told.revised_prompt)
+        return Finished(asset=asset, seed=self._transcript.seed, revised_prompt=self._transcript.revised_prompt)
 
     def _read(self, stream: str, *, complete: bool) -> bool:
         """Take in the text; return whether it is whole."""
@@ -93,21 +87,16 @@ class AnswerReader:
             if complete:
                 raise failures.from_answer(200, {}, text, hide=self._hide)
         elif text.startswith(("{", "[")):
-            try:
-                self._transcript.take(parse(text))
-            except UnreadableError:
-                if not complete:
-                    self._cut_off(text)
+            self._take(text, cut=not complete)
         else:
             for event in events(stream):
                 if event.data.strip() == "[DONE]":
                     return True
-                self._take(event, cut=not complete and not event.closed)
+                self._take(event.data.strip(), failed=event.name == "error", cut=not complete and not event.closed)
         return complete
 
-    def _take(self, event: Event, *, cut: bool) -> None:
-        """Take one event; `cut` when the stream broke within it."""
-        data, failed = event.data.strip(), event.name == "error"
+    def _take(self, data: str, *, failed: bool = False, cut: bool) -> None:
+        """Take a JSON document; `failed` when it came as an `error` event, `cut` when the answer broke within it."""
         try:
             self._transcript.take(parse(data), failed=failed)
         except UnreadableError:
@@ -134,14 +123,12 @@ class AnswerReader:
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if not transcript.understood:
-            raise self._not_understood(text[:_HEAD].strip())
-        in_words = failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed)
-        if in_words is not None:
+            raise self._not_understood(text[:2000].strip())
+        if in_words := failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed):
             raise in_words
-        picture = finder.leftover()
-        if picture is not None:
-            return picture
-        raise no_picture(finder)
+        if (picture := finder.leftover()) is None:
+            raise no_picture(finder)
+        return picture
 
     def _not_understood(self, said: str) -> JobError:
         in_words = failures.from_prose(said, hide=self._hide)

@@ -1,15 +1,13 @@
 """Server-sent events of a whole stream.
 
-The rule is the WHATWG parsing algorithm (CR, LF and CRLF end a line; comments; a field without a colon; data lines
-joined by LF), with one leniency: an event without its closing blank line at the end of the stream is still an event,
-because relays forget that line.
+The rule is the WHATWG parsing algorithm, with one leniency: an event without its closing blank line at the end of the
+stream is still an event, because relays forget that line.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,12 +15,11 @@ if TYPE_CHECKING:
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One event: its name (`message` when unnamed), its data, and whether the stream went on behind it."""
+class Event(NamedTuple):
+    """One event: its data, its name, and whether the stream went on behind it."""
 
-    name: str = "message"
     data: str
+    name: str = "message"
     closed: bool = True
 
 

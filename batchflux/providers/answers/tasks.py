@@ -1,15 +1,13 @@
 """Reads an answer about a task: what its JSON says of it, whatever the HTTP status.
 
 A task that failed may come under HTTP 503, and one that is not known under 200, so the body counts before the status.
-An answer that is no task's goes to the readers of plain answers and of failures.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Finished
@@ -28,24 +26,18 @@ if TYPE_CHECKING:
 
 _PICTURE_KEYS = ("sample", "url", "image", "image_url", "b64_json", "output", "images", "samples", "data")
 _SAID_KEYS = ("details", "error", "message", "fail_reason", "reason")
-_LONGEST_STATUS = 60
 _CUT = re.compile(r'"(id|polling_url)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What an answer says of a task.
+class Task(NamedTuple):
+    """What an answer says of a task, `said` its reasons on one line."""
 
-    `http` is the answer's status, `status` the task's own in lower case with blanks between words (empty when there is
-    none), `asset` its picture, `said` its reasons on one line, `cost` as the API counts.
-    """
-
-    http: int
+    http: int  # the answer's status
     id: str | None = None
-    status: str = ""
+    status: str = ""  # the task's own, in lower case with blanks between words
     polling_url: str | None = None
     asset: Asset | None = None
-    cost: Decimal | None = None
+    cost: Decimal | None = None  # as the API counts
     seed: int | None = None
     revised_prompt: str | None = None
     said: str = ""
@@ -56,10 +48,7 @@ class Task:
 
 
 class TaskReader(AnswerReader):
-    """Takes the body of an answer, and lets the provider's `interpret` say what the task means.
-
-    What is no task's, or means nothing to it, is read as a plain answer or as a failure.
-    """
+    """Lets a provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure."""
 
     def __init__(
         self, job: Job, interpret: Callable[[Task], Reply | None], status: int, headers: Mapping[str, str]
@@ -101,7 +90,9 @@ class TaskReader(AnswerReader):
             cost=_amount(document.get("cost")),
             seed=told["seed"] if type(told.get("seed")) is int else None,
             revised_prompt=_word(told.get("revised_prompt")),
-            said=_said(document, inner),
+            said=tidy(
+                ", ".join(dict.fromkeys(_texts([one.get(key) for one in (document, inner) for key in _SAID_KEYS])))
+            ),
         )
 
 
@@ -112,7 +103,7 @@ def _is_task(document: Mapping[str, Any]) -> bool:
 
 
 def _status(value: Any) -> str:
-    return re.sub(r"[\s_-]+", " ", value[:_LONGEST_STATUS]).strip().casefold() if isinstance(value, str) else ""
+    return re.sub(r"[\s_-]+", " ", value[:60]).strip().casefold() if isinstance(value, str) else ""
 
 
 def _named(container: Mapping[str, Any]) -> list[str]:
@@ -126,12 +117,6 @@ def _named(container: Mapping[str, Any]) -> list[str]:
             elif isinstance(item, dict):
                 found += [as_target(k, item[k]) for k in ("url", "b64_json") if isinstance(item.get(k), str)]
     return found
-
-
-def _said(*containers: Mapping[str, Any]) -> str:
-    """Return the reasons that an answer gives, on one line without secrets."""
-    words = [text for container in containers for key in _SAID_KEYS for text in _texts(container.get(key))]
-    return tidy(", ".join(dict.fromkeys(words)))
 
 
 def _texts(value: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """What the JSON of an answer adds up to: text, pictures named as such, and failures.
 
-Takes one JSON document (a whole answer) or many (the frames of a stream) of either API: `choices` with a `delta` or
-a `message`, whose content is text or a list of parts, `data` with `url` or `b64_json`, or an error.
+Takes a whole answer or the frames of a stream, of either API: `choices` with a `delta` or a `message`, whose content is
+text or a list of parts, `data` with `url` or `b64_json`, or an error.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ from batchflux.providers.answers.failures import Complaint, complaints_in
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PARTIAL = "partial"
 _BASE64_KEYS = frozenset({"b64_json", "image_base64", "data"})
 _HAS_SCHEME = re.compile(r"\s*(?:data:|https?://)", re.IGNORECASE)
 
 
 class Transcript:
-    """Accumulates the documents of one answer.
-
-    `named` are the pictures that the last document with any named (URLs, `data:` URLs or bare base64), `complaints` the
-    first failure reported; `understood` tells that something had a shape we know. `seed` and `revised_prompt` are what
-    the answer says was used.
-    """
+    """Accumulates the documents of one answer; `seed` and `revised_prompt` are what it says was used."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        self.named: list[str] = []
-        self.complaints: tuple[Complaint, ...] = ()
-        self.understood = False
+        self.named: list[str] = []  # the pictures of the last document that named any: URLs or bare base64
+        self.complaints: tuple[Complaint, ...] = ()  # the first failure reported
+        self.understood = False  # whether something had a shape we know
         self.seed: int | None = None
         self.revised_prompt: str | None = None
 
@@ -68,7 +62,7 @@ class Transcript:
         if not isinstance(item, dict):
             return
         seed, prompt = item.get("seed"), item.get("revised_prompt")
-        if isinstance(seed, int) and not isinstance(seed, bool):
+        if type(seed) is int:
             self.seed = seed
         if isinstance(prompt, str) and prompt.strip():
             self.revised_prompt = prompt.strip()
@@ -107,13 +101,11 @@ def _listed(value: Any) -> list[Any]:
 def _named(document: Mapping[str, Any]) -> list[str]:
     """Return the pictures that an answer names, in order; progress previews are none."""
     kind = document.get("type")
-    if isinstance(kind, str) and _PARTIAL in kind:
+    if isinstance(kind, str) and "partial" in kind:
         return []
-    named: list[str] = []
-    for key in ("data", "images"):
-        value = document.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            named += _pictures(item)
+    values = (document.get("data"), document.get("images"))
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    named = [picture for item in items for picture in _pictures(item)]
     return named or list(_strings(document, ("url", "b64_json")))
 
 

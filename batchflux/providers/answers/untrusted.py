@@ -1,7 +1,7 @@
 """JSON and base64 from strangers: what can be read is read, what cannot is one error, never a crash.
 
-Nesting too deep for the parser, integers of any length and broken UTF-8 are all things a relay may send. Reading
-is linear in the size of the text, whatever the text is.
+A relay may send nesting too deep for the parser, integers of any length and broken UTF-8. Reading is linear in the size
+of the text, whatever it is.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ class UnreadableError(ValueError):
     """The text is not the JSON, or not the base64, that it should be."""
 
 
-def _integer(digits: str) -> int | str:
-    """Keep an integer as its digits where `int` would refuse (4300 digits) or be slow; nobody computes with it."""
-    return int(digits) if len(digits) <= _LONGEST_INTEGER else digits
-
-
-_DECODER = json.JSONDecoder(parse_int=_integer, strict=False)
+# An integer stays digits where `int` would refuse (4300 digits) or be slow; nobody computes with it.
+_DECODER = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= _LONGEST_INTEGER else digits, strict=False
+)
 
 
 def text_of(body: bytes) -> str:
@@ -49,11 +47,7 @@ def parse(text: str) -> Any:
 
 
 def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Find the outermost JSON objects that stand in prose, as (start, end, object).
-
-    Attempts that fail are charged for what they cost; when that comes to reading the text four times over, the search
-    ends. That keeps hostile text (a million opening braces) linear.
-    """
+    """Find the outermost JSON objects in prose, as (start, end, object); ends early where attempts cost too much."""
     budget = 4 * len(text) + _FREE_READING
     start = _OBJECT_START.search(text)
     while start is not None and budget > 0:
@@ -86,10 +80,7 @@ def is_data_url(text: str) -> bool:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode base64, bare or in a `data:` URL; whitespace, URL-safe letters, %2B and missing padding are fine.
-
-    Raises UnreadableError when other characters stand in it, or nothing does.
-    """
+    """Decode base64, bare or in a `data:` URL, also wrapped, URL-safe or unpadded; UnreadableError when it is none."""
     head = _DATA_URL.match(text)
     payload = unquote(_WHITESPACE.sub("", text[head.end() :] if head else text))
     payload = payload.replace("-", "+").replace("_", "/").rstrip("=")
