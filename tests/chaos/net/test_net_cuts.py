@@ -22,7 +22,7 @@ def only_right_pictures(program: Program, net: Net) -> None:
 
 
 @pytest.mark.parametrize("style", ["standard", "chat"])
-@pytest.mark.parametrize("how", ["cut", "reset"])
+@pytest.mark.parametrize("how", ["reset", pytest.param("cut", marks=pytest.mark.slow)])
 def test_an_api_answer_cut_at_every_offset(net: Net, program: Program, style: str, how: str) -> None:
     answer = net.origin.standard if style == "standard" else net.origin.chat
     size = len(answer("@cut:000*1 cat 000"))  # the links of all jobs are equally long
@@ -63,6 +63,7 @@ def test_a_request_cut_on_its_way_may_have_been_billed(net: Net, program: Progra
     assert set(net.origin.posts().values()) == {1}
 
 
+@pytest.mark.slow
 def test_what_is_always_cut_stays_unknown_and_is_sent_once_more_by_each_run(net: Net, program: Program) -> None:
     jobs = [f"@{how}:{offset} cat" for how in ("cut", "reset", "body") for offset in (0, 1, 17, 60, 90)]
     for run in (1, 2):

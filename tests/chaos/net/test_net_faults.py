@@ -223,6 +223,7 @@ def bombs() -> dict[str, tuple[Any, Verdict]]:
     }
 
 
+@pytest.mark.slow
 def test_answers_without_end_are_given_up_in_bounded_memory(net: Net, program: Program) -> None:
     cases = bombs()
     net.origin.answers |= {name: answer for name, (answer, _) in cases.items()}

@@ -123,7 +123,7 @@ def said_by(*calls: Ended) -> str:
     return "".join(call.out + call.err for call in calls)
 
 
-@pytest.mark.parametrize("how", ["text", "json"])
+@pytest.mark.parametrize("how", ["json", pytest.param("text", marks=pytest.mark.slow)])
 def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     net.origin.answers |= told(net)
     names = [*net.origin.answers]
