@@ -299,7 +299,7 @@ def test_a_task_that_does_not_end_keeps_its_handle_and_is_never_submitted_again(
 def test_a_task_is_not_given_up_for_what_may_pass(
     night: NightOf, job_number: Callable[..., Job], keys: tuple[str, ...]
 ) -> None:
-    """Not known once and then silence, or not known to another key than it was submitted with: it is asked for again."""
+    """Not known once and then silence, or not known to another key than its own: it is asked for again."""
     scene = night(1)
     scene.jobs = tasks(1, job_number)
     scene.server.api = {"j0": [Reply(task=1.0, trouble=10**6)]}
