@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Collected, Exchanged, HttpRequest, Job, Reference, Stored
+    from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -74,6 +74,7 @@ class JobRunner:
         self._event = world.observer.event
         self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
         self._quota = RetryQuota(world.gate)
+        self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self._clock = asyncio.get_running_loop().time
         self._download_slots = asyncio.Semaphore(rules.downloads)
         random = world.random
@@ -156,7 +157,7 @@ class JobRunner:
         reply = exchanged.reply
         if not isinstance(reply, Submitted):
             return exchanged
-        cost = self._rules.cost_of(reply.cost)
+        cost = self._told(job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         reach("handle.recorded")
         if cost is not None:
@@ -174,7 +175,7 @@ class JobRunner:
         Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
         is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
-        job, pause, missing_since = run.work.job, FIRST_POLL, None
+        job, pause, missing_since, said = run.work.job, FIRST_POLL, None, ""
         if not run.resumes:
             await self._gate.sleep_polling(pause)
         while True:
@@ -185,8 +186,9 @@ class JobRunner:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
                 self._event("poll_failed", id=job.id, code=error.code.value, message=error.message)
-                missing_since, asked_to_wait = None, error.retry_after or 0.0
+                missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
             else:
+                said = ""
                 self._breaker.answered()  # while tasks are out it does not probe: a poll that works closes it
                 asked_to_wait = exchanged.pause or 0.0
                 match exchanged.reply:
@@ -201,15 +203,17 @@ class JobRunner:
             missing = missing_since is not None and self._clock() - missing_since >= GRACE
             if last or missing:
                 own_key = not run.resumes or attempt.lease.key.name == run.work.key_name
-                raise self._unresolved(run, missing=missing and own_key)
+                raise self._unresolved(run, said, missing=missing and own_key)
             pause = min(pause * POLL_GROWTH, LONGEST_POLL)
             wait = min(max(pause, asked_to_wait), max(attempt.late_at - self._clock(), 0.0))
             await self._gate.sleep_polling(wait)
 
-    def _unresolved(self, run: JobRun, *, missing: bool) -> JobError:
+    def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:
         """Say that a task's end is not known; its job is not submitted again in this invocation."""
         run.tries.resent = max(run.tries.resent, 1)
-        message = "the task has not ended in limits.timeout; its handle is kept, and the next run asks for it first"
+        message = (
+            f"the task has not ended in limits.timeout{said}; its handle is kept, and the next run asks for it first"
+        )
         if missing:
             message = "the API accepted this task and does not know it any more; it may have been billed"
         return JobError(Code.UNKNOWN, message, dead=missing)
@@ -219,7 +223,7 @@ class JobRunner:
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = self._rules.cost_of(finished.cost)
+        cost = self._told(run.work.job, finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         run.api_seconds = exchanged.seconds
         asset = finished.asset
@@ -231,12 +235,19 @@ class JobRunner:
         reach("answer.recorded")
         return kept
 
+    def _told(self, job: Job, told: Cost | None) -> int | None:
+        """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
+        cost = self._rules.cost_of(told)
+        self._dearest[job.model] = max(self._dearest.get(job.model, 0), cost or 0)
+        return cost
+
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
-        price = self._rules.price_of(run.work.job)
+        model = run.work.job.model
         while True:
             lease = await self._limits.acquire()
             number, reserved = None, False
+            price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
                 if (full := self._world.room(self._limits.in_flight)) is not None:

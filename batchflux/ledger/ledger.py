@@ -58,9 +58,7 @@ RETURNING number
 _FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND COALESCE(link, spool) IS NOT NULL"
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
-_KNOWN_NOW = (
-    "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ? AND status = 'unknown'"
-)
+_KNOWN_NOW = "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ? AND status != 'done'"
 _CAPTURED_JOB = "UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ? WHERE number = ?"
 _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,

@@ -123,12 +123,12 @@ class Native(Provider):
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
     def _submitted(self, task: Task) -> Reply | None:
-        if task.status in _READY and task.asset is not None:
+        if task.asset is not None and (task.status in _READY or not task.status):
             return self._finished(task)
         ended = self._ended(task)
         if ended is not None:
             raise ended.error
-        if task.id is None:
+        if task.id is None or task.http >= 400:  # noqa: PLR2004  HTTP: a refusal's id is the request's
             return None
         handle = {"id": task.id} | ({"url": task.polling_url} if task.polling_url else {})
         return Submitted(handle=json.dumps(handle), cost=self._cost(task))
@@ -136,7 +136,7 @@ class Native(Provider):
     def _polled(self, task: Task) -> Reply | None:
         if task.asset is not None and (task.status in _READY or not task.status):
             return self._finished(task)
-        if "not found" in task.status or (task.http == 404 and not task.status):  # noqa: PLR2004  HTTP: Not Found
+        if "not found" in task.status:
             return Missing()
         if task.status in _READY:
             return Ended(error=JobError(Code.NO_IMAGE, f"the task is {task.status} and names no picture"))

@@ -295,6 +295,31 @@ def test_a_task_that_does_not_end_keeps_its_handle_and_is_never_submitted_again(
     assert (len(scene.server.calls), scene.spent()) == (1, PRICE)
 
 
+def test_a_task_that_was_given_up_is_not_paid_for_again_by_a_stop_behind_its_picture(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1, job_number)
+    scene.server.api = {"j0": [Reply(task=1000.0)]}
+    scene.run(timeout=100.0, on_unknown="fail")
+    assert scene.rows()["j0"].status == "failed"
+    scene.server.epoch = 5000.0
+    scene.server.files = {"j0": [Reply(after=50.0)]}
+    scene.run(kill_at=20.0)
+    assert (scene.rows()["j0"].status, scene.rows()["j0"].link) == ("pending", "https://cdn.example/j0/1")
+    scene.run(retry_failed=True)
+    assert (scene.rows()["j0"].status, len(scene.server.calls), scene.spent()) == ("done", 1, PRICE)
+
+
+def test_what_a_model_was_told_to_cost_is_reserved_from_then_on(night: NightOf, job_number: Callable[..., Job]) -> None:
+    scene = night(9)
+    scene.jobs = tasks(9, job_number)
+    scene.server.api = lambda _, __: Reply(task=1.0, cost=Cost(amount=Decimal("0.30")))
+    ended = scene.run(budget=Decimal("1.00"), concurrency=1)
+    assert ended.reason is not None
+    assert (ended.reason.reason, scene.spent()) == ("budget", 900_000_000)
+
+
 @pytest.mark.parametrize("keys", [("A",), ("B",)])
 def test_a_task_is_not_given_up_for_what_may_pass(
     night: NightOf, job_number: Callable[..., Job], keys: tuple[str, ...]

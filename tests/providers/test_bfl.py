@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from batchflux.engine.executors.local import addressed
 from batchflux.errors import Code, JobError
 from batchflux.models import (
     Cost,
@@ -163,7 +164,6 @@ READY = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "prompt": "
         (200, {"id": "t1", "status": "A word of next year"}, Pending),
         (200, {"id": "t1", "status": "Task not found", "result": None}, Missing),
         (404, {"id": "t1", "status": "Task not found", "result": None}, Missing),
-        (404, {"detail": "Not Found"}, Missing),
         (200, {"id": "t1", "status": "Error"}, Code.SERVER),
         (503, {"id": "t1", "status": "Error"}, Code.SERVER),
         (200, {"id": "t1", "status": "failed", "error": "upstream exploded"}, Code.SERVER),
@@ -261,3 +261,52 @@ def test_options_are_those_of_the_model(model: str, options: dict[str, Any], *, 
     else:
         with pytest.raises(ValidationError):
             taken.model_validate(options)
+
+
+@pytest.mark.parametrize(("seed", "kept"), [(2**63 - 1, 2**63 - 1), (2**63, None), (-(2**70), None), (True, None)])
+def test_what_an_answer_tells_can_be_kept(make_job: Callable[..., Job], seed: int, kept: int | None) -> None:
+    """A ledger holds 64 bits with a sign, and no half surrogates."""
+    answer = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "seed": seed, "revised_prompt": "\ud800x"}}
+    plain = {"data": [{"url": SAMPLE, "seed": seed, "revised_prompt": "\ud800x"}]}
+    standard = providers()["flux-relay", "standard"]
+    for reply in (read(BFL.poll(make_job(), TASK), answer), read(standard.submit(make_job(images=())), plain)):
+        assert isinstance(reply, Finished)
+        assert (reply.seed, reply.revised_prompt) == (kept, "?x")
+
+
+@pytest.mark.parametrize("place", ["https://h:abc/x", "https://h:99999", "http://[x", "https://h:0/", 7, ""])
+def test_an_address_that_is_none_does_not_lose_the_task(make_job: Callable[..., Job], place: Any) -> None:
+    job = make_job(style="bfl")
+    reply = read(BFL.submit(job), {"id": "\ud800", "polling_url": place})
+    assert isinstance(reply, Submitted)
+    assert addressed(BFL.poll(job, reply.handle), BFL, "https://api.bfl.ai").url == "/v1/get_result?id=%3F"
+
+
+def test_the_key_of_a_proxy_stays_at_the_proxy(make_job: Callable[..., Job]) -> None:
+    request = BFL.poll(make_job(style="bfl"), TASK)
+    assert addressed(request, BFL, "https://api.bfl.ai").url == POLLING
+    assert addressed(request, BFL, "https://proxy.example").url == "https://proxy.example/v1/get_result?id=t1"
+
+
+def test_a_refusal_with_an_id_is_no_task(make_job: Callable[..., Job]) -> None:
+    for status, code in ((401, Code.AUTH), (402, Code.QUOTA), (429, Code.RATE_LIMITED), (503, Code.SERVER)):
+        error = read(BFL.submit(make_job(style="bfl")), {"id": "request-1", "detail": "no"}, status=status)
+        assert isinstance(error, JobError)
+        assert error.code is code
+
+
+def test_an_echo_beside_a_task_does_not_lose_it(make_job: Callable[..., Job]) -> None:
+    own = "https://x.example/in.png"
+    job = make_job(style="native", images=(Reference(source=own, url=own),))
+    assert isinstance(read(NATIVE.submit(job), {"id": "t1", "status": "Pending", "image_url": own}), Submitted)
+    assert isinstance(read(NATIVE.poll(job, TASK), {"id": "t1", "status": "Pending", "image_url": own}), Pending)
+    ended = read(NATIVE.poll(job, TASK), {"id": "t1", "status": "Ready", "result": {"sample": own}})
+    assert isinstance(ended, Ended)
+    assert ended.error.code is Code.ECHOED_INPUT
+
+
+def test_a_picture_at_once_needs_no_status(make_job: Callable[..., Job]) -> None:
+    for answer in ({"id": "t1", "sample": SAMPLE}, {"id": 7, "result": {"sample": SAMPLE}}):
+        reply = read(NATIVE.submit(make_job(style="native")), answer)
+        assert isinstance(reply, Finished)
+        assert reply.asset == Link(url=SAMPLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batchflux.models import Collected
 
@@ -59,18 +59,21 @@ def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRe
     """Return the request as it may be sent with the provider's key.
 
     An answer may name any address for the next step. One that is neither the provider's own nor one that its API
-    vouches for gets no key; so the same path is asked for at the provider's own address.
+    vouches for gets no key; so the same path is asked for at the provider's own address. The key of a proxy before an
+    API stays at the proxy.
     """
     if not request.url.lower().startswith(("http://", "https://")):
         return request
     there, own = urlsplit(request.url), urlsplit(base_url)
-    if _origin(there.scheme, there.hostname, there.port) == _origin(own.scheme, own.hostname, own.port):
-        return request
-    if provider.may_have_key(there.hostname or "", https=there.scheme.lower() == "https"):
+    if _origin(there) == _origin(own) or (_vouched(there, provider) and _vouched(own, provider)):
         return request
     return replace(request, url=urlunsplit((own.scheme, own.netloc, there.path, there.query, "")))
 
 
-def _origin(scheme: str, host: str | None, port: int | None) -> tuple[str, str, int | None]:
-    scheme = scheme.lower()
-    return scheme, (host or "").lower(), port or _PORTS.get(scheme)
+def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme)
+
+
+def _vouched(parts: SplitResult, provider: Provider) -> bool:
+    return provider.may_have_key(parts.hostname or "", https=parts.scheme.lower() == "https")

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Finished
+from batchflux.models import Ended
 from batchflux.providers.answers.echoes import Own
 from batchflux.providers.answers.failures import words_code
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.answers.transcript import as_target
-from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of
+from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_seed, told_text
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class TaskReader(AnswerReader):
         reply = None if task is None else self._interpret(task)
         if reply is None:
             return super().finish(complete=complete)
-        if finder.echoed and not isinstance(reply, Finished):
-            raise no_picture(finder)
+        if finder.echoed and isinstance(reply, Ended) and reply.error.code is Code.NO_IMAGE:
+            return Ended(error=no_picture(finder))
         return reply
 
     def _task(self, text: str, finder: Finder) -> Task | None:
@@ -73,7 +74,9 @@ class TaskReader(AnswerReader):
         except UnreadableError:
             # The id of a task that was accepted is worth its price: it stands near the front of an answer cut off.
             found = dict(_CUT.findall(text)) if self._success and text.startswith("{") else {}
-            return Task(http=self._status, **found) if found.get("id") else None
+            if not found.get("id"):
+                return None
+            return Task(http=self._status, id=_name(found["id"]), polling_url=_address(found.get("polling_url")))
         if isinstance(document, dict) and isinstance(document.get("data"), dict) and "id" not in document:
             document = document["data"]
         if not isinstance(document, dict) or not _is_task(document):
@@ -83,13 +86,13 @@ class TaskReader(AnswerReader):
         told = {**document, **inner}
         return Task(
             http=self._status,
-            id=_word(document.get("id")),
+            id=_name(document.get("id")),
             status=_status(document.get("status") or document.get("state")),
-            polling_url=_word(document.get("polling_url")),
+            polling_url=_address(document.get("polling_url")),
             asset=finder.in_json([*_named(inner), *_named(document)]),
             cost=_amount(document.get("cost")),
-            seed=told["seed"] if type(told.get("seed")) is int else None,
-            revised_prompt=_word(told.get("revised_prompt")),
+            seed=told_seed(told.get("seed")),
+            revised_prompt=told_text(told.get("revised_prompt")),
             said=tidy(
                 ", ".join(dict.fromkeys(_texts([one.get(key) for one in (document, inner) for key in _SAID_KEYS])))
             ),
@@ -132,5 +135,14 @@ def _amount(value: Any) -> Decimal | None:
     return Decimal(str(value))
 
 
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
+def _name(value: Any) -> str | None:
+    return told_text(str(value) if type(value) is int else value)
+
+
+def _address(value: Any) -> str | None:
+    """Return an address that can be one; a task whose answer names another is asked for by its id."""
+    text = told_text(value)
+    try:
+        return text if text and urlsplit(text).port != 0 else None
+    except ValueError:  # a port or a bracket that is none
+        return None

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from batchflux.providers.answers.failures import Complaint, complaints_in
+from batchflux.providers.answers.untrusted import told_seed, told_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,11 +62,9 @@ class Transcript:
         """Note seed and prompt, which stand beside the picture or around it."""
         if not isinstance(item, dict):
             return
-        seed, prompt = item.get("seed"), item.get("revised_prompt")
-        if type(seed) is int:
-            self.seed = seed
-        if isinstance(prompt, str) and prompt.strip():
-            self.revised_prompt = prompt.strip()
+        seed, prompt = told_seed(item.get("seed")), told_text(item.get("revised_prompt"))
+        self.seed = self.seed if seed is None else seed
+        self.revised_prompt = prompt or self.revised_prompt
 
     def _choice(self, choice: Mapping[str, Any]) -> None:
         if isinstance(choice.get("error"), dict | str):

@@ -74,6 +74,16 @@ def unescape(text: str) -> str:
         return whole
 
 
+def told_seed(value: Any) -> int | None:
+    """Return the seed that an answer says was used; None where it is none, or more than 64 bits with a sign hold."""
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def told_text(value: Any) -> str | None:
+    """Return a text of an answer as it can be kept and sent: without half surrogates; None where there is none."""
+    return value.encode(errors="replace").decode().strip() or None if isinstance(value, str) else None
+
+
 def is_data_url(text: str) -> bool:
     """Whether the text starts as a base64 `data:` URL."""
     return _DATA_URL.match(text) is not None
