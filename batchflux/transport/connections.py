@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from aiohttp import DefaultResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux._version import __version__
@@ -54,7 +55,7 @@ class Names(AbstractResolver):
         self._guard = guard
         self._origin = (origin.raw_host or "", origin.port or 0)
         self._fixed = dict(fixed)
-        self._system = aiohttp.DefaultResolver()
+        self._system = DefaultResolver()
         self._learned = self._origin[0] in self._fixed or parse(self._origin[0]) is not None
         for address, port in (self._origin, *self._fixed.values()):
             guard.trust(address, port)  # a name is no address, and is learned as it is resolved

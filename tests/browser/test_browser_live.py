@@ -180,6 +180,7 @@ def test_judging_goes_on_where_a_verdict_takes_the_picture_out_of_the_filter(
     expect(dialog.get_by_role("button", name="Next")).to_be_disabled()
 
 
+@pytest.mark.slow
 def test_a_page_that_lost_its_server_goes_on_where_it_was(judged: Path, opened: Opener) -> None:
     with serving_apart(judged) as url:
         page = opened(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import serving
@@ -36,6 +37,7 @@ def search(page: Page, words: str, count: str) -> None:
     page.locator("#gallery").focus()
 
 
+@pytest.mark.slow
 def test_a_large_selection_is_judged_in_parts_and_what_fails_is_said_in_a_sentence(
     opened: Opener, filled: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_kill_at_any_point(shop: Shop, point: str) -> None:
         assert row["possibly_billed"] == "1"
 
 
+@pytest.mark.slow
 @of_tasks
 def test_ten_polls_are_one_attempt_and_no_rate(shop: Shop) -> None:
     shop.manifest("#wait*10", limits=", rate: 1/min")

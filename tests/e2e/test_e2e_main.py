@@ -326,6 +326,7 @@ def test_a_missing_reference_fails_its_job_before_anything_is_sent(
     assert len(bank.seen) == 1
 
 
+@pytest.mark.slow
 def test_slow_downloads_do_not_hold_api_slots(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     bank.link_delay = 1.5
     name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 20]}}}\n")
@@ -483,6 +484,7 @@ def test_what_a_stop_leaves_unknown_counts_as_this_run_s(
     assert program.summary()["this_run"]["unknown"] == 0
 
 
+@pytest.mark.slow
 def test_no_window_of_a_second_sees_more_than_the_rate(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:

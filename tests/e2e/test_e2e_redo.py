@@ -67,6 +67,7 @@ def test_a_redo_is_made_once_and_stands_behind_its_picture(
     assert program.rows() == rows
 
 
+@pytest.mark.slow
 def test_redo_with_nothing_asked_for(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n  - {id: bad, prompt: 'x #moderated'}\n")
     ended = program("run", name, "--redo")
@@ -78,6 +79,7 @@ def test_redo_with_nothing_asked_for(program: Program, bank: Bank, manifest: Cal
     assert "No redo is waiting" in ended.out
 
 
+@pytest.mark.slow
 def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_plain_run_makes_redos_too_and_they_are_numbered_as_a_family(
     assert sorted(bank.answered().items()) == [("a cup", 1), ("a mug", 4)]
 
 
+@pytest.mark.slow
 def test_an_edited_prompt_and_a_seed_of_ones_own(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug, seed: 7, tags: {sku: M-1}}\n")
     assert program("run", name).code == 0
@@ -169,6 +172,7 @@ def test_a_run_with_nothing_to_do_shows_the_verdicts_that_nobody_has_shown(
     assert len(bank.seen) == 1
 
 
+@pytest.mark.slow
 def test_a_redo_is_changed_or_taken_back_while_it_waits(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -202,6 +206,7 @@ def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
         decide(path, Decision(keys=(gone, bytes(32)), review="accept"))
 
 
+@pytest.mark.slow
 def test_redos_that_wait_for_a_job_that_was_edited_are_not_forgotten_in_silence(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:

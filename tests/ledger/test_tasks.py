@@ -129,16 +129,14 @@ async def test_what_an_answer_says_it_costs_replaces_the_price(ledger: Ledger, m
     assert (row(ledger).cost, ledger.database.now(spent)) == (80, 80)
 
 
-async def test_a_failed_job_with_a_handle_is_polled_by_retry_failed(
-    ledger: Ledger, make_job: MakeJob, row: Row
-) -> None:
+async def test_a_failed_job_with_a_handle_is_polled_by_every_run(ledger: Ledger, make_job: MakeJob, row: Row) -> None:
     attempt = await submitted(ledger, make_job)
     await ledger.failed(attempt, JobError(Code.UNKNOWN, "no end"), counts=True)
     await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="unknown", finished_at=2.0))
-    assert work_for(make_job(), row(ledger), Selection(), lambda _: False) is None
-    work = work_for(make_job(), row(ledger), Selection(retry_failed=True), lambda _: False)
-    assert work is not None
-    assert (work.handle, work.attempt, work.costs) == ("task-7", attempt, False)
+    for selection in (Selection(), Selection(retry_failed=True), Selection(on_unknown="fail")):
+        work = work_for(make_job(), row(ledger), selection, lambda _: False)
+        assert work is not None
+        assert (work.handle, work.attempt, work.costs) == ("task-7", attempt, False)
 
 
 async def test_a_spooled_picture_of_a_task_is_received(
