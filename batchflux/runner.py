@@ -146,6 +146,7 @@ class _Run:
             stack.callback(images.close)
             executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
             images.sweep(self.ledger.database.now(spooled))
+            images.check_writable()
             if self.options.signals:
                 stack.enter_context(self.signals.handled())
             world = World(

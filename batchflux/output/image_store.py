@@ -77,6 +77,11 @@ class ImageStore:
                 path.unlink(missing_ok=True)
         return len(left)
 
+    def check_writable(self) -> None:
+        """See that pictures can be kept before any is paid for; StorageError when they cannot."""
+        with durable.storing(self._spool_folder):
+            durable.write_temporary(self._root, b"").unlink()
+
     def close(self) -> None:
         """Wait for what is under way."""
         self._threads.shutdown()

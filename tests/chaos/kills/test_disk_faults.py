@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.program import Ended, Scene
 
 EACH = 2
-KINDS = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"), ("fallocate", "ENOSPC"))
+KINDS = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"))
 REMEDY = re.compile(
     r"(free space|make room|check the disk|repair|restore|put it back|mount it writable|make the folder writable)"
 )
