@@ -79,8 +79,10 @@ class ImageStore:
 
     def check_writable(self) -> None:
         """See that pictures can be kept before any is paid for; StorageError when they cannot."""
+        probe = self._spool_folder / f"{TEMPORARY}probe"
         with durable.storing(self._spool_folder):
-            durable.write_temporary(self._root, b"").unlink()
+            probe.touch()
+            probe.unlink()
 
     def close(self) -> None:
         """Wait for what is under way."""
