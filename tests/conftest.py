@@ -223,3 +223,25 @@ def start() -> Iterator[Start]:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+def numbered_job(number: int, **fields: Any) -> Job:
+    """Make the n-th job; `fields` replace its own."""
+    name = f"j{number}"
+    job = Job(
+        id=name,
+        key=hashlib.sha256(name.encode()).hexdigest(),
+        prompt=name,
+        style="standard",
+        model="m",
+        provider="tuzi",
+        file_name=f"images/{name}.png",
+        position=number,
+    )
+    return replace(job, **fields)
+
+
+@pytest.fixture(scope="session")
+def job_number() -> Callable[..., Job]:
+    """Make the n-th job."""
+    return numbered_job

@@ -16,7 +16,7 @@ import selectors
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ from batchflux.models import (
     Submitted,
 )
 from batchflux.providers import Provider, providers
+from tests.conftest import numbered_job
 
 if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
@@ -343,7 +344,7 @@ class Tasks(Provider):
     api, style = "in-process", "tasks"
 
     def capabilities(self, model: str) -> Capabilities:
-        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True, polls=True)
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
 
     def submit(self, job: Job) -> HttpRequest:
         return HttpRequest(method="POST", url="/", content=Json(value={"prompt": job.prompt}), reader=_unread)
@@ -593,21 +594,6 @@ def _reader(folder: Path) -> Any:
     return connect(folder / "ledger.db", durable=False)
 
 
-def make_job(number: int, **fields: Any) -> Job:
-    name = f"j{number}"
-    job = Job(
-        id=name,
-        key=hashlib.sha256(name.encode()).hexdigest(),
-        prompt=name,
-        style="standard",
-        model="m",
-        provider="tuzi",
-        file_name=f"images/{name}.png",
-        position=number,
-    )
-    return replace(job, **fields)
-
-
 NightFactory = Callable[[int], contextlib.AbstractContextManager[Night]]
 
 
@@ -618,7 +604,7 @@ def nights() -> NightFactory:
     @contextlib.contextmanager
     def make(count: int) -> Iterator[Night]:
         with tempfile.TemporaryDirectory(prefix="night-") as folder:
-            yield Night(folder=Path(folder), jobs=[make_job(number) for number in range(count)])
+            yield Night(folder=Path(folder), jobs=[numbered_job(number) for number in range(count)])
 
     return make
 
@@ -629,15 +615,9 @@ def night(tmp_path: Path) -> Callable[[int], Night]:
 
     def make(count: int) -> Night:
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        return Night(folder=folder, jobs=[make_job(number) for number in range(count)])
+        return Night(folder=folder, jobs=[numbered_job(number) for number in range(count)])
 
     return make
-
-
-@pytest.fixture(scope="session")
-def job_number() -> Callable[..., Job]:
-    """Make the n-th job; `fields` replace its own."""
-    return make_job
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -21,27 +20,6 @@ if TYPE_CHECKING:
 
 class Finish(Protocol):
     def __call__(self, ledger: Ledger, job: Job, /, *, price: int = 140, **outcome: Any) -> None: ...
-
-
-@pytest.fixture(scope="session")
-def job_number() -> Callable[..., Job]:
-    """Make the n-th job; `fields` replace its own."""
-
-    def make(number: int, **fields: Any) -> Job:
-        name = f"j{number}"
-        job = Job(
-            id=name,
-            key=hashlib.sha256(name.encode()).hexdigest(),
-            prompt=name,
-            style="standard",
-            model="m",
-            provider="tuzi",
-            file_name=f"images/{name}.png",
-            position=number,
-        )
-        return replace(job, **fields)
-
-    return make
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ OFFERS = (
         local_images=True,
         url_images=False,
         most_images=2,
-        polls=True,
         options=Knobs,
         base_url="https://api.bfl.ai",
         key_names=("BFL_API_KEY",),
