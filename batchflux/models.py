@@ -259,8 +259,8 @@ class Capabilities:
 
     `api` and `style` name it, `base_url` and `key_names` are what the API's own name brings. `fields` are the request
     fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
-    can, `most_images` how many references do (None: no bound). `polls`: a request gives a task, which is asked for
-    until it ends; `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
+    can, `most_images` how many references do (None: no bound).
+    `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
     API knows. `by_model` returns what holds for a model, where models differ.
     """
 
@@ -271,7 +271,6 @@ class Capabilities:
     local_images: bool
     url_images: bool = True
     most_images: int | None = None
-    polls: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
     base_url: str | None = None

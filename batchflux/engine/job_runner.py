@@ -180,7 +180,6 @@ class JobRunner:
             await self._gate.sleep_polling(pause)
         while True:
             reach("poll.leaving")
-            asked_to_wait = 0.0
             last = self._clock() >= attempt.late_at
             try:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)

@@ -87,7 +87,6 @@ class Native(Provider):
             formats=frozenset({"jpeg", "png", "webp"}),
             local_images=True,
             most_images=8 if model.startswith("flux-2") else 4,
-            polls=True,
             active_tasks=self.active_tasks,
             options=options_of(model),
             base_url=self.base_url,
