@@ -37,6 +37,7 @@ class Code(StrEnum):
     NO_IMAGE = "no_image"
     DOWNLOAD = "download"
     BAD_IMAGE = "bad_image"
+    DIFFERS = "differs"
     ECHOED_INPUT = "echoed_input"
     MODERATED = "moderated"
     INVALID_REQUEST = "invalid_request"
@@ -44,6 +45,7 @@ class Code(StrEnum):
     QUOTA = "quota"
     REFERENCE = "reference"
     UNSAFE_URL = "unsafe_url"
+    INTERNAL = "internal"
     UNKNOWN = "unknown"
 
 
@@ -79,6 +81,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.NO_IMAGE: Rule(retry="backoff", billed="maybe"),
         Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True),
         Code.BAD_IMAGE: Rule(fault="link", fetch_again=True, keeps_link=True),
+        Code.DIFFERS: Rule(billed="yes"),
         Code.ECHOED_INPUT: Rule(billed="yes", fault="job"),
         Code.MODERATED: Rule(fault="job"),
         Code.INVALID_REQUEST: Rule(keeps_link=True),
@@ -86,6 +89,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
         Code.REFERENCE: Rule(fault="job"),
         Code.UNSAFE_URL: Rule(fault="job"),
+        Code.INTERNAL: Rule(fault="us"),
         Code.UNKNOWN: Rule(retry="once", billed="maybe", fault="away"),
     }
 )
@@ -166,8 +170,12 @@ class JobError(BatchfluxError):
 
     `message` is one line for the `error` column, without secrets; `retry_after` the seconds that the server asked us to
     wait. `billed`: whether the provider may have billed the attempt although it gave no picture; left out, as RULES
-    says. `dead`, for `download`: the link itself is gone (404, 410), not merely slow.
+    says. `dead`, for `download`: the link itself is gone (404, 410), not merely slow. `final`: the answer itself
+    explains why there is no picture, so the same request would give the same again. `answer` is set by the reader of an
+    answer to the whole body that it did not understand.
     """
+
+    answer: bytes | None = None
 
     def __init__(
         self,
@@ -177,6 +185,7 @@ class JobError(BatchfluxError):
         retry_after: float | None = None,
         billed: bool | None = None,
         dead: bool = False,
+        final: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -184,7 +193,8 @@ class JobError(BatchfluxError):
         self.retry_after = retry_after
         self.billed = RULES[code].billed != "no" if billed is None else billed
         self.dead = dead
+        self.final = final
 
     def __reduce__(self) -> tuple[object, ...]:
-        make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead)
-        return make, (self.code, self.message)
+        make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
+        return make, (self.code, self.message), {"answer": self.answer}

@@ -18,6 +18,8 @@ Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
 Encoding = Literal["data_url", "base64"]
+DIFFERENCES = ("format", "ratio", "colour", "trailing", "animated")
+"""What a whole picture may differ in from what was ordered; see `Stored.differs`."""
 
 
 class Status(StrEnum):
@@ -294,13 +296,18 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A verified picture in its place; `file_name` relative to the output folder, sizes in pixels and bytes."""
+    """A verified picture in its place; `file_name` relative to the output folder, sizes in pixels and bytes.
+
+    `differs` names those of DIFFERENCES in which it is not as ordered; `remarks` says so in words.
+    """
 
     file_name: str
     width: int
     height: int
     bytes: int
     sha256: str
+    differs: tuple[str, ...] = ()
+    remarks: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,12 +56,14 @@ _BATCH = 500
 class Selection:
     """What the user asked of this run: `only` is a glob on ids, `limit` the most jobs to work on.
 
-    `redo` leaves out all but the redos that were asked for in a review.
+    `redo` leaves out all but the redos that were asked for in a review. `pay_again`, with `retry_failed`, lets a
+    picture be bought anew although the one that was paid for may still be had.
     """
 
     only: str | None = None
     limit: int | None = None
     retry_failed: bool = False
+    pay_again: bool = False
     on_unknown: OnUnknown = "retry"
     redo: bool = False
 

@@ -20,7 +20,7 @@ from batchflux.manifest import job_fields, values
 from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
-from batchflux.models import Verify
+from batchflux.models import DIFFERENCES, Verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -111,10 +111,26 @@ def _excluded(value: object) -> str:
     return "" if is_nothing(value) else scalar(value).text
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if is_nothing(value):
+        return ()
+    items = value if isinstance(value, list) else [value]
+    return tuple(_given_text(item) for item in items)
+
+
+def _accepted(value: object) -> tuple[str, ...]:
+    return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in _texts(value))
+
+
+def _headers(value: object) -> dict[str, str]:
+    return {} if is_nothing(value) else {str(name): _given_text(text) for name, text in values.mapping(value).items()}
+
+
 def _options(value: object) -> Any:
     return plain_data(values.mapping(value))
 
 
+_LIST = _types("array", "string", items={"type": "string"})
 _AMOUNT = _types("number", "string", minimum=0)
 _PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
 Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
@@ -146,7 +162,7 @@ class ProviderConfig(Part):
     base_url: Annotated[str | None, _leaf(values.base_url, "string", "null")] = Field(
         None, description="where the API is, as https://api.tu-zi.com"
     )
-    keys: Annotated[tuple[str, ...], _node(_keys, _types("array", "string", items={"type": "string"}))] = Field(
+    keys: Annotated[tuple[str, ...], _node(_keys, _LIST)] = Field(
         (), description="NAMES of environment variables that hold API keys; several are a pool"
     )
     price: Price = Field(None, description="price of one image in `currency`, or of one by each model: {MODEL: PRICE}")
@@ -158,6 +174,13 @@ class ProviderConfig(Part):
         default_factory=dict,
         repr=False,  # it may hold what ${NAME} stands for
         description="what only this API knows; the simulator's latency, limits and faults",
+    )
+
+    allow_hosts: Annotated[tuple[str, ...], _node(_texts, _LIST)] = Field(
+        (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
+    )
+    download_headers: Annotated[dict[str, str], _node(_headers, _types("object", "null"))] = Field(
+        default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
     )
 
     @property
@@ -190,6 +213,12 @@ class LimitsConfig(Part):
     max_consecutive_failures: Annotated[int, _whole(1_000_000)] = Field(
         20, description="stop the run after so many failures in a row"
     )
+    patience: Annotated[float | None, _leaf(values.timeout, "string", "number")] = Field(
+        None, description="how long an outage is waited out; left out: 30m, with a deadline until then"
+    )
+    canary: Annotated[int, _leaf(lambda text: values.whole(text, 0, 10_000), "integer", minimum=0)] = Field(
+        4, description="requests bought from a provider until its first picture is kept; 0: no bound"
+    )
 
 
 class OutputConfig(Part):
@@ -204,6 +233,9 @@ class OutputConfig(Part):
     )
     max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
+    )
+    accept: Annotated[tuple[str, ...], _node(_accepted, _LIST)] = Field(
+        (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
 
 
