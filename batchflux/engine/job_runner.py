@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import away
-from batchflux.engine.rate_limiter import FAILED, FRESH, UNKNOWN
+from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
@@ -150,7 +150,7 @@ class JobRunner:
 
     async def _attempt(self, run: JobRun) -> Link | str:
         """Make one attempt, or take up the one of an earlier run; return its picture."""
-        retried = run.tries.used > run.work.used
+        retried = run.tries.used + run.tries.excused > run.work.used
         if retried:
             await self._quota.take()
         if not run.resumes:
@@ -299,9 +299,9 @@ class JobRunner:
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
         model = run.work.job.model
-        before = UNKNOWN if run.tries.resent else FAILED if run.tries.used + run.tries.excused else FRESH
+        failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire(before)
+            lease = await self._limits.acquire(failures)
             number, reserved = None, False
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:

@@ -8,8 +8,8 @@ attempt can be written to the ledger meanwhile; then `depart` waits for the very
 task of an earlier run: it takes a slot, and neither rate nor probe, and comes first, because it may be paid.
 
 While what a key reaches is down (see outages.py), it is used for one request at a time, the probe, and so are all keys
-together when all of them are. Probes ask in turn for jobs that have not failed yet and for those that have, and last
-for those whose outcome is unknown: such a job is sent only once more.
+together when all of them are. Probes ask in turn for the job that has failed least, since what fails may be the jobs,
+and for the one that has failed most; and last for those whose outcome is unknown: they are sent only once more.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
 
 SHUT = 3
-FRESH, FAILED, UNKNOWN = range(3)
+UNKNOWN = 1 << 30  # failures of a job whose outcome is unknown: it is the last to probe with
 
 
 class RateLimiter:
@@ -80,13 +80,13 @@ class RateLimiter:
             key.window.retune(concurrency, known=rate is not None)
         self._dispatch()
 
-    async def acquire(self, failed: int = FRESH) -> Lease:
+    async def acquire(self, failures: int = 0) -> Lease:
         """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
 
-        `failed` tells what became of the job before: nothing (FRESH), it FAILED, or its outcome is UNKNOWN.
+        `failures` is how often the job has failed before, UNKNOWN when it may have been billed.
         """
         future: asyncio.Future[Lease] = self._loop.create_future()
-        self._waiting.append((failed, future))
+        self._waiting.append((failures, future))
         return await self._granted(future)
 
     async def resume(self, key_name: str | None) -> Lease:
@@ -262,9 +262,9 @@ class RateLimiter:
         """Take the next of those who wait, or of a place that is down the one that may probe it."""
         chosen = self._waiting[0]
         if place.down:
-            wanted = FRESH if place.probes % 2 == 0 else FAILED
+            sign = 1 if place.probes % 2 == 0 else -1
             waiting = [one for one in self._waiting if not one[1].done()]
-            chosen = min(waiting, key=lambda one: one[0] + 4 * (one[0] == UNKNOWN) - 2 * (one[0] == wanted))
+            chosen = min(waiting, key=lambda one: one[0] if one[0] == UNKNOWN else sign * one[0])
         self._waiting.remove(chosen)
         return chosen[1]
 
