@@ -106,7 +106,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
             clock=time.monotonic,
         ),
         breaker=breaker,
-        canary=Canary(_canary(manifest), gate, folder=str(manifest.output.dir)),
+        canary=Canary(_canary(manifest), gate, str(manifest.output.dir)),
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),

@@ -579,7 +579,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
     return Rules(
         limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
         breaker=breaker,
-        canary=Canary(asked.canary, gate, folder="out"),
+        canary=Canary(asked.canary, gate, "out"),
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
