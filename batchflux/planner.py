@@ -15,6 +15,7 @@ from batchflux.manifest import load_manifest as load
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
+from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
     import os
@@ -97,7 +98,11 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
 
 def check_options(manifest: Manifest) -> None:
-    """Check provider.options, which only the simulator has: UsageError when they hold what it does not know."""
+    """Check what the provider section leaves to those who use it; UsageError when they cannot.
+
+    They are provider.options, which only the simulator has, allow_hosts and download_headers.
+    """
+    check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 

@@ -11,16 +11,16 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from multidict import CIMultiDict
-from yarl import URL
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
 from batchflux.transport.content import encode
-from batchflux.transport.downloads import Downloads
+from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
-from batchflux.transport.ssrf import Guard, origin_of, to_url
+from batchflux.transport.links import origin_of, to_url
+from batchflux.transport.ssrf import Allowed, Guard
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
@@ -50,20 +50,22 @@ class _Open(NamedTuple):
 
 
 class Transport:
-    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the base URL is none."""
+    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the options cannot be."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._options = options
         self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
         self._base = options.base_url.rstrip("/")
         self._origin = origin_of(self._base)
+        check_downloads(options.allow_hosts, options.download_headers)
+        self._allowed = tuple(map(Allowed.of, options.allow_hosts))
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        guard = Guard()
+        guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
         once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(once, self._options))
+        self._open = _Open(once, kept, names, Downloads(once, guard, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,8 +122,8 @@ class Transport:
         if not all(map(_CREDENTIAL.fullmatch, headers.values())):
             what = "an API key is empty or holds blanks or characters that no key has"
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
-        relative = not _ABSOLUTE.match(request.url)
-        url = URL(f"{self._base}/{request.url.removeprefix('/')}") if relative else to_url(request.url)
+        absolute = _ABSOLUTE.match(request.url)
+        url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
         data, described = await encode(request.content)
         known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
         for more in (described, request.headers, headers):

@@ -46,6 +46,8 @@ class TransportOptions:
     download_timeout: float = 300  # of a whole download with its redirects
     spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
     resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
+    allow_hosts: tuple[str, ...] = ()  # what may be dialled although it is private: see ssrf.Allowed
+    download_headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # that hosts of pictures want
 
 
 class Names(AbstractResolver):
@@ -75,8 +77,9 @@ class Names(AbstractResolver):
             raise OSError(errno.EINVAL, "not a valid host name") from error
         if not found:
             raise OSError(errno.ENOENT, "the name has no address")
-        if (host, port) == self._origin:
-            self._learned = True
+        own = (host, port) == self._origin
+        self._learned |= own
+        if own or self._guard.names(host, port):
             for result in found:
                 self._guard.trust(result["host"], result["port"])
         return found

@@ -60,6 +60,22 @@ def lost(error: Exception, url: URL) -> JobError:
     return JobError(_code(error), message)
 
 
+def unfetched(error: Exception, url: URL) -> JobError:
+    """Return what a picture that could not be fetched comes to; `url` is where its link, or a redirect, led."""
+    if is_unsafe(error):
+        return unsafe(url)
+    if isinstance(error, aiohttp.InvalidURL):
+        return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
+    return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+
+
+def unsafe(url: URL) -> JobError:
+    """Return what a link that leads to where it may not comes to."""
+    what = f"{shown(url)} leads to an address that is not public, so it was not fetched; the link is kept"
+    remedy = f"if it is your provider's own, add {url.host_subcomponent}:{url.port} to provider.allow_hosts"
+    return JobError(Code.UNSAFE_URL, f"{what}: {remedy} and run again")
+
+
 def _code(error: Exception) -> Code:
     return Code.TIMEOUT if isinstance(error, TimeoutError) else Code.NETWORK
 

@@ -204,15 +204,10 @@ async def test_a_pool_without_a_free_place_is_timeout(serve: Any, connect: Any) 
         await first
 
 
-@pytest.mark.parametrize("url", ["http://127.1:9", "http://2130706433"])
-async def test_a_base_url_that_cannot_be_called_fails_at_once(connect: Any, url: str) -> None:
-    error = await Asker().fails(await connect(url))
-    assert (error.code, error.billed) == (Code.INVALID_REQUEST, False)
+NO_BASE = ["", "x", "ftp://h", "http://", "http://h:99999", "http://user:SECRET@h", "http://SECRET@h", "http://127.1:9"]
 
 
-@pytest.mark.parametrize(
-    "url", ["", "x", "ftp://h", "http://", "http://h:99999", "http://user:SECRET@h", "http://SECRET@h"]
-)
+@pytest.mark.parametrize("url", [*NO_BASE, "http://2130706433", "http://[]@", "http://[é:]"])
 def test_a_base_url_that_cannot_be_one_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match=r"provider\.base_url") as caught:
         Transport(TransportOptions(base_url=url, timeout=1, connections=1, max_bytes=1, spool_dir="."))
