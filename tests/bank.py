@@ -140,9 +140,10 @@ class Bank:
     """The APIs.
 
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
-    pixels wide; `query` ends their links; `out` is the folder it looks into as a witness; `hook` is called with a job's
-    name before it is answered. `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from
-    now on, and a test may change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
+    pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
+    witness; `hook` is called with a job's name before it is answered. `seen` is its journal; `prompts` says what
+    happens to tasks and downloads of a job from now on, and a test may change it. `downloads` counts all of them by
+    job, `fetched` those that gave the picture.
     """
 
     url: str = ""
@@ -152,6 +153,7 @@ class Bank:
     query: str = ""
     out: Path | None = None
     hook: Callable[[str], None] | None = None
+    links: dict[str, str] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
@@ -242,6 +244,8 @@ class Bank:
         else:
             data, file = picture_of(seen.name, self.side), f"{seen.name}.png"
         self._files[file] = seen.name, data
+        if seen.name in self.links:
+            return self.links[seen.name], data
         private = "#linkprivate" in seen.text
         return "http://169.254.169.254/latest/meta-data" if private else f"{self.url}/files/{file}{self.query}", data
 

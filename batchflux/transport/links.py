@@ -45,6 +45,6 @@ def _web_url(text: str, base: URL | None, *, encoded: bool) -> URL | None:
         host = url.raw_host or ""
         known = _NAME.fullmatch(host) or (host.isascii() and parse(host) is not None)
         usable = known and url.scheme in {"http", "https"} and url.port is not None
-        return url if usable and url.host and str(url) and url.origin() else None
+        return url if usable and url.host and url.origin() and _CLEAN.fullmatch(str(url)) else None
     except _NO_URL:
         return None
