@@ -24,7 +24,6 @@ ODD = (
     "http://a%。b/",
     "http://[::1%25。]/x",
     "http://xn--a/",
-    "http://h\x7f/",
 )
 
 
