@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import JobError
 from batchflux.ledger.connection import reading
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, spent
 from batchflux.manifest import load_manifest as load
@@ -89,6 +90,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     """
     check_options(manifest)
     path = manifest.output.dir / LEDGER
+    check_ledger(path)
     with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
         # A kill may have left a file before its tables were made.
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None

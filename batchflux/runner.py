@@ -25,6 +25,7 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageErro
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, take_back
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
@@ -75,7 +76,8 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
-        return await _Run(manifest, options, keys).whole()
+        check_ledger(manifest.output.dir / LEDGER)
+        return await _Run(manifest, options, keys, lock).whole()
     except ManifestError:
         take_back(manifest, lock.made)
         raise
@@ -84,7 +86,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
 
 
 class _Run:
-    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key]) -> None:
+    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key], lock: FolderLock) -> None:
         self.manifest = manifest
         self.options = options
         self.watcher = options.watcher or Watcher()
@@ -98,6 +100,7 @@ class _Run:
         self.log: RunLog | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
+        self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
