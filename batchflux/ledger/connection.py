@@ -36,7 +36,8 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# SQLITE_ERROR: the schema is not what the program's own statements speak of.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
 _HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_LOCKS = frozenset(
@@ -246,7 +247,7 @@ def explaining(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into a StorageError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter quotes a damaged schema
         raise explained(path, error) from error
 
 
@@ -254,8 +255,8 @@ def explained(path: Path, error: Exception) -> StorageError:
     """Say in one sentence what is wrong with the file, and what to do."""
     # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _DAMAGED or str(error).startswith(_NO_TEXT):
-        return damaged(path, str(error).partition(" column")[0])
+    if code & 0xFF in _DAMAGED or isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_TEXT):
+        return damaged(path, str(error).partition(" column '")[0])
     if code & 0xFF in _HELD:
         what = f"The ledger {path} is held by another program ({error})"
         return StorageError(f"{what}: close what has it open for writing, then run again to continue.")
