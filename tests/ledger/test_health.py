@@ -16,8 +16,12 @@ from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
-    from tests.conftest import JobOf
+    from collections.abc import Callable
+
+    from batchflux.models import Job
     from tests.ledger.conftest import Finish
+
+    JobOf = Callable[..., Job]
 
 PAID_FOR = {
     "images/a.png": "images/",
