@@ -65,7 +65,7 @@ class Transport:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
         once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(once, guard, self._options))
+        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:
