@@ -15,7 +15,8 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError
 from batchflux.models import Exchanged
 from batchflux.redaction import hush
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
+from batchflux.transport.body import Body
+from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, open_session
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
@@ -157,10 +158,14 @@ class Transport:
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: float
     ) -> Reply:
         reader = request.reader(response.status, headers)
-        cut = await self._read(response, reader, until)
+        body = Body(response)
+        cut = await self._read(body, reader, until)
         try:
             return reader.finish(complete=cut is None)
         except JobError as error:
+            if body.missing and error.code is Code.BAD_ANSWER:  # what was paid for is in it, and would come so again
+                error.message = f"the answer is packed in a way that only Python's {body.missing} can undo: install it"
+                error.final = True
             if cut is None or response.status not in SUCCESS:
                 raise
             if isinstance(cut, _TooLargeError):
@@ -172,12 +177,12 @@ class Transport:
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
             raise (lost(cut, response.url) if request.repeatable else error) from None
 
-    async def _read(self, response: ClientResponse, reader: Reader, until: float) -> Exception | None:
+    async def _read(self, body: Body, reader: Reader, until: float) -> Exception | None:
         """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
         clock = asyncio.get_running_loop().time
         left = self._body_cap
         try:
-            while data := await next_piece(response, min(until, clock() + self._options.idle_timeout)):
+            while data := await body.next(min(until, clock() + self._options.idle_timeout)):
                 left -= len(data)
                 if left < 0:
                     return _TooLargeError()

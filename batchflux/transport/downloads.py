@@ -24,7 +24,8 @@ from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
-from batchflux.transport.connections import MIB, TransportOptions, next_piece
+from batchflux.transport.body import Body
+from batchflux.transport.connections import MIB, TransportOptions
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
 from batchflux.transport.ssrf import Allowed
@@ -85,7 +86,8 @@ class Downloads:
         response = await self._follow(url)
         try:
             self._check(response)
-            while data := await next_piece(response, until):
+            body = Body(response)
+            while data := await body.next(until):
                 if spool.size + len(data) > self._options.max_bytes:
                     raise self._too_big(response.url)
                 await spool.add(data)
