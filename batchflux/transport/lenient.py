@@ -27,6 +27,9 @@ _END = re.compile(rb"\r?\n\r?\n")
 _SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?\r?\n")
 _SIZE_BEGUN = re.compile(rb"[ \t]*[0-9A-Fa-f]{0,15}[ \t]*(?:;[^\n]*)?\r?")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+_PLAIN = re.compile(rb"HTTP/1\.[01] (\d{3})[^\r\n]*\r\n(?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n)*\r\n")  # nothing to mend
+_FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding):[ \t]*([^\r\n]*)")
+_FOLD = re.compile(rb"\r?\n[ \t]+")  # a header over several lines, which HTTP had once
 _NO_BODY = frozenset({204, 304})
 
 
@@ -106,14 +109,13 @@ class Lenient(asyncio.Protocol):
                 self._step = self._as_it_came
             return self._step != self._head
         head, self._held = self._held[: found.end()], self._held[found.end() :]
-        status, lines, length = _mended(head.lstrip(b"\r\n"))
+        status, head, length, chunked = _mended(head.lstrip(b"\r\n"))
         if status >= 200:  # noqa: PLR2004  what is below announces that the answer is still to come
             self._left = length or 0
-            chunked = length is None and any(_is_chunked(line) for line in lines)
             self._step = self._size if chunked else self._as_it_came if length is None else self._body
             if status in _NO_BODY or length == 0:
                 self._step = self._over
-        self._parser.data_received(b"\r\n".join((*lines, b"", b"")))
+        self._parser.data_received(head)
         return True
 
     def _body(self) -> bool:
@@ -179,31 +181,34 @@ class Lenient(asyncio.Protocol):
         return False
 
 
-def _mended(head: bytes) -> tuple[int, list[bytes], int | None]:
-    """Return an answer's status, the lines of its head as they should be, and its body's length where that is told."""
-    first, *lines = [line.rstrip(b"\r") for line in head.rstrip(b"\r\n").split(b"\n")]
-    status = first.split(b" ", 2)[1:2]
-    lines = [_CONTROLS.sub(b" ", line) for line in lines]
-    lines = [b":".join((name.rstrip(b" \t"), value)) for name, _, value in (line.partition(b":") for line in lines)]
-    lines = [line for line in lines if not (_is(line, b"transfer-encoding") and _value(line) == b"identity")]
-    lengths = {part.strip() for line in lines if _is(line, b"content-length") for part in _value(line).split(b",")}
-    chunked = any(map(_is_chunked, lines))
+def _mended(head: bytes) -> tuple[int, bytes, int | None, bool]:
+    """Return an answer's status, its head as it should be, its body's length where that is told, whether in chunks."""
+    plain, framing = _PLAIN.fullmatch(head), _FRAMING.findall(head)
+    if plain is None or len(framing) != 1 or not (framing[0][1].isdigit() or framing[0][1].lower() == b"chunked"):
+        head = _rewritten(head)
+        plain, framing = _PLAIN.fullmatch(head), _FRAMING.findall(head)
+    chunked = any(value.lower().endswith(b"chunked") for _, value in framing)
+    length = framing[0][1].strip() if len(framing) == 1 else b""
+    return int(plain[1]) if plain else 200, head, int(length) if length.isdigit() else None, chunked
+
+
+def _rewritten(head: bytes) -> bytes:
+    head = _FOLD.sub(b" ", head.rstrip(b"\r\n"))
+    first, *lines = [_CONTROLS.sub(b" ", line.rstrip(b"\r")) for line in head.split(b"\n")]
+    named = [(name.rstrip(b" \t"), value) for name, _, value in (line.partition(b":") for line in lines)]
+    named = [pair for pair in named if not (_is(pair, b"transfer-encoding") and _said(pair) == b"identity")]
+    chunked = any(_is(pair, b"transfer-encoding") and _said(pair).endswith(b"chunked") for pair in named)
+    lengths = {part.strip() for pair in named if _is(pair, b"content-length") for part in _said(pair).split(b",")}
     if chunked or len(lengths) == 1:
-        lines = [line for line in lines if not _is(line, b"content-length")]
-    length = lengths.pop() if len(lengths) == 1 and not chunked else b""
-    if length:
-        lines.append(b"Content-Length: " + length)
-    code = int(status[0]) if status and status[0].isdigit() else 200
-    return code, [first, *lines], int(length) if length.isdigit() else None
+        named = [pair for pair in named if not _is(pair, b"content-length")]
+    if len(lengths) == 1 and not chunked:
+        named.append((b"Content-Length", b" " + lengths.pop()))
+    return b"\r\n".join((first, *map(b":".join, named), b"", b""))
 
 
-def _is(line: bytes, name: bytes) -> bool:
-    return line[: len(name) + 1].lower() == name + b":"
+def _is(pair: tuple[bytes, bytes], name: bytes) -> bool:
+    return pair[0].lower() == name
 
 
-def _value(line: bytes) -> bytes:
-    return line.partition(b":")[2].strip().lower()
-
-
-def _is_chunked(line: bytes) -> bool:
-    return _is(line, b"transfer-encoding") and _value(line).endswith(b"chunked")
+def _said(pair: tuple[bytes, bytes]) -> bytes:
+    return pair[1].strip().lower()

@@ -23,9 +23,6 @@ WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
 # The first that fits counts, so the narrower stand above the wider.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (aiohttp.ClientConnectorCertificateError, "its TLS certificate is not valid"),
-    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
-    (aiohttp.ClientConnectorDNSError, "the name does not resolve"),
     (aiohttp.ConnectionTimeoutError, "no connection in the time allowed"),
     (aiohttp.ServerTimeoutError, "nothing came for the time allowed"),
     (TimeoutError, "it took longer than allowed"),
@@ -87,15 +84,34 @@ def is_unsafe(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Say in a few words, without secrets, what an error of the client means."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError):
+        return _unconnected(error)
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if not isinstance(inner, OSError) or not inner.strerror:
+    return _said_by_the_system(error)
+
+
+def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
+        remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
+        return f"its TLS certificate is not trusted ({why}): {remedy}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        why = (getattr(error.os_error, "reason", None) or "it was broken off").replace("_", " ").lower()
+        hint = "; is it http and not https?" if "wrong version" in why or "record layer" in why else ""
+        return f"the TLS handshake failed ({why}{hint})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name does not resolve (DNS: {(error.os_error.strerror or 'no such name').lower()})"
+    return _said_by_the_system(error.os_error)
+
+
+def _said_by_the_system(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
         return "the connection failed"
-    if inner.errno and inner.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
-        return os.strerror(inner.errno).lower()
-    return inner.strerror.lower()
+    if error.errno and error.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
+        return os.strerror(error.errno).lower()
+    return error.strerror.lower()
 
 
 def shown(url: URL) -> str:
