@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -83,11 +84,15 @@ class Files:
 
 
 class Simulator:
-    """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters."""
+    """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters.
+
+    `opens` says whom it lets in when that is not this machine only.
+    """
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.options, self.requests = options, Journal()
         self.host, self.port = "", 0
+        self.opens: str | None = None
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
         self._tasks = Tasks(self._endpoint)
         self._runner: web.AppRunner | None = None
@@ -110,6 +115,10 @@ class Simulator:
             raise UsageError(says) from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
+        where = ip_address(self.host.partition("%")[0])
+        if not where.is_loopback:
+            reach = f"any address of this machine, port {self.port}," if where.is_unspecified else f"{name}:{self.port}"
+            self.opens = f"Everyone who can reach {reach} can use it and read what it was asked; nothing is encrypted."
         return f"http://{name}:{self.port}"
 
     async def stop(self) -> None:
