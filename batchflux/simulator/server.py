@@ -66,6 +66,8 @@ class Files:
                 return Reply(status=302, content_type="text/plain", headers={"Location": http.rel_url.raw_path})
             case "flaky_link" if not self._fetches.add(f"{recipe.digest[:8]}{recipe.turn:08x}"):
                 return Reply(status=503, content_type="text/plain", body=b"Service Unavailable\n")
+            case "refused_link" if not http.headers.get("Referer"):
+                return Reply(status=403, content_type="text/plain", body=b"Forbidden\n")
             case "html_image":
                 return Reply(body=_PAGE, content_type=f"image/{recipe.output_format}")
         data = await asyncio.to_thread(picture, recipe, self._endpoint.cache)
