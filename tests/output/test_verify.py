@@ -285,6 +285,55 @@ def test_a_picture_of_one_colour_is_blank(mode: str, colour: Any) -> None:
     assert "blank picture" in refused(data, how="decode")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("where", [(0, 0), (63, 47), (31, 17)])
+def test_one_odd_spot_is_enough_for_a_picture(kind: str, where: tuple[int, int]) -> None:
+    plate = Image.new("RGB", (64, 48), (200, 200, 200))
+    plate.paste((0, 0, 0), (*where, where[0] + 2, where[1] + 2))
+    check(encoded(plate, kind), Expected(), "decode")
+
+
+def test_a_pattern_finer_than_the_blocks_of_a_jpeg_is_no_single_colour() -> None:
+    tile = Image.frombytes("L", (2, 2), b"\0\xff\xff\0")
+    board = Image.new("L", (64, 48))
+    for at in product(range(0, 64, 2), range(0, 48, 2)):
+        board.paste(tile, at)
+    check(encoded(board, "JPEG", quality=100), Expected(), "decode")
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_a_png_is_judged_without_its_pixels_as_with_them(data: st.DataObject) -> None:
+    """Any rows under any filters, with a fault now and then: bytes are whole and of many colours, or they are not."""
+    channels, depth = {"L": (0, 8), "RGB": (2, 8), "LA": (4, 8), "RGBA": (6, 8)}[
+        data.draw(st.sampled_from(["L", "RGB", "LA", "RGBA"]))
+    ]
+    pixel = {0: 1, 2: 3, 4: 2, 6: 4}[channels]
+    width, height = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
+    body = st.sampled_from([b"\0", b"\x07"]).flatmap(lambda byte: st.just(byte * width * pixel)) | st.binary(
+        min_size=width * pixel, max_size=width * pixel
+    )
+    rows = [bytes([data.draw(st.sampled_from([0, 0, 1, 2, 3, 4, 4, 7]))]) + data.draw(body) for _ in range(height)]
+    png = png_of(
+        width,
+        height,
+        zlib.compress(b"".join(rows)[: data.draw(st.integers(-1, 0)) or None]),
+        header=bytes([depth, channels, 0, 0, 0]),
+    )
+    with Image.open(io.BytesIO(png)) as picture:
+        try:
+            picture.load()
+            extrema = picture.getextrema()
+        except (OSError, SyntaxError):
+            refused(png, how="decode")
+            return
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    if all(low == high for low, high in bands):
+        assert "blank" in refused(png, how="decode")
+    else:
+        check(png, Expected(), "decode")
+
+
 def test_a_compression_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = png_of(30000, 30000, zlib.compress(b"\0" * 3_000_000))
     with warnings.catch_warnings():
