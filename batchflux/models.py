@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from batchflux.errors import JobError
 
+BASE, SECONDS = ":base", ":seconds"
+"""What the transport adds to the headers that a Reader is given: the provider's address, which relative links lead on
+from, and how many seconds passed until the answer began."""
+
 Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
@@ -233,7 +237,7 @@ class HttpRequest:
     """One HTTP step that a provider wants done.
 
     `url` is absolute, or a path below the provider's base URL. `reader` makes the Reader of the body from the answer's
-    status and headers (names in lower case). `repeatable`: the step is free and may be done again (a poll, an upload);
+    status and headers (names in lower case, BASE and SECONDS among them). `repeatable`: the step is free and may be done again (a poll, an upload);
     another leaves at most once, and its lost answer is `unknown`. Credentials are added by the transport, and only for
     hosts that the provider names.
     """

@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Exchanged
+from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
 from batchflux.transport.content import encode
@@ -141,8 +141,9 @@ class Transport:
         except WIRE_ERRORS as error:
             raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
         answered = lowered(response.headers)
+        told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
-            reply = await self._answer(request, response, answered, until)
+            reply = await self._answer(request, response, told, until)
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answered, time.time())

@@ -64,6 +64,10 @@ class AnswerReader:
         return _DONE.search(self._body, start) is not None and _STREAM.match(self._body) is not None
 
     def finish(self, *, complete: bool) -> Reply:
+        """Return the picture; JobError with the code of what came instead."""
+        return self.picture(complete=complete)
+
+    def picture(self, *, complete: bool) -> Finished:
         """Return the picture, with what the answer says about it; JobError with the code of what came instead."""
         if not self._success:
             text = text_of(bytes(self._body[:LARGEST_ERROR_BODY]))
