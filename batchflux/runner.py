@@ -32,7 +32,7 @@ from batchflux.ledger.tables import currency, last_activity, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
-from batchflux.output.image_store import ImageStore, kept_pictures
+from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.planner import SIMULATOR_HOST, Plan, check_options, plan_of
 from batchflux.transport import Transport
@@ -97,7 +97,7 @@ class _Run:
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names)
-        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
+        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
@@ -142,7 +142,7 @@ class _Run:
         ensure_open_files(at_once)
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
-            images = ImageStore(self.folder, self.manifest.output.verify, mark=mark)
+            images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
             executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
             images.sweep(self.ledger.database.now(spooled))
@@ -166,7 +166,9 @@ class _Run:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
+        feeder = Feeder(
+            self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest), self.books.means
+        )
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
@@ -197,7 +199,7 @@ class _Run:
         database = self.ledger.database
         reach("run.closing")
         if self.signals.cut_off:
-            database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
+            database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
         tally = self.tally
         ended = tally.done + tally.failed + tally.unknown
         self.books.put_in_order(survey)
@@ -231,6 +233,8 @@ class _Run:
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         self.books.note_clean()
+        if survey.todo == ended:
+            self.books.note_reader(self.options.selection)
         reach("run.closed")
         return summary
 

@@ -139,6 +139,10 @@ class Retrying:
         self._decide = decide
         self._sleep = sleep
 
+    def asks_again(self, tries: Tries, error: JobError) -> bool:
+        """Whether a step that had failed so would be tried again, for who finds out later that it had."""
+        return self._decide(tries, error) is not None
+
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """Await `step()` until it succeeds; raise the JobError of its last try when it is given up."""
         delay: float | None = None
