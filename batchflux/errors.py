@@ -88,7 +88,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
         Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
         Code.REFERENCE: Rule(fault="job"),
-        Code.UNSAFE_URL: Rule(fault="job"),
+        Code.UNSAFE_URL: Rule(fault="job", keeps_link=True),
         Code.INTERNAL: Rule(fault="us"),
         Code.UNKNOWN: Rule(retry="once", billed="maybe", fault="away"),
     }

@@ -38,14 +38,15 @@ State = Literal["authorized", "submitted", "captured", "voided", "failed", "unkn
 TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         "submitted": frozenset({"authorized", "unknown"}),
-        # captured: a fresh link to it; failed: its answer was kept and read again
-        "captured": frozenset({"authorized", "submitted", "captured", "failed", "unknown"}),
+        "captured": frozenset({"authorized", "submitted", "captured", "unknown"}),  # captured: a fresh link to it
         "voided": frozenset({"authorized", "unknown"}),
         "failed": frozenset({"authorized", "submitted", "unknown"}),
         "unknown": frozenset({"authorized", "submitted", "unknown"}),
     }
 )
 """The states from which an attempt may come to each state; every attempt begins as `authorized`."""
+
+_ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _AUTHORIZE_JOB = f"""
@@ -116,7 +117,7 @@ class Ledger:
         on_finish: Callable[[list[Known]], None] = lambda _: None,
         durable: bool = True,
         threaded: bool = True,
-        kept: Mapping[bytes | int, str] | None = None,
+        kept: Mapping[Any, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._finished: list[Known] = []
@@ -184,7 +185,7 @@ class Ledger:
         at = self._clock()
 
         def write(connection: sqlite3.Connection) -> int:
-            job = _capture(connection, attempt, received, at)
+            job = _capture(connection, attempt, received, at, _ANSWER_KEPT)
             row = connection.execute(_LAST_NOW, (attempt, job)).fetchone()
             return attempt if row is None else int(row[0])
 
@@ -276,7 +277,7 @@ class Ledger:
             self._on_finish(rows)
 
 
-def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes | int, str]) -> int:
+def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[Any, str]) -> int:
     """Make attempts unknown whose request is out and will not be waited for, and return how many.
 
     Those whose picture or whose answer is kept were answered: see Ledger. Tasks with a handle stay submitted: the next
@@ -293,12 +294,18 @@ def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
     return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
 
 
-def _capture(connection: sqlite3.Connection, attempt: int, received: Received, at: float) -> int:
+def _capture(
+    connection: sqlite3.Connection,
+    attempt: int,
+    received: Received,
+    at: float,
+    before: frozenset[State] = TRANSITIONS["captured"],
+) -> int:
     """Record the picture of an attempt at epoch second `at`; return its job's number."""
     asset = received.asset
     link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
     ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": at, "code": None, "error": None}
-    job = _pass(connection, attempt, "captured", billed="yes", cost=received.cost, **ended)
+    job = _pass(connection, attempt, "captured", before, billed="yes", cost=received.cost, **ended)
     connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
     connection.execute(_KNOWN_NOW, (job,))
     return job
@@ -316,9 +323,18 @@ def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
     return row is not None
 
 
-def _pass(connection: sqlite3.Connection, attempt: int, to: State, **columns: Any) -> int:
-    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError."""
-    allowed = sorted(TRANSITIONS[to])
+def _pass(
+    connection: sqlite3.Connection,
+    attempt: int,
+    to: State,
+    before: frozenset[State] | None = None,
+    **columns: Any,
+) -> int:
+    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError.
+
+    It must be in one of the states `before`, else as TRANSITIONS says.
+    """
+    allowed = sorted(before or TRANSITIONS[to])
     changes = ", ".join("cost = COALESCE(?, cost)" if name == "cost" else f"{name} = ?" for name in columns)
     marks = ",".join("?" * len(allowed))
     query = f"UPDATE attempts SET state = ?, {changes} WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks

@@ -245,7 +245,7 @@ def picture(data: bytes) -> str:
     kinds: dict[str, Any] = {}
     for how in get_args(Verify):
         try:
-            shape, digest = check(data, Expected(), how)
+            shape, digest, differs = check(data, Expected(), how)
         except JobError as error:
             if check_answer(error) != Code.BAD_IMAGE:
                 raise

@@ -133,13 +133,15 @@ async def test_the_suffix_follows_the_bytes(
 async def test_a_place_outside_images_is_refused(
     store: ImageStore, tmp_path: Path, make_job: MakeJob, name: str
 ) -> None:
-    with pytest.raises(JobError) as caught:
-        await store.store(make_job(file_name=name), fetched(PNG), 7)
-    assert caught.value.code is Code.INVALID_REQUEST
-    assert files(tmp_path) == set()
+    stored = await store.store(make_job(file_name=name), fetched(PNG), 7)
+    assert stored.refused is not None
+    assert stored.refused[0] is Code.INVALID_REQUEST
+    assert files(tmp_path) == {"rejected/mug-7.png"}, "it was paid for"
 
 
-async def test_bytes_that_are_no_picture_are_not_kept(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
+async def test_bytes_that_are_no_picture_are_kept_only_where_they_were_the_answer(
+    store: ImageStore, tmp_path: Path, make_job: MakeJob
+) -> None:
     inline = await store.spool(make_job(), Inline(data=b"<html>"))
     download = tmp_path / ".spool" / ".tmp-1"
     download.write_bytes(b"<html>")
@@ -147,7 +149,8 @@ async def test_bytes_that_are_no_picture_are_not_kept(store: ImageStore, tmp_pat
         with pytest.raises(JobError, match="an HTML page") as caught:
             await store.store(make_job(), source, 7)
         assert caught.value.code is Code.BAD_IMAGE
-    assert files(tmp_path) == set()
+    assert files(tmp_path) == {"answers/mug-7.html"}
+    assert stat.S_IMODE((tmp_path / "answers/mug-7.html").stat().st_mode) == 0o600
 
 
 async def test_a_spooled_or_downloaded_file_is_moved(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
@@ -297,16 +300,57 @@ def test_a_file_where_a_folder_has_to_be_stops_the_run(tmp_path: Path) -> None:
         ImageStore(tmp_path, "decode")
 
 
-async def test_a_name_that_no_file_can_have_fails_its_job_only(
-    store: ImageStore, tmp_path: Path, make_job: MakeJob
-) -> None:
+async def test_a_picture_whose_place_cannot_be_is_kept(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
     (tmp_path / "images/a").write_bytes(b"")
     (tmp_path / "images/d.png").mkdir()
-    for name in (f"images/{'x' * 300}.png", "images/a/x.png", "images/d.png"):
-        with pytest.raises(JobError, match=r"change output\.file_name") as caught:
-            await store.store(make_job(file_name=name), fetched(PNG), 7)
-        assert caught.value.code is Code.INVALID_REQUEST
-    assert files(tmp_path) == {"images/a"}
+    for number, name in enumerate((f"images/{'x' * 300}.png", "images/a/x.png", "images/d.png")):
+        job = make_job(file_name=name)
+        for source in (fetched(PNG), await store.spool(job, Inline(data=PNG))):
+            stored = await store.store(job, source, number)
+            assert stored.refused is not None
+            assert stored.refused[0] is Code.INVALID_REQUEST
+            assert "change output.file_name" in stored.refused[1]
+    assert files(tmp_path) == {"images/a", *(f"rejected/mug-{number}.png" for number in range(3))}
+    (tmp_path / "images/d.png").rmdir()
+    again = await store.store(make_job(file_name="images/d.png"), "rejected/mug-2.png", 2)
+    assert (again.file_name, again.refused) == ("images/d.png", None)
+
+
+async def test_a_file_that_is_no_jobs_is_not_written_over(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
+    (tmp_path / "images/mug.png").write_bytes(b"a stranger's")
+    stored = await store.store(make_job(), fetched(PNG), 7)
+    assert (tmp_path / "images/mug.png").read_bytes() == b"a stranger's"
+    assert stored.refused is not None
+    assert stored.refused[0] is Code.INVALID_REQUEST
+    assert "images/mug.png is another file" in stored.refused[1]
+    (tmp_path / "images/mug.png").write_bytes(PNG)  # as after a kill behind the move
+    assert (await store.store(make_job(), "rejected/mug-7.png", 7)).file_name == "images/mug.png"
+    assert files(tmp_path) == {"images/mug.png"}
+
+
+@pytest.mark.parametrize("accept", [("format",), ("any",), ("ratio",), ()])
+async def test_a_picture_that_differs_is_kept_by_its_real_kind_until_it_is_accepted(
+    tmp_path: Path, make_job: MakeJob, accept: tuple[str, ...]
+) -> None:
+    strict = ImageStore(tmp_path, "decode")
+    job = make_job("a/b ü", output_format="png", file_name="images/x.png")
+    gif = picture("GIF")
+    first = await strict.store(job, await strict.spool(job, Inline(data=gif)), 12)
+    assert (first.file_name, first.differs) == ("rejected/a_b_ü-12.gif", ("format",))
+    assert first.remarks == "a PNG was asked for and a GIF came"
+    assert first.refused is not None
+    assert first.refused[0] is Code.DIFFERS
+    assert "output.accept: [format]" in first.refused[1]
+    strict.close()
+    later = ImageStore(tmp_path, "decode", accept=accept)
+    before = await later.kept_before(job, 12)
+    assert before == await later.store(job, first.file_name, 12), "as after a kill behind the move"
+    taken = accept not in {("ratio",), ()}
+    assert (before.refused is None) is taken
+    assert files(tmp_path) == {"images/x.gif" if taken else first.file_name}
+    assert before.remarks == first.remarks
+    assert await later.kept_before(job, 13) is None
+    later.close()
 
 
 RUNS = """
