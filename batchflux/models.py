@@ -237,9 +237,9 @@ class HttpRequest:
     """One HTTP step that a provider wants done.
 
     `url` is absolute, or a path below the provider's base URL. `reader` makes the Reader of the body from the answer's
-    status and headers (names in lower case, BASE and SECONDS among them). `repeatable`: the step is free and may be done again (a poll, an upload);
-    another leaves at most once, and its lost answer is `unknown`. Credentials are added by the transport, and only for
-    hosts that the provider names.
+    status and headers (names in lower case, BASE and SECONDS among them). `repeatable`: the step is free and may be
+    done again (a poll, an upload); another leaves at most once, and its lost answer is `unknown`. Credentials are added
+    by the transport, and only for hosts that the provider names.
     """
 
     method: Literal["GET", "POST", "PUT"]

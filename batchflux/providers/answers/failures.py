@@ -88,9 +88,10 @@ _WEAK = frozenset({"invalid_request_error", "invalid_request", "image_generation
 _WORDS = tuple(
     (code, re.compile(words, re.IGNORECASE))
     for code, words in (
+        (Code.MODERATED, r"moderat(?:ed|ion)(?![\w\s]{0,30}(?:unavailable|time|service|error|overload))"),
         (
             Code.MODERATED,
-            r"moderat(?:ed|ion)(?![\w\s]{0,30}(?:unavailable|time|service|error|overload))|(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked",
+            r"(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked",
         ),
         (Code.MODERATED, r"content[_\s-]?(?:policy|filter)|safety(?![_\s-]?tolerance)|policy violation"),
         (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
@@ -103,7 +104,7 @@ _WORDS = tuple(
         (Code.AUTH, r"(?:invalid|incorrect|malformed) api[_\s-]?key"),
     )
 )
-_SURE_WORDS = 6  # rows that count under a 429 too, where a "quota" may be one per minute
+_SURE_WORDS = 7  # rows that count under a 429 too, where a "quota" may be one per minute
 _SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
 _FAILED = re.compile(
     r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
@@ -284,8 +285,8 @@ def _classify(complaints: Sequence[Complaint], status: int) -> Code:
     names = [layer.code for layer in complaints] + [layer.type for layer in complaints]
     telling = next((code for name in names if (code := _code_of(name)) is not Code.SERVER), None)
     if status >= _SERVER or status in _GAVE_UP:
-        said = words_code("\n".join(layer.message for layer in complaints))
-        return Code.MODERATED if Code.MODERATED in (telling, said) else Code.SERVER
+        said = telling or words_code("\n".join(layer.message for layer in complaints))
+        return Code.MODERATED if said is Code.MODERATED else Code.SERVER
     if telling is not None:
         return telling
     firm = {layer.code for layer in complaints} | ({layer.type for layer in complaints} - _VAGUE_TYPES)

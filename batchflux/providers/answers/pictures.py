@@ -1,9 +1,9 @@
 """Which picture an answer gives: the one decision, from everything it holds.
 
-Whatever may be a picture is offered with its rank (see signs); of the best rank the first is taken that can be: a http(s)
-link, or base64 whose first bytes are a picture's. What the request itself held is no result. Of several in prose the
-last counts, of several in a stream those of the last document: relays show previews first. A picture named by a link
-of another scheme (`file:`) is `unsafe_url`: asking again would cost money and help nobody.
+Whatever may be a picture is offered with its rank (see signs); of the best rank the first is taken that can be: a
+http(s) link, or base64 whose first bytes are a picture's. What the request itself held is no result. Of several in
+prose the last counts, of several in a stream those of the last document: relays show previews first. A picture named by
+a link of another scheme (`file:`) is `unsafe_url`: asking again would cost money and help nobody.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class Finder:
         elif (link := self._link(text, named=sign in (Sign.STRONG, Sign.WEAK))) is not None:
             candidate = Candidate(kind=Kind.LINK, target=link)
         else:
+            if sign in (Sign.STRONG, Sign.WEAK) and text.lower().startswith(("http:", "https:")):
+                self.unusable = f"it names a picture by what is no link: {tidy(text.partition('?')[0], limit=80)}"
             return False
         if (rank := rank_of_key(sign, candidate)) is not None:
             self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate))

@@ -1,9 +1,9 @@
 """Reads one answer of any shape to a picture or a JobError.
 
 Relays answer in the wrong shape, so the body itself decides how it is read, not the style and not the content type: its
-first bytes are a picture's; `{` or `[` is JSON; a page is HTML; else it is an event stream, or any text. The order is: a
-picture; a failure reported as such; a broken connection; a task; a failure in words; a link that may be a picture; a
-picture that is the job's own; nothing.
+first bytes are a picture's; `{` or `[` is JSON; a page is HTML; else it is an event stream, or any text. The order is:
+a picture; a failure reported as such; a broken connection; a task; a failure in words; a link that may be a picture;
+a picture that is the job's own; nothing.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class AnswerReader:
         if len(self._body) > self._largest:
             fault = f"the answer is not understood: it is longer than {self._largest} bytes"
             raise JobError(Code.BAD_ANSWER, fault)
-        if is_picture(self._body):
+        if is_picture(bytes(self._body[:32])):
             return self._whole_body(complete=complete)
         text = self._body.decode("utf-8", "replace").lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
         return self._judge(text, whole=self._read(text, complete=complete))

@@ -1,7 +1,7 @@
 """The rules by which a picture is told from everything else that an answer holds; each is a row of a table.
 
-A key of JSON is read as its words (`resultImageUrls`: result, image, urls). What stands below a key of the request or of
-a doubtful thing (a thumbnail, a draft, a logo) is that too, whatever its own key; so is what stands beside a `type`,
+A key of JSON is read as its words (`resultImageUrls`: result, image, urls). What stands below a key of the request, or
+of a doubtful thing (a thumbnail, a draft, a logo) is that too, whatever its own key; so is what stands beside a `type`,
 `role` or `status` that says so. Of links in prose the label decides, what stands before it, and the address itself.
 Doubtful pictures are never taken: the answer is kept, and a person can look.
 """
@@ -9,7 +9,6 @@ Doubtful pictures are never taken: the answer is kept, and a person can look.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.providers.answers.markup import Candidate, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class Sign(Enum):
@@ -68,17 +67,23 @@ _WORDS: Mapping[str, Sign] = {
 }
 _PAIRED: Mapping[str, Sign] = {"source": Sign.OURS, "base": Sign.OURS, "response": Sign.SERVICE}  # not alone in a key
 _ORDER = (Sign.OURS, Sign.DOUBT, Sign.STRONG, Sign.SERVICE, Sign.WEAK)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KINDS = ("type", "kind", "role", "purpose", "size", "variant")  # keys whose value says what stands beside them
 _STATES = ("status", "state", "task_status", "taskStatus")
 TEXT_KEYS = frozenset({"content", "text", "delta", "answer", "response", "output_text"})  # in pieces, in a stream
 
-PENDING = frozenset(
+PENDING = _set(
     """queued queueing pending submitted processing in_progress running starting started waiting not_start not_started
-    scheduled created accepted in_queue""".split()
+    scheduled created accepted in_queue"""
 )
-READY = frozenset("ready success succeed succeeded successful completed complete done finished ok".split())
-FAILED = frozenset("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out".split())
+READY = _set("ready success succeed succeeded successful completed complete done finished ok")
+FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
 
 TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
@@ -89,14 +94,14 @@ _REASONS: Mapping[str, str] = {
     **dict.fromkeys(("finish_reason", "native_finish_reason", "stop_reason"), "finish_reason"),
     "block_reason": "block_reason",
 }
-_FINE = frozenset(
+_FINE = _set(
     """stop length max_tokens end_turn stop_sequence eos eos_token completed complete success finished null none
-    finish_reason_unspecified block_reason_unspecified""".split()
+    finish_reason_unspecified block_reason_unspecified"""
 )
-MODERATED_REASONS = frozenset(
+MODERATED_REASONS = _set(
     """content_filter content_filtered safety prohibited_content image_safety image_prohibited_content recitation
     image_recitation blocklist spii model_armor jailbreak refusal moderated guardrail guardrails guardrail_intervened
-    sensitive violation""".split()
+    sensitive violation"""
 )
 
 
@@ -132,7 +137,7 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
 
 
 def state_of(value: Mapping[str, Any]) -> str:
-    """Return how the task stands that an object tells of: lower case, with `_` between words; empty when it does not."""
+    """Return how the task stands that an object tells of, in lower case, with `_` between words; empty: it does not."""
     said = next((value[key] for key in _STATES if isinstance(value.get(key), str)), "")
     return re.sub(r"[\s-]+", "_", said[:60].strip()).casefold()
 
@@ -158,7 +163,7 @@ _RESULT = re.compile(
 )
 _BEFORE = re.compile(
     r"(?:(?:reference|input|source|original|logo|preview|thumbnail|draft|before|参考图?|原图|输入图?|上传图?|素材|预览图?"
-    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:：]|powered by|provided by|sponsored by"
+    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]|powered by|provided by|sponsored by"
     r"|(?:进度|progress)\D{0,10}(?<!\d)\d{1,2}\s?%)[^\w]{0,8}$",
     re.IGNORECASE,
 )
@@ -177,8 +182,11 @@ _OTHER_SCHEME = re.compile(r"(?!https?:|data:)[a-z][a-z0-9+.-]{1,30}:(?!\d)", re
 
 def is_doubtful_address(target: str) -> bool:
     """Whether a link's path says that it leads to a thumbnail, a logo or the like."""
-    path = target[:2000].partition("?")[0]
-    return _DOUBT_ADDRESS.search(re.sub(r"^(?:https?:)?//[^/]*", "", path)) is not None
+    return _DOUBT_ADDRESS.search(_path(target)) is not None
+
+
+def _path(target: str) -> str:
+    return re.sub(r"^(?:https?:)?//[^/]*", "", target[:2000].partition("?")[0])
 
 
 def rank_of_key(sign: Sign, candidate: Candidate) -> Rank | None:
@@ -202,15 +210,12 @@ def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank
     kind, label = candidate.kind, candidate.label
     if kind is not Kind.DATA and (_NOT_A_PICTURE.search(candidate.target) or _is_service(candidate)):
         return None
-    doubt = _DOUBT_LABEL.search(label) or _BEFORE.search(candidate.before)
-    if doubt and not asked_for(doubt[0]):
+    doubts = [_DOUBT_LABEL.search(label), _BEFORE.search(candidate.before)]
+    if kind is not Kind.DATA and not _RESULT.search(label):
+        doubts.append(_DOUBT_ADDRESS.search(_path(candidate.target)))
+    if any(doubt and not asked_for(doubt[0].strip("/_.-")) for doubt in doubts):
         return Rank.DOUBTFUL
-    if kind is Kind.DATA:
-        return Rank.SHOWN
-    in_address = _DOUBT_ADDRESS.search(re.sub(r"^(?:https?:)?//[^/]*", "", candidate.target[:2000].partition("?")[0]))
-    if in_address and not _RESULT.search(label) and not asked_for(in_address[0].strip("/_.-")):
-        return Rank.DOUBTFUL
-    if kind is Kind.IMAGE:
+    if kind in (Kind.DATA, Kind.IMAGE):
         return Rank.LIKELY if _OTHER_SIZE.search(label) else Rank.SHOWN
     if candidate.named_as_picture or (kind is Kind.LINK and _RESULT.search(label)):
         return Rank.LIKELY

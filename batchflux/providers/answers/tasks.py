@@ -18,7 +18,7 @@ from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, Rank, state_of
 from batchflux.providers.answers.transcript import Transcript
-from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_seed, told_text
+from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_text
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ class Transcript:
             if sign is Sign.OURS:
                 continue
             if isinstance(value, dict):
-                sign = of_object(sign, value)  # noqa: PLW2901  it holds for all below
+                sign = of_object(sign, value)
                 self._note(value)
                 inside = [(item, below(sign, key), (*place[-2:], key)) for key, item in value.items()]
                 left += reversed(inside)
