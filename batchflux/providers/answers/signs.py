@@ -66,6 +66,7 @@ _WORDS: Mapping[str, Sign] = {
     for word in words.split()
 }
 _PAIRED: Mapping[str, Sign] = {"source": Sign.OURS, "base": Sign.OURS, "response": Sign.SERVICE}  # not alone in a key
+_WHOLE: Mapping[str, Sign] = {"prompt_feedback": Sign.NONE}  # names that mean another thing than their words
 _ORDER = (Sign.OURS, Sign.DOUBT, Sign.STRONG, Sign.SERVICE, Sign.WEAK)
 
 
@@ -89,6 +90,10 @@ TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
 TASK_PLACES = ("polling_url", "status_url")
 TASK_SAYS = ("details", "error", "message", "fail_reason", "failReason", "reason", "task_status_msg", "failMsg", "msg")
+
+TAKEN_ON = re.compile(
+    r"提交成功|排队中|\bsubmit(?:ted)? success|\bin queue\b", re.IGNORECASE
+)  # a `description` of a task
 
 _REASONS: Mapping[str, str] = {
     **dict.fromkeys(("finish_reason", "native_finish_reason", "stop_reason"), "finish_reason"),
@@ -114,6 +119,8 @@ def words_of(name: str) -> list[str]:
 def sign_of(key: str) -> Sign:
     """Return what a key says by itself."""
     words = words_of(key)
+    if (whole := _WHOLE.get("_".join(words))) is not None:
+        return whole
     signs = {_PAIRED.get(word, _WORDS.get(word)) if len(words) > 1 else _WORDS.get(word) for word in words}
     return next((sign for sign in _ORDER if sign in signs), Sign.NONE)
 

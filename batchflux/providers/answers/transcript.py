@@ -12,6 +12,7 @@ from batchflux.providers.answers.failures import ANSWER_KEYS, Complaint, complai
 from batchflux.providers.answers.signs import (
     PENDING,
     SURE_TASK_IDS,
+    TAKEN_ON,
     TEXT_KEYS,
     Sign,
     bad_end,
@@ -57,10 +58,9 @@ class Transcript:
         complaints = complaints_in(document, certain=failed)
         self.complaints = self.complaints or complaints
         held = [one for one in (document if isinstance(document, list) else [document]) if isinstance(one, dict)]
-        answers = any(one.get(key) for one in held for key in ANSWER_KEYS)
         known = isinstance(document, list) or any(key in one for one in held for key in ANSWER_KEYS)
         self.understood = self.understood or bool(complaints) or known
-        if not failed and (answers or not complaints):
+        if not failed:
             self._walk(document, sign)
 
     def close(self, *, whole: bool) -> None:
@@ -114,5 +114,7 @@ class Transcript:
                 said = told_text(value.get("finishMessage")) or told_text(value.get("blockReasonMessage")) or ""
                 self.end = self.end or Complaint(code=reason, message=said)
         ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
-        if state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
-            self.task = self.task or next(ids, None) or told_text(value.get("id")) or state_of(value)
+        taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
+        if taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
+            named = next(ids, None) or told_text(value.get("id") or value.get("result"))
+            self.task = self.task or named or state_of(value) or "queued"
