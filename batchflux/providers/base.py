@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchflux.models import Capabilities, Encoding, Finished, HttpRequest, Job, Reference
 
 
-READER = 2
+READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
 
 
