@@ -126,6 +126,8 @@ class Books:
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it
+        if get_meta(connection, READER_NOTE) is None:
+            notes[READER_NOTE] = str(READER)  # no answer is older
         for name, value in notes.items():
             set_meta(connection, name, value)
         self._results.verdicts = verdicts(connection)
