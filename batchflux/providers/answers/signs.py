@@ -170,7 +170,8 @@ _RESULT = re.compile(
 )
 _BEFORE = re.compile(
     r"(?:(?:reference|input|source|original|logo|preview|thumbnail|draft|before|参考图?|原图|输入图?|上传图?|素材|预览图?"
-    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]|powered by|provided by|sponsored by"
+    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]"
+    r"|powered by|provided by|sponsored by"
     r"|(?:进度|progress)\D{0,10}(?<!\d)\d{1,2}\s?%)[^\w]{0,8}$",
     re.IGNORECASE,
 )
