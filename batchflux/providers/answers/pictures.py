@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
-_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}\S+", re.IGNORECASE)
+_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}(?:(?![,;|]https?://)\S)+", re.IGNORECASE)
 _BLANKS_WITHIN = re.compile(r"https?://[^\s/?#\\]+/[^\n]*", re.IGNORECASE)
 _HOST_AND_PATH = re.compile(r"[\w-]{1,60}(?:\.[\w-]{1,60}){1,6}(?::\d{1,5})?/\S+")
 _PATH = re.compile(r"(?:\.{0,2}/)?[^\s:/\\<>{}()\[\]|,;][^\s:\\<>{}|]*")
