@@ -223,7 +223,7 @@ def from_answer(
 
 
 def left_open(error: JobError, *, surely: bool = False) -> JobError:
-    """Return what the error of a paid step comes to: `unknown` where a gateway gave up waiting, or says that one did."""
+    """Return what the error of a paid step comes to: `unknown` where a gateway gave up, or is said to have."""
     if error.code is not Code.SERVER or not (surely or _GAVE_UP_WORDS.search(error.message)):
         return error
     return JobError(Code.UNKNOWN, f"{error.message}; it may still have been at work, and have billed it")
