@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
+from batchflux.models import SECONDS
 from batchflux.providers.answers.failures import from_answer
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ def test_the_status_decides_when_nothing_else_does(
         (500, '{"detail":"Content Moderated"}', Code.MODERATED),
         (500, "Content Moderated", Code.MODERATED),
         (503, error("moderation service unavailable"), Code.SERVER),
+        (500, error("bad response status code 524", "bad_response_status_code"), Code.UNKNOWN),
+        (200, error("upstream timed out", 504), Code.UNKNOWN),
+        (403, "error code: 1020", Code.SERVER),
+        (403, "<html><title>Just a moment...</title>", Code.SERVER),
+        (403, error("no such token"), Code.AUTH),
         (500, '[{"error":{"code":"prompt_blocked"}}]', Code.MODERATED),
         (400, 'event: error\ndata: {"error":{"code":"prompt_blocked"}}\n\n', Code.MODERATED),
         (502, "<html><head><title>502 Bad Gateway</title></head><body>rate limit moderation</body>", Code.SERVER),
@@ -130,7 +136,21 @@ def test_the_order_of_trust(
 ) -> None:
     for style in STYLES:
         got = answer(make_job(style=style), body.encode(), status=status)
-        assert (got.code, got.billed) == (code, False), got.message
+        assert (got.code, got.billed) == (code, code is Code.UNKNOWN), got.message
+
+
+@pytest.mark.parametrize(("seconds", "code"), [("0.500", Code.SERVER), ("29.9", Code.SERVER), ("30.0", Code.UNKNOWN)])
+def test_a_bad_gateway_after_a_long_wait_may_have_been_billed(
+    answer: Callable[..., Any], make_job: Callable[..., Job], seconds: str, code: Code
+) -> None:
+    got = answer(make_job(), b"<html>502</html>", status=502, headers={SECONDS: seconds})
+    assert (got.code, got.billed) == (code, code is Code.UNKNOWN)
+
+
+@pytest.mark.parametrize("status", [408, 499, 502, 504, 520, 524])
+def test_what_is_free_is_asked_again(status: int) -> None:
+    got = from_answer(status, {SECONDS: "99"}, "", paid=False)
+    assert (got.code, got.billed) == (Code.SERVER, False)
 
 
 def test_messages_are_one_short_line_without_secrets(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:

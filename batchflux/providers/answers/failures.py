@@ -39,7 +39,7 @@ ANSWER_KEYS = (
 _STATUS_BLOCKS = {"base_resp": ("status_code", "status_msg"), "header": ("code", "message")}
 """Objects that tell how it went: where they stand, and their keys of the code (0: well) and of the words."""
 _ERROR_STATUS = range(400, 600)
-_PAGE = re.compile(r"<(?!(?:img|a|p|b|i|br|div|span|figure|picture)\b|https?:|data:|//)", re.IGNORECASE)
+_PAGE = re.compile(r"<(?:!doctype|\?xml|(?:html|head|body|title|center|h\d|meta|script)\b)", re.IGNORECASE)
 _FAILED_STATE = re.compile(r"fail|error|moderat", re.IGNORECASE)
 _BARE_CODE = re.compile(r"[A-Za-z]+(?:[_:-][A-Za-z]+)+")
 _ENDS = frozenset({"finish_reason", *_STATUS_BLOCKS})  # that the same request would come to again
@@ -117,6 +117,8 @@ _STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, _TOO_MANY: Code.RATE
 _STATUS |= dict.fromkeys((409, 425), Code.SERVER)
 _FIRM_STATUSES = frozenset({401, 402, 404})
 _GAVE_UP = frozenset({408, 499, 504, 520, 524})
+_GAVE_UP_WORDS = re.compile(r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504|520|524)\b", re.IGNORECASE)
+_FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
 _FORBIDDEN = 403
 
@@ -204,7 +206,7 @@ def is_html(text: str) -> bool:
 
 
 def is_page(text: str) -> bool:
-    """Whether a body is a whole page, and no text that begins with a tag or with a link in brackets."""
+    """Whether a body is a whole page, and no text that begins with a tag or with a link in angles."""
     return _PAGE.match(text) is not None
 
 
@@ -217,12 +219,12 @@ def from_answer(
     """
     error = _from_answer(status, headers, text, hide)
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
-    return _left_open(error) if paid and (status in _GAVE_UP or waited_long) else error
+    return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
 
 
-def _left_open(error: JobError) -> JobError:
-    """Return what an error of the server comes to where a gateway gave up waiting for a paid picture."""
-    if error.code is not Code.SERVER:
+def left_open(error: JobError, *, surely: bool = False) -> JobError:
+    """Return what the error of a paid step comes to: `unknown` where a gateway gave up, or is said to have."""
+    if error.code is not Code.SERVER or not (surely or _GAVE_UP_WORDS.search(error.message)):
         return error
     return JobError(Code.UNKNOWN, f"{error.message}; it may still have been at work, and have billed it")
 
@@ -284,21 +286,20 @@ def _complaints(text: str) -> tuple[Complaint, ...]:
 def _classify(complaints: Sequence[Complaint], status: int) -> Code:
     names = [layer.code for layer in complaints] + [layer.type for layer in complaints]
     telling = next((code for name in names if (code := _code_of(name)) is not Code.SERVER), None)
+    words = "\n".join(layer.message for layer in complaints)
     if status >= _SERVER or status in _GAVE_UP:
-        said = telling or words_code("\n".join(layer.message for layer in complaints))
+        said = telling or words_code(words)
         return Code.MODERATED if said is Code.MODERATED else Code.SERVER
     if telling is not None:
         return telling
     firm = {layer.code for layer in complaints} | ({layer.type for layer in complaints} - _VAGUE_TYPES)
     if status != _TOO_MANY and not firm.isdisjoint(_NAMES):
         return Code.SERVER
-    words = "\n".join(layer.message for layer in complaints)
+    if status == _FORBIDDEN and _FILTERED.search(words):
+        return Code.SERVER
     by_words = None if status in _FIRM_STATUSES else words_code(words, rate_is_sure=status == _TOO_MANY)
-    if by_words is not None:
-        return by_words
-    if status >= _CLIENT:
-        return _by_status(status)
-    return Code.INVALID_REQUEST if _WEAK.intersection(names) else Code.SERVER
+    by_status = _by_status(status) if status >= _CLIENT else None
+    return by_words or by_status or (Code.INVALID_REQUEST if _WEAK.intersection(names) else Code.SERVER)
 
 
 def _code_of(name: str) -> Code:

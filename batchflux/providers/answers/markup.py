@@ -34,6 +34,7 @@ _BLANKS_WITHIN = re.compile(
 _TAG = re.compile(r"<(?:(img|a)\s[^<>]*|(/a)\s*)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"\s(src|href|alt)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>]+))", re.IGNORECASE)
 _OUTER = re.compile(r"\s{0,20}\]\(\s{0,20}")
+_GOES_NO_FURTHER = re.compile(r"[,;|](?=https?://)|\[/\w{2,6}\]", re.IGNORECASE)  # another URL, or a tag of a forum
 _NOT_PLAIN = re.compile(r"[^\x21-\x7e]")
 _MAX_CANDIDATES = 10_000
 
@@ -188,7 +189,7 @@ def _data(text: str, match: re.Match[str]) -> tuple[Candidate, int]:
 def _bare(text: str, begin: int) -> tuple[Candidate, int]:
     """Read a URL in prose and leave the sentence's punctuation, and words glued to it, behind."""
     run = _BARE.match(text, begin)
-    url = run.group() if run is not None else ""
+    url = _GOES_NO_FURTHER.split(run.group(), maxsplit=1)[0] if run is not None else ""
     ascii_part = _NOT_PLAIN.split(url, maxsplit=1)[0]
     glued = "?" in ascii_part or _PICTURE_PATH.search(ascii_part) or not _PICTURE_PATH.search(_trimmed(url))
     url = _trimmed(ascii_part if len(ascii_part) < len(url) and glued else url)

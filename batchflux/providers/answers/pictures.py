@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
-_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}\S+", re.IGNORECASE)
+_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}(?:(?![,;|]https?://)\S)+", re.IGNORECASE)
 _BLANKS_WITHIN = re.compile(r"https?://[^\s/?#\\]+/[^\n]*", re.IGNORECASE)
 _HOST_AND_PATH = re.compile(r"[\w-]{1,60}(?:\.[\w-]{1,60}){1,6}(?::\d{1,5})?/\S+")
 _PATH = re.compile(r"(?:\.{0,2}/)?[^\s:/\\<>{}()\[\]|,;][^\s:\\<>{}|]*")
@@ -66,7 +66,7 @@ class Finder:
         self._own, self._base = own, base
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
-        self._bare = False  # whether the text was nothing but URLs of the request
+        self._refused: set[Candidate] = set()
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.foreign: str | None = None  # the scheme of a link to a picture, which is none that is fetched
@@ -119,8 +119,10 @@ class Finder:
     def best(self, worst: Rank) -> Asset | None:
         """Return the picture among the candidates that are no worse than this rank."""
         for offer in sorted((one for one in self._offers if one.rank <= worst), key=lambda one: one[:3]):
-            if (picture := self._usable(offer.candidate)) is not None:
+            picture = None if offer.candidate in self._refused else self._usable(offer.candidate)
+            if picture is not None:
                 return picture
+            self._refused.add(offer.candidate)
         return None
 
     @property
@@ -161,7 +163,7 @@ class Finder:
             url = self._link(url, named=True) or url
         if candidate.kind is Kind.IMAGE:
             url = re.sub(r"[ \t]", "%20", url) if _BLANKS_WITHIN.fullmatch(url) else url
-        if self._own.is_url(target) or self._own.is_url(url):
+        if self._own.is_url(url):
             self.echoed = self.echoed or certain
             return None
         if len(url) <= _LONGEST_URL and _WEB_URL.fullmatch(url) and url.isprintable():

@@ -8,6 +8,7 @@ a picture that is the job's own; nothing.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.signs import Rank, Sign, is_picture, sign_of
 from batchflux.providers.answers.sse import events
 from batchflux.providers.answers.transcript import Transcript
-from batchflux.providers.answers.untrusted import UnreadableError, objects, parse, text_of, unescape
+from batchflux.providers.answers.untrusted import UnreadableError, closed_off, objects, parse, text_of, unescape
 from batchflux.redaction import hush, tidy
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ _DONE = re.compile(
 )
 _LONGEST_DONE = 300  # bytes
 _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
-_CUT_TEXT = re.compile(r'"(content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
-_CUT_VALUE = re.compile(r'"([^"\\]{1,60})"\s*:\s*"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
 _KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAFE_URL})
 
 
@@ -155,12 +155,12 @@ class AnswerReader:
 
     def _cut_off(self, text: str) -> None:
         """Take what stands whole in JSON that broke off: the pictures it names, and the text so far."""
-        for number, found in enumerate(_CUT_VALUE.finditer(text)):
-            if (sign := sign_of(found[1])) in (Sign.STRONG, Sign.WEAK):
-                self._finder.named(unescape(found[2]), sign, (-1_000_000, number))
-        content = _CUT_TEXT.search(text)
+        whole, rest = closed_off(text)
+        with contextlib.suppress(UnreadableError):
+            self._transcript.take(parse(whole))
+        content = _CUT_TEXT.search(rest)
         if content is not None:
-            self._transcript.say(unescape(content[2]), ("", "choices", "delta", "content")[-3:])
+            self._transcript.say(unescape(content[1]), ("choices", "delta", "content"))
 
     def _judge(self, text: str, *, whole: bool) -> Asset:
         finder, transcript = self._finder, self._transcript
@@ -168,7 +168,7 @@ class AnswerReader:
         if picture is not None:
             return picture
         if complaints := transcript.complaints or (transcript.end and (transcript.end,)):
-            raise failures.from_complaints(complaints, hide=self._hide)
+            raise failures.left_open(failures.from_complaints(complaints, hide=self._hide))
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
         if transcript.task is not None:
@@ -179,6 +179,8 @@ class AnswerReader:
             raise in_words
         if (picture := finder.best(Rank.POSSIBLE)) is not None:
             return picture
+        if failures.is_html(text):
+            raise failures.from_answer(200, {}, text, hide=self._hide)
         error = no_picture(finder, hide=self._hide)
         if transcript.understood or error.code is not Code.NO_IMAGE or error.final:
             raise error

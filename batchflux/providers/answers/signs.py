@@ -164,13 +164,15 @@ _DOUBT_WORDS = (
 _DOUBT_LABEL = re.compile(
     _DOUBT_WORDS + r"|\b(?:input|reference|source)\b|^before$|参考图?|输入|上传|素材", re.IGNORECASE
 )
+_LABEL = 40  # characters of a label that may name a thing; a longer one describes the picture
 _OTHER_SIZE = re.compile(r"原图|\boriginal\b", re.IGNORECASE)  # the photo, or the result in full
 _RESULT = re.compile(
     r"download|image|picture|original|result|final|output|下载|图片|图像|原图|结果|查看|成品", re.IGNORECASE
 )
 _BEFORE = re.compile(
     r"(?:(?:reference|input|source|original|logo|preview|thumbnail|draft|before|参考图?|原图|输入图?|上传图?|素材|预览图?"
-    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]|powered by|provided by|sponsored by"
+    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]"
+    r"|powered by|provided by|sponsored by"
     r"|(?:进度|progress)\D{0,10}(?<!\d)\d{1,2}\s?%)[^\w]{0,8}$",
     re.IGNORECASE,
 )
@@ -217,13 +219,13 @@ def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank
     kind, label = candidate.kind, candidate.label
     if kind is not Kind.DATA and (_NOT_A_PICTURE.search(candidate.target) or _is_service(candidate)):
         return None
-    doubts = [_DOUBT_LABEL.search(label), _BEFORE.search(candidate.before)]
+    doubts = [_DOUBT_LABEL.search(label) if len(label) <= _LABEL else None, _BEFORE.search(candidate.before)]
     if kind is not Kind.DATA and not _RESULT.search(label):
         doubts.append(_DOUBT_ADDRESS.search(_path(candidate.target)))
     if any(doubt and not asked_for(doubt[0].strip("/_.-")) for doubt in doubts):
         return Rank.DOUBTFUL
     if kind in (Kind.DATA, Kind.IMAGE):
-        return Rank.LIKELY if _OTHER_SIZE.search(label) else Rank.SHOWN
+        return Rank.LIKELY if any(doubts) or _OTHER_SIZE.search(label) else Rank.SHOWN
     if candidate.named_as_picture or (kind is Kind.LINK and _RESULT.search(label)):
         return Rank.LIKELY
     return Rank.POSSIBLE if _WITH_PATH.match(candidate.target) else None

@@ -103,7 +103,7 @@ class TaskReader(AnswerReader):
             id=self._asked if self._asked in ids else next(iter(ids), None),
             status=status,
             polling_url=_place(document),
-            asset=finder.best(Rank.POSSIBLE if status in READY else Rank.HELD),
+            asset=finder.best(Rank.POSSIBLE if status in READY else Rank.NAMED),
             cost=_amount(document.get("cost")),
             seed=transcript.seed,
             revised_prompt=transcript.revised_prompt,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchflux.providers.answers.pictures import Finder
 
 _RAW = ("",)  # the place of text that is no JSON
+_TELLING = 4  # characters that a text does not begin with twice by chance
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
 
 
@@ -48,8 +49,11 @@ class Transcript:
 
     def say(self, text: str, place: tuple[str, ...] = _RAW) -> None:
         """Add text to what stands at a place: in a stream its pieces follow each other directly."""
-        apart = self._last.get(place) == self._documents and place in self._texts
-        self._texts.setdefault(place, []).append(f"\n{text}" if apart else text)
+        pieces = self._texts.setdefault(place, [])
+        apart = pieces and self._last.get(place) == self._documents
+        if pieces and len(pieces[0]) >= _TELLING and text.startswith(pieces[0]) and text.startswith("".join(pieces)):
+            pieces.clear()  # a stream whose every document has the whole text so far
+        pieces.append(f"\n{text}" if apart else text)
         self._last[place] = self._documents
 
     def take(self, document: Any, *, failed: bool = False, sign: Sign = Sign.NONE) -> None:
