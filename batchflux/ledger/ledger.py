@@ -73,7 +73,7 @@ UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha
     remarks = ?, differs = ?, finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
 """
 _LEAVE_LINK = """
-UPDATE attempts SET link = COALESCE(?, link), spool = NULL
+UPDATE attempts SET link = COALESCE(?, link), spool = CASE ? WHEN 'internal' THEN spool END
 WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?)
 """
 _FOUND = """
@@ -247,7 +247,7 @@ class Ledger:
                 connection.execute(_JOB, (*_columns(job), outcome.started_at))
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
-            connection.execute(_LEAVE_LINK, (link, number))
+            connection.execute(_LEAVE_LINK, (link, outcome.error_code, number))
             self._finished += select(connection, "number", [number])
 
         return self.database.submit(write)

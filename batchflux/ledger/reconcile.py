@@ -156,7 +156,7 @@ def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], 
     if known.file_name is not None and exists(known.file_name):
         return None
     if known.link is not None:
-        return _by_link(job, known, selection)
+        return _received(job, known, selection)
     if selection.retry_failed:
         return Work(job=job)
     gone = f"its file {known.file_name} was removed and no link to it is known; --retry-failed makes it again"
@@ -176,16 +176,17 @@ def _failed(job: Job, known: Known, selection: Selection, means: Means) -> Work 
     if (retry or means.newer) and (found := _read_again(job, known, means)) is not None:
         return found
     # With a link on record the provider gave a picture, so a request that was refused is one for its file's name.
-    if known.link is not None and RULES[code].keeps_link:
-        is_free = code is Code.DOWNLOAD or (code is Code.UNSAFE_URL and means.hosts)
-        return _by_link(job, known, selection) if retry or is_free else None
-    return Work(job=job, resent=int(code is Code.UNKNOWN)) if retry else None
+    if (known.spool or known.link) is not None and RULES[code].keeps_link:
+        is_free = RULES[code].free and (code is not Code.UNSAFE_URL or means.hosts)
+        return _received(job, known, selection) if retry or is_free else None
+    unheard = RULES[code].free and RULES[code].fault == "away"  # it never reached anybody
+    return Work(job=job, resent=int(code is Code.UNKNOWN)) if retry or unheard else None
 
 
-def _by_link(job: Job, known: Known, selection: Selection) -> Work:
+def _received(job: Job, known: Known, selection: Selection) -> Work:
     renew, pay_again = selection.retry_failed, selection.retry_failed and selection.pay_again
-    link = Link(url=known.link or "")
-    return Work(job=job, picture=link, attempt=known.attempt, renew=renew, pay_again=pay_again)
+    picture = known.spool or Link(url=known.link or "")
+    return Work(job=job, picture=picture, attempt=known.attempt, renew=renew, pay_again=pay_again)
 
 
 def _read_again(job: Job, known: Known, means: Means) -> Work | None:
