@@ -256,6 +256,6 @@ def bank() -> Iterator[Bank]:
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
     """Give the program a folder of its own, and a key."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
     environ.pop(VARIABLE, None)
     return Program(tmp_path, tmp_path / "out", environ)

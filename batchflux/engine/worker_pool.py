@@ -79,6 +79,7 @@ class WorkerPool:
             with self._runner.on_time():
                 while self._tasks:
                     await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                self._runner.conclude()
         finally:
             tasks = list(self._tasks)
             for task in tasks:
@@ -118,6 +119,8 @@ class WorkerPool:
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
+            if stored.refused is not None:
+                failure = JobError(*stored.refused)
         except JobError as error:
             failure = error
         outcome = self._outcome(run, stored, failure)

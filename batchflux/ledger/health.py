@@ -13,7 +13,7 @@ from batchflux.errors import Code, UsageError
 from batchflux.ledger.connection import damaged, explaining, opened
 from batchflux.ledger.ledger import TRANSITIONS
 from batchflux.models import Status
-from batchflux.output.folder import made_before
+from batchflux.output.folder import paid_for_in
 
 if TYPE_CHECKING:
     import sqlite3
@@ -53,7 +53,7 @@ def check_ledger(path: Path) -> None:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if size <= CHEAP:
                 _check_whole(path, connection, tables)
-    if "jobs" not in tables and (found := made_before(path.parent)) is not None:
+    if "jobs" not in tables and (found := paid_for_in(path.parent)) is not None:
         what = f"{path.parent} holds {found} and no ledger that knows what was paid for them ({path.name} is "
         remedy = "bring it back from a copy, or choose another folder with --out"
         raise UsageError(f"{what}{'empty' if path.exists() else 'missing'}): {remedy}.")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.failpoints import reach
-from batchflux.output.base import IMAGES, LEDGER, LOCK, REPLACED, RESULTS, SPOOL
+from batchflux.output.base import ANSWERS, IMAGES, LEDGER, LOCK, REJECTED, REPLACED, RESULTS, SPOOL
 from batchflux.output.durable import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
-_PAID_FOR = (IMAGES, "rejected", "answers", SPOOL, REPLACED)
+_PAID_FOR = (IMAGES, REJECTED, ANSWERS, SPOOL, REPLACED)
 _PAUSES = (0.001, 0.01, 0.05)  # seconds
 
 
@@ -39,7 +39,7 @@ def ledger_of(folder: Path) -> Path:
     return path
 
 
-def made_before(folder: Path) -> str | None:
+def paid_for_in(folder: Path) -> str | None:
     """Name something in an output folder that an earlier run must have paid for; None when there is nothing."""
     for name in _PAID_FOR:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / name) as entries:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Exchanged
+from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
 from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, open_session
@@ -144,8 +144,9 @@ class Transport:
         except WIRE_ERRORS as error:
             raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
         answered = lowered(response.headers)
+        told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
-            reply = await self._answer(request, response, answered, until)
+            reply = await self._answer(request, response, told, until)
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answered, time.time())

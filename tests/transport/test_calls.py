@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError, UsageError
-from batchflux.models import Content, Exchanged, Finished, HttpRequest, Inline, Json
+from batchflux.models import BASE, SECONDS, Content, Exchanged, Finished, HttpRequest, Inline, Json
 from batchflux.transport import Transport, TransportOptions
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ async def test_the_request_as_it_goes_over_the_wire(serve: Any, connect: Any) ->
     transport = await connect(server.url + "/base/")
     asker = Asker()
     answered = await asker.ask(transport, body={"prompt": "Größe ☕", "n": [1, {"a": None}]})
-    assert asker.readers[0].headers == {"content-length": "5", "x-thing": "a"}
+    told = dict(asker.readers[0].headers)
+    assert (told.pop(BASE), float(told.pop(SECONDS)) >= 0) == (server.url + "/base", True)
+    assert told == {"content-length": "5", "x-thing": "a"}
     head, body = server.requests[0]
     lines = head.decode().split("\r\n")
     assert lines[0] == "POST /base/v1/images/generations HTTP/1.1"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.models import Collected
+from batchflux.redaction import hushed
 from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
@@ -44,15 +45,23 @@ class LocalExecutor:
         """Keep the bytes that came with an answer durably; return their name. Raises StorageError."""
         return await self._images.spool(job, picture)
 
-    async def collect(self, job: Job, asset: Link | str) -> Collected:
+    async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
+        """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
+        secrets = [*self._secrets, *filter(None, [job.webhook_secret])]
+        text = hushed(body.decode(errors="surrogateescape"), secrets)
+        return await self._images.keep_answer(job, attempt, text.encode(errors="surrogateescape"))
+
+    async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
 
         Raises JobError when it cannot be had or is not what was ordered, StorageError when the folder cannot take it.
         """
         if isinstance(asset, str):
-            return Collected(stored=await self._images.store(job, asset))
+            return Collected(stored=await self._images.store(job, asset, attempt))
+        if (before := await self._images.kept_before(job, attempt)) is not None:
+            return Collected(stored=before)
         fetched = await self._transport.fetch(asset.url)
-        return Collected(stored=await self._images.store(job, fetched), seconds=fetched.seconds)
+        return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
 
 def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRequest:
