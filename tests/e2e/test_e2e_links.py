@@ -63,7 +63,8 @@ def rows(program: Program) -> dict[str, tuple[str, str, str, str]]:
 def test_odd_links_fail_their_own_jobs_only(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     bank.links = {f"o{number}": link for number, link in enumerate(ODD)}
     names = (*bank.links, "good")
-    name = manifest("".join(f"  - {{id: {each}, prompt: job {each}, output_format: png}}\n" for each in names))
+    jobs = "".join(f"  - {{id: {each}, prompt: job {each}, output_format: png}}\n" for each in names)
+    name = manifest(jobs, limits=", canary: 0")
     for _ in range(2):
         ended = program("run", name)
         assert ended.code == 1, ended.said
