@@ -442,7 +442,8 @@ class JobRunner:
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
-            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now)
+            spare = run.tries.used < self._rules.policy.attempts
+            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):
