@@ -84,13 +84,10 @@ class TaskPolls:
         """Poll a task until it is finished. What fails is polled again: it is free.
 
         Its API is believed that it does not know the task (`dead`) only when it said nothing else for GRACE seconds, to
-        the key that the task was submitted with.
-
-        Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
-        is `dead`; Halted: the run stops by a signal; the task is left to the next one.
+        the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
+        not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
-        job, pause, missing_since, said = run.work.job, FIRST_POLL, None, ""
-        heard_at = self._clock()
+        job, pause, missing_since, said, heard_at = run.work.job, FIRST_POLL, None, "", self._clock()
         if not run.resumes:
             await self._gate.sleep_polling(pause)
         while True:
