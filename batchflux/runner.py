@@ -167,7 +167,7 @@ class _Run:
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
         feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
-        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
+        self.watcher.started(plan, Progress(pool.tally, rules, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

@@ -56,6 +56,7 @@ class RateLimiter:
         self._waiting: deque[asyncio.Future[Lease]] = deque()
         self._resuming: deque[tuple[str | None, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._refusal = ""
         self._served_at = self._clock()
         gate.on_close(self._dispatch)
         breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
@@ -131,6 +132,7 @@ class RateLimiter:
     def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
         now, key = self._clock(), lease.key
+        self._refusal = error.message
         self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
@@ -147,6 +149,19 @@ class RateLimiter:
             if now - self._served_at > PATIENCE:
                 self._gate.close(nothing_but_refusals(error))
         self._dispatch()
+
+    def waiting_for(self) -> tuple[str, float] | None:
+        """Return what keeps back the request that is next, and for how many seconds; None when nothing does."""
+        now, living = self._clock(), self._living()
+        if not living or not (self._waiting or any(key.departing for key in living)):
+            return None
+        cooling = min(key.cooling_until for key in living) - now
+        if cooling > 0:
+            return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", cooling
+        pause = min(key.next_at(now) for key in living) - now
+        learned = any(key.pace.learned is not None for key in living)
+        what = "the rate that the provider allows" if learned else "limits.rate"
+        return (what, pause) if pause > 0 and self.in_flight == 0 else None
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)
