@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import StorageError
-from batchflux.ledger.connection import beside
+from batchflux.ledger.connection import begin_beside, beside
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.identity import redo_id
 from batchflux.models import Redo
@@ -270,7 +270,7 @@ def decide(path: Path, decision: Decision) -> list[Asked]:
     """
     with closing(beside(path)) as connection:  # which rolls back what was not committed
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            begin_beside(connection)
             # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
             asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
             connection.execute("COMMIT")
