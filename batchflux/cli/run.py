@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             summary = runner.run(run_manifest(manifest, options))
     if not progress.quiet:
-        error = say("\n".join(summary_lines(summary)))
+        error = say("\n".join([*summary_lines(summary), _next_step(summary)]))
         if error is not None and not isinstance(error, BrokenPipeError):  # neither changes how the run ended
             where = f"{place(summary.folder)}/summary.json"
             say(f"The summary cannot be printed ({error.strerror}); {where} has it.", err=True)
@@ -67,7 +68,8 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
 
 
 def _confirm(manifest: Manifest, proposed: Plan) -> bool:
-    if proposed.provider == "simulator" or proposed.calls == 0 or proposed.cost == 0:
+    costs_nothing = proposed.cost == 0 or (proposed.cost is None and manifest.provider.simulated)
+    if proposed.calls == 0 or costs_nothing:
         return True
     click.echo("\n".join(plan_lines(proposed, manifest)), err=True)
     unknown = "an unknown sum (provider.price is not set)"
@@ -97,3 +99,16 @@ def summary_lines(summary: Summary) -> list[str]:
         text.append(f"  {stranded(waiting)}")
     text.append(f"  results    {place(summary.folder)}/results.csv")
     return text
+
+
+def _next_step(summary: Summary) -> str:
+    """Return what to do next: to look at what there is, or the command that continues what was stopped."""
+    if summary.reason == "finished":
+        return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
+    given = click.get_current_context().params
+    command = ["batchflux", "run", given["path"]]
+    for option in ("out", "provider"):
+        command += [f"--{option}", given[option]] if given[option] else []
+    for value in given["sets"]:
+        command += ["--set", value]
+    return f"  next       to continue: {shlex.join(command)}"

@@ -18,8 +18,8 @@ HEADER = (  # noqa: SIM905  reads like the file's first line
     "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
     "remarks seed_used revised_prompt"
 ).split()
-# Blanks and quotes may come before the sign, which may be a full-width or small one. Behind a `;` a cell begins where the
-# locale has it between cells: Excel splits the line there, since our quotes do not stand where its own cells begin.
+# Blanks and quotes may come before the sign, which may be a full-width or small one. Behind a `;` a cell begins in a
+# locale that has it between cells: Excel splits the line there, since our quotes are not where its own cells begin.
 _BLANKS = r'[\s"\u200b\u2060\ufeff]*'
 _SIGN = r"[-=+@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
 _BEGINS = re.compile(rf"[\t\r\n]|{_BLANKS}{_SIGN}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,7 +104,8 @@ class Books:
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
-        manifest, budget = self._manifest, self._manifest.limits.budget
+        manifest, budget, deadline = self._manifest, self._manifest.limits.budget, self._manifest.limits.deadline
+        began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through)
         self._kept, survey.jobs = survey.jobs, None
@@ -114,6 +116,7 @@ class Books:
             "base": str(manifest.base),
             "began": repr(self._began),
             "budget": "" if budget is None else format(budget, "f"),
+            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it

@@ -132,6 +132,15 @@ def verdicts_on(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[b
     return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
 
 
+def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many pictures of the manifest were accepted, rejected and asked for again."""
+    query = (
+        "SELECT review, COUNT(*) FROM reviews JOIN jobs ON jobs.key = reviews.key"
+        " WHERE review != '' AND listed GROUP BY review ORDER BY review"
+    )
+    return dict(_select(connection, query))
+
+
 def last_revision(connection: sqlite3.Connection) -> int:
     """Return the number of the latest change of a verdict, 0 when there is none."""
     return sum(row[0] for row in _select(connection, "SELECT COALESCE(MAX(revision), 0) FROM reviews"))
