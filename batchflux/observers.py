@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from batchflux.models import Job, Outcome
     from batchflux.planner import Plan
 
-_SHORT = 1.0  # seconds; a shorter wait is none to speak of
 _LONG = 120.0  # seconds from which on a time of day says more
 
 
@@ -68,10 +67,10 @@ class Progress:
         if self._gate.closed:
             return f"for what is under way ({self.in_flight} in flight); no new requests"
         found = self._rules.limits.waiting_for()
-        if found is None or found[1] < _SHORT:
+        if found is None:
             return None
         what, seconds = found
-        until = f", next try in {seconds:.0f} s"
+        until = f", next try in {seconds:.0f} s" if seconds >= 1 else ", trying now"
         if seconds >= _LONG:
             until = f", next try at {datetime.fromtimestamp(time.time() + seconds).astimezone():%H:%M:%S}"
         return _one_line(what, width - len(until)) + until

@@ -81,7 +81,8 @@ def _last_run(standing: Standing) -> list[str]:
     run = standing.run
     if run.state == "running":
         left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
-        return [f"  last run   goes on since {iso(run.began)}{left}"]
+        waits = [f"  waiting    {run.message}"] if run.message else []
+        return [f"  last run   goes on since {iso(run.began)}{left}", *waits]
     if run.state == "none":
         return []
     at = run.summary.get("finished_at") or iso(standing.state.last_at) or iso(run.began)

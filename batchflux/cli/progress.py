@@ -35,6 +35,7 @@ LINE_SECONDS = 60.0
 DRAW_SECONDS = 0.5
 RECENT = 600.0  # seconds over which a rate is taken: what was waited for before says nothing about the time left
 MOST_FAILURES_SHOWN = 20
+TOLD = frozenset({"limits_changed", "limits_kept", "key_refused", "key_away", "away", "back"})  # with a message
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 _LONGEST_NAME = 24  # columns
 _WIDTH, _MARGIN = 80, 3  # columns: of a terminal that does not tell, and what the ^C of a person may take at the end
@@ -86,7 +87,7 @@ class Progress(Watcher):
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
-        elif name in {"limits_changed", "limits_kept", "key_refused"}:
+        elif name in TOLD:
             self._say(name, str(fields["message"]))
 
     def close(self) -> None:

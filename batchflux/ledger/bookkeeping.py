@@ -115,6 +115,7 @@ class Books:
             "name": manifest.name,
             "base": str(manifest.base),
             "began": repr(self._began),
+            "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
             "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
         }

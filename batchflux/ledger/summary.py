@@ -92,8 +92,8 @@ class LastRun:
     """The run that a folder had last, or has now.
 
     `state` is `running` while a process holds the folder, `ended` when it left its summary (`summary`, as parsed),
-    `stopped` when it was cut off before that, and `none` when nothing tells. `reason` and `message` say why it ended,
-    '' while it runs. Times in epoch seconds; where it was cut off, `finished_at` is None.
+    `stopped` when it was cut off before that, and `none` when nothing tells. `reason` and `message` say why it ended;
+    while it runs, `message` says what it waits for, if for anything. Times in epoch seconds.
     """
 
     state: Literal["running", "ended", "stopped", "none"]
@@ -204,7 +204,7 @@ def read_standing(folder: Path) -> Standing:
 
 def last_run(folder: Path, connection: sqlite3.Connection, *, running: bool) -> LastRun:
     """Tell how the last run of a folder stands; a summary of another one than the ledger names says nothing of it."""
-    notes = {name: get_meta(connection, name) or None for name in ("began", "budget", "deadline")}
+    notes = {name: get_meta(connection, name) or None for name in ("began", "budget", "deadline", "waiting")}
     began, deadline = (None if notes[name] is None else float(notes[name] or 0) for name in ("began", "deadline"))
     summary = {} if running else _summary(folder, began)
     cut_off = not running and not summary and began is not None
@@ -212,7 +212,7 @@ def last_run(folder: Path, connection: sqlite3.Connection, *, running: bool) -> 
     return LastRun(
         state="running" if running else "ended" if summary else "stopped" if cut_off else "none",
         reason="cut_off" if cut_off else summary.get("reason", ""),
-        message=CUT_OFF if cut_off else summary.get("message", ""),
+        message=CUT_OFF if cut_off else summary.get("message") or (notes["waiting"] if running else None) or "",
         began=began,
         budget=None if budget is None else Decimal(budget),
         deadline=deadline,
