@@ -40,7 +40,7 @@ def test_opens_from_disk_and_says_how_the_run_stands(rich: Made, opened: Opener)
     made = rich.summary["this_run"]
     assert said["Made"] == f"{made['done']} {made['failed']} failed"
     assert said["Cost"] == f"{float(rich.summary['spent_this_run']):.2f} CNY"
-    assert re.search(r"\d\d:\d\d:\d\d – .*\d\d:\d\d:\d\d", page.locator("#header .state").nth(1).inner_text())
+    assert re.search(r"\d\d:\d\d:\d\d \u2013 .*\d\d:\d\d:\d\d", page.locator("#header .state").nth(1).inner_text())
     codes = page.locator(".failures button").all_inner_texts()
     assert codes == [f"{code} {count}" for code, count in rich.summary["failures"].items()]
     assert all(url.startswith(("file://", "data:")) for url in opened.asked)
