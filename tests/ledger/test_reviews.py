@@ -117,12 +117,17 @@ async def test_who_judges_gets_a_turn_beside_a_run_that_always_writes(
 ) -> None:
     """A run whose next commit always waits, each slow as on a slow disk, does not hold off a verdict until its end."""
     monkeypatch.setattr("batchflux.ledger.connection.BATCH", 1)
-    ledger, job, judged, commits = Ledger(tmp_path / "ledger.db", durable=False), make_job("mug"), asyncio.Event(), []
+    ledger, job, judged = Ledger(tmp_path / "ledger.db", durable=False), make_job("mug"), asyncio.Event()
+    commits: list[float] = []
     await ledger.finish(job, Outcome(status=Status.FAILED, error_code="server", finished_at=2.0))
+
+    def take_long(_: sqlite3.Connection) -> None:
+        time.sleep(0.005)
+        commits.append(time.monotonic())
 
     async def write() -> None:
         while not judged.is_set():
-            await ledger.database.submit(lambda _: commits.append(time.sleep(0.005)))
+            await ledger.database.submit(take_long)
 
     async with asyncio.TaskGroup() as run:
         for _ in range(4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -168,6 +169,10 @@ def test_the_text_of_summary_json() -> None:
     assert json.loads(summary().to_json())["budget"] is None
 
 
+def set_meta_to(note: tuple[str, str], connection: sqlite3.Connection) -> None:
+    set_meta(connection, *note)
+
+
 async def test_how_a_folder_stands(tmp_path: Path, make_job: MakeJob, finish: Finish) -> None:
     """Why and when the last run stopped, what is left of budget and time, what each key spent, and the verdicts."""
     ledger = Ledger(tmp_path / "ledger.db", durable=False, threaded=False)
@@ -177,8 +182,8 @@ async def test_how_a_folder_stands(tmp_path: Path, make_job: MakeJob, finish: Fi
     attempt = await send(ledger, job, price=140_000_000, at=4000.0)
     await ledger.failed(attempt, JobError(Code.RATE_LIMITED, "slow down"), counts=False)
     notes = {"total": "60", "began": "4000.0", "budget": "25.00", "deadline": "9000.0", "currency": "CNY"}
-    for name, value in notes.items():
-        ledger.database.now(lambda connection, name=name, value=value: set_meta(connection, name, value))
+    for note in notes.items():
+        ledger.database.now(partial(set_meta_to, note))
     ledger.close()
     decide(tmp_path / "ledger.db", Decision(keys=(bytes.fromhex(make_job("mug-1").key),), review="accept"))
 
