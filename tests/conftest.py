@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,6 +170,12 @@ def _link_picture(folder: Path, row: dict[str, Any], source: Path, *, thumbs: bo
     if thumbs:
         (folder / "thumbs").mkdir(exist_ok=True)
         os.link(source, folder / "thumbs" / f"{row['key'].hex()[:16]}-{row['sha256'][:12]}.jpg")
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what batchflux remembers from folder to folder out of the user's home, and each test's apart."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / f"state-{uuid.uuid4().hex}"))
 
 
 @pytest.fixture(scope="session")

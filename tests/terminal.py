@@ -74,7 +74,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": "k"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": "k", "XDG_STATE_HOME": str(folder / "state")},
             stdin=there,
             stdout=there,
             stderr=there,
