@@ -26,10 +26,11 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageErro
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import currency, last_activity, spent, spooled
+from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
+
+OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,8 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
-        return await _Run(manifest, options, keys).whole()
+        check_ledger(manifest.output.dir / LEDGER)
+        return await _Run(manifest, options, keys, lock).whole()
     except ManifestError:
         take_back(manifest, lock.made)
         raise
@@ -88,7 +92,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
 
 
 class _Run:
-    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key]) -> None:
+    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key], lock: FolderLock) -> None:
         self.manifest = manifest
         self.options = options
         self.watcher = options.watcher or Watcher()
@@ -102,6 +106,7 @@ class _Run:
         self.log: RunLog | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names)
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
+        self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
@@ -142,9 +147,12 @@ class _Run:
         self.watcher.ended(job, outcome)
 
     def event(self, name: str, /, **fields: Any) -> None:
-        """Observer: log an event."""
+        """Observer: log an event, and note for who looks on what the run waits for."""
         if self.log is not None:
             self.log.write(name, **fields)
+        if name in OUTAGE:
+            waiting = "" if name == "back" else str(fields["message"])
+            self.ledger.database.submit(lambda connection: set_meta(connection, "waiting", waiting))
         self.watcher.event(name, **fields)
 
     async def _work(self, plan: Plan, already: int) -> None:
@@ -180,7 +188,7 @@ class _Run:
         source: Source = self._feeder()
         if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
             source = FreeFirst(self._feeder(), self._feeder())
-        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
+        self.watcher.started(plan, Progress(pool.tally, rules, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

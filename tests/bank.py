@@ -159,9 +159,10 @@ class Bank:
     """The APIs.
 
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
-    pixels wide; `query` ends their links; `out` is the folder it looks into as a witness; `hook` is called with a job's
-    name before it is answered. `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from
-    now on, and a test may change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
+    pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
+    witness; `hook` is called with a job's name before it is answered, and no call is answered while `held` says so.
+    `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from now on, and a test may
+    change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
     """
 
     url: str = ""
@@ -171,6 +172,8 @@ class Bank:
     query: str = ""
     out: Path | None = None
     hook: Callable[[str], None] | None = None
+    links: dict[str, str] = field(default_factory=dict)
+    held: Callable[[], bool] | None = None
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
@@ -216,6 +219,8 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
+            while self.held is not None and self.held():  # noqa: ASYNC110  the test's thread decides
+                await asyncio.sleep(0.01)
             if self.hook is not None:
                 self.hook(name)
             return await self._answer(request, seen, fault)
@@ -262,6 +267,8 @@ class Bank:
             data, file = picture_of(seen.name, self.side), f"{seen.name}.png"
         data = looking(said(seen.text, LOOKS, 0), data)
         self._files[file] = seen.name, data
+        if seen.name in self.links:
+            return self.links[seen.name], data
         private = "#linkprivate" in seen.text
         return "http://169.254.169.254/latest/meta-data" if private else f"{self.url}/files/{file}{self.query}", data
 

@@ -8,6 +8,7 @@
 | pending, without       | submit                                                                                 |
 | done, file there       | nothing                                                                                |
 | done, file removed     | fetch its link again; without a link it is failed until `--retry-failed`               |
+| failed, never sent     | submit (`network` and `timeout`; a run that meets an outage leaves its jobs pending)   |
 | failed, picture kept   | put it in its place where `output.accept` takes it by now; else nothing                |
 | failed, `download`     | fetch its link again; so for one to a private host, where hosts are allowed by now     |
 | failed                 | nothing; with `--retry-failed` read kept answers again, fetch a kept link, else submit |

@@ -457,6 +457,7 @@ class Terms:
     max_consecutive_failures: int = 10**9
     patience: float = 1800.0
     canary: int = 0
+    kinds: int = 1
     on_unknown: OnUnknown = "retry"
     retry_failed: bool = False
     only: str | None = None
@@ -531,6 +532,7 @@ class Night:
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
         rules = _rules(asked, ledger, gate)
+        rules.canary.alone = asked.kinds == 1
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, asked.on_unknown)
         selection = Selection(
             only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown

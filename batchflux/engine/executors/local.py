@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batchflux.models import Collected
 from batchflux.redaction import hushed
+from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from yarl import URL
 
     from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
     from batchflux.output.image_store import ImageStore
     from batchflux.providers import Provider
     from batchflux.transport import Transport
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class LocalExecutor:
@@ -74,20 +74,15 @@ def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRe
 
     An answer may name any address for the next step. One that is neither the provider's own nor one that its API
     vouches for gets no key; so the same path is asked for at the provider's own address. The key of a proxy before an
-    API stays at the proxy.
+    API stays at the proxy. JobError `unsafe_url`: the address is none.
     """
     if not request.url.lower().startswith(("http://", "https://")):
         return request
-    there, own = urlsplit(request.url), urlsplit(base_url)
-    if _origin(there) == _origin(own) or (_vouched(there, provider) and _vouched(own, provider)):
+    there, own = to_url(request.url), to_url(base_url)
+    if there.origin() == own.origin() or (_vouched(there, provider) and _vouched(own, provider)):
         return request
-    return replace(request, url=urlunsplit((own.scheme, own.netloc, there.path, there.query, "")))
+    return replace(request, url=f"{own.origin()}{there.raw_path_qs}")
 
 
-def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
-    scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme)
-
-
-def _vouched(parts: SplitResult, provider: Provider) -> bool:
-    return provider.may_have_key(parts.hostname or "", https=parts.scheme.lower() == "https")
+def _vouched(url: URL, provider: Provider) -> bool:
+    return provider.may_have_key((url.raw_host or "").lower(), https=url.scheme == "https")
