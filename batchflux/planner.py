@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import JobError
 from batchflux.ledger.connection import reading
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, spent
 from batchflux.manifest import load_manifest as load
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
+from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
     import os
@@ -88,6 +90,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     """
     check_options(manifest)
     path = manifest.output.dir / LEDGER
+    check_ledger(path)
     with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
         # A kill may have left a file before its tables were made.
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None
@@ -97,7 +100,11 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
 
 def check_options(manifest: Manifest) -> None:
-    """Check provider.options, which only the simulator has: UsageError when they hold what it does not know."""
+    """Check what the provider section leaves to those who use it; UsageError when they cannot.
+
+    They are provider.options, which only the simulator has, allow_hosts and download_headers.
+    """
+    check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 
