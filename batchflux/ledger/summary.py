@@ -236,7 +236,7 @@ def _keys(connection: sqlite3.Connection) -> dict[str, KeyUse]:
         return {}
     refusals = ", ".join(f"COALESCE(SUM(code = '{code}'), 0)" for code in _REFUSALS)
     rows = connection.execute(
-        "SELECT key_name, COUNT(*), COALESCE(SUM(CASE WHEN billed IS NOT 'no' THEN COALESCE(cost, price) END), 0),"  # noqa: S608  constants
+        "SELECT key_name, SUM(counts), COALESCE(SUM(CASE WHEN billed IS NOT 'no' THEN COALESCE(cost, price) END), 0),"  # noqa: S608  constants
         f" {refusals} FROM attempts JOIN submissions ON submissions.number = attempts.submission"
         " WHERE state != 'voided' GROUP BY key_name ORDER BY key_name"
     )

@@ -17,7 +17,7 @@ export function panel(row, all) {
     { class: "panel", tabindex: "0", role: "region", "aria-label": "About this picture" },
     setup.live && verdictSection(row, all),
     all.error && h("section", null, h("p", { class: "error" }, h("b", null, all.error_code ?? "Note"), " ", all.error)),
-    all.remarks && h("section", null, h("p", { class: "error" }, h("b", null, "Differs"), " ", all.remarks)),
+    all.remarks && h("section", null, h("p", { class: "error" }, h("b", null, LABELS.remarks), " ", all.remarks)),
     h("section", null, h("h3", null, "Prompt"), h("p", { class: "prompt", dir: "auto" }, all.prompt || "(none)")),
     !setup.live &&
       (all.review || all.note) &&
