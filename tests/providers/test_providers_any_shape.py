@@ -270,6 +270,13 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         sse(*({"output": {"text": f"![image]({OUT})"[:end]}} for end in (12, 20, 30, 99))),
         Link(url=OUT),
     ),
+    "original beside the result": ({"original_image": UPLOADED, "url": OUT}, Link(url=OUT)),
+    "original is the result": ({"original_url": PLAIN, "thumbnail_url": SMALL}, Link(url=PLAIN)),
+    "thoughts": (chat(f"![image]({OUT})\n<think>It looks like ![x]({UPLOADED})</think>"), Link(url=OUT)),
+    "thoughts first": (chat(f"<think>{SMALL}</think>{OUT}"), Link(url=OUT)),
+    "code of a footer": (chat(f"![]({OUT})\n![](https://relay.example/assets/qr.png)"), Link(url=OUT)),
+    "reference used": (chat(f"![image]({OUT})\n\nReference used: ![x]({UPLOADED})"), Link(url=OUT)),
+    "italics": (chat(f"_{OUT}_"), Link(url=OUT)),
     "a description with such words": (
         chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),
         Link(url=OUT),
@@ -316,6 +323,9 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
     "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
     "words and JSON": (chat('Call the tool: {"size": "1024x1024"}'), Code.NO_IMAGE, True),
+    "words and places to go to": (
+        chat("Join us at https://t.me/relay or https://relay.example/docs/start"), Code.NO_IMAGE, True),
+    "words and a task": (chat("任务已提交 https://relay.example/task/abc"), Code.NO_IMAGE, True),
     "progress is no words": (said("> 进度 **50%**\n", "> 生成中...\n", "⏳ processing 70%\n"), Code.NO_IMAGE, False),
     "thumbnail only": ({"data": [{"thumbnail_url": SMALL}]}, Code.NO_IMAGE, False),
     "logo only": (chat("![logo](https://relay.example/l.png)"), Code.NO_IMAGE, True),
