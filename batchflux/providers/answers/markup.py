@@ -15,6 +15,7 @@ _START = re.compile(
     r"(?P<mark>!?)\[(?P<label>(?:[^\[\]]|\[[^\[\]]{0,100}\](?!\()){0,300})\]\(\s{0,20}"
     r"|(?P<data>data:[\w.+/-]{0,80};[^,\s]{0,60}base64,\s?)"
     r"|(?P<url>https?:(?:\\?/){2}|(?<![\w:/\\])//(?=[\w-]{1,60}(?:\.[\w-]{1,60}){1,6}(?::\d{1,5})?/[^\s/]))"
+    r"|(?<=[\"'`\s(])(?P<path>\.{0,2}/(?=[^\s\"'`<>()]{1,200}\.(?:png|jpe?g|webp|gif|bmp|avif)\b))"
     r"|(?<![\w+/=-])(?=(?-i:iVBORw0K|[/_]9j[/_]|UklGR|R0lGOD[dl]h|SUkqA|TU0AK|AAAA[\w+/-]{2}Z0eXB))(?P<b64>)",
     re.IGNORECASE,
 )  # the last are the beginnings of pictures in base64: PNG, JPEG, WEBP, GIF, TIFF, AVIF and HEIC
@@ -77,7 +78,7 @@ def scan(text: str) -> tuple[list[Candidate], str]:
     while match is not None and len(found) < _MAX_CANDIDATES:
         begin = match.start()
         prose.append(text[position:begin])
-        if match["url"]:
+        if match["url"] or match["path"]:
             candidate, position = _bare(text, begin)
         elif match["data"] or match["b64"] is not None:
             candidate, position = _data(text, match)

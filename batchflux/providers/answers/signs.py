@@ -191,6 +191,7 @@ _SERVICE_ADDRESS = re.compile(
     r"|/(?:docs?|help|support|login|sign[-_]?in|topup|pricing|terms|privacy|tasks?|status|console|dashboard|models)(?:/|$)",
     re.IGNORECASE,
 )
+_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}", re.IGNORECASE)
 _WITH_PATH = re.compile(r"(?:https?:)?//[^/?#]+[/?]\S", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"(?!https?:|data:)[a-z][a-z0-9+.-]{1,30}:(?!\d)", re.IGNORECASE)  # a digit: host:port
 
@@ -238,8 +239,10 @@ def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank
 
 def _rank_of_link(candidate: Candidate) -> Rank | None:
     """Return the rank of a link of which only its address tells something."""
-    if candidate.named_as_picture:
+    if candidate.named_as_picture and _LINK.match(candidate.target):
         return Rank.LIKELY
+    if candidate.named_as_picture:  # a path in prose may lie on any machine
+        return Rank.POSSIBLE
     address = candidate.target[:2000].partition("?")[0]
     return Rank.POSSIBLE if _WITH_PATH.match(candidate.target) and not _SERVICE_ADDRESS.search(address) else None
 
