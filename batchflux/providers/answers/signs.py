@@ -50,7 +50,7 @@ _WORDS: Mapping[str, Sign] = {
         (Sign.DOUBT, "thumb thumbs thumbnail thumbnails preview previews draft drafts partial intermediate progress"),
         (
             Sign.DOUBT,
-            "logo logos icon icons avatar avatars favicon banner badge watermark watermarked placeholder temp",
+            "logo logos icon icons avatar avatars favicon banner badge watermark watermarked placeholder",
         ),
         (Sign.DOUBT, "lowres small tiny medium blurred poster screenshot qr qrcode sponsor ads example examples"),
         (Sign.DOUBT, "reasoning thinking thought thoughts"),
@@ -84,6 +84,7 @@ PENDING = _set(
     """queued queueing pending submitted processing in_progress running starting started waiting not_start not_started
     scheduled created accepted in_queue"""
 )
+_JUST_TOLD = _set("created accepted")  # also said of what was made
 READY = _set("ready success succeed succeeded successful completed complete done finished ok")
 FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
 
@@ -140,7 +141,7 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
     state = state_of(value)
-    unfinished = (state in PENDING or state in FAILED) and value.get("type") != "image_generation_call"
+    unfinished = state in (PENDING | FAILED) - _JUST_TOLD and value.get("type") != "image_generation_call"
     return Sign.DOUBT if Sign.DOUBT in kinds or unfinished or value.get("thought") is True else parent
 
 
