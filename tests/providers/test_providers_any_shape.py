@@ -252,6 +252,12 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         chat(f"![image]({OUT})\n\n---\nPowered by [![x](https://relay.example/x.png)](https://relay.example/)"),
         Link(url=OUT),
     ),
+    "brand of a footer": (
+        chat(f"![a red mug]({OUT})\n\n---\n![TuZi](https://relay.example/brand.png) https://relay.example/x.png"),
+        Link(url=OUT),
+    ),
+    "below a line": (chat(f"Your picture:\n\n---\n\n![a red mug]({OUT})"), Link(url=OUT)),
+    "result below a line": (chat(f"![a]({SMALL})\n\n***\n\n![image]({OUT})"), Link(url=OUT)),
     "logo named so": (chat(f"![image]({OUT})\n![logo](https://relay.example/l.png)"), Link(url=OUT)),
     "logo by its address": (chat(f"![]({OUT})\n![](https://relay.example/static/logo.png)"), Link(url=OUT)),
     "logo under a key": ({"logo_url": "https://relay.example/l.png", "result": PLAIN}, Link(url=PLAIN)),
@@ -416,7 +422,7 @@ def test_what_a_person_is_told(answer: Callable[..., Any], make_job: Callable[..
 
     assert told(chat("Which mug?")) == "the answer holds no picture but says: Which mug?"
     assert "task (t1)" in told({"task_id": "t1", "status": "queued"})
-    assert "style native" in told({"task_id": "t1", "status": "queued"})
+    assert "style: native" in told({"task_id": "t1", "status": "queued"})
     assert "thumbnail" in told({"data": [{"thumb": SMALL}]})
     assert "odd" in told({"base_resp": {"status_code": 7777, "status_msg": "odd"}})
     assert "IMAGE_OTHER".lower() in told(gemini(finishReason="IMAGE_OTHER"))
@@ -474,6 +480,8 @@ def test_a_picture_planted_anywhere_is_found(
 def test_a_reference_planted_anywhere_is_never_taken(
     answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
 ) -> None:
-    spelled = data.draw(st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS")]))
+    spelled = data.draw(
+        st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS"), REF.replace("https", "http")])
+    )
     body = data.draw(planted(spelled)).encode()
     assert isinstance(read(answer, make_job(images=BOTH), body), JobError)

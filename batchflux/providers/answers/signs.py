@@ -90,6 +90,7 @@ FAILED = _set("error failed fail failure cancelled canceled expired aborted reje
 
 TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
+TASK_WRAPS = ("data", "output", "task", "response")
 TASK_PLACES = ("polling_url", "status_url")
 TASK_SAYS = ("details", "error", "message", "fail_reason", "failReason", "reason", "task_status_msg", "failMsg", "msg")
 
@@ -231,6 +232,8 @@ def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank
         doubts.append(_DOUBT_ADDRESS.search(_path(candidate.target)))
     if any(doubt and not asked_for(doubt[0].strip("/_.-")) for doubt in doubts):
         return Rank.DOUBTFUL
+    if candidate.in_footer and not _RESULT.search(label):
+        return Rank.POSSIBLE
     if kind in (Kind.DATA, Kind.IMAGE):
         return Rank.LIKELY if any(doubts) or _OTHER_SIZE.search(label) else Rank.SHOWN
     if kind is Kind.LINK and _RESULT.search(label):
