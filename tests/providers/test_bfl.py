@@ -175,7 +175,7 @@ READY = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "prompt": "
         (200, {"id": "t1", "status": "Ready", "result": {"foo": "https://x.test/a"}}, Link(url="https://x.test/a")),
         (200, {"code": 0, "data": {"task_id": "t1", "task_status": "succeed", "task_result": {
             "images": [{"url": SAMPLE}]}}}, Link(url=SAMPLE)),
-        (200, {"request_id": "r", "output": {"task_id": "t1", "task_status": "SUCCEEDED", "results": [{"url": SAMPLE}]}},
+        (200, {"request_id": "r", "output": {"task_id": "t1", "task_status": "SUCCEEDED", "result_url": SAMPLE}},
          Link(url=SAMPLE)),
         (200, {"request_id": "r", "output": {"task_id": "t1", "task_status": "RUNNING"}}, Pending),
         (200, {"data": [{"taskId": "t1", "state": "waiting", "image": SAMPLE}]}, Pending),

@@ -333,6 +333,13 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "words": (chat("I would love to, but which mug do you mean?"), Code.NO_IMAGE, True),
     "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
     "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
+    "failed within": (
+        {"output": {"task_status": "FAILED", "code": "DataInspectionFailed", "message": "x"}}, Code.MODERATED, False),
+    "failed item": ({"data": [{"error": {"code": "content_policy_violation"}}]}, Code.MODERATED, False),
+    "failed choice": ({"choices": [{"error": {"code": 429, "message": "x"}}]}, Code.RATE_LIMITED, False),
+    "failed response": (
+        sse({"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error"}}}),
+        Code.SERVER, False),
     "words after a state": (
         sse({"type": "response.created", "response": {"status": "in_progress"}},
             {"type": "response.completed", "response": {"status": "completed", "output": [
