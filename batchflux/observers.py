@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from batchflux.ledger.tables import currency
@@ -9,12 +11,14 @@ from batchflux.ledger.tables import currency
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchflux.engine.budget import Budget
-    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.settings import Rules
+    from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
     from batchflux.models import Job, Outcome
     from batchflux.planner import Plan
+
+_LONG = 120.0  # seconds from which on a time of day says more
 
 
 class Watcher:
@@ -40,17 +44,39 @@ class Watcher:
 class Progress:
     """The numbers of a run under way; `tally` counts the jobs that ended in this run."""
 
-    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget) -> None:
+    def __init__(self, tally: Tally, rules: Rules, gate: Gate) -> None:
         self.tally = tally
-        self._limits = limits
-        self._budget = budget
+        self._rules = rules
+        self._gate = gate
 
     @property
     def in_flight(self) -> int:
         """Requests that are out."""
-        return self._limits.in_flight
+        return self._rules.limits.in_flight
 
     @property
     def spent(self) -> float:
         """Spent by the folder so far, in the manifest's currency, what is out included."""
-        return float(currency(self._budget.spent + self._budget.reserved))
+        return float(currency(self._rules.budget.spent + self._rules.budget.reserved))
+
+    def waiting(self, width: int = 200) -> str | None:
+        """Return what the run waits for, and until when, in at most so many characters on one line.
+
+        None while requests leave as they should.
+        """
+        if self._gate.closed:
+            return f"for what is under way ({self.in_flight} in flight); no new requests"
+        found = self._rules.limits.waiting_for()
+        if found is None:
+            return None
+        what, seconds = found
+        until = f", next try in {seconds:.0f} s" if seconds >= 1 else ", trying now"
+        if seconds >= _LONG:
+            until = f", next try at {datetime.fromtimestamp(time.time() + seconds).astimezone():%H:%M:%S}"
+        return _one_line(what, width - len(until)) + until
+
+
+def _one_line(text: str, width: int) -> str:
+    """Return what may be a stranger's text without what a terminal would obey, and no longer than that."""
+    clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return clean if len(clean) <= width else f"{clean[: width - 1]}…"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -111,7 +112,8 @@ class Books:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
-        manifest, budget = self._manifest, self._manifest.limits.budget
+        manifest, budget, deadline = self._manifest, self._manifest.limits.budget, self._manifest.limits.deadline
+        began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through)
@@ -122,7 +124,9 @@ class Books:
             "name": manifest.name,
             "base": str(manifest.base),
             "began": repr(self._began),
+            "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
+            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it
