@@ -103,13 +103,14 @@ class Lenient(asyncio.Protocol):
 
     def _head(self) -> bool:
         """Pass on a head, once it is whole; return whether there may be more to do, as all steps."""
+        self._held = self._held.lstrip(b"\r\n")
         found = _END.search(self._held)
-        if found is None or not self._held.lstrip(b"\r\n").startswith(b"HTTP/"):
-            if found is not None or len(self._held) > LONGEST_HEAD or not b"HTTP/".startswith(self._held[:5].lstrip()):
+        if found is None or not self._held.startswith(b"HTTP/"):
+            if found is not None or len(self._held) > LONGEST_HEAD or not b"HTTP/".startswith(self._held[:5]):
                 self._step = self._as_it_came
             return self._step != self._head
         head, self._held = self._held[: found.end()], self._held[found.end() :]
-        status, head, length, chunked = _mended(head.lstrip(b"\r\n"))
+        status, head, length, chunked = _mended(head)
         if status >= 200:  # noqa: PLR2004  what is below announces that the answer is still to come
             self._left = length or 0
             self._step = self._size if chunked else self._as_it_came if length is None else self._body
