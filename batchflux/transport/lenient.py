@@ -17,7 +17,6 @@ import aiohttp
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientTimeout
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -61,7 +60,7 @@ class LenientConnector(aiohttp.TCPConnector):
 class Lenient(asyncio.Protocol):
     """Reads the answers of one connection for `parser`; `begin` before each request."""
 
-    def __init__(self, parser: ResponseHandler, *, once: bool) -> None:
+    def __init__(self, parser: asyncio.Protocol, *, once: bool) -> None:
         self._parser = parser
         self._once = once
         self.begin()
@@ -83,7 +82,7 @@ class Lenient(asyncio.Protocol):
         self._pass(len(self._held))
         self._parser.eof_received()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection is gone."""
         self._pass(len(self._held))
         self._parser.connection_lost(exc)
