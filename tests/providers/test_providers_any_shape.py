@@ -137,6 +137,10 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
     ),
     "content in blanks": (chat(f"![image]( {OUT} )"), Link(url=OUT)),
     "content, no scheme": (chat("![image](//cdn.example/x.png)"), Link(url="https://cdn.example/x.png")),
+    "content is a path": (chat("/files/x.png"), Link(url="https://relay.example/files/x.png")),
+    "content quotes a path": (chat('It is "/files/x.png".'), Link(url="https://relay.example/files/x.png")),
+    "content in angles": (chat(f"It is <{OUT}>"), Link(url=OUT)),
+    "content is a bare host": (chat("cdn.example/x.png"), Link(url="https://cdn.example/x.png")),
     "tool call": (
         chat(None, tool_calls=[{"function": {"name": "draw", "output": json.dumps({"image": OUT})}}]),
         Link(url=OUT),
@@ -270,6 +274,14 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         sse(*({"output": {"text": f"![image]({OUT})"[:end]}} for end in (12, 20, 30, 99))),
         Link(url=OUT),
     ),
+    "original beside the result": ({"original_image": UPLOADED, "url": OUT}, Link(url=OUT)),
+    "original is the result": ({"original_url": PLAIN, "thumbnail_url": SMALL}, Link(url=PLAIN)),
+    "thoughts": (chat(f"![image]({OUT})\n<think>It looks like ![x]({UPLOADED})</think>"), Link(url=OUT)),
+    "thoughts first": (chat(f"<think>{SMALL}</think>{OUT}"), Link(url=OUT)),
+    "code of a footer": (chat(f"![]({OUT})\n![](https://relay.example/assets/qr.png)"), Link(url=OUT)),
+    "reference used": (chat(f"![image]({OUT})\n\nReference used: ![x]({UPLOADED})"), Link(url=OUT)),
+    "italics": (chat(f"_{OUT}_"), Link(url=OUT)),
+    "created, with its picture": ({"status": "created", "data": [{"url": PLAIN}]}, Link(url=PLAIN)),
     "a description with such words": (
         chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),
         Link(url=OUT),
@@ -315,7 +327,20 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "words": (chat("I would love to, but which mug do you mean?"), Code.NO_IMAGE, True),
     "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
     "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
+    "words after a state": (
+        sse({"type": "response.created", "response": {"status": "in_progress"}},
+            {"type": "response.completed", "response": {"status": "completed", "output": [
+                {"content": [{"text": "Which mug?"}]}]}}),
+        Code.NO_IMAGE, True),
+    "words and a path": (chat("It failed to write /tmp/x.png"), Code.NO_IMAGE, True),
+    "words and a finish": (gemini({"text": "unsafe: safety"}, finishReason="OTHER"), Code.MODERATED, False),
+    "task that says why it failed": (
+        sse({"task_id": "t", "choices": [{"delta": {"content": "失败原因：input_moderation"}}]}), Code.MODERATED, False),
+    "option's own link": (chat(f"![image]({UPLOADED}?own)"), Code.ECHOED_INPUT, False),
     "words and JSON": (chat('Call the tool: {"size": "1024x1024"}'), Code.NO_IMAGE, True),
+    "words and places to go to": (
+        chat("Join us at https://t.me/relay or https://relay.example/docs/start"), Code.NO_IMAGE, True),
+    "words and a task": (chat("任务已提交 https://relay.example/task/abc"), Code.NO_IMAGE, True),
     "progress is no words": (said("> 进度 **50%**\n", "> 生成中...\n", "⏳ processing 70%\n"), Code.NO_IMAGE, False),
     "thumbnail only": ({"data": [{"thumbnail_url": SMALL}]}, Code.NO_IMAGE, False),
     "logo only": (chat("![logo](https://relay.example/l.png)"), Code.NO_IMAGE, True),
@@ -358,7 +383,8 @@ def test_what_is_no_picture_is_not_taken_and_not_asked_for_in_vain(
     answer: Callable[..., Any], make_job: Callable[..., Job], name: str
 ) -> None:
     shape, code, final = NONE[name]
-    got = read(answer, make_job(images=BOTH), body_of(shape))
+    job = make_job(images=BOTH, options=(("image_prompt", f"{UPLOADED}?own"),))
+    got = read(answer, job, body_of(shape))
     assert isinstance(got, JobError), got
     assert (got.code, got.final) == (code, final), got.message
     kept = got.code in (Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT)

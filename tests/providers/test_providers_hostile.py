@@ -102,7 +102,7 @@ def test_1000_mutated_answers_end_in_a_picture_or_an_error(
     [
         '{"', '{"a":', '{"a":{"prompt":"', "{", "![", "[a", "](", "![a](", "[a](b(", "(", "data:image/png;base64,",
         "data:image/png;base64,AAAA\n", "https://", "https://a/b.png ", "```", '```{"model":', "[[", "[]", "\\", "%",
-        "&amp;", "Make the mug ", "violates ", "insufficient_", "![a](data:x,A ", "a" * 50 + "\n", "\n", "<", "> ",
+        "&amp;", "Make the mug ", "violates ", "insufficient_", "![a](data:x,A ", "a" * 50 + "\n", "\n", "<", "> ", "<think>", '<a href="b">', "![a](b c", "//a.b/c ",
     ],
 )  # fmt: skip
 def test_much_of_anything_is_read_in_linear_time(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.providers.answers.failures import ANSWER_KEYS, Complaint, complaints_in
 from batchflux.providers.answers.signs import (
     PENDING,
+    READY,
     SURE_TASK_IDS,
     TAKEN_ON,
     TEXT_KEYS,
@@ -119,6 +120,8 @@ class Transcript:
                 self.end = self.end or Complaint(code=reason, message=said)
         ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
         taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
-        if taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
+        if state_of(value) in READY:
+            self.task = None
+        elif taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
             named = next(ids, None) or told_text(value.get("id") or value.get("result"))
             self.task = self.task or named or state_of(value) or "queued"
