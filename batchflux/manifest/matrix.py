@@ -199,9 +199,9 @@ class _Walk:
                 yield place + part
             return
         for entry in self._entries(place):
-            if entry.name.startswith(".") <= part.startswith(".") and fnmatchcase(entry.name, part):
-                if _is(is_kind, entry):
-                    yield place + entry.name
+            shown = entry.name.startswith(".") <= part.startswith(".")
+            if shown and fnmatchcase(entry.name, part) and _is(is_kind, entry):
+                yield place + entry.name
 
     def _path(self, place: str) -> str:
         return place if self._start else self._base + place
