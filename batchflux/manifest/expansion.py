@@ -15,7 +15,7 @@ from batchflux.manifest.capabilities import Offers
 from batchflux.manifest.diagnostics import FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, key_of, references
-from batchflux.manifest.job_fields import AUTO, READERS, reference, tag
+from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
 from batchflux.manifest.tables import rows_of
 from batchflux.manifest.templates import UndefinedError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_FAULTS = 1000
 MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
-_KEY_DIGITS = 16  # of a key, which tell it from a million others
+_KEY_DIGITS = 15  # of a key, which tell it from a million others
 
 
 Variables = Mapping[str, Any]  # what templates see
@@ -94,10 +94,10 @@ class Expansion:
         if not plan.sound:
             return
         self._reported: set[tuple[str, str]] = set()
-        choices = plan.choices()
+        kept = plan.choices()
         for line, row in self._rows(entry):
             self._line: int | None = line
-            for seen, fields in choices if isinstance(choices, list) else plan.choices():
+            for seen, fields in kept if isinstance(kept, list) else plan.choices():
                 if self._looked_at == self._most:
                     raise _EndError
                 self._looked_at += 1
@@ -141,7 +141,7 @@ class Expansion:
             yield job
 
     def _is_new(self, key: str) -> bool:
-        """Take a key; False when a job has it already. 64 bits of each are kept, so that a million take little room."""
+        """Take a key; False when a job has it already. 60 bits of each are kept, so that a million take little room."""
         before = len(self._keys)
         self._keys.add(int(key[:_KEY_DIGITS], 16))
         return len(self._keys) != before
@@ -150,19 +150,15 @@ class Expansion:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
-        for name, render in plan.dynamic.items():
-            values[name] = self._value(name, render, READERS[name], variables)
-        sources = chosen.get("images")
-        if sources is None:
-            parts = enumerate(plan.images)
-            sources = [self._value(f"images[{at}]", part, reference, variables) for at, part in parts]
-        for name, read in _READ_PAIRS:
-            values[name] = tuple(
-                (label, self._value(f"{name}.{label}", part, read, variables)) for label, part in plan.pairs[name]
-            )
+        for name, render, read in plan.dynamic:
+            values[name] = self._value(name, render, read, variables)
+        for name, items in plan.pairs:
+            read = _READ_PAIRS[name]
+            values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
+        sources = values.get("images") or [self._value(key, part, reference, variables) for key, part in plan.images]
         if self._failed:
             return None
-        values["images"] = tuple(self._reference(source) for source in sources if source is not None)
+        values["images"] = tuple([self._reference(source) for source in sources if source is not None])
         values["model"] = values.get("model") or self._provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or self._provider.style
@@ -230,10 +226,10 @@ class Expansion:
             self._report(job_fault(self._manifest, self._plan.entry, key, message, name))
 
 
-_READ_PAIRS: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("tags", tag),
-    ("options", lambda text: plain_data(Scalar(text, plain=True, line=0))),
-)
+_READ_PAIRS: dict[str, Callable[[str], Any]] = {
+    "tags": tag,
+    "options": lambda text: plain_data(Scalar(text, plain=True, line=0)),
+}
 expand = Expansion  # what it is called as a step of a run
 _NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
 _NEVER_EQUAL = "{{ key }}.{{ ext }}"

@@ -47,8 +47,9 @@ _PICTURE = re.compile(
     rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL
 )
 _WORD = re.compile(r"[a-z0-9]+")
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-_EASY = re.compile(r"[a-z0-9_-](?:[a-z0-9._ -]{0,180}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
+_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+_EASY = re.compile(rf"(?!{_DEVICE}\Z)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -98,13 +99,23 @@ def _unfit(found: os.stat_result) -> str | None:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+@lru_cache(maxsize=_KEPT, typed=True)
+def _items(*values: float | str | None) -> str:
+    """Return the items of a list as canonical JSON: of the parts of keys that most jobs have in common."""
+    return _canonical(values)[1:-1]
+
+
 def key_of(values: Mapping[str, Any], provider: str) -> str:
-    """Return the key, 64 hex digits, of a job's fields by name; `images` are References."""
+    """Return the key, 64 hex digits, of a job's fields by name; `images` are References.
+
+    It is of the list of FORMAT, provider, model, style, prompt, images, KEY_FIELDS, and NAMED_KEY_FIELDS where it has any.
+    """
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
-    images = [image.sha256 or image.url or f"missing:{image.source}" for image in values["images"]]
+    images = [_canonical(image.sha256 or image.url or f"missing:{image.source}") for image in values["images"]]
     named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))}
-    head = (FORMAT, provider, values["model"], values["style"], values["prompt"], images)
-    text = _canonical([*head, *map(values.get, KEY_FIELDS), *([named] if named else ())])
+    head = _items(FORMAT, provider, values["model"], values["style"])
+    rest = _items(*map(values.get, KEY_FIELDS)) + ("," + _canonical(named) if named else "")
+    text = f"[{head},{_canonical(values['prompt'])},[{','.join(images)}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -156,7 +167,7 @@ _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
 
 def checked_name(name: str) -> str:
     """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
-    if _EASY.fullmatch(name) and not _RESERVED.fullmatch(name):
+    if _EASY.fullmatch(name):
         return FOLDER + name  # as nearly all of a million are
     for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
@@ -167,12 +178,20 @@ def checked_name(name: str) -> str:
 
 def folded(name: str) -> str:
     """Return what two names have in common when a file system that ignores case takes them for one."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 _SUFFIXES = ("", *ALL_SUFFIXES)  # the first: any other, or none
 _LINE_BITS = 36
+_MARKS = (1 << 60) - 1
 _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
+
+
+def _mark(name: str) -> int:
+    """Return what a name is remembered by: 60 bits of its hash, which take less room than 61."""
+    return hash(name) & _MARKS
 
 
 class Names:
@@ -188,7 +207,7 @@ class Names:
         self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
-        # The hash of each id and file name, and the place it was first claimed at: whole numbers, for a million of
+        # The mark of each id and file name, and the place it was first claimed at: whole numbers, for a million of
         # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
         self._places: dict[int, int] = {}
 
@@ -232,10 +251,9 @@ class Names:
 
     def _take(self, name: str, place: int) -> int | None:
         """Claim a name; return the place of the job that has it already."""
-        earlier = self._places.get(hash(name))
-        if earlier is None:
-            self._places[hash(name)] = place
-        return earlier
+        before = len(self._places)
+        earlier = self._places.setdefault(_mark(name), place)
+        return None if len(self._places) != before else earlier
 
     def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
         """Take a file name for a job, its stem for pictures of one format or any; names have no //."""
@@ -250,7 +268,7 @@ class Names:
             stored = name if suffix in SUFFIXES[asked] else stem + SUFFIXES[asked][0]
             rivals, taken = [of_any, stored], [of_one, stored]
         for rival in rivals:
-            if (earlier := self._places.get(hash(rival))) is not None:
+            if (earlier := self._places.get(_mark(rival))) is not None:
                 at, same = self._at(earlier), _SUFFIXES[earlier % len(_SUFFIXES)] == suffix
                 why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
                 shown = f"{quoted(file_name.removeprefix(FOLDER))} {f'is used {at} too' if same else why}"
