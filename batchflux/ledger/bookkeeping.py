@@ -13,10 +13,11 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from batchflux.ledger.connection import reading
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.tables import ended_rows, get_meta, set_meta
+from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
@@ -96,7 +97,12 @@ class Books:
     def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
         """Return the jobs that were surveyed; `on_fault` is told of what has changed in the files since."""
         kept, self._kept = self._kept, None
-        return iter(expand(self._manifest, capabilities(), on_fault, redos=self.redos) if kept is None else kept)
+        if kept is not None:
+            yield from kept
+            return
+        with reading(self._database.path) as connection:  # the run's own belongs to the thread that writes
+            names = known_as(connection)
+            yield from expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
 
     def note_clean(self) -> None:
         """Note that the folder's files say all that the ledger does."""

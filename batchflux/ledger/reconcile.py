@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Literal
 from batchflux.errors import RULES, Code, Fault, ManifestError
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.tables import LEAN, Known, known_by_key, select, tags_text
+from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, select, tags_text
 from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Link, Redo, Status
 from batchflux.output.base import REPLACED, variants
@@ -276,6 +276,8 @@ class Surveyor:
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
         self._seen[known.number] = True
         self._by_status[standing(known)] += 1
+        if self._apply:
+            note_alias(self._connection, job)
         now = (job.id, job.position, 1, job.file_name, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True
@@ -340,7 +342,8 @@ def survey_jobs(
     faults: list[Fault] = []
     wanted = redos(connection)
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
-    jobs = expand(manifest, capabilities(), faults.append, redos=asked if wanted else None)
+    redone = asked if wanted else None
+    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
     survey = Surveyor(connection, selection, exists_in(manifest), apply=apply).take(through(jobs))
     if faults:
         raise ManifestError(faults)
@@ -350,7 +353,7 @@ def survey_jobs(
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
         survey.jobs = None  # pinned redos are other jobs than those that were met here
     for made in asked.jobs:
-        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
+        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant, key=made.job.key)
         survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)
         if apply and redo != made.redo:
             pin(connection, redo, made.job.key)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
 from batchflux.manifest.job_fields import asked
+from batchflux.models import KnownAs
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 NANOS = 10**9
 FORMAT = 2
+KEYS = "2"  # the rules that keys follow: from the first job on, in a ledger that has a note of it
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
 _json = json.JSONEncoder(ensure_ascii=False).encode
@@ -79,6 +81,10 @@ CREATE TABLE IF NOT EXISTS attempts (
 );
 CREATE INDEX IF NOT EXISTS attempts_by_job ON attempts (job, number, billed, counts, cost, price);
 CREATE INDEX IF NOT EXISTS attempts_out ON attempts (job) WHERE billed IS NULL;
+CREATE TABLE IF NOT EXISTS aliases (
+    alias BLOB PRIMARY KEY,         -- key by today's rules
+    key BLOB NOT NULL               -- of the job, by those of the version that recorded it
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     provider TEXT NOT NULL,
     sha256 TEXT NOT NULL,
@@ -235,6 +241,33 @@ def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: s
     return {known.key.hex(): known for known in select(connection, "key", list(map(bytes.fromhex, keys)), columns)}
 
 
+def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | None] | None:
+    """Return what finds the key and id by which an older version recorded a job; None when all keys are of today.
+
+    It takes the job's key by today's rules, and by those of before. None: it finds no such job.
+    """
+    if get_meta(connection, "keys") == KEYS:
+        return None
+    by_alias = "SELECT jobs.key, id FROM aliases JOIN jobs ON jobs.key = aliases.key WHERE alias = ?"
+    has_aliases = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aliases'").fetchone()
+
+    def find(key: str, former: str) -> KnownAs | None:
+        row = connection.execute("SELECT key, id FROM jobs WHERE key = ?", (bytes.fromhex(former),)).fetchone()
+        if row is None and has_aliases:
+            row = connection.execute(by_alias, (bytes.fromhex(key),)).fetchone()
+        return None if row is None else KnownAs(row[0].hex(), row[1])
+
+    return find
+
+
+def note_alias(connection: sqlite3.Connection, job: Job) -> None:
+    """Record the key by today's rules of a job that is known by an older one, and what today's row says of it."""
+    if job.alias is not None:
+        pair = bytes.fromhex(job.alias), bytes.fromhex(job.key)
+        if connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?)", pair).rowcount:
+            connection.execute("UPDATE jobs SET spec = ? WHERE key = ?", (spec_text(job), pair[1]))
+
+
 def ended_numbers(connection: sqlite3.Connection) -> list[int]:
     """Return the numbers of the listed jobs that ended, in manifest order."""
     query = f"SELECT number FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  a constant
@@ -294,10 +327,13 @@ def prepare(connection: sqlite3.Connection) -> None:
 
     StorageError: another version of batchflux wrote them in a format of its own.
     """
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone()
     if _format(connection) == 1:
         _migrate(connection)
     else:
         _make_tables(connection)
+    if not made:
+        set_meta(connection, "keys", KEYS)
     set_meta(connection, "format", str(FORMAT))
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from batchflux.manifest.capabilities import Offers
 from batchflux.manifest.diagnostics import FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
-from batchflux.manifest.identity import Names, default_id, key_of, references
+from batchflux.manifest.identity import Names, default_id, former_key, key_of, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
+from batchflux.manifest.sameness import parted
 from batchflux.manifest.tables import rows_of
 from batchflux.manifest.templates import UndefinedError
 from batchflux.manifest.yaml_nodes import MERGE, ReadError, Scalar, plain_data
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.schema import Entry, Manifest
     from batchflux.manifest.tables import Row
-    from batchflux.models import Capabilities
+    from batchflux.models import Capabilities, KnownAs, Reference
 
 MAX_FAULTS = 1000
 MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
@@ -49,8 +50,9 @@ class Expansion:
 
     `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
     is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
-    to have tried again; it learns what became of each. `merged` counts the jobs left out so far because an earlier one
-    has their key, `faults` the faults reported.
+    to have tried again; it learns what became of each. `known_as` finds what a ledger of before has a job by, from its
+    key and the one that it had then; such a job keeps both key and id. `merged` counts the jobs left out so far
+    because an earlier one has their key, `faults` the faults reported.
     """
 
     def __init__(
@@ -61,11 +63,13 @@ class Expansion:
         *,
         most: int | None = None,
         redos: Redos | None = None,
+        known_as: Callable[[str, str], KnownAs | None] | None = None,
     ) -> None:
         self._manifest = manifest
         self._provider = manifest.provider
         self._offers = Offers(manifest.provider, manifest.limits, offers)
         self._redos = redos
+        self._known_as = known_as
         self._on_fault = on_fault
         self._most = most
         self.merged = self.faults = 0
@@ -158,7 +162,11 @@ class Expansion:
         sources = values.get("images") or [self._value(key, part, reference, variables) for key, part in plan.images]
         if self._failed:
             return None
-        values["images"] = tuple([self._reference(source) for source in sources if source is not None])
+        images = values["images"] = tuple([self._reference(source) for source in sources if source is not None])
+        prompt = values["prompt"]
+        urls, values["prompt"] = parted(prompt)
+        if urls:
+            values["images"] = (*map(self._reference, urls), *images)
         values["model"] = values.get("model") or self._provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or self._provider.style
@@ -167,27 +175,38 @@ class Expansion:
         except ValueError as error:
             self._once("style", wanted, str(error), values)
             return None
-        return self._identified(values, variables, offer, wanted)
-
-    def _identified(self, values: dict[str, Any], variables: Variables, offer: Capabilities, wanted: str) -> Job | None:
-        """Give the job its key and names, unless it was met before."""
-        values["style"] = offer.style
         try:
             values["options"] = self._offers.options(offer, values["options"])
         except FieldError as error:
             self._fail(error.key, error, variables)
             return None
-        key = values["key"] = key_of(values, self._provider.name)
+        values["style"] = offer.style
         values["dropped"] = self._offers.dropped(offer, values)
+        values["key"] = key_of(values, self._provider.name)
         for name, message in self._offers.refusals(offer, values, wanted):
             self._once(name, values["model"] if name == "model" else offer.style, message, values)
+        return self._identified(values, variables, prompt, images)
+
+    def _identified(
+        self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
+    ) -> Job | None:
+        """Give the job its names, unless it failed or was met before; `prompt` and `images` are as written."""
         if self._failed:
             return None
-        if not self._is_new(key):
+        key = values["key"]
+        is_new, had = self._is_new(key), None
+        if self._known_as is not None:
+            known = self._known_as(key, former_key(values, self._provider.name, prompt, images))
+            if known is not None:
+                values["key"], had = known
+            if values["key"] != key:
+                values["alias"] = key if is_new else None
+                is_new = self._is_new(values["key"])
+        if not is_new:
             self.merged += 1
             return None
         try:
-            self._names.give(values, variables, self._plan.entry.index, self._line or 0)
+            self._names.give(values, variables, self._plan.entry.index, self._line or 0, had)
         except ValueError as error:
             self._fail(error.key if isinstance(error, FieldError) else "file_name", error, variables)
             return None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.diagnostics import FieldError
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
+from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.templates import ImagePath, compile_template
 from batchflux.manifest.values import is_url
@@ -28,7 +29,7 @@ from batchflux.models import Reference
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from batchflux.manifest.schema import Manifest
     from batchflux.models import Format, Job
@@ -108,20 +109,39 @@ def _items(*values: float | str | None) -> str:
 def key_of(values: Mapping[str, Any], provider: str) -> str:
     """Return the key, 64 hex digits, of a job's fields by name; `images` are References.
 
-    It is of the list of FORMAT, provider, model, style, prompt, images, KEY_FIELDS, and NAMED_KEY_FIELDS where it has any.
+    What was `dropped` does not count, nor do a URL's signature and blanks at the prompt's ends.
     """
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
-    images = [_canonical(image.sha256 or image.url or f"missing:{image.source}") for image in values["images"]]
+    images = [image.sha256 or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
+    if dropped := values.get("dropped"):
+        values = {**values, **dict.fromkeys(dropped)}
+    return _digest_of(values, provider, same_prompt(values["prompt"]), images)
+
+
+def former_key(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[Reference]) -> str:
+    """Return the key that a job of this prompt and these images, as written, had when all that it asks for counted."""
+    return _digest_of(values, provider, prompt, [image.sha256 or image.url or _missing(image) for image in images])
+
+
+def _missing(image: Reference) -> str:
+    return f"missing:{image.source}"
+
+
+def _digest_of(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[str]) -> str:
+    """Return the digest of a list of FORMAT, provider, model, style, prompt, images and fields.
+
+    These are KEY_FIELDS in their order and, where there are any, a mapping of NAMED_KEY_FIELDS.
+    """
     named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))}
     head = _items(FORMAT, provider, values["model"], values["style"])
     rest = _items(*map(values.get, KEY_FIELDS)) + ("," + _canonical(named) if named else "")
-    text = f"[{head},{_canonical(values['prompt'])},[{','.join(images)}],{rest}]"
+    text = f"[{head},{_canonical(prompt)},[{','.join(map(_canonical, images))}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def key_of_job(job: Job) -> str:
     """Return the key that follows from what a job asks for."""
-    names = ("model", "style", "prompt", "images", *KEY_FIELDS, *NAMED_KEY_FIELDS)
+    names = ("model", "style", "prompt", "images", "dropped", *KEY_FIELDS, *NAMED_KEY_FIELDS)
     return key_of({name: getattr(job, name) for name in names}, job.provider)
 
 
@@ -138,6 +158,11 @@ def slug(prompt: str) -> str:
 def default_id(prompt: str, key: str, *, long: bool = False) -> str:
     """Return the id of a job that was given none; `long` where 8 digits would name two jobs."""
     return f"{slug(prompt)}-{key[: _LONG if long else _SHORT]}"
+
+
+def is_default_id(name: str, key: str) -> bool:
+    """Whether an id looks like one that we gave a job of this key."""
+    return name.endswith((f"-{key[:_SHORT]}", f"-{key[:_LONG]}"))
 
 
 def redo_id(root: str, ordinal: int) -> str:
@@ -211,13 +236,16 @@ class Names:
         # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
         self._places: dict[int, int] = {}
 
-    def give(self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int) -> None:
-        """Set `id` and `file_name` of a job from this line of its entry's table, or 0.
+    def give(
+        self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int, had: str | None = None
+    ) -> None:
+        """Set `id` and `file_name` of a job from this line of its entry's table, or 0; `had` is the id it had before.
 
-        Raises FieldError where another job has the id or file name, ValueError where there can be no such file name.
+        An id that was made for it stays so, however the rules for new ones have changed. Raises FieldError where
+        another job has the id or file name, ValueError where there can be no such file name.
         """
         place = (entry << _LINE_BITS | line) * len(_SUFFIXES)
-        name = values["id"] = self._id(values, place)
+        name = values["id"] = self._id(values, place, had)
         ext = SUFFIXES[values.get("output_format") or "jpeg"][0]
         if self._plain:
             values["file_name"] = checked_name(name + ext)
@@ -276,9 +304,11 @@ class Names:
         for one in taken:
             self._take(one, place + _SUFFIXES.index(suffix))
 
-    def _id(self, values: dict[str, Any], place: int) -> str:
+    def _id(self, values: dict[str, Any], place: int, had: str | None) -> str:
         given: str | None = values.get("id")
-        name = given if given is not None else default_id(values["prompt"], values["key"])
+        key = values["key"]
+        ours = had if had is not None and is_default_id(had, key) else default_id(values["prompt"], key)
+        name = given if given is not None else ours
         earlier = self._take(self._fold(name), place)
         if earlier is None:
             return name

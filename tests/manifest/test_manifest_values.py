@@ -88,7 +88,8 @@ def test_text_is_what_was_written(text: str, jobs: Jobs) -> None:
     ("field", "written", "read"),
     [
         ("seed", "42", 42), ("seed", "-1", -1), ("seed", "'7'", 7), ("seed", "null", None), ("seed", "010", 10),
-        ("output_format", "jpg", "jpeg"), ("output_format", "png", "png"), ("output_format", "JPG", "jpeg"), ("output_format", "PNG", "png"), ("safety_tolerance", "0", 0),
+        ("output_format", "jpg", "jpeg"), ("output_format", "png", "png"), ("output_format", "JPG", "jpeg"),
+        ("output_format", "PNG", "png"), ("safety_tolerance", "0", 0),
         ("prompt_upsampling", "false", False), ("prompt_upsampling", "true", True), ("variant", "2", 2),
         ("model", "other", "other"), ("webhook_url", "https://h.example/x?y=1", "https://h.example/x?y=1"),
     ],
