@@ -81,13 +81,19 @@ def folder(tmp_path: Path) -> Path:
             key = former_key(prompt, images, seed, style)
             name = "mine" if "an id" in prompt else f"before{number}-{key[:8]}"
             spec = {"prompt": prompt, "images": images, "model": "flux-kontext-pro", "provider": "studio"}
-            new = {"number": number, "key": bytes.fromhex(key), "id": name, "position": number, "tags": ""}
+            new: dict[str, Any] = {
+                "number": number,
+                "key": bytes.fromhex(key),
+                "id": name,
+                "position": number,
+                "tags": "",
+            }
             new |= {"planned": f"images/{name}.jpg", "file_name": f"images/{name}.jpg"}
             new |= {"spec": json.dumps({**spec, "style": style, "seed": seed})}
             full = row | new
             marks = ",".join("?" * len(full))
             connection.execute(f"INSERT INTO jobs ({','.join(full)}) VALUES ({marks})", list(full.values()))  # noqa: S608  constants
-            (out / new["file_name"]).write_bytes(picture)
+            (out / f"images/{name}.jpg").write_bytes(picture)
     return out
 
 
