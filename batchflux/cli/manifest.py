@@ -19,11 +19,11 @@ from batchflux.errors import UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import schema as manifest_schema
 from batchflux.manifest import starter
-from batchflux.planner import Plan, load_manifest
+from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
@@ -36,7 +36,7 @@ MEANINGS = {
     "done": "have their picture",
     "failed": "stay failed until --retry-failed",
     "unknown": "request sent, never answered; see --on-unknown",
-    "merged": "listed twice with the same content; made once (variant: 2 makes a second copy)",
+    "merged": "ask for the same as an earlier one; made once (variant: 2 makes a second copy)",
     "redo": "of those to do, asked for in a review",
     "unlisted": "no longer in the manifest; their files stay",
 }
@@ -124,6 +124,17 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     text += [f"  {name:<9} {counts[name]:>9,}  {says}" for name, says in MEANINGS.items() if counts.get(name)]
+    if counts.get("merged"):
+        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+    if result.dropped:
+        text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
+    if result.set_aside:
+        again = (
+            ""
+            if result.set_aside_cost is None
+            else f"; making them again costs {money(result.set_aside_cost, result.currency)}"
+        )
+        text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
@@ -137,10 +148,33 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.unreadable:
         text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
         text += [f"  {sample}" for sample in result.unreadable_samples]
+    if result.doubt is not None:
+        text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def same_again(merged: int) -> str:
+    """Return how many jobs ask for what an earlier one does: `600 jobs are the same again`."""
+    return f"{count(merged, 'job')} {'is' if merged == 1 else 'are'} the same again"
+
+
+def dropped_fields(dropped: Mapping[str, int]) -> str:
+    """Return which fields were dropped of how many jobs: `seed of 120 jobs, options of 1 job`."""
+    return ", ".join(f"{name} of {count(number, 'job')}" for name, number in dropped.items())
+
+
+def settle(manifest: Manifest, *, asks: bool) -> None:
+    """Ask, on a terminal, what only naming `--out` answers; UsageError: it was not answered so."""
+    question = doubt(manifest)
+    if question is None:
+        return
+    if not asks:
+        raise UsageError(f"Not started: {question}")
+    if not click.confirm(f"{question}\n\nGo on all the same?", err=True):
+        raise UsageError("Not started: nothing was spent.")
 
 
 def _cost(result: Plan, manifest: Manifest) -> str:

@@ -16,7 +16,7 @@ import click
 import uvloop
 from tqdm import tqdm
 
-from batchflux.cli.manifest import checking, manifest_options, plan_lines
+from batchflux.cli.manifest import checking, manifest_options, plan_lines, settle
 from batchflux.cli.terminal import count, duration, money, place, say
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
@@ -150,8 +150,9 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
     manifest, progress = load(), Progress(**shown)
-    asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
+    asks = sys.stdin.isatty() and sys.stderr.isatty()
+    settle(manifest, asks=asks)
+    if asks and not yes and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -120,6 +121,8 @@ class Books:
             "base": str(manifest.base),
             "began": repr(self._began),
             "budget": "" if budget is None else format(budget, "f"),
+            "simulated": "1" if manifest.provider.simulated else "0",
+            "dropped": json.dumps(dict(survey.dropped)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it

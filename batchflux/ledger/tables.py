@@ -268,6 +268,21 @@ def note_alias(connection: sqlite3.Connection, job: Job) -> None:
             connection.execute("UPDATE jobs SET spec = ? WHERE key = ?", (spec_text(job), pair[1]))
 
 
+def paid_pictures(
+    connection: sqlite3.Connection, free: Sequence[str] = ("simulator",), numbers: Iterable[int] | None = None
+) -> int:
+    """Return how many pictures, of all jobs or of those with these numbers, came from none of the `free` providers."""
+    marks = ",".join("?" * len(free))
+    count = f"SELECT COUNT(*) FROM jobs WHERE status = 'done' AND json_extract(spec, '$.provider') NOT IN ({marks})"  # noqa: S608  marks
+    if numbers is None:
+        return int(connection.execute(count, free).fetchone()[0])
+    stream, found = iter(numbers), 0
+    while batch := list(islice(stream, _AT_ONCE)):
+        among = f"{count} AND number IN ({','.join('?' * len(batch))})"
+        found += connection.execute(among, (*free, *batch)).fetchone()[0]
+    return found
+
+
 def ended_numbers(connection: sqlite3.Connection) -> list[int]:
     """Return the numbers of the listed jobs that ended, in manifest order."""
     query = f"SELECT number FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  a constant

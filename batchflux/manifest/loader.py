@@ -122,6 +122,8 @@ def _manifest(
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         keys_line=line_at(root, ("provider", "keys")),
+        out_given=bool(given[1]),
+        dir_given=bool(given[1]) or _names_folder(root),
     )
     compile_all(manifest, faults)
     return manifest
@@ -166,6 +168,12 @@ def _limits(root: Table, provider: ProviderConfig, faults: Faults) -> LimitsConf
         message = "a budget needs the price of one image; add provider.price"
         faults.add(line_at(root, ("limits", "budget")), ("limits", "budget"), message)
     return limits
+
+
+def _names_folder(root: Table) -> bool:
+    output = root.pairs.get("output")
+    folder = output.pairs.get("dir") if isinstance(output, Table) else None
+    return isinstance(folder, Scalar) and Path(folder.text).is_absolute()
 
 
 def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputConfig:

@@ -324,7 +324,9 @@ class Manifest:
     """A manifest without static faults.
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
-    (secrets unexpanded). `file_name_line` and `keys_line` are where output.file_name and provider.keys stand.
+    (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
+    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
+    are where output.file_name and provider.keys stand.
     """
 
     path: Path
@@ -338,6 +340,8 @@ class Manifest:
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
     keys_line: int = field(default=1, repr=False)
+    out_given: bool = False
+    dir_given: bool = False
 
     @property
     def tag_names(self) -> tuple[str, ...]:
