@@ -175,6 +175,7 @@ class Plan:
         known = reads if self._known is None else self._known | _NAME_VARIABLES
         for name in sorted(reads - known):
             self._tell(file_name_fault(manifest, unknown_variable(name, known)))
+        del self._to  # the expansion's: a cycle would keep what that knows of a million jobs
 
     def choices(self) -> Iterable[Choice]:
         """Return the combinations of axis values in order, as a list when they are few enough to keep for all rows."""

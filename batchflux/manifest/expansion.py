@@ -151,7 +151,10 @@ class Expansion:
         plan = self._plan
         values = {**plan.constants, **chosen}
         for name, render, read in plan.dynamic:
-            values[name] = self._value(name, render, read, variables)
+            try:
+                values[name] = read(render(variables))
+            except ValueError as error:
+                self._fail(name, error, variables)
         for name, items in plan.pairs:
             read = _READ_PAIRS[name]
             values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
