@@ -254,14 +254,15 @@ class Surveyor:
         result = self.result
         result.total += 1
         result.styles[job.style] = result.styles.get(job.style, 0) + 1
-        work = work_for(job, known, self._selection, self._exists)
+        full = result.todo == self._selection.limit
+        work = None if full and known is None else work_for(job, known, self._selection, self._exists)
         if job.fault is not None:
             result.references += 1
             if len(result.reference_faults) < SAMPLES:
                 result.reference_faults.append(f"{job.id}: {job.fault}")
         if known is not None:
             self._count_known(job, known, work)
-        if work is None or (self._selection.limit is not None and result.todo >= self._selection.limit):
+        if work is None or full:
             return
         result.todo += 1
         result.redo += job.redo_of is not None
