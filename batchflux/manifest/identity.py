@@ -108,7 +108,7 @@ def _items(*values: float | str | None) -> str:
 def key_of(values: Mapping[str, Any], provider: str) -> str:
     """Return the key, 64 hex digits, of a job's fields by name; `images` are References.
 
-    It is of the list of FORMAT, provider, model, style, prompt, images, KEY_FIELDS, and NAMED_KEY_FIELDS where it has any.
+    It is of the list of FORMAT, provider, model, style, prompt, images, KEY_FIELDS, and NAMED_KEY_FIELDS if it has any.
     """
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
     images = [_canonical(image.sha256 or image.url or f"missing:{image.source}") for image in values["images"]]
