@@ -266,7 +266,8 @@ class Surveyor:
         result.styles[job.style] = result.styles.get(job.style, 0) + 1
         if job.dropped:
             result.dropped.update(job.dropped)
-        work = work_for(job, known, self._selection, self._exists)
+        full = result.todo == self._selection.limit
+        work = None if full and known is None else work_for(job, known, self._selection, self._exists)
         if job.fault is not None:
             result.references += 1
             first, jobs = result.reference_faults.get(job.fault, (job.id, 0))
@@ -274,7 +275,7 @@ class Surveyor:
                 result.reference_faults[job.fault] = first, jobs + 1
         if known is not None:
             self._count_known(job, known, work)
-        if work is None or (self._selection.limit is not None and result.todo >= self._selection.limit):
+        if work is None or full:
             return
         result.todo += 1
         result.redo += job.redo_of is not None

@@ -148,7 +148,11 @@ class Known(NamedTuple):
 
 COLUMNS = ", ".join(Known._fields)
 # What takes room in a row, or must be summed for it, and tells who only compares nothing, is left where it is.
-_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"}
+# The attempts of a done job have ended, and tell nothing.
+_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"} | {
+    name: f"CASE status WHEN 'done' THEN {nothing} ELSE {name} END"
+    for name, nothing in (("attempts", "0"), ("in_flight", "NULL"))
+}
 LEAN = ", ".join(_UNUSED.get(name, name) for name in Known._fields)
 
 

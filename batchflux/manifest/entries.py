@@ -151,7 +151,7 @@ class Plan:
     def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
         self.entry = entry
         self.sound = True
-        self.constants: dict[str, Any] = dict.fromkeys(_PAIRS, ())
+        self.constants: dict[str, Any] = dict.fromkeys(("images", *_PAIRS), ())
         self.dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
         self.images: list[tuple[str, str | Renderer]] = []
         self.pairs: list[tuple[str, list[tuple[str, str, Any]]]] = []
@@ -175,6 +175,7 @@ class Plan:
         known = reads if self._known is None else self._known | _NAME_VARIABLES
         for name in sorted(reads - known):
             self._tell(file_name_fault(manifest, unknown_variable(name, known)))
+        del self._to  # the expansion's: a cycle would keep what that knows of a million jobs
 
     def choices(self) -> Iterable[Choice]:
         """Return the combinations of axis values in order, as a list when they are few enough to keep for all rows."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchflux.manifest.capabilities import Offers
 from batchflux.manifest.diagnostics import FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
-from batchflux.manifest.identity import Names, default_id, former_key, key_of, references
+from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
 from batchflux.manifest.sameness import parted
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 MAX_FAULTS = 1000
 MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
-_KEY_DIGITS = 15  # of a key, which tell it from a million others
 
 
 Variables = Mapping[str, Any]  # what templates see
@@ -145,9 +144,9 @@ class Expansion:
             yield job
 
     def _is_new(self, key: str) -> bool:
-        """Take a key; False when a job has it already. 60 bits of each are kept, so that a million take little room."""
+        """Take a key; False when a job has it already."""
         before = len(self._keys)
-        self._keys.add(int(key[:_KEY_DIGITS], 16))
+        self._keys.add(mark(key))
         return len(self._keys) != before
 
     def _job(self, variables: Variables, chosen: dict[str, Any]) -> Job | None:
@@ -155,18 +154,30 @@ class Expansion:
         plan = self._plan
         values = {**plan.constants, **chosen}
         for name, render, read in plan.dynamic:
-            values[name] = self._value(name, render, read, variables)
+            try:
+                values[name] = read(render(variables))
+            except ValueError as error:
+                self._fail(name, error, variables)
         for name, items in plan.pairs:
             read = _READ_PAIRS[name]
             values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
-        sources = values.get("images") or [self._value(key, part, reference, variables) for key, part in plan.images]
+        if plan.images:
+            values["images"] = [self._value(key, part, reference, variables) for key, part in plan.images]
         if self._failed:
             return None
-        images = values["images"] = tuple([self._reference(source) for source in sources if source is not None])
         prompt = values["prompt"]
         urls, values["prompt"] = parted(prompt)
+        if values["images"]:
+            values["images"] = tuple([self._reference(source) for source in values["images"] if source is not None])
+        images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
+        return self._carried(values, variables, prompt, images)
+
+    def _carried(
+        self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
+    ) -> Job | None:
+        """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
         values["model"] = values.get("model") or self._provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or self._provider.style
@@ -190,7 +201,7 @@ class Expansion:
     def _identified(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
     ) -> Job | None:
-        """Give the job its names, unless it failed or was met before; `prompt` and `images` are as written."""
+        """Give the job its names, unless it failed or was met before."""
         if self._failed:
             return None
         key = values["key"]

@@ -132,9 +132,9 @@ def _digest_of(values: Mapping[str, Any], provider: str, prompt: str, images: Se
 
     These are KEY_FIELDS in their order and, where there are any, a mapping of NAMED_KEY_FIELDS.
     """
-    named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))}
-    head = _items(FORMAT, provider, values["model"], values["style"])
-    rest = _items(*map(values.get, KEY_FIELDS)) + ("," + _canonical(named) if named else "")
+    head, rest = _items(FORMAT, provider, values["model"], values["style"]), _items(*map(values.get, KEY_FIELDS))
+    if any(map(values.get, NAMED_KEY_FIELDS)):
+        rest += "," + _canonical({name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))})
     text = f"[{head},{_canonical(prompt)},[{','.join(map(_canonical, images))}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -210,13 +210,13 @@ def folded(name: str) -> str:
 
 _SUFFIXES = ("", *ALL_SUFFIXES)  # the first: any other, or none
 _LINE_BITS = 36
-_MARKS = (1 << 60) - 1
+_MARK = (1 << 60) - 1
 _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
 
 
-def _mark(name: str) -> int:
-    """Return what a name is remembered by: 60 bits of its hash, which take less room than 61."""
-    return hash(name) & _MARKS
+def mark(name: str) -> int:
+    """Return what a key or name is remembered by: as much of its hash as tells it from a million others in 32 bytes."""
+    return hash(name) & _MARK
 
 
 class Names:
@@ -280,7 +280,7 @@ class Names:
     def _take(self, name: str, place: int) -> int | None:
         """Claim a name; return the place of the job that has it already."""
         before = len(self._places)
-        earlier = self._places.setdefault(_mark(name), place)
+        earlier = self._places.setdefault(mark(name), place)
         return None if len(self._places) != before else earlier
 
     def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
@@ -296,7 +296,7 @@ class Names:
             stored = name if suffix in SUFFIXES[asked] else stem + SUFFIXES[asked][0]
             rivals, taken = [of_any, stored], [of_one, stored]
         for rival in rivals:
-            if (earlier := self._places.get(_mark(rival))) is not None:
+            if (earlier := self._places.get(mark(rival))) is not None:
                 at, same = self._at(earlier), _SUFFIXES[earlier % len(_SUFFIXES)] == suffix
                 why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
                 shown = f"{quoted(file_name.removeprefix(FOLDER))} {f'is used {at} too' if same else why}"
