@@ -53,44 +53,47 @@ class Code(StrEnum):
 class Rule:
     """What one error code means.
 
-    `retry` says what follows a failed API step: `backoff` sends it again after a pause, `once` at most once a job and
-    invocation (and only if the user lets it), `limits` as soon as the limits or another key allow. `billed` is what the
-    attempt counts as, unless the error says otherwise; `maybe` is possibly billed. `attempt`: whether it is one of the
-    job's attempts. `fault` names who is at fault: failures of a `job` say nothing about the provider, those of a `key`
-    take the key out of the pool, `away` means that the provider is not there. `fetch_again`: whether a download that
+    `retry` says what follows a failed API step: `backoff` sends it again after a pause, `once` at most once a job,
+    `resend` at most once a job and invocation (and only if the user lets it), `limits` as soon as the limits or another
+    key allow. `billed` is what the attempt counts as, unless the error says otherwise; `maybe` is possibly billed.
+    `attempt`: whether it is one of the job's attempts. `fault` names who is at fault: failures of a `job` say nothing
+    about the provider, those of a `key` take the key out of the pool, `away` means that the provider is not there: then
+    engine/outages.py says whether it is an attempt. `fetch_again`: whether a download that
     fails so is tried again; `keeps_link`: whether the job keeps a link that may still live; `ends_run`: whether the run
     ends when no other key is left.
     """
 
-    retry: Literal["backoff", "once", "limits", "never"] = "never"
+    retry: Literal["backoff", "once", "resend", "limits", "never"] = "never"
     billed: Literal["no", "maybe", "yes"] = "no"
     attempt: bool = True
     fault: Literal["job", "provider", "away", "key", "link", "us"] = "provider"
     fetch_again: bool = False
     keeps_link: bool = False
     ends_run: bool = False
+    untold: bool = False
+    free: bool = False
 
 
 RULES: Mapping[Code, Rule] = MappingProxyType(
     {
-        Code.RATE_LIMITED: Rule(retry="limits", attempt=False),
-        Code.SERVER: Rule(retry="backoff", fault="away"),
-        Code.NETWORK: Rule(retry="backoff", fault="away"),
-        Code.TIMEOUT: Rule(retry="backoff", fault="away"),
-        Code.BAD_ANSWER: Rule(retry="backoff", billed="maybe"),
-        Code.NO_IMAGE: Rule(retry="backoff", billed="maybe"),
-        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True),
+        Code.RATE_LIMITED: Rule(retry="limits", attempt=False, untold=True),
+        Code.SERVER: Rule(retry="backoff", fault="away", untold=True),
+        Code.NETWORK: Rule(retry="backoff", fault="away", untold=True, free=True),
+        Code.TIMEOUT: Rule(retry="backoff", fault="away", untold=True, free=True),
+        Code.BAD_ANSWER: Rule(retry="once", billed="maybe"),
+        Code.NO_IMAGE: Rule(retry="once", billed="maybe"),
+        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True, free=True),
         Code.BAD_IMAGE: Rule(fault="link", fetch_again=True, keeps_link=True),
         Code.DIFFERS: Rule(billed="yes"),
         Code.ECHOED_INPUT: Rule(billed="yes", fault="job"),
-        Code.MODERATED: Rule(fault="job"),
-        Code.INVALID_REQUEST: Rule(keeps_link=True),
-        Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
-        Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True),
-        Code.REFERENCE: Rule(fault="job"),
-        Code.UNSAFE_URL: Rule(fault="job"),
-        Code.INTERNAL: Rule(fault="us"),
-        Code.UNKNOWN: Rule(retry="once", billed="maybe", fault="away"),
+        Code.MODERATED: Rule(fault="job", untold=True),
+        Code.INVALID_REQUEST: Rule(keeps_link=True, untold=True),
+        Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
+        Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
+        Code.REFERENCE: Rule(fault="job", untold=True),
+        Code.UNSAFE_URL: Rule(fault="job", keeps_link=True, free=True),
+        Code.INTERNAL: Rule(billed="maybe", fault="us", keeps_link=True),
+        Code.UNKNOWN: Rule(retry="resend", billed="maybe", fault="away"),
     }
 )
 """What each code means. Whoever asks about a code reads it here, and nowhere else."""
@@ -172,10 +175,12 @@ class JobError(BatchfluxError):
     wait. `billed`: whether the provider may have billed the attempt although it gave no picture; left out, as RULES
     says. `dead`, for `download`: the link itself is gone (404, 410), not merely slow. `final`: the answer itself
     explains why there is no picture, so the same request would give the same again. `answer` is set by the reader of an
-    answer to the whole body that it did not understand.
+    answer to the whole body that it did not understand. `cause` is set, for `download`, to what the failure would be
+    called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow.
     """
 
     answer: bytes | None = None
+    cause: Code | None = None
 
     def __init__(
         self,
@@ -197,4 +202,4 @@ class JobError(BatchfluxError):
 
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        return make, (self.code, self.message), {"answer": self.answer}
+        return make, (self.code, self.message), {"answer": self.answer, "cause": self.cause}

@@ -13,6 +13,8 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.outages import away
+from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
+UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
+LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
 
@@ -37,7 +41,8 @@ class JobRun:
     """What has happened to one job in this run.
 
     `began` in epoch seconds. `resumes` while the job's first step is to ask for a task of an earlier run. `troubled`
-    while the circuit breaker counts its download among those that fail.
+    while the circuit breaker counts its download among those that fail. `placed` while its request holds a place of the
+    canary.
     """
 
     work: Work
@@ -49,19 +54,22 @@ class JobRun:
     download_seconds: float | None = None
     link: str | None = None
     troubled: bool = False
+    placed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
-    `late_at` is a time of the loop's clock, set once a task is known.
+    `late_at` is a time of the loop's clock, set once a task is known: `accepted` then. `key_name` is whose it is.
     """
 
     number: int
     lease: Lease
     reserved: int
     began: float
+    key_name: str | None
+    accepted: bool = False
     late_at: float = float("inf")
 
 
@@ -73,6 +81,8 @@ class JobRunner:
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event = world.observer.event
         self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
+        self._canary, self._outages = rules.canary, rules.breaker.outages
+        self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self._clock = asyncio.get_running_loop().time
@@ -91,6 +101,15 @@ class JobRunner:
 
         Raises JobError: the job ended without one; Halted: the run stops; the job stays where it is.
         """
+        try:
+            stored = await self._seen_through(run)
+        except BaseException as error:
+            self._vacate(run, error if isinstance(error, JobError) else None)
+            raise
+        await self._canary.kept(run.work.job, placed=run.placed)
+        return stored
+
+    async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
         if work.verdict is not None:
             raise JobError(*work.verdict)
@@ -110,11 +129,18 @@ class JobRunner:
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
-                elif no_answer and run.tries.used < self._rules.policy.attempts:
+                elif no_answer and self._rules.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
                 else:
                     raise
+                self._vacate(run, error)
                 asset = None
+
+    def _vacate(self, run: JobRun, error: JobError | None) -> None:
+        """End what the job's request has of the canary: it gave no picture, or none that was kept."""
+        if run.placed:
+            run.placed = False
+            self._canary.ended(run.work.job, error)
 
     def relieve(self, run: JobRun) -> None:
         """Count the job among the troubled no longer; see the circuit breaker."""
@@ -124,9 +150,19 @@ class JobRunner:
 
     async def _attempt(self, run: JobRun) -> Link | str:
         """Make one attempt, or take up the one of an earlier run; return its picture."""
-        retried = run.tries.used > run.work.used
+        retried = run.tries.used + run.tries.excused > run.work.used
         if retried:
             await self._quota.take()
+        if not run.resumes:
+            await self._canary.take(run.work.job)
+            run.placed = True
+        try:
+            return await self._made(run, retried=retried)
+        except JobError as error:
+            self._vacate(run, error)
+            raise
+
+    async def _made(self, run: JobRun, *, retried: bool) -> Link | str:
         attempt, job = await (self._taken_up(run) if run.resumes else self._departure(run))
         try:
             try:
@@ -153,7 +189,6 @@ class JobRunner:
         exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
         reach("answer.received")
         self._limits.answered(attempt.lease, exchanged.pause)
-        self._breaker.answered()
         reply = exchanged.reply
         if not isinstance(reply, Submitted):
             return exchanged
@@ -163,7 +198,7 @@ class JobRunner:
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
-        attempt.late_at = attempt.began + self._rules.timeout
+        attempt.accepted, attempt.late_at = True, attempt.began + self._rules.timeout
         return await self._followed(run, attempt, provider, reply.handle)
 
     async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
@@ -176,6 +211,7 @@ class JobRunner:
         is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
         job, pause, missing_since, said = run.work.job, FIRST_POLL, None, ""
+        heard_at = self._clock()
         if not run.resumes:
             await self._gate.sleep_polling(pause)
         while True:
@@ -184,11 +220,14 @@ class JobRunner:
             try:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
-                self._event("poll_failed", id=job.id, code=error.code.value, message=error.message)
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
+                unheard = self._unheard(run, attempt, error)
+                # While nobody is there to ask, the task's time does not run out: what became of it is kept there.
+                last = last and not (unheard and self._clock() - heard_at < self._outages.patience)
+                pause = min(2 * pause, LONGEST_UNHEARD)
             else:
-                said = ""
-                self._breaker.answered()  # while tasks are out it does not probe: a poll that works closes it
+                said, heard_at = "", self._clock()
+                self._outages.reached(attempt.lease.key.place, heard_at)
                 asked_to_wait = exchanged.pause or 0.0
                 match exchanged.reply:
                     case Finished():
@@ -199,13 +238,30 @@ class JobRunner:
                         missing_since, asked_to_wait = None, max(asked_to_wait, retry_after or 0.0)
                     case Missing():
                         missing_since = self._clock() if missing_since is None else missing_since
+                pause = min(pause * POLL_GROWTH, LONGEST_POLL)
             missing = missing_since is not None and self._clock() - missing_since >= GRACE
             if last or missing:
-                own_key = not run.resumes or attempt.lease.key.name == run.work.key_name
+                own_key = attempt.lease.key.name == attempt.key_name
                 raise self._unresolved(run, said, missing=missing and own_key)
-            pause = min(pause * POLL_GROWTH, LONGEST_POLL)
-            wait = min(max(pause, asked_to_wait), max(attempt.late_at - self._clock(), 0.0))
-            await self._gate.sleep_polling(wait)
+            wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
+            await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
+
+    def _unheard(self, run: JobRun, attempt: Attempt, error: JobError) -> bool:
+        """Take note of a poll that failed; return whether that was because nobody is there.
+
+        Raises Halted: the task is left to the next run, since no key is left to ask with, or an outage ended this one.
+        """
+        self._event("poll_failed", id=run.work.job.id, code=error.code.value, message=error.message)
+        place, now = attempt.lease.key.place, self._clock()
+        if RULES[error.code].fault == "key":
+            self._limits.refused(attempt.lease, error)
+            self._limits.move(attempt.lease)
+        elif away(error):
+            self._outages.failed(place, run.work.job.id, error, now, now)
+            if place.down:
+                self._gate.check()
+            return True
+        return False
 
     def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:
         """Say that a task's end is not known; its job is not submitted again in this invocation."""
@@ -243,8 +299,9 @@ class JobRunner:
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
         model = run.work.job.model
+        failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire()
+            lease = await self._limits.acquire(failures)
             number, reserved = None, False
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
@@ -259,7 +316,8 @@ class JobRunner:
                 if number is None:
                     self._limits.release(lease)
             if number is not None:
-                return Attempt(number=number, lease=lease, reserved=price, began=self._clock()), job
+                name = lease.key.name
+                return Attempt(number=number, lease=lease, reserved=price, began=self._clock(), key_name=name), job
             if not reserved:  # what waits for money does not hold a slot
                 await self._budget.wait(price)
 
@@ -292,27 +350,45 @@ class JobRunner:
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
         late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
         return Attempt(
-            number=work.attempt or 0, lease=lease, reserved=work.price, began=began, late_at=late_at
+            number=work.attempt or 0,
+            lease=lease,
+            reserved=work.price,
+            began=began,
+            key_name=work.key_name,
+            accepted=True,
+            late_at=late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = self._learn(attempt.lease, error)
-        run.tries.used -= not counts
+        counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
         await self._ledger.failed(attempt.number, error, counts=counts)
         reach("attempt.settled")
         self._tell("attempt_failed", run, error, run.tries.used)
 
-    def _learn(self, lease: Lease, error: JobError) -> bool:
-        """Let limits and breaker learn from a failed step; return whether it is one of the job's attempts."""
-        counts = RULES[error.code].attempt
-        if counts:
-            self._limits.served(lease)
-            self._breaker.failed(error, self._clock())
-        else:
+    def _learn(self, run: JobRun, lease: Lease, error: JobError, *, accepted: bool = False) -> bool:
+        """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
+
+        `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
+        """
+        now = self._clock()
+        if not RULES[error.code].attempt:
             self._limits.refused(lease, error)
+            run.tries.used -= 1
+            return False
+        self._limits.served(lease)
+        counts = True
+        if away(error) and not accepted:
+            left_at = now if lease.departed_at is None else lease.departed_at
+            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now)
+            self._breaker.gave_back()
+        else:
+            if error.code not in UNASKED and not away(error):
+                self._outages.answered(lease.key.place, now)
+            self._breaker.failed(error, now)
+        run.tries.failed(charged=counts)
         return counts
 
     def _tell(self, name: str, run: JobRun, error: JobError, attempt: int) -> None:
@@ -335,7 +411,8 @@ class JobRunner:
                 request = None if image.url is not None else provider.upload(image)
                 images.append(image if request is None else await self._uploaded(image, request, provider, lease))
         except JobError as error:  # nothing was submitted, but the job must not be begun for ever
-            run.tries.used += self._learn(lease, error)
+            run.tries.used += 1
+            self._learn(run, lease, error)
             raise
         return replace(job, images=tuple(images))
 
@@ -359,13 +436,22 @@ class JobRunner:
         return collected.stored
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
-        async with self._download_slots:
+        async with self._outages.turn(link.url) as host, self._download_slots:
             run.downloads.used += 1
+            began = self._clock()
             try:
-                return await self._executor.collect(run.work.job, link)
+                collected = await self._executor.collect(run.work.job, link)
             except JobError as error:
                 if not run.troubled:
                     run.troubled = True
                     self._breaker.troubled()
                 self._tell("fetch_failed", run, error, run.downloads.used)
+                if away(error):
+                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock())
+                    run.downloads.failed(charged=charged)
+                else:
+                    run.downloads.failed(charged=True)
+                    self._outages.fetched(host, self._clock())
                 raise
+            self._outages.fetched(host, self._clock())
+            return collected

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchflux.engine.outages import NEVER, Place
 from batchflux.engine.pace import Pace, Window
 from batchflux.engine.retry import MAX_DOUBLINGS
 from batchflux.errors import Code, JobError, StopRun
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from batchflux.models import Job, Outcome
 
 LEAD = 0.05
-NEVER = float("inf")
 PATIENCE = 900.0  # seconds
 SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Key:
-    """One key of the pool: `name` as written in the manifest, `secret` never shown."""
+    """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches."""
 
     name: str
     secret: str | None = field(repr=False)
     pace: Pace = field(default_factory=Pace)
     window: Window = field(default_factory=lambda: Window(1 << 30, known=True))
+    place: Place = field(default_factory=Place)
     cooling_until: float = float("-inf")
     refusals: int = 0
     dead: JobError | None = None
@@ -48,11 +49,11 @@ class Key:
         return max(self.cooling_until, self.pace.next_at(now))
 
     def grant_at(self, now: float) -> float:
-        """Return the earliest time that a lease makes sense: NEVER while the window is full."""
+        """Return the earliest time that a lease makes sense: NEVER while the window is full, or a probe is out."""
         if self.leased >= self.window.size:
             return NEVER
         ahead = self.preparing / self.pace.rate if self.preparing else 0.0
-        return self.next_at(now) + ahead - LEAD
+        return max(self.next_at(now) + ahead - LEAD, self.place.next_at(now) if self.place.down else 0.0)
 
     def refuse(self, sent_at: float, now: float, retry_after: float | None) -> float:
         """Take note of a 429 for a request of `sent_at`; return until when the key is to cool."""
@@ -69,7 +70,7 @@ class Key:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Lease:
-    """The right to have one request, or the task that it gave, out with `key`.
+    """The right to have one request, or the task that it gave, out with `key`; as a `probe` while its place is down.
 
     `preparing` while its request is still to leave (never of a task that an earlier run submitted); `departure` is when
     it left; `clock` gives the seconds of the rate limiter.
@@ -78,6 +79,7 @@ class Lease:
     key: Key
     clock: Callable[[], float]
     preparing: bool = True
+    probe: bool = False
     departure: Departure | None = None
 
     @property

@@ -6,6 +6,10 @@ the key it came for (Retry-After, or the reset of x-ratelimit headers, else long
 it; a key that the provider refuses leaves the pool. A lease is granted `LEAD` before its request may leave, so that the
 attempt can be written to the ledger meanwhile; then `depart` waits for the very moment. `resume` gives a lease for a
 task of an earlier run: it takes a slot, and neither rate nor probe, and comes first, because it may be paid.
+
+While what a key reaches is down (see outages.py), it is used for one request at a time, the probe, and so are all keys
+together when all of them are. Probes ask in turn for the job that has failed least, since what fails may be the jobs,
+and for the one that has failed most; and last for those whose outcome is unknown: they are sent only once more.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from batchflux.engine.key_pool import LEAD, NEVER, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, JobError
 
@@ -22,9 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchflux.engine.circuit_breaker import CircuitBreaker
+    from batchflux.engine.outages import Place
     from batchflux.engine.shutdown import Gate
 
 SHUT = 3
+UNKNOWN = 1 << 30  # failures of a job whose outcome is unknown: it is the last to probe with
 
 
 class RateLimiter:
@@ -53,12 +60,17 @@ class RateLimiter:
         self.in_flight = 0
         self._gate = gate
         self._breaker = breaker
-        self._waiting: deque[asyncio.Future[Lease]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[Lease]]] = deque()
         self._resuming: deque[tuple[str | None, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._refusal = ""
         self._served_at = self._clock()
         gate.on_close(self._dispatch)
         breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
+        self._outages = breaker.outages
+        self._outages.keys = lambda: [key.place for key in self._living()]
+        for key in self.keys if len(self.keys) > 1 else ():
+            key.place.name = f"provider (key {key.name})"
 
     def retune(self, concurrency: int, rate: tuple[float, float] | None) -> None:
         """Let other limits hold from now on; `rate` is requests in seconds."""
@@ -68,10 +80,13 @@ class RateLimiter:
             key.window.retune(concurrency, known=rate is not None)
         self._dispatch()
 
-    async def acquire(self) -> Lease:
-        """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping."""
+    async def acquire(self, failures: int = 0) -> Lease:
+        """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
+
+        `failures` is how often the job has failed before, UNKNOWN when it may have been billed.
+        """
         future: asyncio.Future[Lease] = self._loop.create_future()
-        self._waiting.append(future)
+        self._waiting.append((failures, future))
         return await self._granted(future)
 
     async def resume(self, key_name: str | None) -> Lease:
@@ -104,10 +119,21 @@ class RateLimiter:
         self._dispatch()
         return await future
 
+    def move(self, lease: Lease) -> None:
+        """Let a task whose key is dead be asked for with another; raise Halted when none is left."""
+        living = self._living()
+        if not living:
+            raise Halted
+        lease.key.leased -= 1
+        lease.key = min(living, key=lambda key: key.leased)
+        lease.key.leased += 1
+
     def release(self, lease: Lease) -> None:
         """Give the lease back, however the request ended or whether it left at all."""
         self.in_flight -= 1
         lease.key.leased -= 1
+        if lease.probe:
+            lease.key.place.probing = False
         if lease.preparing:
             lease.preparing = False
             lease.key.preparing -= 1
@@ -124,6 +150,7 @@ class RateLimiter:
         self.served(lease)
         if lease.departed_at is not None:
             lease.key.window.answered(self._served_at - lease.departed_at)
+        self._outages.answered(lease.key.place, self._loop.time())
         if wait:
             self._cool(lease.key, self._served_at + wait)
         self._dispatch()
@@ -131,6 +158,7 @@ class RateLimiter:
     def refused(self, lease: Lease, error: JobError) -> None:
         """Note a 429, or a refusal of the key itself."""
         now, key = self._clock(), lease.key
+        self._refusal = error.message
         self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
@@ -140,13 +168,29 @@ class RateLimiter:
                 self._gate.close(all_dead(self.keys, error))
         else:
             sent_at = now if lease.departed_at is None else lease.departed_at
-            self._breaker.answered()
+            self._outages.answered(key.place, self._loop.time())
             self._cool(key, key.refuse(sent_at, now, error.retry_after))
             if key.refusals >= SHUT:
                 key.pace.hold(key.cooling_until)
             if now - self._served_at > PATIENCE:
                 self._gate.close(nothing_but_refusals(error))
         self._dispatch()
+
+    def waiting_for(self) -> tuple[str, float] | None:
+        """Return what keeps back the request that is next, and for how many seconds; None when nothing does."""
+        down = self._outages.waiting_for(self._loop.time())
+        if down is not None:
+            return down
+        now, living = self._clock(), self._living()
+        if not living or not (self._waiting or any(key.departing for key in living)):
+            return None
+        cooling = min(key.cooling_until for key in living) - now
+        if cooling > 0:
+            return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", cooling
+        pause = min(key.next_at(now) for key in living) - now
+        learned = any(key.pace.learned is not None for key in living)
+        what = "the rate that the provider allows" if learned else "limits.rate"
+        return (what, pause) if pause > 0 and self.in_flight == 0 else None
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)
@@ -196,28 +240,47 @@ class RateLimiter:
     def _grant(self, now: float) -> float:
         """Grant leases to those who wait; return when to look again."""
         while self._waiting and self.in_flight < self.concurrency:
-            if self._waiting[0].done():
+            if self._waiting[0][1].done():
                 self._waiting.popleft()
                 continue
-            key = min(self._living(), key=lambda key: key.grant_at(now))
-            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight))
+            key = min(
+                self._living(), key=lambda key: (max(now, key.grant_at(now)), not key.place.down, key.place.failures)
+            )
+            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight), self._next_probe_at(now))
             if at > now:
                 return at
             key.preparing += 1
-            self._waiting.popleft().set_result(self._lease(key, preparing=True))
+            self._next(key.place).set_result(self._lease(key, preparing=True))
         return NEVER
+
+    def _next_probe_at(self, now: float) -> float:
+        """Return NEVER while all that the keys reach is down and a probe of it is out."""
+        places = [key.place for key in self._living()]
+        return NEVER if all(place.down for place in places) and any(place.probing for place in places) else now
+
+    def _next(self, place: Place) -> asyncio.Future[Lease]:
+        """Take the next of those who wait, or of a place that is down the one that may probe it."""
+        chosen = self._waiting[0]
+        if place.down:
+            sign = 1 if place.probes % 2 == 0 else -1
+            waiting = [one for one in self._waiting if not one[1].done()]
+            chosen = min(waiting, key=lambda one: one[0] if one[0] == UNKNOWN else sign * one[0])
+        self._waiting.remove(chosen)
+        return chosen[1]
 
     def _lease(self, key: Key, *, preparing: bool) -> Lease:
         self.in_flight += 1
         key.leased += 1
-        return Lease(key=key, clock=self._clock, preparing=preparing)
+        probe = preparing and key.place.down
+        key.place.probing |= probe
+        return Lease(key=key, clock=self._clock, preparing=preparing, probe=probe)
 
     def _living(self) -> list[Key]:
         return [key for key in self.keys if key.dead is None]
 
     def _halt(self) -> None:
         """Let nobody wait who is to submit, nor, when the gate says so, for the task of an earlier run."""
-        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = list(self._waiting)
+        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = [future for _, future in self._waiting]
         self._waiting.clear()
         if not self._gate.resumes:
             futures += [future for _, future in self._resuming]

@@ -26,15 +26,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_DOUBLINGS = 30
+FREE_CAP = 4.0  # seconds; the outage itself holds back what finds nobody there
 CAPACITY, FRACTION, TRICKLE = 500.0, 0.1, 0.5
 
 
 @dataclass(slots=True, kw_only=True)
 class Tries:
-    """How often one step was tried: `used` of the allowed attempts, `resent` after an unknown outcome."""
+    """How often one step was tried: `used` of the allowed attempts, `resent` after an unknown outcome.
+
+    `again` counts the times it was asked again after an answer without a picture, `excused` the failures that are no
+    attempts of the job, because the place it asked is not there: the last one was if `free`.
+    """
 
     used: int = 0
     resent: int = 0
+    again: int = 0
+    excused: int = 0
+    free: bool = False
+
+    def failed(self, *, charged: bool) -> None:
+        """Take note of whether the failure of a try, which is counted as used, is held against the job."""
+        self.free = not charged
+        self.used -= self.free
+        self.excused += self.free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +74,25 @@ class RetryPolicy:
         retry = RULES[error.code].retry
         if retry == "limits":
             return 0.0
-        if retry == "never" or tries.used >= self.attempts:
+        if error.final or retry == "never" or (tries.used >= self.attempts and not tries.free):
             return None
-        if retry == "once":
+        if retry == "resend":
             if self.on_unknown != "retry" or tries.resent >= 1:
                 return None
             tries.resent += 1
+        if retry == "once" and not self.asks_again(tries):
+            return None
         return self._backoff(self.base, 0.0, tries, error, random)
+
+    def asks_again(self, tries: Tries) -> bool:
+        """Whether a job may be asked for again whose answer had no picture in it, and count that it is."""
+        tries.again += 1
+        return tries.again == 1 and tries.used < self.attempts
 
     def fetch(self, tries: Tries, error: JobError, random: Random) -> float | None:
         """Return the seconds to wait before a picture is fetched again, None to give up."""
-        if not RULES[error.code].fetch_again or tries.used >= self.attempts:
+        out_of_tries = tries.used >= self.attempts and not tries.free
+        if error.final or not RULES[error.code].fetch_again or out_of_tries:
             return None
         # The picture is paid for and its host may only be restarting: half of each wait is certain.
         return self._backoff(self.patient, 0.5, tries, error, random)
@@ -83,7 +105,8 @@ class RetryPolicy:
         return self._backoff(self.base, 0.0, tries, error, random)
 
     def _backoff(self, base: float, certain: float, tries: Tries, error: JobError, random: Random) -> float:
-        longest = min(self.cap, base * 2.0 ** min(max(tries.used - 1, 0), MAX_DOUBLINGS))
+        cap = FREE_CAP if tries.free else self.cap
+        longest = min(cap, base * 2.0 ** min(max(tries.used + tries.excused - 1, 0), MAX_DOUBLINGS))
         return max(random.uniform(certain * longest, longest), error.retry_after or 0.0)
 
 

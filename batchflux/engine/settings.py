@@ -10,8 +10,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from batchflux.engine.budget import Budget
-from batchflux.engine.circuit_breaker import LONG_PATIENCE, PATIENCE, CircuitBreaker
+from batchflux.engine.canary import Canary
+from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key
+from batchflux.engine.outages import NEVER, PATIENCE
 from batchflux.engine.pace import Pace, Window
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
@@ -47,6 +49,7 @@ class Rules:
 
     limits: RateLimiter
     breaker: CircuitBreaker
+    canary: Canary
     budget: Budget
     deadline: Deadline
     policy: RetryPolicy
@@ -86,8 +89,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
     """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
     limits, provider = manifest.limits, manifest.provider
     offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
-    patience = PATIENCE if limits.deadline is None else LONG_PATIENCE
-    breaker = CircuitBreaker(limits.max_consecutive_failures, gate, patience)
+    breaker = CircuitBreaker(limits.max_consecutive_failures, gate, _patience(manifest))
     budget, budget_label = _budget(manifest)
 
     def provider_of(job: Job) -> Provider:
@@ -104,6 +106,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
             clock=time.monotonic,
         ),
         breaker=breaker,
+        canary=Canary(_canary(manifest), gate, folder=str(manifest.output.dir)),
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
@@ -134,7 +137,8 @@ def retune(rules: Rules, manifest: Manifest) -> None:
     rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     rules.limits.retune(limits.concurrency, rate)
     rules.budget.retune(*_budget(manifest))
-    rules.breaker.limit = limits.max_consecutive_failures
+    rules.canary.places = _canary(manifest)
+    rules.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
     rules.policy = replace(rules.policy, attempts=limits.attempts)
     if limits.deadline is None or limits.deadline.clock is not None:
         rules.deadline.retune(*_deadline(manifest))
@@ -153,6 +157,19 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
     )
+
+
+def _canary(manifest: Manifest) -> int:
+    """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
+    provider = manifest.provider
+    return 0 if provider.simulated and not provider.price else manifest.limits.canary
+
+
+def _patience(manifest: Manifest) -> float:
+    """Return how many seconds an outage is waited out: as the user says, else until the deadline, if there is one."""
+    limits = manifest.limits
+    untold = PATIENCE if limits.deadline is None else NEVER
+    return untold if limits.patience is None else limits.patience
 
 
 def _downloads(concurrency: int) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchflux.ledger.summary import State
 
-SIGNAL, STORAGE, BUDGET, DEADLINE = "signal", "storage", "budget", "deadline"
+SIGNAL, STORAGE, BUDGET, DEADLINE, CANARY = "signal", "storage", "budget", "deadline", "canary"
 SIGNAL_EXIT = 128
 NO_REDO = "No redo is waiting: batchflux review asks for them, picture by picture."
 CUT_OFF = "Stopped at once by a second signal: what was under way may have been billed; run again to continue."
@@ -56,7 +56,7 @@ class Gate:
         """Close it; the first reason stands, but what ends the polls of tasks does so also when it comes later."""
         if reason.reason in (SIGNAL, STORAGE):
             self._abandoned.set()
-        resumes = self.resumes and reason.reason in (BUDGET, DEADLINE)
+        resumes = self.resumes and reason.reason in (BUDGET, DEADLINE, CANARY)
         news = not self.closed or resumes != self.resumes
         self.resumes = resumes
         self.reason = self.reason or reason

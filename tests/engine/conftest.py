@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.engine.budget import Budget
-from batchflux.engine.circuit_breaker import LONG_PATIENCE, CircuitBreaker
+from batchflux.engine.canary import Canary
+from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace, Window
@@ -142,6 +143,8 @@ class Reply:
     code: Code | None = None
     billed: bool = False
     dead: bool = False
+    final: bool = False
+    cause: Code | None = None
     retry_after: float | None = None
     inline: bool = False
     crash: Exception | None = None
@@ -159,13 +162,16 @@ class Reply:
         if self.crash is not None:
             raise self.crash
         if self.code is not None:
-            raise JobError(
+            error = JobError(
                 self.code,
                 f"the server says {self.code}",
                 retry_after=self.retry_after,
                 billed=self.billed,
                 dead=self.dead,
+                final=self.final,
             )
+            error.cause = self.cause
+            raise error
 
 
 @dataclass(slots=True, kw_only=True)
@@ -438,6 +444,8 @@ class Terms:
     budget: Decimal | None = None
     deadline: float | None = None
     max_consecutive_failures: int = 10**9
+    patience: float = 1800.0
+    canary: int = 0
     on_unknown: OnUnknown = "retry"
     retry_failed: bool = False
     only: str | None = None
@@ -561,7 +569,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         )
         for name in asked.keys
     ]
-    breaker = CircuitBreaker(asked.max_consecutive_failures, gate, LONG_PATIENCE)
+    breaker = CircuitBreaker(asked.max_consecutive_failures, gate, asked.patience)
     budget = Budget(
         limit=None if asked.budget is None else nanos(asked.budget),
         spent=ledger.database.now(spent),
@@ -571,6 +579,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
     return Rules(
         limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
         breaker=breaker,
+        canary=Canary(asked.canary, gate, folder="out"),
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.circuit_breaker import DOWN_SECONDS, LONG_PATIENCE, NEVER, CircuitBreaker
+from batchflux.engine.circuit_breaker import CircuitBreaker
+from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Gate
 from batchflux.errors import Code, JobError
 from batchflux.models import Outcome, Status
@@ -37,28 +38,19 @@ async def gate() -> Gate:
 
 @pytest.fixture
 async def breaker(gate: Gate) -> CircuitBreaker:
-    return CircuitBreaker(3, gate, LONG_PATIENCE)
-
-
-def bring_down(breaker: CircuitBreaker) -> None:
-    """Three requests in a row over more than ten seconds: down since second 12."""
-    for at in (0.0, 6.0, 12.0):
-        breaker.leaves()
-        breaker.failed(error(), at)
-    assert mode_of(breaker) == "down"
+    return CircuitBreaker(3, gate)
 
 
 def fail_jobs(breaker: CircuitBreaker) -> None:
     """Three jobs in a row failed at second 1."""
     for _ in range(3):
-        breaker.answered()
         breaker.ended(failed(Code.BAD_ANSWER), 1.0)
-    assert mode_of(breaker) == "jobs"
+    assert is_open(breaker)
 
 
-def mode_of(breaker: CircuitBreaker) -> str:
+def is_open(breaker: CircuitBreaker) -> bool:
     """Read anew: to mypy an attribute keeps what was asserted of it."""
-    return breaker.mode
+    return breaker.open
 
 
 def probe_fails(breaker: CircuitBreaker, now: float) -> float:
@@ -70,78 +62,14 @@ def probe_fails(breaker: CircuitBreaker, now: float) -> float:
     return breaker.next_at(now, 0)
 
 
-@pytest.mark.parametrize("code", [Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN])
-def test_requests_in_a_row_over_some_time_open_it(breaker: CircuitBreaker, code: Code) -> None:
-    for at in (0.0, 0.1, 0.2, 1.0, DOWN_SECONDS - 0.1):
-        breaker.failed(JobError(code, "HTTP 502", billed=False), at)
-    assert mode_of(breaker) == "closed"
-    breaker.failed(JobError(code, "HTTP 502", billed=False), DOWN_SECONDS)
-    assert mode_of(breaker) == "down"
-
-
-def test_too_few_requests_do_not_however_long_it_took(breaker: CircuitBreaker) -> None:
-    breaker.failed(error(), 0.0)
-    breaker.failed(error(), 1000.0)
-    assert mode_of(breaker) == "closed"
-
-
-@pytest.mark.parametrize("code", [Code.BAD_ANSWER, Code.NO_IMAGE, Code.MODERATED, Code.INVALID_REQUEST])
-def test_an_answer_of_any_kind_breaks_the_row(breaker: CircuitBreaker, code: Code) -> None:
-    for at in range(20):
-        breaker.failed(error(code if at % 3 == 2 else Code.SERVER), at * 10.0)
-    assert mode_of(breaker) == "closed"
-
-
-def test_while_it_is_down_one_probe_leaves_at_a_time_later_and_later(breaker: CircuitBreaker, gate: Gate) -> None:
-    bring_down(breaker)
-    due, gaps = 17.0, []
-    while not gate.closed:
-        after = probe_fails(breaker, due)
-        gaps.append(after - due)
-        due = after
-    assert gaps[:5] == [4, 8, 16, 32, 60]
-    assert set(gaps[4:]) == {60}
-    assert due - 12 > LONG_PATIENCE
-    assert due - 60 - 12 <= LONG_PATIENCE
-
-
 def test_nothing_leaves_while_what_left_before_it_opened_is_out(breaker: CircuitBreaker) -> None:
-    bring_down(breaker)
+    fail_jobs(breaker)
     assert breaker.next_at(100.0, 2) == NEVER
     breaker.failed(error(), 100.0)  # one of those: it was no probe
     assert breaker.next_at(100.0, 0) == 100.0
 
 
-def test_what_it_says_when_the_provider_stays_down(breaker: CircuitBreaker, gate: Gate) -> None:
-    bring_down(breaker)
-    due = 17.0
-    while not gate.closed:
-        due = probe_fails(breaker, due)
-    assert gate.reason is not None
-    assert (gate.reason.reason, gate.reason.exit_code) == ("failures", 3)
-    assert str(gate.reason) == (
-        "The provider has not been there for 9 minutes (server: HTTP 502): "
-        "see to the provider, then run again to continue (--retry-failed for jobs that failed)."
-    )
-
-
-@pytest.mark.parametrize("how", ["answered", "refused"])
-def test_the_first_answer_closes_it_and_wakes_those_who_wait(breaker: CircuitBreaker, how: str) -> None:
-    told: list[str] = []
-    bring_down(breaker)
-    breaker.on_change(lambda: told.append(breaker.mode))
-    breaker.leaves()
-    if how == "answered":
-        breaker.answered()
-    else:
-        breaker.failed(error(Code.MODERATED), 20.0)
-    assert (mode_of(breaker), told) == ("closed", ["closed"])
-    assert breaker.next_at(20.0, 5) == 20.0
-    breaker.failed(error(), 40.0)
-    assert mode_of(breaker) == "closed"
-
-
-def test_jobs_in_a_row_open_it_too_and_the_probes_are_brief(breaker: CircuitBreaker, gate: Gate) -> None:
+def test_jobs_in_a_row_open_it_and_the_probes_are_brief(breaker: CircuitBreaker, gate: Gate) -> None:
     fail_jobs(breaker)
     assert breaker.next_at(1.0, 0) == 2.0
     assert probe_fails(breaker, 2.0) == 4.0
@@ -155,37 +83,34 @@ def test_jobs_in_a_row_open_it_too_and_the_probes_are_brief(breaker: CircuitBrea
     )
 
 
-def test_a_job_that_is_done_closes_it_an_answer_does_not(breaker: CircuitBreaker) -> None:
+def test_a_job_that_is_done_closes_it(breaker: CircuitBreaker) -> None:
     fail_jobs(breaker)
     breaker.leaves()
-    breaker.answered()
-    assert mode_of(breaker) == "jobs"
     assert breaker.next_at(5.0, 0) == NEVER
     breaker.ended(DONE, 6.0)
-    assert mode_of(breaker) == "closed"
+    assert not is_open(breaker)
 
 
 @pytest.mark.parametrize("code", [Code.MODERATED, Code.REFERENCE, Code.UNSAFE_URL, Code.ECHOED_INPUT])
 def test_jobs_that_fail_by_themselves_say_nothing_about_the_provider(breaker: CircuitBreaker, code: Code) -> None:
     for at in range(50):
         breaker.ended(failed(code), float(at))
-    assert mode_of(breaker) == "closed"
+    assert not is_open(breaker)
 
 
 @pytest.mark.parametrize("code", [Code.UNSAFE_URL, Code.ECHOED_INPUT])
 def test_a_probe_whose_job_fails_by_itself_is_followed_by_another(breaker: CircuitBreaker, code: Code) -> None:
-    told: list[str] = []
+    told: list[bool] = []
     fail_jobs(breaker)
-    breaker.on_change(lambda: told.append(breaker.mode))
+    breaker.on_change(lambda: told.append(breaker.open))
     breaker.leaves()
-    breaker.answered()
     breaker.ended(failed(code), 5.0)
     assert breaker.next_at(5.0, 0) == 5.0
-    assert told == ["jobs"]
+    assert told == [True]
 
 
 def test_a_lease_that_was_given_back_was_no_probe(breaker: CircuitBreaker) -> None:
-    bring_down(breaker)
+    fail_jobs(breaker)
     breaker.leaves()
     breaker.gave_back()
     assert breaker.next_at(30.0, 0) == 30.0
@@ -194,7 +119,7 @@ def test_a_lease_that_was_given_back_was_no_probe(breaker: CircuitBreaker) -> No
 def test_a_done_job_breaks_a_row_of_failed_ones(breaker: CircuitBreaker) -> None:
     for at in range(30):
         breaker.ended(DONE if at % 3 == 2 else failed(), float(at))
-    assert mode_of(breaker) == "closed"
+    assert not is_open(breaker)
 
 
 def test_a_run_whose_probe_gets_an_unsafe_link_goes_on(night: NightOf) -> None:
@@ -206,21 +131,9 @@ def test_a_run_whose_probe_gets_an_unsafe_link_goes_on(night: NightOf) -> None:
     assert (ended.tally.done, ended.tally.failed) == (5, 3)
 
 
-def test_as_many_as_may_have_been_billed_open_it_at_once(breaker: CircuitBreaker) -> None:
-    lost = JobError(Code.UNKNOWN, "cut off", billed=True)
-    breaker.failed(lost, 0.0)
-    breaker.failed(lost, 0.0)
-    breaker.answered()
-    for _ in range(2):
-        breaker.failed(lost, 0.1)
-    assert mode_of(breaker) == "closed"
-    breaker.failed(lost, 0.1)
-    assert mode_of(breaker) == "down"
-
-
 def test_pictures_that_cannot_be_fetched_hold_requests_back_until_that_is_settled(breaker: CircuitBreaker) -> None:
-    told: list[str] = []
-    breaker.on_change(lambda: told.append(breaker.mode))
+    told: list[bool] = []
+    breaker.on_change(lambda: told.append(breaker.open))
     for _ in range(3):
         assert breaker.next_at(1.0, 5) == 1.0
         breaker.troubled()
@@ -228,7 +141,7 @@ def test_pictures_that_cannot_be_fetched_hold_requests_back_until_that_is_settle
     breaker.ended(DONE, 2.0)  # its second try succeeded: the host is there
     breaker.relieved()
     assert breaker.next_at(2.0, 5) == 2.0
-    assert told == ["closed"]
+    assert told == [False]
 
 
 def test_when_no_troubled_job_is_left_requests_leave_again(breaker: CircuitBreaker) -> None:

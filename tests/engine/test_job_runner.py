@@ -21,33 +21,55 @@ if TYPE_CHECKING:
 NightOf = Callable[[int], "Night"]
 PRICE = 140_000_000
 
-AGAIN = (Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.BAD_ANSWER, Code.NO_IMAGE)
+ONCE = (Code.BAD_ANSWER, Code.NO_IMAGE)
 AT_ONCE = (Code.ECHOED_INPUT, Code.MODERATED, Code.INVALID_REQUEST, Code.UNSAFE_URL, Code.REFERENCE)
 
 
-@pytest.mark.parametrize("billed", [False, True])
-@pytest.mark.parametrize("code", AGAIN)
-def test_what_may_pass_is_tried_again_until_the_attempts_are_used(night: NightOf, code: Code, billed: bool) -> None:  # noqa: FBT001  pytest's
-    scene = night(1)
-    scene.server.api = {"j0": [scene.error(code, billed=billed)]}
-    ended = scene.run(attempts=3)
-    row = scene.rows()["j0"]
-    assert len(scene.server.calls) == 3
-    assert (row.status, row.error_code, row.attempts) == ("failed", code.value, 3)
-    assert row.error == f"the server says {code}"
-    assert row.possibly_billed == (3 if billed else 0)
-    assert scene.spent() == (3 * PRICE if billed else 0)
+def test_a_job_that_breaks_the_provider_is_tried_until_its_attempts_are_used(night: NightOf) -> None:
+    scene = night(2)
+    scene.server.api = {"j1": [scene.error(Code.SERVER)]}
+    ended = scene.run(attempts=3, concurrency=1)
+    row = scene.rows()["j1"]
+    assert scene.server.per_job == {"j0": 1, "j1": 3}
+    assert (row.status, row.error_code, row.attempts) == ("failed", "server", 3)
+    assert row.error == "the server says server"
+    assert (row.possibly_billed, scene.spent()) == (0, PRICE)
     assert ended.reason is None
-    assert ended.tally.codes == {code.value: 1}
+    assert ended.tally.codes == {"server": 1}
 
 
-@pytest.mark.parametrize("code", AGAIN)
-def test_what_passes_ends_well(night: NightOf, code: Code) -> None:
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("billed", [False, True])
+@pytest.mark.parametrize("code", ONCE)
+def test_an_answer_without_a_picture_is_asked_for_once_more_at_most(
+    night: NightOf, code: Code, *, billed: bool, final: bool
+) -> None:
     scene = night(1)
-    scene.server.api = {"j0": [scene.error(code), scene.error(code), scene.picture()]}
+    scene.server.api = {"j0": [scene.error(code, billed=billed, final=final)]}
+    ended = scene.run()
+    row, calls = scene.rows()["j0"], 1 if final else 2
+    assert len(scene.server.calls) == calls
+    assert (row.status, row.error_code, row.attempts) == ("failed", code.value, calls)
+    assert row.possibly_billed == (calls if billed else 0)
+    assert scene.spent() == (calls * PRICE if billed else 0)
+    assert ended.reason is None
+
+
+def test_bytes_that_are_no_picture_are_bought_once_more_at_most(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.picture(inline=True)]}
+    scene.pictures.faults = {"j0": [JobError(Code.BAD_IMAGE, "half a picture") for _ in range(5)]}
+    scene.run()
+    assert (scene.rows()["j0"].error_code, len(scene.server.calls)) == ("bad_image", 2)
+
+
+@pytest.mark.parametrize(("code", "attempts"), [*((code, 2) for code in ONCE), (Code.SERVER, 1), (Code.NETWORK, 1)])
+def test_what_passes_ends_well(night: NightOf, code: Code, attempts: int) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(code), scene.picture()]}
     scene.run(attempts=3)
     row = scene.rows()["j0"]
-    assert (row.status, row.attempts, row.error_code, row.possibly_billed) == ("done", 3, None, 0)
+    assert (row.status, row.attempts, row.error_code, row.possibly_billed) == ("done", attempts, None, 0)
     assert scene.spent() == PRICE
     assert scene.pictures.files["images/j0.png"] == b"picture of j0"
 
@@ -434,7 +456,10 @@ def test_a_poll_that_works_closes_the_breaker(night: NightOf, job_number: Callab
     assert max(call.at for call in scene.server.calls) < 30
 
 
-@pytest.mark.parametrize(("code", "status", "reason"), [(Code.SERVER, "failed", None), (Code.AUTH, None, "auth")])
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [(Code.INVALID_REQUEST, "failed", None), (Code.SERVER, None, "failures"), (Code.AUTH, None, "auth")],
+)
 def test_an_upload_that_fails_for_good_sends_nothing_and_ends(
     night: NightOf, job_number: Callable[..., Job], code: Code, status: str | None, reason: str | None
 ) -> None:
@@ -504,4 +529,4 @@ def test_a_line_of_the_log_for_each_failure(night: NightOf) -> None:
     scene.server.files = {"j0": [scene.error(Code.DOWNLOAD), scene.picture()]}
     events = scene.run().notes.events
     assert [name for name, _ in events] == ["attempt_failed", "fetch_failed"]
-    assert events[0][1] == {"id": "j0", "code": "server", "message": "the server says server", "attempt": 1}
+    assert events[0][1] == {"id": "j0", "code": "server", "message": "the server says server", "attempt": 0}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.circuit_breaker import DOWN_PAUSE, DOWN_SECONDS, CircuitBreaker
+from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import (
     FIRST_COOLING,
     LEAD,
@@ -18,8 +18,9 @@ from batchflux.engine.key_pool import (
     KeyWatch,
     Lease,
 )
+from batchflux.engine.outages import DOWN_SECONDS, FIRST_PAUSE
 from batchflux.engine.pace import LATENESS, Pace, Window
-from batchflux.engine.rate_limiter import RateLimiter
+from batchflux.engine.rate_limiter import UNKNOWN, RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome
@@ -53,8 +54,14 @@ class Scene:
         )
         self.now = asyncio.get_running_loop().time
 
-    def mode(self) -> str:
-        return self.breaker.mode
+    def down(self, key: int = 0) -> bool:
+        return self.keys[key].place.down
+
+    def bring_down(self, key: int = 0) -> None:
+        """What a key reaches is not there any more, and that for long enough."""
+        for job in ("a", "b", "c"):
+            self.breaker.outages.failed(self.keys[key].place, job, JobError(Code.SERVER, "down"), -DOWN_SECONDS, 0.0)
+        assert self.down(key)
 
     async def out(self) -> Lease:
         """Acquire and depart, as a request does."""
@@ -349,26 +356,78 @@ def test_other_limits_hold_from_the_moment_they_are_given(virtual: asyncio.Runne
     virtual.run(scene())
 
 
-def test_an_open_breaker_lets_one_request_probe_and_a_refusal_ends_its_probe(virtual: asyncio.Runner) -> None:
+def test_a_provider_that_is_down_gets_one_request_and_a_refusal_is_an_answer(virtual: asyncio.Runner) -> None:
     async def scene() -> list[float]:
         here, times = Scene(), list[float]()
-        here.breaker.limit = 1
-        here.breaker.failed(JobError(Code.SERVER, "down"), 0.0)
-        here.breaker.failed(JobError(Code.SERVER, "down"), DOWN_SECONDS)
-        assert here.mode() == "down"
-        here.breaker._probe_at = here.now() + DOWN_PAUSE
+        here.bring_down()
         probe = await here.out()
         times.append(here.now())
         tasks = await here.begun(here.out(), here.out())
         await asyncio.sleep(1)
         assert [task.done() for task in tasks] == [False, False]
         await here.ends(probe, JobError(Code.RATE_LIMITED, "no", retry_after=5.0))
-        assert here.mode() == "closed", "a refusal is an answer of a provider that is there"
+        assert not here.down(), "a refusal is an answer of a provider that is there"
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         times.append(here.now())
         return times
 
-    assert virtual.run(scene()) == pytest.approx([DOWN_PAUSE, DOWN_PAUSE + 1 + 5])
+    assert virtual.run(scene()) == pytest.approx([FIRST_PAUSE, FIRST_PAUSE + 1 + 5])
+
+
+def test_a_probe_that_never_left_is_followed_by_another(virtual: asyncio.Runner) -> None:
+    async def scene() -> float:
+        here = Scene()
+        here.bring_down()
+        here.limits.release(await here.limits.acquire())
+        await here.out()
+        return here.now()
+
+    assert virtual.run(scene()) == pytest.approx(FIRST_PAUSE, abs=0.1)
+
+
+def test_one_key_that_is_down_leaves_the_work_to_the_others_and_is_probed(virtual: asyncio.Runner) -> None:
+    async def scene() -> list[str]:
+        here = Scene(*living("A", "B"), concurrency=3)
+        here.bring_down(0)
+        before = [await here.out() for _ in range(3)]
+        assert here.now() == 0.0
+        here.limits.release(before.pop())
+        await asyncio.sleep(FIRST_PAUSE)
+        probe = await here.out()
+        return [lease.key.name for lease in (*before, probe)]
+
+    assert virtual.run(scene()) == ["B", "B", "A"]
+
+
+def test_all_keys_together_have_one_probe(virtual: asyncio.Runner) -> None:
+    async def scene() -> None:
+        here = Scene(*living("A", "B"))
+        here.bring_down(0)
+        here.bring_down(1)
+        tasks = await here.begun(here.out(), here.out())
+        await asyncio.sleep(10 * FIRST_PAUSE)
+        assert [task.done() for task in tasks] == [True, False]
+        tasks[1].cancel()
+
+    virtual.run(scene())
+
+
+def test_probes_ask_for_the_job_that_failed_least_then_for_the_one_that_failed_most(virtual: asyncio.Runner) -> None:
+    async def scene() -> list[int]:
+        here, order = Scene(), list[int]()
+        here.bring_down()
+
+        async def probe(failures: int) -> None:
+            lease = await here.limits.acquire(failures)
+            await here.limits.depart(lease)
+            order.append(failures)
+            here.breaker.outages.failed(lease.key.place, "x", JobError(Code.SERVER, "down"), here.now(), here.now())
+            here.limits.release(lease)
+
+        await asyncio.gather(*map(probe, (2, UNKNOWN, 0, 3, 1)))
+        return order
+
+    assert virtual.run(scene()) == [0, 3, 1, 2, UNKNOWN]
 
 
 def test_one_who_is_cancelled_as_the_lease_comes_gives_it_back(virtual: asyncio.Runner) -> None:
@@ -418,9 +477,7 @@ def test_a_task_whose_key_is_dead_is_polled_with_another(virtual: asyncio.Runner
 def test_a_resumed_task_takes_a_slot_but_neither_rate_nor_probe(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
         here = Scene(paced("A", 1, 60.0), concurrency=2)
-        for at in (0.0, DOWN_SECONDS, DOWN_SECONDS):
-            here.breaker.failed(JobError(Code.SERVER, "down"), at)
-        assert here.mode() == "down"
+        here.bring_down()
         resumed = [await here.limits.resume("A") for _ in range(2)]
         assert here.now() == 0.0
         third = asyncio.create_task(here.limits.resume("A"))
@@ -430,12 +487,11 @@ def test_a_resumed_task_takes_a_slot_but_neither_rate_nor_probe(virtual: asyncio
         here.limits.release(resumed[0])
         await asyncio.wait_for(third, 1)  # it comes before what is still to be submitted
         assert not fresh.done()
-        here.limits.answered(resumed[1])
         here.limits.release(resumed[1])
         here.limits.release(third.result())
         await fresh
         assert here.now() == 30, "the one request of the minute was still to be had, and the probe too"
-        assert here.mode() == "down"
+        assert here.down()
 
     virtual.run(scene())
 

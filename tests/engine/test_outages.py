@@ -1,0 +1,270 @@
+"""Outages on a virtual clock: whenever one comes, whatever it is like, no job is given up and nothing is paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchflux.engine.outages import DOWN_SECONDS, FEW, NEVER, Outages, Place
+from batchflux.engine.shutdown import Gate
+from batchflux.errors import Code, JobError
+from tests.engine.conftest import Reply
+
+if TYPE_CHECKING:
+    from batchflux.models import Job
+    from tests.engine.conftest import Night, RunEnded
+
+NightOf = Callable[[int], "Night"]
+PRICE = 140_000_000
+MINUTES = 60.0
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def away(scene: Night, code: Code, begin: float, end: float, after: float = 0.05) -> None:
+    """Let every request between two times fail like this; the others take a second."""
+
+    def by_key(_: str | None, __: int) -> Reply | None:
+        return scene.error(code, after, billed=False) if begin <= now() < end else None
+
+    scene.server.by_key = by_key
+
+
+def check(scene: Night, ended: RunEnded, jobs: int) -> None:
+    """All is done, and was paid once."""
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.failed, ended.tally.unknown) == (jobs, 0, 0)
+    assert set(scene.server.delivered.values()) == {1}
+    assert scene.spent() == scene.server.charged * PRICE == jobs * PRICE
+
+
+def messages(ended: RunEnded, name: str) -> list[str]:
+    return [fields["message"] for event, fields in ended.notes.events if event == name]
+
+
+@pytest.mark.parametrize("code", [Code.NETWORK, Code.TIMEOUT, Code.SERVER])
+@pytest.mark.parametrize("begin", [0.0, 7.5])
+@pytest.mark.parametrize(("jobs", "concurrency"), [(1, 4), (3, 4), (60, 4), (400, 64)])
+def test_twenty_minutes_without_a_provider_cost_no_job(
+    night: NightOf, code: Code, begin: float, jobs: int, concurrency: int
+) -> None:
+    scene = night(jobs)
+    scene.server.api = lambda *_: scene.picture(5.0)
+    away(scene, code, begin, begin + 20 * MINUTES)
+    ended = scene.run(concurrency=concurrency, max_consecutive_failures=20)
+    check(scene, ended, jobs)
+    assert ended.seconds < 20 * MINUTES + jobs * 5.0 / concurrency + 120
+    assert max(row.attempts for row in scene.rows().values()) <= 2
+    late = [call for call in scene.server.calls if begin + 30 <= call.at < begin + 20 * MINUTES]
+    assert len(late) <= 30
+    if late:
+        assert len(messages(ended, "away")) == 1
+        assert "probing, next at" in messages(ended, "away")[0]
+        assert "back after 20." in messages(ended, "back")[0]
+
+
+@pytest.mark.parametrize("code", [Code.NETWORK, Code.SERVER])
+@pytest.mark.parametrize("jobs", [2, 100])
+def test_one_key_of_two_that_reaches_nobody_costs_no_job_and_no_time(night: NightOf, code: Code, jobs: int) -> None:
+    scene = night(jobs)
+    scene.server.by_key = lambda key, _: (
+        scene.error(code, 0.05) if key == "A" and now() < 20 * MINUTES else scene.picture(5.0)
+    )
+    ended = scene.run(concurrency=8, keys=("A", "B"))
+    check(scene, ended, jobs)
+    assert ended.seconds < 10 + jobs * 5.0 / 4
+    assert sum(call.key == "A" for call in scene.server.calls) < 30
+    assert messages(ended, "away") == []
+
+
+@pytest.mark.parametrize("cause", [Code.NETWORK, Code.SERVER])
+@pytest.mark.parametrize("begin", [0.0, 7.5])
+@pytest.mark.parametrize(("jobs", "concurrency"), [(1, 4), (60, 4), (400, 64)])
+def test_twenty_minutes_without_the_host_of_pictures_cost_no_picture(
+    night: NightOf, cause: Code, begin: float, jobs: int, concurrency: int
+) -> None:
+    scene = night(jobs)
+    scene.server.api = lambda *_: scene.picture(2.0)
+    end = begin + 20 * MINUTES
+    scene.server.files = lambda *_: (
+        scene.error(Code.DOWNLOAD, 0.05, cause=cause) if begin <= now() < end else scene.picture(0.5)
+    )
+    ended = scene.run(concurrency=concurrency, max_consecutive_failures=20)
+    check(scene, ended, jobs)
+    assert sum(begin + 30 <= call.at < end for call in scene.server.fetches) <= 120
+
+
+@pytest.mark.parametrize(("jobs", "concurrency"), [(4, 4), (40, 4), (200, 64)])
+def test_connections_that_turn_dead_cost_no_job(night: NightOf, jobs: int, concurrency: int) -> None:
+    """What is out is cut off at its timeout and may have been billed; what leaves then gets no connection."""
+    scene = night(jobs)
+    begin, end, timeout = 7.5, 20 * MINUTES, 60.0
+
+    def by_key(_: str | None, __: int) -> Reply:
+        if begin <= now() < end:
+            return scene.error(Code.TIMEOUT, 15.0)
+        left = begin - now()
+        return scene.error(Code.UNKNOWN, timeout) if 0 < left < 5.0 else scene.picture(5.0)
+
+    scene.server.by_key = by_key
+    ended = scene.run(concurrency=concurrency)
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.failed, ended.tally.unknown) == (jobs, 0, 0)
+    lost = sum(call.reply.code is Code.UNKNOWN for call in scene.server.calls)
+    assert scene.server.charged == jobs + lost
+    assert sum(row.possibly_billed for row in scene.rows().values()) == lost <= concurrency
+
+
+def test_a_server_that_takes_requests_and_never_answers_costs_few(night: NightOf) -> None:
+    scene = night(60)
+    scene.server.api = lambda *_: scene.error(Code.UNKNOWN, 30.0) if 10 <= now() < 20 * MINUTES else scene.picture(5.0)
+    ended = scene.run(concurrency=4)
+    assert (ended.reason, ended.tally.done) == (None, 60)
+    assert scene.server.charged - 60 <= 4 + 10, "four were out, and the pauses between probes that may be billed grow"
+
+
+@pytest.mark.parametrize("patience", [60.0, 1800.0])
+def test_after_the_patience_the_run_stops_and_no_job_has_failed(night: NightOf, patience: float) -> None:
+    scene = night(30)
+    away(scene, Code.NETWORK, 5.0, NEVER)
+    ended = scene.run(concurrency=4, patience=patience)
+    assert ended.reason is not None
+    assert (ended.reason.reason, ended.reason.exit_code) == ("failures", 3)
+    assert "The provider has not been there for" in str(ended.reason)
+    assert patience / 2 <= ended.seconds <= patience + 120
+    assert {row.status for row in scene.rows().values()} <= {"done", "pending"}
+    scene.server.by_key = lambda *_: None
+    assert scene.run(concurrency=4).reason is None
+    assert scene.spent() == 30 * PRICE
+
+
+def test_an_outage_lasts_into_the_night_for_as_long_as_the_user_says(night: NightOf) -> None:
+    scene = night(10)
+    away(scene, Code.SERVER, 0.0, 6 * 3600)
+    ended = scene.run(concurrency=4, patience=NEVER)
+    check(scene, ended, 10)
+    assert len(scene.server.calls) < 10 + 6 * 60 + 60
+
+
+def test_a_host_of_pictures_that_stays_away_stops_the_run_with_its_pictures_pending(night: NightOf) -> None:
+    scene = night(4)
+    scene.server.files = lambda *_: scene.error(Code.DOWNLOAD, 0.05, cause=Code.NETWORK)
+    ended = scene.run(concurrency=4)
+    assert ended.reason is not None
+    assert "host of pictures cdn.example has not been there" in str(ended.reason)
+    assert {row.status for row in scene.rows().values()} == {"pending"}
+    scene.server.files = {}
+    assert scene.run().tally.done == 4
+    assert scene.server.charged == 4
+
+
+def test_tasks_that_are_out_outlive_an_outage_longer_than_their_time(
+    night: NightOf, job_number: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = night(0)
+    scene.jobs = [job_number(number, style="tasks") for number in range(8)]
+    scene.server.api = lambda *_: Reply(after=0.5, task=30.0)
+    polled = scene.server._poll
+
+    def poll(request: Any) -> Any:
+        if 10 <= now() < 20 * MINUTES:
+            raise JobError(Code.NETWORK, "https://api was not reached: connection refused; it is free")
+        return polled(request)
+
+    monkeypatch.setattr(scene.server, "_poll", poll)
+    ended = scene.run(concurrency=8, timeout=60.0)
+    check(scene, ended, 8)
+    assert "provider not reachable: connection refused; probing" in messages(ended, "away")[0]
+    assert sum(scene.server.polls.values()) < 400
+
+
+def test_a_job_that_breaks_the_provider_fails_alone_among_others(night: NightOf) -> None:
+    scene = night(60)
+    scene.server.api = lambda name, _: scene.error(Code.SERVER, 0.2) if name == "j7" else scene.picture(2.0)
+    ended = scene.run(concurrency=4)
+    assert (ended.reason, ended.tally.done, ended.tally.codes) == (None, 59, {"server": 1})
+    assert ended.seconds < 60
+
+
+def test_a_file_that_its_host_cannot_give_fails_alone_among_others(night: NightOf) -> None:
+    scene = night(30)
+    scene.server.files = lambda name, _: (
+        scene.error(Code.DOWNLOAD, 0.1, cause=Code.SERVER) if name == "j3" else scene.picture(0.5)
+    )
+    ended = scene.run(concurrency=4)
+    assert (ended.reason, ended.tally.done, ended.tally.codes) == (None, 29, {"download": 1})
+    assert scene.server.charged == 30
+
+
+REFUSED = JobError(Code.NETWORK, "https://api.example was not reached: connection refused; nothing was sent")
+BROKEN = JobError(Code.SERVER, "HTTP 503: no channel")
+LOST = JobError(Code.UNKNOWN, "no answer: cut off; it may have been billed", billed=True)
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "charged"),
+    [
+        ([], REFUSED, False),
+        (["answer"], REFUSED, False),
+        ([], BROKEN, False),
+        (["answer"], BROKEN, True),
+        (["answer", "another's"], BROKEN, False),
+        (["answer", "its own"], BROKEN, True),
+        (["answer", "another's", "answer"], BROKEN, True),
+        ([], LOST, True),
+    ],
+)
+async def test_which_failures_are_held_against_their_job(history: list[str], error: JobError, charged: bool) -> None:  # noqa: FBT001  pytest's
+    outages, place = Outages(20, Gate()), Place()
+    outages.keys = lambda: [place]
+    for what in history:
+        if what == "answer":
+            outages.answered(place, 0.0)
+        else:
+            outages.failed(place, "j" if what == "its own" else "k", BROKEN, 0.1, 0.1)
+    assert outages.failed(place, "j", error, 0.2, 0.2) is charged
+
+
+async def test_a_place_is_down_after_a_few_failures_over_some_seconds_or_many_that_may_be_billed() -> None:
+    outages, place = Outages(5, Gate()), Place()
+    outages.keys = lambda: [place]
+    for job in range(10):
+        outages.failed(place, str(job), REFUSED, 0.0, DOWN_SECONDS - 0.1)
+    assert not place.down
+    outages.answered(place, DOWN_SECONDS)
+    for job in range(FEW):
+        outages.failed(place, str(job), REFUSED, 0.0, 2 * DOWN_SECONDS)
+    assert place.down, "those that left before the last answer count from it on"
+    outages.answered(place, 20.0)
+    for job in range(5):
+        assert not place.down
+        outages.failed(place, str(job), LOST, 20.0, 20.1)
+    assert place.down
+
+
+async def test_what_a_person_is_told() -> None:
+    told: list[tuple[str, str]] = []
+    outages, place = Outages(20, Gate()), Place()
+    outages.keys = lambda: [place]
+    outages.event = lambda name, **fields: told.append((name, fields["message"][9:]))
+    outages.wall = lambda: 1_800_000_000.0
+    for job in "abc":
+        outages.failed(place, job, REFUSED, 0.0, DOWN_SECONDS)
+    assert outages.waiting_for(4.0) == ("provider not reachable: connection refused", 1.0)
+    place.probing = True
+    assert outages.waiting_for(5.0) == ("provider not reachable: connection refused", 0.0)
+    outages.failed(place, "a", BROKEN, 5.0, 5.0)
+    outages.answered(place, 63.0)
+    assert outages.waiting_for(63.0) is None
+    said = [message.partition("; probing, next at")[0] for _, message in told]
+    assert [name for name, _ in told] == ["away", "probe_failed", "back"]
+    assert said == [
+        "provider not reachable: connection refused",
+        "provider not reachable: HTTP 503: no channel",
+        "provider back after 1.1 minutes",
+    ]
