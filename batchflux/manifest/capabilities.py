@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 SIMULATOR = "simulator"
 FLUX_RELAY = "flux-relay"
 _OPTIONAL = frozenset(REQUEST_FIELDS)
+_INSTEAD = {  # what does without a field what people want it for
+    "seed": " (variant: {range: [1, 3]} in the matrix makes several takes)",
+    "aspect_ratio": " (say the ratio in the prompt, or crop the picture afterwards)",
+    "output_format": " (convert the picture afterwards)",
+}
 Pairs = tuple[tuple[str, Any], ...]
 
 
@@ -203,11 +208,13 @@ class Offers:
         if others and local is not None:
             why = f", which this job needs because {local} is a local file"
             remedy = "give the photo as a URL" + ("" if wanted == AUTO else " and set style: auto")
+            able = [style for style in others if self._own[style].local_images]
+            remedy += f", set style: {able[0]} if the relay offers it" if able else ""
         elif others and wanted == "chat":
             why, remedy = ", which this job asks for", "set style: auto"
         elif others:
             remedy = f"set style: {others[0]}"
-        ways = ", ".join(filter(None, (remedy, f"remove {name}, or set provider.params: drop")))
+        ways = ", ".join(filter(None, (remedy, f"remove {name}{_INSTEAD.get(name, '')}, or set provider.params: drop")))
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.capabilities import Offers
-from batchflux.manifest.diagnostics import FieldError, entry_fault, job_fault, row_fault, unknown_variable
+from batchflux.manifest.diagnostics import Causes, FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
@@ -78,17 +78,19 @@ class Expansion:
         self._reference = references(self._manifest.base)
         self._keys: set[int] = set()
         self._names = Names(self._manifest)
+        self._causes = Causes(self._on_fault)
         try:
             for entry in self._manifest.entries:
                 yield from self._entry(entry)
             if self._redos is not None:
                 yield from self._redone(self._redos)
         except _EndError:
-            return
+            pass
+        self._causes.close(self._manifest, cut=self.faults >= MAX_FAULTS)
 
     def _report(self, fault: Fault) -> None:
         self.faults += 1
-        self._on_fault(fault)
+        self._causes.take(fault)
         if self.faults >= MAX_FAULTS:
             raise _EndError
 
@@ -218,8 +220,15 @@ class Expansion:
             return None
         try:
             self._names.give(values, variables, self._plan.entry.index, self._line or 0, had)
+        except FieldError as error:
+            if not error.shared:
+                self._fail(error.key, error, variables)
+            elif (error.key, "") not in self._reported:
+                self._reported.add((error.key, ""))
+                self._report(entry_fault(self._manifest, self._plan.entry, error.key, str(error)))
+            return None
         except ValueError as error:
-            self._fail(error.key if isinstance(error, FieldError) else "file_name", error, variables)
+            self._fail("file_name", error, variables)
             return None
         self._made += 1
         return Job(provider=self._provider.name, position=self._made - 1, **values)

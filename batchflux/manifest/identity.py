@@ -23,7 +23,7 @@ from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, 
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.templates import ImagePath, compile_template
-from batchflux.manifest.values import is_url
+from batchflux.manifest.values import Template, is_url
 from batchflux.manifest.yaml_nodes import quoted
 from batchflux.models import Reference
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
@@ -31,7 +31,7 @@ from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from batchflux.manifest.schema import Manifest
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Format, Job
 
 FORMAT = 1
@@ -300,7 +300,9 @@ class Names:
                 at, same = self._at(earlier), _SUFFIXES[earlier % len(_SUFFIXES)] == suffix
                 why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
                 shown = f"{quoted(file_name.removeprefix(FOLDER))} {f'is used {at} too' if same else why}"
-                raise FieldError("file_name", f"the file name {shown}; add {{{{ id }}}} to output.file_name")
+                of_one_row = earlier // len(_SUFFIXES) == place // len(_SUFFIXES)
+                message = f"the file name {shown}; add {{{{ id }}}} to output.file_name"
+                raise FieldError("file_name", message, shared=of_one_row)
         for one in taken:
             self._take(one, place + _SUFFIXES.index(suffix))
 
@@ -313,6 +315,12 @@ class Names:
         if earlier is None:
             return name
         if given is not None:
+            if earlier == place and (axes := self._left_out(place)):
+                missing = " and ".join(f"{{{{ {axis} }}}}" for axis in axes)
+                message = (
+                    f"the id {quoted(name)} is the same for all values of {' and '.join(axes)}; add {missing} to it"
+                )
+                raise FieldError("id", message, shared=True)
             case = ", and by more than upper and lower case" if self._plain else ""
             raise FieldError("id", f"the id {quoted(name)} is used {self._at(earlier)} too; ids must differ{case}")
         # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
@@ -320,9 +328,20 @@ class Names:
         self._take(self._fold(name), place)
         return name
 
-    def _at(self, place: int) -> str:
+    def _left_out(self, place: int) -> list[str]:
+        """Return the axes of an entry that its template of an id does not read."""
+        entry, _ = self._entry(place)
+        given = entry.fields.get("id")
+        read = compile_template(given.text).names if isinstance(given, Template) else frozenset[str]()
+        return [axis.name for axis in entry.axes if axis.name not in read and isinstance(given, Template)]
+
+    def _entry(self, place: int) -> tuple[Entry, int]:
+        """Return the entry that a place is in, and the line in its table or 0."""
         index, line = divmod(place // len(_SUFFIXES), 1 << _LINE_BITS)
-        entry = next(entry for entry in self._manifest.entries if entry.index == index)
+        return next(entry for entry in self._manifest.entries if entry.index == index), line
+
+    def _at(self, place: int) -> str:
+        entry, line = self._entry(place)
         if entry.source is not None:
             return f"by {self._manifest.beside(entry.source)}:{line}"
         return f"by jobs[{entry.index}] on line {entry.line}"
