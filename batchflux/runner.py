@@ -229,6 +229,7 @@ class _Run:
             currency=self.manifest.provider.currency,
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * tally.done / max(seconds, 1e-3),
+            dropped=state.dropped,
         )
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, money, place
+from batchflux.cli.terminal import count, dropped_fields, money, place
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.ledger.summary import read_state
@@ -43,6 +43,8 @@ def status(out: Path, *, as_json: bool) -> None:
         text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     if state.redo:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
+    if state.dropped:
+        text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
     text.append(f"  attempts   {state.attempts:>9,}")
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -23,7 +23,7 @@ from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
@@ -154,16 +154,6 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
-
-
-def same_again(merged: int) -> str:
-    """Return how many jobs ask for what an earlier one does: `600 jobs are the same again`."""
-    return f"{count(merged, 'job')} {'is' if merged == 1 else 'are'} the same again"
-
-
-def dropped_fields(dropped: Mapping[str, int]) -> str:
-    """Return which fields were dropped of how many jobs: `seed of 120 jobs, options of 1 job`."""
-    return ", ".join(f"{name} of {count(number, 'job')}" for name, number in dropped.items())
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -17,7 +17,7 @@ import uvloop
 from tqdm import tqdm
 
 from batchflux.cli.manifest import checking, manifest_options, plan_lines, settle
-from batchflux.cli.terminal import count, duration, money, place, say
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.models import Status
@@ -198,7 +198,9 @@ def summary_lines(summary: Summary) -> list[str]:
             spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
         text.append(spent)
     if jobs.get("merged"):
-        text.append(f"  merged     {jobs['merged']:,} merged into jobs of the same content")
+        text.append(f"  merged     {same_again(jobs['merged'])}; made once")
+    if summary.dropped:
+        text.append(f"  dropped    {dropped_fields(summary.dropped)} (params: drop)")
     if jobs.get("unlisted"):
         text.append(f"  unlisted   {jobs['unlisted']:,} no longer listed; files kept")
     waiting = jobs.get("waiting", 0)

@@ -161,3 +161,5 @@ def test_what_is_dropped_and_the_same_again_is_counted(program: Program, bank: B
     assert json.loads(program("plan", name, "--json").out)["dropped"] == {"seed": 2}
     assert program("run", name).code == 0
     assert len(bank.seen) == 2
+    assert program.summary()["dropped"] == {"seed": 2}
+    assert "dropped    seed of 2 jobs (params: drop)" in program("status", str(program.out)).out
