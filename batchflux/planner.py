@@ -9,7 +9,9 @@ from itertools import islice
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from batchflux.engine.settings import canary_of
 from batchflux.errors import JobError, StorageError, UsageError
+from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
@@ -18,7 +20,7 @@ from batchflux.manifest.capabilities import SIMULATOR
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
-from batchflux.state import folder_of, note_folder
+from batchflux.state import folder_of, note_folder, proven
 
 if TYPE_CHECKING:
     import os
@@ -105,7 +107,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
         check_currency(manifest, ledger)
         survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
-        return replace(made, doubt=_doubt(manifest, ledger))
+        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
 
 
 @contextmanager
@@ -217,6 +219,16 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),
     )
+
+
+def _canary(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> int:
+    """Return how many requests are tried before the rest is sent; 0 where all are sent at once."""
+    places, at = canary_of(manifest), manifest.provider.base_url or ""
+    if not 0 < places < survey.calls:
+        return 0
+    shown = survey.samples[0]
+    known = made_before(ledger, shown) or proven(shown.provider, shown.model, shown.style, at)
+    return 0 if known else places
 
 
 def _cost(manifest: Manifest, models: Mapping[str, int]) -> Decimal | None:

@@ -12,6 +12,7 @@ import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.executors.local import LocalExecutor
@@ -24,7 +25,7 @@ from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
-from batchflux.ledger.bookkeeping import Books, Feeder, take_back
+from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
@@ -35,12 +36,15 @@ from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_pictures
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
+from batchflux.state import note_proven, proven
 from batchflux.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from batchflux.engine.canary import Canary
     from batchflux.engine.key_pool import Key
+    from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import Survey
@@ -121,6 +125,12 @@ class _Run:
             if first is error or not isinstance(first, StorageError):
                 raise
             raise first from error  # what stopped the run says more than what its end could not write then
+        except BatchfluxError:
+            raise
+        except Exception as error:
+            with contextlib.suppress(StorageError):
+                self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
+            raise
         finally:
             self.ledger.close()
             self.results.close()
@@ -168,7 +178,10 @@ class _Run:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
         self.tally = pool.tally
-        feeder = Feeder(self.books.jobs(self._late_fault), self.ledger, selection, exists_in(manifest))
+        self._watch_canary(rules.canary, plan)
+        source: Source = self._feeder()
+        if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
+            source = FreeFirst(self._feeder(), self._feeder())
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
@@ -176,7 +189,25 @@ class _Run:
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            await pool.run(feeder, workers, free=plan.counts["todo"] - plan.calls)
+            await pool.run(source, workers, free=plan.counts["todo"] - plan.calls)
+
+    def _feeder(self) -> Feeder:
+        jobs = self.books.jobs(self._late_fault)
+        return Feeder(jobs, self.ledger, self.options.selection, exists_in(self.manifest))
+
+    def _watch_canary(self, canary: Canary, plan: Plan) -> None:
+        """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""
+        place = self.manifest.provider.base_url or ""
+
+        async def known(job: Job) -> bool:
+            here = await self.ledger.database.submit(lambda connection: made_before(connection, job))
+            return here or await asyncio.to_thread(proven, job.provider, job.model, job.style, place)
+
+        async def note(job: Job) -> None:
+            await asyncio.to_thread(note_proven, job.provider, job.model, job.style, place)
+
+        canary.proven, canary.note = known, note
+        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from importlib import import_module
+from traceback import format_tb
 
 import click
 
 from batchflux.cli.terminal import fill_in, printing, say
 
+BUG = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {  # command → the module that has it, and what the list of commands says
     "init": ("manifest", "Write a commented starter manifest."),
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
@@ -55,7 +57,8 @@ def cli() -> None:
     Start with: batchflux init && batchflux run batchflux.yaml
 
     Exit codes: 0 every job done, 1 finished but some jobs failed, 2 usage or manifest fault (nothing spent),
-    3 stopped before the end (run again to continue), 4 another process runs the folder, 130/143 stopped by a signal.
+    3 stopped before the end (run again to continue), 4 another process runs the folder, 130/143 stopped by a signal,
+    70 ended by a bug (run again to continue).
     """
 
 
@@ -71,16 +74,21 @@ def main() -> None:
         says, code = shown.getvalue().removesuffix("\n"), error.exit_code
     except click.Abort:
         says, code = "Stopped.", 130
-    except OSError as error:
-        if not printing(error):
-            raise
-        says, code = f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", 1
-    except Exception as error:
-        from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
-
-        if not isinstance(error, BatchfluxError):
-            raise
-        says, code = str(error), error.exit_code
+    except Exception as error:  # noqa: BLE001  said, and the exit code tells
+        says, code = _explained(error)
     if says:
         say(says, err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error that ended a command, and its exit code."""
+    from batchflux.errors import BatchfluxError  # noqa: PLC0415  not needed to print help
+
+    if isinstance(error, BatchfluxError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and printing(error):
+        return f"The output cannot be printed ({error.strerror}): free space, or send it elsewhere.", 1
+    frames = "".join(format_tb(error.__traceback__))  # a message, or a value, may hold a secret
+    remedy = "what was paid for is on record, so run again to continue, and report the lines above"
+    return f"{frames}{type(error).__name__}: batchflux ended by a bug of its own; {remedy}.", BUG

@@ -145,6 +145,9 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
+    if result.canary:
+        tried = count(result.canary, "request")
+        text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
     if result.unreadable:
         text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
         text += [f"  {sample}" for sample in result.unreadable_samples]

@@ -65,11 +65,12 @@ class Canary:
     `folder` is the output folder, for messages; `alone`: the run has one kind, so that its trial is the run's.
     """
 
-    def __init__(self, places: int, gate: Gate, *, folder: str = "", alone: bool = True) -> None:
+    def __init__(self, places: int, gate: Gate, folder: str = "") -> None:
         self.places = places
+        self.alone = True
         self.proven: Callable[[Job], Awaitable[bool]] = _nothing
         self.note: Callable[[Job], Awaitable[object]] = _nothing
-        self._gate, self._folder, self._alone = gate, folder, alone
+        self._gate, self._folder = gate, folder
         self._trials: dict[tuple[str, str, str], Trial] = {}
         self._reasons: list[StopRun] = []
         self._changed = asyncio.Event()
@@ -142,5 +143,5 @@ class Canary:
             "without trying first. Then run again to continue.",
         )
         self._reasons.append(reason)
-        if self._alone:
+        if self.alone:
             self._gate.close(reason)

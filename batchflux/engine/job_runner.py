@@ -10,15 +10,18 @@ has not ended in its time leaves its job `unknown`, with its handle: later runs 
 from __future__ import annotations
 
 import asyncio
+import traceback
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import away
 from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
-from batchflux.errors import RULES, Code, JobError
+from batchflux.engine.shutdown import Halted
+from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
 from batchflux.models import Ended, Finished, Leaving, Link, Missing, Pending, Received, Submitted, Uploaded
+from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -92,6 +95,10 @@ class JobRunner:
         self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
         self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
 
+    def conclude(self) -> None:
+        """Say why the run ends with jobs that it had no leave to buy, if it does."""
+        self._canary.conclude()
+
     def on_time(self) -> AbstractContextManager[None]:
         """Hold the run to its deadline while this is entered."""
         return self._rules.deadline.watch()
@@ -103,9 +110,16 @@ class JobRunner:
         """
         try:
             stored = await self._seen_through(run)
-        except BaseException as error:
-            self._vacate(run, error if isinstance(error, JobError) else None)
+        except JobError as error:
+            self._vacate(run, error)
             raise
+        except (Halted, StopRun, asyncio.CancelledError):
+            self._vacate(run, None)
+            raise
+        except Exception as error:
+            failure = self._own_fault(run, error)
+            self._vacate(run, failure)
+            raise failure from error
         await self._canary.kept(run.work.job, placed=run.placed)
         return stored
 
@@ -135,6 +149,14 @@ class JobRunner:
                     raise
                 self._vacate(run, error)
                 asset = None
+
+    def _own_fault(self, run: JobRun, error: Exception) -> JobError:
+        """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
+        secrets = [key.secret for key in self._limits.keys if key.secret is not None]
+        what = tidy(hushed(f"{type(error).__name__}: {error}", secrets))
+        place = "".join(traceback.format_tb(error.__traceback__))
+        self._event(Code.INTERNAL.value, id=run.work.job.id, message=what, traceback=place)
+        return JobError(Code.INTERNAL, f"batchflux failed in this job ({what}); run.log has the place")
 
     def _vacate(self, run: JobRun, error: JobError | None) -> None:
         """End what the job's request has of the canary: it gave no picture, or none that was kept."""
@@ -167,12 +189,18 @@ class JobRunner:
         try:
             try:
                 exchanged = await self._asked(run, attempt, job)
+                kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
                 await self._failed(run, attempt, error)
                 raise
+            except (Halted, StopRun):
+                raise
+            except Exception as error:
+                failure = self._own_fault(run, error)
+                await self._failed(run, attempt, failure)
+                raise failure from error
             finally:
                 run.resumes = False
-            kept = await self._captured(run, attempt, exchanged)
         finally:
             self._limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
@@ -280,6 +308,7 @@ class JobRunner:
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
         cost = self._told(run.work.job, finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
+        attempt.reserved = 0
         run.api_seconds = exchanged.seconds
         asset = finished.asset
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.

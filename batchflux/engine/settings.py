@@ -106,7 +106,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
             clock=time.monotonic,
         ),
         breaker=breaker,
-        canary=Canary(_canary(manifest), gate, folder=str(manifest.output.dir)),
+        canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
@@ -137,7 +137,7 @@ def retune(rules: Rules, manifest: Manifest) -> None:
     rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     rules.limits.retune(limits.concurrency, rate)
     rules.budget.retune(*_budget(manifest))
-    rules.canary.places = _canary(manifest)
+    rules.canary.places = canary_of(manifest)
     rules.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
     rules.policy = replace(rules.policy, attempts=limits.attempts)
     if limits.deadline is None or limits.deadline.clock is not None:
@@ -159,7 +159,7 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
     )
 
 
-def _canary(manifest: Manifest) -> int:
+def canary_of(manifest: Manifest) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
     provider = manifest.provider
     return 0 if provider.simulated and not provider.price else manifest.limits.canary

@@ -79,6 +79,7 @@ class WorkerPool:
             with self._runner.on_time():
                 while self._tasks:
                     await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                self._runner.conclude()
         finally:
             tasks = list(self._tasks)
             for task in tasks:

@@ -97,7 +97,7 @@ class Books:
 
     def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
         """Return the jobs that were surveyed; `on_fault` is told of what has changed in the files since."""
-        kept, self._kept = self._kept, None
+        kept = self._kept
         if kept is not None:
             yield from kept
             return
@@ -186,3 +186,32 @@ class Feeder:
         known = await self._ledger.lookup([job.key for job in batch])
         works = (work_for(job, known.get(job.key), self._selection, self._exists) for job in batch)
         self._ready += (work for work in works if work is not None)
+
+
+class FreeFirst:
+    """A stream of work in two passes over the jobs: what costs nothing, then the rest.
+
+    While it is not known whether a provider's pictures can be kept, one that was paid for before may tell.
+    """
+
+    def __init__(self, free: Feeder, rest: Feeder) -> None:
+        self._free, self._rest = free, rest
+        self._given: set[str] = set()
+
+    async def take(self) -> Work | None:
+        """Return the next job to work on, None when there is no more."""
+        while (work := await self._free.take()) is not None:
+            if not work.costs:
+                self._given.add(work.job.key)
+                return work
+        while (work := await self._rest.take()) is not None:
+            if work.job.key not in self._given:
+                return work
+        return None
+
+
+def made_before(connection: sqlite3.Connection, job: Job) -> bool:
+    """Whether the folder has a picture of the job's provider, model and style."""
+    of = " AND ".join(f"json_extract(spec, '$.{name}') = ?" for name in ("provider", "model", "style"))
+    query = f"SELECT 1 FROM jobs WHERE status = 'done' AND {of} LIMIT 1"  # noqa: S608  constants and marks
+    return connection.execute(query, (job.provider, job.model, job.style)).fetchone() is not None

@@ -8,6 +8,7 @@
 | pending, without       | submit                                                                                 |
 | done, file there       | nothing                                                                                |
 | done, file removed     | fetch its link again; without a link it is failed until `--retry-failed`               |
+| failed, never sent     | submit (`network` and `timeout`; a run that meets an outage leaves its jobs pending)   |
 | failed                 | nothing; with `--retry-failed` fetch a link that may still live, else submit           |
 | its request is out     | as for unknown, which a run made it at its start: only a plan meets this, after a kill |
 | unknown, with handle   | poll it, whatever `--on-unknown` says: that is free                                    |
@@ -110,7 +111,8 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.DONE:
             return _lost(job, known, selection, exists)
         case Status.FAILED:
-            asked_for = selection.retry_failed or known.handle is not None  # to poll is free
+            never_sent = known.error_code is not None and RULES[Code(known.error_code)].free
+            asked_for = selection.retry_failed or known.handle is not None or never_sent  # to poll is free
             return _failed(job, known) if asked_for else None
         case Status.UNKNOWN:
             return _unknown(job, known, selection)

@@ -163,3 +163,13 @@ def test_what_is_dropped_and_the_same_again_is_counted(program: Program, bank: B
     assert len(bank.seen) == 2
     assert program.summary()["dropped"] == {"seed": 2}
     assert "dropped    seed of 2 jobs (params: drop)" in program("status", str(program.out)).out
+
+
+def test_a_plan_says_how_many_requests_are_tried_first(program: Program, manifest: Manifest) -> None:
+    name = manifest("  - {prompt: 'a mug {{ n }}', matrix: {n: {range: [1, 9]}}}\n")
+    assert "the first 4 requests are tried before the rest is sent" in program("plan", name).out
+    assert json.loads(program("plan", name, "--json").out)["canary"] == 4
+    for arguments in (("--set", "limits.canary=0"), ("--limit", "4"), ("--provider", "simulator")):
+        assert "are tried before" not in program("plan", name, *arguments).out
+    assert program("run", name, "--limit", "1").code == 0
+    assert "are tried before" not in program("plan", name).out

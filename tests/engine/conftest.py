@@ -446,6 +446,7 @@ class Terms:
     max_consecutive_failures: int = 10**9
     patience: float = 1800.0
     canary: int = 0
+    kinds: int = 1
     on_unknown: OnUnknown = "retry"
     retry_failed: bool = False
     only: str | None = None
@@ -520,6 +521,7 @@ class Night:
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
         rules = _rules(asked, ledger, gate)
+        rules.canary.alone = asked.kinds == 1
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, asked.on_unknown)
         selection = Selection(
             only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown
@@ -579,7 +581,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
     return Rules(
         limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
         breaker=breaker,
-        canary=Canary(asked.canary, gate, folder="out"),
+        canary=Canary(asked.canary, gate, "out"),
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),

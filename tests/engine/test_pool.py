@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.engine.conftest import Night
 
 NightOf = Callable[[int], "Night"]
+PRICE = 140_000_000
 
 
 def statuses(scene: Night) -> dict[str, int]:
@@ -135,26 +136,44 @@ def test_a_download_under_way_is_kept_by_a_signal_and_its_retry_left_to_the_next
     assert len(scene.server.calls) == 2
 
 
-def test_a_bug_in_the_transport_stops_the_run_keeps_what_is_out_and_is_raised(night: NightOf) -> None:
+def test_a_bug_in_one_jobs_request_ends_that_job_alone(night: NightOf) -> None:
     scene = night(40)
-    scene.server.api = {"j5": [scene.bug(KeyError("frobnicate"), 0.5)]}
-    with pytest.raises(KeyError, match="frobnicate"):
-        scene.run(concurrency=4)
-    rows = scene.rows()
-    assert 4 <= len(rows) < 12
-    assert [name for name, row in rows.items() if row.in_flight is not None] == ["j5"]
-    assert all(row.status == "done" for name, row in rows.items() if name != "j5")
+    scene.server.api = {"j5": [scene.bug(KeyError("sk-frobnicate?key=abc"), 0.5)]}
+    ended = scene.run(concurrency=4)
+    assert (ended.reason, ended.tally.done, ended.tally.codes) == (None, 39, {"internal": 1})
+    row = scene.rows()["j5"]
+    assert (row.status, row.in_flight, row.possibly_billed, row.attempts) == ("failed", None, 1, 1)
+    assert row.error == "batchflux failed in this job (KeyError: '***?key=abc'); run.log has the place"
+    (told,) = [fields for name, fields in ended.notes.events if name == "internal"]
+    assert told["id"] == "j5"
+    assert "in serve" in told["traceback"]
+    assert "sk-frobnicate" not in str(told)
+    assert scene.spent() == scene.server.charged * PRICE
     scene.server.api = {}
-    assert scene.run().tally.done == 40 - (len(rows) - 1)
-    assert scene.rows()["j5"].possibly_billed == 1
+    assert scene.run(retry_failed=True).tally.done == 1
 
 
-def test_a_bug_in_the_store_stops_the_run_and_is_raised(night: NightOf) -> None:
+def test_a_bug_in_the_store_ends_that_job_and_keeps_its_picture(night: NightOf) -> None:
     scene = night(20)
     scene.pictures.faults = {"j2": [ZeroDivisionError("oops")]}
+    ended = scene.run()
+    assert (ended.reason, ended.tally.done, ended.tally.codes) == (None, 19, {"internal": 1})
+    assert scene.rows()["j2"].link == "https://cdn.example/j2/1"
+    scene.run(retry_failed=True)
+    assert statuses(scene) == {"done": 20}
+    assert len(scene.server.calls) == 20
+
+
+def test_a_bug_of_the_engines_own_stops_the_run_and_is_raised(night: NightOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = night(20)
+
+    def broken(self: Tally, outcome: Outcome) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(Tally, "add", broken)
     with pytest.raises(ZeroDivisionError, match="oops"):
-        scene.run()
-    assert scene.rows()["j2"].status == "pending"
+        scene.run(concurrency=4)
+    monkeypatch.undo()
     scene.run()
     assert statuses(scene) == {"done": 20}
     assert len(scene.server.calls) == 20
