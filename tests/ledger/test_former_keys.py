@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from batchflux.exports.results_csv import Results
+from batchflux.ledger.bookkeeping import Books
 from batchflux.ledger.connection import reading
+from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection, survey_jobs
-from batchflux.ledger.tables import prepare
+from batchflux.ledger.tables import known_by_key, prepare
 from batchflux.manifest import load_manifest
 from batchflux.providers import capabilities
 from tests.ledger.test_format1 import FIXTURE, program
@@ -178,3 +181,19 @@ def test_a_redo_of_before_is_not_made_again(folder: Path, asked: tuple[str, list
     assert next(row["id"] for row in rows(folder) if row["key"] == redone).endswith("-redo1")
     with reading(folder / "ledger.db") as connection:
         assert connection.execute("SELECT COUNT(*) FROM aliases").fetchone()[0] == 6
+
+
+def test_jobs_made_a_second_time_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more jobs than are kept a run makes each again, beside the thread that writes the ledger."""
+    monkeypatch.setattr("batchflux.ledger.reconcile.KEPT_JOBS", 1)
+    manifest = folder.parent / "manifest.yaml"
+    manifest.write_text(HEAD + jobs(NEW).replace("id: mine, ", "") + jobs(OLD).removeprefix("jobs:\n"), encoding="utf-8")
+    made = load_manifest(manifest, out=str(folder), environ={"STUDIO_URL": "http://127.0.0.1:9"}, offers=capabilities())
+    results = Results(folder / "results.csv", ())
+    with closing(Ledger(folder / "ledger.db", durable=False, threaded=False)) as ledger, closing(results):
+        books = Books(made, ledger, results, 1.0)
+        survey = books.survey(Selection())
+        again = list(books.jobs(lambda fault: pytest.fail(str(fault))))
+        known = ledger.database.now(lambda connection: known_by_key(connection, [job.key for job in again]))
+    assert (survey.total, survey.calls, survey.done) == (len(again), 3, 8), "three are listed before what they are like"
+    assert {job.key for job in again} & set(known) == {former_key(*one) for one in BEFORE}
