@@ -48,8 +48,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return what an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
     known = list(allowed)
     names = heapq.nsmallest(_SEARCHED, known)
-    close = difflib.get_close_matches(name.lower()[:_COMPARED], names, n=1, cutoff=0.6)
-    meant = f"did you mean {quoted(close[0])}? " if close else ""
+    folded = {one.casefold(): one for one in reversed(names)}
+    close = difflib.get_close_matches(name.casefold()[:_COMPARED], folded, n=1, cutoff=0.6)
+    meant = f"did you mean {quoted(folded[close[0]])}? " if close else ""
     shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"{meant}Allowed: {shown}{more}"

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from batchflux.models import Capabilities
 
 Model = TypeVar("Model", bound=BaseModel)
+FREE = "x-"  # how keys at the top begin that are for anchors, and mean nothing
 MAX_PARTS = 16  # of a path on the command line
 MAX_NAME = 100  # characters of a manifest's name
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -132,7 +133,7 @@ def _manifest(
 def _top(root: Table, faults: Faults) -> None:
     known = key_names(Document)
     for key in root.pairs:
-        if key not in known:
+        if key not in known and not key.startswith(FREE):
             faults.add(root.lines[key], (key,), unknown_key(key, (), Document))
     node = root.pairs.get("version")
     if node is None or is_nothing(node):

@@ -295,7 +295,7 @@ Document = create_model("Document", __base__=Part, __doc__="A batchflux manifest
 def schema() -> dict[str, Any]:
     """Return the manifest's JSON Schema (draft 2020-12), with descriptions for editors."""
     made = Document.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "patternProperties": {"^x-": {}}}
 
 
 def starter() -> str:

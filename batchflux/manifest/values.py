@@ -49,6 +49,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
+_ENDPOINT = re.compile(r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$")
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
@@ -274,12 +275,12 @@ def url(text: str) -> str:
 
 
 def base_url(text: str) -> str | None:
-    """Read the address of an API: no query or fragment; a trailing `/v1` is cut, for paths begin with it."""
+    """Read the address of an API: no query or fragment; a call's own path is cut, and `/v1`, with which paths begin."""
     if not text:
         return None
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
-    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+    return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
 
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

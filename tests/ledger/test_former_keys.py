@@ -187,7 +187,9 @@ def test_jobs_made_a_second_time_are_the_same(folder: Path, monkeypatch: pytest.
     """Of more jobs than are kept a run makes each again, beside the thread that writes the ledger."""
     monkeypatch.setattr("batchflux.ledger.reconcile.KEPT_JOBS", 1)
     manifest = folder.parent / "manifest.yaml"
-    manifest.write_text(HEAD + jobs(NEW).replace("id: mine, ", "") + jobs(OLD).removeprefix("jobs:\n"), encoding="utf-8")
+    manifest.write_text(
+        HEAD + jobs(NEW).replace("id: mine, ", "") + jobs(OLD).removeprefix("jobs:\n"), encoding="utf-8"
+    )
     made = load_manifest(manifest, out=str(folder), environ={"STUDIO_URL": "http://127.0.0.1:9"}, offers=capabilities())
     results = Results(folder / "results.csv", ())
     with closing(Ledger(folder / "ledger.db", durable=False, threaded=False)) as ledger, closing(results):

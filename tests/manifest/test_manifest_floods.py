@@ -68,6 +68,12 @@ def test_more_than_anybody_counts(folder: Path, faults: Faulty) -> None:
     assert told[1].endswith("... in at least 999 more rows")
 
 
+def test_a_variable_that_differs_by_case_is_meant(folder: Path, faults: Faulty) -> None:
+    table(folder, ["a,Mug,1:1"], "SKU,Title,ratio")
+    found = faults(ENTRY)
+    assert [text.partition("did you mean ")[2].partition("?")[0] for text in found] == ['"SKU"', '"Title"']
+
+
 def test_one_broken_photo_is_one_line(folder: Path) -> None:
     (folder / "broken.jpg").write_text("no picture")
     (folder / "m.yaml").write_text(

@@ -161,6 +161,10 @@ def test_sizes(text: str, size: int, load: Load) -> None:
     [
         ("simulator", ProviderConfig()),
         ("tuzi", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",))),
+        ("{name: relay, base_url: 'http://r:80/v1/images/generations'}",
+         ProviderConfig(name="relay", base_url="http://r:80")),
+        ("{name: relay, base_url: 'http://r:80/x/v1/chat/completions/'}",
+         ProviderConfig(name="relay", base_url="http://r:80/x")),
         ("{name: relay, base_url: 'http://r:80/v1/'}", ProviderConfig(name="relay", base_url="http://r:80")),
         ("{name: tuzi, keys: [A, B_2]}", ProviderConfig(name="tuzi", base_url=TUZI, keys=("A", "B_2"))),
         ("{name: tuzi, keys: A}", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("A",))),
@@ -266,6 +270,12 @@ def test_limits_of_trying(load: Load) -> None:
     for text in ("canary: -1", "canary: few", "patience: 0", "patience: soon", "patience: 25h"):
         with pytest.raises(ManifestError, match=r"m\.yaml:2: limits\."):
             load(f"version: 1\nlimits: {{{text}}}\n{ONE}")
+
+
+def test_keys_at_the_top_that_begin_with_x_are_for_anchors(load: Load) -> None:
+    made = load("version: 1\nx-mine: &mine {name: tuzi, price: 1}\nx-: 1\nprovider: {<<: *mine, keys: [A]}\n" + ONE)
+    assert (made.provider.name, made.provider.price, made.provider.keys) == ("tuzi", Decimal(1), ("A",))
+    assert "^x-" in schema()["patternProperties"]
 
 
 def test_a_byte_order_mark_and_windows_lines(load: Load) -> None:
