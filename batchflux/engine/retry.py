@@ -141,13 +141,19 @@ class Retrying:
 
     async def __call__(self, step: Callable[[], Awaitable[T]], tries: Tries) -> T:
         """Await `step()` until it succeeds; raise the JobError of its last try when it is given up."""
-        delay: float | None = None
+        try:
+            return await step()
+        except JobError as error:  # from the second try on tenacity drives: to set it up costs as much as a request
+            delay = self._decide(tries, error)
+            if delay is None:
+                raise
 
         def again(error: BaseException) -> bool:
             nonlocal delay
             delay = self._decide(tries, error) if isinstance(error, JobError) else None
             return delay is not None
 
+        await self._sleep(delay)
         retrying = AsyncRetrying(retry=retry_if_exception(again), wait=lambda _: delay or 0.0, sleep=self._sleep)
         return await retrying(_perform, step)
 

@@ -58,8 +58,12 @@ RETURNING number
 _FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND COALESCE(link, spool) IS NOT NULL"
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
-_KNOWN_NOW = "UPDATE jobs SET status = 'pending', error_code = NULL, error = NULL WHERE number = ? AND status != 'done'"
-_CAPTURED_JOB = "UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ? WHERE number = ?"
+_CAPTURED_JOB = """
+UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ?,
+    error_code = CASE status WHEN 'done' THEN error_code END, error = CASE status WHEN 'done' THEN error END,
+    status = CASE status WHEN 'done' THEN 'done' ELSE 'pending' END
+WHERE number = ?
+"""
 _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
     finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
@@ -163,7 +167,6 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             job = _pass(connection, attempt, "captured", billed="yes", cost=received.cost, **ended)
             connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
-            connection.execute(_KNOWN_NOW, (job,))
 
         return self.database.submit(write)
 
@@ -204,18 +207,20 @@ class Ledger:
 
     def finish(self, job: Job, outcome: Outcome) -> asyncio.Future[None]:
         """End the job for this invocation; its row follows in results.csv."""
-        columns = _columns(job)
-        stored = outcome.stored
+        key, stored = bytes.fromhex(job.key), outcome.stored
         names = ("file_name", "width", "height", "bytes", "sha256")
         picture = [getattr(stored, name) if stored else None for name in names]
         # A link is needed again only while there is no picture; afterwards its signature would be a secret kept.
         link = redacted(outcome.result_url) if outcome.result_url and stored else outcome.result_url
         values = (outcome.status.value, *picture, outcome.error_code, outcome.error)
-        values = (*values, outcome.finished_at, outcome.download_seconds, columns[0])
+        values = (*values, outcome.finished_at, outcome.download_seconds, key)
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.execute(f"{_JOB} ON CONFLICT (key) DO NOTHING", (*columns, outcome.started_at))
-            number = connection.execute(_FINISH, values).fetchone()[0]
+            row = connection.execute(_FINISH, values).fetchone()
+            if row is None:  # it ended before anything was sent
+                connection.execute(_JOB, (*_columns(job), outcome.started_at))
+                row = connection.execute(_FINISH, values).fetchone()
+            number = row[0]
             connection.execute(_LEAVE_LINK, (link, number))
             self._finished += select(connection, "number", [number])
 

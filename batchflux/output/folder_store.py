@@ -31,8 +31,9 @@ class FolderStore:
                 temporary = durable.write_temporary(self._root, data)
                 try:
                     self._move(temporary, target)
-                finally:
+                except BaseException:
                     temporary.unlink(missing_ok=True)
+                    raise
             else:
                 durable.sync_file(data)
                 self._move(data, target)

@@ -63,7 +63,7 @@ class Transport:
         guard = Guard()
         names = Names(guard, self._origin, self._options.resolve)
         once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(once, self._options))
+        self._open = _Open(once, kept, names, Downloads(kept, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:

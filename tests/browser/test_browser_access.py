@@ -26,6 +26,7 @@ def faults(page: Page) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
 def test_axe_finds_no_serious_fault(rich: Made, opened: Opener, scheme: str, width: int) -> None:
     edit = next(row["id"] for row in rich.rows if row["images"] and row["status"] == "done")
@@ -40,6 +41,7 @@ def test_axe_finds_no_serious_fault(rich: Made, opened: Opener, scheme: str, wid
     assert faults(page) == []
 
 
+@pytest.mark.slow
 def test_axe_finds_no_serious_fault_in_the_review(reviewed: Reviewed, opened: Opener) -> None:
     page = opened(reviewed.url)
     page.locator("#gallery").focus()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.failpoints import VARIABLE
-from tests.contract.conftest import WAYS
+from tests.contract.conftest import WAYS, Way
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Shop
@@ -23,18 +23,26 @@ SENT = ("request.sent", "answer.received")
 TASK = ("handle.recorded", "poll.leaving", "poll.leaving:3")
 KEPT = ("answer.recorded", "picture.moving", "pictures.synced", "run.closing")
 TELLING = {"request.leaving", "handle.recorded", "poll.leaving:3", "answer.recorded"}
+
+
+def _marks(way: Way, *, telling: bool = True) -> list[pytest.MarkDecorator]:
+    """Two ways of one provider differ in their requests, and little in what these tests ask: one is fast."""
+    return [] if telling and way.name in {"standard", "bfl"} else [pytest.mark.slow]
+
+
 KILLS = [
-    pytest.param(way, point, id=f"{way.name}-{point}", marks=[] if point in TELLING else [pytest.mark.slow])
+    pytest.param(way, point, id=f"{way.name}-{point}", marks=_marks(way, telling=point in TELLING))
     for way in WAYS
     for point in (*BEFORE, *SENT, *(TASK if way.tasks else ()), *KEPT)
 ]
-# Two ways of one provider differ in their requests, not in what these tests ask.
 one_a_provider = pytest.mark.parametrize(
     "way",
-    [pytest.param(way, marks=[] if way.name in {"standard", "bfl"} else [pytest.mark.slow]) for way in WAYS],
+    [pytest.param(way, marks=_marks(way)) for way in WAYS],
     ids=lambda way: way.name,
 )
-of_tasks = pytest.mark.parametrize("way", [way for way in WAYS if way.tasks], ids=lambda way: way.name)
+of_tasks = pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=_marks(way)) for way in WAYS if way.tasks], ids=lambda way: way.name
+)
 
 
 def test_every_picture_is_paid_once(shop: Shop) -> None:

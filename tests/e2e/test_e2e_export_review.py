@@ -67,6 +67,7 @@ def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: 
         assert row["prompt"] == originals[row["id"]]["prompt"]
 
 
+@pytest.mark.slow
 def test_the_provider_that_was_used_counts(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name, "--provider", "simulator").code == 0
@@ -78,6 +79,7 @@ def test_the_provider_that_was_used_counts(program: Program, bank: Bank, manifes
     assert bank.seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("photo")
 def test_a_dash_is_stdout(program: Program, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a müg, image: p/a.png}\n")
@@ -106,6 +108,7 @@ def test_redos_of_one_id_before_and_after_an_edit_are_two(program: Program, mani
     assert json.loads(planned.out)["counts"]["new"] == 4
 
 
+@pytest.mark.slow
 def test_what_it_refuses(program: Program, manifest: Callable[..., str]) -> None:
     name = manifest("  - {id: mug, prompt: a mug}\n")
     assert program("run", name, "--provider", "simulator").code == 0

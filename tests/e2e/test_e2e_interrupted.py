@@ -63,6 +63,7 @@ def test_killed_half_way_and_run_again(program: Program, bank: Bank, manifest: C
     assert len(list((program.folder / "out/m/images").iterdir())) == 200
 
 
+@pytest.mark.slow
 def test_a_plan_after_a_kill_says_what_the_run_then_does(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_terminal_is_asked_before_money_is_spent(program: Program, bank: Bank,
     assert (code, len(bank.seen)) == (0, 4), text
 
 
+@pytest.mark.slow
 def test_sighup_reads_the_limits_again(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     jobs = "  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 60]}}}\n"
     process = program.start("run", manifest(jobs, limits=", rate: 60/min"))

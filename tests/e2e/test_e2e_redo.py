@@ -104,6 +104,7 @@ def test_an_edited_prompt_and_a_seed_of_ones_own(program: Program, bank: Bank, m
     assert (row["prompt"], row["seed"], row["tags.sku"]) == ("a red mug", "7", "M-1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("photo")
 def test_a_style_that_carries_no_seed_makes_a_variant(
     program: Program, bank: Bank, manifest: Callable[..., str]
@@ -121,6 +122,7 @@ def test_a_style_that_carries_no_seed_makes_a_variant(
     assert [spec.get("variant") for spec in specs] == [None, 2]
 
 
+@pytest.mark.slow
 def test_a_redo_makes_way_for_what_the_manifest_lists(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_redo_makes_way_for_what_the_manifest_lists(
     assert bank.answered() == {"a mug": 3, "something else": 1}
 
 
+@pytest.mark.slow
 def test_two_redos_that_could_be_the_same_picture_are_two(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -160,6 +163,7 @@ def test_two_redos_that_could_be_the_same_picture_are_two(
     assert bank.answered() == {"a mug": 3, "a cup": 1}
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_to_do_shows_the_verdicts_that_nobody_has_shown(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_redo_is_changed_or_taken_back_while_it_waits(
     assert [seen.text for seen in bank.seen] == ["a blue mug"]
 
 
+@pytest.mark.slow
 def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:
@@ -251,6 +256,7 @@ async def test_from_python(program: Program, bank: Bank, manifest: Callable[...,
     assert "redo" not in plan(loaded, selection).counts
 
 
+@pytest.mark.slow
 def test_a_killed_redo_is_not_made_anew_with_another_choice(
     program: Program, bank: Bank, manifest: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -242,6 +242,7 @@ def test_a_run_is_watched_from_before_its_folder_is_there_to_its_end(
         assert not path.is_file() or browser.token.encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_watching_keeps_results_on_stdout_and_says_its_address_in_json_too(
     program: Program, manifest: Callable[..., str]
 ) -> None:
@@ -258,6 +259,7 @@ def test_watching_keeps_results_on_stdout_and_says_its_address_in_json_too(
     assert ADDRESS.search(quiet.err)
 
 
+@pytest.mark.slow
 def test_a_watched_run_that_cannot_start_ends_as_it_would_otherwise(
     program: Program, bank: Bank, manifest: Callable[..., str]
 ) -> None:

@@ -265,7 +265,7 @@ async def test_a_full_disk_is_a_storage_error(tmp_path: Path) -> None:
     await database.submit(make_table)
     await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 3").fetchone())
     with pytest.raises(StorageError, match=r"database or disk is full\): free space .*run again to continue"):
-        await asyncio.gather(*(database.submit(add(number)) for number in range(5000)))
+        await database.submit(lambda connection: [add(number)(connection) for number in range(5000)])
     await database.submit(lambda connection: connection.execute("PRAGMA max_page_count = 100000").fetchone())
     assert await database.submit(add(9999)) == 99990
     database.close()

@@ -149,7 +149,7 @@ def test_a_verdict_on_a_folder_of_format_1_leaves_it_so_and_is_kept(folder: Path
     ledger.close()
 
 
-@pytest.mark.parametrize("kill_at", ["", "commit.begun", "commit.made"])
+@pytest.mark.parametrize("kill_at", ["", pytest.param("commit.begun", marks=pytest.mark.slow), "commit.made"])
 def test_a_run_goes_on_and_pays_for_nothing_twice(folder: Path, api: Api, kill_at: str) -> None:
     link_to(folder, api)
     if kill_at:

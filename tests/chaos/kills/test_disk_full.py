@@ -74,7 +74,7 @@ def check_stop(scene: Scene, said: str, code: int) -> None:
     scene.after_kill()
 
 
-@pytest.mark.parametrize("way", ["b64", *map(SLOW, ("url", "link", "data"))])
+@pytest.mark.parametrize("way", list(map(SLOW, ("b64", "url", "link", "data"))))
 def test_a_disk_that_fills_up_with_pictures(scene: Scene, disk: Disk, way: str) -> None:
     """Pictures of 1.5 MB on a disk of 100: the answers under way when it is full are kept, also whole pictures."""
     program, bank = scene.program, scene.bank

@@ -54,7 +54,9 @@ def test_sigterm_drains_at_any_moment(scene: Scene, seed: int, rounds: int, each
     scene.at_the_end(scene.names(each), kills=0)
 
 
-@pytest.mark.parametrize(("rounds", "each"), [(1, 8), pytest.param(3, 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("rounds", "each"), [pytest.param(1, 8, marks=pytest.mark.slow), pytest.param(3, 30, marks=pytest.mark.long)]
+)
 def test_a_second_sigterm_stops_at_once(scene: Scene, seed: int, rounds: int, each: int) -> None:
     program, bank, chance = scene.program, scene.bank, random.Random(seed)
     bank.delay = (0.1, 0.6)
