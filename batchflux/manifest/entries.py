@@ -151,7 +151,7 @@ class Plan:
     def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
         self.entry = entry
         self.sound = True
-        self.constants: dict[str, Any] = dict.fromkeys(("images", *_PAIRS), ())
+        self.constants: dict[str, Any] = {"provider": manifest.provider.name, **dict.fromkeys(("images", *_PAIRS), ())}
         self.dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
         self.images: list[tuple[str, str | Renderer]] = []
         self.pairs: list[tuple[str, list[tuple[str, str, Any]]]] = []

@@ -100,18 +100,18 @@ class Expansion:
             return
         self._reported: set[tuple[str, str]] = set()
         kept = plan.choices()
+        bare, redos, most = plan.bare, self._redos, self._most
         for line, row in self._rows(entry):
             self._line: int | None = line
             for seen, fields in kept if isinstance(kept, list) else plan.choices():
-                if self._looked_at == self._most:
+                if self._looked_at == most:
                     raise _EndError
                 self._looked_at += 1
                 self._failed = False
-                variables = row if plan.bare else {**row, **seen, "row": row}
-                job = self._job(variables, fields)
+                job = self._job(row if bare else {**row, **seen, "row": row}, fields)
                 if job is not None:
-                    if self._redos is not None:
-                        self._redos.met(job)
+                    if redos is not None:
+                        redos.met(job)
                     yield job
 
     def _rows(self, entry: Entry) -> Iterator[tuple[int | None, Row]]:
@@ -230,8 +230,9 @@ class Expansion:
         except ValueError as error:
             self._fail("file_name", error, variables)
             return None
+        values["position"] = self._made
         self._made += 1
-        return Job(provider=self._provider.name, position=self._made - 1, **values)
+        return Job(**values)
 
     def _value(self, key: str, part: Any, read: Callable[[str], Any], variables: Variables) -> Any:
         """Return what a template comes to, None after a fault was reported; what is no template is what it is."""

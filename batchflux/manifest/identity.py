@@ -50,7 +50,7 @@ _PICTURE = re.compile(
 _WORD = re.compile(r"[a-z0-9]+")
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
-_EASY = re.compile(rf"(?!{_DEVICE}\Z)[a-z0-9_-](?:[a-z0-9._ -]{{0,180}}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
+_EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -279,9 +279,10 @@ class Names:
 
     def _take(self, name: str, place: int) -> int | None:
         """Claim a name; return the place of the job that has it already."""
-        before = len(self._places)
-        earlier = self._places.setdefault(mark(name), place)
-        return None if len(self._places) != before else earlier
+        earlier = self._places.get(of_name := mark(name))
+        if earlier is None:
+            self._places[of_name] = place
+        return earlier
 
     def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
         """Take a file name for a job, its stem for pictures of one format or any; names have no //."""
