@@ -102,7 +102,7 @@ def checking(jobs: Iterable[Job]) -> Iterable[Job]:
 @manifest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
-    """Check every job and reference of MANIFEST and show what a run would do and cost. Spends nothing.
+    """Check every job and reference of MANIFEST (- is stdin) and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """

@@ -165,6 +165,17 @@ def test_what_is_dropped_and_the_same_again_is_counted(program: Program, bank: B
     assert "dropped    seed of 2 jobs (params: drop)" in program("status", str(program.out)).out
 
 
+def test_a_plan_reads_stdin(program: Program) -> None:
+    text = "version: 1\njobs: [{prompt: a mug, image: p.jpg}]\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(program.folder)
+        planned = CliRunner().invoke(cli, ["plan", "-"], input=text, standalone_mode=False)
+        assert planned.return_value == 1
+        assert planned.stdout.startswith("stdin: 1 job for simulator (flux-kontext-pro) -> out/stdin")
+        fault = CliRunner().invoke(cli, ["plan", "-"], input=text + "x: 1\n", standalone_mode=False).exception
+        assert str(fault).startswith("<stdin>:3: x: unknown key")
+
+
 def test_a_plan_says_how_many_requests_are_tried_first(program: Program, manifest: Manifest) -> None:
     name = manifest("  - {prompt: 'a mug {{ n }}', matrix: {n: {range: [1, 9]}}}\n")
     assert "the first 4 requests are tried before the rest is sent" in program("plan", name).out
