@@ -252,6 +252,12 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         chat(f"![image]({OUT})\n\n---\nPowered by [![x](https://relay.example/x.png)](https://relay.example/)"),
         Link(url=OUT),
     ),
+    "brand of a footer": (
+        chat(f"![a red mug]({OUT})\n\n---\n![TuZi](https://relay.example/brand.png) https://relay.example/x.png"),
+        Link(url=OUT),
+    ),
+    "below a line": (chat(f"Your picture:\n\n---\n\n![a red mug]({OUT})"), Link(url=OUT)),
+    "result below a line": (chat(f"![a]({SMALL})\n\n***\n\n![image]({OUT})"), Link(url=OUT)),
     "logo named so": (chat(f"![image]({OUT})\n![logo](https://relay.example/l.png)"), Link(url=OUT)),
     "logo by its address": (chat(f"![]({OUT})\n![](https://relay.example/static/logo.png)"), Link(url=OUT)),
     "logo under a key": ({"logo_url": "https://relay.example/l.png", "result": PLAIN}, Link(url=PLAIN)),
@@ -281,6 +287,7 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
     "code of a footer": (chat(f"![]({OUT})\n![](https://relay.example/assets/qr.png)"), Link(url=OUT)),
     "reference used": (chat(f"![image]({OUT})\n\nReference used: ![x]({UPLOADED})"), Link(url=OUT)),
     "italics": (chat(f"_{OUT}_"), Link(url=OUT)),
+    "a kind that is a link": ({"x": {"type": PLAIN, "size": 1}}, Link(url=PLAIN)),
     "created, with its picture": ({"status": "created", "data": [{"url": PLAIN}]}, Link(url=PLAIN)),
     "a description with such words": (
         chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),
@@ -327,6 +334,13 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "words": (chat("I would love to, but which mug do you mean?"), Code.NO_IMAGE, True),
     "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
     "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
+    "failed within": (
+        {"output": {"task_status": "FAILED", "code": "DataInspectionFailed", "message": "x"}}, Code.MODERATED, False),
+    "failed item": ({"data": [{"error": {"code": "content_policy_violation"}}]}, Code.MODERATED, False),
+    "failed choice": ({"choices": [{"error": {"code": 429, "message": "x"}}]}, Code.RATE_LIMITED, False),
+    "failed response": (
+        sse({"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error"}}}),
+        Code.SERVER, False),
     "words after a state": (
         sse({"type": "response.created", "response": {"status": "in_progress"}},
             {"type": "response.completed", "response": {"status": "completed", "output": [
@@ -416,7 +430,7 @@ def test_what_a_person_is_told(answer: Callable[..., Any], make_job: Callable[..
 
     assert told(chat("Which mug?")) == "the answer holds no picture but says: Which mug?"
     assert "task (t1)" in told({"task_id": "t1", "status": "queued"})
-    assert "style native" in told({"task_id": "t1", "status": "queued"})
+    assert "style: native" in told({"task_id": "t1", "status": "queued"})
     assert "thumbnail" in told({"data": [{"thumb": SMALL}]})
     assert "odd" in told({"base_resp": {"status_code": 7777, "status_msg": "odd"}})
     assert "IMAGE_OTHER".lower() in told(gemini(finishReason="IMAGE_OTHER"))
@@ -474,6 +488,8 @@ def test_a_picture_planted_anywhere_is_found(
 def test_a_reference_planted_anywhere_is_never_taken(
     answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
 ) -> None:
-    spelled = data.draw(st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS")]))
+    spelled = data.draw(
+        st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS"), REF.replace("https", "http")])
+    )
     body = data.draw(planted(spelled)).encode()
     assert isinstance(read(answer, make_job(images=BOTH), body), JobError)

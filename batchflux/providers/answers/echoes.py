@@ -39,12 +39,12 @@ def spelled_out(url: str) -> str:
 
 
 def canonical(url: str) -> str:
-    """Return the one form in which URLs are compared; never the one that is fetched."""
+    """Return the one form in which URLs are compared, http as https; never the one that is fetched."""
     url = spelled_out(url.strip())
     for _ in range(_UNQUOTINGS):
         url = spelled_out(unquote(url))
     url = url.partition("#")[0].rstrip("/?")
-    return _SCHEME_AND_HOST.sub(lambda head: head[0].lower(), url)
+    return _SCHEME_AND_HOST.sub(lambda head: head[0].lower().partition("//")[2], url)
 
 
 class Own:

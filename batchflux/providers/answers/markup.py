@@ -32,6 +32,7 @@ _PICTURE_PATH = re.compile(r"\.(?:png|jpe?g|webp|gif|bmp|avif|tiff?|heic)(?=$|[?
 _BLANKS_WITHIN = re.compile(
     r"[^()<>\n\"]{1,2000}?\.(?:png|jpe?g|webp|gif|bmp|avif)(?:\?[^()<>\s]{0,2000})?(?=\s{0,20}\))", re.IGNORECASE
 )
+_RULE = re.compile(r"^[ \t]{0,8}(?:-{3,}|\*{3,}|_{3,})[ \t]{0,8}$|<(?:hr|footer)\b", re.MULTILINE | re.IGNORECASE)
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>")
 _TAG = re.compile(r"<(?:(img|a)\s[^<>]*|(/a)\s*)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"\s(src|href|alt)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>]+))", re.IGNORECASE)
@@ -53,7 +54,8 @@ class Kind(Enum):
 class Candidate(NamedTuple):
     """A URL, `data:` URL or bare base64 that may be the picture; `label` is the markdown label.
 
-    `before` is what stands before it on its line, at most 40 characters.
+    `before` is what stands before it on its line, at most 40 characters; `in_footer` whether it stands below the last
+    line that is drawn across.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class Candidate(NamedTuple):
     label: str = ""
     closed: bool = True
     before: str = ""
+    in_footer: bool = False
 
     @property
     def named_as_picture(self) -> bool:
@@ -71,6 +74,7 @@ class Candidate(NamedTuple):
 def scan(text: str) -> tuple[list[Candidate], str]:
     """Return the candidates in their order, and the prose between them."""
     text = _without_tags(_without_thoughts(text))
+    footer = max((rule.end() for rule in _RULE.finditer(text)), default=len(text))
     found: list[Candidate] = []
     prose: list[str] = []
     position = 0
@@ -94,7 +98,8 @@ def scan(text: str) -> tuple[list[Candidate], str]:
                 larger, position = _read(text, outer.end(), Kind.LINK, candidate.label)
                 candidate = _larger(candidate, larger)
         if candidate.target:
-            found.append(candidate._replace(before=text[max(0, begin - 40) : begin].rpartition("\n")[2].rstrip("[")))
+            before = text[max(0, begin - 40) : begin].rpartition("\n")[2].rstrip("[")
+            found.append(candidate._replace(before=before, in_footer=begin >= footer))
         prose.append(" ")
         match = _START.search(text, position)
     prose.append(text[position:])

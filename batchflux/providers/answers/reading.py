@@ -193,5 +193,5 @@ class AnswerReader:
 
 
 def _task(named: str) -> JobError:
-    message = f"the answer is a task ({named}) and no picture: the place works with tasks; style native polls them"
+    message = f"the answer is a task ({named}), not a picture: this relay works with tasks, which style: native polls"
     return JobError(Code.BAD_ANSWER, message, final=True)

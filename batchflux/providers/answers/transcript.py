@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.providers.answers.failures import ANSWER_KEYS, Complaint, complaints_in
 from batchflux.providers.answers.signs import (
+    FAILED,
     PENDING,
     READY,
     SURE_TASK_IDS,
@@ -109,8 +110,9 @@ class Transcript:
         seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
         self.seed = self.seed if seed is None else seed
         self.revised_prompt = prompt or self.revised_prompt
-        if isinstance(value.get("error"), dict | str) and "delta" in value:
-            self.complaints = self.complaints or complaints_in({"error": value["error"]})
+        error = value.get("error")
+        if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state_of(value) in FAILED:
+            self.complaints = self.complaints or complaints_in(value)
         refusal = value.get("refusal")
         if isinstance(refusal, str) and refusal:
             self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
