@@ -25,7 +25,7 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, TransportOptions
+from batchflux.transport.connections import MIB, TransportOptions, Until
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
 from batchflux.transport.ssrf import Allowed
@@ -45,6 +45,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403, 451})  # a signature that has run out, a User-Agent or Referer that it does not like
 _BUSY = frozenset({429, 503})
+_AWAY = 500  # and above: the host is at fault, not the link
 _HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.5", "Accept-Encoding": "identity"}
 _HARMLESS = re.compile(r"(?i)user-agent|referer|origin|accept(?:-.*)?|sec-fetch-.*|cache-control|pragma")
 
@@ -73,16 +74,16 @@ class Downloads:
         """Return the bytes behind `link`; see Transport.fetch."""
         clock = asyncio.get_running_loop().time
         started, url = clock(), to_url(link)
-        until = started + self._options.download_timeout
+        until = Until(started + self._options.download_timeout)
         spool = _Spool(self._spool_dir, self._options.spool_over)
         try:
-            async with asyncio.timeout_at(until):
+            async with until.bound():
                 data, path = await self._download(url, until, spool)
         except WIRE_ERRORS as error:
             raise unfetched(error, url) from None
         return Fetched(data=data, path=path, size=spool.size, seconds=clock() - started)
 
-    async def _download(self, url: URL, until: float, spool: _Spool) -> tuple[bytes | None, str | None]:
+    async def _download(self, url: URL, until: Until, spool: _Spool) -> tuple[bytes | None, str | None]:
         response = await self._follow(url)
         try:
             self._check(response)
@@ -111,7 +112,9 @@ class Downloads:
                 return response
             response.close()
             url = to_url(target, base=url)
-        raise JobError(Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed")
+        raise JobError(
+            Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed", final=True
+        )
 
     def _check(self, response: ClientResponse) -> None:
         status, place = response.status, shown(response.url)
@@ -122,7 +125,9 @@ class Downloads:
             raise JobError(Code.DOWNLOAD, f"{place} refused the picture (HTTP {status}): {remedy}, then run again")
         if status not in SUCCESS:
             wait = wait_asked(status, lowered(response.headers), time.time()) if status in _BUSY else None
-            raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+            failure = JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+            failure.cause = Code.SERVER if status in _BUSY or status >= _AWAY else None
+            raise failure
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > self._options.max_bytes:
             raise self._too_big(response.url)
@@ -131,7 +136,8 @@ class Downloads:
         cap = self._options.max_bytes
         size = f"the {cap / MIB:.0f} MiB" if cap >= MIB else f"the {cap} bytes"
         place = shown(url)
-        return JobError(Code.DOWNLOAD, f"{place} is larger than {size} allowed; raise output.max_bytes and run again")
+        what = f"{place} is larger than {size} allowed; raise output.max_bytes and run again"
+        return JobError(Code.DOWNLOAD, what, final=True)
 
 
 class _Spool:

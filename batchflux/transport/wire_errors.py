@@ -63,7 +63,12 @@ def unfetched(error: Exception, url: URL) -> JobError:
         return unsafe(url)
     if isinstance(error, aiohttp.InvalidURL):
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
-    return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        failure.cause = Code.SERVER
+    elif isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+        failure.cause = Code.NETWORK
+    return failure
 
 
 def unsafe(url: URL) -> JobError:
