@@ -161,9 +161,8 @@ class Bank:
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
     pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
     witness; `hook` is called with a job's name before it is answered, and no call is answered while `held` says so.
-    `seen` is its journal; `prompts` says what
-    happens to tasks and downloads of a job from now on, and a test may change it. `downloads` counts all of them by
-    job, `fetched` those that gave the picture.
+    `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from now on, and a test may
+    change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
     """
 
     url: str = ""
@@ -173,8 +172,8 @@ class Bank:
     query: str = ""
     out: Path | None = None
     hook: Callable[[str], None] | None = None
-    held: Callable[[], bool] | None = None
     links: dict[str, str] = field(default_factory=dict)
+    held: Callable[[], bool] | None = None
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
