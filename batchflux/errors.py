@@ -82,7 +82,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.TIMEOUT: Rule(retry="backoff", fault="away", untold=True, free=True),
         Code.BAD_ANSWER: Rule(retry="once", billed="maybe"),
         Code.NO_IMAGE: Rule(retry="once", billed="maybe"),
-        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True),
+        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True, free=True),
         Code.BAD_IMAGE: Rule(fault="link", fetch_again=True, keeps_link=True),
         Code.DIFFERS: Rule(billed="yes"),
         Code.ECHOED_INPUT: Rule(billed="yes", fault="job"),
@@ -91,7 +91,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
         Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
         Code.REFERENCE: Rule(fault="job", untold=True),
-        Code.UNSAFE_URL: Rule(fault="job", keeps_link=True),
+        Code.UNSAFE_URL: Rule(fault="job", keeps_link=True, free=True),
         Code.INTERNAL: Rule(billed="maybe", fault="us", keeps_link=True),
         Code.UNKNOWN: Rule(retry="resend", billed="maybe", fault="away"),
     }

@@ -32,6 +32,8 @@ POINTS = frozenset(
         "attempt.withdrawn",
         "spool.begun",  # a picture came with its answer; its bytes are nowhere yet
         "spool.kept",
+        "rejected.kept",  # a picture that is not as ordered is kept; the ledger does not know of it yet
+        "answer.kept",  # what was not understood is kept; the ledger does not know of it yet
         "file.written",  # a new file has its bytes, not yet on the disk
         "file.synced",
         "picture.moving",

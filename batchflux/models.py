@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from batchflux.errors import JobError
+    from batchflux.errors import Code, JobError
+
+BASE, SECONDS = ":base", ":seconds"
+"""What the transport adds to the headers that a Reader is given: the provider's address, which relative links lead on
+from, and how many seconds passed until the answer began."""
 
 Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
@@ -243,9 +247,9 @@ class HttpRequest:
     """One HTTP step that a provider wants done.
 
     `url` is absolute, or a path below the provider's base URL. `reader` makes the Reader of the body from the answer's
-    status and headers (names in lower case). `repeatable`: the step is free and may be done again (a poll, an upload);
-    another leaves at most once, and its lost answer is `unknown`. Credentials are added by the transport, and only for
-    hosts that the provider names.
+    status and headers (names in lower case, BASE and SECONDS among them). `repeatable`: the step is free and may be
+    done again (a poll, an upload); another leaves at most once, and its lost answer is `unknown`. Credentials are added
+    by the transport, and only for hosts that the provider names.
     """
 
     method: Literal["GET", "POST", "PUT"]
@@ -308,7 +312,8 @@ class Fetched:
 class Stored:
     """A verified picture in its place; `file_name` relative to the output folder, sizes in pixels and bytes.
 
-    `differs` names those of DIFFERENCES in which it is not as ordered; `remarks` says so in words.
+    `differs` names those of DIFFERENCES in which it is not as ordered; `remarks` says so in words. A picture that is
+    `refused`, with an error's code and message, is kept in `rejected/`, and its job fails with them.
     """
 
     file_name: str
@@ -318,6 +323,7 @@ class Stored:
     sha256: str
     differs: tuple[str, ...] = ()
     remarks: str | None = None
+    refused: tuple[Code, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from batchflux.engine.settings import canary_of
 from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
 from batchflux.manifest import load_manifest as load
@@ -21,6 +22,7 @@ from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
 from batchflux.state import folder_of, note_folder, proven
+from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
     import os
@@ -103,6 +105,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
     check_options(manifest)
+    check_ledger(manifest.output.dir / LEDGER)
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
         survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
@@ -185,7 +188,11 @@ def check_currency(manifest: Manifest, ledger: sqlite3.Connection) -> None:
 
 
 def check_options(manifest: Manifest) -> None:
-    """Check provider.options, which only the simulator has: UsageError when they hold what it does not know."""
+    """Check what the provider section leaves to those who use it; UsageError when they cannot.
+
+    They are provider.options, which only the simulator has, allow_hosts and download_headers.
+    """
+    check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 

@@ -26,6 +26,7 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageErro
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
+from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
@@ -33,7 +34,7 @@ from batchflux.ledger.tables import currency, last_activity, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
-from batchflux.output.image_store import ImageStore, kept_pictures
+from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.state import note_proven, proven
@@ -79,7 +80,8 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
-        return await _Run(manifest, options, keys).whole()
+        check_ledger(manifest.output.dir / LEDGER)
+        return await _Run(manifest, options, keys, lock).whole()
     except ManifestError:
         take_back(manifest, lock.made)
         raise
@@ -88,7 +90,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
 
 
 class _Run:
-    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key]) -> None:
+    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key], lock: FolderLock) -> None:
         self.manifest = manifest
         self.options = options
         self.watcher = options.watcher or Watcher()
@@ -101,7 +103,8 @@ class _Run:
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
         self.results = Results(self.folder / RESULTS, manifest.tag_names)
-        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_pictures(self.folder))
+        self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
+        self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
@@ -154,7 +157,7 @@ class _Run:
         ensure_open_files(at_once)
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
-            images = ImageStore(self.folder, self.manifest.output.verify, mark=mark)
+            images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
             executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
             images.sweep(self.ledger.database.now(spooled))
@@ -193,7 +196,7 @@ class _Run:
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)
-        return Feeder(jobs, self.ledger, self.options.selection, exists_in(self.manifest))
+        return Feeder(jobs, self.ledger, self.options.selection, exists_in(self.manifest), self.books.means)
 
     def _watch_canary(self, canary: Canary, plan: Plan) -> None:
         """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""
@@ -230,7 +233,7 @@ class _Run:
         database = self.ledger.database
         reach("run.closing")
         if self.signals.cut_off:
-            database.now(lambda connection: give_up_in_flight(connection, kept_pictures(self.folder)))
+            database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
         tally = self.tally
         ended = tally.done + tally.failed + tally.unknown
         self.books.put_in_order(survey)
@@ -265,6 +268,8 @@ class _Run:
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
         self.books.note_clean()
+        if survey.todo == ended:
+            self.books.note_reader(self.options.selection)
         reach("run.closed")
         return summary
 

@@ -9,7 +9,7 @@ before, or lies in the folder, is noted in `again`.
 
 - the call: what ERRORS and TEXTS name; `#reset` is cut off, `#lost` is billed and cut off, `#hang` is never answered;
 - the picture: `#b64` and `#data` put it into the answer, `#b64half` a half of it, all others get a link;
-  `#linkprivate` leads to where no download may go;
+  `#linkprivate` leads to where no download may go; LOOKS names what it is instead of the PNG that is asked for;
 - the download: what FILES names; `#gone` until the job is asked for a second time;
 - the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price.
 """
@@ -60,7 +60,9 @@ TEXTS = {
     "502": (502, "<html><body>502 Bad Gateway</body></html>", "text/html"),
     "empty": (200, '{"data": [], "created": 1}', "application/json"),
     "nojson": (200, "{oops", "application/json"),
+    "quoting": (200, json.dumps({"data": [], "sent": f"Bearer {KEY}"}), "application/json"),
 }
+LOOKS = {"webp", "gif", "bmp", "tiff", "avif", "wide", "plate", "trailing", "moving"}
 INLINE = {"b64", "data", "b64half"}
 CALLS = {*ERRORS, *TEXTS, *INLINE, "url", "link", "reset", "lost", "hang"}
 FILES = {"link403", "link404", "link503", "linkhalf", "linkhtml"}
@@ -88,6 +90,23 @@ def picture_of(name: str, side: int = 48) -> bytes:
     else:
         _two_colours(name, side, side).save(file, "PNG")
     return file.getvalue()
+
+
+def looking(look: str | None, data: bytes) -> bytes:
+    """Return the picture as something else than was ordered."""
+    if look is None:
+        return data
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        if look in {"webp", "gif", "bmp", "tiff", "avif"}:
+            image.save(file, look)
+        elif look == "moving":
+            image.save(file, "PNG", save_all=True, append_images=[image.rotate(90)])
+        else:
+            other = image.resize((96, 48)) if look == "wide" else image
+            other = Image.new("RGB", image.size, "red") if look == "plate" else other
+            other.save(file, "PNG")
+    return file.getvalue() + (b"<script>" if look == "trailing" else b"")
 
 
 def drawn(body: dict[str, Any]) -> bytes:
@@ -140,9 +159,10 @@ class Bank:
     """The APIs.
 
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
-    pixels wide; `query` ends their links; `out` is the folder it looks into as a witness; `hook` is called with a job's
-    name before it is answered. `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from
-    now on, and a test may change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
+    pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
+    witness; `hook` is called with a job's name before it is answered. `seen` is its journal; `prompts` says what
+    happens to tasks and downloads of a job from now on, and a test may change it. `downloads` counts all of them by
+    job, `fetched` those that gave the picture.
     """
 
     url: str = ""
@@ -152,6 +172,7 @@ class Bank:
     query: str = ""
     out: Path | None = None
     hook: Callable[[str], None] | None = None
+    links: dict[str, str] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
@@ -241,7 +262,10 @@ class Bank:
             file = hashlib.sha256(data).hexdigest()[:24]
         else:
             data, file = picture_of(seen.name, self.side), f"{seen.name}.png"
+        data = looking(said(seen.text, LOOKS, 0), data)
         self._files[file] = seen.name, data
+        if seen.name in self.links:
+            return self.links[seen.name], data
         private = "#linkprivate" in seen.text
         return "http://169.254.169.254/latest/meta-data" if private else f"{self.url}/files/{file}{self.query}", data
 

@@ -68,6 +68,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a failure that batchflux foresees is one sentence on stderr and its exit code."""
+    if sys.platform == "win32":
+        click.echo("batchflux runs on Linux and macOS; on Windows install and run it in WSL.", err=True)
+        sys.exit(2)
     fill_in()
     says, code = "", None
     try:

@@ -72,7 +72,8 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
     @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
     @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
-    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again.")
+    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first.")
+    @click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs.")
     @click.option(
         "--on-unknown",
         type=click.Choice(get_args(OnUnknown)),
@@ -86,7 +87,11 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
-        chosen = {name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "on_unknown")}
+        chosen = {
+            name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "pay_again", "on_unknown")
+        }
+        if chosen["pay_again"] and not chosen["retry_failed"]:
+            raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
         return function(load=load, selection=Selection(**chosen), **given)
 
     return wrapper

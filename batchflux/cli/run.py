@@ -86,7 +86,7 @@ class Progress(Watcher):
         """Say what a person should know at once."""
         if name == "signal":
             self._say(name, f"{fields['signal']}: no new requests; waiting for those under way (again to stop at once)")
-        elif name in {"limits_changed", "limits_kept", "key_refused"}:
+        elif name in {"limits_changed", "limits_kept", "key_refused", "key_away", "away", "back"}:
             self._say(name, str(fields["message"]))
 
     def close(self) -> None:

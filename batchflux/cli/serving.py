@@ -64,6 +64,8 @@ async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
     simulator, stopped = Simulator(options), _stop_signal()
     url = await simulator.start(host, port)
     click.echo(url)
+    if simulator.opens is not None:
+        _tell(simulator.opens)
     _tell(f"Simulated image API at {url}: any key will do. Stop with Ctrl-C.")
     try:
         await stopped.wait()

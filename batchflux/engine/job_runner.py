@@ -24,6 +24,7 @@ from batchflux.models import Ended, Finished, Leaving, Link, Missing, Pending, R
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from batchflux.engine.key_pool import Lease
@@ -43,15 +44,16 @@ GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old on
 class JobRun:
     """What has happened to one job in this run.
 
-    `began` in epoch seconds. `resumes` while the job's first step is to ask for a task of an earlier run. `troubled`
-    while the circuit breaker counts its download among those that fail. `placed` while its request holds a place of the
-    canary.
+    `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
+    first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
+    those that fail. `placed` while its request holds a place of the canary.
     """
 
     work: Work
     tries: Tries = field(default_factory=Tries)
     downloads: Tries = field(default_factory=Tries)
     began: float = 0.0
+    attempt: int = 0
     resumes: bool = False
     api_seconds: float | None = None
     download_seconds: float | None = None
@@ -106,7 +108,8 @@ class JobRunner:
     async def see_through(self, run: JobRun) -> Stored:
         """Take a job from where it stands to its picture in place.
 
-        Raises JobError: the job ended without one; Halted: the run stops; the job stays where it is.
+        A picture that is whole and refused its place is returned too. Raises JobError: the job ended without one;
+        Halted: the run stops; the job stays where it is.
         """
         try:
             stored = await self._seen_through(run)
@@ -120,26 +123,33 @@ class JobRunner:
             failure = self._own_fault(run, error)
             self._vacate(run, failure)
             raise failure from error
-        await self._canary.kept(run.work.job, placed=run.placed)
+        if stored.refused is None:
+            await self._canary.kept(run.work.job, placed=run.placed)
+        else:
+            self._vacate(run, JobError(*stored.refused))
         return stored
 
     async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
+        run.attempt = work.attempt or 0
         if work.verdict is not None:
             raise JobError(*work.verdict)
         asset = work.picture
         run.resumes = asset is None and work.handle is not None
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
+        if asset is None and work.answer is not None:
+            asset = await self._read_again(run, work.answer)
+        received = asset
         while True:
             if asset is None:
                 asset = await self._api(lambda: self._attempt(run), run.tries)
             try:
                 return await self._collect(run, asset)
             except JobError as error:
-                # Bytes that came with the answer cannot be fetched again: it was no answer, as with bad_answer.
+                # Bytes that came with the answer and are no picture cannot be fetched again: it was no answer.
                 no_answer = isinstance(asset, str) and error.code is Code.BAD_IMAGE
-                if asset is work.picture and work.renew and error.dead:
+                if asset is received and work.renew and (error.dead or work.pay_again):
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
@@ -149,6 +159,15 @@ class JobRunner:
                     raise
                 self._vacate(run, error)
                 asset = None
+
+    async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
+        """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
+        finished = await asyncio.to_thread(read)
+        received = await self._received(run, finished, None)
+        run.attempt = await self._ledger.found(run.attempt, received)
+        reach("answer.recorded")
+        self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
+        return received.asset
 
     def _own_fault(self, run: JobRun, error: Exception) -> JobError:
         """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
@@ -186,6 +205,7 @@ class JobRunner:
 
     async def _made(self, run: JobRun, *, retried: bool) -> Link | str:
         attempt, job = await (self._taken_up(run) if run.resumes else self._departure(run))
+        run.attempt = attempt.number
         try:
             try:
                 exchanged = await self._asked(run, attempt, job)
@@ -310,14 +330,22 @@ class JobRunner:
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
-        asset = finished.asset
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        kept = asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset)
-        seed, prompt = finished.seed, finished.revised_prompt
-        received = Received(asset=kept, cost=cost, api_seconds=exchanged.seconds, seed_used=seed, revised_prompt=prompt)
+        received = await self._received(run, finished, exchanged.seconds)
         await self._ledger.captured(attempt.number, received)
         reach("answer.recorded")
-        return kept
+        return received.asset
+
+    async def _received(self, run: JobRun, finished: Finished, seconds: float | None) -> Received:
+        """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
+        asset = finished.asset
+        return Received(
+            asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
+            cost=self._told(run.work.job, finished.cost),
+            api_seconds=seconds,
+            seed_used=finished.seed,
+            revised_prompt=finished.revised_prompt,
+        )
 
     def _told(self, job: Job, told: Cost | None) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
@@ -393,7 +421,10 @@ class JobRunner:
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
-        await self._ledger.failed(attempt.number, error, counts=counts)
+        answer = None
+        if error.answer is not None:
+            answer = await self._executor.keep_answer(run.work.job, attempt.number, error.answer)
+        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer)
         reach("attempt.settled")
         self._tell("attempt_failed", run, error, run.tries.used)
 
@@ -458,7 +489,7 @@ class JobRunner:
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):
-            return (await self._executor.collect(run.work.job, asset)).stored
+            return (await self._executor.collect(run.work.job, asset, run.attempt)).stored
         run.link = asset.url
         collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds
@@ -469,7 +500,7 @@ class JobRunner:
             run.downloads.used += 1
             began = self._clock()
             try:
-                collected = await self._executor.collect(run.work.job, link)
+                collected = await self._executor.collect(run.work.job, link, run.attempt)
             except JobError as error:
                 if not run.troubled:
                     run.troubled = True

@@ -31,17 +31,22 @@ class Executor(Protocol):
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return the name that the ledger records."""
 
-    async def collect(self, job: Job, asset: Link | str) -> Collected:
+    async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
+        """Keep an answer that was not understood durably, without secrets; return the name that the ledger records."""
+
+    async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         """Fetch a link (or take the bytes kept under a name), verify the picture, and put it in its place.
 
-        Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`, `invalid_request`.
+        A whole picture that is refused its place is kept elsewhere: see `Stored.refused`. `attempt` is its number in
+        the ledger. Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`.
         """
 
 
 class Ledger(Protocol):
     """Records durably; each awaitable is done once the record survives a crash.
 
-    An attempt goes authorized -> submitted -> captured, or ends voided or failed.
+    An attempt goes authorized -> submitted -> captured, or ends voided or failed; one whose answer was kept may still
+    be found to have a picture.
     """
 
     def authorize(self, job: Job, leaving: Leaving) -> Awaitable[int]:
@@ -53,11 +58,17 @@ class Ledger(Protocol):
     def captured(self, attempt: int, received: Received) -> Awaitable[None]:
         """Record a picture before it is fetched or written."""
 
+    def found(self, attempt: int, received: Received) -> Awaitable[int]:
+        """Record a picture that was read out of a failed attempt's kept answer; return its number from now on."""
+
     def voided(self, attempt: int, *, unknown: bool) -> Awaitable[None]:
         """Take back an attempt whose request has not left; `unknown` when an earlier one is still unanswered."""
 
-    def failed(self, attempt: int, error: JobError, *, counts: bool) -> Awaitable[None]:
-        """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts."""
+    def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> Awaitable[None]:
+        """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts.
+
+        `answer` is the file that keeps what was answered.
+        """
 
     def finish(self, job: Job, outcome: Outcome) -> Awaitable[None]:
         """Record how a job ended."""

@@ -171,6 +171,8 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
+        allow_hosts=manifest.provider.allow_hosts,
+        download_headers=manifest.provider.download_headers,
     )
 
 

@@ -119,6 +119,8 @@ class WorkerPool:
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
+            if stored.refused is not None:
+                failure = JobError(*stored.refused)
         except JobError as error:
             failure = error
         outcome = self._outcome(run, stored, failure)

@@ -44,7 +44,8 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
         **known._asdict(),
         "images": " ".join(spec["images"]),
         "cost": format(currency(known.cost), "f"),
-        "error": error_text(known, spec),
+        "error": known.error,
+        "remarks": remarks_of(known, spec),
         "started_at": iso(known.started_at),
         "finished_at": iso(known.finished_at),
         "api_seconds": _seconds(known.api_seconds),
@@ -56,9 +57,9 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
     return [neutralised(cell) if isinstance(cell, str) else cell for cell in row]
 
 
-def error_text(known: Known, spec: dict[str, Any]) -> str:
-    """Return the error, and what `params: drop` left out of the request (`spec`: the row's, parsed)."""
-    told = [known.error] if known.error else []
+def remarks_of(known: Known, spec: dict[str, Any]) -> str:
+    """Return how the picture differs, and what `params: drop` left out of the request (`spec`: the row's, parsed)."""
+    told = [known.remarks] if known.remarks else []
     if "dropped" in spec:
         told.append(f"not sent, style {spec['style']} cannot carry it: {', '.join(spec['dropped'])}")
     return "; ".join(told)

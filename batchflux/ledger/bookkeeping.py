@@ -15,6 +15,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from batchflux.ledger.connection import reading
+from batchflux.ledger.means import NOTE as READER_NOTE
+from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
@@ -22,7 +24,7 @@ from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
-from batchflux.providers import capabilities
+from batchflux.providers import READER, capabilities
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,12 +59,13 @@ class Projection(Protocol):
 class Books:
     """What a folder has on record of one manifest's jobs; `began` is when the run began, in epoch seconds.
 
-    `redos` are those that the survey met, each pinned; None without any. All methods raise StorageError when ledger or
-    folder cannot take it.
+    `redos` are those that the survey met, each pinned; None without any; `means` what the survey counted with. All
+    methods raise StorageError when ledger or folder cannot take it.
     """
 
     def __init__(self, manifest: Manifest, ledger: Ledger, results: Projection, began: float) -> None:
         self.redos: Redos | None = None
+        self.means = Means()
         self._manifest = manifest
         self._folder = manifest.output.dir
         self._database = ledger.database
@@ -109,9 +112,15 @@ class Books:
         """Note that the folder's files say all that the ledger does."""
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
 
+    def note_reader(self, selection: Selection) -> None:
+        """Note, when a run is through, that today's reader has read what the selection let it."""
+        if selection.only is None and selection.limit is None and not selection.redo:
+            self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
+
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
         manifest, budget = self._manifest, self._manifest.limits.budget
         settle_moves(self._folder, connection)
+        self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through)
         self._kept, survey.jobs = survey.jobs, None
         notes = {  # for who looks on (status, pages, exports); `base` is where local references are
@@ -126,6 +135,8 @@ class Books:
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it
+        if get_meta(connection, READER_NOTE) is None:
+            notes[READER_NOTE] = str(READER)  # no answer is older
         for name, value in notes.items():
             set_meta(connection, name, value)
         self._results.verdicts = verdicts(connection)
@@ -153,16 +164,23 @@ def take_back(manifest: Manifest, made: Sequence[Path]) -> None:
 class Feeder:
     """A stream of jobs as work: reads, looks up and decides a batch at a time, off the event loop.
 
-    `exists` tells whether a file of the output folder is there. Memory stays flat: at most one batch waits.
+    `exists` tells whether a file of the output folder is there; for `means` see work_for. Memory stays flat: at most
+    one batch waits.
     """
 
     def __init__(
-        self, jobs: Iterator[Job], ledger: Ledger, selection: Selection, exists: Callable[[str], bool]
+        self,
+        jobs: Iterator[Job],
+        ledger: Ledger,
+        selection: Selection,
+        exists: Callable[[str], bool],
+        means: Means | None = None,
     ) -> None:
         self._jobs = jobs
         self._ledger = ledger
         self._selection = selection
         self._exists = exists
+        self._means = means or Means()
         self._ready: deque[Work] = deque()
         self._given = 0
         self._exhausted = False
@@ -184,8 +202,11 @@ class Feeder:
         batch = await asyncio.to_thread(lambda: list(islice(self._jobs, BATCH)))
         self._exhausted = not batch
         known = await self._ledger.lookup([job.key for job in batch])
-        works = (work_for(job, known.get(job.key), self._selection, self._exists) for job in batch)
+        works = await asyncio.to_thread(lambda: [self._work(job, known.get(job.key)) for job in batch])
         self._ready += (work for work in works if work is not None)
+
+    def _work(self, job: Job, known: Known | None) -> Work | None:
+        return work_for(job, known, self._selection, self._exists, self._means)
 
 
 class FreeFirst:

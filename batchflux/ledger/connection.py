@@ -2,7 +2,8 @@
 
 The thread takes all operations (functions of the connection) that wait, runs them in one transaction, commits it
 durably and only then answers their callers: so an answer means that the write survives kill -9 and a power cut, and a
-hundred callers share one fsync.
+hundred callers share one fsync. When one of them fails, the transaction is rolled back, and each is run again in one of
+its own: so it fails alone, and those that do not pay for it.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
 3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
@@ -35,7 +36,20 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# SQLITE_ERROR: the schema is not what the program's own statements speak of.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+_NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
+_HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_NO_LOCKS = frozenset(
+    {
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_IOERR_LOCK,
+        sqlite3.SQLITE_IOERR_RDLOCK,
+        sqlite3.SQLITE_IOERR_UNLOCK,
+        sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK,
+    }
+)
 
 
 def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -53,13 +67,13 @@ def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise explained(path, error) from error
-    return _opened(path, durable=durable)
+    return opened(path, durable=durable)
 
 
 def beside(path: Path) -> sqlite3.Connection:
     """Open a ledger that is there, of any format, beside the run that writes it; StorageError when it is no ledger."""
-    connection = _opened(path, durable=True)
-    with contextlib.ExitStack() as stack, _explaining(path):
+    connection = opened(path)
+    with contextlib.ExitStack() as stack, explaining(path):
         stack.callback(connection.close)
         connection.execute("PRAGMA temp_store=MEMORY")
         prepare_reading(connection)
@@ -70,13 +84,14 @@ def beside(path: Path) -> sqlite3.Connection:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a ledger `beside` the run, to look something up; StorageError also when it turns out to be damaged."""
-    with contextlib.closing(beside(path)) as connection, _explaining(path):
+    with contextlib.closing(beside(path)) as connection, explaining(path):
         yield connection
 
 
 class Database:
     """Runs operations on the connection; see the module's head for what an answer promises.
 
+    `check` may be set to what is called before each transaction: StorageError when the folder is no more this run's.
     `after_commit` is called in the writing thread, after each commit and before callers are answered, `after_rollback`
     after each rollback: what the operations noted beside the database is void. For virtual-time tests only are
     `durable` False, which skips fsync, and `threaded` False, which runs each operation at once in the calling thread.
@@ -95,11 +110,13 @@ class Database:
         self._durable = durable
         self._connection = connect(path, durable=durable)
         self._identity = _identity(path)
+        self.check: Callable[[], None] = lambda: None
         self._after_commit = after_commit
         self._after_rollback = after_rollback
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._threaded = threaded
+        self._committed = False
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run `operation` in the writing thread; the future is done once it is committed, or raises StorageError."""
@@ -143,32 +160,41 @@ class Database:
                     self._queue.put(None)
                     break
                 batch.append(following)
-            self._answer(batch)
+            if not self._answer(batch):
+                for each in batch:
+                    self._answer([each])
 
-    def _answer(self, batch: list[Waiting]) -> None:
+    def _answer(self, batch: list[Waiting]) -> bool:
+        """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""
         results: list[Any] = []
         failure: Exception | None = None
         try:
             results = self._transact([operation for operation, _ in batch])
-        except Exception as error:  # noqa: BLE001  handed to every caller of the batch
+        except Exception as error:  # noqa: BLE001  handed to the callers of the batch
+            if len(batch) > 1 and not self._committed:
+                return False
             failure = error
         # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
         with contextlib.suppress(RuntimeError):
             batch[0][1].get_loop().call_soon_threadsafe(_deliver, batch, results, failure)
+        return True
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
+        self._committed = False
+        self.check()
         if _identity(self.path) != self._identity:
             raise StorageError(
                 f"The output folder {self.path.parent} was removed or replaced while it was in use: put it back, then "
                 "run again to continue; without its ledger everything would be made and paid for anew."
             )
         connection = self._connection
-        with _explaining(self.path):
+        with explaining(self.path):
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 results = [operation(connection) for operation in operations]
                 reach("commit.begun")
                 connection.execute("COMMIT")
+                self._committed = True
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -189,14 +215,17 @@ def _deliver(batch: list[Waiting], results: list[Any], failure: Exception | None
             future.set_result(results[index])
 
 
-def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
-    with contextlib.ExitStack() as stack, _explaining(path):
+def opened(path: Path, *, durable: bool = True) -> sqlite3.Connection:
+    """Open the database file that is there; StorageError when it cannot be opened or is no database."""
+    with contextlib.ExitStack() as stack, explaining(path):
         uri = f"{path.absolute().as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
         stack.callback(connection.close)
         if durable:
             connection.execute(f"PRAGMA journal_mode={'WAL' if wal_is_safe() else 'PERSIST'}")
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        for pragma in ("fullfsync", "checkpoint_fullfsync"):  # macOS syncs to the disk's cache only without; else no-op
+            connection.execute(f"PRAGMA {pragma}=ON")
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute(
             "PRAGMA secure_delete=ON"
@@ -214,10 +243,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _explaining(path: Path) -> Iterator[None]:
+def explaining(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into a StorageError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter quotes a damaged schema
         raise explained(path, error) from error
 
 
@@ -225,11 +255,20 @@ def explained(path: Path, error: Exception) -> StorageError:
     """Say in one sentence what is wrong with the file, and what to do."""
     # The low byte is the primary code, the rest says more (https://sqlite.org/rescode.html).
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF in _DAMAGED:
-        return StorageError(
-            f"{path} is damaged or no ledger of batchflux ({error}): restore it from a copy, or choose another folder "
-            "with --out."
-        )
+    if code & 0xFF in _DAMAGED or isinstance(error, UnicodeDecodeError) or str(error).startswith(_NO_TEXT):
+        return damaged(path, str(error).partition(" column '")[0])
+    if code & 0xFF in _HELD:
+        what = f"The ledger {path} is held by another program ({error})"
+        return StorageError(f"{what}: close what has it open for writing, then run again to continue.")
+    if code in _NO_LOCKS:
+        what = f"The file system of the ledger {path} has no working locks ({error})"
+        return StorageError(f"{what}: move the folder to a local disk, then run again to continue.")
     broken = code & 0xFF == sqlite3.SQLITE_IOERR and code != sqlite3.SQLITE_IOERR_WRITE
     remedy = "check the disk" if broken else "free space or repair the folder's permissions"
     return StorageError(f"The ledger {path} cannot be written ({error}): {remedy}, then run again to continue.")
+
+
+def damaged(path: Path, what: str) -> StorageError:
+    """Return what to raise for a file that cannot be trusted."""
+    remedy = "restore it from a copy, or choose another folder with --out"
+    return StorageError(f"{path} is damaged or no ledger of batchflux ({what}): {remedy}.")

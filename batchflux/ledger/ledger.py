@@ -5,10 +5,12 @@
 - `captured` before a picture is fetched or written: from then on the attempt is paid, and never sent again.
 - `voided` takes an attempt back whose request has not left.
 - `failed` ends an attempt that gave no picture: free, possibly billed, or billed for certain.
+- `found` makes a failed attempt a captured one: a later reader saw a picture in its answer, which had been kept.
 - `finish` ends the job for this invocation.
 
 An attempt found `authorized` when the ledger is opened belongs to a process that died: it is unknown and possibly
-billed; unless its picture lies in the spool: then it was received, and is recorded so. One found `submitted` stays so.
+billed; unless its picture lies in the spool: then it was received, and is recorded so; or its answer is kept: then it
+failed, as it was about to be recorded. One found `submitted` stays so.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 )
 """The states from which an attempt may come to each state; every attempt begins as `authorized`."""
 
+_ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
+
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _AUTHORIZE_JOB = f"""
 {_JOB} ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
@@ -59,22 +63,30 @@ _FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? A
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
 _CAPTURED_JOB = """
-UPDATE jobs SET api_seconds = ?, seed_used = ?, revised_prompt = ?,
+UPDATE jobs SET api_seconds = COALESCE(?, api_seconds), seed_used = ?, revised_prompt = ?,
     error_code = CASE status WHEN 'done' THEN error_code END, error = CASE status WHEN 'done' THEN error END,
     status = CASE status WHEN 'done' THEN 'done' ELSE 'pending' END
 WHERE number = ?
 """
 _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
-    finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
+    remarks = ?, differs = ?, finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
 """
 _LEAVE_LINK = """
-UPDATE attempts SET link = COALESCE(?, link), spool = NULL
+UPDATE attempts SET link = COALESCE(?, link), spool = CASE ? WHEN 'internal' THEN spool END
 WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?)
 """
 _FOUND = """
 UPDATE attempts SET state = 'captured', billed = 'yes', spool = ?
 WHERE billed IS NULL AND job = (SELECT number FROM jobs WHERE key = ?)
+"""
+_LAST_NOW = """
+UPDATE attempts SET number = (SELECT MAX(number) + 1 FROM attempts)
+WHERE number = ? AND number < (SELECT MAX(number) FROM attempts WHERE job = ?) RETURNING number
+"""
+_ANSWERED = """
+UPDATE attempts SET state = 'failed', billed = 'maybe', code = 'bad_answer', answer = ?
+WHERE number = ? AND billed IS NULL AND state = 'authorized'
 """
 _UNANSWERED_JOBS = """
 UPDATE jobs SET status = 'unknown', error_code = 'unknown', finished_at = NULL,
@@ -95,9 +107,9 @@ class Ledger:
     """The ledger of one output folder, made when it is missing; see the module's head for the rules.
 
     `on_finish` is called in the writing thread with the rows of the jobs whose end was just committed. `kept` are
-    pictures in the spool, by the key of their job. `clock` returns the time in epoch seconds; for `durable` and
-    `threaded` see Database. `recovered` counts the attempts that a dead process left without an answer. StorageError:
-    the file cannot be used, or a later write fails.
+    files: pictures in the spool by the key of their job, answers by the number of their attempt. `clock` returns the
+    time in epoch seconds; for `durable` and `threaded` see Database. `recovered` counts the attempts that a dead
+    process left without an answer. StorageError: the file cannot be used, or a later write fails.
     """
 
     def __init__(
@@ -107,7 +119,7 @@ class Ledger:
         on_finish: Callable[[list[Known]], None] = lambda _: None,
         durable: bool = True,
         threaded: bool = True,
-        kept: Mapping[bytes, str] | None = None,
+        kept: Mapping[Any, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._finished: list[Known] = []
@@ -160,13 +172,24 @@ class Ledger:
 
     def captured(self, attempt: int, received: Received) -> asyncio.Future[None]:
         """Record the received picture: its link, or the name of the file in the folder that has its bytes."""
-        asset = received.asset
-        link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
-        ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": self._clock(), "code": None, "error": None}
+        at = self._clock()
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "captured", billed="yes", cost=received.cost, **ended)
-            connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
+            _capture(connection, attempt, received, at)
+
+        return self.database.submit(write)
+
+    def found(self, attempt: int, received: Received) -> asyncio.Future[int]:
+        """Record a picture that was read out of a failed attempt's kept answer.
+
+        It is its job's last attempt from now on: return its number, which is another when the job was sent since.
+        """
+        at = self._clock()
+
+        def write(connection: sqlite3.Connection) -> int:
+            job = _capture(connection, attempt, received, at, _ANSWER_KEPT)
+            row = connection.execute(_LAST_NOW, (attempt, job)).fetchone()
+            return attempt if row is None else int(row[0])
 
         return self.database.submit(write)
 
@@ -183,9 +206,10 @@ class Ledger:
 
         return self.database.submit(write)
 
-    def failed(self, attempt: int, error: JobError, *, counts: bool) -> asyncio.Future[None]:
+    def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> asyncio.Future[None]:
         """End the attempt without a picture; `counts=False` takes it off the job's attempts.
 
+        `answer` is the name of the file that keeps what was answered.
         An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between; its handle
         stays, unless the error says that the API does not have the task (`dead`).
         """
@@ -195,6 +219,7 @@ class Ledger:
         status = Status.UNKNOWN if unknown else Status.PENDING
         shown = (error.code.value, error.message) if billed == "maybe" else (None, None)
         why: dict[str, Any] = {"ended_at": self._clock(), "code": error.code.value, "error": error.message}
+        why |= {} if answer is None else {"answer": answer}
 
         def write(connection: sqlite3.Connection) -> None:
             state: State = "unknown" if unknown else "failed"
@@ -213,6 +238,7 @@ class Ledger:
         # A link is needed again only while there is no picture; afterwards its signature would be a secret kept.
         link = redacted(outcome.result_url) if outcome.result_url and stored else outcome.result_url
         values = (outcome.status.value, *picture, outcome.error_code, outcome.error)
+        values = (*values, stored and stored.remarks, (stored and " ".join(stored.differs)) or None)
         values = (*values, outcome.finished_at, outcome.download_seconds, key)
 
         def write(connection: sqlite3.Connection) -> None:
@@ -221,7 +247,7 @@ class Ledger:
                 connection.execute(_JOB, (*_columns(job), outcome.started_at))
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
-            connection.execute(_LEAVE_LINK, (link, number))
+            connection.execute(_LEAVE_LINK, (link, outcome.error_code, number))
             self._finished += select(connection, "number", [number])
 
         return self.database.submit(write)
@@ -255,12 +281,14 @@ class Ledger:
             self._on_finish(rows)
 
 
-def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str]) -> int:
-    """Make attempts unknown whose request is out and will not be waited for, but for `kept` pictures; return how many.
+def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[Any, str]) -> int:
+    """Make attempts unknown whose request is out and will not be waited for, and return how many.
 
-    Tasks with a handle stay submitted: the next run polls them.
+    Those whose picture or whose answer is kept were answered: see Ledger. Tasks with a handle stay submitted: the next
+    run polls them.
     """
-    connection.executemany(_FOUND, [(name, key) for key, name in kept.items()])
+    for key, name in kept.items():
+        connection.execute(_FOUND if isinstance(key, bytes) else _ANSWERED, (name, key))
     connection.execute(_UNANSWERED_JOBS)
     return connection.execute(_UNANSWERED).rowcount
 
@@ -268,6 +296,22 @@ def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[bytes, str])
 def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
     """Return what a row says of the job itself."""
     return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
+
+
+def _capture(
+    connection: sqlite3.Connection,
+    attempt: int,
+    received: Received,
+    at: float,
+    before: frozenset[State] = TRANSITIONS["captured"],
+) -> int:
+    """Record the picture of an attempt at epoch second `at`; return its job's number."""
+    asset = received.asset
+    link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
+    ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": at, "code": None, "error": None}
+    job = _pass(connection, attempt, "captured", before, billed="yes", cost=received.cost, **ended)
+    connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
+    return job
 
 
 def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
@@ -282,9 +326,18 @@ def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
     return row is not None
 
 
-def _pass(connection: sqlite3.Connection, attempt: int, to: State, **columns: Any) -> int:
-    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError."""
-    allowed = sorted(TRANSITIONS[to])
+def _pass(
+    connection: sqlite3.Connection,
+    attempt: int,
+    to: State,
+    before: frozenset[State] | None = None,
+    **columns: Any,
+) -> int:
+    """Let an attempt come to a state, with these columns; return its job's number, or raise TransitionError.
+
+    It must be in one of the states `before`, else as TRANSITIONS says.
+    """
+    allowed = sorted(before or TRANSITIONS[to])
     changes = ", ".join("cost = COALESCE(?, cost)" if name == "cost" else f"{name} = ?" for name in columns)
     marks = ",".join("?" * len(allowed))
     query = f"UPDATE attempts SET state = ?, {changes} WHERE number = ? AND state IN ({marks}) RETURNING job"  # noqa: S608  marks

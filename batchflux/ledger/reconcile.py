@@ -9,34 +9,41 @@
 | done, file there       | nothing                                                                                |
 | done, file removed     | fetch its link again; without a link it is failed until `--retry-failed`               |
 | failed, never sent     | submit (`network` and `timeout`; a run that meets an outage leaves its jobs pending)   |
-| failed                 | nothing; with `--retry-failed` fetch a link that may still live, else submit           |
+| failed, picture kept   | put it in its place where `output.accept` takes it by now; else nothing                |
+| failed, `download`     | fetch its link again; so for one to a private host, where hosts are allowed by now     |
+| failed                 | nothing; with `--retry-failed` read kept answers again, fetch a kept link, else submit |
 | its request is out     | as for unknown, which a run made it at its start: only a plan meets this, after a kill |
 | unknown, with handle   | poll it, whatever `--on-unknown` says: that is free                                    |
 | unknown                | `--on-unknown`: retry submits once more, hold leaves it, fail makes it failed          |
 
 A run also brings the ledger in line with the manifest (`apply`): places, ids, tags and file names follow an edit
 without a new request, since none of them is part of a job's key. All of it is one transaction; a manifest fault rolls
-it back. Files are moved afterwards (see moves.py).
+it back. What is free is done by every run; kept answers are read by every run while the reader is newer than they are.
+A picture that may still be had is bought anew with `--retry-failed --pay-again` only. Files are moved afterwards (see
+moves.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from batchflux.errors import RULES, Code, Fault, ManifestError
+from batchflux.errors import RULES, Code, Fault, JobError, ManifestError
+from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
-from batchflux.models import Job, Link, Redo, Status
-from batchflux.output.base import REPLACED, variants
+from batchflux.models import Finished, Job, Link, Redo, Status
+from batchflux.output.base import REJECTED, REPLACED, attempt_of, variants
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -49,6 +56,7 @@ OnUnknown = Literal["retry", "hold", "fail"]
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
 SAMPLES = 3
 FAULTS = 1000  # different ones of references that are told apart
+_NO_MEANS = Means()
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
 _BATCH = 500
@@ -74,18 +82,21 @@ class Selection:
 class Work:
     """One job to work on.
 
-    `picture` is what was received for it already: a link, or the name of a spooled file. `used` counts the attempts
-    that its limit must hold against it, `resent` the sends after an unknown outcome. `renew` allows a new request when
-    the link turns out dead. `verdict` ends the job at once, as failed with that code and message. `attempt` is the
-    attempt from which something is still to come: with a `handle` it is polled, by the key `key_name`; it was sent at
-    `sent_at`, in epoch seconds, and `price` nanounits of the budget are its.
+    `picture` is what was received for it already: a link, or the name of a file of the folder; `answer` reads it out of
+    an answer that was kept. `used` counts the attempts that its limit must hold against it, `resent` the sends after an
+    unknown outcome. `renew` allows a new request when the picture turns out to be gone, `pay_again` also when it may
+    only not be had now. `verdict` ends the job at once, as failed with that code and message. `attempt` is the attempt
+    that gave this; with a `handle` it is polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and
+    `price` nanounits of the budget are its.
     """
 
     job: Job
     picture: Link | str | None = None
+    answer: Callable[[], Finished] | None = None
     used: int = 0
     resent: int = 0
     renew: bool = False
+    pay_again: bool = False
     verdict: tuple[Code, str] | None = None
     attempt: int | None = None
     handle: str | None = None
@@ -96,12 +107,17 @@ class Work:
     @property
     def costs(self) -> bool:
         """Whether the work begins with a request that costs money."""
-        begun = self.picture is not None or self.handle is not None
+        begun = (self.picture, self.answer, self.handle) != (None, None, None)
         return not begun and self.verdict is None and self.job.fault is None
 
 
-def work_for(job: Job, known: Known | None, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
-    """Return what there is to do for a job, None for nothing. `exists` tells whether a file of the folder is there."""
+def work_for(
+    job: Job, known: Known | None, selection: Selection, exists: Callable[[str], bool], means: Means = _NO_MEANS
+) -> Work | None:
+    """Return what there is to do for a job, None for nothing. `exists` tells whether a file of the folder is there.
+
+    Raises StorageError: an answer that was kept cannot be read.
+    """
     left_out = selection.redo and job.redo_of is None
     if left_out or (selection.only is not None and not fnmatchcase(job.id, selection.only)):
         return None
@@ -111,15 +127,19 @@ def work_for(job: Job, known: Known | None, selection: Selection, exists: Callab
         case Status.DONE:
             return _lost(job, known, selection, exists)
         case Status.FAILED:
-            never_sent = known.error_code is not None and RULES[Code(known.error_code)].free
-            asked_for = selection.retry_failed or known.handle is not None or never_sent  # to poll is free
-            return _failed(job, known) if asked_for else None
+            return _failed(job, known, selection, means)
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
-            # A spooled file that is gone was moved into its place before a kill; the store finds it there.
-            picture = known.spool or (None if known.link is None else Link(url=known.link))
-            return _begun(Work(job=job, picture=picture, used=0 if picture else known.attempts), known)
+            return _pending(job, known, means)
+
+
+def _pending(job: Job, known: Known, means: Means) -> Work:
+    # A spooled file that is gone was moved into its place before a kill; the store finds it there.
+    picture = known.spool or (None if known.link is None else Link(url=known.link))
+    if picture is None and known.handle is None and known.answers:
+        return _read_again(job, known, means) or _unless_final(job, known, means)
+    return _begun(Work(job=job, picture=picture, used=0 if picture else known.attempts), known)
 
 
 def standing(known: Known) -> str:
@@ -131,29 +151,66 @@ def standing(known: Known) -> str:
 def _begun(work: Work, known: Known) -> Work:
     """Add the attempt from which something is still to come, if there is one."""
     begun = {name: getattr(known, name) for name in ("attempt", "handle", "key_name", "sent_at")}
-    return work if known.attempt is None else replace(work, price=known.reserved or 0, **begun)
+    return replace(work, price=known.reserved or 0, **begun)
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
     if known.file_name is not None and exists(known.file_name):
         return None
     if known.link is not None:
-        return Work(job=job, picture=Link(url=known.link), renew=selection.retry_failed)
+        return _received(job, known, selection)
     if selection.retry_failed:
         return Work(job=job)
     gone = f"its file {known.file_name} was removed and no link to it is known; --retry-failed makes it again"
     return Work(job=job, verdict=(Code.DOWNLOAD, gone))
 
 
-def _failed(job: Job, known: Known) -> Work:
-    if known.handle is not None:
+def _failed(job: Job, known: Known, selection: Selection, means: Means) -> Work | None:
+    """Return what follows a failure: first what is free, then what the user lets be bought again."""
+    if known.handle is not None:  # to poll is free
         return _begun(Work(job=job, used=known.attempts), known)
-    if known.error_code == Code.UNKNOWN:
-        return Work(job=job, resent=1)
+    retry, code = selection.retry_failed, Code(known.error_code or Code.INTERNAL)
+    if known.file_name is not None and known.file_name.startswith(f"{REJECTED}/"):
+        taken = means.accept.issuperset((known.differs or "").split()) if code is Code.DIFFERS else retry
+        if taken:
+            return Work(job=job, picture=known.file_name, attempt=known.attempt, renew=retry)
+        return Work(job=job) if retry and selection.pay_again else None
+    if (retry or means.newer) and (found := _read_again(job, known, means)) is not None:
+        return found
     # With a link on record the provider gave a picture, so a request that was refused is one for its file's name.
-    if known.link is not None and known.error_code is not None and RULES[Code(known.error_code)].keeps_link:
-        return Work(job=job, picture=Link(url=known.link), renew=True)
-    return Work(job=job)
+    if (known.spool or known.link) is not None and RULES[code].keeps_link:
+        is_free = RULES[code].free and (code is not Code.UNSAFE_URL or means.hosts)
+        return _received(job, known, selection) if retry or is_free else None
+    unheard = RULES[code].free and RULES[code].fault == "away"  # it never reached anybody
+    return Work(job=job, resent=int(code is Code.UNKNOWN)) if retry or unheard else None
+
+
+def _received(job: Job, known: Known, selection: Selection) -> Work:
+    renew, pay_again = selection.retry_failed, selection.retry_failed and selection.pay_again
+    picture = known.spool or Link(url=known.link or "")
+    return Work(job=job, picture=picture, attempt=known.attempt, renew=renew, pay_again=pay_again)
+
+
+def _read_again(job: Job, known: Known, means: Means) -> Work | None:
+    """Return the work on a picture that today's reader finds in an answer that was kept, None when it finds none."""
+    for name in (known.answers or "").split():
+        with contextlib.suppress(JobError):
+            means.read(job, name)
+            return Work(job=job, answer=partial(means.read, job, name), attempt=attempt_of(name))
+    return None
+
+
+def _unless_final(job: Job, known: Known, means: Means) -> Work:
+    """Return the work on a job that was cut off after an answer without a picture: nothing, if that was the last word.
+
+    A kill may have come before the ledger learned what the answer said.
+    """
+    try:
+        means.read(job, (known.answers or "").split()[0])
+    except JobError as error:
+        if error.final:
+            return Work(job=job, verdict=(error.code, error.message))
+    return Work(job=job, used=known.attempts)
 
 
 def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
@@ -218,11 +275,18 @@ class Surveyor:
     """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
 
     def __init__(
-        self, connection: sqlite3.Connection, selection: Selection, exists: Callable[[str], bool], *, apply: bool
+        self,
+        connection: sqlite3.Connection,
+        selection: Selection,
+        exists: Callable[[str], bool],
+        means: Means = _NO_MEANS,
+        *,
+        apply: bool,
     ) -> None:
         self._connection = connection
         self._selection = selection
         self._exists = exists
+        self._means = means
         self._apply = apply
         largest, self._rows = connection.execute("SELECT COALESCE(MAX(number), 0), COUNT(*) FROM jobs").fetchone()
         self._seen = bytearray(largest + 1)
@@ -269,7 +333,7 @@ class Surveyor:
         if job.dropped:
             result.dropped.update(job.dropped)
         full = result.todo == self._selection.limit
-        work = None if full and known is None else work_for(job, known, self._selection, self._exists)
+        work = None if full and known is None else work_for(job, known, self._selection, self._exists, self._means)
         if job.fault is not None:
             result.references += 1
             first, jobs = result.reference_faults.get(job.fault, (job.id, 0))
@@ -327,7 +391,7 @@ class Surveyor:
             self._make_way(old)
 
     def _make_way(self, old: Known) -> None:
-        if old.file_name is not None and not old.file_name.startswith(f"{REPLACED}/"):
+        if old.file_name is not None and not old.file_name.startswith((f"{REPLACED}/", f"{REJECTED}/")):
             suffix = PurePosixPath(old.file_name).suffix
             self._away[old.number] = Move.of(old, f"{REPLACED}/{old.key.hex()[:32]}{suffix}")
 
@@ -363,7 +427,8 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
-    survey = Surveyor(connection, selection, exists_in(manifest), apply=apply).take(through(jobs))
+    means = means_of(manifest, connection)
+    survey = Surveyor(connection, selection, exists_in(manifest), means, apply=apply).take(through(jobs))
     if faults:
         raise ManifestError(faults)
     survey.merged = jobs.merged

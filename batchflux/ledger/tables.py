@@ -52,7 +52,9 @@ CREATE TABLE IF NOT EXISTS jobs (
     file_name TEXT, width INTEGER, height INTEGER, bytes INTEGER, sha256 TEXT,
     error_code TEXT, error TEXT,
     started_at REAL, finished_at REAL, api_seconds REAL, download_seconds REAL,
-    remarks TEXT, seed_used INTEGER, revised_prompt TEXT
+    remarks TEXT,
+    differs TEXT,                   -- DIFFERENCES of its picture from the order, with blanks between
+    seed_used INTEGER, revised_prompt TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (id);
 CREATE INDEX IF NOT EXISTS jobs_by_planned ON jobs (planned);
@@ -98,10 +100,11 @@ CREATE TABLE IF NOT EXISTS uploads (
 class Known(NamedTuple):
     """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
-    `in_flight` is the price of the attempt that is out. `attempt` is the number of an attempt from which something is
-    still to come: one that was submitted, or was received and not put in its place, or is unknown and can be asked for
-    by its `handle`; `key_name` and `sent_at` are its submission's, and `reserved` is its price. What has a default here
-    came with format 2.
+    `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one. Where something is
+    still to come from it (it was submitted, or was received and not put in its place, or is unknown and can be asked
+    for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price. `answers` names
+    the files, with line ends between, that keep the answers of a job without a picture, the latest first. What has a
+    default here came with format 2.
     """
 
     number: int
@@ -139,6 +142,8 @@ class Known(NamedTuple):
     key_name: str | None = None
     sent_at: float | None = None
     reserved: int | None = None
+    differs: str | None = None
+    answers: str | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:
@@ -177,11 +182,15 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
     "maybe_cost": _sum("COALESCE(cost, price)", "= 'maybe'"),
     "link": "last.link",
     "spool": "last.spool",
-    "attempt": _when_open("last.number"),
+    "attempt": "last.number",
     "handle": _when_open("submissions.handle"),
     "key_name": _when_open("submissions.key_name"),
     "sent_at": _when_open("submissions.sent_at"),
     "reserved": _when_open("COALESCE(last.cost, last.price)"),
+    "answers": (
+        "CASE WHEN jobs.status IN ('failed', 'pending') THEN (SELECT GROUP_CONCAT(answer, char(10)) FROM (SELECT answer"
+        " FROM attempts WHERE job = jobs.number AND answer IS NOT NULL ORDER BY number DESC)) END"
+    ),
 }
 _VIEWS = (
     "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants

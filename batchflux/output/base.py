@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from batchflux.models import Format
 
 LEDGER = "ledger.db"
 LOCK = ".lock"
@@ -19,13 +18,28 @@ SUMMARY = "summary.json"
 RESULTS = "results.csv"
 REPORT = "report.html"
 IMAGES = "images"
+REJECTED = "rejected"  # whole pictures that are not as ordered, or whose place is taken; never written over
+ANSWERS = "answers"  # what an API answered, where no picture was found in it
 THUMBS = "thumbs"
 REFERENCES = f"{THUMBS}/references"
 SPOOL = ".spool"
 REPLACED = ".replaced"  # holds pictures whose job was edited
+_NOT_IN_NAMES = re.compile(r"[^\w.\-]")
+_LONGEST_ID = 180  # bytes of a name, which may have 255 in all
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
-SUFFIXES: dict[Format, tuple[str, ...]] = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
+Kind = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"]
+"""The kinds of pictures that are known: those that can be ordered (models.Format), and those that come instead."""
+
+SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "jpeg": (".jpg", ".jpeg"),
+    "png": (".png",),
+    "webp": (".webp",),
+    "gif": (".gif",),
+    "bmp": (".bmp",),
+    "tiff": (".tif", ".tiff"),
+    "avif": (".avif",),
+}
 """The suffixes of each format; the first is given where a name has to change."""
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
@@ -36,6 +50,18 @@ def variants(name: str) -> list[str]:
     if path.suffix.lower() not in ALL_SUFFIXES:
         return [name]
     return list(dict.fromkeys((name, *(str(path.with_suffix(suffix)) for suffix in ALL_SUFFIXES))))
+
+
+def kept_name(folder: str, job_id: str, attempt: int, suffix: str) -> str:
+    """Return the name below REJECTED or ANSWERS of what an attempt gave; no other attempt ever has the same."""
+    plain = _NOT_IN_NAMES.sub("_", job_id).lstrip(".").encode()[:_LONGEST_ID].decode(errors="ignore")
+    return f"{folder}/{plain}-{attempt}{suffix}"
+
+
+def attempt_of(name: str) -> int:
+    """Return the number of the attempt that gave what has this name; 0 when the name is another's."""
+    number = PurePosixPath(name).stem.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 class AssetStore(Protocol):

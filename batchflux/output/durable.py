@@ -6,9 +6,10 @@ A new name lasts only once its folder is synced too.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError, StorageError
@@ -32,6 +33,7 @@ _CAUSES = {
     errno.ENOENT: ("the output folder is gone", "put it back or choose another with --out"),
 }
 NAME_FAULTS = frozenset({errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ})
+_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync ends in the disk's own cache
 _NO_DIR_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})  # some network file systems; their renames last without
 
 
@@ -64,7 +66,7 @@ def write_new(path: Path, data: bytes) -> None:
             while left:
                 left = left[file.write(left) :]
             reach("file.written")
-            os.fsync(file.fileno())
+            _sync(file.fileno())
             reach("file.synced")
         except BaseException:
             path.unlink(missing_ok=True)
@@ -100,9 +102,17 @@ def sync_file(path: Path, flags: int = 0) -> None:
     """Put the bytes of an existing file on the disk."""
     descriptor = os.open(path, os.O_RDONLY | flags)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    if _FULLFSYNC is not None:
+        with suppress(OSError):  # a file system that knows no such sync
+            fcntl.fcntl(descriptor, _FULLFSYNC)
+            return
+    os.fsync(descriptor)
 
 
 def sync_folder(path: Path) -> None:

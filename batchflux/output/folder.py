@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.failpoints import reach
-from batchflux.output.base import LEDGER, LOCK
+from batchflux.output.base import ANSWERS, IMAGES, LEDGER, LOCK, REJECTED, REPLACED, RESULTS, SPOOL
 from batchflux.output.durable import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
+_PAID_FOR = (IMAGES, REJECTED, ANSWERS, SPOOL, REPLACED)
 _PAUSES = (0.001, 0.01, 0.05)  # seconds
 
 
@@ -38,47 +39,93 @@ def ledger_of(folder: Path) -> Path:
     return path
 
 
+def paid_for_in(folder: Path) -> str | None:
+    """Name something in an output folder that an earlier run must have paid for; None when there is nothing."""
+    for name in _PAID_FOR:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / name) as entries:
+            if any(not entry.name.startswith(".") for entry in entries):
+                return f"{name}/"
+    with contextlib.suppress(FileNotFoundError), (folder / RESULTS).open("rb") as file:
+        if len(file.readlines(1 << 16)) > 1:  # a header alone is written before the first job ends
+            return RESULTS
+    return None
+
+
 class FolderLock:
-    """Holds the folder for one process: an advisory lock (flock) that the system drops when the process dies."""
+    """Holds the folder for one process: advisory locks (flock) that the system drops when the process dies.
+
+    There are two: on `.lock`, and on the folder itself, which nobody can remove while its ledger stays. Some file
+    systems have no locks on folders; then `check` sees to it that `.lock` is still the one that was locked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK
-        self._descriptor: int | None = None
+        self._descriptors: list[int] = []
+        self._guarded = False
         self.made: list[Path] = []  # by `acquire`, the innermost first: this folder and those that it is in
 
     def acquire(self) -> None:
-        """Take the lock; FolderBusy when another process has it, UsageError when the folder cannot be made or used."""
+        """Take the locks; FolderBusy when another process has one, UsageError when the folder cannot be had."""
         folder = self._path.parent
         try:
             self.made = _make_lasting(folder.absolute())
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptors = [os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)]
         except OSError as error:
             what = f"The output folder {folder} cannot be used ({error.strerror})"
             raise UsageError(f"{what}: choose another with --out, or repair its permissions.") from error
         try:
-            _take(descriptor)
+            _take(self._descriptors[0])
+            self._guarded = self._take_folder(folder)
         except OSError as error:
-            os.close(descriptor)
-            if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                raise
-            message = f"Another process is running {folder}: wait for it, or choose another folder with --out."
-            raise FolderBusy(message) from error
-        self._descriptor = descriptor
+            self.release()
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                message = f"Another process is running {folder}: wait for it, or choose another folder with --out."
+                raise FolderBusy(message) from error
+            what = f"The file system of {folder} has no working locks ({error.strerror})"
+            remedy = "two runs could pay for the same there; choose a folder on a local disk with --out"
+            raise UsageError(f"{what}: {remedy}.") from error
+
+    def check(self) -> None:
+        """See that no other run can have taken the folder; StorageError when one can. Costs nothing on most systems."""
+        if self._guarded or not self._descriptors:
+            return
+        ours = os.fstat(self._descriptors[0])
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        what = f"{self._path} was removed while this run held the folder by it, so another run could start beside it"
+        raise StorageError(f"{what}: see that none is running, then run again to continue.")
 
     def is_held(self) -> bool:
-        """Whether a process runs the folder now."""
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        """Whether a process runs the folder now; False also where its file system has no locks."""
+        for path in (self._path, self._path.parent):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+                finally:
+                    os.close(descriptor)
         return False
 
     def release(self) -> None:
-        """Give the lock back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Give the locks back."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _take_folder(self, folder: Path) -> bool:
+        """Lock the folder itself; False where it may not be read or its file system cannot. BlockingIOError."""
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._descriptors.append(descriptor)
+            _take(descriptor)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return False
+        return True
 
 
 def _take(descriptor: int) -> None:

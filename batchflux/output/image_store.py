@@ -1,7 +1,8 @@
 """Received pictures on their way into the asset store: kept, verified, named after their bytes, stored.
 
 In `.spool/` of the output folder `<key>-<sha256>` holds the picture that came with the answer to the job of that key,
-paid for, until it is stored.
+paid for, until it is stored. What cannot be stored under the job's name is kept all the same: whole pictures in
+`rejected/`, answers without one in `answers/`, both named after the job and the number of the attempt.
 """
 
 from __future__ import annotations
@@ -11,14 +12,26 @@ import hashlib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.failpoints import reach
-from batchflux.models import Stored
+from batchflux.models import DIFFERENCES, Stored
 from batchflux.output import durable
-from batchflux.output.base import ALL_SUFFIXES, IMAGES, SPOOL, SUFFIXES, TEMPORARY, variants
+from batchflux.output.base import (
+    ALL_SUFFIXES,
+    ANSWERS,
+    IMAGES,
+    REJECTED,
+    SPOOL,
+    SUFFIXES,
+    TEMPORARY,
+    attempt_of,
+    kept_name,
+    variants,
+)
 from batchflux.output.folder_store import FolderStore
 from batchflux.output.resources import LowWaterMark
 from batchflux.output.verify import Expected, check
@@ -27,27 +40,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from batchflux.models import Fetched, Inline, Job, Verify
-    from batchflux.output.base import AssetStore
+    from batchflux.output.base import AssetStore, Kind
 
 T = TypeVar("T")
 _KEPT = re.compile("[0-9a-f]{64}-[0-9a-f]{64}")
+_STARTS = {".json": (b"{", b"["), ".html": (b"<",), ".sse": (b"data:", b"event:", b"id:", b"retry:", b":")}
 
 
 class ImageStore:
     """Takes a run's pictures, on a few threads, so that verifying and syncing never hold the event loop.
 
     `root` is the output folder, which must exist, and without `assets` takes the finished pictures too; `mark` learns
-    their sizes. Raises StorageError when the folders for pictures cannot be made.
+    their sizes; `accept` is output.accept. Raises StorageError when the folders for pictures cannot be made.
     """
 
     def __init__(
-        self, root: Path, verify: Verify, assets: AssetStore | None = None, mark: LowWaterMark | None = None
+        self,
+        root: Path,
+        verify: Verify,
+        assets: AssetStore | None = None,
+        mark: LowWaterMark | None = None,
+        accept: Collection[str] = (),
     ) -> None:
         self._root = root.absolute()
         self._spool_folder = self._root / SPOOL
         self._verify = verify
         self._assets = assets or FolderStore(root)
         self._mark = mark or LowWaterMark(root)
+        self._accept = accepted(accept)
+        self._before = _by_attempt(self._root, REJECTED)
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
@@ -57,14 +78,26 @@ class ImageStore:
         """Keep the picture of an answer, crash or not; return its name in the spool, for `store`. StorageError."""
         return await self._in_thread(lambda: self._spool(job.key, picture.data))
 
-    async def store(self, job: Job, source: Fetched | str) -> Stored:
-        """Verify a downloaded or spooled picture and put it in its place, durably; its suffix follows its bytes.
+    async def store(self, job: Job, source: Fetched | str, attempt: int) -> Stored:
+        """Verify a downloaded, spooled or rejected picture and put it in its place; its suffix follows its bytes.
 
-        Raises JobError: `bad_image` or `echoed_input` when it is not what was asked for, `download` when the source is
-        gone (dead when it was an answer's own bytes), `invalid_request` when there can be no such file: the source is
-        removed. StorageError: the source cannot be read or the store cannot take it; a spooled source is left.
+        A whole picture that differs from the order in more than is accepted, or whose place is taken, is put into
+        `rejected/` (`Stored.refused`). What this returns is durable.
+
+        Raises JobError: `bad_image` when it is no whole picture: what came with an answer is kept in `answers/`;
+        `echoed_input`; `download` when the source is gone (dead when it was an answer's own bytes). StorageError: the
+        source cannot be read or the store cannot take it; a spooled source is left.
         """
-        return await self._in_thread(lambda: self._store(job, source))
+        return await self._in_thread(lambda: self._store(job, source, attempt))
+
+    async def kept_before(self, job: Job, attempt: int) -> Stored | None:
+        """Store the picture of an attempt that an earlier run has put into `rejected/`; None when there is none."""
+        name = self._before.get(attempt)
+        return None if name is None else await self.store(job, name, attempt)
+
+    async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
+        """Keep what was answered in `answers/`, private and durably; return its name. StorageError."""
+        return await self._in_thread(lambda: self._keep_answer(job, attempt, body))
 
     def sweep(self, recorded: Collection[str]) -> int:
         """Remove what a crash left, but no `recorded` name from `spool`; return the number of files. StorageError."""
@@ -102,47 +135,97 @@ class ImageStore:
         self._mark.came(len(data))
         return f"{SPOOL}/{place.name}"
 
-    def _store(self, job: Job, source: Fetched | str) -> Stored:
+    def _keep_answer(self, job: Job, attempt: int, body: bytes | Path) -> str:
+        data = body if isinstance(body, bytes) else body.read_bytes()
+        name = kept_name(ANSWERS, job.id, attempt, _suffix_of(data))
+        target = self._root / name
+        with durable.storing(target):
+            durable.make_folders(self._root, target.parent, durable.PRIVATE)
+            if isinstance(body, bytes):
+                body = durable.write_temporary(self._root, body)
+            body.chmod(0o600)
+            durable.move(body, target)
+            durable.sync_folder(target.parent)
+        reach("answer.kept")
+        return name
+
+    def _store(self, job: Job, source: Fetched | str, attempt: int) -> Stored:
         if not isinstance(source, str) and source.path is None:
-            return self._put(job, source.data or b"", None)
+            return self._put(job, source.data or b"", None, attempt)
         place = self._root / (source if isinstance(source, str) else str(source.path))
         try:
             data = place.read_bytes()
         except FileNotFoundError:
-            return self._stored_before(job, place)
+            return self._stored_before(job, place, attempt)
         except OSError as error:
             raise durable.unreadable(place, error) from error
         try:
-            return self._put(job, data, place)
+            return self._put(job, data, place, attempt)
         except (JobError, StorageError) as error:
             # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
-            if isinstance(error, JobError) or place.name.startswith(TEMPORARY):
+            if isinstance(source, str) and isinstance(error, JobError) and error.code is Code.BAD_IMAGE:
+                self._keep_answer(job, attempt, place)
+            elif isinstance(error, JobError) or place.name.startswith(TEMPORARY):
                 place.unlink(missing_ok=True)
             raise
 
-    def _put(self, job: Job, data: bytes, place: Path | None) -> Stored:
-        stored = self._verified(job, _checked(job.file_name), data)
-        self._assets.put(stored.file_name, place or data)
+    def _put(self, job: Job, data: bytes, place: Path | None, attempt: int) -> Stored:
+        stored, kind = self._judged(job, data)
         self._mark.came(len(data))
-        return stored
+        refused = None
+        if not self._accept.issuperset(stored.differs):
+            refused = Code.DIFFERS, f"{stored.remarks}; {_way_on(stored.differs)}"
+        else:
+            try:
+                name = _placed(_checked(job.file_name), kind)
+                self._check_free(name, stored.sha256)
+                self._assets.put(name, place or data)
+                return replace(stored, file_name=name)
+            except JobError as error:
+                refused = error.code, f"{error.message}; then --retry-failed puts the picture there, without paying"
+        name = kept_name(REJECTED, job.id, attempt, SUFFIXES[kind][0])
+        FolderStore(self._root).put(name, place or data)
+        reach("rejected.kept")
+        return replace(stored, file_name=name, refused=(refused[0], f"{refused[1]}. It is kept as {name}."))
 
-    def _verified(self, job: Job, name: str, data: bytes) -> Stored:
-        shape, digest = check(data, expected_of(job), self._verify)
-        path = PurePosixPath(name)
-        if path.suffix.lower() in ALL_SUFFIXES and path.suffix.lower() not in SUFFIXES[shape.kind]:
-            name = str(path.with_suffix(SUFFIXES[shape.kind][0]))
-        return Stored(file_name=name, width=shape.width, height=shape.height, bytes=len(data), sha256=digest)
+    def _judged(self, job: Job, data: bytes) -> tuple[Stored, Kind]:
+        """Return what bytes are, in no place yet; JobError when they are no whole picture."""
+        shape, digest, differs = check(data, expected_of(job), self._verify)
+        stored = Stored(
+            file_name="",
+            width=shape.width,
+            height=shape.height,
+            bytes=len(data),
+            sha256=digest,
+            differs=tuple(differs),
+            remarks="; ".join(differs.values()) or None,
+        )
+        return stored, shape.kind
 
-    def _stored_before(self, job: Job, place: Path) -> Stored:
-        """Find the picture of a spooled file that is gone: a kill can fall between its move and the ledger's entry."""
+    def _check_free(self, name: str, sha256: str) -> None:
+        """Refuse to write over a file that is no job's; one of the same bytes is ours, placed before a kill."""
+        if self._assets.present([name]) and hashlib.sha256(self._assets.get(name) or b"").hexdigest() != sha256:
+            raise JobError(Code.INVALID_REQUEST, f"{self._root / name} is another file, of no job: move it away")
+
+    def _stored_before(self, job: Job, place: Path, attempt: int) -> Stored:
+        """Find the picture of a file that is gone: a kill can fall between its move and the ledger's entry."""
         if place.name.startswith(TEMPORARY):
             raise JobError(Code.DOWNLOAD, f"the downloaded file {place} is gone, so it has to be fetched again")
+        spooled = place.parent == self._spool_folder
         wanted = place.name.rpartition("-")[2]
         for name in variants(_checked(job.file_name)):
             data = self._assets.get(name)
-            if data is not None and hashlib.sha256(data).hexdigest() == wanted:
-                return self._verified(job, name, data)
+            if data is not None and (not spooled or hashlib.sha256(data).hexdigest() == wanted):
+                return replace(self._judged(job, data)[0], file_name=name)
+        name = self._before.get(attempt, "")
+        if spooled and name and (self._root / name).is_file():
+            return self._store(job, name, attempt)
         raise JobError(Code.DOWNLOAD, f"the picture kept in {place} is gone, so it has to be made again", dead=True)
+
+
+def accepted(accept: Collection[str]) -> frozenset[str]:
+    """Return the DIFFERENCES that output.accept takes."""
+    return frozenset(DIFFERENCES if "any" in accept else accept)
 
 
 def expected_of(job: Job) -> Expected:
@@ -154,7 +237,39 @@ def expected_of(job: Job) -> Expected:
     )
 
 
-def kept_pictures(root: Path) -> dict[bytes, str]:
+def _way_on(differs: Collection[str]) -> str:
+    return f"output.accept: [{', '.join(differs)}] takes it, without paying; --retry-failed --pay-again buys another"
+
+
+def _placed(name: str, kind: Kind) -> str:
+    """Return a planned name with the suffix that a picture's bytes ask for."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() in ALL_SUFFIXES and path.suffix.lower() not in SUFFIXES[kind]:
+        return str(path.with_suffix(SUFFIXES[kind][0]))
+    return name
+
+
+def _suffix_of(body: bytes) -> str:
+    """Return the suffix of an answer, by how it begins."""
+    start = body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for suffix, starts in _STARTS.items():
+        if start.startswith(starts):
+            return suffix
+    return ".bin" if b"\0" in body[:4096] else ".txt"
+
+
+def _by_attempt(root: Path, folder: str) -> dict[bytes | int, str]:
+    with durable.storing(root / folder):
+        names = [f"{folder}/{path.name}" for path in (root / folder).glob("*")]
+    return {attempt_of(name): name for name in names}
+
+
+def kept_files(root: Path) -> dict[bytes | int, str]:
+    """Return what attempts had kept: pictures in the spool by their job's key, answers by the attempt; StorageError."""
+    return kept_pictures(root) | _by_attempt(root, ANSWERS)
+
+
+def kept_pictures(root: Path) -> dict[bytes | int, str]:
     """Return the pictures that wait in the spool, their names by the key of their job; StorageError."""
     with durable.storing(root / SPOOL):
         names = [path.name for path in (root / SPOOL).glob("*-*")]

@@ -13,14 +13,14 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from batchflux.providers.base import Provider, preview
+from batchflux.providers.base import READER, Provider, preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from batchflux.models import Capabilities
 
-__all__ = ["Provider", "capabilities", "preview", "providers"]
+__all__ = ["READER", "Provider", "capabilities", "preview", "providers"]
 
 GROUP = "batchflux.providers"
 

@@ -19,13 +19,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.models import Json, LocalImage
+from batchflux.models import BASE, Json, LocalImage
+from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from batchflux.models import Capabilities, Encoding, HttpRequest, Job, Reference
+    from batchflux.models import Capabilities, Encoding, Finished, HttpRequest, Job, Reference
+
+
+READER = 1
+"""The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
 
 
 class Provider(ABC):
@@ -60,6 +65,16 @@ class Provider(ABC):
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the free step that asks for a task until it is Finished or Ended; JobError: this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
+
+    def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
+        """Return the picture in an answer that was kept because none was found in it; free, and without I/O.
+
+        `body` is the answer's, whole and decoded; relative links lead on from `base_url`. Raises JobError, as the first
+        reading did, when today's reader finds no picture either.
+        """
+        reader = AnswerReader(job, 200, {BASE: base_url})
+        reader.feed(body)
+        return reader.picture(complete=True)
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step whose reader returns Uploaded, for `submit` to see the local reference as a URL."""

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
+from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of
 
@@ -35,8 +36,6 @@ _SIZED = re.compile(r"flux-2-|flux-dev|flux-pro-1\.1$")  # models that take widt
 _PLAIN = re.compile(r"flux-2-(?!flex)")  # models whose prompts are always upsampled, or never
 _MEGAPIXEL, _STEP = 1 << 20, 16
 _HOST = re.compile(r"api\.(?:[a-z]{2}\d?\.)?bfl\.(?:ai|ml)")  # delivery hosts lie below bfl.ai too, and get no key
-_READY = frozenset({"ready", "success", "succeeded", "completed"})
-_FAILED = frozenset({"error", "failed", "failure", "cancelled", "canceled", "expired"})
 _CREDIT = Decimal("0.01")  # USD
 
 
@@ -114,7 +113,7 @@ class Native(Provider):
         return HttpRequest(
             method="GET",
             url=self._place(json.loads(handle)),
-            reader=partial(TaskReader, job, self._polled),
+            reader=partial(TaskReader, job, self._polled, asked=json.loads(handle)["id"]),
             repeatable=True,
         )
 
@@ -122,7 +121,7 @@ class Native(Provider):
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
     def _submitted(self, task: Task) -> Reply | None:
-        if task.asset is not None and (task.status in _READY or not task.status):
+        if task.asset is not None and (task.status in READY or not task.status):
             return self._finished(task)
         ended = self._ended(task)
         if ended is not None:
@@ -133,11 +132,11 @@ class Native(Provider):
         return Submitted(handle=json.dumps(handle), cost=self._cost(task))
 
     def _polled(self, task: Task) -> Reply | None:
-        if task.asset is not None and (task.status in _READY or not task.status):
+        if task.asset is not None and (task.status in READY or not task.status):
             return self._finished(task)
-        if "not found" in task.status:
+        if "not_found" in task.status:
             return Missing()
-        if task.status in _READY:
+        if task.status in READY:
             return Ended(error=JobError(Code.NO_IMAGE, f"the task is {task.status} and names no picture"))
         if task.status:
             return self._ended(task) or Pending()
@@ -151,7 +150,7 @@ class Native(Provider):
     def _ended(self, task: Task) -> Ended | None:
         if "moderat" in task.status:
             return Ended(error=JobError(Code.MODERATED, f"the task was refused: {task.said}"))
-        if task.status in _FAILED:
+        if task.status in FAILED:
             return Ended(error=task.failure())
         return None
 

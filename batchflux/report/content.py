@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchflux.exports.base import HEADER, error_text
+from batchflux.exports.base import HEADER, remarks_of
 from batchflux.ledger.reviews import Verdict, verdicts_on
 from batchflux.ledger.summary import state_in
 from batchflux.ledger.tables import currency, get_meta, jobs_by_number
@@ -60,7 +60,7 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
         **{name: spec.get(name) for name in ("safety_tolerance", "prompt_upsampling")},
         "images": " ".join(redacted(source) if is_url(source) else source for source in spec["images"]),
         "variant": spec.get("variant", 1),
-        "error": error_text(known, spec) or None,
+        "remarks": remarks_of(known, spec) or None,
         "cost": format(currency(known.cost), "f"),
         "spent": format(currency(spent), "f"),
         **{name: iso(getattr(known, name)) for name in ("started_at", "finished_at")},

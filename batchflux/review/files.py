@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.output.base import IMAGES, REFERENCES, THUMBS
+from batchflux.output.base import IMAGES, REFERENCES, REJECTED, THUMBS
 from batchflux.report.thumbs import REFERENCE_SIDE, THUMB_SIDE, shrink
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ _CHUNK = 1 << 18
 _HEAD = 12
 _DEEPEST = 32
 _LONGEST = 4096
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"BM": "image/bmp",
+    b"II*\0": "image/tiff",
+    b"MM\0*": "image/tiff",
+}
 _BELOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,7 +58,7 @@ def open_picture(folder: Path, name: str) -> tuple[FileIO, str] | None:
 
 
 class Pictures:
-    """The routes below /images and /thumbs."""
+    """The routes below /images, /rejected and /thumbs."""
 
     def __init__(self, folder: Path, ledger: LedgerAccess) -> None:
         self._folder, self._ledger = folder, ledger
@@ -59,6 +67,10 @@ class Pictures:
     async def image(self, request: web.Request) -> web.StreamResponse:
         """A picture, as it is."""
         return await self._give(request, f"{IMAGES}/{request.match_info['name']}")
+
+    async def rejected(self, request: web.Request) -> web.StreamResponse:
+        """A picture that is not as ordered, as it is."""
+        return await self._give(request, f"{REJECTED}/{request.match_info['name']}")
 
     async def thumb(self, request: web.Request) -> web.StreamResponse:
         """A picture's thumbnail; the picture itself where the folder takes no thumbnail."""
@@ -132,8 +144,8 @@ def _open(folder: Path, parts: list[str]) -> int:
 
 
 def _media_type(head: bytes) -> str | None:
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    return "image/webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
+        return "image/avif"
+    return next((kind for start, kind in _STARTS.items() if head.startswith(start)), None)

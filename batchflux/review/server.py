@@ -62,6 +62,7 @@ class Server:
         app.on_response_prepare.append(protect)
         app.router.add_get("/", self._page)
         app.router.add_get("/images/{name:.+}", self._pictures.image)
+        app.router.add_get("/rejected/{name:.+}", self._pictures.rejected)
         app.router.add_get("/thumbs/references/{name}", self._pictures.reference)
         app.router.add_get("/thumbs/{name}", self._pictures.thumb)
         app.router.add_get("/api/rows", self._rows)

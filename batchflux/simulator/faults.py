@@ -75,6 +75,7 @@ _ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
     "link": (
         ("echoed_input", ALL, "the first reference is given back, unchanged; nothing happens without one"),
         ("dead_link", ALL, "404 for the picture"),
+        ("refused_link", ALL, "403 for a picture that is asked for without a Referer"),
         ("flaky_link", ALL, "503 for the first fetch of the link, then the picture"),
         ("slow_link", ALL, "the picture comes at 1 KB a second"),
         ("truncated_image", ALL, "half of the picture's bytes, as if they were all"),

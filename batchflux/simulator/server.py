@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -65,6 +66,8 @@ class Files:
                 return Reply(status=302, content_type="text/plain", headers={"Location": http.rel_url.raw_path})
             case "flaky_link" if not self._fetches.add(f"{recipe.digest[:8]}{recipe.turn:08x}"):
                 return Reply(status=503, content_type="text/plain", body=b"Service Unavailable\n")
+            case "refused_link" if not http.headers.get("Referer"):
+                return Reply(status=403, content_type="text/plain", body=b"Forbidden\n")
             case "html_image":
                 return Reply(body=_PAGE, content_type=f"image/{recipe.output_format}")
         data = await asyncio.to_thread(picture, recipe, self._endpoint.cache)
@@ -83,11 +86,15 @@ class Files:
 
 
 class Simulator:
-    """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters."""
+    """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters.
+
+    `opens` says whom it lets in when that is not this machine only.
+    """
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.options, self.requests = options, Journal()
         self.host, self.port = "", 0
+        self.opens: str | None = None
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
         self._tasks = Tasks(self._endpoint)
         self._runner: web.AppRunner | None = None
@@ -110,6 +117,10 @@ class Simulator:
             raise UsageError(says) from error
         self.host, self.port = self._runner.addresses[0][:2]
         name = f"[{self.host}]" if ":" in self.host else self.host
+        where = ip_address(self.host.partition("%")[0])
+        if not where.is_loopback:
+            reach = f"any address of this machine, port {self.port}," if where.is_unspecified else f"{name}:{self.port}"
+            self.opens = f"Everyone who can reach {reach} can use it and read what it was asked; nothing is encrypted."
         return f"http://{name}:{self.port}"
 
     async def stop(self) -> None:

@@ -2,5 +2,6 @@
 
 from batchflux.transport.client import Transport
 from batchflux.transport.connections import TransportOptions
+from batchflux.transport.downloads import check_downloads
 
-__all__ = ["Transport", "TransportOptions"]
+__all__ = ["Transport", "TransportOptions", "check_downloads"]

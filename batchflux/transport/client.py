@@ -11,16 +11,17 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from multidict import CIMultiDict
-from yarl import URL
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Exchanged
+from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, next_piece, open_session
+from batchflux.transport.body import Body
+from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, Until, open_session
 from batchflux.transport.content import encode
-from batchflux.transport.downloads import Downloads
+from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
-from batchflux.transport.ssrf import Guard, origin_of, to_url
+from batchflux.transport.links import origin_of, to_url
+from batchflux.transport.ssrf import Allowed, Guard
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
@@ -50,20 +51,22 @@ class _Open(NamedTuple):
 
 
 class Transport:
-    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the base URL is none."""
+    """Performs HTTP steps while it is entered, for many tasks of one loop; UsageError when the options cannot be."""
 
     def __init__(self, options: TransportOptions) -> None:
         self._options = options
         self._body_cap = int(BASE64_GROWTH * options.max_bytes) + MIB
         self._base = options.base_url.rstrip("/")
         self._origin = origin_of(self._base)
+        check_downloads(options.allow_hosts, options.download_headers)
+        self._allowed = tuple(map(Allowed.of, options.allow_hosts))
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        guard = Guard()
+        guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
         once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(kept, self._options))
+        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,8 +123,8 @@ class Transport:
         if not all(map(_CREDENTIAL.fullmatch, headers.values())):
             what = "an API key is empty or holds blanks or characters that no key has"
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
-        relative = not _ABSOLUTE.match(request.url)
-        url = URL(f"{self._base}/{request.url.removeprefix('/')}") if relative else to_url(request.url)
+        absolute = _ABSOLUTE.match(request.url)
+        url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
         data, described = await encode(request.content)
         known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
         for more in (described, request.headers, headers):
@@ -129,10 +132,10 @@ class Transport:
         session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
-        until = started + self._options.timeout
+        until = Until(started + self._options.timeout)
         own = url.origin() == self._origin.origin()
         try:
-            async with asyncio.timeout_at(until):
+            async with until.bound():
                 if not own:  # it may live where the provider's own origin does, which no call has told yet
                     await opened.names.learn()
                 response = await session.request(
@@ -141,8 +144,9 @@ class Transport:
         except WIRE_ERRORS as error:
             raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
         answered = lowered(response.headers)
+        told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
-            reply = await self._answer(request, response, answered, until)
+            reply = await self._answer(request, response, told, until)
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answered, time.time())
@@ -152,13 +156,17 @@ class Transport:
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
     async def _answer(
-        self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: float
+        self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until
     ) -> Reply:
         reader = request.reader(response.status, headers)
-        cut = await self._read(response, reader, until)
+        body = Body(response)
+        cut = await self._read(body, reader, until)
         try:
             return reader.finish(complete=cut is None)
         except JobError as error:
+            if body.missing and error.code is Code.BAD_ANSWER:  # what was paid for is in it, and would come so again
+                error.message = f"the answer is packed in a way that only Python's {body.missing} can undo: install it"
+                error.final = True
             if cut is None or response.status not in SUCCESS:
                 raise
             if isinstance(cut, _TooLargeError):
@@ -170,12 +178,11 @@ class Transport:
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
             raise (lost(cut, response.url) if request.repeatable else error) from None
 
-    async def _read(self, response: ClientResponse, reader: Reader, until: float) -> Exception | None:
+    async def _read(self, body: Body, reader: Reader, until: Until) -> Exception | None:
         """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
-        clock = asyncio.get_running_loop().time
         left = self._body_cap
         try:
-            while data := await next_piece(response, min(until, clock() + self._options.idle_timeout)):
+            while data := await body.next(until, self._options.idle_timeout):
                 left -= len(data)
                 if left < 0:
                     return _TooLargeError()

@@ -1,13 +1,14 @@
 """How connections are opened, and what one request shows of itself while it is under way.
 
 The guard is asked by the socket factory, which sees every address that is dialled: aiohttp asks no resolver about IP
-literals. Requests that are never sent again, and downloads, get a connection of their own, so what another request left
-behind is never read as their answer.
+literals. A request that is never sent again gets a connection of its own: what another left behind is never read as its
+answer, and of two answers to it the second is never anybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from dataclasses import dataclass, field
@@ -19,17 +20,19 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux._version import __version__
 from batchflux.failpoints import reach
+from batchflux.transport.lenient import LenientConnector
 from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from yarl import URL
 
 MIB = 1 << 20
 DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
 HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
-LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an answer with garbled chunks was closed
+
+LATE_SECONDS, TURN_SECONDS = 0.25, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class TransportOptions:
     download_timeout: float = 300  # of a whole download with its redirects
     spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
     resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
+    allow_hosts: tuple[str, ...] = ()  # what may be dialled although it is private: see ssrf.Allowed
+    download_headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # that hosts of pictures want
 
 
 class Names(AbstractResolver):
@@ -75,8 +80,9 @@ class Names(AbstractResolver):
             raise OSError(errno.EINVAL, "not a valid host name") from error
         if not found:
             raise OSError(errno.ENOENT, "the name has no address")
-        if (host, port) == self._origin:
-            self._learned = True
+        own = (host, port) == self._origin
+        self._learned |= own
+        if own or self._guard.names(host, port):
             for result in found:
                 self._guard.trust(result["host"], result["port"])
         return found
@@ -119,6 +125,36 @@ class Sent:
                 self._tell()
 
 
+class Until:
+    """When a wait is over, in seconds of the loop's clock: `at`.
+
+    A process that stood still (Ctrl-Z, a paused machine) finds its timers due before it has looked at its sockets,
+    where the answer may lie, paid for. So a timer that fires late lets the sockets be read for one more `TURN_SECONDS`.
+    """
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    @contextlib.asynccontextmanager
+    async def bound(self, within: float = float("inf")) -> AsyncIterator[asyncio.Timeout]:
+        """Raise TimeoutError when this is entered for longer than `within` seconds, or beyond `at`."""
+        loop = asyncio.get_running_loop()
+        due = max(loop.time(), min(self.at, loop.time() + within))
+
+        def fire() -> None:
+            now = loop.time()
+            more = TURN_SECONDS if now - due > LATE_SECONDS else 0.0
+            self.at = max(self.at, now + more)
+            bound.reschedule(now + more)
+
+        async with asyncio.timeout(None) as bound:
+            timer = loop.call_at(due, fire)
+            try:
+                yield bound
+            finally:
+                timer.cancel()
+
+
 async def _headers_sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
     if isinstance(context.trace_request_ctx, Sent):
         context.trace_request_ctx.leaves()
@@ -136,33 +172,19 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_headers_sent)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=LenientConnector(
+            once=not reuse,
             limit=options.connections,
             resolver=names,
             ttl_dns_cache=DNS_SECONDS,
             socket_factory=guarded_socket,
-            force_close=not reuse,
         ),
         timeout=aiohttp.ClientTimeout(connect=options.connect_timeout),
         trace_configs=[trace],
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"batchflux/{__version__}"},
+        headers={"User-Agent": f"batchflux/{__version__}", "Accept-Encoding": "gzip, deflate"},
+        auto_decompress=False,  # see body.py
         trust_env=False,
         max_line_size=HEADER_BYTES,
         max_field_size=HEADER_BYTES,
     )
-
-
-async def next_piece(response: aiohttp.ClientResponse, until: float) -> bytes:
-    """Return the next bytes of a body, decoded, none at its end; one of WIRE_ERRORS, also at `until` (loop time)."""
-    while True:
-        look = min(until, asyncio.get_running_loop().time() + LOOK_SECONDS)
-        try:
-            async with asyncio.timeout_at(look) as bound:
-                return await response.content.readany()
-        except TimeoutError:
-            if not bound.expired() or look == until:
-                raise
-        connection = response.connection
-        if connection is not None and (connection.transport is None or connection.transport.is_closing()):
-            raise aiohttp.ClientPayloadError("the connection was closed")

@@ -1,71 +1,94 @@
 """Fetching a picture from a link. The rule: the link is a stranger's.
 
-It gets no credentials and no cookies, each of its few redirects is dialled through the guard, and its bytes are counted
-as they are decoded. From https a redirect may lead to http: nothing secret travels, and a paid picture should not be
-lost for it. The bytes wait in memory while few, then in a temporary file whose name starts with `.tmp-`: the output
-folder's sweep removes what a crash leaves behind.
+It gets no key and no cookies, only the headers that the user set for hosts of pictures (`provider.download_headers`);
+over a redirect to another origin none of those but what every browser sends: a link's host may hand on to anyone. Each
+redirect is dialled through the guard, and a picture's bytes are counted as they are decoded. From https a redirect may
+lead to http: a paid picture should not be lost for it. A host that refuses (401, 403, 451) may have the picture still;
+only 404 and 410 say that it is gone. The bytes wait in memory while few, then in a temporary file whose name starts
+with `.tmp-`: the output folder's sweep removes what a crash leaves behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiofiles
-from aiohttp import ClientTimeout, InvalidURL
+from aiohttp import ClientTimeout
+from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
-from batchflux.transport.connections import MIB, TransportOptions, next_piece
-from batchflux.transport.headers import SUCCESS, lowered, wait_asked
-from batchflux.transport.ssrf import to_url
-from batchflux.transport.wire_errors import WIRE_ERRORS, describe, is_unsafe, shown
+from batchflux.transport.body import Body
+from batchflux.transport.connections import MIB, TransportOptions, Until
+from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
+from batchflux.transport.links import to_url
+from batchflux.transport.ssrf import Allowed
+from batchflux.transport.wire_errors import WIRE_ERRORS, shown, unfetched, unsafe
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterable, Mapping
 
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
     from aiohttp import ClientResponse, ClientSession
     from yarl import URL
 
-HOPS = 3
+    from batchflux.transport.ssrf import Guard
+
+HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_GONE = frozenset({401, 403, 404, 410, 451})  # among them signed links that have expired
+_GONE = frozenset({404, 410})
+_REFUSED = frozenset({401, 403, 451})  # a signature that has run out, a User-Agent or Referer that it does not like
 _BUSY = frozenset({429, 503})
+_AWAY = 500  # and above: the host is at fault, not the link
 _HEADERS = {"Accept": "image/png,image/jpeg,image/webp,*/*;q=0.5", "Accept-Encoding": "identity"}
+_HARMLESS = re.compile(r"(?i)user-agent|referer|origin|accept(?:-.*)?|sec-fetch-.*|cache-control|pragma")
+
+
+def check_downloads(allow_hosts: Iterable[str], headers: Mapping[str, str]) -> None:
+    """See that what a manifest says of downloads can be done; UsageError when it cannot."""
+    check_sendable(headers)
+    for text in allow_hosts:
+        Allowed.of(text)
 
 
 class Downloads:
     """Fetches pictures through a session that never uses a connection again."""
 
-    def __init__(self, session: ClientSession, options: TransportOptions) -> None:
+    def __init__(self, session: ClientSession, guard: Guard, options: TransportOptions) -> None:
         self._session = session
+        self._guard = guard
         self._options = options
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
+        self._headers = CIMultiDict(_HEADERS)
+        self._headers.update(options.download_headers)
+        self._public = CIMultiDict((name, text) for name, text in self._headers.items() if _HARMLESS.fullmatch(name))
         self._spool_dir = Path(options.spool_dir).absolute()
 
     async def fetch(self, link: str) -> Fetched:
         """Return the bytes behind `link`; see Transport.fetch."""
         clock = asyncio.get_running_loop().time
         started, url = clock(), to_url(link)
-        until = started + self._options.download_timeout
+        until = Until(started + self._options.download_timeout)
         spool = _Spool(self._spool_dir, self._options.spool_over)
         try:
-            async with asyncio.timeout_at(until):
+            async with until.bound():
                 data, path = await self._download(url, until, spool)
         except WIRE_ERRORS as error:
-            raise _failed(error, url) from None
+            raise unfetched(error, url) from None
         return Fetched(data=data, path=path, size=spool.size, seconds=clock() - started)
 
-    async def _download(self, url: URL, until: float, spool: _Spool) -> tuple[bytes | None, str | None]:
+    async def _download(self, url: URL, until: Until, spool: _Spool) -> tuple[bytes | None, str | None]:
         response = await self._follow(url)
         try:
             self._check(response)
-            while data := await next_piece(response, until):
+            body = Body(response)
+            while data := await body.next(until):
                 if spool.size + len(data) > self._options.max_bytes:
                     raise self._too_big(response.url)
                 await spool.add(data)
@@ -75,22 +98,36 @@ class Downloads:
             await spool.discard()
 
     async def _follow(self, url: URL) -> ClientResponse:
+        first = url
         for _ in range(HOPS + 1):
-            response = await self._session.get(url, headers=_HEADERS, timeout=self._timeout, allow_redirects=False)
+            if not self._guard.allow_literal(url):
+                raise unsafe(url)
+            headers = self._headers if url.origin() == first.origin() else self._public
+            try:
+                response = await self._session.get(url, headers=headers, timeout=self._timeout, allow_redirects=False)
+            except WIRE_ERRORS as error:
+                raise unfetched(error, url) from None  # of this hop: it may be another host than the link's
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or not target:
                 return response
             response.close()
             url = to_url(target, base=url)
-        raise JobError(Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed")
+        raise JobError(
+            Code.DOWNLOAD, f"{shown(url)} lies behind more than {HOPS} redirects, which are not followed", final=True
+        )
 
     def _check(self, response: ClientResponse) -> None:
         status, place = response.status, shown(response.url)
         if status in _GONE:
             raise JobError(Code.DOWNLOAD, f"{place} answered {status}: the picture is gone", dead=True)
+        if status in _REFUSED:
+            remedy = "the link is kept; if its host wants a User-Agent or Referer, set provider.download_headers"
+            raise JobError(Code.DOWNLOAD, f"{place} refused the picture (HTTP {status}): {remedy}, then run again")
         if status not in SUCCESS:
             wait = wait_asked(status, lowered(response.headers), time.time()) if status in _BUSY else None
-            raise JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+            failure = JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+            failure.cause = Code.SERVER if status in _BUSY or status >= _AWAY else None
+            raise failure
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > self._options.max_bytes:
             raise self._too_big(response.url)
@@ -99,15 +136,8 @@ class Downloads:
         cap = self._options.max_bytes
         size = f"the {cap / MIB:.0f} MiB" if cap >= MIB else f"the {cap} bytes"
         place = shown(url)
-        return JobError(Code.DOWNLOAD, f"{place} is larger than {size} allowed; raise output.max_bytes and run again")
-
-
-def _failed(error: Exception, url: URL) -> JobError:
-    if is_unsafe(error):
-        return JobError(Code.UNSAFE_URL, f"{shown(url)} leads to an address that is not public, so it was not fetched")
-    if isinstance(error, InvalidURL):  # among them 127.1 and 2130706433, which a socket would take as addresses
-        return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
-    return JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+        what = f"{place} is larger than {size} allowed; raise output.max_bytes and run again"
+        return JobError(Code.DOWNLOAD, what, final=True)
 
 
 class _Spool:

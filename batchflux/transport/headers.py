@@ -1,4 +1,4 @@
-"""How long a server asks us to wait, read from an answer's headers (RFC 9110 section 10.2.3 and OpenAI's own)."""
+"""How long a server asks us to wait (RFC 9110 section 10.2.3, OpenAI's own headers), and which headers may be sent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from batchflux.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t -~\u00a0-\U0010ffff]*")
+_OURS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "te", "upgrade"})
 LONGEST = 3600.0  # seconds; a longer wait is the user's decision, not a header's
 SUCCESS = range(200, 300)
 TOO_MANY_REQUESTS = 429
@@ -42,6 +47,15 @@ def pause_hinted(headers: Mapping[str, str], now: float) -> float | None:
 def lowered(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with names in lower case; of a repeated one the first counts."""
     return {name.lower(): value for name, value in reversed([*headers.items()])}
+
+
+def check_sendable(headers: Mapping[str, str]) -> None:
+    """See that provider.download_headers can be sent; UsageError when one cannot."""
+    for name, value in headers.items():
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise UsageError(f"provider.download_headers: {name!a} is no header that can be sent")
+        if name.lower() in _OURS:
+            raise UsageError(f"provider.download_headers: {name} is the client's own; leave it out")
 
 
 def _bounded(seconds: float | None) -> float | None:

@@ -1,26 +1,26 @@
-"""Which links may be followed and which addresses dialled. The rule: public unicast, and the provider's own origin.
+"""Which addresses may be dialled. The rule: public unicast, the provider's own origin, and what the user allowed.
 
 An answer can carry a link to anywhere, so a link must not reach what only this machine or its network can see. The
 judgement falls on the address that is dialled, never on a name: names change between a check and a dial. An address
 that embeds an IPv4 address is as public as that one is. The provider's own origin is trusted wherever it lives: the
-user named it (a relay on the company's network, the simulator on loopback).
+user named it (a relay on the company's network, the simulator on loopback); so is what `provider.allow_hosts` names.
 """
 
 from __future__ import annotations
 
 import errno
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from yarl import URL
-
-from batchflux.errors import Code, JobError, UsageError
+from batchflux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+    from yarl import URL
+
 # What `is_global` takes for public, in one version of Python or another. Multicast is all of 224.0.0.0/4.
 _CLOSED_V4 = (
     IPv4Network("168.63.129.16/32"),  # Azure's wire server: metadata behind an address that looks public
@@ -39,6 +39,8 @@ _TEREDO = IPv6Network("2001::/32")
 _ISATAP = 0x00005EFE  # the upper half of an interface id that ends in an IPv4 address (RFC 5214)
 _UNIVERSAL_BIT = 0x02000000
 _LOW = 0xFFFFFFFF
+_LARGEST_PORT = 0xFFFF
+_HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/\s]+)(?::(\d{1,5}))?")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -77,11 +79,36 @@ def parse(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-class Guard:
-    """Says which address and port may be dialled; learns the provider's own from `trust`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """One entry of provider.allow_hosts: a network (a single address is one) or a `name`; `port` None is any port."""
 
-    def __init__(self) -> None:
+    network: IPv4Network | IPv6Network | None
+    name: str
+    port: int | None
+
+    @classmethod
+    def of(cls, text: str) -> Allowed:
+        """Read `127.0.0.1:8000`, `10.0.0.0/24`, `[::1]:8000` or `relay.internal`; UsageError for anything else."""
+        try:
+            return cls(network=ip_network(text, strict=False), name="", port=None)
+        except ValueError:
+            found = _HOST_AND_PORT.fullmatch(text)
+        host, port = (found[1].lower(), int(found[2] or 0)) if found else ("", 0)
+        address = parse(host.strip("[]"))
+        if not host or (address is None and "[" in host) or port > _LARGEST_PORT:
+            forms = "a host, host:port or network, as relay.internal, 127.0.0.1:8000 or 10.0.0.0/24"
+            raise UsageError(f"provider.allow_hosts: found {text!a}; allowed is {forms}")
+        network = None if address is None else ip_network(address)
+        return cls(network=network, name="" if network else host.rstrip("."), port=port or None)
+
+
+class Guard:
+    """Says which address and port may be dialled: public ones, `allowed` ones, and what it learns from `trust`."""
+
+    def __init__(self, allowed: Iterable[Allowed] = ()) -> None:
         self._own: set[tuple[IPv4Address | IPv6Address, int]] = set()
+        self._allowed = tuple(allowed)
 
     def trust(self, address: str, port: int) -> None:
         """Count `address` and `port` as the provider's own. Public addresses need no trust and are not kept."""
@@ -92,7 +119,23 @@ class Guard:
     def allow(self, address: str, port: int) -> bool:
         """Whether a connection to `address` and `port` may be opened; what is not an address may not."""
         parsed = parse(address)
-        return parsed is not None and ((parsed, port) in self._own or is_public(parsed))
+        return parsed is not None and (
+            is_public(parsed) or (parsed, port) in self._own or any(self._allowing(parsed, port))
+        )
+
+    def allow_literal(self, url: URL) -> bool:
+        """Whether a URL may be asked for as far as it can be told unresolved, as where a proxy resolves its name."""
+        host = url.raw_host or ""
+        return parse(host) is None or self.allow(host, url.port or 0)
+
+    def names(self, host: str, port: int) -> bool:
+        """Whether the user allowed a host by this name, wherever it lives."""
+        return any(each.name == host.lower().rstrip(".") and each.port in {None, port} for each in self._allowed)
+
+    def _allowing(self, address: IPv4Address | IPv6Address, port: int) -> Iterable[bool]:
+        for each in self._allowed:
+            if each.network is not None and each.network.version == address.version:
+                yield address in each.network and each.port in {None, port}
 
 
 class UnsafeAddressError(OSError):
@@ -100,32 +143,3 @@ class UnsafeAddressError(OSError):
 
     def __init__(self) -> None:
         super().__init__(errno.EACCES, "the address is not public")
-
-
-def to_url(link: str, base: URL | None = None) -> URL:
-    """Return `link` (relative to `base`) as a URL without credentials; JobError `unsafe_url` when it is none."""
-    url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)  # as signed, byte for byte, if it is legal
-    if url is None:
-        kind = link.partition(":")[0][:20] if ":" in link else "unknown"
-        raise JobError(Code.UNSAFE_URL, f"the link is no http or https URL (scheme {kind!a}), so it was not followed")
-    return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url
-
-
-def origin_of(base: str) -> URL:
-    """Return the URL that all calls begin with; UsageError when it cannot be one, or holds credentials."""
-    url = _web_url(base, None, encoded=False)
-    if url is None:
-        raise UsageError("provider.base_url is no http or https URL with a host; mend it and run again")
-    if url.raw_user is not None or url.raw_password is not None:
-        raise UsageError("provider.base_url holds credentials; take them out and name the key in provider.keys")
-    return url
-
-
-def _web_url(text: str, base: URL | None, *, encoded: bool) -> URL | None:
-    try:
-        url = URL(text, encoded=encoded)
-        url = url if base is None else base.join(url)
-        usable = url.scheme in {"http", "https"} and bool(url.raw_host)
-    except ValueError:
-        return None
-    return url if usable else None

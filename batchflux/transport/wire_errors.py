@@ -23,9 +23,6 @@ WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
 # The first that fits counts, so the narrower stand above the wider.
 _WORDS: tuple[tuple[type[BaseException], str], ...] = (
-    (aiohttp.ClientConnectorCertificateError, "its TLS certificate is not valid"),
-    (aiohttp.ClientConnectorSSLError, "the TLS handshake failed"),
-    (aiohttp.ClientConnectorDNSError, "the name does not resolve"),
     (aiohttp.ConnectionTimeoutError, "no connection in the time allowed"),
     (aiohttp.ServerTimeoutError, "nothing came for the time allowed"),
     (TimeoutError, "it took longer than allowed"),
@@ -60,6 +57,27 @@ def lost(error: Exception, url: URL) -> JobError:
     return JobError(_code(error), message)
 
 
+def unfetched(error: Exception, url: URL) -> JobError:
+    """Return what a picture that could not be fetched comes to; `url` is where its link, or a redirect, led."""
+    if is_unsafe(error):
+        return unsafe(url)
+    if isinstance(error, aiohttp.InvalidURL):
+        return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
+    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        failure.cause = Code.SERVER
+    elif isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+        failure.cause = Code.NETWORK
+    return failure
+
+
+def unsafe(url: URL) -> JobError:
+    """Return what a link that leads to where it may not comes to."""
+    what = f"{shown(url)} leads to an address that is not public, so it was not fetched; the link is kept"
+    remedy = f"if it is your provider's own, add {url.host_subcomponent}:{url.port} to provider.allow_hosts"
+    return JobError(Code.UNSAFE_URL, f"{what}: {remedy} and run again")
+
+
 def _code(error: Exception) -> Code:
     return Code.TIMEOUT if isinstance(error, TimeoutError) else Code.NETWORK
 
@@ -71,15 +89,34 @@ def is_unsafe(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Say in a few words, without secrets, what an error of the client means."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError):
+        return _unconnected(error)
     for kind, words in _WORDS:
         if isinstance(error, kind):
             return words
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if not isinstance(inner, OSError) or not inner.strerror:
+    return _said_by_the_system(error)
+
+
+def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
+        remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
+        return f"its TLS certificate is not trusted ({why}): {remedy}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        why = (getattr(error.os_error, "reason", None) or "it was broken off").replace("_", " ").lower()
+        hint = "; is it http and not https?" if "wrong version" in why or "record layer" in why else ""
+        return f"the TLS handshake failed ({why}{hint})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name does not resolve (DNS: {(error.os_error.strerror or 'no such name').lower()})"
+    return _said_by_the_system(error.os_error)
+
+
+def _said_by_the_system(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
         return "the connection failed"
-    if inner.errno and inner.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
-        return os.strerror(inner.errno).lower()
-    return inner.strerror.lower()
+    if error.errno and error.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
+        return os.strerror(error.errno).lower()
+    return error.strerror.lower()
 
 
 def shown(url: URL) -> str:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import batchflux
 from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manifest, plan, run
-from batchflux.cli import COMMANDS, cli
+from batchflux.cli import COMMANDS, cli, main
 from batchflux.cli.terminal import count, duration, money, place
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,3 +228,11 @@ def test_a_damaged_ledger_is_said_so_in_one_sentence(tmp_path: Path) -> None:
         assert ended.returncode == 3, command
         assert "damaged" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
+
+
+def test_on_windows_it_says_where_it_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "batchflux runs on Linux and macOS; on Windows install and run it in WSL.\n"

@@ -149,7 +149,7 @@ async def test_a_task_is_submitted_and_polled_at_the_providers_own_address(place
     finished = await place.ask(BFL.poll(place.job, reply.handle))
     assert isinstance(finished, Finished)
     assert isinstance(finished.asset, Link)
-    collected = await place.executor.collect(place.job, finished.asset)
+    collected = await place.executor.collect(place.job, finished.asset, 7)
     assert (collected.stored.file_name, collected.stored.width) == ("images/mug.png", 32)
     assert (place.folder / "images/mug.png").read_bytes() == png((9, 9, 9))
     assert collected.seconds is not None
@@ -172,7 +172,7 @@ async def test_bytes_that_came_with_an_answer_are_kept_and_collected(place: Plac
     data = png((7, 7, 7))
     name = await place.executor.keep(place.job, Inline(data=data))
     assert (place.folder / name).read_bytes() == data
-    collected = await place.executor.collect(place.job, name)
+    collected = await place.executor.collect(place.job, name, 7)
     assert collected.stored.sha256 == hashlib.sha256(data).hexdigest()
     assert collected.seconds is None
     assert (place.folder / "images/mug.png").read_bytes() == data
@@ -185,7 +185,7 @@ async def test_what_is_no_picture_is_not_put_in_place(
     place: Place, api: Api, name: str, code: Code, *, dead: bool
 ) -> None:
     with pytest.raises(JobError) as caught:
-        await place.executor.collect(place.job, Link(url=f"{api.url}/files/{name}"))
+        await place.executor.collect(place.job, Link(url=f"{api.url}/files/{name}"), 7)
     assert (caught.value.code, caught.value.dead) == (code, dead)
     assert list((place.folder / "images").iterdir()) == []
 

@@ -336,8 +336,13 @@ class InProcess:
         self.keep = pictures.spool
         self._server = server
         self._pictures = pictures
+        self.answers: dict[int, bytes] = {}
 
-    async def collect(self, job: Job, asset: Link | str) -> Collected:
+    async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
+        self.answers[attempt] = body
+        return f"answers/{job.id}-{attempt}.txt"
+
+    async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         if isinstance(asset, str):
             return Collected(stored=await self._pictures.store(job, asset))
         fetched = await self._server.fetch(asset.url)
@@ -411,9 +416,15 @@ class SlowDisk:
         await self._ledger.voided(attempt, unknown=unknown)
         await asyncio.sleep(self._half)
 
-    async def failed(self, attempt: int, error: JobError, *, counts: bool) -> None:
+    async def found(self, attempt: int, received: Received) -> int:
         await asyncio.sleep(self._half)
-        await self._ledger.failed(attempt, error, counts=counts)
+        number = await self._ledger.found(attempt, received)
+        await asyncio.sleep(self._half)
+        return number
+
+    async def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> None:
+        await asyncio.sleep(self._half)
+        await self._ledger.failed(attempt, error, counts=counts, answer=answer)
         await asyncio.sleep(self._half)
 
     async def finish(self, job: Job, outcome: Outcome) -> None:

@@ -151,9 +151,10 @@ def test_a_row_of_a_failed_job(tmp_path: Path) -> None:
 def test_what_was_dropped_is_said(tmp_path: Path) -> None:
     row = known(spec={"style": "chat", "dropped": ["seed", "aspect_ratio"]})
     note = "not sent, style chat cannot carry it: seed, aspect_ratio"
-    assert cells(row, [])[HEADER.index("error")] == note
-    failed = known(spec={"style": "chat", "dropped": ["seed"]}, error="late")
-    assert cells(failed, [])[HEADER.index("error")] == "late; not sent, style chat cannot carry it: seed"
+    assert (cells(row, [])[HEADER.index("remarks")], cells(row, [])[HEADER.index("error")]) == (note, None)
+    wide = known(spec={"style": "chat", "dropped": ["seed"]}, remarks="a GIF came", error="late")
+    assert cells(wide, [])[HEADER.index("remarks")] == "a GIF came; not sent, style chat cannot carry it: seed"
+    assert cells(wide, [])[HEADER.index("error")] == "late"
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -22,7 +22,7 @@ from PIL import Image
 
 from batchflux.errors import Code, Fault, JobError, ManifestError
 from batchflux.manifest import expand, load_manifest, starter
-from batchflux.models import Asset, Finished, Inline, Job, Link, Reference, Verify
+from batchflux.models import Asset, Finished, Format, Inline, Job, Link, Reference, Verify
 from batchflux.output.verify import Expected, check
 from batchflux.providers import capabilities, providers
 from batchflux.providers.answers import failures
@@ -245,12 +245,14 @@ def picture(data: bytes) -> str:
     kinds: dict[str, Any] = {}
     for how in get_args(Verify):
         try:
-            shape, digest = check(data, Expected(), how)
+            shape, digest, differs = check(data, Expected(), how)
         except JobError as error:
             if check_answer(error) != Code.BAD_IMAGE:
                 raise
             continue
         assert digest == hashlib.sha256(data).hexdigest()
+        if differs.keys() & {"trailing", "animated"} or shape.kind not in get_args(Format):
+            return "differs"
         kinds[how] = shape
     if "decode" not in kinds:
         return "bad_image"

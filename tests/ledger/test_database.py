@@ -112,8 +112,9 @@ async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["sqlite", "python"])
-async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp_path: Path, fault: str) -> None:
-    database = Database(tmp_path / "l.db")
+async def test_an_operation_that_fails_fails_alone(tmp_path: Path, fault: str) -> None:
+    voided: list[int] = []
+    database = Database(tmp_path / "l.db", after_rollback=lambda: voided.append(1))
     await database.submit(make_table)
 
     def bad(connection: sqlite3.Connection) -> None:
@@ -127,10 +128,11 @@ async def test_one_failing_operation_fails_its_whole_batch_and_rolls_it_back(tmp
     await first
     ended = await asyncio.gather(*batch, return_exceptions=True)
     expected = ZeroDivisionError if fault == "python" else StorageError
-    assert [type(result) for result in ended] == [expected] * 3
+    assert (ended[0], type(ended[1]), ended[2]) == (10, expected, 20)
     assert await database.submit(add(3)) == 30
     database.close()
-    assert seen_by_another(tmp_path / "l.db") == [3]
+    assert seen_by_another(tmp_path / "l.db") == [1, 2, 3]
+    assert len(voided) == 2
 
 
 async def test_a_commit_takes_no_more_than_a_batch_and_leaves_the_rest_to_the_next(tmp_path: Path) -> None:

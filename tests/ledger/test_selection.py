@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from batchflux.errors import Code
+from batchflux.errors import Code, JobError
+from batchflux.ledger.means import Means
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.tables import Known
-from batchflux.models import Job, Link, Reference
+from batchflux.models import Finished, Job, Link, Reference
 
 JobOf = Callable[..., Job]
 LINK = "https://cdn.example/a.png"
@@ -22,8 +23,10 @@ def known(status: str, **fields: Any) -> Known:
     return Known(**(values | {"status": status, "attempts": 0} | fields))
 
 
-def decide(job: Job, row: Known | None, *, files: bool = True, **selection: Any) -> Work | None:
-    return work_for(job, row, Selection(**selection), lambda _: files)
+def decide(
+    job: Job, row: Known | None, *, files: bool = True, means: Means | None = None, **selection: Any
+) -> Work | None:
+    return work_for(job, row, Selection(**selection), lambda _: files, means or Means())
 
 
 @pytest.mark.parametrize("asked", ALL)
@@ -60,15 +63,81 @@ def test_what_is_out_is_unknown_to_a_plan(job_number: JobOf, asked: dict[str, An
     assert out == decide(job_number(0), known("unknown", attempts=1), **asked)
 
 
-def test_what_failed_stays_failed(job_number: JobOf) -> None:
-    for row in (known("failed", error_code="moderated"), known("failed", error_code="download", link=LINK)):
-        assert decide(job_number(0), row) is None
+KEPT: dict[str, Any] = {"file_name": "rejected/j0-7.webp", "attempt": 7, "link": LINK}
 
 
-@pytest.mark.parametrize("code", ["download", "bad_image", "invalid_request"])
+@pytest.mark.parametrize("code", ["moderated", "bad_answer", "bad_image", "unsafe_url", "differs", "echoed_input"])
+def test_what_failed_stays_failed(job_number: JobOf, code: str) -> None:
+    assert decide(job_number(0), known("failed", error_code=code, link=LINK)) is None
+    assert decide(job_number(0), known("failed", error_code=code)) is None
+
+
+@pytest.mark.parametrize(("code", "hosts"), [("download", False), ("download", True), ("unsafe_url", True)])
+def test_what_is_free_is_done_by_every_run(job_number: JobOf, code: str, hosts: bool) -> None:  # noqa: FBT001  a table's column
+    work = decide(job_number(0), known("failed", error_code=code, link=LINK, attempt=7), means=Means(hosts=hosts))
+    assert work == Work(job=job_number(0), picture=Link(url=LINK), attempt=7)
+
+
+@pytest.mark.parametrize("code", ["download", "bad_image", "invalid_request", "unsafe_url"])
 def test_retry_failed_begins_with_a_link_that_may_live(job_number: JobOf, code: str) -> None:
-    work = decide(job_number(0), known("failed", error_code=code, link=LINK, attempts=5), retry_failed=True)
+    row = known("failed", error_code=code, link=LINK, attempts=5)
+    work = decide(job_number(0), row, retry_failed=True)
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
+    work = decide(job_number(0), row, retry_failed=True, pay_again=True)
+    assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True, pay_again=True)
+
+
+@pytest.mark.parametrize(
+    ("differs", "accept", "taken"),
+    [
+        ("format", (), False),
+        ("format", ("format",), True),
+        ("format ratio", ("format",), False),
+        ("format ratio", ("ratio", "colour", "format"), True),
+    ],
+)
+def test_a_picture_that_differs_is_judged_anew_by_every_run(
+    job_number: JobOf,
+    differs: str,
+    accept: tuple[str, ...],
+    taken: bool,  # noqa: FBT001  a table's column
+) -> None:
+    row = known("failed", error_code="differs", differs=differs, **KEPT)
+    work = decide(job_number(0), row, means=Means(accept=frozenset(accept)))
+    assert work == (Work(job=job_number(0), picture=KEPT["file_name"], attempt=7) if taken else None)
+    assert (decide(job_number(0), row, means=Means(accept=frozenset(accept)), retry_failed=True) is None) is not taken
+    bought = decide(job_number(0), row, means=Means(accept=frozenset(accept)), retry_failed=True, pay_again=True)
+    assert bought is not None
+    assert bought.costs is not taken
+
+
+def test_a_picture_whose_place_was_taken_waits_for_it(job_number: JobOf) -> None:
+    row = known("failed", error_code="invalid_request", **KEPT)
+    assert decide(job_number(0), row) is None
+    work = decide(job_number(0), row, retry_failed=True)
+    assert work == Work(job=job_number(0), picture=KEPT["file_name"], attempt=7, renew=True)
+
+
+def test_kept_answers_are_read_again_the_latest_first(job_number: JobOf) -> None:
+    def read(_: Job, name: str) -> Finished:
+        if name.startswith("answers/j0-3"):
+            return Finished(asset=Link(url=LINK))
+        raise JobError(Code.MODERATED, "no such picture", final=True)
+
+    row = known("failed", error_code="no_image", answers="answers/j0-9.txt\nanswers/j0-3.json\nanswers/j0-1.json")
+    assert decide(job_number(0), row, means=Means(read=read)) is None
+    for means, how in ((Means(read=read, newer=True), {}), (Means(read=read), {"retry_failed": True})):
+        work = decide(job_number(0), row, means=means, **how)
+        assert work is not None
+        assert (work.attempt, work.costs) == (3, False)
+        assert work.answer is not None
+        assert work.answer() == Finished(asset=Link(url=LINK))
+    none = row._replace(answers="answers/j0-9.txt")
+    assert decide(job_number(0), none, means=Means(read=read, newer=True)) is None
+    assert decide(job_number(0), none, means=Means(read=read), retry_failed=True) == Work(job=job_number(0))
+    cut_off = decide(job_number(0), none._replace(status="pending", error_code=None), means=Means(read=read))
+    assert cut_off is not None
+    assert cut_off.verdict == (Code.MODERATED, "no such picture"), "a kill came before the ledger learned it"
 
 
 def test_retry_failed_counts_a_request_that_may_have_been_billed_as_sent_again(job_number: JobOf) -> None:
@@ -79,7 +148,8 @@ def test_retry_failed_counts_a_request_that_may_have_been_billed_as_sent_again(j
 
 @pytest.mark.parametrize(
     ("code", "link"),
-    [("server", None), ("invalid_request", None), ("moderated", None), ("echoed_input", LINK), ("unsafe_url", LINK)],
+    [(code, None) for code in ("bad_answer", "no_image", "moderated", "invalid_request", "server", "reference")]
+    + [("internal", None), ("echoed_input", LINK)],
 )
 def test_retry_failed_starts_anew_where_a_link_is_no_help(job_number: JobOf, code: str, link: str | None) -> None:
     work = decide(job_number(0), known("failed", error_code=code, link=link, attempts=5), retry_failed=True)

@@ -105,7 +105,7 @@ async def test_an_unknown_task_that_was_refused_was_free(ledger: Ledger, make_jo
     await ledger.failed(attempt, JobError(Code.MODERATED, "no"), counts=True)
     found = row(ledger)
     assert (found.status, found.possibly_billed, found.maybe_cost, found.cost) == ("pending", 0, 0, 0)
-    assert (found.attempt, found.handle) == (None, None)
+    assert (found.attempt, found.handle) == (attempt, None)
     await send(ledger, make_job(), price=140, at=2000.0)
 
 
@@ -115,7 +115,7 @@ async def test_a_task_that_the_api_does_not_have_is_as_unknown_as_any_request(
     attempt = await submitted(ledger, make_job)
     await ledger.failed(attempt, JobError(Code.UNKNOWN, "no such task", dead=True), counts=True)
     found = row(ledger)
-    assert (found.status, found.possibly_billed, found.attempt, found.handle) == ("unknown", 1, None, None)
+    assert (found.status, found.possibly_billed, found.attempt, found.handle) == ("unknown", 1, attempt, None)
     assert work_for(make_job(), found, Selection(on_unknown="hold"), lambda _: False) is None
     await send(ledger, make_job(), price=140, at=2000.0)
 

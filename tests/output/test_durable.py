@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_what_the_system_refuses_is_said_with_its_remedy(number: int, said: str,
     with pytest.raises(StorageError) as caught, storing(PLACE, named_by_job=named_by_job):
         raise OSError(number, os.strerror(number))
     assert str(caught.value) == f"cannot write out/images/mug.png: {said}, then run again"
+
+
+@pytest.mark.parametrize("command", [fcntl.F_GETFD, 9999], ids=["known", "unknown to the file system"])
+def test_where_a_full_sync_is_named_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: int
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("batchflux.output.durable._FULLFSYNC", command)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_new(tmp_path / "a", b"picture")
+    assert (tmp_path / "a").read_bytes() == b"picture"
+    assert len(synced) == (command != fcntl.F_GETFD)
 
 
 def test_an_error_without_a_number_is_a_sentence_too() -> None:

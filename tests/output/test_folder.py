@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -54,6 +55,62 @@ def test_a_second_process_finds_the_folder_busy(tmp_path: Path, start: Start) ->
     holder.stdin.flush()
     assert holder.stdout.readline() == "released\n"
     lock.acquire()
+    lock.release()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_lock_that_was_removed_holds_all_the_same(tmp_path: Path, start: Start, how: str) -> None:
+    holder = start(HOLDER, tmp_path)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == "held\n"
+    (tmp_path / ".lock").unlink()
+    if how == "replaced":
+        (tmp_path / ".lock").touch()
+    lock = FolderLock(tmp_path)
+    assert lock.is_held()
+    with pytest.raises(FolderBusy):
+        lock.acquire()
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "released\n"
+    assert not lock.is_held()
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int, *, folders_only: bool) -> None:
+    """Make flock fail as on a file system that has none: NFS without a lock daemon, some FUSE and 9p mounts."""
+    flock = fcntl.flock
+
+    def refuse(descriptor: int, operation: int) -> None:
+        if not folders_only or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    without_locks(monkeypatch, number, folders_only=False)
+    lock = FolderLock(tmp_path)
+    with pytest.raises(UsageError, match=r"has no working locks \(.*\): two runs .* choose a folder on a local disk"):
+        lock.acquire()
+    assert not lock.is_held()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_where_only_files_have_locks_a_removed_one_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    without_locks(monkeypatch, errno.EBADF, folders_only=True)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    lock.check()
+    (tmp_path / ".lock").rename(tmp_path / "old")
+    if how == "replaced":
+        (tmp_path / ".lock").touch()
+    with pytest.raises(StorageError, match="was removed while this run held the folder by it"):
+        lock.check()
     lock.release()
 
 

@@ -67,7 +67,7 @@ def test_what_was_not_sent_was_not_promised(make_job: MakeJob) -> None:
 
 
 async def test_a_picture_lands_whole_in_its_place(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
-    stored = await store.store(make_job(file_name="images/a/b/x.png", output_format="png"), fetched(PNG))
+    stored = await store.store(make_job(file_name="images/a/b/x.png", output_format="png"), fetched(PNG), 7)
     assert (tmp_path / stored.file_name).read_bytes() == PNG
     assert stored.file_name == "images/a/b/x.png"
     assert (stored.width, stored.height, stored.bytes) == (64, 48, len(PNG))
@@ -81,13 +81,13 @@ async def test_pictures_may_go_to_another_store_than_the_folder(tmp_path: Path, 
     name = await store.spool(make_job(), Inline(data=PNG))
     assets.full = True
     with pytest.raises(StorageError, match="free space"):
-        await store.store(make_job(), name)
+        await store.store(make_job(), name, 7)
     assert files(tmp_path) == {name}, "a picture that was paid for waits"
     assets.full = False
-    first = await store.store(make_job(), name)
+    first = await store.store(make_job(), name, 7)
     assert assets.assets == {"images/mug.png": PNG}
     assert files(tmp_path) == set()
-    assert await store.store(make_job(), name) == first, "as after a kill that fell behind the move"
+    assert await store.store(make_job(), name, 7) == first, "as after a kill that fell behind the move"
     store.close()
 
 
@@ -96,8 +96,8 @@ async def test_the_spool_is_private_and_pictures_are_as_the_umask_says(
 ) -> None:
     old = os.umask(0o022)
     try:
-        await store.store(make_job("x"), await store.spool(make_job("x"), Inline(data=PNG)))
-        await store.store(make_job("y"), fetched(PNG))
+        await store.store(make_job("x"), await store.spool(make_job("x"), Inline(data=PNG)), 7)
+        await store.store(make_job("y"), fetched(PNG), 7)
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / ".spool").stat().st_mode) == 0o700
@@ -124,7 +124,7 @@ async def test_the_spool_is_private_and_pictures_are_as_the_umask_says(
 async def test_the_suffix_follows_the_bytes(
     store: ImageStore, tmp_path: Path, make_job: MakeJob, planned: str, kind: str, placed: str
 ) -> None:
-    stored = await store.store(make_job(file_name=f"images/{planned}"), fetched(picture(kind)))
+    stored = await store.store(make_job(file_name=f"images/{planned}"), fetched(picture(kind)), 7)
     assert stored.file_name == f"images/{placed}"
     assert files(tmp_path) == {f"images/{placed}"}
 
@@ -133,21 +133,24 @@ async def test_the_suffix_follows_the_bytes(
 async def test_a_place_outside_images_is_refused(
     store: ImageStore, tmp_path: Path, make_job: MakeJob, name: str
 ) -> None:
-    with pytest.raises(JobError) as caught:
-        await store.store(make_job(file_name=name), fetched(PNG))
-    assert caught.value.code is Code.INVALID_REQUEST
-    assert files(tmp_path) == set()
+    stored = await store.store(make_job(file_name=name), fetched(PNG), 7)
+    assert stored.refused is not None
+    assert stored.refused[0] is Code.INVALID_REQUEST
+    assert files(tmp_path) == {"rejected/mug-7.png"}, "it was paid for"
 
 
-async def test_bytes_that_are_no_picture_are_not_kept(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
+async def test_bytes_that_are_no_picture_are_kept_only_where_they_were_the_answer(
+    store: ImageStore, tmp_path: Path, make_job: MakeJob
+) -> None:
     inline = await store.spool(make_job(), Inline(data=b"<html>"))
     download = tmp_path / ".spool" / ".tmp-1"
     download.write_bytes(b"<html>")
     for source in (fetched(b"<html>"), inline, Fetched(data=None, path=str(download), size=6, seconds=0.1)):
         with pytest.raises(JobError, match="an HTML page") as caught:
-            await store.store(make_job(), source)
+            await store.store(make_job(), source, 7)
         assert caught.value.code is Code.BAD_IMAGE
-    assert files(tmp_path) == set()
+    assert files(tmp_path) == {"answers/mug-7.html"}
+    assert stat.S_IMODE((tmp_path / "answers/mug-7.html").stat().st_mode) == 0o600
 
 
 async def test_a_spooled_or_downloaded_file_is_moved(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
@@ -155,11 +158,11 @@ async def test_a_spooled_or_downloaded_file_is_moved(store: ImageStore, tmp_path
     name = await store.spool(job, Inline(data=PNG))
     assert name == f".spool/{job.key}-{hashlib.sha256(PNG).hexdigest()}"
     inode = (tmp_path / name).stat().st_ino
-    await store.store(job, name)
+    await store.store(job, name, 7)
     assert (tmp_path / "images/x.png").stat().st_ino == inode
     path = tmp_path / ".spool" / ".tmp-1"
     path.write_bytes(PNG)
-    await store.store(make_job("y"), Fetched(data=None, path=str(path), size=len(PNG), seconds=0.1))
+    await store.store(make_job("y"), Fetched(data=None, path=str(path), size=len(PNG), seconds=0.1), 7)
     assert files(tmp_path) == {"images/x.png", "images/y.png"}
 
 
@@ -180,7 +183,7 @@ async def test_the_same_bytes_for_many_jobs_at_once_are_kept_for_each(
     jobs = [make_job(f"j{number}", file_name=f"images/{number % 3}/{number}.png") for number in range(20)]
     names = await asyncio.gather(*(store.spool(job, Inline(data=PNG)) for job in jobs))
     assert len(set(names)) == 20
-    await asyncio.gather(*(store.store(job, name) for job, name in zip(jobs, names, strict=True)))
+    await asyncio.gather(*(store.store(job, name, 7) for job, name in zip(jobs, names, strict=True)))
     assert files(tmp_path) == {job.file_name for job in jobs}
     assert all((tmp_path / job.file_name).read_bytes() == PNG for job in jobs)
 
@@ -190,11 +193,11 @@ async def test_a_kill_after_the_move_finds_the_picture_in_its_place(
 ) -> None:
     job = make_job(file_name="images/x.jpg")
     name = await store.spool(job, Inline(data=PNG))
-    first = await store.store(job, name)
-    assert await store.store(job, name) == first
+    first = await store.store(job, name, 7)
+    assert await store.store(job, name, 7) == first
     (tmp_path / first.file_name).write_bytes(picture("PNG", 2))
     with pytest.raises(JobError, match="is gone") as caught:
-        await store.store(job, name)
+        await store.store(job, name, 7)
     assert (caught.value.code, caught.value.dead) == (Code.DOWNLOAD, True)
 
 
@@ -203,7 +206,7 @@ async def test_a_download_that_is_gone_is_fetched_again_and_not_made_again(
 ) -> None:
     gone = Fetched(data=None, path=str(tmp_path / ".spool/.tmp-1"), size=1, seconds=0.1)
     with pytest.raises(JobError, match="fetched again") as caught:
-        await store.store(make_job(), gone)
+        await store.store(make_job(), gone, 7)
     assert (caught.value.code, caught.value.dead) == (Code.DOWNLOAD, False)
 
 
@@ -212,7 +215,7 @@ async def test_the_sweep_takes_what_a_crash_left_and_leaves_what_the_ledger_need
 ) -> None:
     needed = await store.spool(make_job(), Inline(data=PNG))
     await store.spool(make_job("unheard of"), Inline(data=PNG))
-    await store.store(make_job(file_name="images/.tmp-x.png"), fetched(PNG))
+    await store.store(make_job(file_name="images/.tmp-x.png"), fetched(PNG), 7)
     for name in (".tmp-1", ".tmp-2"):
         (tmp_path / ".spool" / name).write_bytes(b"half")
     assert store.sweep({needed}) == 3
@@ -241,7 +244,7 @@ async def test_the_mark_learns_the_size_of_what_comes(
     monkeypatch.setattr(mark, "came", sizes.append)
     store = ImageStore(tmp_path, "decode", mark=mark)
     await store.spool(make_job(), Inline(data=PNG))
-    await store.store(make_job("y"), fetched(PNG))
+    await store.store(make_job("y"), fetched(PNG), 7)
     assert sizes == [len(PNG), len(PNG)]
     store.close()
 
@@ -254,16 +257,16 @@ async def test_a_folder_that_cannot_take_a_paid_picture_keeps_it_spooled(
     (tmp_path / "images").rmdir()
     (tmp_path / "images").symlink_to("/proc")
     with pytest.raises(StorageError):
-        await store.store(make_job(), name)
+        await store.store(make_job(), name, 7)
     assert (tmp_path / name).read_bytes() == PNG
     (tmp_path / "images").unlink()
     (tmp_path / "images").mkdir()
-    assert (await store.store(make_job(), name)).bytes == len(PNG)
+    assert (await store.store(make_job(), name, 7)).bytes == len(PNG)
 
 
 async def test_a_source_that_cannot_be_read_stops_the_run(store: ImageStore, make_job: MakeJob) -> None:
     with pytest.raises(StorageError, match="cannot be read: Is a directory"):
-        await store.store(make_job(), "images")
+        await store.store(make_job(), "images", 7)
 
 
 async def test_a_missing_folder_is_not_made_anew(tmp_path: Path, make_job: MakeJob) -> None:
@@ -275,7 +278,7 @@ async def test_a_missing_folder_is_not_made_anew(tmp_path: Path, make_job: MakeJ
         path.rmdir()
     (tmp_path / "out").rmdir()
     with pytest.raises(StorageError, match="the output folder is gone"):
-        await store.store(make_job(), fetched(PNG))
+        await store.store(make_job(), fetched(PNG), 7)
     with pytest.raises(StorageError, match="the output folder is gone"):
         await store.spool(make_job(), Inline(data=b"x"))
     assert not (tmp_path / "out").exists()
@@ -287,7 +290,7 @@ async def test_folders_that_somebody_removed_are_made_again(
 ) -> None:
     for name in ("images", ".spool"):
         (tmp_path / name).rmdir()
-    await store.store(make_job(), await store.spool(make_job(), Inline(data=PNG)))
+    await store.store(make_job(), await store.spool(make_job(), Inline(data=PNG)), 7)
     assert files(tmp_path) == {"images/mug.png"}
 
 
@@ -297,16 +300,57 @@ def test_a_file_where_a_folder_has_to_be_stops_the_run(tmp_path: Path) -> None:
         ImageStore(tmp_path, "decode")
 
 
-async def test_a_name_that_no_file_can_have_fails_its_job_only(
-    store: ImageStore, tmp_path: Path, make_job: MakeJob
-) -> None:
+async def test_a_picture_whose_place_cannot_be_is_kept(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
     (tmp_path / "images/a").write_bytes(b"")
     (tmp_path / "images/d.png").mkdir()
-    for name in (f"images/{'x' * 300}.png", "images/a/x.png", "images/d.png"):
-        with pytest.raises(JobError, match=r"change output\.file_name") as caught:
-            await store.store(make_job(file_name=name), fetched(PNG))
-        assert caught.value.code is Code.INVALID_REQUEST
-    assert files(tmp_path) == {"images/a"}
+    for number, name in enumerate((f"images/{'x' * 300}.png", "images/a/x.png", "images/d.png")):
+        job = make_job(file_name=name)
+        for source in (fetched(PNG), await store.spool(job, Inline(data=PNG))):
+            stored = await store.store(job, source, number)
+            assert stored.refused is not None
+            assert stored.refused[0] is Code.INVALID_REQUEST
+            assert "change output.file_name" in stored.refused[1]
+    assert files(tmp_path) == {"images/a", *(f"rejected/mug-{number}.png" for number in range(3))}
+    (tmp_path / "images/d.png").rmdir()
+    again = await store.store(make_job(file_name="images/d.png"), "rejected/mug-2.png", 2)
+    assert (again.file_name, again.refused) == ("images/d.png", None)
+
+
+async def test_a_file_that_is_no_jobs_is_not_written_over(store: ImageStore, tmp_path: Path, make_job: MakeJob) -> None:
+    (tmp_path / "images/mug.png").write_bytes(b"a stranger's")
+    stored = await store.store(make_job(), fetched(PNG), 7)
+    assert (tmp_path / "images/mug.png").read_bytes() == b"a stranger's"
+    assert stored.refused is not None
+    assert stored.refused[0] is Code.INVALID_REQUEST
+    assert "images/mug.png is another file" in stored.refused[1]
+    (tmp_path / "images/mug.png").write_bytes(PNG)  # as after a kill behind the move
+    assert (await store.store(make_job(), "rejected/mug-7.png", 7)).file_name == "images/mug.png"
+    assert files(tmp_path) == {"images/mug.png"}
+
+
+@pytest.mark.parametrize("accept", [("format",), ("any",), ("ratio",), ()])
+async def test_a_picture_that_differs_is_kept_by_its_real_kind_until_it_is_accepted(
+    tmp_path: Path, make_job: MakeJob, accept: tuple[str, ...]
+) -> None:
+    strict = ImageStore(tmp_path, "decode")
+    job = make_job("a/b ü", output_format="png", file_name="images/x.png")
+    gif = picture("GIF")
+    first = await strict.store(job, await strict.spool(job, Inline(data=gif)), 12)
+    assert (first.file_name, first.differs) == ("rejected/a_b_ü-12.gif", ("format",))
+    assert first.remarks == "a PNG was asked for and a GIF came"
+    assert first.refused is not None
+    assert first.refused[0] is Code.DIFFERS
+    assert "output.accept: [format]" in first.refused[1]
+    strict.close()
+    later = ImageStore(tmp_path, "decode", accept=accept)
+    before = await later.kept_before(job, 12)
+    assert before == await later.store(job, first.file_name, 12), "as after a kill behind the move"
+    taken = accept not in {("ratio",), ()}
+    assert (before.refused is None) is taken
+    assert files(tmp_path) == {"images/x.gif" if taken else first.file_name}
+    assert before.remarks == first.remarks
+    assert await later.kept_before(job, 13) is None
+    later.close()
 
 
 RUNS = """
@@ -331,7 +375,7 @@ RUNS = """
 """
 RUNS_OUT = """
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, resource.RLIM_INFINITY))
-        for work in (store.spool(job(0), Inline(data=data)), store.store(job(0), fetched())):
+        for work in (store.spool(job(0), Inline(data=data)), store.store(job(0), fetched(), 7)):
             try:
                 await work
             except StorageError as error:
@@ -343,7 +387,7 @@ RUNS_OUT = """
 IS_KILLED = """
         print("ready", flush=True)
         for number in range(100_000):
-            await store.store(job(number), fetched())
+            await store.store(job(number), fetched(), 7)
 
     asyncio.run(main())
 """
@@ -388,7 +432,7 @@ async def test_images_on_another_disk_are_copied_and_swept(tmp_path: Path, make_
         (tmp_path / "images").symlink_to(other)
         store = ImageStore(tmp_path, "decode")
         name = await store.spool(make_job(), Inline(data=PNG))
-        await store.store(make_job(), name)
+        await store.store(make_job(), name, 7)
         assert [path.name for path in other.iterdir()] == ["mug.png"]
         assert not (tmp_path / name).exists()
         (other / ".tmp-left").write_bytes(b"half")

@@ -77,6 +77,15 @@ UNKNOWN = (Code.UNKNOWN, True)
         ('{"data":[{"b64_json":"' + base64.b64encode(MADE).decode() + '"', Inline(data=MADE)),
         ('{"data":[{"b64_json":"' + base64.b64encode(MADE).decode(), UNKNOWN),
         ('{"choices":[{"message":{"content":"![image](' + OUT + ") [", Link(url=OUT)),
+        ('{"input":{"image":"https://relay.example/up.png"},"pro', UNKNOWN),
+        ('{"status":"processing","image":"https://relay.example/up.png","pro', UNKNOWN),
+        ('{"output":{"results":["' + OUT + '"', Link(url=OUT)),
+        (
+            'data: {"candidates":[{"content":{"parts":[{"inlineData":{"data":"'
+            + base64.b64encode(MADE).decode()
+            + '"}}',
+            Inline(data=MADE),
+        ),
         (json.dumps({"data": [{"url": OUT}]}), Link(url=OUT)),
         ('data: {"error":{"code":"insufficient_user_quota"}}\n\n', (Code.QUOTA, False)),
         (stream("nothing"), (Code.NO_IMAGE, True)),

@@ -1,4 +1,4 @@
-"""Every shape of CONTRACT 7 that a relay sends in a chat stream, at every packet boundary."""
+"""Every shape that a relay sends in a chat stream, at every packet boundary."""
 
 # The relays' words come in full-width punctuation.
 # ruff: noqa: RUF001

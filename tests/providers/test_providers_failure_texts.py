@@ -32,14 +32,16 @@ def wrapped(**fields: object) -> str:
     ("status", "code"),
     [
         (299, Code.SERVER), (300, Code.BAD_ANSWER), (399, Code.BAD_ANSWER), (400, Code.INVALID_REQUEST),
-        (499, Code.INVALID_REQUEST), (500, Code.SERVER), (501, Code.SERVER), (599, Code.SERVER),
+        (499, Code.UNKNOWN), (498, Code.INVALID_REQUEST), (500, Code.SERVER), (501, Code.SERVER), (599, Code.SERVER),
     ],
 )  # fmt: skip
 def test_where_each_class_of_statuses_begins_and_ends(status: int, code: Code) -> None:
     assert from_answer(status, {}, "").code is code
 
 
-@pytest.mark.parametrize(("status", "code"), [(299, Code.SERVER), (400, Code.INVALID_REQUEST), (403, Code.AUTH)])
+@pytest.mark.parametrize(
+    ("status", "code"), [(299, Code.SERVER), (400, Code.INVALID_REQUEST), (401, Code.AUTH), (403, Code.SERVER)]
+)
 def test_a_page_under_success_is_the_servers_fault(status: int, code: Code) -> None:
     assert from_answer(status, {}, "<html>").code is code
 
@@ -150,7 +152,7 @@ def test_where_in_a_body_the_error_is_looked_for(body: str, code: Code) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"type": "upstream_error", "message": "用户余额不足"}, 500, Code.QUOTA),
+        ({"type": "upstream_error", "message": "用户余额不足"}, 400, Code.QUOTA),
         ({"type": "upstream_error"}, 400, Code.INVALID_REQUEST),
         ({"type": "server_error", "message": "用户余额不足"}, 400, Code.SERVER),
         ({"code": "upstream_error", "message": "用户余额不足"}, 400, Code.SERVER),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
+from batchflux.models import SECONDS
 from batchflux.providers.answers.failures import from_answer
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def test_a_code_is_trusted_before_status_and_message(
     for style in STYLES:
         got = answer(make_job(style=style), error(misleading, name).encode(), status=status)
         assert isinstance(got, JobError)
-        assert got.code is code
+        # What failed at the server's side failed there, whatever its words say; but for what was moderated.
+        assert got.code is (code if status < 500 or code is Code.MODERATED else Code.SERVER)
         assert name in got.message
         assert not got.billed
 
@@ -58,10 +60,10 @@ def test_a_code_is_trusted_before_status_and_message(
     ("status", "code"),
     [
         (400, Code.INVALID_REQUEST), (401, Code.AUTH), (402, Code.QUOTA), (403, Code.AUTH), (404, Code.INVALID_REQUEST),
-        (405, Code.INVALID_REQUEST), (408, Code.SERVER), (409, Code.SERVER), (413, Code.INVALID_REQUEST),
+        (405, Code.INVALID_REQUEST), (408, Code.UNKNOWN), (409, Code.SERVER), (413, Code.INVALID_REQUEST),
         (415, Code.INVALID_REQUEST), (422, Code.INVALID_REQUEST), (425, Code.SERVER), (429, Code.RATE_LIMITED),
-        (500, Code.SERVER), (502, Code.SERVER), (503, Code.SERVER), (504, Code.SERVER), (520, Code.SERVER),
-        (524, Code.SERVER), (529, Code.SERVER), (301, Code.BAD_ANSWER), (308, Code.BAD_ANSWER),
+        (500, Code.SERVER), (502, Code.SERVER), (503, Code.SERVER), (504, Code.UNKNOWN), (520, Code.UNKNOWN),
+        (499, Code.UNKNOWN), (524, Code.UNKNOWN), (529, Code.SERVER), (301, Code.BAD_ANSWER), (308, Code.BAD_ANSWER),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("body", [b"", b"{}", b"nothing telling", error().encode(), b"\xff\xfe", b"[" * 50_000])
@@ -71,7 +73,7 @@ def test_the_status_decides_when_nothing_else_does(
     for style in STYLES:
         for complete in (True, False):
             got = answer(make_job(style=style), body, status=status, complete=complete)
-            assert (got.code, got.billed) == (code, False)
+            assert (got.code, got.billed) == (code, code is Code.UNKNOWN)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +103,20 @@ def test_the_status_decides_when_nothing_else_does(
         (403, '{"code":"insufficient_user_quota","message":"no"}', Code.QUOTA),
         (422, '{"detail":"Input is not valid"}', Code.INVALID_REQUEST),
         (422, '{"detail":[{"loc":["body"],"msg":"field required","type":"missing"}]}', Code.INVALID_REQUEST),
-        (500, '{"success":false,"message":"rate limit"}', Code.RATE_LIMITED),
+        (400, '{"success":false,"message":"rate limit"}', Code.RATE_LIMITED),
+        (500, '{"success":false,"message":"rate limit"}', Code.SERVER),
+        (503, error("No available channel for model flux", "model_not_found"), Code.SERVER),
+        (500, '{"detail":"Content Moderated"}', Code.MODERATED),
+        (500, "Content Moderated", Code.MODERATED),
+        (503, error("moderation service unavailable"), Code.SERVER),
+        (500, error("bad response status code 524", "bad_response_status_code"), Code.UNKNOWN),
+        (200, error("upstream timed out", 504), Code.UNKNOWN),
+        (403, "error code: 1020", Code.SERVER),
+        (403, "<html><title>Just a moment...</title>", Code.SERVER),
+        (403, error("no such token"), Code.AUTH),
         (500, '[{"error":{"code":"prompt_blocked"}}]', Code.MODERATED),
         (400, 'event: error\ndata: {"error":{"code":"prompt_blocked"}}\n\n', Code.MODERATED),
         (502, "<html><head><title>502 Bad Gateway</title></head><body>rate limit moderation</body>", Code.SERVER),
-        (524, "<!DOCTYPE html><html><title>a timeout</title>", Code.SERVER),
         (429, "<html>Too many</html>", Code.RATE_LIMITED),
         (200, "<!DOCTYPE html><html><title>502: Bad gateway</title>", Code.SERVER),
         (200, "\ufeff\r\n <html>", Code.SERVER),
@@ -125,7 +136,21 @@ def test_the_order_of_trust(
 ) -> None:
     for style in STYLES:
         got = answer(make_job(style=style), body.encode(), status=status)
-        assert (got.code, got.billed) == (code, False), got.message
+        assert (got.code, got.billed) == (code, code is Code.UNKNOWN), got.message
+
+
+@pytest.mark.parametrize(("seconds", "code"), [("0.500", Code.SERVER), ("29.9", Code.SERVER), ("30.0", Code.UNKNOWN)])
+def test_a_bad_gateway_after_a_long_wait_may_have_been_billed(
+    answer: Callable[..., Any], make_job: Callable[..., Job], seconds: str, code: Code
+) -> None:
+    got = answer(make_job(), b"<html>502</html>", status=502, headers={SECONDS: seconds})
+    assert (got.code, got.billed) == (code, code is Code.UNKNOWN)
+
+
+@pytest.mark.parametrize("status", [408, 499, 502, 504, 520, 524])
+def test_what_is_free_is_asked_again(status: int) -> None:
+    got = from_answer(status, {SECONDS: "99"}, "", paid=False)
+    assert (got.code, got.billed) == (Code.SERVER, False)
 
 
 def test_messages_are_one_short_line_without_secrets(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:

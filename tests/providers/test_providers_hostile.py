@@ -119,9 +119,9 @@ def test_much_of_anything_is_read_in_linear_time(
 def test_a_picture_of_many_megabytes_in_the_stream(
     answer: Callable[..., Any], make_job: Callable[..., Job], frames: Callable[..., bytes]
 ) -> None:
-    data = bytes(range(256)) * 30_000
+    data = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 30_000
     body = frames(f"![image](data:image/png;base64,{base64.b64encode(data).decode()})")
     packets = (body[i : i + 4096] for i in range(0, len(body), 4096))
     assert answer(make_job(images=(LOCAL,)), packets) == Inline(data=data)
-    small = [frames(piece, done=False) for piece in ("![image](data:image/png;base64,", *(["QUJD" * 16] * 15_000), ")")]
-    assert answer(make_job(images=(LOCAL,)), small) == Inline(data=b"ABC" * 240_000)
+    small = [frames(piece, done=False) for piece in ("![image](data:image/png;base64,", *(["/9j/" * 16] * 15_000), ")")]
+    assert answer(make_job(images=(LOCAL,)), small) == Inline(data=b"\xff\xd8\xff" * 240_000)

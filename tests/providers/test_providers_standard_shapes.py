@@ -52,7 +52,7 @@ BIG = "9" * 5000
         ({"data": [{"url": "https://user@host/c.png"}]}, Link(url="https://user@host/c.png")),
         ({"data": [{"url": "javascript:alert(1)"}]}, Code.UNSAFE_URL),
         ({"data": [{"url": "https://x.example/" + "a" * 9000}]}, Code.BAD_ANSWER),
-        ({"data": [{"b64_json": "not base64!"}]}, Code.BAD_ANSWER),
+        ({"data": [{"b64_json": "not base64!"}]}, Code.NO_IMAGE),
         ({"data": [{"url": 7}]}, Code.NO_IMAGE),
         ({"data": []}, Code.NO_IMAGE),
         ({"data": [{}]}, Code.NO_IMAGE),

@@ -45,7 +45,7 @@ PLAIN: list[tuple[str, tuple[str, ...], int, set[str | None] | None]] = [
 SEEN_ELSEWHERE = {
     *["moderated_prose", "reset", "cut", "hang", "bad_json", "empty_body", "no_image", "error_event"],
     *["b64_json", "data_url", "bare_url", "missing_done", "split_utf8", "crlf_comments"],
-    *["echoed_input", "dead_link", "flaky_link", "slow_link", "truncated_image", "html_image"],
+    *["echoed_input", "dead_link", "refused_link", "flaky_link", "slow_link", "truncated_image", "html_image"],
     *["wrong_kind", "wrong_ratio", "unsafe_link", "redirect_loop"],
 }
 
@@ -278,6 +278,14 @@ async def test_flaky_link(serve: Serve) -> None:
     assert [(await client.get(first)).status for _ in range(3)] == [503, 200, 200]
     assert [(await client.get(second)).status for _ in range(2)] == [503, 200]
     assert client.simulator.requests.files == {503: 2, 200: 3}
+
+
+async def test_refused_link(serve: Serve) -> None:
+    client = await serve(faults={"refused_link": 1})
+    link = (await client.standard()).url
+    for headers, status in (({}, 403), ({"Referer": "https://r.example/"}, 200)):
+        async with client.session.get(link, headers=headers) as response:
+            assert response.status == status
 
 
 async def test_slow_link(serve: Serve) -> None:

@@ -210,3 +210,19 @@ async def test_embedded_serves_a_client_in_another_loop_and_stops_while_it_hangs
 async def _post(session: aiohttp.ClientSession, url: str, body: dict[str, str]) -> None:
     async with session.post(url, json=body) as response:
         await response.read()
+
+
+@pytest.mark.parametrize(
+    ("host", "opens"),
+    [("127.0.0.1", None), ("::1", None), ("0.0.0.0", "any address of this machine, port {port},")],  # noqa: S104  says so
+)
+async def test_on_another_address_than_loopback_it_says_whom_it_lets_in(host: str, opens: str | None) -> None:
+    simulator = Simulator(parse_options({}))
+    await simulator.start(host)
+    try:
+        reach = None if opens is None else opens.format(port=simulator.port)
+        assert simulator.opens == (
+            reach and f"Everyone who can reach {reach} can use it and read what it was asked; nothing is encrypted."
+        )
+    finally:
+        await simulator.stop()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yarl import URL
 
-from batchflux.errors import Code, JobError, StorageError
-from batchflux.transport import Transport, TransportOptions
+from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.transport import Transport, TransportOptions, check_downloads
+from batchflux.transport.links import to_url
+from batchflux.transport.wire_errors import shown
 from tests.serving import ScriptedServer
 
 if TYPE_CHECKING:
@@ -170,11 +177,95 @@ async def test_the_whole_download_is_bounded(serve: Any, connect: Any, tmp_path:
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(("status", "dead"), [(404, True), (410, True), (403, True), (500, False)])
+@pytest.mark.parametrize(("status", "dead"), [(404, True), (410, True), (402, False), (500, False)])
 async def test_a_picture_that_is_gone_is_dead(serve: Any, connect: Any, status: int, dead: bool) -> None:  # noqa: FBT001  a table's column
     server = await serve(["read", f"HTTP/1.1 {status} X\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n".encode()])
     error = await fails(await connect(server.url), server.url)
     assert (error.code, error.dead, error.retry_after) == (Code.DOWNLOAD, dead, None)
+
+
+@pytest.mark.parametrize("status", [401, 403, 451])
+async def test_a_refused_picture_is_not_gone(serve: Any, connect: Any, status: int) -> None:
+    refusal = f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode()
+    server = await serve(["read", refusal], ["read", ok(b"picture")])
+    transport = await connect(
+        server.url, download_headers={"user-agent": "Mozilla/5.0", "Referer": "https://r.example/"}
+    )
+    error = await fails(transport, server.url + "/a.png?sig=SIGNATURE")
+    assert (error.code, error.dead) == (Code.DOWNLOAD, False)
+    assert f"refused the picture (HTTP {status})" in error.message
+    assert "provider.download_headers" in error.message
+    assert (await transport.fetch(server.url)).data == b"picture"
+    for head, _ in server.requests:
+        assert head.count(b"\r\nUser-Agent: ") + head.count(b"\r\nuser-agent: Mozilla/5.0\r\n") == 1
+        assert b"\r\nReferer: https://r.example/\r\n" in head
+
+
+async def test_over_a_redirect_to_another_host_only_harmless_headers_travel(serve: Any, connect: Any) -> None:
+    there = await serve(["read", ok(b"x")])
+    here = await serve(["read", redirect("/again")], ["read", redirect(f"{there.url}/x")])
+    secret = {"Authorization": "Bearer t", "Cookie": "c=1", "X-Api-Key": "k", "X-Session": "s"}
+    headers = {"User-Agent": "Mozilla/5.0", "Referer": "https://r.example/", **secret}
+    transport = await connect(here.url, download_headers=headers, allow_hosts=(f"127.0.0.1:{there.port}",))
+    assert (await transport.fetch(here.url)).data == b"x"
+    assert [b"Bearer t" in head for head, _ in (*here.requests, *there.requests)] == [True, True, False]
+    head = there.requests[0][0].lower()
+    assert b"user-agent: mozilla/5.0\r\n" in head
+    assert b"referer: https://r.example/\r\n" in head
+    assert not any(name.lower().encode() + b":" in head for name in secret)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "h"}, {"content-length": "1"}, {"A B": "c"}, {"": "c"}, {"A": "b\r\nC: d"}, {"A": "\0"}]
+)
+async def test_headers_that_cannot_be_sent_are_refused_before_anything(connect: Any, headers: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"provider\.download_headers"):
+        await connect("http://h", download_headers=headers)
+
+
+ALLOWING = [
+    "127.0.0.1:{port}",
+    "127.0.0.1",
+    "127.0.0.0/8",
+    "localhost:{port}",
+    "LOCALHOST",
+    "[::1]:{port} 127.0.0.1:{port}",
+]
+
+
+@pytest.mark.parametrize("entries", ALLOWING)
+async def test_a_private_host_that_the_user_allowed_is_fetched(serve: Any, connect: Any, entries: str) -> None:
+    inside = await serve(["read", ok(b"x")])
+    host = "localhost" if "localhost" in entries.lower() else "127.0.0.1"
+    transport = await connect("http://nowhere.invalid", allow_hosts=tuple(entries.format(port=inside.port).split()))
+    assert (await transport.fetch(f"http://{host}:{inside.port}/x.png")).data == b"x"
+    redirecting = await serve(["read", redirect(f"http://{host}:{inside.port}/x.png")])
+    transport = await connect(redirecting.url, allow_hosts=tuple(entries.format(port=inside.port).split()))
+    assert (await transport.fetch(redirecting.url)).data == b"x"
+
+
+@pytest.mark.parametrize("entry", ["127.0.0.1:9", "127.0.0.2", "10.0.0.0/8", "localhost:9", "relay.internal", "::1"])
+async def test_what_the_user_allowed_allows_nothing_else(serve: Any, connect: Any, entry: str) -> None:
+    inside = await serve(["read", ok(b"secret")])
+    transport = await connect("http://nowhere.invalid", allow_hosts=(entry,))
+    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
+        error = await fails(transport, f"http://{host}:{inside.port}/a.png?sig=SIGNATURE")
+        assert error.code is Code.UNSAFE_URL
+        assert f"add {host}:{inside.port} to provider.allow_hosts" in error.message
+    assert inside.connections == 0
+
+
+async def test_the_host_that_a_redirect_led_to_is_the_one_named(serve: Any, connect: Any) -> None:
+    server = await serve(["read", redirect("http://10.1.2.3:8000/x?sig=SIGNATURE")])
+    error = await fails(await connect(server.url), server.url)
+    assert error.code is Code.UNSAFE_URL
+    assert error.message.startswith("http://10.1.2.3:8000/x leads to an address that is not public")
+
+
+@pytest.mark.parametrize("entry", ["", "a b", "http://h", "h:0x1", "h:99999", "[h]:1", "h/24", "10.0.0.0/33", "a:1:2"])
+def test_an_entry_that_names_no_host_is_a_usage_error(entry: str) -> None:
+    with pytest.raises(UsageError, match=r"provider\.allow_hosts: found .*; allowed is"):
+        check_downloads([entry], {})
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -184,19 +275,19 @@ async def test_a_busy_server_is_given_the_time_it_asks_for(serve: Any, connect: 
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_three_redirects_are_followed(serve: Any, connect: Any, status: int) -> None:
-    hops = [redirect(target, status) for target in ("/b?x=%2f", "c", "../d")]
+async def test_ten_redirects_are_followed(serve: Any, connect: Any, status: int) -> None:
+    hops = [redirect(target, status) for target in ("/b?x=%2f", "c", "../d", *map(str, range(7)))]
     server = await serve(*[["read", hop] for hop in hops], ["read", ok(b"x")])
     assert (await (await connect(server.url)).fetch(server.url + "/a/a")).data == b"x"
     paths = [head.split(b" ")[1] for head, _ in server.requests]
-    assert paths == [b"/a/a", b"/b?x=%2f", b"/c", b"/d"]
+    assert paths == [b"/a/a", b"/b?x=%2f", b"/c", b"/d", *(b"/%d" % number for number in range(7))]
 
 
-async def test_a_fourth_redirect_is_not_followed(serve: Any, connect: Any) -> None:
+async def test_an_eleventh_redirect_is_not_followed(serve: Any, connect: Any) -> None:
     server = await serve(["read", redirect("/again?sig=SIGNATURE")])
     error = await fails(await connect(server.url), server.url)
-    assert (error.code, len(server.requests)) == (Code.DOWNLOAD, 4)
-    assert "more than 3 redirects" in error.message
+    assert (error.code, len(server.requests)) == (Code.DOWNLOAD, 11)
+    assert "more than 10 redirects" in error.message
 
 
 async def test_a_redirect_takes_no_credentials_along(serve: Any, connect: Any) -> None:
@@ -269,6 +360,50 @@ async def test_a_name_with_a_fixed_address_is_trusted_there_only(serve: Any, con
     assert (await transport.fetch("http://simulator.localhost/x.png")).data == b"x"
     assert (await transport.fetch(f"{server.url}/x.png")).data == b"x"
     assert (await fails(transport, inside.url)).code is Code.UNSAFE_URL
+
+
+ODD = [
+    "[]@",
+    "]&[@",
+    "[é:]/",
+    "a%。b/",
+    "%。/",
+    "[::1%25。]/",
+    "xn--a/",
+    "a b/",
+    "[v1.x]/",
+    "a..b/",
+    "h:0/",
+    "@/",
+    "é/\x7f",
+    "h\udcff/",
+]
+ODD_TEXT = st.text(st.one_of(st.sampled_from("[]@%:/\\&?#.。é\0\udc80\x7f 10x"), st.characters()), max_size=12)
+ANY_LINK = st.builds("{}{}{}".format, st.sampled_from(["http://", "https://", "//", "", "HTTP:/"]), ODD_TEXT, ODD_TEXT)
+
+
+async def test_an_odd_link_is_its_own_jobs_fault(connect: Any) -> None:
+    transport = await connect("http://nowhere.invalid")
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(ANY_LINK)
+    def parsed(link: str) -> None:
+        for base in (None, URL("http://127.0.0.1:9/a/b")):
+            with contextlib.suppress(JobError):
+                url = to_url(link, base)
+                assert re.fullmatch("[!-~]+", str(url))
+                assert shown(url).startswith(("http://", "https://"))
+
+    parsed()
+    for link in ODD:
+        assert (await fails(transport, f"http://{link}")).code in {Code.UNSAFE_URL, Code.DOWNLOAD}
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_an_odd_redirect_is_its_own_jobs_fault(serve: Any, connect: Any, odd: str) -> None:
+    head = f"HTTP/1.1 302 X\r\nLocation: http://{odd}\r\nContent-Length: 0\r\n\r\n"
+    server = await serve(["read", head.encode(errors="surrogateescape")])
+    assert (await fails(await connect(server.url), server.url)).code in {Code.UNSAFE_URL, Code.DOWNLOAD}
 
 
 async def test_a_cancelled_download_leaves_nothing(serve: Any, connect: Any, tmp_path: Path) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from batchflux.models import Collected
+from batchflux.redaction import hushed
+from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from yarl import URL
 
     from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
     from batchflux.output.image_store import ImageStore
     from batchflux.providers import Provider
     from batchflux.transport import Transport
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class LocalExecutor:
@@ -44,15 +45,23 @@ class LocalExecutor:
         """Keep the bytes that came with an answer durably; return their name. Raises StorageError."""
         return await self._images.spool(job, picture)
 
-    async def collect(self, job: Job, asset: Link | str) -> Collected:
+    async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
+        """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
+        secrets = [*self._secrets, *filter(None, [job.webhook_secret])]
+        text = hushed(body.decode(errors="surrogateescape"), secrets)
+        return await self._images.keep_answer(job, attempt, text.encode(errors="surrogateescape"))
+
+    async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
 
         Raises JobError when it cannot be had or is not what was ordered, StorageError when the folder cannot take it.
         """
         if isinstance(asset, str):
-            return Collected(stored=await self._images.store(job, asset))
+            return Collected(stored=await self._images.store(job, asset, attempt))
+        if (before := await self._images.kept_before(job, attempt)) is not None:
+            return Collected(stored=before)
         fetched = await self._transport.fetch(asset.url)
-        return Collected(stored=await self._images.store(job, fetched), seconds=fetched.seconds)
+        return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
 
 def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRequest:
@@ -60,20 +69,15 @@ def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRe
 
     An answer may name any address for the next step. One that is neither the provider's own nor one that its API
     vouches for gets no key; so the same path is asked for at the provider's own address. The key of a proxy before an
-    API stays at the proxy.
+    API stays at the proxy. JobError `unsafe_url`: the address is none.
     """
     if not request.url.lower().startswith(("http://", "https://")):
         return request
-    there, own = urlsplit(request.url), urlsplit(base_url)
-    if _origin(there) == _origin(own) or (_vouched(there, provider) and _vouched(own, provider)):
+    there, own = to_url(request.url), to_url(base_url)
+    if there.origin() == own.origin() or (_vouched(there, provider) and _vouched(own, provider)):
         return request
-    return replace(request, url=urlunsplit((own.scheme, own.netloc, there.path, there.query, "")))
+    return replace(request, url=f"{own.origin()}{there.raw_path_qs}")
 
 
-def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
-    scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(scheme)
-
-
-def _vouched(parts: SplitResult, provider: Provider) -> bool:
-    return provider.may_have_key(parts.hostname or "", https=parts.scheme.lower() == "https")
+def _vouched(url: URL, provider: Provider) -> bool:
+    return provider.may_have_key((url.raw_host or "").lower(), https=url.scheme == "https")

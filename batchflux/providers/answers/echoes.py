@@ -26,13 +26,15 @@ _FENCED_REQUEST = re.compile(r'"(?:prompt|messages|model)"\s*:')
 _OPENED_REQUEST = re.compile(r"\{\s*" + _FENCED_REQUEST.pattern)
 _URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
 _SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
+_ESCAPED = re.compile(r"\\([/_~*#&=+.()\[\]-])")
 _UNQUOTINGS = 3
 _SAFE_TO_CUT = 12
 
 
 def spelled_out(url: str) -> str:
-    """Undo the JSON and HTML escapes that a URL may come with."""
-    url = url.replace("\\/", "/").replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+    """Undo the JSON, HTML and markdown escapes that a URL may come with."""
+    url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+    url = _ESCAPED.sub(r"\1", url)
     return re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
 
 
@@ -65,6 +67,10 @@ class Own:
         """Whether the bytes are one of the local references."""
         return bool(self._digests) and hashlib.sha256(data).hexdigest() in self._digests
 
+    def asks_for(self, word: str) -> bool:
+        """Whether the prompt has this word, so that a picture's name may have it too."""
+        return word.casefold() in self._prompt.casefold()
+
     def without_prompt(self, prose: str) -> str:
         """Cut the job's prompt out of prose, so that its words are not taken for the provider's."""
         words = self._prompt.split()
@@ -79,19 +85,24 @@ def is_request(value: Mapping[str, Any]) -> bool:
     """Whether a JSON object is the request sent back."""
     if not _ANSWER_KEYS.isdisjoint(value):
         return False
-    if not _REQUEST_KEYS.isdisjoint(value) or value.keys() >= {"role", "content"}:
+    if not _REQUEST_KEYS.isdisjoint(value) or value.get("role") in ("user", "system"):
         return True
     return "model" in value and _PICTURE_KEYS.isdisjoint(value)
 
 
-def without_echoes(text: str, *, whole: bool = True) -> str:
-    """Cut the JSON echoes of the request out of the text, fenced or bare; also one that a broken stream left open."""
+def without_json(text: str, *, whole: bool = True) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    """Cut the JSON objects out of a text; return it, and those that are no echoes of the request, as text and object.
+
+    An echo is also cut out where it is fenced and not quite JSON, or where a broken stream left it open.
+    """
     kept: list[str] = []
+    told: list[tuple[str, dict[str, Any]]] = []
     position = 0
     for start, end, value in objects(text):
-        if is_request(value):
-            kept += [text[position:start], "\n"]
-            position = end
+        kept += [text[position:start], "\n"]
+        position = end
+        if not is_request(value):
+            told.append((text[start:end], value))
     kept.append(text[position:])
     parts = "".join(kept).split("```")
     for index in range(1, len(parts) - 1, 2):  # fenced requests that are not quite JSON: relays shorten long values
@@ -99,4 +110,4 @@ def without_echoes(text: str, *, whole: bool = True) -> str:
             parts[index] = "\n"
     rest = "```".join(parts)
     opened = None if whole else _OPENED_REQUEST.search(rest)
-    return rest[: opened.start()] if opened is not None else rest
+    return rest[: opened.start()] if opened is not None else rest, told

@@ -1,8 +1,10 @@
 """The one table from answers to error codes.
 
-The first that knows decides: a telling `code`, a telling `type`; codes that only say that something upstream went wrong
-(a 429 stays a 429); the message's words, unless the status is 401, 402 or 404; the HTTP status; words too weak to
-overrule a status. Where an error wraps another the outer one comes first. Of a page of HTML only the status counts.
+Under a 5xx the status decides, unless the answer says that it was moderated; a gateway that gave up waiting leaves a
+paid step `unknown`. Else the first that knows decides: a telling `code`, a telling `type`; codes that only say that
+something upstream went wrong (a 429 stays a 429); the message's words, unless the status is 401, 402 or 404; the HTTP
+status; words too weak to overrule a status. Where an error wraps another the outer one comes first. Of a page of HTML
+only the status counts.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Code, JobError
+from batchflux.models import SECONDS
+from batchflux.providers.answers.signs import FAILED, MODERATED_REASONS, state_of
 from batchflux.providers.answers.untrusted import UnreadableError, objects, parse
 from batchflux.redaction import tidy
 
@@ -20,9 +24,26 @@ if TYPE_CHECKING:
 _DEEPEST = 4
 _MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
+ANSWER_KEYS = (
+    *_ANSWERS,
+    "candidates",
+    "outputs",
+    "result",
+    "results",
+    "image",
+    "image_url",
+    "artifacts",
+    "predictions",
+)
+"""Keys at the top of an answer that may hold the picture."""
+_STATUS_BLOCKS = {"base_resp": ("status_code", "status_msg"), "header": ("code", "message")}
+"""Objects that tell how it went: where they stand, and their keys of the code (0: well) and of the words."""
 _ERROR_STATUS = range(400, 600)
+_PAGE = re.compile(r"<(?:!doctype|\?xml|(?:html|head|body|title|center|h\d|meta|script)\b)", re.IGNORECASE)
 _FAILED_STATE = re.compile(r"fail|error|moderat", re.IGNORECASE)
 _BARE_CODE = re.compile(r"[A-Za-z]+(?:[_:-][A-Za-z]+)+")
+_ENDS = frozenset({"finish_reason", *_STATUS_BLOCKS})  # that the same request would come to again
+_WELL = frozenset({"", "0", "200", "success", "ok"})  # codes that tell of no failure
 _READ = 10_000  # characters of each end of a text
 
 _NAMES: Mapping[str, Code] = {
@@ -31,26 +52,32 @@ _NAMES: Mapping[str, Code] = {
         Code.MODERATED: """sensitive_words_detected sensitive_words prompt_blocked content_policy_violation
             moderation_blocked moderated input_moderation output_moderation content_moderated request_moderated
             content_filter content_filtered content_moderation content_violation responsibleaipolicyviolation
-            safety_violation nsfw_content_detected nsfw policy_violation""",
+            safety_violation nsfw_content_detected nsfw policy_violation datainspectionfailed data_inspection_failed
+            sensitivecontentdetected inputtextsensitivecontentdetected inputimagesensitivecontentdetected
+            outputimagesensitivecontentdetected base_resp:1026 base_resp:1027""",
         Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits
             insufficient_funds billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough
-            user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted""",
+            user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted arrearage
+            accountoverdueerror base_resp:1008""",
         Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited
             too_many_requests token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded
-            resource_exhausted throttled throttling throttlingexception requests_limit_reached""",
+            resource_exhausted throttled throttling throttlingexception requests_limit_reached
+            throttling.ratequota ratelimitexceeded base_resp:1002 base_resp:1039""",
         Code.AUTH: """invalid_api_key incorrect_api_key access_denied authentication_error authorization_error
             invalid_token token_expired token_disabled unauthorized unauthenticated permission_denied
-            permission_error forbidden account_deactivated invalid_organization""",
+            permission_error forbidden account_deactivated invalid_organization invalidapikey base_resp:1004
+            base_resp:2049""",
         Code.INVALID_REQUEST: """model_not_found invalid_value invalid_type invalid_parameter invalid_parameters
             unsupported_parameter unsupported_value unknown_parameter missing_required_parameter
             context_length_exceeded string_above_max_length invalid_image invalid_image_format invalid_image_url
             image_too_large unsupported_model unsupported_country_region_territory not_found_error
-            request_too_large validation_error""",
+            request_too_large validation_error invalidparameter base_resp:2013""",
         Code.SERVER: """get_channel_failed channel:no_available_key no_available_key no_available_channel
             bad_response_status_code bad_response bad_response_body empty_response do_request_failed
             read_response_body_failed upstream_error bad_gateway gateway_timeout server_error internal_error
             internal_server_error overloaded overloaded_error engine_overloaded model_overloaded
-            service_unavailable service_unavailable_error timeout timeout_error upstream_timeout""",
+            service_unavailable service_unavailable_error timeout timeout_error upstream_timeout base_resp:1000
+            base_resp:1001 base_resp:1013 base_resp:1024 base_resp:1033 finish_reason:error""",
     }.items()
     for name in names.split()
 }
@@ -61,7 +88,11 @@ _WEAK = frozenset({"invalid_request_error", "invalid_request", "image_generation
 _WORDS = tuple(
     (code, re.compile(words, re.IGNORECASE))
     for code, words in (
-        (Code.MODERATED, r"moderat(?:ed|ion)|(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked"),
+        (Code.MODERATED, r"moderat(?:ed|ion)(?![\w\s]{0,30}(?:unavailable|time|service|error|overload))"),
+        (
+            Code.MODERATED,
+            r"(?<!case[-_ ])sensitive|敏感|违规|违禁|审核|nsfw|prompt[_\s]blocked",
+        ),
         (Code.MODERATED, r"content[_\s-]?(?:policy|filter)|safety(?![_\s-]?tolerance)|policy violation"),
         (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
         (Code.QUOTA, r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)"),
@@ -73,7 +104,7 @@ _WORDS = tuple(
         (Code.AUTH, r"(?:invalid|incorrect|malformed) api[_\s-]?key"),
     )
 )
-_SURE_WORDS = 6  # rows that count under a 429 too, where a "quota" may be one per minute
+_SURE_WORDS = 7  # rows that count under a 429 too, where a "quota" may be one per minute
 _SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
 _FAILED = re.compile(
     r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
@@ -83,8 +114,13 @@ _FAILED = re.compile(
 
 _SUCCESS, _REDIRECT, _CLIENT, _SERVER, _TOO_MANY = 200, 300, 400, 500, 429
 _STATUS = {401: Code.AUTH, 402: Code.QUOTA, 403: Code.AUTH, _TOO_MANY: Code.RATE_LIMITED}
-_STATUS |= dict.fromkeys((408, 409, 425), Code.SERVER)
+_STATUS |= dict.fromkeys((409, 425), Code.SERVER)
 _FIRM_STATUSES = frozenset({401, 402, 404})
+_GAVE_UP = frozenset({408, 499, 504, 520, 524})
+_GAVE_UP_WORDS = re.compile(r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504|520|524)\b", re.IGNORECASE)
+_FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
+_BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
+_FORBIDDEN = 403
 
 
 class Complaint(NamedTuple):
@@ -101,6 +137,8 @@ def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]
         value = next((item for item in value if isinstance(item, dict)), {})
     if not isinstance(value, dict):
         return (Complaint(message=str(value)),) if certain and value else ()
+    if told := _told_by_block(value):
+        return told
     error = value.get("error") or value.get("errors")
     if isinstance(error, dict | list | str) and error:
         inner = _layers(error, _DEEPEST)
@@ -112,15 +150,24 @@ def complaints_in(value: Any, *, certain: bool = False) -> tuple[Complaint, ...]
     return ()
 
 
+def _told_by_block(value: Mapping[str, Any]) -> tuple[Complaint, ...]:
+    for name, (code_key, said_key) in _STATUS_BLOCKS.items():
+        block = value.get(name)
+        code = _name(block.get(code_key)) if isinstance(block, dict) else ""
+        if isinstance(block, dict) and code not in _WELL:
+            return (Complaint(code=f"{name}:{code}", message=str(block.get(said_key) or "")),)
+    return ()
+
+
 def _is_failure(value: Mapping[str, Any]) -> bool:
-    if value.get("success") is False:
+    if value.get("success") is False or state_of(value) in FAILED:
         return True
     if any(value.get(key) for key in _ANSWERS):
         return False
     state, code = value.get("status"), value.get("code")
     if isinstance(state, str) and _FAILED_STATE.search(state):
         return True
-    if _name(code) in {"", "0", "200", "success", "ok"}:
+    if _name(code) in _WELL:
         return bool(value.get("detail"))
     return code in _ERROR_STATUS or any(value.get(key) for key in _MESSAGES)
 
@@ -154,18 +201,42 @@ def _name(value: Any) -> str:
 
 
 def is_html(text: str) -> bool:
-    """Whether a body is a page (or other markup) and not an answer of the API."""
+    """Whether a failed answer's body is a page (or other markup) and not an answer of the API."""
     return text.startswith("<")
 
 
-def from_answer(status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None) -> JobError:
-    """Classify an answer without a picture: an error status, a redirect, or HTML; no message shows `hide`."""
+def is_page(text: str) -> bool:
+    """Whether a body is a whole page, and no text that begins with a tag or with a link in angles."""
+    return _PAGE.match(text) is not None
+
+
+def from_answer(
+    status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None, paid: bool = True
+) -> JobError:
+    """Classify an answer without a picture: an error status, a redirect, or HTML; no message shows `hide`.
+
+    `paid`: whether the step may cost money; a free one is repeated where a paid one is left `unknown`.
+    """
+    error = _from_answer(status, headers, text, hide)
+    waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
+    return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
+
+
+def left_open(error: JobError, *, surely: bool = False) -> JobError:
+    """Return what the error of a paid step comes to: `unknown` where a gateway gave up, or is said to have."""
+    if error.code is not Code.SERVER or not (surely or _GAVE_UP_WORDS.search(error.message)):
+        return error
+    return JobError(Code.UNKNOWN, f"{error.message}; it may still have been at work, and have billed it")
+
+
+def _from_answer(status: int, headers: Mapping[str, str], text: str, hide: str | None) -> JobError:
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
         message = f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address"
         return JobError(Code.BAD_ANSWER, message, billed=False)
     if is_html(text):
-        code = Code.SERVER if status < _REDIRECT else _by_status(status)
+        # A page under 403 is a bot filter's: the API itself would have said in JSON that the key is refused.
+        code = Code.SERVER if status < _REDIRECT or status == _FORBIDDEN else _by_status(status)
         title = re.search(r"<title[^>]{0,200}>([^<]{1,200})", text[:20_000], re.IGNORECASE)
         page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""
         return JobError(code, f"the API answered HTTP {status} with an HTML page{page}", billed=False)
@@ -181,7 +252,10 @@ def from_complaints(complaints: Sequence[Complaint], *, status: int = _SUCCESS, 
     said = next((layer.message for layer in reversed(complaints) if layer.message), "")
     head = f"the API answered HTTP {status}" if status >= _CLIENT else "the API reported an error"
     about = f" ({name})" if name and name != str(status) else ""
-    return JobError(code, tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide), billed=False)
+    message = tidy(f"{head}{about}: {said}" if said else f"{head}{about}", hide=hide)
+    if code is Code.SERVER and name not in _NAMES and name.partition(":")[0] in _ENDS:
+        return JobError(Code.NO_IMAGE, message, final=True)
+    return JobError(code, message, billed=False)
 
 
 def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> JobError | None:
@@ -191,7 +265,7 @@ def from_prose(prose: str, *, hide: str | None = None, loosely: bool = True) -> 
         return None
     said = tidy(prose, hide=hide, limit=220)
     if code is None:
-        return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {said}")
+        return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {said}", final=True)
     return JobError(code, f"the model answered: {said}", billed=False)
 
 
@@ -211,19 +285,28 @@ def _complaints(text: str) -> tuple[Complaint, ...]:
 
 def _classify(complaints: Sequence[Complaint], status: int) -> Code:
     names = [layer.code for layer in complaints] + [layer.type for layer in complaints]
-    telling = next((code for name in names if (code := _NAMES.get(name, Code.SERVER)) is not Code.SERVER), None)
+    telling = next((code for name in names if (code := _code_of(name)) is not Code.SERVER), None)
+    words = "\n".join(layer.message for layer in complaints)
+    if status >= _SERVER or status in _GAVE_UP:
+        said = telling or words_code(words)
+        return Code.MODERATED if said is Code.MODERATED else Code.SERVER
     if telling is not None:
         return telling
     firm = {layer.code for layer in complaints} | ({layer.type for layer in complaints} - _VAGUE_TYPES)
     if status != _TOO_MANY and not firm.isdisjoint(_NAMES):
         return Code.SERVER
-    words = "\n".join(layer.message for layer in complaints)
+    if status == _FORBIDDEN and _FILTERED.search(words):
+        return Code.SERVER
     by_words = None if status in _FIRM_STATUSES else words_code(words, rate_is_sure=status == _TOO_MANY)
-    if by_words is not None:
-        return by_words
-    if status >= _CLIENT:
-        return _by_status(status)
-    return Code.INVALID_REQUEST if _WEAK.intersection(names) else Code.SERVER
+    by_status = _by_status(status) if status >= _CLIENT else None
+    return by_words or by_status or (Code.INVALID_REQUEST if _WEAK.intersection(names) else Code.SERVER)
+
+
+def _code_of(name: str) -> Code:
+    kind, _, reason = name.partition(":")
+    if kind == "block_reason" or (kind == "finish_reason" and reason in MODERATED_REASONS):
+        return Code.MODERATED
+    return _NAMES.get(name, Code.SERVER)
 
 
 def words_code(text: str, *, rate_is_sure: bool = False) -> Code | None:
@@ -238,4 +321,4 @@ def _ends(text: str) -> str:
 
 
 def _by_status(status: int) -> Code:
-    return Code.SERVER if status >= _SERVER else _STATUS.get(status, Code.INVALID_REQUEST)
+    return Code.SERVER if status >= _SERVER or status in _GAVE_UP else _STATUS.get(status, Code.INVALID_REQUEST)

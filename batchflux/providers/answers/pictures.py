@@ -1,50 +1,72 @@
 """Which picture an answer gives: the one decision, from everything it holds.
 
-In order of trust: pictures that the answer's JSON names as such; markdown images; inline `data:` pictures; links, then
-bare URLs, that look like a picture; and, when the words report no failure, whatever other link or URL is left. What
-the request itself held is no result. Of several the last one counts: relays show previews first. A picture named by a
-link of another scheme (`file:`) is `unsafe_url`: asking again would cost money and help nobody.
+Whatever may be a picture is offered with its rank (see signs); of the best rank the first is taken that can be: a
+http(s) link, or base64 whose first bytes are a picture's. What the request itself held is no result. Of several in
+prose the last counts, of several in a stream those of the last document: relays show previews first. A picture named by
+a link of another scheme (`file:`) is `unsafe_url`: asking again would cost money and help nobody.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urljoin
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Inline, Link
-from batchflux.providers.answers.echoes import spelled_out, without_echoes
+from batchflux.providers.answers.echoes import spelled_out, without_json
 from batchflux.providers.answers.markup import Candidate, Kind, scan
+from batchflux.providers.answers.signs import (
+    Rank,
+    Sign,
+    is_doubtful_address,
+    is_picture,
+    rank_of_key,
+    rank_of_text,
+)
 from batchflux.providers.answers.untrusted import UnreadableError, decode_base64, is_data_url
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from batchflux.models import Asset
     from batchflux.providers.answers.echoes import Own
 
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
-_WITH_PATH = re.compile(r"https?://[^/?#]+[/?][^\s]", re.IGNORECASE)
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
-_PREVIEW = re.compile(r"preview|progress|loading|进度|预览|生成中", re.IGNORECASE)
-_DOWNLOAD = re.compile(r"download|image|picture|original|result|下载|图片|图像|原图|结果|查看", re.IGNORECASE)
-_SERVICE = re.compile(
-    r"progress|docs?\b|help|support|contact|status|top.?up|sign|log.?in|raw data"
-    r"|进度|数据|文档|帮助|客服|联系|充值|登录",
+_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}(?:(?![,;|]https?://)\S)+", re.IGNORECASE)
+_BLANKS_WITHIN = re.compile(r"https?://[^\s/?#\\]+/[^\n]*", re.IGNORECASE)
+_HOST_AND_PATH = re.compile(r"[\w-]{1,60}(?:\.[\w-]{1,60}){1,6}(?::\d{1,5})?/\S+")
+_PATH = re.compile(r"(?:\.{0,2}/)?[^\s:/\\<>{}()\[\]|,;][^\s:\\<>{}|]*")
+_AROUND = " \t\r\n<>\"'`"
+_SHOWN_HEAD, _PROVED_BY = 200, 64  # characters of base64
+_NO_WORDS = re.compile(
+    r"进度|生成中|排队中?|处理中|正在|请稍候|请等待|生成|绘制|\b(?:progress|queue[ding]*|processing|generating|loading|done|please|wait"
+    r"|in|image|id|task)\b|[\W\d_]+",
     re.IGNORECASE,
 )
-_NOT_A_PICTURE = re.compile(r"\.(?:html?|json|pdf|mp4|txt|md|js|css|svg)(?=$|[?#])", re.IGNORECASE)
+
+
+class _Offer(NamedTuple):
+    """A candidate; among those of one rank the lowest `order` is taken first."""
+
+    rank: Rank
+    doubt: bool
+    order: tuple[int, int]
+    candidate: Candidate
 
 
 class Finder:
-    """Looks for the picture in what one answer held, and remembers why a candidate was none."""
+    """Takes what an answer holds, finds the picture, and remembers why a candidate was none.
 
-    def __init__(self, own: Own) -> None:
-        self._own = own
-        self._leftovers: list[Candidate] = []
-        self._prose = ""
+    Relative links lead on from `base`, the provider's address; without one they are none.
+    """
+
+    def __init__(self, own: Own, base: str = "") -> None:
+        self._own, self._base = own, base
+        self._offers: list[_Offer] = []
+        self._prose: list[str] = []
+        self._refused: set[Candidate] = set()
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.foreign: str | None = None  # the scheme of a link to a picture, which is none that is fetched
@@ -52,42 +74,98 @@ class Finder:
     @property
     def prose(self) -> str:
         """The words of the answer, without URLs, echoes and the prompt."""
-        return self._own.without_prompt(self._prose)
+        return self._own.without_prompt("\n".join(self._prose))
 
-    def in_json(self, named: Iterable[str]) -> Asset | None:
-        """Return the first usable of the pictures that the answer's JSON names."""
-        return self._best(Candidate(kind=Kind.LINK, target=target) for target in named)
+    @property
+    def words(self) -> str:
+        """The words that tell more than that something is being made."""
+        lines = (line for line in self.prose.splitlines() if _NO_WORDS.sub("", line))
+        return "\n".join(lines)
 
-    def in_text(self, text: str, *, whole: bool) -> Asset | None:
-        """Return the picture that a chat answer's text gives; where it broke off only one that is closed counts."""
-        candidates, self._prose = scan(without_echoes(text, whole=whole))
-        if not whole:
-            candidates = [candidate for candidate in candidates if candidate.closed]
-        self._leftovers = [candidate for candidate in candidates if _is_leftover(candidate)]
-        picture = self._best(_ranked(candidates, whole=whole))
-        if picture is None and not self._prose.strip():
-            # Nothing but bare URLs of the request: that is an answer, not a mention.
-            self.echoed = self.echoed or any(self._own.is_url(candidate.target) for candidate in candidates)
-        return picture
+    def named(self, value: str, sign: Sign, order: tuple[int, int]) -> bool:
+        """Take the value of a key if it is a link or a picture as base64; return whether it was."""
+        text = value if len(value) > _LONGEST_URL else spelled_out(value.strip(_AROUND))
+        if is_data_url(text) or _is_base64_of_picture(text):
+            candidate = Candidate(kind=Kind.DATA, target=text)
+        elif (link := self._link(text, named=sign in (Sign.STRONG, Sign.WEAK))) is not None:
+            candidate = Candidate(kind=Kind.LINK, target=link)
+        else:
+            if sign in (Sign.STRONG, Sign.WEAK) and text.lower().startswith(("http:", "https:")):
+                self.unusable = f"it names a picture by what is no link: {tidy(text.partition('?')[0], limit=80)}"
+            return False
+        if (rank := rank_of_key(sign, candidate)) is not None:
+            self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate))
+        return True
 
-    def leftover(self) -> Asset | None:
-        """Return a link that is not known to be a picture; for a whole answer whose words report no failure."""
-        previews = [one for one in reversed(self._leftovers) if one.kind is Kind.IMAGE]
-        return self._best([*previews, *(one for one in self._leftovers if one.kind is not Kind.IMAGE)])
+    def in_text(self, text: str, *, whole: bool, words: bool) -> list[dict[str, Any]]:
+        """Take a text; return the JSON objects in it. Of one that broke off only what is closed counts.
 
-    def _best(self, candidates: Iterable[Candidate]) -> Asset | None:
-        found = (self._usable(one.target, certain=one.kind is not Kind.BARE) for one in candidates)
-        return next((picture for picture in found if picture is not None), None)
+        `words`: whether it is what the model says, and not the value of any key.
+        """
+        rest, told = without_json(text, whole=whole)
+        candidates, prose = scan(rest)
+        if words:
+            self._prose += [prose, *(raw for raw, _ in told)]
+        # Nothing but bare URLs of the request: that is an answer, not a mention.
+        alone = words and not self._own.without_prompt(prose).strip()
+        self.echoed = self.echoed or (alone and any(self._own.is_url(one.target) for one in candidates))
+        for number, candidate in enumerate(candidates):
+            rank = rank_of_text(candidate, self._own.asks_for) if whole or candidate.closed else None
+            if rank is not None and (whole or rank <= Rank.SHOWN or rank is Rank.DOUBTFUL):
+                order = (0, number if rank is Rank.POSSIBLE else -number)
+                self._offers.append(_Offer(rank, False, order, candidate))
+        return [value for _, value in told]
 
-    def _usable(self, target: str, *, certain: bool) -> Asset | None:
-        """Return the picture behind a URL, `data:` URL or (from JSON) bare base64; None when it is the job's own."""
-        target = target.strip()
-        if is_data_url(target):
-            return self._decoded(target, certain=certain)
-        if self._own.is_url(target):
+    def best(self, worst: Rank) -> Asset | None:
+        """Return the picture among the candidates that are no worse than this rank."""
+        for offer in sorted((one for one in self._offers if one.rank <= worst), key=lambda one: one[:3]):
+            picture = None if offer.candidate in self._refused else self._usable(offer.candidate)
+            if picture is not None:
+                return picture
+            self._refused.add(offer.candidate)
+        return None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there was something that may be a thumbnail, a draft or a logo."""
+        return any(one.rank is Rank.DOUBTFUL for one in self._offers)
+
+    def _link(self, text: str, *, named: bool) -> str | None:
+        """Return what may be a link as an absolute one, as far as it can be; None where it is no link."""
+        if len(text) > _LONGEST_URL:
+            return text if named and _LINK.fullmatch(text) else None
+        looks = Candidate(kind=Kind.LINK, target=text).named_as_picture
+        if _LINK.fullmatch(text) or (named and _SCHEME.match(text) and not text[:200].count(" ")):
+            return self._absolute(text)
+        if looks and _BLANKS_WITHIN.fullmatch(text) and text.lower().count("http") == 1:
+            return re.sub(r"\s", "%20", text)
+        if _HOST_AND_PATH.fullmatch(text) and looks:
+            return self._absolute(f"//{text}")
+        if _PATH.fullmatch(text) and ((looks and "/" in text) or (named and text.startswith(("/", "./", "../")))):
+            return self._absolute(text)
+        return None
+
+    def _absolute(self, link: str) -> str:
+        if not self._base or re.match(r"[a-z][a-z0-9+.-]*:", link, re.IGNORECASE):
+            return link
+        try:
+            return urljoin(self._base.rstrip("/") + "/", link)
+        except ValueError:  # a bracket that is none
+            return link
+
+    def _usable(self, candidate: Candidate) -> Asset | None:
+        """Return the picture behind a candidate; None when there is none, or it is the job's own."""
+        target, certain = candidate.target.strip(), candidate.kind is not Kind.BARE
+        if candidate.kind is Kind.DATA or is_data_url(target):
+            return self._decoded(target)
+        url = spelled_out(target)
+        if self._base and not _WEB_URL.match(url):
+            url = self._link(url, named=True) or url
+        if candidate.kind is Kind.IMAGE:
+            url = re.sub(r"[ \t]", "%20", url) if _BLANKS_WITHIN.fullmatch(url) else url
+        if self._own.is_url(url):
             self.echoed = self.echoed or certain
             return None
-        url = spelled_out(target)
         if len(url) <= _LONGEST_URL and _WEB_URL.fullmatch(url) and url.isprintable():
             return Link(url=url)
         foreign = _SCHEME.match(url)
@@ -98,45 +176,31 @@ class Finder:
             self.unusable = f"it names a picture that is neither a http(s) link nor base64: {shown}"
         return None
 
-    def _decoded(self, target: str, *, certain: bool) -> Asset | None:
+    def _decoded(self, target: str) -> Asset | None:
         try:
             data = decode_base64(target)
         except UnreadableError:
             self.unusable = "its inline picture is not base64"
             return None
         if self._own.is_picture(data):
-            self.echoed = self.echoed or certain
+            self.echoed = True
             return None
-        return Inline(data=data)
+        if is_picture(data):
+            return Inline(data=data)
+        self.unusable = "its inline picture is none by its first bytes"
+        return None
 
 
-def _ranked(candidates: Sequence[Candidate], *, whole: bool) -> list[Candidate]:
-    """Return the candidates that may be the picture by trust, best first; of equal ones the last in the text."""
-    newest = list(reversed(candidates))
-    ranked = [one for one in newest if one.kind is Kind.IMAGE and not _PREVIEW.search(one.label)]
-    ranked += [one for one in newest if one.kind is Kind.DATA]
-    if whole:
-        ranked += [one for one in newest if one.kind is Kind.LINK and _is_picture_link(one)]
-        ranked += [one for one in newest if one.kind is Kind.BARE and one.named_as_picture]
-    return ranked
-
-
-def _is_picture_link(link: Candidate) -> bool:
-    if _SERVICE.search(link.label) or _NOT_A_PICTURE.search(link.target) or _SCHEME.match(spelled_out(link.target)):
+def _is_base64_of_picture(text: str) -> bool:
+    head = re.sub(r"\s+", "", text[: 2 * _SHOWN_HEAD])[:_PROVED_BY]
+    try:
+        return is_picture(decode_base64(head[: len(head) // 4 * 4]))
+    except UnreadableError:
         return False
-    return link.named_as_picture or is_data_url(link.target) or _DOWNLOAD.search(link.label) is not None
 
 
-def _is_leftover(candidate: Candidate) -> bool:
-    if candidate.kind is Kind.IMAGE:
-        return _PREVIEW.search(candidate.label) is not None
-    if candidate.kind is Kind.DATA or _NOT_A_PICTURE.search(candidate.target):
-        return False
-    return not _SERVICE.search(candidate.label) and _WITH_PATH.match(candidate.target) is not None
-
-
-def no_picture(finder: Finder) -> JobError:
-    """Say why an understood answer without a reported failure gave no picture."""
+def no_picture(finder: Finder, *, hide: str | None = None) -> JobError:
+    """Say why an understood answer without a reported failure gave no picture; `final` where it explains itself."""
     if finder.echoed:
         return JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt")
     if finder.foreign is not None:
@@ -144,4 +208,8 @@ def no_picture(finder: Finder) -> JobError:
         return JobError(Code.UNSAFE_URL, message, billed=True)  # it was made, and cannot be fetched
     if finder.unusable is not None:
         return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}")
+    if words := tidy(finder.words, hide=hide, limit=220):
+        return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {words}", final=True)
+    if finder.doubtful:
+        return JobError(Code.NO_IMAGE, "the answer holds a thumbnail, a preview or a logo, but no finished picture")
     return JobError(Code.NO_IMAGE, "the answer holds no picture")

@@ -1,23 +1,26 @@
-"""Reads one answer of either style to a picture or a JobError.
+"""Reads one answer of any shape to a picture or a JobError.
 
-Relays answer in the wrong shape, so the first character that is not blank decides how the body is read, not the style
-and not the content type: `{` or `[` is JSON, `<` is a page, everything else an event stream. The order is: a picture; a
-failure reported as such; a broken connection; a failure in words; a picture that is the job's own; nothing.
+Relays answer in the wrong shape, so the body itself decides how it is read, not the style and not the content type: its
+first bytes are a picture's; `{` or `[` is JSON; a page is HTML; else it is an event stream, or any text. The order is:
+a picture; a failure reported as such; a broken connection; a task; a failure in words; a link that may be a picture;
+a picture that is the job's own; nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Finished
+from batchflux.models import BASE, Finished, Inline
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.echoes import Own
 from batchflux.providers.answers.pictures import Finder, no_picture
+from batchflux.providers.answers.signs import Rank, Sign, is_picture, sign_of
 from batchflux.providers.answers.sse import events
-from batchflux.providers.answers.transcript import Transcript, as_target
-from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, unescape
+from batchflux.providers.answers.transcript import Transcript
+from batchflux.providers.answers.untrusted import UnreadableError, closed_off, objects, parse, text_of, unescape
 from batchflux.redaction import hush, tidy
 
 if TYPE_CHECKING:
@@ -35,23 +38,27 @@ _DONE = re.compile(
 )
 _LONGEST_DONE = 300  # bytes
 _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
-_CUT_CONTENT = re.compile(r'"content"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
-_CUT_PICTURE = re.compile(r'"(url|b64_json)"\s*:\s*"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
+_KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAFE_URL})
 
 
 class AnswerReader:
-    """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case."""
+    """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case.
 
-    def __init__(self, job: Job, status: int, headers: Mapping[str, str], *, largest: int = LARGEST_BODY) -> None:
+    `paid`: whether the step may cost money, so that a gateway's timeout leaves it unknown.
+    """
+
+    def __init__(
+        self, job: Job, status: int, headers: Mapping[str, str], *, largest: int = LARGEST_BODY, paid: bool = True
+    ) -> None:
         self._job = job
-        self._status, self._headers = status, headers
+        self._status, self._headers, self._paid = status, headers, paid
         self._success = 200 <= status < 300  # noqa: PLR2004  the HTTP success class
         self._largest = largest if self._success else LARGEST_ERROR_BODY
         self._body = bytearray()
         self._hide = job.webhook_secret
-        self._finder = Finder(Own(job))
-        self._transcript = Transcript()
-        self._cut: list[str] = []
+        self._finder = Finder(Own(job), headers.get(BASE, ""))
+        self._transcript = Transcript(self._finder)
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; True once the stream said `[DONE]` or more came than is held."""
@@ -64,76 +71,124 @@ class AnswerReader:
         return _DONE.search(self._body, start) is not None and _STREAM.match(self._body) is not None
 
     def finish(self, *, complete: bool) -> Reply:
+        """Return the picture; JobError with the code of what came instead."""
+        return self.picture(complete=complete)
+
+    def picture(self, *, complete: bool) -> Finished:
         """Return the picture, with what the answer says about it; JobError with the code of what came instead."""
+        try:
+            asset = self._found(complete=complete)
+        except JobError as error:
+            raise self.explained(error) from None
+        return Finished(asset=asset, seed=self._transcript.seed, revised_prompt=self._transcript.revised_prompt)
+
+    def explained(self, error: JobError) -> JobError:
+        """Return the error as it may be shown, with the whole answer where that was not understood."""
+        if self._hide is not None:
+            hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
+        if error.code in _KEPT:
+            error.answer = bytes(self._body)
+        return error
+
+    def _found(self, *, complete: bool) -> Asset:
         if not self._success:
             text = text_of(bytes(self._body[:LARGEST_ERROR_BODY]))
-            raise failures.from_answer(self._status, self._headers, text, hide=self._hide)
+            raise failures.from_answer(self._status, self._headers, text, hide=self._hide, paid=self._paid)
         if len(self._body) > self._largest:
             fault = f"the answer is not understood: it is longer than {self._largest} bytes"
             raise JobError(Code.BAD_ANSWER, fault)
+        if is_picture(bytes(self._body[:32])):
+            return self._whole_body(complete=complete)
         text = self._body.decode("utf-8", "replace").lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
-        try:
-            asset = self._judge(text, whole=self._read(text, complete=complete))
-        except JobError as error:
-            if self._hide is not None:
-                hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
-            raise
-        return Finished(asset=asset, seed=self._transcript.seed, revised_prompt=self._transcript.revised_prompt)
+        return self._judge(text, whole=self._read(text, complete=complete))
+
+    def _whole_body(self, *, complete: bool) -> Inline:
+        data = bytes(self._body)
+        if not complete:
+            raise JobError(Code.UNKNOWN, "the picture broke off before its end; it may have been billed")
+        if Own(self._job).is_picture(data):
+            raise JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt")
+        return Inline(data=data)
 
     def _read(self, stream: str, *, complete: bool) -> bool:
         """Take in the text; return whether it is whole."""
-        text = stream.strip()
-        if failures.is_html(text):
+        text, whole = stream.strip(), complete
+        if failures.is_page(text):
             if complete:
                 raise failures.from_answer(200, {}, text, hide=self._hide)
         elif text.startswith(("{", "[")):
             self._take(text, cut=not complete)
         else:
-            for event in events(stream):
-                if event.data.strip() == "[DONE]":
-                    return True
-                self._take(event.data.strip(), failed=event.name == "error", cut=not complete and not event.closed)
-        return complete
+            found = list(events(stream))
+            for event in found:
+                if whole := event.data.strip() == "[DONE]":
+                    break
+                failed, sign = event.name == "error", sign_of(event.name)
+                self._take(event.data.strip(), failed=failed, cut=not complete and not event.closed, sign=sign)
+            whole = whole or complete
+            if not found:
+                self._transcript.say(stream)
+        self._transcript.close(whole=whole)
+        return whole
 
-    def _take(self, data: str, *, failed: bool = False, cut: bool) -> None:
+    def _take(self, data: str, *, failed: bool = False, cut: bool, sign: Sign = Sign.NONE) -> None:
         """Take a JSON document; `failed` when it came as an `error` event, `cut` when the answer broke within it."""
+        sign = sign if sign in (Sign.OURS, Sign.DOUBT) and not failed else Sign.NONE
         try:
-            self._transcript.take(parse(data), failed=failed)
+            self._transcript.take(parse(data), failed=failed, sign=sign)
         except UnreadableError:
             if failed and data:
                 self._transcript.take({"message": data}, failed=True)
             elif cut:
                 self._cut_off(data)
+            elif not failed:
+                self._loose(data)
+
+    def _loose(self, text: str) -> None:
+        """Take text that is no JSON document, but may hold some, as lines or between words."""
+        last = 0
+        for start, end, value in objects(text):
+            self._transcript.say(text[last:start] + "\n")
+            self._transcript.take(value)
+            last = end
+        self._transcript.say(text[last:])
 
     def _cut_off(self, text: str) -> None:
         """Take what stands whole in JSON that broke off: the pictures it names, and the text so far."""
-        self._cut = [as_target(m.group(1), unescape(m.group(2))) for m in _CUT_PICTURE.finditer(text)]
-        content = _CUT_CONTENT.search(text)
+        whole, rest = closed_off(text)
+        with contextlib.suppress(UnreadableError):
+            self._transcript.take(parse(whole))
+        content = _CUT_TEXT.search(rest)
         if content is not None:
-            self._transcript.say(unescape(content.group(1)))
+            self._transcript.say(unescape(content[1]), ("choices", "delta", "content"))
 
     def _judge(self, text: str, *, whole: bool) -> Asset:
         finder, transcript = self._finder, self._transcript
-        named = [*transcript.named, *self._cut]
-        picture = finder.in_json(named) or finder.in_text(transcript.text, whole=whole)
+        picture = finder.best(Rank.LIKELY if whole else Rank.SHOWN)
         if picture is not None:
             return picture
-        if transcript.complaints:
-            raise failures.from_complaints(transcript.complaints, hide=self._hide)
+        if complaints := transcript.complaints or (transcript.end and (transcript.end,)):
+            raise failures.left_open(failures.from_complaints(complaints, hide=self._hide))
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
-        if not transcript.understood:
-            raise self._not_understood(text[:2000].strip())
-        if in_words := failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed):
+        if transcript.task is not None:
+            raise _task(tidy(transcript.task, hide=self._hide, limit=80))
+        said = finder.prose if transcript.understood else f"{finder.prose}\n{text[:2000]}".strip()
+        in_words = failures.from_prose(said, hide=self._hide, loosely=not finder.echoed)
+        if in_words and (transcript.understood or in_words.code is not Code.NO_IMAGE):
             raise in_words
-        if (picture := finder.leftover()) is None:
-            raise no_picture(finder)
-        return picture
-
-    def _not_understood(self, said: str) -> JobError:
-        in_words = failures.from_prose(said, hide=self._hide)
-        if in_words is not None and in_words.code is not Code.NO_IMAGE:
-            return in_words
-        shown = tidy(said, hide=self._hide, limit=120)
+        if (picture := finder.best(Rank.POSSIBLE)) is not None:
+            return picture
+        if failures.is_html(text):
+            raise failures.from_answer(200, {}, text, hide=self._hide)
+        error = no_picture(finder, hide=self._hide)
+        if transcript.understood or error.code is not Code.NO_IMAGE or error.final:
+            raise error
+        shown = tidy(text[:2000].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
-        return JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+        raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+
+
+def _task(named: str) -> JobError:
+    message = f"the answer is a task ({named}) and no picture: the place works with tasks; style native polls them"
+    return JobError(Code.BAD_ANSWER, message, final=True)

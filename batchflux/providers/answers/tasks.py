@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Ended
+from batchflux.models import BASE, Ended, Finished
 from batchflux.providers.answers.echoes import Own
 from batchflux.providers.answers.failures import words_code
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.reading import AnswerReader
-from batchflux.providers.answers.transcript import as_target
-from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_seed, told_text
+from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, Rank, state_of
+from batchflux.providers.answers.transcript import Transcript
+from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_text
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Asset, Job, Reply
 
-_PICTURE_KEYS = ("sample", "url", "image", "image_url", "b64_json", "output", "images", "samples", "data")
-_SAID_KEYS = ("details", "error", "message", "fail_reason", "reason")
-_CUT = re.compile(r'"(id|polling_url)"\s*:\s*"((?:[^"\\]|\\.)+)"')
+_CUT = re.compile(rf'"({"|".join((*TASK_IDS, *TASK_PLACES))})"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
 class Task(NamedTuple):
@@ -35,7 +34,7 @@ class Task(NamedTuple):
 
     http: int  # the answer's status
     id: str | None = None
-    status: str = ""  # the task's own, in lower case with blanks between words
+    status: str = ""  # the task's own, in lower case with `_` between words
     polling_url: str | None = None
     asset: Asset | None = None
     cost: Decimal | None = None  # as the API counts
@@ -49,23 +48,36 @@ class Task(NamedTuple):
 
 
 class TaskReader(AnswerReader):
-    """Lets a provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure."""
+    """Lets a provider's `interpret` say what a task means; what means nothing to it is a plain answer or a failure.
+
+    `asked` is the id of the task that was asked for, whose answer it has to be; without one the answer is to a request
+    that may cost money.
+    """
 
     def __init__(
-        self, job: Job, interpret: Callable[[Task], Reply | None], status: int, headers: Mapping[str, str]
+        self,
+        job: Job,
+        interpret: Callable[[Task], Reply | None],
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        asked: str | None = None,
     ) -> None:
-        super().__init__(job, status, headers)
-        self._interpret = interpret
+        super().__init__(job, status, headers, paid=asked is None)
+        self._interpret, self._asked = interpret, asked
 
     def finish(self, *, complete: bool) -> Reply:
         """Return what became of the task, or the picture of a plain answer; JobError where there is neither."""
-        finder = Finder(Own(self._job))
+        finder = Finder(Own(self._job), self._headers.get(BASE, ""))
         task = self._task(text_of(bytes(self._body)), finder)
         reply = None if task is None else self._interpret(task)
         if reply is None:
             return super().finish(complete=complete)
-        if finder.echoed and isinstance(reply, Ended) and reply.error.code is Code.NO_IMAGE:
-            return Ended(error=no_picture(finder))
+        if self._asked and task and task.id not in (None, self._asked) and isinstance(reply, Finished | Ended):
+            raise JobError(Code.BAD_ANSWER, f"the answer is about another task ({tidy(task.id or '', limit=80)})")
+        if isinstance(reply, Ended) and reply.error.code is Code.NO_IMAGE:
+            why = no_picture(finder, hide=self._hide)
+            return Ended(error=self.explained(reply.error if why.code is Code.NO_IMAGE else why))
         return reply
 
     def _task(self, text: str, finder: Finder) -> Task | None:
@@ -74,52 +86,48 @@ class TaskReader(AnswerReader):
         except UnreadableError:
             # The id of a task that was accepted is worth its price: it stands near the front of an answer cut off.
             found = dict(_CUT.findall(text)) if self._success and text.startswith("{") else {}
-            if not found.get("id"):
-                return None
-            return Task(http=self._status, id=_name(found["id"]), polling_url=_address(found.get("polling_url")))
-        if isinstance(document, dict) and isinstance(document.get("data"), dict) and "id" not in document:
-            document = document["data"]
+            ids = [found[key] for key in TASK_IDS if key in found]
+            return Task(http=self._status, id=_name(ids[0]), polling_url=_place(found)) if ids else None
+        document = _unwrapped(document)
         if not isinstance(document, dict) or not _is_task(document):
             return Task(http=self._status) if self._status >= 400 else None  # noqa: PLR2004  HTTP: failures
-        result = document.get("result")
-        inner: Mapping[str, Any] = result if isinstance(result, dict) else {"url": result}
-        told = {**document, **inner}
+        transcript = Transcript(finder)
+        transcript.take(document)
+        transcript.close(whole=True)
+        status = state_of(document)
+        ids = [name for key in TASK_IDS if (name := _name(document.get(key))) is not None]
+        inner = document.get("result")
+        layers = (document, inner if isinstance(inner, dict) else {})
         return Task(
             http=self._status,
-            id=_name(document.get("id")),
-            status=_status(document.get("status") or document.get("state")),
-            polling_url=_address(document.get("polling_url")),
-            asset=finder.in_json([*_named(inner), *_named(document)]),
+            id=self._asked if self._asked in ids else next(iter(ids), None),
+            status=status,
+            polling_url=_place(document),
+            asset=finder.best(Rank.POSSIBLE if status in READY else Rank.NAMED),
             cost=_amount(document.get("cost")),
-            seed=told_seed(told.get("seed")),
-            revised_prompt=told_text(told.get("revised_prompt")),
-            said=tidy(
-                ", ".join(dict.fromkeys(_texts([one.get(key) for one in (document, inner) for key in _SAID_KEYS])))
-            ),
+            seed=transcript.seed,
+            revised_prompt=transcript.revised_prompt,
+            said=tidy(", ".join(dict.fromkeys(_texts([one.get(key) for one in layers for key in TASK_SAYS])))),
         )
 
 
+def _unwrapped(document: Any) -> Any:
+    """Return the task that a relay's answer wraps: as its `data`, or the only item of it."""
+    if isinstance(document, dict) and not any(key in document for key in TASK_IDS):
+        inner = document.get("data")
+        inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
+        return inner if isinstance(inner, dict) else document
+    return document
+
+
 def _is_task(document: Mapping[str, Any]) -> bool:
-    if document.get("error") and "status" not in document and "state" not in document:
+    if document.get("error") and not state_of(document):
         return False
-    return any(key in document for key in ("id", "polling_url", "result", "sample"))
+    return any(key in document for key in (*TASK_IDS, *TASK_PLACES, "result", "sample"))
 
 
-def _status(value: Any) -> str:
-    return re.sub(r"[\s_-]+", " ", value[:60]).strip().casefold() if isinstance(value, str) else ""
-
-
-def _named(container: Mapping[str, Any]) -> list[str]:
-    """Return the pictures that one level of an answer names."""
-    found: list[str] = []
-    for key in _PICTURE_KEYS:
-        value = container.get(key)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str) and item.strip():
-                found.append(as_target(key, item))
-            elif isinstance(item, dict):
-                found += [as_target(k, item[k]) for k in ("url", "b64_json") if isinstance(item.get(k), str)]
-    return found
+def _place(document: Mapping[str, Any]) -> str | None:
+    return next((place for key in TASK_PLACES if (place := _address(document.get(key))) is not None), None)
 
 
 def _texts(value: Any) -> list[str]:

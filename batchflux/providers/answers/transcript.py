@@ -1,132 +1,124 @@
-"""What the JSON of an answer adds up to: text, pictures named as such, and failures.
+"""What the JSON of an answer adds up to: candidates for the picture, text, failures, and what it says of a task.
 
-Takes a whole answer or the frames of a stream, of either API: `choices` with a `delta` or a `message`, whose content is
-text or a list of parts, `data` with `url` or `b64_json`, or an error.
+Takes a whole answer or the documents of a stream, of any API: every value at any depth is looked at, and what its keys
+say of it is read from the tables of signs. Text comes in pieces in a stream: the values of one key are put together.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from batchflux.providers.answers.failures import Complaint, complaints_in
+from batchflux.providers.answers.failures import ANSWER_KEYS, Complaint, complaints_in
+from batchflux.providers.answers.signs import (
+    PENDING,
+    SURE_TASK_IDS,
+    TAKEN_ON,
+    TEXT_KEYS,
+    Sign,
+    bad_end,
+    below,
+    of_object,
+    state_of,
+)
 from batchflux.providers.answers.untrusted import told_seed, told_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-_BASE64_KEYS = frozenset({"b64_json", "image_base64", "data"})
-_HAS_SCHEME = re.compile(r"\s*(?:data:|https?://)", re.IGNORECASE)
+    from batchflux.providers.answers.pictures import Finder
+
+_RAW = ("",)  # the place of text that is no JSON
+_TELLING = 4  # characters that a text does not begin with twice by chance
+_DEEPEST_TEXT = 3  # JSON as text in JSON as text
 
 
 class Transcript:
     """Accumulates the documents of one answer; `seed` and `revised_prompt` are what it says was used."""
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self.named: list[str] = []  # the pictures of the last document that named any: URLs or bare base64
+    def __init__(self, finder: Finder) -> None:
+        self._finder = finder
+        self._texts: dict[tuple[str, ...], list[str]] = {}
+        self._last: dict[tuple[str, ...], int] = {}  # the document that a text was added to last
+        self._documents = self._values = 0
         self.complaints: tuple[Complaint, ...] = ()  # the first failure reported
+        self.end: Complaint | None = None  # the first reason why it came to no good end
         self.understood = False  # whether something had a shape we know
+        self.task: str | None = None  # what shows that the picture is still to be made
         self.seed: int | None = None
         self.revised_prompt: str | None = None
 
-    @property
-    def text(self) -> str:
-        """The content so far."""
-        return "".join(self._pieces)
+    def say(self, text: str, place: tuple[str, ...] = _RAW) -> None:
+        """Add text to what stands at a place: in a stream its pieces follow each other directly."""
+        pieces = self._texts.setdefault(place, [])
+        apart = pieces and self._last.get(place) == self._documents
+        if pieces and len(pieces[0]) >= _TELLING and text.startswith(pieces[0]) and text.startswith("".join(pieces)):
+            pieces.clear()  # a stream whose every document has the whole text so far
+        pieces.append(f"\n{text}" if apart else text)
+        self._last[place] = self._documents
 
-    def say(self, text: str) -> None:
-        """Add text to the content."""
-        self._pieces.append(text)
-
-    def take(self, document: Any, *, failed: bool = False) -> None:
-        """Take the next JSON document; `failed` when it came as an `error` event."""
-        if isinstance(document, list):
-            document = {"data": document}
-        if not isinstance(document, dict):
-            return
+    def take(self, document: Any, *, failed: bool = False, sign: Sign = Sign.NONE) -> None:
+        """Take the next JSON document, for which `sign` holds; `failed` when it came as an `error` event."""
+        self._documents += 1
         complaints = complaints_in(document, certain=failed)
         self.complaints = self.complaints or complaints
-        known = any(key in document for key in ("choices", "data", "images"))
+        held = [one for one in (document if isinstance(document, list) else [document]) if isinstance(one, dict)]
+        known = isinstance(document, list) or any(key in one for one in held for key in ANSWER_KEYS)
         self.understood = self.understood or bool(complaints) or known
-        if failed:
-            return
-        self.named = _named(document) or self.named
-        for item in (document, *_listed(document.get("data"))):
-            self._note(item)
-        for choice in _listed(document.get("choices")):
-            if isinstance(choice, dict):
-                self._choice(choice)
+        if not failed:
+            self._walk(document, sign)
 
-    def _note(self, item: Any) -> None:
-        """Note seed and prompt, which stand beside the picture or around it."""
-        if not isinstance(item, dict):
-            return
-        seed, prompt = told_seed(item.get("seed")), told_text(item.get("revised_prompt"))
+    def close(self, *, whole: bool) -> None:
+        """Look through the texts, which are complete now, and through the JSON that they hold."""
+        for depth in range(_DEEPEST_TEXT):
+            texts, self._texts = self._texts, {}
+            for place, pieces in texts.items():
+                words = depth == 0 and (place[-1] in TEXT_KEYS)
+                for document in self._finder.in_text("".join(pieces), whole=whole, words=words):
+                    self._documents += 1
+                    self._walk(document, Sign.NONE)
+
+    def _walk(self, document: Any, sign: Sign) -> None:
+        """Look at every value, in the document's order."""
+        left: list[tuple[Any, Sign, tuple[str, ...]]] = [(document, sign, ("",))]
+        while left:
+            value, sign, place = left.pop()
+            if sign is Sign.OURS:
+                continue
+            if isinstance(value, dict):
+                sign = of_object(sign, value)
+                self._note(value)
+                inside = [(item, below(sign, key), (*place[-2:], key)) for key, item in value.items()]
+                left += reversed(inside)
+            elif isinstance(value, list):
+                left += [(item, sign, place) for item in reversed(value)]
+            elif isinstance(value, str) and value.strip():
+                self._text(value, sign, place)
+
+    def _text(self, value: str, sign: Sign, place: tuple[str, ...]) -> None:
+        """Take a value: a link or base64 as such, other text for later; a thought's words are none of the answer."""
+        self._values += 1
+        goes_on = place in self._texts and self._last[place] < self._documents
+        in_pieces = place[-1] in TEXT_KEYS or goes_on
+        named = not in_pieces and self._finder.named(value, sign, (-self._documents, self._values))
+        if not named and sign is not Sign.DOUBT:
+            self.say(value, place)
+
+    def _note(self, value: Mapping[str, Any]) -> None:
+        """Note what an object says about the picture, wherever it stands, and about how it was made."""
+        seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
         self.seed = self.seed if seed is None else seed
         self.revised_prompt = prompt or self.revised_prompt
-
-    def _choice(self, choice: Mapping[str, Any]) -> None:
-        if isinstance(choice.get("error"), dict | str):
-            self.complaints = self.complaints or complaints_in({"error": choice["error"]})
-        if choice.get("finish_reason") == "content_filter":
-            self.complaints = self.complaints or (Complaint(code="content_filter"),)
-        for key in ("delta", "message"):
-            said = choice.get(key)
-            if isinstance(said, dict):
-                self._said(said)
-
-    def _said(self, said: Mapping[str, Any]) -> None:
-        content = said.get("content")
-        named: list[str] = []
-        for part in content if isinstance(content, list) else [content]:
-            text = part.get("text") if isinstance(part, dict) else part
-            if isinstance(text, str):
-                self.say(text)
-            if isinstance(part, dict):
-                named += _pictures(part)
-        for image in _listed(said.get("images")):
-            named += _pictures(image)
-        refusal = said.get("refusal")
+        if isinstance(value.get("error"), dict | str) and "delta" in value:
+            self.complaints = self.complaints or complaints_in({"error": value["error"]})
+        refusal = value.get("refusal")
         if isinstance(refusal, str) and refusal:
             self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
-        self.named = named or self.named
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _named(document: Mapping[str, Any]) -> list[str]:
-    """Return the pictures that an answer names, in order; progress previews are none."""
-    kind = document.get("type")
-    if isinstance(kind, str) and "partial" in kind:
-        return []
-    values = (document.get("data"), document.get("images"))
-    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    named = [picture for item in items for picture in _pictures(item)]
-    return named or list(_strings(document, ("url", "b64_json")))
-
-
-def _pictures(item: Any) -> list[str]:
-    """Return what one item of an answer names: a string, `{url}`, `{b64_json}` or a content part."""
-    if isinstance(item, str):
-        return [item] if item.strip() else []
-    if not isinstance(item, dict):
-        return []
-    found: list[str] = []
-    for key in ("url", "b64_json", "image_url", "image_base64", "image"):
-        value = item.get(key)
-        found += _strings(value, ("url", "b64_json", "data")) if isinstance(value, dict) else _strings(item, (key,))
-    return found
-
-
-def _strings(item: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
-    return (as_target(key, item[key]) for key in keys if isinstance(item.get(key), str) and item[key].strip())
-
-
-def as_target(key: str, value: str) -> str:
-    """Return the value under a key as a URL: bare base64 becomes a `data:` URL."""
-    if key not in _BASE64_KEYS or _HAS_SCHEME.match(value):
-        return value
-    return f"data:image/unknown;base64,{value}"
+        for key, item in value.items():
+            if reason := bad_end(key, item):
+                said = told_text(value.get("finishMessage")) or told_text(value.get("blockReasonMessage")) or ""
+                self.end = self.end or Complaint(code=reason, message=said)
+        ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
+        taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
+        if taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
+            named = next(ids, None) or told_text(value.get("id") or value.get("result"))
+            self.task = self.task or named or state_of(value) or "queued"

@@ -20,6 +20,7 @@ _FREE_READING = 100_000
 _OBJECT_START = re.compile(r"\{\s*[\"}]")
 _WHITESPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(")?|[{}\[\]:,]', re.DOTALL)
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$")
 
 
@@ -62,6 +63,23 @@ def objects(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
         except RecursionError:
             budget -= len(text)
         start = _OBJECT_START.search(text, after)
+
+
+def closed_off(text: str) -> tuple[str, str]:
+    """Return JSON that broke off as a whole document, closed behind its last whole value, and what came after that."""
+    left: list[str] = []
+    end, depth, before = 0, 0, ""
+    for token in _TOKEN.finditer(text):
+        mark = token[0][0]
+        if mark in "{[":
+            left.append("}" if mark == "{" else "]")
+        elif mark in "}]":
+            del left[-1:]
+        is_value = token[1] is not None and (before == ":" or left[-1:] == ["]"])
+        if is_value or mark in "}]":
+            end, depth = token.end(), len(left)
+        before = mark
+    return text[:end] + "".join(reversed(left[:depth])), text[end:]
 
 
 def unescape(text: str) -> str:

@@ -186,6 +186,8 @@ function tileFrame(row, status) {
       ),
     );
   const review = columns.review[row];
+  if (thumb && status !== "done" && !review)
+    frame.append(h("span", { class: "badge bad" }, `✕ ${columns.error_code[row] ?? status}`));
   if (review)
     frame.append(
       h(

@@ -35,6 +35,7 @@ export const LABELS = {
   cost: "Cost",
   error_code: "Error code",
   error: "Error",
+  remarks: "Remarks",
   started_at: "Started",
   finished_at: "Finished",
   api_seconds: "API time",

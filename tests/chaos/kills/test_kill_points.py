@@ -5,6 +5,8 @@ The telling points run with the fast tests, all of them with the slow ones, seve
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import signal
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.failpoints import POINTS, VARIABLE, armed
+from tests.bank import looking, picture_of
 
 if TYPE_CHECKING:
     from tests.program import Scene
@@ -27,7 +30,8 @@ SELDOM = {"run.surveyed", "run.closing", "run.closed", "csv.rewritten", "csv.rep
     "whole.replaced"
 }
 TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.synced", "csv.rewritten"}
-ALL = POINTS - MOVES - FAILURES - TASKS - {WITHDRAWN}
+KEPT = {"rejected.kept", "answer.kept"}
+ALL = POINTS - MOVES - FAILURES - TASKS - KEPT - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:
@@ -129,6 +133,78 @@ def test_a_kill_as_an_attempt_is_withdrawn(scene: Scene) -> None:
     ended = program.run("--set", "limits.rate=1000/s")
     assert ended.code == 0, ended.said
     scene.at_the_end({f"a{number}" for number in range(60)}, kills=1, at_once=30)
+
+
+@pytest.mark.parametrize("way", ["url", "b64"])
+@pytest.mark.parametrize(
+    "point",
+    sweep(
+        {"rejected.kept"},
+        {"answer.recorded", "picture.moving", "picture.moved", "pictures.synced", "rejected.kept", "csv.appending"},
+    ),
+)
+def test_a_kill_around_a_picture_that_differs(scene: Scene, way: str, point: str) -> None:
+    """It is paid once, and not fetched again once it lies in rejected/; a kill as it is accepted loses nothing."""
+    program, bank = scene.program, scene.bank
+    jobs = f"  - {{id: a, prompt: 'job a #{way} #gif', output_format: png}}\n"
+    program.manifest(bank.url, jobs)
+    assert program.run(**{VARIABLE: point}).code == -9
+    fetched = bank.fetched["a"]
+    kept = list((program.out / "rejected").glob("*"))
+    ended = program.run()
+    assert ended.code == 1, ended.said
+    assert bank.fetched["a"] == fetched + (way == "url" and not kept)
+    (row,) = program.rows()
+    assert (row["error_code"], row["attempts"], row["possibly_billed"]) == ("differs", "1", "0")
+    gif = (program.out / row["file_name"]).read_bytes()
+    assert gif == looking("gif", picture_of("a"))
+    assert program.run(
+        "--set", "output.accept=any", **{VARIABLE: "commit.begun" if point == "answer.recorded" else point}
+    ).code in {-9, 0}
+    ended = program.run("--set", "output.accept=any")
+    assert ended.code == 0, ended.said
+    (row,) = program.rows()
+    assert (row["status"], row["file_name"]) == ("done", "images/a.gif")
+    assert (program.out / "images" / "a.gif").read_bytes() == gif
+    assert list((program.out / "rejected").iterdir()) == []
+    assert bank.billed == {"a": 1}
+
+
+@pytest.mark.parametrize("point", sweep({"answer.kept"}, {"attempt.failing", "answer.kept", "attempt.settled"}))
+def test_a_kill_around_an_answer_without_a_picture(scene: Scene, point: str) -> None:
+    """Once it is kept it was answered: it is neither unknown nor asked for again beyond what an unkilled run would."""
+    program, bank = scene.program, scene.bank
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #empty*1'}\n", limits=", attempts: 2")
+    assert program.run(**{VARIABLE: point}).code == -9
+    held = program.run("--on-unknown", "hold")
+    kept = [path.name for path in (program.out / "answers").glob("*")]
+    if point == "attempt.failing":
+        assert (held.code, kept) == (1, []), "only what is on the disk was answered"
+        held = program.run()
+    assert held.code == 0, held.said
+    (row,) = program.rows()
+    assert (row["status"], row["attempts"], row["possibly_billed"]) == ("done", "2", "1")
+    assert bank.posts == {"a": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["commit.begun", "commit.made", "answer.recorded", "picture.moved"])
+def test_a_kill_as_a_kept_answer_is_read_again(scene: Scene, point: str) -> None:
+    program, bank = scene.program, scene.bank
+    program.manifest(bank.url, "  - {id: a, prompt: 'job a #empty', output_format: png}\n", limits=", attempts: 1")
+    assert program.run().code == 1
+    (answer,) = (program.out / "answers").iterdir()
+    shown = base64.b64encode(picture_of("a")).decode()
+    answer.write_text(json.dumps({"data": [{"b64_json": shown}]}))
+    for number in range(1, 9):
+        if program.run("--retry-failed", **{VARIABLE: f"{point}:{number}"}).code != -9:
+            break
+    ended = program.run("--retry-failed")
+    assert ended.code == 0, ended.said
+    assert program.pictures() == {"a"}
+    (row,) = program.rows()
+    assert (row["attempts"], row["cost"], row["possibly_billed"]) == ("1", "0.14", "0")
+    assert bank.posts == {"a": 1}
 
 
 @pytest.mark.slow

@@ -1,0 +1,61 @@
+"""What a run may get without paying, besides what the ledger holds: as the manifest allows, and from kept answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchflux.errors import Code, JobError
+from batchflux.ledger.tables import get_meta
+from batchflux.output.durable import unreadable
+from batchflux.output.image_store import accepted
+from batchflux.providers import READER, providers
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+    from batchflux.manifest import Manifest
+    from batchflux.models import Finished, Job
+
+NOTE = "reader"  # in the ledger: the version of the reader that has read all answers that are kept
+
+
+def _reads_nothing(_job: Job, name: str) -> Finished:
+    raise JobError(Code.BAD_ANSWER, f"{name} was not read again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """`accept` are the DIFFERENCES that are taken, `hosts` tells whether links to private hosts may lead anywhere.
+
+    `read` returns the picture in a kept answer of a job; JobError: today's reader finds none. `newer`: the reader is
+    newer than the one that has read them all.
+    """
+
+    accept: frozenset[str] = frozenset()
+    hosts: bool = False
+    newer: bool = False
+    read: Callable[[Job, str], Finished] = _reads_nothing
+
+
+def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
+    """Return the means of a run of this manifest."""
+    root, provider = manifest.output.dir, manifest.provider
+
+    def read(job: Job, name: str) -> Finished:
+        try:
+            body = (root / name).read_bytes()
+        except FileNotFoundError:
+            raise JobError(Code.BAD_ANSWER, f"the answer kept in {root / name} is gone") from None
+        except OSError as error:
+            raise unreadable(root / name, error) from error
+        reader = providers()[provider.api, job.style]
+        return reader.read_again(job, body, base_url=provider.base_url or "")
+
+    return Means(
+        accept=accepted(manifest.output.accept),
+        hosts=bool(provider.allow_hosts),
+        newer=int(get_meta(connection, NOTE) or READER) < READER,
+        read=read,
+    )

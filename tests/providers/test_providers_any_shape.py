@@ -1,0 +1,453 @@
+"""Answers in every shape that relays, gateways and APIs were seen to use: where the picture is, and where none is."""
+
+# The relays' words come in full-width punctuation.
+# A row of a table is a line.
+# ruff: noqa: RUF001, E501
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchflux.errors import Code, JobError
+from batchflux.models import BASE, Inline, Link, Reference
+from batchflux.providers import READER, providers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.models import Job
+
+RELAY = "https://relay.example/api"
+OUT = "https://cdn.example/out/7f3a.png"
+PLAIN = "https://cdn.example/o/77"  # nothing in it says that it is a picture
+SIGNED = "https://oss.example/out/7f3a.jpg?Expires=1&OSSAccessKeyId=a&Signature=b%2Fc"
+SMALL = "https://cdn.example/out/7f3a_256.png"
+REF = "https://photos.example/in/mug%20(1).jpg?v=1&w=2"
+UPLOADED = "https://relay.example/uploads/1.png"
+PHOTO = b"\xff\xd8\xffthe uploaded photo\xff\xd9" * 9
+PNG = b"\x89PNG\r\n\x1a\nmade" * 40
+KINDS = {
+    "png": PNG,
+    "jpeg": b"\xff\xd8\xff\xe0made" * 40,
+    "webp": b"RIFF\x10\0\0\0WEBPmade" * 20,
+    "gif": b"GIF89amade" * 40,
+    "bmp": b"BM\x10\0\0\0\0\0\0\0made" * 20,
+    "tiff": b"II*\0made" * 40,
+    "avif": b"\0\0\0\x1cftypavifmade" * 20,
+    "heic": b"\0\0\0\x18ftypheicmade" * 20,
+}
+B64 = base64.b64encode(PNG).decode()
+DATA = f"data:image/png;base64,{B64}"
+LOCAL = Reference(
+    source="mug.jpg", path="/p/mug.jpg", sha256=hashlib.sha256(PHOTO).hexdigest(), media_type="image/jpeg"
+)
+BOTH = (Reference(source=REF, url=REF), LOCAL)
+MADE = Inline(data=PNG)
+
+
+def chat(content: Any, **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content, **more}
+    return {"id": "c1", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
+
+
+def sse(*documents: Any, done: bool = True) -> str:
+    frames = "".join(f"data: {json.dumps(one, ensure_ascii=False)}\n\n" for one in documents)
+    return frames + ("data: [DONE]\n\n" if done else "")
+
+
+def said(*contents: str) -> str:
+    return sse(*({"choices": [{"index": 0, "delta": {"content": content}}]} for content in contents))
+
+
+def gemini(*parts: Any, **more: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}]}
+
+
+PICTURE = {"inlineData": {"mimeType": "image/png", "data": B64}}
+FOUND: dict[str, tuple[Any, Link | Inline]] = {
+    # One level: what gateways and self-made servers answer.
+    "output list": ({"status": "succeeded", "output": [OUT]}, Link(url=OUT)),
+    "output text": ({"output": PLAIN}, Link(url=PLAIN)),
+    "output results": ({"output": {"results": [{"url": SIGNED}]}}, Link(url=SIGNED)),
+    "ready sample": ({"status": "Ready", "result": {"sample": PLAIN}}, Link(url=PLAIN)),
+    "image_url": ({"image_url": PLAIN}, Link(url=PLAIN)),
+    "images of base64": ({"images": [B64]}, MADE),
+    "url is relative": ({"data": [{"url": "/files/x.jpg"}]}, Link(url="https://relay.example/files/x.jpg")),
+    "url is relative, no slash": ({"data": [{"url": "files/x.jpg"}]}, Link(url=f"{RELAY}/files/x.jpg")),
+    "url is relative, no end": ({"data": [{"url": "/files/77"}]}, Link(url="https://relay.example/files/77")),
+    "url without a scheme": ({"data": [{"url": "//cdn.example/x.jpg"}]}, Link(url="https://cdn.example/x.jpg")),
+    "url of a bare host": ({"data": [{"url": "cdn.example/x.jpg"}]}, Link(url="https://cdn.example/x.jpg")),
+    "url list": ({"data": [{"url": [PLAIN]}]}, Link(url=PLAIN)),
+    "url is base64": ({"data": [{"url": B64}]}, MADE),
+    "url in quotes": ({"data": [{"url": f'"{OUT}"'}]}, Link(url=OUT)),
+    "url in angles": ({"data": [{"url": f"<{OUT}>"}]}, Link(url=OUT)),
+    "url as markdown": ({"data": [{"url": f"![image]({OUT})"}]}, Link(url=OUT)),
+    "url with a blank": (
+        {"data": [{"url": "https://cdn.example/my picture.png"}]},
+        Link(url="https://cdn.example/my%20picture.png"),
+    ),
+    "url with escapes": ({"data": [{"url": "https://cdn.example/a\\_b.png"}]}, Link(url="https://cdn.example/a_b.png")),
+    "image_urls": ({"data": {"image_urls": [PLAIN]}}, Link(url=PLAIN)),
+    "data url in prose": ({"message": f"done: {DATA} bye"}, MADE),
+    "any key": ({"foo": [{"bar": {"baz": OUT}}]}, Link(url=OUT)),
+    "any key, nothing telling": ({"foo": {"bar": PLAIN}}, Link(url=PLAIN)),
+    "any key, base64": ({"foo": [[{"bar": B64}]]}, MADE),
+    "any key, data url": ({"foo": {"bar": DATA}}, MADE),
+    "a key with a message": ({"msg": "ok", "foo": {"pic": OUT}}, Link(url=OUT)),
+    "lines of JSON": (f'{json.dumps({"progress": 50})}\n{json.dumps({"url": OUT})}\n', Link(url=OUT)),
+    "a text": (f"Your picture is at {OUT}.", Link(url=OUT)),
+    "a URL": (OUT, Link(url=OUT)),
+    "a JSON text": (json.dumps(OUT), Link(url=OUT)),
+    "base64 alone": (B64, MADE),
+    "a data URL alone": (DATA, MADE),
+    "a tag alone": (f'<img src="{OUT}">', Link(url=OUT)),
+    "markdown alone": (f"![image]({OUT})", Link(url=OUT)),
+    "several in one text": ({"data": {"url": f"{OUT},{SMALL}"}}, Link(url=SMALL)),
+    "tag of a forum": (f"[img]{OUT}[/img]", Link(url=OUT)),
+    "tag of its own": (f"<image>{OUT}</image>", Link(url=OUT)),
+    # Chat, in one answer.
+    "message image": (chat("", image={"url": PLAIN}), Link(url=PLAIN)),
+    "message images": (chat("", images=[{"type": "image_url", "image_url": {"url": DATA}}]), MADE),
+    "content source": (
+        chat([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": B64}}]),
+        MADE,
+    ),
+    "content source url": (chat([{"type": "image", "source": {"type": "url", "url": PLAIN}}]), Link(url=PLAIN)),
+    "content is base64": (chat(B64), MADE),
+    "content is JSON": (chat(json.dumps({"b64_json": B64})), MADE),
+    "content is JSON of a link": (chat(json.dumps({"image_url": PLAIN})), Link(url=PLAIN)),
+    "content is fenced JSON": (chat(f'```json\n{{"result": {{"url": "{OUT}"}}}}\n```'), Link(url=OUT)),
+    "content is a JSON list": (chat(json.dumps([OUT])), Link(url=OUT)),
+    "content is JSON in JSON": (chat(json.dumps({"text": json.dumps({"url": OUT})})), Link(url=OUT)),
+    "content is HTML": (chat(f'<div><img alt="x" src="{OUT}"/></div>'), Link(url=OUT)),
+    "content is relative markdown": (chat("![image](/files/x.png)"), Link(url="https://relay.example/files/x.png")),
+    "content is relative HTML": (chat('<img src="/files/x.png">'), Link(url="https://relay.example/files/x.png")),
+    "content, escaped": (chat("![image](https://cdn.example/a\\_b\\_c.png)"), Link(url="https://cdn.example/a_b_c.png")),
+    "content, bare and escaped": (chat("see https://cdn.example/a\\_b.png"), Link(url="https://cdn.example/a_b.png")),
+    "content with a blank": (
+        chat("![image](https://cdn.example/my picture.png)"),
+        Link(url="https://cdn.example/my%20picture.png"),
+    ),
+    "content in blanks": (chat(f"![image]( {OUT} )"), Link(url=OUT)),
+    "content, no scheme": (chat("![image](//cdn.example/x.png)"), Link(url="https://cdn.example/x.png")),
+    "tool call": (
+        chat(None, tool_calls=[{"function": {"name": "draw", "output": json.dumps({"image": OUT})}}]),
+        Link(url=OUT),
+    ),
+    "annotations": (chat("Done.", annotations=[{"type": "image_url", "image_url": {"url": PLAIN}}]), Link(url=PLAIN)),
+    "attachments": (chat("Done.", attachments=[{"url": PLAIN, "content_type": "image/png"}]), Link(url=PLAIN)),
+    # APIs and what stands behind relays.
+    "openai responses": ({"output": [{"type": "image_generation_call", "result": B64}], "status": "completed"}, MADE),
+    "openai responses, said to go on": (
+        {"output": [{"type": "image_generation_call", "status": "generating", "result": B64}]},
+        MADE,
+    ),
+    "openai responses in markdown": (
+        {"output": [{"type": "message", "content": [{"type": "output_text", "text": f"Here\n![image]({DATA})"}]}]},
+        MADE,
+    ),
+    "openai responses, streamed": (
+        'event: response.image_generation_call.partial_image\ndata: {"type":"response.image_generation_call.'
+        'partial_image","partial_image_b64":"' + base64.b64encode(KINDS["gif"]).decode() + '"}\n\n'
+        + sse({"type": "response.output_item.done", "item": {"type": "image_generation_call", "result": B64}}),
+        MADE,
+    ),
+    "gemini": (gemini({"text": "Here you go"}, PICTURE, finishReason="STOP"), MADE),
+    "gemini, snake case": (gemini({"inline_data": {"mime_type": "image/png", "data": B64}}), MADE),
+    "gemini, streamed": (
+        sse(gemini({"text": "Here"}), gemini(PICTURE), gemini({"text": ""}, finishReason="STOP"), done=False),
+        MADE,
+    ),
+    "gemini, a list of frames": ([gemini({"text": "Here"}), gemini(PICTURE)], MADE),
+    "gemini, file": (gemini({"fileData": {"mimeType": "image/png", "fileUri": PLAIN}}), Link(url=PLAIN)),
+    "gemini, a thought first": (gemini({**PICTURE, "thought": True}, PICTURE), MADE),
+    "gemini behind a wrapper": ({"response": gemini(PICTURE)}, MADE),
+    "imagen": ({"predictions": [{"mimeType": "image/png", "bytesBase64Encoded": B64}]}, MADE),
+    "imagen, newer": ({"generatedImages": [{"image": {"imageBytes": B64}}]}, MADE),
+    "openrouter": (chat("Here", images=[{"type": "image_url", "image_url": {"url": DATA}}]), MADE),
+    "openrouter, imageUrl": (chat("", images=[{"type": "image_url", "imageUrl": {"url": DATA}}]), MADE),
+    "replicate": (
+        {
+            "id": "p1",
+            "input": {"prompt": "x", "input_image": UPLOADED},
+            "output": PLAIN,
+            "status": "succeeded",
+            "urls": {"get": "https://api.example/v1/p1", "cancel": "https://api.example/v1/p1/cancel"},
+        },
+        Link(url=PLAIN),
+    ),
+    "fal": (
+        {"images": [{"url": PLAIN, "content_type": "image/jpeg"}], "seed": 7, "has_nsfw_concepts": [False]},
+        Link(url=PLAIN),
+    ),
+    "fal, its queue": (
+        {"status_url": "https://q.example/1/status", "response_url": "https://q.example/1", "image": {"url": OUT}},
+        Link(url=OUT),
+    ),
+    "siliconflow": ({"images": [{"url": SIGNED}], "timings": {"inference": 1.2}, "seed": 1}, Link(url=SIGNED)),
+    "dashscope": (
+        {"output": {"task_status": "SUCCEEDED", "task_id": "t", "results": [{"orig_prompt": "x", "url": SIGNED}]}},
+        Link(url=SIGNED),
+    ),
+    "dashscope multimodal": (
+        {"output": {"choices": [{"message": {"content": [{"image": SIGNED}], "role": "assistant"}}]}},
+        Link(url=SIGNED),
+    ),
+    "volcengine": ({"data": {"binary_data_base64": [B64], "image_urls": None}, "code": 10000}, MADE),
+    "jimeng": ({"data": {"item_list": [{"image": {"large_images": [{"image_url": PLAIN}]}}]}}, Link(url=PLAIN)),
+    "kling": (
+        {"code": 0, "message": "SUCCEED", "data": {
+            "task_status": "succeed", "task_result": {"images": [{"index": 0, "url": PLAIN}]}}},
+        Link(url=PLAIN),
+    ),
+    "minimax": ({"data": {"image_urls": [PLAIN]}, "base_resp": {"status_code": 0}}, Link(url=PLAIN)),
+    "minimax, base64": ({"data": {"image_base64": [B64]}, "base_resp": {"status_code": 0}}, MADE),
+    "midjourney-proxy": (
+        {"id": "1", "status": "SUCCESS", "progress": "100%", "imageUrl": PLAIN, "prompt": "x"},
+        Link(url=PLAIN),
+    ),
+    "kie": ({"code": 200, "data": {"state": "success", "resultJson": json.dumps({"resultUrls": [OUT]})}}, Link(url=OUT)),
+    "stability": ({"artifacts": [{"base64": B64, "finishReason": "SUCCESS", "seed": 1}]}, MADE),
+    "stability, one": ({"image": B64, "finish_reason": "SUCCESS", "seed": 1}, MADE),
+    "automatic1111": ({"images": [B64], "parameters": {"init_images": [B64]}, "info": "{}"}, MADE),
+    "cloudflare": ({"result": {"image": B64}, "success": True, "errors": [], "messages": []}, MADE),
+    "huggingface": ([{"generated_image": DATA}], MADE),
+    "together": ({"data": [{"index": 0, "url": PLAIN, "timings": {}}]}, Link(url=PLAIN)),
+    "leonardo": (
+        {"generations_by_pk": {"generated_images": [{"url": PLAIN, "nsfw": False}], "status": "COMPLETE"}},
+        Link(url=PLAIN),
+    ),
+    "ideogram": ({"created": "x", "data": [{"is_image_safe": True, "url": PLAIN, "prompt": "x"}]}, Link(url=PLAIN)),
+    "comfyui": (
+        {"outputs": {"9": {"images": [{"url": "/view?filename=a_1.png&type=output"}]}}},
+        Link(url="https://relay.example/view?filename=a_1.png&type=output"),
+    ),
+    "piapi": ({"data": {"status": "completed", "output": {"image_url": PLAIN}}}, Link(url=PLAIN)),
+    "dify": ({"answer": f"![image]({OUT})", "metadata": {}}, Link(url=OUT)),
+    "coze": ({"messages": [{"role": "assistant", "content": f"![image]({OUT})"}]}, Link(url=OUT)),
+    "ollama": (sse({"response": "![image](https://cdn.exa"}, {"response": "mple/x.png)"}), Link(url="https://cdn.example/x.png")),
+    "novita": ({"images": [{"image_url": PLAIN, "image_type": "jpeg"}], "task": {"task_id": "t"}}, Link(url=PLAIN)),
+    "xai": ({"data": [{"b64_json": DATA, "revised_prompt": "x"}]}, MADE),
+    # The result, told from what stands beside it.
+    "thumbnail is a link": (chat(f"[![t]({SMALL})]({OUT})"), Link(url=OUT)),
+    "thumbnail is a link, nothing telling": (chat(f"[![t]({PLAIN}/s)]({PLAIN}/l)"), Link(url=f"{PLAIN}/l")),
+    "thumbnail is a link of HTML": (chat(f'<a href="{OUT}"><img src="{SMALL}"></a>'), Link(url=OUT)),
+    "picture leads to a page": (chat(f"[![image]({OUT})](https://relay.example/gallery/77)"), Link(url=OUT)),
+    "thumbnail beside": ({"data": [{"thumbnail_url": SMALL, "url": PLAIN}]}, Link(url=PLAIN)),
+    "thumbnail first": ({"images": {"thumb": SMALL, "full": OUT}}, Link(url=OUT)),
+    "thumbnail by its address": ({"data": [{"url": "https://c.example/thumb/1.png"}, {"url": OUT}]}, Link(url=OUT)),
+    "preview by its type": ({"images": [{"type": "preview", "url": SMALL}, {"type": "final", "url": OUT}]}, Link(url=OUT)),
+    "logo of a footer": (
+        chat(f"![image]({OUT})\n\n---\nPowered by [![x](https://relay.example/x.png)](https://relay.example/)"),
+        Link(url=OUT),
+    ),
+    "logo named so": (chat(f"![image]({OUT})\n![logo](https://relay.example/l.png)"), Link(url=OUT)),
+    "logo by its address": (chat(f"![]({OUT})\n![](https://relay.example/static/logo.png)"), Link(url=OUT)),
+    "logo under a key": ({"logo_url": "https://relay.example/l.png", "result": PLAIN}, Link(url=PLAIN)),
+    "avatar": (chat(f"![image]({OUT})", author={"avatar": "https://relay.example/a.png"}), Link(url=OUT)),
+    "reference behind the result": (chat(f"结果：![image]({OUT})\n\n参考图：![image]({UPLOADED})"), Link(url=OUT)),
+    "original behind the result": (chat(f"![image]({OUT})\n\n原图：![原图]({UPLOADED})"), Link(url=OUT)),
+    "words about a reference": (chat(f"Based on the reference image, here it is: ![]({OUT})"), Link(url=OUT)),
+    "input under its key": ({"input": {"image": UPLOADED}, "request": {"url": UPLOADED}, "x": OUT}, Link(url=OUT)),
+    "input part": (
+        {"output": [{"type": "input_image", "image_url": UPLOADED}, {"type": "output_image", "image_url": OUT}]},
+        Link(url=OUT),
+    ),
+    "input message": ({"messages": [{"role": "user", "content": UPLOADED}, {"role": "assistant", "content": OUT}]}, Link(url=OUT)),
+    "reference as base64": ({"images": [base64.b64encode(PHOTO).decode(), B64]}, MADE),
+    "docs and help": (
+        {"docs": "https://relay.example/docs/x", "help_url": "https://relay.example/h", "foo": PLAIN},
+        Link(url=PLAIN),
+    ),
+    "whole text in every frame": (
+        sse(*({"output": {"text": f"![image]({OUT})"[:end]}} for end in (12, 20, 30, 99))),
+        Link(url=OUT),
+    ),
+    "a description with such words": (
+        chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),
+        Link(url=OUT),
+    ),
+    "a logo asked for, and another": (
+        chat(f"![image]({OUT})\n![logo](https://relay.example/l.png)"),
+        Link(url=OUT),
+    ),
+    "a logo was asked for": (chat("![logo](https://cdn.example/out/logo.png)"), Link(url="https://cdn.example/out/logo.png")),
+}  # fmt: skip
+
+NONE: dict[str, tuple[Any, Code, bool]] = {
+    "task in a list": ({"data": [{"status": "submitted", "task_id": "t"}]}, Code.BAD_ANSWER, True),
+    "task to be polled": ({"id": "7b9e", "polling_url": "https://api.example/t/7b9e"}, Code.BAD_ANSWER, True),
+    "task, queued": ({"id": "7b9e", "status": "queued"}, Code.BAD_ANSWER, True),
+    "task, kie": ({"code": 200, "msg": "success", "data": {"taskId": "a1"}}, Code.BAD_ANSWER, True),
+    "task, dashscope": ({"output": {"task_id": "t", "task_status": "PENDING"}, "request_id": "r"}, Code.BAD_ANSWER, True),
+    "task, midjourney": ({"code": 1, "description": "提交成功", "result": "1712"}, Code.BAD_ANSWER, True),
+    "task, replicate": (
+        {"id": "p1", "status": "starting", "urls": {"get": "https://api.example/v1/p1"}, "output": None},
+        Code.BAD_ANSWER,
+        True,
+    ),
+    "task with a draft": ({"status": "IN_PROGRESS", "progress": "50%", "imageUrl": OUT}, Code.BAD_ANSWER, True),
+    "task that failed, its upload": ({"task_status": "failed", "image": UPLOADED}, Code.SERVER, False),
+    "finish: safety": (gemini(finishReason="SAFETY"), Code.MODERATED, False),
+    "finish: safety, in a chat": ({"choices": [{"message": {"content": ""}, "finish_reason": "SAFETY"}]}, Code.MODERATED, False),
+    "finish: native": (
+        {"choices": [{"message": {"content": ""}, "finish_reason": "stop", "native_finish_reason": "PROHIBITED_CONTENT"}]},
+        Code.MODERATED,
+        False,
+    ),
+    "finish: image safety, streamed": (sse(gemini({"text": "I"}), gemini(finishReason="IMAGE_SAFETY")), Code.MODERATED, False),
+    "finish: other": (gemini(finishReason="IMAGE_OTHER"), Code.NO_IMAGE, True),
+    "finish: no image": (gemini(finishReason="NO_IMAGE"), Code.NO_IMAGE, True),
+    "finish: tools": ({"choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}, Code.NO_IMAGE, True),
+    "finish: error": ({"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, Code.SERVER, False),
+    "blocked": ({"promptFeedback": {"blockReason": "OTHER"}}, Code.MODERATED, False),
+    "base_resp, moderated": ({"base_resp": {"status_code": 1026, "status_msg": "new sensitive"}}, Code.MODERATED, False),
+    "base_resp, balance": ({"data": {}, "base_resp": {"status_code": 1008, "status_msg": "no"}}, Code.QUOTA, False),
+    "base_resp, unknown": ({"base_resp": {"status_code": 7777, "status_msg": "odd"}}, Code.NO_IMAGE, True),
+    "dashscope inspection": ({"code": "DataInspectionFailed", "message": "no", "request_id": "r"}, Code.MODERATED, False),
+    "words": (chat("I would love to, but which mug do you mean?"), Code.NO_IMAGE, True),
+    "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
+    "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
+    "words and JSON": (chat('Call the tool: {"size": "1024x1024"}'), Code.NO_IMAGE, True),
+    "progress is no words": (said("> 进度 **50%**\n", "> 生成中...\n", "⏳ processing 70%\n"), Code.NO_IMAGE, False),
+    "thumbnail only": ({"data": [{"thumbnail_url": SMALL}]}, Code.NO_IMAGE, False),
+    "logo only": (chat("![logo](https://relay.example/l.png)"), Code.NO_IMAGE, True),
+    "logo only, by its address": (chat("![](https://relay.example/static/banner.png)"), Code.NO_IMAGE, False),
+    "draft only": (sse({"type": "image_generation.partial_image", "b64_json": B64}), Code.NO_IMAGE, False),
+    "thought only": (gemini({**PICTURE, "thought": True}), Code.NO_IMAGE, False),
+    "input only": ({"data": [], "input": {"image": UPLOADED}}, Code.NO_IMAGE, False),
+    "docs only": ({"data": [], "docs_url": "https://relay.example/docs"}, Code.NO_IMAGE, False),
+    "reference only": ({"output": [REF]}, Code.ECHOED_INPUT, False),
+    "reference only, as base64": ({"foo": base64.b64encode(PHOTO).decode()}, Code.ECHOED_INPUT, False),
+    "base64 of anything": ({"data": [{"b64_json": base64.b64encode(b"<html>no</html>" * 9).decode()}]}, Code.NO_IMAGE, False),
+    "data url of anything": (chat("![image](data:image/png;base64,QUJDREVGR0g=)"), Code.BAD_ANSWER, False),
+    "nothing": ({"data": []}, Code.NO_IMAGE, False),
+}  # fmt: skip
+
+
+def body_of(answer: Any) -> bytes:
+    return (answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)).encode()
+
+
+def read(answer: Callable[..., Any], job: Job, body: bytes, **how: Any) -> Any:
+    return answer(job, [body[:7], body[7:]], headers={BASE: RELAY}, **how)
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("style", ["standard", "chat"])
+def test_a_picture_is_found_in_any_shape(
+    answer: Callable[..., Any], make_job: Callable[..., Job], name: str, style: str
+) -> None:
+    shape, expected = FOUND[name]
+    prompt = "Make a logo for the mug" if "asked for" in name else "Make the mug red"
+    job = make_job(style=style, images=BOTH[: 1 if style == "standard" else 2], prompt=prompt)
+    if style == "chat" or "as base64" not in name:
+        assert read(answer, job, body_of(shape)) == expected
+        assert providers()["flux-relay", style].read_again(job, body_of(shape), base_url=RELAY).asset == expected
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_is_no_picture_is_not_taken_and_not_asked_for_in_vain(
+    answer: Callable[..., Any], make_job: Callable[..., Job], name: str
+) -> None:
+    shape, code, final = NONE[name]
+    got = read(answer, make_job(images=BOTH), body_of(shape))
+    assert isinstance(got, JobError), got
+    assert (got.code, got.final) == (code, final), got.message
+    kept = got.code in (Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT)
+    assert got.answer == (body_of(shape) if kept else None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_of_any_kind_is_proved_by_its_first_bytes(
+    answer: Callable[..., Any], make_job: Callable[..., Job], kind: str
+) -> None:
+    data = KINDS[kind]
+    text = base64.b64encode(data).decode()
+    plain = text.rstrip("=").replace("+", "-").replace("/", "_")
+    wrapped = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    for shape in ({"x": text}, {"x": plain}, {"x": wrapped}, chat(f"data:;base64,{text}"), [[text]]):
+        assert read(answer, make_job(), body_of(shape)) == Inline(data=data)
+    assert answer(make_job(), data, headers={"content-type": "text/html"}) == Inline(data=data)
+    cut = answer(make_job(), data, complete=False)
+    assert cut.code is Code.UNKNOWN
+
+
+def test_a_body_that_is_the_reference_is_an_echo(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
+    assert answer(make_job(images=BOTH), PHOTO).code is Code.ECHOED_INPUT
+
+
+def test_what_a_person_is_told(answer: Callable[..., Any], make_job: Callable[..., Job]) -> None:
+    def told(shape: Any) -> str:
+        return str(read(answer, make_job(), body_of(shape)).message)
+
+    assert told(chat("Which mug?")) == "the answer holds no picture but says: Which mug?"
+    assert "task (t1)" in told({"task_id": "t1", "status": "queued"})
+    assert "style native" in told({"task_id": "t1", "status": "queued"})
+    assert "thumbnail" in told({"data": [{"thumb": SMALL}]})
+    assert "odd" in told({"base_resp": {"status_code": 7777, "status_msg": "odd"}})
+    assert "IMAGE_OTHER".lower() in told(gemini(finishReason="IMAGE_OTHER"))
+
+
+def test_the_seed_is_told_wherever_it_stands(make_job: Callable[..., Job]) -> None:
+    chats = providers()["flux-relay", "chat"]
+    body = body_of({"seed": 7, "images": [{"url": OUT, "revised_prompt": "A red mug"}], "input": {"seed": 9}})
+    found = chats.read_again(make_job(), body)
+    assert (found.seed, found.revised_prompt) == (7, "A red mug")
+    assert READER >= 1
+
+
+KEYS = st.text(alphabet=st.characters(codec="utf-8", categories=["L", "N"]), max_size=8).filter(
+    lambda key: key.isdecimal() or not key.isascii() or key.startswith(("q", "z", "k"))
+)
+NOISE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | KEYS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+SPELLINGS = ("{}", "  {}\n", "<{}>", '"{}"', "![image]({})", "see {} here", "[download]({})", "`{}`", "图：{}。")
+
+
+@st.composite
+def planted(draw: st.DrawFn, what: str) -> str:
+    """Make an answer, whole JSON, Markdown or a stream, that holds a text at any place."""
+    value: Any = draw(st.sampled_from(SPELLINGS)).format(what)
+    for _ in range(draw(st.integers(0, 6))):
+        key, noise = draw(KEYS), draw(NOISE)
+        value = draw(st.sampled_from([[noise, value], [value], {key: value}, {"k": noise, key + "z": value}]))
+    kind = draw(st.sampled_from(["json", "chat", "sse", "text"]))
+    if kind == "json":
+        return json.dumps({"choices": [], "z": value})
+    text = value if isinstance(value, str) else json.dumps(value)
+    if kind == "chat":
+        return json.dumps(chat(text))
+    if kind == "text":
+        return text if not text.startswith(("<", "{", "[")) else f"It is {text}"
+    cut = draw(st.integers(0, len(text)))
+    return said(text[:cut], text[cut:])
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_picture_planted_anywhere_is_found(
+    answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
+) -> None:
+    body = data.draw(planted(OUT)).encode()
+    assert read(answer, make_job(images=BOTH), body) == Link(url=OUT)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_reference_planted_anywhere_is_never_taken(
+    answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
+) -> None:
+    spelled = data.draw(st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS")]))
+    body = data.draw(planted(spelled)).encode()
+    assert isinstance(read(answer, make_job(images=BOTH), body), JobError)
