@@ -190,7 +190,7 @@ class _Run:
         source: Source = self._feeder()
         if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
             source = FreeFirst(self._feeder(), self._feeder())
-        self.watcher.started(plan, Progress(pool.tally, rules, self.gate))
+        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

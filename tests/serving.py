@@ -20,15 +20,15 @@ LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 @contextmanager
-def serving(app: web.Application, **how: Any) -> Iterator[str]:
-    """Give the server's URL for as long as it is entered; `how` goes to aiohttp's AppRunner."""
+def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
+    """Give the server's URL for as long as it is entered, at `port` or any; `how` goes to aiohttp's AppRunner."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
 
     async def start() -> None:
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         ready.set()
 
     async def stop() -> None:

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 OnUnknown = Literal["retry", "hold", "fail"]
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
 SAMPLES = 3
-_NO_MEANS = Means()
 FAULTS = 1000  # different ones of references that are told apart
+_NO_MEANS = Means()
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
 _BATCH = 500

@@ -18,6 +18,8 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batchflux.transport.connections import Until
+
 PIECE = 1 << 18  # bytes of a decoded piece, so that what grows without end is counted as it grows
 LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an answer with garbled chunks was closed
 _PROOF = 1 << 10  # bytes by which a coding has shown: zlib keeps what it has decoded to itself when it fails later
@@ -35,13 +37,13 @@ class Body:
         self._codings = [] if self.missing else [_Coding(make) for _, make in makers]
         self._pieces: Iterator[bytes] = iter(())
 
-    async def next(self, until: float) -> bytes:
-        """Return the next bytes, none at the end; one of WIRE_ERRORS, also at `until` (loop time)."""
+    async def next(self, until: Until, idle: float = float("inf")) -> bytes:
+        """Return the next bytes, none at the end; one of WIRE_ERRORS, also at `until` or after `idle` seconds."""
         while True:
             for piece in self._pieces:
                 if piece:
                     return piece
-            data = await _next_piece(self._response, until)
+            data = await _next_piece(self._response, until, idle)
             if not data:
                 return self._codings[0].undecoded() if self._codings else b""
             if not self._codings:
@@ -181,14 +183,15 @@ _CODINGS: dict[str, tuple[str, Callable[[], _Decoder | None]]] = {
 }
 
 
-async def _next_piece(response: aiohttp.ClientResponse, until: float) -> bytes:
+async def _next_piece(response: aiohttp.ClientResponse, until: Until, idle: float) -> bytes:
+    clock = asyncio.get_running_loop().time
+    silent_at = clock() + idle
     while True:
-        look = min(until, asyncio.get_running_loop().time() + LOOK_SECONDS)
         try:
-            async with asyncio.timeout_at(look) as bound:
+            async with until.bound(min(LOOK_SECONDS, silent_at - clock())) as bound:
                 return await response.content.readany()
         except TimeoutError:
-            if not bound.expired() or look == until:
+            if not bound.expired() or clock() >= min(until.at, silent_at):
                 raise
         connection = response.connection
         if connection is not None and (connection.transport is None or connection.transport.is_closing()):

@@ -16,7 +16,7 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, open_session
+from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, Until, open_session
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
@@ -134,10 +134,10 @@ class Transport:
         session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
-        until = started + self._options.timeout
+        until = Until(started + self._options.timeout)
         own = url.origin() == self._origin.origin()
         try:
-            async with asyncio.timeout_at(until):
+            async with until.bound():
                 if not own:  # it may live where the provider's own origin does, which no call has told yet
                     await opened.names.learn()
                 response = await session.request(
@@ -160,7 +160,7 @@ class Transport:
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
     async def _answer(
-        self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: float
+        self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until
     ) -> Reply:
         reader = request.reader(response.status, headers)
         body = Body(response)
@@ -182,12 +182,11 @@ class Transport:
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
             raise (lost(cut, response.url) if request.repeatable else error) from None
 
-    async def _read(self, body: Body, reader: Reader, until: float) -> Exception | None:
+    async def _read(self, body: Body, reader: Reader, until: Until) -> Exception | None:
         """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
-        clock = asyncio.get_running_loop().time
         left = self._body_cap
         try:
-            while data := await body.next(min(until, clock() + self._options.idle_timeout)):
+            while data := await body.next(until, self._options.idle_timeout):
                 left -= len(data)
                 if left < 0:
                     return _TooLargeError()

@@ -7,6 +7,8 @@ answer, and of two answers to it the second is never anybody's.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import socket
 from dataclasses import dataclass, field
@@ -22,13 +24,15 @@ from batchflux.transport.lenient import LenientConnector
 from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from yarl import URL
 
 MIB = 1 << 20
 DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
 HEADER_BYTES = 1 << 16  # one header: signed links travel in headers, and are longer than aiohttp's 8 KB
+
+LATE_SECONDS, TURN_SECONDS = 0.25, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,36 @@ class Sent:
             reach("request.sent")
             if self._tell is not None:
                 self._tell()
+
+
+class Until:
+    """When a wait is over, in seconds of the loop's clock: `at`.
+
+    A process that stood still (Ctrl-Z, a paused machine) finds its timers due before it has looked at its sockets,
+    where the answer may lie, paid for. So a timer that fires late lets the sockets be read for one more `TURN_SECONDS`.
+    """
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    @contextlib.asynccontextmanager
+    async def bound(self, within: float = float("inf")) -> AsyncIterator[asyncio.Timeout]:
+        """Raise TimeoutError when this is entered for longer than `within` seconds, or beyond `at`."""
+        loop = asyncio.get_running_loop()
+        due = max(loop.time(), min(self.at, loop.time() + within))
+
+        def fire() -> None:
+            now = loop.time()
+            more = TURN_SECONDS if now - due > LATE_SECONDS else 0.0
+            self.at = max(self.at, now + more)
+            bound.reschedule(now + more)
+
+        async with asyncio.timeout(None) as bound:
+            timer = loop.call_at(due, fire)
+            try:
+                yield bound
+            finally:
+                timer.cancel()
 
 
 async def _headers_sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:

@@ -25,7 +25,7 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, TransportOptions
+from batchflux.transport.connections import MIB, TransportOptions, Until
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
 from batchflux.transport.ssrf import Allowed
@@ -74,16 +74,16 @@ class Downloads:
         """Return the bytes behind `link`; see Transport.fetch."""
         clock = asyncio.get_running_loop().time
         started, url = clock(), to_url(link)
-        until = started + self._options.download_timeout
+        until = Until(started + self._options.download_timeout)
         spool = _Spool(self._spool_dir, self._options.spool_over)
         try:
-            async with asyncio.timeout_at(until):
+            async with until.bound():
                 data, path = await self._download(url, until, spool)
         except WIRE_ERRORS as error:
             raise unfetched(error, url) from None
         return Fetched(data=data, path=path, size=spool.size, seconds=clock() - started)
 
-    async def _download(self, url: URL, until: float, spool: _Spool) -> tuple[bytes | None, str | None]:
+    async def _download(self, url: URL, until: Until, spool: _Spool) -> tuple[bytes | None, str | None]:
         response = await self._follow(url)
         try:
             self._check(response)

@@ -8,9 +8,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 from batchflux import RunOptions, load_manifest, run
-from batchflux.cli import main
+from batchflux.cli import cli, main
 from batchflux.cli import progress as shown
 from batchflux.cli.progress import Progress
 from tests.terminal import COLUMNS, Terminal
@@ -50,6 +51,22 @@ def test_a_run_at_a_terminal_is_two_lines_that_leave_nothing_behind(tmp_path: Pa
     assert lines[-1] == "  next       to continue: batchflux run m.yaml"
     assert any(line.startswith("SIGINT: no new requests") for line in lines)
     assert [line for line in terminal.screen.wrapped if "token=" not in line] == []
+
+
+@pytest.mark.slow
+def test_an_outage_is_told_on_the_terminal_and_by_status(tmp_path: Path) -> None:
+    text = PRICED % ", price: 0.14, currency: CNY"
+    with Terminal(tmp_path, "run", write(tmp_path, text), "--yes") as terminal:
+        words = "waiting: provider not reachable: connection refused, "
+        terminal.until(lambda lines: lines and lines[-1].startswith(words))
+        told = CliRunner().invoke(cli, ["status", str(tmp_path / "out/q"), "--json"])
+        status = json.loads(told.output)
+        assert (status["running"], status["failed"], status["attempts"]) == (True, 0, 0)
+        assert "provider not reachable: connection refused; probing, next at " in status["message"]
+        terminal.type("\x03")
+        code, lines = terminal.end()
+    assert code == 130
+    assert [line for line in lines if " provider not reachable: connection refused; probing, next at " in line]
 
 
 def test_without_a_terminal_a_line_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,15 +190,15 @@ def test_judging_while_a_run_writes(
     assert program("run", name, "--limit", "5").code == 0
     _, browser = reviews.start("out/m")
     judged: dict[str, str] = {}
-    bank.held = lambda: len(bank.seen) > 200 and len(judged) < 60  # the run cannot end before it has been judged
-    run = program.start("run", name, "--set", "limits.concurrency=8")
-    while len(judged) < 60 and run.poll() is None:
+    bank.held = lambda: len(bank.seen) > 200 and len(judged) < 30  # the run cannot end before it has been judged
+    run = program.start("run", name, "--set", "limits.concurrency=8", "--set", "limits.timeout=300s")
+    while len(judged) < 30 and run.poll() is None:
         for row in browser.rows().values():
-            if row["id"] not in judged and len(judged) < 60:
+            if row["id"] not in judged and len(judged) < 30:
                 browser.judge([row["id"]], "reject", note=f"note of {row['id']}")
                 judged[row["id"]] = f"note of {row['id']}"
     ended = program.finish(run)
-    assert len(judged) == 60, ended.said
+    assert len(judged) == 30, ended.said
     assert ended.code == 0, ended.err
     assert sum(bank.answered().values()) == 300
     wait_for(lambda: {row["id"]: row["note"] for row in program.rows() if row["review"] == "reject"} == judged)

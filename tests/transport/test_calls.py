@@ -11,15 +11,18 @@ import json
 import random
 import socket
 import sys
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.models import BASE, SECONDS, Content, Exchanged, Finished, HttpRequest, Inline, Json
 from batchflux.transport import Transport, TransportOptions
+from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -673,3 +676,29 @@ async def test_a_transport_that_is_not_open_says_so() -> None:
         await transport.exchange(Asker().request())
     with pytest.raises(RuntimeError, match="async with"):
         await transport.fetch("http://x")
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces: int) -> None:
+    """Ctrl-Z, a paused machine: all timers are overdue before a socket is looked at."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(pieces):
+            await asyncio.sleep(0.1)
+            await response.write(b"hello")
+        return response
+
+    app, asker = web.Application(), Asker()
+    app.router.add_post("/{tail:.*}", answer)
+    with serving(app) as url:
+        options = TransportOptions(
+            base_url=url, timeout=0.5, idle_timeout=0.3, connections=4, max_bytes=10**6, spool_dir="."
+        )
+        async with Transport(options) as transport:
+            asked = asyncio.create_task(asker.ask(transport))
+            await asyncio.sleep(0.05)
+            time.sleep(1.5)  # noqa: ASYNC251  the loop stands still, and the server does not
+            await asked
+    assert asker.readers[0].data == b"hello" * pieces
