@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from batchflux.ledger.tables import currency
 
@@ -11,10 +15,13 @@ if TYPE_CHECKING:
 
     from batchflux.engine.budget import Budget
     from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
     from batchflux.models import Job, Outcome
     from batchflux.planner import Plan
+
+_LONG = 120.0  # seconds from which on a time of day says more
 
 
 class Watcher:
@@ -40,10 +47,9 @@ class Watcher:
 class Progress:
     """The numbers of a run under way; `tally` counts the jobs that ended in this run."""
 
-    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget) -> None:
+    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget, gate: Gate) -> None:
         self.tally = tally
-        self._limits = limits
-        self._budget = budget
+        self._limits, self._budget, self._gate = limits, budget, gate
 
     @property
     def in_flight(self) -> int:
@@ -54,3 +60,27 @@ class Progress:
     def spent(self) -> float:
         """Spent by the folder so far, in the manifest's currency, what is out included."""
         return float(currency(self._budget.spent + self._budget.reserved))
+
+    def waiting(self, width: int = 200) -> str | None:
+        """Return what the run waits for, and until when, in one line of at most so many columns.
+
+        None while requests leave as they should.
+        """
+        if self._gate.closed:
+            return f"for what is under way ({self.in_flight} in flight); no new requests"
+        found = self._limits.waiting_for()
+        if found is None:
+            return None
+        what, seconds = found
+        until = f", next try in {seconds:.0f} s" if seconds >= 1 else ", trying now"
+        if seconds >= _LONG:
+            until = f", next try at {datetime.fromtimestamp(time.time() + seconds).astimezone():%H:%M:%S}"
+        return _one_line(what, width - len(until)) + until
+
+
+def _one_line(text: str, width: int) -> str:
+    """Return what may be a stranger's text without what a terminal would obey, in at most so many columns."""
+    clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    ends = list(accumulate(1 + (east_asian_width(char) in "WF") for char in clean))  # wide characters take two
+    fits = sum(end < width for end in ends)
+    return clean if not ends or ends[-1] <= width else f"{clean[:fits]}…"

@@ -30,7 +30,7 @@ from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.reconcile import Selection, exists_in
 from batchflux.ledger.summary import Summary, state_of
-from batchflux.ledger.tables import currency, last_activity, spent, spooled
+from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
 from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
+
+OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +149,12 @@ class _Run:
         self.watcher.ended(job, outcome)
 
     def event(self, name: str, /, **fields: Any) -> None:
-        """Observer: log an event."""
+        """Observer: log an event, and note for who looks on what the run waits for."""
         if self.log is not None:
             self.log.write(name, **fields)
+        if name in OUTAGE:
+            waiting = "" if name == "back" else str(fields["message"])
+            self.ledger.database.submit(lambda connection: set_meta(connection, "waiting", waiting))
         self.watcher.event(name, **fields)
 
     async def _work(self, plan: Plan, already: int) -> None:
@@ -185,7 +190,7 @@ class _Run:
         source: Source = self._feeder()
         if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
             source = FreeFirst(self._feeder(), self._feeder())
-        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget))
+        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()

@@ -160,9 +160,9 @@ class Bank:
 
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
     pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
-    witness; `hook` is called with a job's name before it is answered. `seen` is its journal; `prompts` says what
-    happens to tasks and downloads of a job from now on, and a test may change it. `downloads` counts all of them by
-    job, `fetched` those that gave the picture.
+    witness; `hook` is called with a job's name before it is answered, and no call is answered while `held` says so.
+    `seen` is its journal; `prompts` says what happens to tasks and downloads of a job from now on, and a test may
+    change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
     """
 
     url: str = ""
@@ -173,6 +173,7 @@ class Bank:
     out: Path | None = None
     hook: Callable[[str], None] | None = None
     links: dict[str, str] = field(default_factory=dict)
+    held: Callable[[], bool] | None = None
     seen: list[Seen] = field(default_factory=list)
     posts: Counter[str] = field(default_factory=Counter)
     polls: Counter[str] = field(default_factory=Counter)
@@ -218,6 +219,8 @@ class Bank:
         self.most_at_once = max(self.most_at_once, self.open)
         try:
             await asyncio.sleep(random.uniform(*self.delay))
+            while self.held is not None and self.held():  # noqa: ASYNC110  the test's thread decides
+                await asyncio.sleep(0.01)
             if self.hook is not None:
                 self.hook(name)
             return await self._answer(request, seen, fault)

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ class Program:
     environ: dict[str, str]
     wrapper: tuple[str, ...] = ()
     preexec: Callable[[], None] | None = None
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def manifest(self, url: str, jobs: str, *, limits: str = "", more: str = "") -> None:
         photo = self.folder / "p" / "a.png"
@@ -81,7 +82,7 @@ class Program:
         return path
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.wrapper, sys.executable, "-W", "error", "-m", "batchflux", *arguments],
             cwd=self.folder,
             env=self.environ | environ,
@@ -91,6 +92,18 @@ class Program:
             text=True,
             preexec_fn=self.preexec,  # noqa: PLW1509  limits of the child only; no thread of ours holds a lock it needs
         )
+        self.started.append(process)
+        return process
+
+    def end_all(self) -> None:
+        """End what is still running, and close all pipes: one left open fails whichever test comes next."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None and not pipe.closed:
+                    pipe.close()
+            process.wait()
 
     def finish(self, process: subprocess.Popen[str]) -> Ended:
         out, err = process.communicate(timeout=100)
@@ -254,8 +267,10 @@ def bank() -> Iterator[Bank]:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Program:
-    """Give the program a folder of its own, and a key."""
+def program(tmp_path: Path) -> Iterator[Program]:
+    """Give the program a folder of its own, and a key; what it started ends with the test."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
     environ.pop(VARIABLE, None)
-    return Program(tmp_path, tmp_path / "out", environ)
+    made = Program(tmp_path, tmp_path / "out", environ)
+    yield made
+    made.end_all()

@@ -2,57 +2,94 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+import time
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
-from batchflux.ledger.summary import read_state
+from batchflux.ledger.summary import read_standing
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchflux.ledger.summary import Standing
+
 _SHOWN = 3
+_VERDICTS = {"accept": "accepted", "reject": "rejected", "redo": "to redo"}
 
 
 @click.command("status")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(out: Path, *, as_json: bool) -> None:
-    """Show how the output folder OUT stands: counts, failures by code, spend and rate. Works while a run goes on."""
-    state = read_state(out)
-    if as_json:
-        data = asdict(state) | {"last_at": iso(state.last_at) or None}
-        data |= {name: format(data[name], "f") for name in ("spent", "spent_possibly")}
-        click.echo(json.dumps(data, ensure_ascii=False, indent=2))
-        return
-    text = [f"{out}: {state.done:,} of {state.total:,} jobs done"]
+    """Show how the output folder OUT stands: counts, failures, spend, rate, the last run. Works while a run goes on."""
+    standing, now = read_standing(out), time.time()
+    click.echo(standing.to_json(now) if as_json else "\n".join(status_lines(out, standing, now)))
+
+
+def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
+    """Return how a folder stands at epoch second `now`, as a person reads it."""
+    state, verdicts = standing.state, standing.verdicts
+    text = [f"{out}: {state.done:,} of {state.total:,} jobs done", *_last_run(standing)]
     counts = {name: getattr(state, name) for name in ("pending", "in_flight", "unknown", "failed")}
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
     text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]
     if state.unknown:
         text.append("  unknown: sent and never answered, possibly billed; the next run sends each once more")
         text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
+    if verdicts:
+        said = ", ".join(f"{number:,} {_VERDICTS[name]}" for name, number in verdicts.items())
+        text.append(f"  verdicts   {said}")
     if state.redo:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     if state.dropped:
         text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
-    text.append(f"  attempts   {state.attempts:>9,}")
+    text += _spending(standing)
+    if standing.run.state == "running" and standing.run.deadline is not None:
+        left = duration(max(standing.run.deadline - now, 0.0))
+        text.append(f"  deadline   {iso(standing.run.deadline)}, {left} left")
+    if state.last_at is not None:
+        text.append(f"  rate       {state.images_per_minute:,.1f} images/min, the last at {iso(state.last_at)}")
+    return text
+
+
+def _spending(standing: Standing) -> list[str]:
+    """Return what was spent, what is left of the budget, and how each key was used."""
+    state, budget = standing.state, standing.run.budget
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:
         spent += f", of it {money(state.spent_possibly, state.currency)} possibly ({state.possibly_billed:,} attempts)"
-    text.append(spent)
-    if state.last_at is not None:
-        text.append(f"  rate       {state.images_per_minute:,.1f} images/min, the last at {iso(state.last_at)}")
-    click.echo("\n".join(text))
+    text = [f"  attempts   {state.attempts:>9,}", spent]
+    if budget is not None:
+        left = max(budget - state.spent, Decimal(0))
+        text.append(f"  budget     {money(budget, state.currency)}, {money(left, state.currency)} left")
+    for name, use in standing.keys.items():
+        refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())
+        used = f"{count(use.attempts, 'attempt')}, {money(use.spent, state.currency)}{refused}"
+        text.append(f"  key        {name}: {used}")
+    return text
+
+
+def _last_run(standing: Standing) -> list[str]:
+    """Return since when it runs and for how long, or when and why it stopped."""
+    run = standing.run
+    if run.state == "running":
+        left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
+        waits = [f"  waiting    {run.message}"] if run.message else []
+        return [f"  last run   goes on since {iso(run.began)}{left}", *waits]
+    if run.state == "none":
+        return []
+    at = run.summary.get("finished_at") or iso(standing.state.last_at) or iso(run.began)
+    how = "finished" if run.reason == "finished" else "stopped"
+    return [f"  last run   {how} at {at}: {run.message}"]
 
 
 @click.command("report")

@@ -164,6 +164,8 @@ class JobRunner:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
         received = await self._received(run, finished, None)
+        if received.cost is not None:  # the budget counts its price already, as possibly billed
+            self._budget.settle(0, max(0, received.cost - self._rules.price_of(run.work.job)))
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
 
 SHUT = 3
+SHORT_WAIT = 1.0  # seconds; nobody need be told of a shorter one
 UNKNOWN = 1 << 30  # failures of a job whose outcome is unknown: it is the last to probe with
 
 
@@ -177,7 +178,7 @@ class RateLimiter:
         self._dispatch()
 
     def waiting_for(self) -> tuple[str, float] | None:
-        """Return what keeps back the request that is next, and for how many seconds; None when nothing does."""
+        """Return what keeps back the request that is next, for how many seconds; None when nothing does for long."""
         down = self._outages.waiting_for(self._loop.time())
         if down is not None:
             return down
@@ -185,12 +186,12 @@ class RateLimiter:
         if not living or not (self._waiting or any(key.departing for key in living)):
             return None
         cooling = min(key.cooling_until for key in living) - now
-        if cooling > 0:
+        if cooling >= SHORT_WAIT:
             return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", cooling
         pause = min(key.next_at(now) for key in living) - now
         learned = any(key.pace.learned is not None for key in living)
         what = "the rate that the provider allows" if learned else "limits.rate"
-        return (what, pause) if pause > 0 and self.in_flight == 0 else None
+        return (what, pause) if pause >= SHORT_WAIT and self.in_flight == 0 else None
 
     def _cool(self, key: Key, until: float) -> None:
         key.cooling_until = max(key.cooling_until, until)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflux.ledger.tables import Known, currency
@@ -17,7 +18,12 @@ HEADER = (  # noqa: SIM905  reads like the file's first line
     "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
     "remarks seed_used revised_prompt"
 ).split()
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# Blanks and quotes may come before the sign, which may be a full-width or small one. Behind a `;` a cell begins in a
+# locale that has it between cells: Excel splits the line there, since our quotes are not where its own cells begin.
+_BLANKS = r'[\s"\u200b\u2060\ufeff]*'
+_SIGN = r"[-=+@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
+_BEGINS = re.compile(rf"[\t\r\n]|{_BLANKS}{_SIGN}")
+_BEGINS_INSIDE = re.compile(rf";(?={_BLANKS}{_SIGN})")
 
 
 class Exporter(Protocol):
@@ -31,8 +37,9 @@ class Exporter(Protocol):
 
 
 def neutralised(text: str) -> str:
-    """Return a cell that no spreadsheet runs as a formula (OWASP, "CSV Injection": a quote in front)."""
-    return "'" + text if text.startswith(_FORMULA) else text
+    """Return a cell of which no spreadsheet runs any part as a formula (OWASP, "CSV Injection": a quote in front)."""
+    marked = _BEGINS_INSIDE.sub(";'", text) if ";" in text else text
+    return f"'{marked}" if _BEGINS.match(text) else marked
 
 
 def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -118,7 +119,8 @@ class Books:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
-        manifest, budget = self._manifest, self._manifest.limits.budget
+        manifest, budget, deadline = self._manifest, self._manifest.limits.budget, self._manifest.limits.deadline
+        began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
         survey = survey_jobs(manifest, connection, selection, apply=True, through=through)
@@ -129,9 +131,11 @@ class Books:
             "name": manifest.name,
             "base": str(manifest.base),
             "began": repr(self._began),
+            "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
             "simulated": "1" if manifest.provider.simulated else "0",
             "dropped": json.dumps(dict(survey.dropped)),
+            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import StorageError
-from batchflux.ledger.connection import beside
+from batchflux.ledger.connection import begin_beside, beside
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.identity import redo_id
 from batchflux.models import Redo
@@ -130,6 +130,15 @@ def verdicts_on(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[b
     """Return the verdicts on these jobs."""
     rows = [row for key in keys for row in _select(connection, f"{_VERDICTS} WHERE key = ?", key)]
     return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
+
+
+def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return how many pictures of the manifest were accepted, rejected and asked for again."""
+    query = (
+        "SELECT review, COUNT(*) FROM reviews JOIN jobs ON jobs.key = reviews.key"
+        " WHERE review != '' AND listed GROUP BY review ORDER BY review"
+    )
+    return dict(_select(connection, query))
 
 
 def last_revision(connection: sqlite3.Connection) -> int:
@@ -278,7 +287,7 @@ def decide(path: Path, decision: Decision) -> list[Asked]:
     """
     with closing(beside(path)) as connection:  # which rolls back what was not committed
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            begin_beside(connection)
             # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
             asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
             connection.execute("COMMIT")

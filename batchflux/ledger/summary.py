@@ -1,22 +1,26 @@
-"""What a folder holds, in numbers: `status` while a run goes on, `summary.json` when it has ended."""
+"""What a folder holds, in numbers, and how its last run stands: `status` at any time, `summary.json` at the end."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
 
+from batchflux.errors import Code
 from batchflux.ledger.connection import reading
-from batchflux.ledger.reviews import waiting_redos
+from batchflux.ledger.reviews import verdict_counts, waiting_redos
 from batchflux.ledger.tables import currency, get_meta
+from batchflux.output.base import SUMMARY
 from batchflux.output.folder import FolderLock, iso, ledger_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from decimal import Decimal
     from pathlib import Path
 
 RECENT = 600.0
+CUT_OFF = "The last run was cut off; run it again to continue."
+_REFUSALS = tuple(code.value for code in (Code.RATE_LIMITED, Code.AUTH, Code.QUOTA))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +89,70 @@ class Summary:
         return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRun:
+    """The run that a folder had last, or has now.
+
+    `state` is `running` while a process holds the folder, `ended` when it left its summary (`summary`, as parsed),
+    `stopped` when it was cut off before that, and `none` when nothing tells. `reason` and `message` say why it ended;
+    while it runs, `message` says what it waits for, if for anything. Times in epoch seconds.
+    """
+
+    state: Literal["running", "ended", "stopped", "none"]
+    reason: str
+    message: str
+    began: float | None
+    budget: Decimal | None
+    deadline: float | None
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """What was sent with one key: attempts, money (possibly billed included), and refusals by code."""
+
+    attempts: int
+    spent: Decimal
+    refusals: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a folder stands: its counts, its last run, the verdicts on its pictures, and its keys by name.
+
+    `seconds_left` is by the rate of a run that goes on, None when nothing tells.
+    """
+
+    state: State
+    run: LastRun
+    verdicts: dict[str, int]
+    keys: dict[str, KeyUse]
+    seconds_left: float | None
+
+    def to_json(self, now: float) -> str:
+        """Return one JSON object, as of epoch second `now`: money as decimal text, times as UTC ISO 8601."""
+        state, run = self.state, self.run
+        budget, deadline = run.budget, run.deadline
+        data: dict[str, Any] = asdict(state) | {
+            "last_at": iso(state.last_at) or None,
+            "running": run.state == "running",
+            "state": run.state,
+            "reason": run.reason,
+            "message": run.message,
+            "exit_code": run.summary.get("exit_code"),
+            "started_at": iso(run.began) or None,
+            "finished_at": run.summary.get("finished_at"),
+            "seconds_left": self.seconds_left and round(self.seconds_left),
+            "budget": budget,
+            "budget_left": None if budget is None else max(budget - state.spent, Decimal(0)),
+            "deadline": iso(deadline) or None,
+            "deadline_seconds_left": None if deadline is None else max(round(deadline - now), 0),
+            "verdicts": self.verdicts,
+            "keys": {name: asdict(use) for name, use in self.keys.items()},
+        }
+        return json.dumps(data, default="{:f}".format, ensure_ascii=False, indent=2)
+
+
 def state_of(connection: sqlite3.Connection) -> State:
     """Count what the ledger holds."""
     by_status = dict(connection.execute("SELECT status, COUNT(*) FROM jobs WHERE listed GROUP BY status"))
@@ -121,6 +189,68 @@ def read_state(folder: Path) -> State:
     """Count what an output folder holds, also while a run goes on; UsageError without a ledger in it."""
     with reading(ledger_of(folder)) as connection:
         return state_in(folder, connection)[0]
+
+
+def read_standing(folder: Path) -> Standing:
+    """Tell how an output folder stands, also while a run goes on; UsageError without a ledger in it."""
+    with reading(ledger_of(folder)) as connection:
+        state, running = state_in(folder, connection)
+        rate = state.images_per_minute
+        return Standing(
+            state=state,
+            run=last_run(folder, connection, running=running),
+            verdicts=verdict_counts(connection),
+            keys=_keys(connection),
+            seconds_left=60 * state.pending / rate if running and rate else None,
+        )
+
+
+def last_run(folder: Path, connection: sqlite3.Connection, *, running: bool) -> LastRun:
+    """Tell how the last run of a folder stands; a summary of another one than the ledger names says nothing of it."""
+    notes = {name: get_meta(connection, name) or None for name in ("began", "budget", "deadline", "waiting")}
+    began, deadline = (None if notes[name] is None else float(notes[name] or 0) for name in ("began", "deadline"))
+    summary = {} if running else _summary(folder, began)
+    cut_off = not running and not summary and began is not None
+    budget = summary.get("budget") if summary else notes["budget"]
+    return LastRun(
+        state="running" if running else "ended" if summary else "stopped" if cut_off else "none",
+        reason="cut_off" if cut_off else summary.get("reason", ""),
+        message=CUT_OFF if cut_off else summary.get("message") or (notes["waiting"] if running else None) or "",
+        began=began,
+        budget=None if budget is None else Decimal(budget),
+        deadline=deadline,
+        summary=summary,
+    )
+
+
+def _summary(folder: Path, began: float | None) -> dict[str, Any]:
+    """Return the summary of the run that began then, {} when there is none that can be read."""
+    try:
+        data = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same_run = isinstance(data, dict) and (began is None or data.get("started_at") == iso(began))
+    return data if same_run else {}
+
+
+def _keys(connection: sqlite3.Connection) -> dict[str, KeyUse]:
+    """Return the use of each key; a ledger of format 1 tells of none."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'submissions'").fetchone() is None:
+        return {}
+    refusals = ", ".join(f"COALESCE(SUM(code = '{code}'), 0)" for code in _REFUSALS)
+    rows = connection.execute(
+        "SELECT key_name, SUM(counts), COALESCE(SUM(CASE WHEN billed IS NOT 'no' THEN COALESCE(cost, price) END), 0),"  # noqa: S608  constants
+        f" {refusals} FROM attempts JOIN submissions ON submissions.number = attempts.submission"
+        " WHERE state != 'voided' GROUP BY key_name ORDER BY key_name"
+    )
+    return {
+        name: KeyUse(
+            attempts=attempts,
+            spent=currency(spent),
+            refusals={code: number for code, number in zip(_REFUSALS, refused, strict=True) if number},
+        )
+        for name, attempts, spent, *refused in rows.fetchall()
+    }
 
 
 def state_in(folder: Path, connection: sqlite3.Connection) -> tuple[State, bool]:

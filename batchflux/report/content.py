@@ -3,8 +3,8 @@
 A row has the columns of results.csv and what a page needs beside them: URLs are relative to the folder, '' when there
 is none, and `spent` includes possibly billed attempts. Text is as it was written: the page shows it and never runs it.
 
-In the header counts and money are the folder's; `state`, times and images a minute are the last run's, which the ledger
-names with `began`: a summary that began at another moment is an earlier run's, and says nothing of this one.
+In the header counts and money are the folder's; `state`, times, images a minute, `this_run` and `spent_this_run` are
+the last run's.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.base import HEADER, remarks_of
 from batchflux.ledger.reviews import Verdict, verdicts_on
-from batchflux.ledger.summary import state_in
+from batchflux.ledger.summary import last_run, state_in
 from batchflux.ledger.tables import currency, get_meta, jobs_by_number
-from batchflux.output.base import SUMMARY
 from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 from batchflux.report.thumbs import is_url
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from batchflux.ledger.tables import Known
     from batchflux.report.thumbs import PictureUrls
 
-CUT_OFF = "The last run was cut off; run it again to continue."
 _AT_ONCE = 500
 _NO_VERDICT = Verdict(review="")
 
@@ -80,40 +78,38 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
 def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the header's JSON object; money is decimal text, times are UTC ISO 8601.
 
-    `state` is `running` while a process holds the folder, `ended` when the last run has left its summary, `stopped`
-    when it was cut off before that, and `none` when nothing tells. `seconds` is how long the last run took: up to now
-    while it runs, up to its last picture when it was cut off.
+    `state` is as of LastRun. `seconds` is how long the last run took: up to now while it runs, up to its last picture
+    when it was cut off; `this_run` counts the jobs that ended in it.
     """
     state, running = state_in(folder, connection)
-    begun = get_meta(connection, "began")
-    began = None if begun is None else float(begun)
-    last = {} if running else _summary(folder, began)
-    cut_off = began is not None and not running and not last
+    run = last_run(folder, connection, running=running)
+    last, budget = run.summary, run.budget
     counts = {name: getattr(state, name) for name in ("total", "done", "failed", "unknown", "pending", "in_flight")}
     return {
         "name": last.get("name") or get_meta(connection, "name") or folder.resolve().name,
         "folder": folder.resolve().name,
-        "state": "running" if running else "ended" if last else "stopped" if cut_off else "none",
-        "message": CUT_OFF if cut_off else last.get("message", ""),
+        "state": run.state,
+        "message": run.message,
         "counts": counts,
         **{name: getattr(state, name) for name in ("failures", "attempts", "possibly_billed", "currency")},
         **{name: format(getattr(state, name), "f") for name in ("spent", "spent_possibly")},
-        "budget": last.get("budget") if last else get_meta(connection, "budget") or None,
-        "started_at": last.get("started_at") or iso(began) or None,
+        "budget": None if budget is None else format(budget, "f"),
+        "started_at": last.get("started_at") or iso(run.began) or None,
         "finished_at": last.get("finished_at"),
-        **_pace(connection, last, began, running=running),
+        "this_run": last.get("this_run") or _ended_since(connection, run.began),
+        "spent_this_run": last.get("spent_this_run"),
+        **_pace(connection, last, run.began, running=running),
         "made_at": iso(time.time()),
     }
 
 
-def _summary(folder: Path, began: float | None) -> dict[str, Any]:
-    """Return the summary of the run that began then, {} when there is none that can be read."""
-    try:
-        data = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    same_run = isinstance(data, dict) and (began is None or data.get("started_at") == iso(began))
-    return data if same_run else {}
+def _ended_since(connection: sqlite3.Connection, began: float | None) -> dict[str, int] | None:
+    """Return how many jobs ended since then, by status; None when nothing tells since when."""
+    if began is None:
+        return None
+    query = "SELECT status, COUNT(*) FROM jobs WHERE finished_at >= ? GROUP BY status"
+    ended = dict(connection.execute(query, (began,)).fetchall())
+    return {name: ended.get(name, 0) for name in ("done", "failed", "unknown")}
 
 
 def _pace(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.tables import Known
 
 THUMB_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{12})\.jpg")
+_TEMPORARY = re.compile(r"\.[0-9a-f-]{24,29}\.jpg\.([1-9][0-9]{0,8})\.[0-9]+\.tmp")
 THUMB_SIDE = 320
 REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
@@ -120,6 +121,8 @@ def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], obj
     Return how many were made, and the ids of jobs whose picture cannot be shown, which never stops the others. Raises
     StorageError when the folder cannot take them.
     """
+    for folder in (THUMBS, REFERENCES):
+        _sweep(urls.folder / folder)
     made, missing = 0, []
     wanted = _wanted(jobs, urls, step)
     with ThreadPoolExecutor(os.cpu_count() or 2, "batchflux-thumbs") as threads:
@@ -129,6 +132,26 @@ def make_thumbs(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], obj
                 if job is not None and not done:
                     missing.append(job)
     return made, missing
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed reports and reviews were writing; what a process that lives writes stays."""
+    with contextlib.suppress(OSError):  # no such folder, or it is read-only: then nothing is made in it, either
+        for path in folder.glob(".*.tmp"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match is not None and not _writes(int(match[1])):
+                path.unlink(missing_ok=True)
+
+
+def _writes(process: int) -> bool:
+    """Whether another process of this number lives: this one, which may have the number anew, has begun nothing yet."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return process != os.getpid()
 
 
 def _wanted(

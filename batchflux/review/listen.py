@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone, however large a page is being built
+MOST_CONNECTIONS = 256
+HEAD_SECONDS = 20.0  # that a connection may take to its first request's end, or rest between two
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
 _LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
 # What is no HTTP is not logged: that would quote the request, with its token.
@@ -38,10 +40,21 @@ class ServedReview(NamedTuple):
     runner: web.AppRunner
     url: str
     opens: str | None
+    listening: asyncio.Server
 
     async def stop(self) -> None:
         """End all streams and answers, and let go of the folder."""
+        self.listening.close()
         await self.runner.cleanup()
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it at once."""
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
 
 
 async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
@@ -56,10 +69,11 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     guard = Guard(frozenset(names), port, wildcard=where.is_unspecified)
     app = Server(folder, guard, tell, rest).app()
     options: dict[str, Any] = {"access_log": None, "logger": _LOGGER, "handler_cancellation": True}
+    options["keepalive_timeout"] = HEAD_SECONDS
     runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
     try:
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        listening = await asyncio.get_running_loop().create_server(lambda: _next(runner), sock=listener)
     except BaseException:
         listener.close()
         raise
@@ -67,7 +81,13 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     reach = f"any address of this machine, port {port}," if where.is_unspecified else host_of(address, port)
     sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
     warning = f"Everyone who can reach {reach} and knows the token {sees}"
-    return ServedReview(runner, url, None if where.is_loopback else warning)
+    return ServedReview(runner, url, None if where.is_loopback else warning, listening)
+
+
+def _next(runner: web.AppRunner) -> asyncio.Protocol:
+    """Return who takes the next connection."""
+    server = runner.server
+    return _Full() if server is None or len(server.connections) >= MOST_CONNECTIONS else server()
 
 
 class WatchServer:

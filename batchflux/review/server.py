@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 LOOK = 0.5  # seconds
 HEARTBEAT = 15.0  # seconds
 MOST_LISTENERS = 32
+BODY_SECONDS = 30.0
 _PASSING = ("made_at", "seconds")  # what a header says of the moment only
 _CHUNK = 1 << 18
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -105,7 +106,12 @@ class Server:
     async def _verdicts(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json":
             raise BadBodyError("The body must be of type application/json.")
-        decision = await asyncio.to_thread(parse_decision, await request.read())
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="The body took too long to come.") from None
+        decision = await asyncio.to_thread(parse_decision, body)
         # Shielded: a verdict that is under way is kept, and shown, also when its page is closed meanwhile.
         numbers, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
         return await self._send(request, web.StreamResponse(headers=_JSON), self._answer(numbers, asked))

@@ -22,6 +22,7 @@ from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
 from batchflux.transport.ssrf import Allowed, Guard
+from batchflux.transport.waits import wait_in_words
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ class Transport:
         `headers` are the credentials for this very URL, which go nowhere else; `secrets` are texts that no message may
         show; `on_sent` is called once, as the request leaves. Raises JobError: `network` and `timeout` when nothing was
         sent, or the request is repeatable; `unknown`: it left, and no answer came; `auth`: the headers can hold no key.
-        Otherwise what the reader made of the answer, with `retry_after` from the answer's headers.
+        Otherwise what the reader made of the answer, with `retry_after` from the answer's headers,
+        or its words.
         """
         opened = self._opened()
         sent = Sent(once=not request.repeatable, tell=on_sent)
@@ -150,6 +152,8 @@ class Transport:
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answered, time.time())
+            if error.retry_after is None and error.code is Code.RATE_LIMITED:
+                error.retry_after = wait_in_words(error.message)
             raise
         finally:
             response.close()  # the connection is kept all the same if the answer was read to its end

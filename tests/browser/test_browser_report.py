@@ -37,6 +37,10 @@ def test_opens_from_disk_and_says_how_the_run_stands(rich: Made, opened: Opener)
     assert said["Failed"] == str(jobs["failed"])
     assert said["Spent"].startswith(f"{float(rich.summary['spent']):.2f} CNY of 20.00")
     assert said["Attempts"].startswith(str(rich.summary["attempts"]))
+    made = rich.summary["this_run"]
+    assert said["Made"] == f"{made['done']} {made['failed']} failed"
+    assert said["Cost"] == f"{float(rich.summary['spent_this_run']):.2f} CNY"
+    assert re.search(r"\d\d:\d\d:\d\d \u2013 .*\d\d:\d\d:\d\d", page.locator("#header .state").nth(1).inner_text())
     codes = page.locator(".failures button").all_inner_texts()
     assert codes == [f"{code} {count}" for code, count in rich.summary["failures"].items()]
     assert all(url.startswith(("file://", "data:")) for url in opened.asked)

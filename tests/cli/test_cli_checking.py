@@ -9,7 +9,7 @@ import pytest
 
 from batchflux import load_manifest, plan
 from batchflux.cli.manifest import checking
-from batchflux.cli.run import Progress
+from batchflux.cli.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path

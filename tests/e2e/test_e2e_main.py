@@ -135,7 +135,7 @@ def test_the_folder_holds_all_that_the_manual_lists(program: Program, bank: Bank
         ("x #moderated", "standard", "moderated", "failed", "1"),
         ("x #invalid", "chat", "invalid_request", "failed", "1"),
         ("x #empty*1", "standard", "", "done", "2"),
-        ("x #nojson", "standard", "bad_answer", "failed", "3"),
+        ("x #nojson", "standard", "bad_answer", "failed", "2"),
         ("x #b64", "standard", "", "done", "1"),
         ("x #link503*2", "standard", "", "done", "1"),
         ("x #link404", "standard", "download", "failed", "1"),
@@ -168,7 +168,7 @@ def test_each_failure_has_its_code_and_its_price(  # noqa: PLR0913, PLR0917  one
         assert posts == int(attempts)
     assert int(row["possibly_billed"]) == sum(word in prompt for word in ("#reset", "#empty")) + (
         2 if "#nojson" in prompt else 0
-    ) + (1 if prompt.endswith("#reset") else 0) + (1 if "#nojson" in prompt else 0)
+    ) + (1 if prompt.endswith("#reset") else 0)
     assert (program.folder / "out/m" / (row["file_name"] or "images")).exists()
     assert len(list((program.folder / "out/m/images").iterdir())) == (1 if status == "done" else 0)
 

@@ -157,7 +157,11 @@ def test_what_was_dropped_is_said(tmp_path: Path) -> None:
     assert cells(wide, [])[HEADER.index("error")] == "late"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+SIGNS = [*"=+-@", *"\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212"]
+BEFORE = ["", " ", "\xa0", '"', "\ufeff", "\u3000"]
+
+
+@pytest.mark.parametrize("start", [*SIGNS, "\t", "\r", "\n"])
 def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
     evil = f"{start}HYPERLINK(A1)"
     results = Results(tmp_path / "results.csv", ["t"])
@@ -167,13 +171,28 @@ def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
     (found,) = read(tmp_path / "results.csv")
     for name in ("id", "prompt", "images", "model", "provider", "error", "tags.t"):
         assert found[name] == "'" + evil, name
-    assert [name for name, cell in found.items() if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+    assert [name for name, cell in found.items() if cell.startswith((*SIGNS, "\t", "\r", "\n"))] == []
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_no_part_of_a_cell_is_a_formula_where_lines_are_split_at_semicolons(tmp_path: Path, sign: str) -> None:
+    """In such a locale our quotes neither begin nor end a cell of Excel's."""
+    path = tmp_path / "results.csv"
+    for before in BEFORE:
+        evil = f"a mug;{before}{sign}cmd|' /C calc'!A0;b"
+        Results(path, ["t"]).rewrite([known(spec={"prompt": evil})])
+        line = path.read_bytes().decode().partition("\n")[2]
+        parts = line.split(";")
+        assert [part for part in parts if part.lstrip(' "\xa0\ufeff\u3000').startswith(tuple(SIGNS))] == []
+        (found,) = read(path)
+        assert found["prompt"] == evil.replace(f";{before}{sign}", f";'{before}{sign}")
 
 
 def test_a_harmless_cell_stays_as_it_is() -> None:
     assert neutralised("a = b") == "a = b"
     assert neutralised("") == ""
     assert neutralised("'quoted'") == "'quoted'"
+    assert neutralised("a mug; red, 5 - 3 = 2\n- mail me @ home") == "a mug; red, 5 - 3 = 2\n- mail me @ home"
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

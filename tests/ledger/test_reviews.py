@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,34 @@ def test_verdicts_and_their_revisions(connection: sqlite3.Connection) -> None:
     assert is_stale(connection)
     shown(connection)
     assert not is_stale(connection)
+
+
+async def test_who_judges_gets_a_turn_beside_a_run_that_always_writes(
+    tmp_path: Path, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose next commit always waits, each slow as on a slow disk, does not hold off a verdict until its end."""
+    monkeypatch.setattr("batchflux.ledger.connection.BATCH", 1)
+    ledger, job, judged = Ledger(tmp_path / "ledger.db", durable=False), make_job("mug"), asyncio.Event()
+    commits: list[float] = []
+    await ledger.finish(job, Outcome(status=Status.FAILED, error_code="server", finished_at=2.0))
+
+    def take_long(_: sqlite3.Connection) -> None:
+        time.sleep(0.005)
+        commits.append(time.monotonic())
+
+    async def write() -> None:
+        while not judged.is_set():
+            await ledger.database.submit(take_long)
+
+    async with asyncio.TaskGroup() as run:
+        for _ in range(4):
+            run.create_task(write())
+        for note in map(str, range(20)):
+            decision = Decision(keys=(key_of(job),), review="reject", note=note)
+            await asyncio.to_thread(decide, tmp_path / "ledger.db", decision)
+        judged.set()
+    assert len(commits) < 20 * 20, "each verdict waited for many commits"
+    ledger.close()
 
 
 def test_what_a_run_has_pinned_is_neither_changed_nor_taken_back_while_it_runs(connection: sqlite3.Connection) -> None:

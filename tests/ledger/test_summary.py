@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.summary import Summary, read_state, state_of
+from batchflux.ledger.reviews import Decision, decide
+from batchflux.ledger.summary import Summary, read_standing, read_state, state_of
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
 from batchflux.output.folder import FolderLock
@@ -165,3 +167,53 @@ def test_the_text_of_summary_json() -> None:
     )
     assert (data["images_per_minute"], data["exit_code"], data["reason"]) == (1.23, 3, "budget")
     assert json.loads(summary().to_json())["budget"] is None
+
+
+def set_meta_to(note: tuple[str, str], connection: sqlite3.Connection) -> None:
+    set_meta(connection, *note)
+
+
+async def test_how_a_folder_stands(tmp_path: Path, make_job: MakeJob, finish: Finish) -> None:
+    """Why and when the last run stopped, what is left of budget and time, what each key spent, and the verdicts."""
+    ledger = Ledger(tmp_path / "ledger.db", durable=False, threaded=False)
+    for number in range(30):
+        finish(ledger, make_job(f"mug-{number}"), at=4000.0, finished_at=4001.0 + number, price=140_000_000)
+    job = make_job("refused")
+    attempt = await send(ledger, job, price=140_000_000, at=4000.0)
+    await ledger.failed(attempt, JobError(Code.RATE_LIMITED, "slow down"), counts=False)
+    notes = {"total": "60", "began": "4000.0", "budget": "25.00", "deadline": "9000.0", "currency": "CNY"}
+    for note in notes.items():
+        ledger.database.now(partial(set_meta_to, note))
+    ledger.close()
+    decide(tmp_path / "ledger.db", Decision(keys=(bytes.fromhex(make_job("mug-1").key),), review="accept"))
+
+    def told() -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(read_standing(tmp_path).to_json(now=5000.0))
+        return data
+
+    cut_off = told()
+    assert (cut_off["running"], cut_off["reason"], cut_off["seconds_left"]) == (False, "cut_off", None)
+    assert cut_off["message"] == "The last run was cut off; run it again to continue."
+    (tmp_path / "summary.json").write_text(summary(started_at=4000.0).to_json(), encoding="utf-8")
+    ended = told()
+    names = ("state", "reason", "message", "exit_code", "started_at", "finished_at")
+    assert [ended[name] for name in names] == [
+        "ended",
+        "budget",
+        "The budget is used up.",
+        3,
+        "1970-01-01T01:06:40.000Z",
+        "1970-01-01T00:01:30.500Z",
+    ]
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    running = told()
+    lock.release()
+    assert (running["running"], running["reason"], running["message"]) == (True, "", "")
+    assert (running["budget"], running["budget_left"]) == ("25.00", "20.80")
+    assert (running["deadline"], running["deadline_seconds_left"]) == ("1970-01-01T02:30:00.000Z", 4000)
+    assert running["seconds_left"] == 30, "30 pictures were made in 30 s, 30 are left"
+    assert running["verdicts"] == {"accept": 1}
+    (use,) = running["keys"].values()
+    assert use == {"attempts": 30, "spent": "4.2", "refusals": {"rate_limited": 1}}
+    assert {"total", "done", "failed", "pending", "spent", "redo", "last_at"} <= running.keys(), "names of before stay"

@@ -52,11 +52,11 @@ def test_a_files_name_is_no_link_and_is_shown_whole(known: Callable[..., Known],
     assert [reference["label"] for reference in row["references"]] == names
 
 
-def test_what_was_dropped_is_said_in_the_error(known: Callable[..., Known]) -> None:
-    row = page_row(known(spec={"dropped": ["seed"]}), NOWHERE)
-    assert row["error"] == "not sent, style chat cannot carry it: seed"
-    failed = page_row(known(spec={"dropped": ["seed"]}, error="it said no"), NOWHERE)
-    assert failed["error"] == "it said no; not sent, style chat cannot carry it: seed"
+def test_what_was_dropped_is_a_remark(known: Callable[..., Known]) -> None:
+    row = page_row(known(spec={"dropped": ["seed"]}, error="it said no"), NOWHERE)
+    assert (row["error"], row["remarks"]) == ("it said no", "not sent, style chat cannot carry it: seed")
+    differs = page_row(known(spec={"dropped": ["seed"]}, remarks="is 1:1, not 16:9"), NOWHERE)
+    assert differs["remarks"] == "is 1:1, not 16:9; not sent, style chat cannot carry it: seed"
 
 
 def test_a_local_reference_has_a_copy_named_after_the_file_as_it_is(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,3 +130,20 @@ def test_a_folder_that_takes_none_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(picture())
     with pytest.raises(StorageError, match=r"cannot take thumbnails .*then make the report again"):
         shrink(tmp_path / "x", tmp_path / f"thumbs/{'a' * 300}.jpg", THUMB_SIDE)
+
+
+def test_what_a_killed_report_was_writing_is_removed_by_the_next(tmp_path: Path, known: Callable[..., Known]) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    job = stored(tmp_path, known, 1, picture())
+    names = [f".{'0a' * 8}-{'0b' * 6}.jpg", f".{'0c' * 12}.jpg"]
+    for folder, name in zip((tmp_path / "thumbs", tmp_path / "thumbs/references"), names, strict=True):
+        folder.mkdir()
+        for process in (ended.pid, os.getpid(), os.getppid()):
+            (folder / f"{name}.{process}.140123.tmp").write_bytes(b"half a pic")
+        (folder / ".mine.tmp").touch()
+    make(tmp_path, [job])
+    left = {path.name for path in (tmp_path / "thumbs").rglob("*.tmp")}
+    assert left == {*(f"{name}.{os.getppid()}.140123.tmp" for name in names), ".mine.tmp"}, (
+        "another that lives may write"
+    )

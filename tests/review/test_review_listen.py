@@ -6,13 +6,16 @@ import asyncio
 import re
 import socket
 import threading
+from contextlib import suppress
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientError
 
 from batchflux.errors import StorageError, UsageError
-from batchflux.review import listen
+from batchflux.review import listen, server
 from batchflux.review.ledger_access import LedgerAccess
 from batchflux.review.listen import ServedReview, WatchServer, serve
 from tests.review.conftest import Folder, Page, opened
@@ -52,7 +55,7 @@ async def test_beside_a_run_it_has_a_thread_of_its_own(folder: Folder, told: lis
     found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", told[0])
     assert found is not None
     await folder.add("mug")  # the ledger comes after the page
-    async with opened(ServedReview(None, found[0], None)) as browser, browser.events() as events:  # type: ignore[arg-type]  # an address
+    async with opened(ServedReview(None, found[0], None, None)) as browser, browser.events() as events:  # type: ignore[arg-type]  # an address
         await events.until("rows")
         stopping = asyncio.create_task(asyncio.to_thread(page.stop))
         while (await events.next())[0] != "end":
@@ -112,3 +115,54 @@ async def test_a_name_that_is_no_unicode_is_still_json(tmp_path: Path) -> None:
     async with opened(served) as page:
         assert (await page.rows())["header"]["folder"] == folder.name
     await served.stop()
+
+
+async def _closed(site: ServedReview, *pieces: bytes) -> bool:
+    """Send pieces without end to a review; return whether it closes the connection on us."""
+    where = urlsplit(site.url)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    with suppress(ConnectionError):
+        for piece in chain(pieces, repeat(b"X-Slow: 1\r\n")):
+            writer.write(piece)
+            await writer.drain()
+            with suppress(TimeoutError):
+                answer = await asyncio.wait_for(reader.read(1 << 16), 0.05)
+                if b"408" in answer or not answer:
+                    break
+    writer.close()
+    return True
+
+
+@pytest.mark.timeout(60)
+async def test_a_request_that_never_ends_is_given_up(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends a head or a body drop by drop holds no connection for ever, with or without the token."""
+    monkeypatch.setattr(listen, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.2)
+    await folder.add("mug")
+    site = await serve(folder.root, "127.0.0.1", 0, print)
+    head = f"POST /api/verdicts HTTP/1.1\r\nHost: {urlsplit(site.url).netloc}\r\n"
+    token = site.url.partition("=")[2]
+    whole = f"{head}X-Batchflux-Token: {token}\r\nOrigin: http://{urlsplit(site.url).netloc}\r\n"
+    body = f"{whole}Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    for pieces in ([b""], [b"GET / HT"], [head.encode()], [body.encode()]):
+        assert await _closed(site, *pieces)
+    await site.stop()
+
+
+@pytest.mark.timeout(60)
+async def test_so_many_connections_and_no_more(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "MOST_CONNECTIONS", 5)
+    await folder.add("mug")
+    site = await serve(folder.root, "127.0.0.1", 0, print)
+    where = urlsplit(site.url)
+    held = [await asyncio.open_connection(where.hostname, where.port) for _ in range(5)]
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    for one in (writer, *(writer for _, writer in held)):
+        one.close()
+    while site.runner.server and site.runner.server.connections:  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0.01)
+    async with opened(site) as page:
+        assert len((await page.rows())["rows"]) == 1
+    await site.stop()

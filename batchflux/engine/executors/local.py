@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ class LocalExecutor:
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
         secrets = [*self._secrets, *filter(None, [job.webhook_secret])]
-        text = hushed(body.decode(errors="surrogateescape"), secrets)
-        return await self._images.keep_answer(job, attempt, text.encode(errors="surrogateescape"))
+        quiet = await asyncio.to_thread(_without, secrets, body)
+        return await self._images.keep_answer(job, attempt, quiet)
 
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         """Fetch a link, or take the bytes kept under a name; verify the picture and put it in its place.
@@ -62,6 +63,10 @@ class LocalExecutor:
             return Collected(stored=before)
         fetched = await self._transport.fetch(asset.url)
         return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
+
+
+def _without(secrets: Collection[str], body: bytes) -> bytes:
+    return hushed(body.decode(errors="surrogateescape"), secrets).encode(errors="surrogateescape")
 
 
 def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRequest:

@@ -20,17 +20,35 @@ export function showHeader() {
       { class: "title" },
       h("h1", null, h("bdi", null, header.name)),
       h("span", { class: `state ${header.state}` }, STATES[header.state] ?? header.state),
-      header.started_at && h("span", { class: "state" }, when(header.started_at)),
+      header.started_at && h("span", { class: "state" }, span()),
       !setup.live &&
         header.state === "running" &&
         h("span", { class: "state" }, `as it was on ${when(header.made_at)}`),
     ),
     header.message && h("p", { class: "message" }, header.message),
     progressBar(counts),
+    figureList("In all", totals()),
+    figureList(header.state === "running" ? "This run" : "Last run", lastRun()),
+    failuresList(),
+  ]);
+}
+
+// From when to when the last run was, as far as it is known.
+function span() {
+  const end = header.state === "running" ? "now" : header.finished_at && when(header.finished_at);
+  return end ? `${when(header.started_at)} – ${end}` : `began ${when(header.started_at)}`;
+}
+
+function figureList(title, figures) {
+  if (!figures.length) return null;
+  return h(
+    "div",
+    { class: "figures", role: "group", "aria-label": title },
+    h("span", { class: "of" }, title),
     h(
       "dl",
-      { class: "figures" },
-      figures().map(([label, value, small]) =>
+      null,
+      figures.map(([label, value, small]) =>
         h(
           "div",
           { class: "figure" },
@@ -39,11 +57,10 @@ export function showHeader() {
         ),
       ),
     ),
-    failuresList(),
-  ]);
+  );
 }
 
-function figures() {
+function totals() {
   const { counts } = header;
   const list = [["Pictures", whole.format(counts.done), `of ${whole.format(counts.total)}`]];
   if (counts.failed) list.push(["Failed", whole.format(counts.failed)]);
@@ -57,13 +74,24 @@ function figures() {
   const maybe = Number(header.spent_possibly) ? `, ${money(header.spent_possibly, "")} of it possibly` : "";
   const budget = header.budget === null ? "" : ` of ${money(header.budget, "")}`;
   list.push(["Spent", money(header.spent, ""), `${header.currency}${budget}${maybe}`]);
-  if (header.seconds !== null) list.push(["Time", duration(header.seconds)]);
-  if (header.images_per_minute) list.push(["Images per minute", one.format(header.images_per_minute)]);
   list.push([
     "Attempts",
     whole.format(header.attempts),
     header.possibly_billed ? `${whole.format(header.possibly_billed)} possibly billed` : null,
   ]);
+  return list;
+}
+
+function lastRun() {
+  const list = [];
+  const made = header.this_run;
+  if (made) {
+    const others = ["failed", "unknown"].filter((name) => made[name]).map((name) => `${whole.format(made[name])} ${name}`);
+    list.push(["Made", whole.format(made.done), others.join(", ") || null]);
+  }
+  if (header.spent_this_run != null) list.push(["Cost", money(header.spent_this_run, ""), header.currency]);
+  if (header.seconds !== null) list.push(["Time", duration(header.seconds)]);
+  if (header.images_per_minute) list.push(["Images per minute", one.format(header.images_per_minute)]);
   return list;
 }
 

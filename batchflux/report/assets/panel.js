@@ -8,7 +8,7 @@ import { LABELS, money, plural, REVIEW_WORDS, STATUS_WORDS } from "./words.js";
 
 const FIELD_ORDER = (
   "id status error_code error remarks file_name images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style " +
-  "size bytes attempts possibly_billed cost started_at finished_at api_seconds download_seconds result_url sha256 key"
+  "size bytes attempts possibly_billed cost started_at finished_at api_seconds download_seconds result_url seed_used revised_prompt sha256 key"
 ).split(" ");
 
 export function panel(row, all) {
@@ -17,6 +17,7 @@ export function panel(row, all) {
     { class: "panel", tabindex: "0", role: "region", "aria-label": "About this picture" },
     setup.live && verdictSection(row, all),
     all.error && h("section", null, h("p", { class: "error" }, h("b", null, all.error_code ?? "Note"), " ", all.error)),
+    all.remarks && h("section", null, h("p", { class: "error" }, h("b", null, LABELS.remarks), " ", all.remarks)),
     h("section", null, h("h3", null, "Prompt"), h("p", { class: "prompt", dir: "auto" }, all.prompt || "(none)")),
     !setup.live &&
       (all.review || all.note) &&

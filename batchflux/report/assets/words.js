@@ -41,6 +41,8 @@ export const LABELS = {
   api_seconds: "API time",
   download_seconds: "Download time",
   result_url: "Result link",
+  seed_used: "Seed used",
+  revised_prompt: "Revised prompt",
   key: "Key",
   review: "Verdict",
   note: "Note",
