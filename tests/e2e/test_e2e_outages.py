@@ -108,15 +108,13 @@ def test_a_provider_proven_in_one_folder_is_trusted_in_the_next(
 ) -> None:
     name = manifest(jobs(1))
     assert program("run", name).code == 0
-    program.write(name, (program.folder / name).read_text().replace("name: m\n", "name: other\n"))
     bank.delay = (0.5, 0.5)
-    name = manifest(jobs(8), more="output: {dir: other}")
-    assert program("run", name, "--set", "limits.concurrency=8").code == 0
+    name = manifest(jobs(8))
+    assert program("run", name, "--out", "other", "--set", "limits.concurrency=8").code == 0
     assert bank.most_at_once == 8
     program.environ["XDG_STATE_HOME"] = "/dev/null"
     bank.most_at_once = 0
-    name = manifest(jobs(8), more="output: {dir: third}")
-    assert program("run", name, "--set", "limits.concurrency=8").code == 0
+    assert program("run", name, "--out", "third", "--set", "limits.concurrency=8").code == 0
     assert bank.most_at_once == 4
 
 
