@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,6 +59,7 @@ class Job:
     None, and not sent. `file_name` is relative to the output folder (`images/x.jpg`), `position` counts from 0.
     `dropped` names the fields that `params: drop` took out of the request. `tags` and `options` are pairs in the order
     written. `redo_of` is the key of the job that a person asked to have tried again; None for the manifest's own.
+    `alias` is the key by today's rules of a job that the ledger knows by an older one.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Job:
     options: tuple[tuple[str, Any], ...] = ()
     dropped: tuple[str, ...] = ()
     redo_of: str | None = None
+    alias: str | None = None
 
     @property
     def fault(self) -> str | None:
@@ -89,13 +91,20 @@ class Job:
         return next((image.fault for image in self.images if image.fault is not None), None)
 
 
+class KnownAs(NamedTuple):
+    """The key and the id that the ledger has a job by, whatever today's rules would give it."""
+
+    key: str
+    id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redo:
     """Another try at a job that a person asked for: the same job with a new seed or variant.
 
     `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
-    redos that go back to one job. `prompt` None keeps the origin's. `variant` is None until a run pins the redo; until
-    then `seed` is what was asked for.
+    redos that go back to one job. `prompt` None keeps the origin's. `variant` and `key` are None until a run pins the
+    redo; until then `seed` is what was asked for.
     """
 
     number: int
@@ -104,6 +113,7 @@ class Redo:
     prompt: str | None = None
     seed: int | None = None
     variant: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from batchflux.ledger.tables import currency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchflux.engine.settings import Rules
+    from batchflux.engine.budget import Budget
+    from batchflux.engine.rate_limiter import RateLimiter
     from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
@@ -44,29 +47,28 @@ class Watcher:
 class Progress:
     """The numbers of a run under way; `tally` counts the jobs that ended in this run."""
 
-    def __init__(self, tally: Tally, rules: Rules, gate: Gate) -> None:
+    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget, gate: Gate) -> None:
         self.tally = tally
-        self._rules = rules
-        self._gate = gate
+        self._limits, self._budget, self._gate = limits, budget, gate
 
     @property
     def in_flight(self) -> int:
         """Requests that are out."""
-        return self._rules.limits.in_flight
+        return self._limits.in_flight
 
     @property
     def spent(self) -> float:
         """Spent by the folder so far, in the manifest's currency, what is out included."""
-        return float(currency(self._rules.budget.spent + self._rules.budget.reserved))
+        return float(currency(self._budget.spent + self._budget.reserved))
 
     def waiting(self, width: int = 200) -> str | None:
-        """Return what the run waits for, and until when, in at most so many characters on one line.
+        """Return what the run waits for, and until when, in one line of at most so many columns.
 
         None while requests leave as they should.
         """
         if self._gate.closed:
             return f"for what is under way ({self.in_flight} in flight); no new requests"
-        found = self._rules.limits.waiting_for()
+        found = self._limits.waiting_for()
         if found is None:
             return None
         what, seconds = found
@@ -77,6 +79,8 @@ class Progress:
 
 
 def _one_line(text: str, width: int) -> str:
-    """Return what may be a stranger's text without what a terminal would obey, and no longer than that."""
+    """Return what may be a stranger's text without what a terminal would obey, in at most so many columns."""
     clean = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return clean if len(clean) <= width else f"{clean[: width - 1]}…"
+    ends = list(accumulate(1 + (east_asian_width(char) in "WF") for char in clean))  # wide characters take two
+    fits = sum(end < width for end in ends)
+    return clean if not ends or ends[-1] <= width else f"{clean[:fits]}…"

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from itertools import islice
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import JobError
+from batchflux.engine.settings import canary_of
+from batchflux.errors import JobError, StorageError, UsageError
+from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
-from batchflux.ledger.tables import currency, empty_ledger, spent
+from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
 from batchflux.manifest import load_manifest as load
+from batchflux.manifest.capabilities import SIMULATOR
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
+from batchflux.state import folder_of, note_folder, proven
 from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
 SECONDS_A_CALL = 15.0
+SHOWN_REFERENCES = 20
 SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in results.csv outlive its port
 
 
@@ -37,7 +45,10 @@ class Plan:
     `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
     `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
     as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
-    `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own.
+    `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
+    counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
+    which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
+    sent). `doubt` says why a run would not start before it was asked, and what is answered by.
     """
 
     name: str
@@ -58,6 +69,11 @@ class Plan:
     unreadable: int
     unreadable_samples: tuple[str, ...]
     models: dict[str, int] = field(default_factory=dict)
+    set_aside: int = 0
+    set_aside_cost: Decimal | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    canary: int = 0
+    doubt: str | None = None
 
 
 def load_manifest(
@@ -85,18 +101,90 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 
     The jobs go `through` that on their way.
 
-    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know;
-    StorageError: the ledger in the output folder cannot be read.
+    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know, or the
+    folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
     check_options(manifest)
-    path = manifest.output.dir / LEDGER
-    check_ledger(path)
+    check_ledger(manifest.output.dir / LEDGER)
+    with _ledger(manifest.output.dir) as ledger:
+        check_currency(manifest, ledger)
+        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
+        made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
+        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+
+
+@contextmanager
+def _ledger(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open a folder's ledger to look at; an empty one where there is none."""
+    path = folder / LEDGER
     with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
         # A kill may have left a file before its tables were made.
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None
-        ledger = connection if made else empty
-        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
-        return plan_of(manifest, survey, spent(ledger), _measured(ledger))
+        yield connection if made else empty
+
+
+def doubt(manifest: Manifest) -> str | None:
+    """Return why this run needs an answer first, and that `--out` is it; None when nothing speaks against it.
+
+    That is a run which would begin anew in another folder than the manifest was run to before, or would put simulated
+    pictures in place of such that were paid for. StorageError: the ledger cannot be read.
+    """
+    with _ledger(manifest.output.dir) as ledger:
+        return _doubt(manifest, ledger)
+
+
+def _doubt(manifest: Manifest, ledger: sqlite3.Connection) -> str | None:
+    folder = manifest.output.dir
+    if manifest.out_given:
+        return None
+    if manifest.provider.simulated:
+        own = manifest.provider.name
+        free = [SIMULATOR] if _is_real(ledger) and own != SIMULATOR else [SIMULATOR, own]
+        if paid := paid_pictures(ledger, free):
+            return (
+                f"{folder} has pictures that were paid for ({paid:,}), and simulated ones would take their place or "
+                f"stand beside them: name another folder, as --out {quote(f'{folder}-simulated')}, or this one, "
+                f"--out {quote(str(folder))}, to have it so."
+            )
+    before = None if manifest.dir_given else folder_of(manifest.path)
+    if before is None or (folder / LEDGER).exists() or not (before / LEDGER).exists():
+        return None
+    if _was_real(before) is manifest.provider.simulated:
+        return None  # what was simulated is nothing to continue for what is paid, and the other way round
+    return (
+        f"{manifest.display} was run to {before} before, and {folder} is new, so all would be made anew: "
+        f"--out {quote(str(before))} continues it, --out {quote(str(folder))} begins anew."
+    )
+
+
+def remember_folder(manifest: Manifest) -> None:
+    """Note which folder the manifest is run to; a simulated run leaves it with that of a real one."""
+    before = folder_of(manifest.path) if manifest.provider.simulated else None
+    if before is None or not (before / LEDGER).exists() or not _was_real(before):
+        note_folder(manifest.path, manifest.output.dir)
+
+
+def _was_real(folder: Path) -> bool:
+    """Whether a folder's last run was a real one; so it was also where that cannot be seen."""
+    with suppress(StorageError), _ledger(folder) as ledger:
+        return _is_real(ledger)
+    return True
+
+
+def _is_real(ledger: sqlite3.Connection) -> bool:
+    return get_meta(ledger, "simulated") != "1"
+
+
+def check_currency(manifest: Manifest, ledger: sqlite3.Connection) -> None:
+    """Raise UsageError when a folder's spend is in another currency than the manifest's price and budget."""
+    before, provider = get_meta(ledger, "currency"), manifest.provider
+    counts = provider.price is not None or not provider.simulated
+    if counts and before not in {None, provider.currency} and (amount := spent(ledger)):
+        raise UsageError(
+            f"{manifest.output.dir} has spent {currency(amount):f} {before}, and the manifest's currency is "
+            f"{provider.currency}, which cannot be added to that: set provider.currency: {before}, with prices and "
+            "budget in it, or name another folder with --out."
+        )
 
 
 def check_options(manifest: Manifest) -> None:
@@ -115,8 +203,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
-    prices = {model: provider.price_of(model) for model in survey.models or {provider.model: 0}}
-    costs = [None if price is None else price * survey.models[model] for model, price in prices.items()]
     return Plan(
         name=manifest.name,
         folder=str(manifest.output.dir),
@@ -126,7 +212,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         styles=survey.styles,
         calls=survey.calls,
         price=provider.price_of(provider.model),
-        cost=None if None in costs else sum(filter(None, costs), Decimal(0)),
+        cost=_cost(manifest, survey.models),
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
@@ -134,9 +220,37 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         seconds_a_call=seconds_a_call,
         requests=tuple(_preview(manifest, job) for job in survey.samples),
         unreadable=survey.references,
-        unreadable_samples=tuple(survey.reference_faults),
+        unreadable_samples=tuple(_reference_faults(survey)),
         models=dict(survey.models),
+        set_aside=survey.set_aside,
+        set_aside_cost=_cost(manifest, survey.remade),
+        dropped=dict(survey.dropped),
     )
+
+
+def _canary(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> int:
+    """Return how many requests are tried before the rest is sent; 0 where all are sent at once."""
+    places, at = canary_of(manifest), manifest.provider.base_url or ""
+    if not 0 < places < survey.calls:
+        return 0
+    shown = survey.samples[0]
+    known = made_before(ledger, shown) or proven(shown.provider, shown.model, shown.style, at)
+    return 0 if known else places
+
+
+def _cost(manifest: Manifest, models: Mapping[str, int]) -> Decimal | None:
+    """Return what so many requests for each model cost; None when the price of one is not known."""
+    prices = {model: manifest.provider.price_of(model) for model in models or {manifest.provider.model: 0}}
+    costs = [None if price is None else price * models.get(model, 0) for model, price in prices.items()]
+    return None if None in costs else sum(filter(None, costs), Decimal(0))
+
+
+def _reference_faults(survey: Survey) -> Iterator[str]:
+    """Yield what cannot be read, each once, with the job that needs it or how many do."""
+    for fault, (first, jobs) in islice(survey.reference_faults.items(), SHOWN_REFERENCES):
+        yield f"{first}: {fault}" if jobs == 1 else f"{fault} ({jobs:,} jobs, the first of them {first})"
+    if (more := len(survey.reference_faults) - SHOWN_REFERENCES) > 0:
+        yield f"... and {more:,} more photos"
 
 
 def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:

@@ -36,7 +36,7 @@ from batchflux.output.base import LEDGER, RESULTS, RUN_LOG, SUMMARY
 from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
-from batchflux.planner import SIMULATOR_HOST, Plan, check_options, plan_of
+from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
 from batchflux.state import note_proven, proven
 from batchflux.transport import Transport
 
@@ -111,10 +111,12 @@ class _Run:
 
     async def whole(self) -> Summary:
         try:
+            self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
+            remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
@@ -188,7 +190,7 @@ class _Run:
         source: Source = self._feeder()
         if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
             source = FreeFirst(self._feeder(), self._feeder())
-        self.watcher.started(plan, Progress(pool.tally, rules, self.gate))
+        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -266,6 +268,7 @@ class _Run:
             currency=self.manifest.provider.currency,
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * tally.done / max(seconds, 1e-3),
+            dropped=state.dropped,
         )
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)

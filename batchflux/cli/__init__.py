@@ -38,7 +38,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         if cmd_name not in COMMANDS:
-            return None
+            from difflib import get_close_matches  # noqa: PLC0415  not needed when all is right
+
+            close = get_close_matches(cmd_name.lower(), COMMANDS, n=1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            ctx.fail(f"No such command '{cmd_name}'.{meant}")
         found = import_module(f"batchflux.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(found, cmd_name.replace("-", "_"))
         return command

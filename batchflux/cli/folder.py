@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.ledger.summary import read_standing
@@ -50,6 +50,8 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
         text.append(f"  verdicts   {said}")
     if state.redo:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
+    if state.dropped:
+        text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
     text += _spending(standing)
     if standing.run.state == "running" and standing.run.deadline is not None:
         left = duration(max(standing.run.deadline - now, 0.0))

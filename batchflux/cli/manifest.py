@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import schema as manifest_schema
 from batchflux.manifest import starter
-from batchflux.planner import Plan, load_manifest
+from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ MEANINGS = {
     "done": "have their picture",
     "failed": "stay failed until --retry-failed",
     "unknown": "request sent, never answered; see --on-unknown",
-    "merged": "listed twice with the same content; made once (variant: 2 makes a second copy)",
+    "merged": "ask for the same as an earlier one; made once (variant: 2 makes a second copy)",
     "redo": "of those to do, asked for in a review",
     "unlisted": "no longer in the manifest; their files stay",
 }
@@ -107,7 +107,7 @@ def checking(jobs: Iterable[Job]) -> Iterable[Job]:
 @manifest_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
-    """Check every job and reference of MANIFEST and show what a run would do and cost. Spends nothing.
+    """Check every job and reference of MANIFEST (- is stdin) and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
@@ -129,6 +129,17 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     text += [f"  {name:<9} {counts[name]:>9,}  {says}" for name, says in MEANINGS.items() if counts.get(name)]
+    if counts.get("merged"):
+        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+    if result.dropped:
+        text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
+    if result.set_aside:
+        again = (
+            ""
+            if result.set_aside_cost is None
+            else f"; making them again costs {money(result.set_aside_cost, result.currency)}"
+        )
+        text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
@@ -139,13 +150,29 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
+    if result.canary:
+        tried = count(result.canary, "request")
+        text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
     if result.unreadable:
         text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
         text += [f"  {sample}" for sample in result.unreadable_samples]
+    if result.doubt is not None:
+        text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def settle(manifest: Manifest, *, asks: bool) -> None:
+    """Ask, on a terminal, what only naming `--out` answers; UsageError: it was not answered so."""
+    question = doubt(manifest)
+    if question is None:
+        return
+    if not asks:
+        raise UsageError(f"Not started: {question}")
+    if not click.confirm(f"{question}\n\nGo on all the same?", err=True):
+        raise UsageError("Not started: nothing was spent.")
 
 
 def _cost(result: Plan, manifest: Manifest) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from batchflux.cli.manifest import manifest_options, plan_lines
+from batchflux.cli.manifest import manifest_options, plan_lines, settle
 from batchflux.cli.progress import Progress
-from batchflux.cli.terminal import count, duration, money, place, say
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
@@ -43,8 +43,9 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
     SIGHUP reads the manifest's limits again: they hold for what has not left yet.
     """
     manifest, progress = load(), Progress(**shown)
-    asks = not yes and sys.stdin.isatty() and sys.stderr.isatty()
-    if asks and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
+    asks = sys.stdin.isatty() and sys.stderr.isatty()
+    settle(manifest, asks=asks)
+    if asks and not yes and not _confirm(manifest, make_plan(manifest, selection, through=progress.checking)):
         raise UsageError("Not started: nothing was spent.")
     options = RunOptions(selection=selection, signals=True, watcher=progress, reload=load)
     with ExitStack() as stack:
@@ -91,7 +92,9 @@ def summary_lines(summary: Summary) -> list[str]:
             spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
         text.append(spent)
     if jobs.get("merged"):
-        text.append(f"  merged     {jobs['merged']:,} merged into jobs of the same content")
+        text.append(f"  merged     {same_again(jobs['merged'])}; made once")
+    if summary.dropped:
+        text.append(f"  dropped    {dropped_fields(summary.dropped)} (params: drop)")
     if jobs.get("unlisted"):
         text.append(f"  unlisted   {jobs['unlisted']:,} no longer listed; files kept")
     waiting = jobs.get("waiting", 0)

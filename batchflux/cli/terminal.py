@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
@@ -77,3 +78,13 @@ def place(folder: str) -> str:
 def count(number: int, word: str) -> str:
     """Return `1 job`, `2 jobs`."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def same_again(merged: int) -> str:
+    """Return how many jobs ask for what an earlier one does: `600 jobs are the same again`."""
+    return f"{count(merged, 'job')} {'is' if merged == 1 else 'are'} the same again"
+
+
+def dropped_fields(dropped: Mapping[str, int]) -> str:
+    """Return which fields were dropped of how many jobs: `seed of 120 jobs, options of 1 job`."""
+    return ", ".join(f"{name} of {count(number, 'job')}" for name, number in dropped.items())

@@ -63,13 +63,15 @@ class Rules:
 def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     """Return the pool of keys, or one without a secret for an API that wants none.
 
-    Raises UsageError: a variable that the manifest names is not set.
+    Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
+    or holds what is no key.
     """
     provider, limits = manifest.provider, manifest.limits
+    secrets = {name: environ.get(name, "").strip() for name in provider.keys}
     faults = [
-        keys_fault(manifest, index, f"the environment variable {name} is not set; export {name}=... or name another")
+        keys_fault(manifest, index, f"the environment variable {name} {wrong}")
         for index, name in enumerate(provider.keys)
-        if not environ.get(name)
+        if (wrong := _wrong_key(name, secrets[name] if name in environ else None)) is not None
     ]
     if faults:
         raise UsageError("\n".join(str(fault) for fault in faults))
@@ -77,12 +79,25 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     return [
         Key(
             name=name,
-            secret=environ.get(name),
+            secret=secrets.get(name),
             pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
             window=Window(limits.concurrency, known=rate is not None),
         )
         for name in provider.keys or (NO_KEY,)
     ]
+
+
+def _wrong_key(name: str, secret: str | None) -> str | None:
+    """Return why a variable's value cannot be a key, or None. The value is not shown."""
+    if secret is None:
+        return f"is not set; export {name}=... or name another"
+    if not secret:
+        return f"is empty; export {name}=... with the key in it"
+    if secret.lower().startswith("bearer"):
+        return "begins with the word Bearer, which is added by itself; put the bare key into it"
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        return "holds a blank, a line end or another character that no key has; put the bare key into it"
+    return None
 
 
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
@@ -106,7 +121,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
             clock=time.monotonic,
         ),
         breaker=breaker,
-        canary=Canary(_canary(manifest), gate, str(manifest.output.dir)),
+        canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
@@ -137,7 +152,7 @@ def retune(rules: Rules, manifest: Manifest) -> None:
     rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     rules.limits.retune(limits.concurrency, rate)
     rules.budget.retune(*_budget(manifest))
-    rules.canary.places = _canary(manifest)
+    rules.canary.places = canary_of(manifest)
     rules.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
     rules.policy = replace(rules.policy, attempts=limits.attempts)
     if limits.deadline is None or limits.deadline.clock is not None:
@@ -161,7 +176,7 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
     )
 
 
-def _canary(manifest: Manifest) -> int:
+def canary_of(manifest: Manifest) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
     provider = manifest.provider
     return 0 if provider.simulated and not provider.price else manifest.limits.canary

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections import deque
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
+from batchflux.ledger.connection import reading
 from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.tables import ended_rows, get_meta, set_meta
+from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
@@ -100,7 +102,12 @@ class Books:
     def jobs(self, on_fault: Callable[[Fault], None]) -> Iterator[Job]:
         """Return the jobs that were surveyed; `on_fault` is told of what has changed in the files since."""
         kept = self._kept
-        return iter(expand(self._manifest, capabilities(), on_fault, redos=self.redos) if kept is None else kept)
+        if kept is not None:
+            yield from kept
+            return
+        with reading(self._database.path) as connection:  # the run's own belongs to the thread that writes
+            names = known_as(connection)
+            yield from expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
 
     def note_clean(self) -> None:
         """Note that the folder's files say all that the ledger does."""
@@ -127,6 +134,8 @@ class Books:
             "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
             "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
+            "simulated": "1" if manifest.provider.simulated else "0",
+            "dropped": json.dumps(dict(survey.dropped)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from posixpath import splitext
 from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.tables import Known
+
+_OF_PICTURES = frozenset(ALL_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def _sync(folders: set[Path]) -> None:
 
 def followed(planned: str, actual: str) -> str:
     """Return the planned file name with the suffix that the picture's bytes gave the actual one."""
-    path, suffix = PurePosixPath(planned), PurePosixPath(actual).suffix
-    if planned != actual and path.suffix.lower() in ALL_SUFFIXES and suffix.lower() in ALL_SUFFIXES:
-        return str(path.with_suffix(suffix))
-    return planned
+    if planned == actual:
+        return planned
+    (stem, asked), (_, suffix) = splitext(planned), splitext(actual)
+    return stem + suffix if {asked.lower(), suffix.lower()} <= _OF_PICTURES else planned

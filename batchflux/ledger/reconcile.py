@@ -40,7 +40,7 @@ from batchflux.errors import RULES, Code, Fault, JobError, ManifestError
 from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
-from batchflux.ledger.tables import LEAN, Known, known_by_key, select, tags_text
+from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
 from batchflux.models import Finished, Job, Link, Redo, Status
 from batchflux.output.base import REJECTED, REPLACED, attempt_of, variants
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 OnUnknown = Literal["retry", "hold", "fail"]
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
 SAMPLES = 3
+FAULTS = 1000  # different ones of references that are told apart
 _NO_MEANS = Means()
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
@@ -228,7 +229,10 @@ class Survey:
 
     `models` counts those requests by the model that they ask. `redo` of those to do were asked for in a review; `redos`
     are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does
-    not list as they were, so nothing makes them. `redone` has a byte for each row of the ledger, by number: whether it
+    not list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
+    another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
+    by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do;
+    `references` counts these jobs. `redone` has a byte for each row of the ledger, by number: whether it
     is worked on. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
     second time.
     """
@@ -248,7 +252,10 @@ class Survey:
     calls: int = 0
     models: Counter[str] = field(default_factory=Counter)
     references: int = 0
-    reference_faults: list[str] = field(default_factory=list)
+    reference_faults: dict[str, tuple[str, int]] = field(default_factory=dict)
+    set_aside: int = 0
+    remade: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     styles: dict[str, int] = field(default_factory=dict)
     samples: list[Job] = field(default_factory=list)
     moves: dict[int, Move] = field(default_factory=dict)
@@ -287,6 +294,7 @@ class Surveyor:
         self._away: dict[int, Move] = {}
         self._by_status: Counter[str] = Counter()
         self._characters = 0
+        self._remade: set[str] = set()  # the ids of a batch whose jobs have another content and a picture of it
         self.result = Survey(redone=bytearray(largest + 1))
 
     def take(self, jobs: Iterable[Job]) -> Survey:
@@ -305,7 +313,9 @@ class Surveyor:
         if self._by_status.total() < self._rows:
             self._find_unlisted()
         # A listed job's file goes where its own name says; only the others make way.
-        result.moves.update((number, away) for number, away in self._away.items() if not self._seen[number])
+        away = {number: move for number, move in self._away.items() if not self._seen[number]}
+        result.moves.update(away)
+        result.set_aside = paid_pictures(self._connection, numbers=away)
         return result
 
     def _keep(self, batch: Sequence[Job]) -> None:
@@ -320,14 +330,18 @@ class Surveyor:
         result = self.result
         result.total += 1
         result.styles[job.style] = result.styles.get(job.style, 0) + 1
-        work = work_for(job, known, self._selection, self._exists, self._means)
+        if job.dropped:
+            result.dropped.update(job.dropped)
+        full = result.todo == self._selection.limit
+        work = None if full and known is None else work_for(job, known, self._selection, self._exists, self._means)
         if job.fault is not None:
             result.references += 1
-            if len(result.reference_faults) < SAMPLES:
-                result.reference_faults.append(f"{job.id}: {job.fault}")
+            first, jobs = result.reference_faults.get(job.fault, (job.id, 0))
+            if jobs or len(result.reference_faults) < FAULTS:
+                result.reference_faults[job.fault] = first, jobs + 1
         if known is not None:
             self._count_known(job, known, work)
-        if work is None or (self._selection.limit is not None and result.todo >= self._selection.limit):
+        if work is None or full:
             return
         result.todo += 1
         result.redo += job.redo_of is not None
@@ -336,12 +350,16 @@ class Surveyor:
         if work.costs:
             result.calls += 1
             result.models[job.model] += 1
+            if job.id in self._remade:
+                result.remade[job.model] += 1
             if len(result.samples) < SAMPLES:
                 result.samples.append(job)
 
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
         self._seen[known.number] = True
         self._by_status[standing(known)] += 1
+        if self._apply:
+            note_alias(self._connection, job)
         now = (job.id, job.position, 1, job.file_name, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True
@@ -358,6 +376,7 @@ class Surveyor:
     def _count_fresh(self, ids: Sequence[str]) -> None:
         """Count new jobs, and those that take an old one's id; the old one's file makes way."""
         olds = select(self._connection, "id", ids, LEAN) if self._rows else []
+        self._remade = {old.id for old in olds if old.status == Status.DONE}
         for old in olds:
             self._superseded[old.number] = True
             self._make_way(old)
@@ -406,7 +425,8 @@ def survey_jobs(
     faults: list[Fault] = []
     wanted = redos(connection)
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
-    jobs = expand(manifest, capabilities(), faults.append, redos=asked if wanted else None)
+    redone = asked if wanted else None
+    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
     means = means_of(manifest, connection)
     survey = Surveyor(connection, selection, exists_in(manifest), means, apply=apply).take(through(jobs))
     if faults:
@@ -417,7 +437,7 @@ def survey_jobs(
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))
         survey.jobs = None  # pinned redos are other jobs than those that were met here
     for made in asked.jobs:
-        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant)
+        redo = replace(made.redo, seed=made.job.seed, variant=made.job.variant, key=made.job.key)
         survey.redos[redo.origin] = (*survey.redos.get(redo.origin, ()), redo)
         if apply and redo != made.redo:
             pin(connection, redo, made.job.key)

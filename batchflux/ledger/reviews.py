@@ -206,13 +206,21 @@ def waiting_redos(connection: sqlite3.Connection) -> list[Waiting]:
 
 
 def _read(connection: sqlite3.Connection, condition: str) -> list[Waiting]:
-    query = "SELECT number, root, origin, ordinal, prompt, seed, variant FROM redos"
+    query = "SELECT number, root, origin, ordinal, prompt, seed, variant, lower(hex(key)) FROM redos"
     return [
         Waiting(
-            redo=Redo(number=number, origin=origin.hex(), ordinal=ordinal, prompt=prompt, seed=seed, variant=variant),
+            redo=Redo(
+                number=number,
+                origin=origin.hex(),
+                ordinal=ordinal,
+                prompt=prompt,
+                seed=seed,
+                variant=variant,
+                key=key or None,
+            ),
             root=root.hex(),
         )
-        for number, root, origin, ordinal, prompt, seed, variant in _select(
+        for number, root, origin, ordinal, prompt, seed, variant, key in _select(
             connection, f"{query} WHERE {condition} ORDER BY number"
         )
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,7 @@ class State:
     """Counts of listed jobs in a ledger, money in the manifest's currency, rate in pictures a minute.
 
     `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended; `redo` the
-    redos that a review asked for and no run has begun.
+    redos that a review asked for and no run has begun; `dropped` counts the jobs of which a field was dropped, by name.
     """
 
     total: int
@@ -46,6 +46,7 @@ class State:
     images_per_minute: float
     last_at: float | None
     redo: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ class Summary:
     currency: str
     budget: Decimal | None = None
     images_per_minute: float = 0.0
+    dropped: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
@@ -179,6 +181,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         images_per_minute=_rate(connection, last_at),
         last_at=last_at,
         redo=len(waiting_redos(connection)),
+        dropped=json.loads(get_meta(connection, "dropped") or "{}"),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
 from batchflux.manifest.job_fields import asked
+from batchflux.models import KnownAs
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 NANOS = 10**9
 FORMAT = 2
+KEYS = "2"  # the rules that all keys of a ledger follow which has a note of it; in others some may be of before
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
 _json = json.JSONEncoder(ensure_ascii=False).encode
@@ -81,6 +83,10 @@ CREATE TABLE IF NOT EXISTS attempts (
 );
 CREATE INDEX IF NOT EXISTS attempts_by_job ON attempts (job, number, billed, counts, cost, price);
 CREATE INDEX IF NOT EXISTS attempts_out ON attempts (job) WHERE billed IS NULL;
+CREATE TABLE IF NOT EXISTS aliases (
+    alias BLOB PRIMARY KEY,         -- key by today's rules
+    key BLOB NOT NULL               -- of the job, by those of the version that recorded it
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     provider TEXT NOT NULL,
     sha256 TEXT NOT NULL,
@@ -147,7 +153,11 @@ class Known(NamedTuple):
 
 COLUMNS = ", ".join(Known._fields)
 # What takes room in a row, or must be summed for it, and tells who only compares nothing, is left where it is.
-_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"}
+# The attempts of a done job have ended, and tell nothing.
+_UNUSED = {"spec": "''", "error": "NULL", "possibly_billed": "0", "cost": "0", "maybe_cost": "0"} | {
+    name: f"CASE status WHEN 'done' THEN {nothing} ELSE {name} END"
+    for name, nothing in (("attempts", "0"), ("in_flight", "NULL"))
+}
 LEAN = ", ".join(_UNUSED.get(name, name) for name in Known._fields)
 
 
@@ -244,6 +254,48 @@ def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: s
     return {known.key.hex(): known for known in select(connection, "key", list(map(bytes.fromhex, keys)), columns)}
 
 
+def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | None] | None:
+    """Return what finds the key and id by which an older version recorded a job; None when all keys are of today.
+
+    It takes the job's key by today's rules, and by those of before. None: it finds no such job.
+    """
+    if get_meta(connection, "keys") == KEYS:
+        return None
+    by_alias = "SELECT jobs.key, id FROM aliases JOIN jobs ON jobs.key = aliases.key WHERE alias = ?"
+    has_aliases = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aliases'").fetchone()
+
+    def find(key: str, former: str) -> KnownAs | None:
+        row = connection.execute("SELECT key, id FROM jobs WHERE key = ?", (bytes.fromhex(former),)).fetchone()
+        if row is None and has_aliases:
+            row = connection.execute(by_alias, (bytes.fromhex(key),)).fetchone()
+        return None if row is None else KnownAs(row[0].hex(), row[1])
+
+    return find
+
+
+def note_alias(connection: sqlite3.Connection, job: Job) -> None:
+    """Record the key by today's rules of a job that is known by an older one, and what today's row says of it."""
+    if job.alias is not None:
+        pair = bytes.fromhex(job.alias), bytes.fromhex(job.key)
+        if connection.execute("INSERT OR IGNORE INTO aliases VALUES (?, ?)", pair).rowcount:
+            connection.execute("UPDATE jobs SET spec = ? WHERE key = ?", (spec_text(job), pair[1]))
+
+
+def paid_pictures(
+    connection: sqlite3.Connection, free: Sequence[str] = ("simulator",), numbers: Iterable[int] | None = None
+) -> int:
+    """Return how many pictures, of all jobs or of those with these numbers, came from none of the `free` providers."""
+    marks = ",".join("?" * len(free))
+    count = f"SELECT COUNT(*) FROM jobs WHERE status = 'done' AND json_extract(spec, '$.provider') NOT IN ({marks})"  # noqa: S608  marks
+    if numbers is None:
+        return int(connection.execute(count, free).fetchone()[0])
+    stream, found = iter(numbers), 0
+    while batch := list(islice(stream, _AT_ONCE)):
+        among = f"{count} AND number IN ({','.join('?' * len(batch))})"
+        found += connection.execute(among, (*free, *batch)).fetchone()[0]
+    return found
+
+
 def ended_numbers(connection: sqlite3.Connection) -> list[int]:
     """Return the numbers of the listed jobs that ended, in manifest order."""
     query = f"SELECT number FROM jobs WHERE {ENDED} ORDER BY position, number"  # noqa: S608  a constant
@@ -303,10 +355,13 @@ def prepare(connection: sqlite3.Connection) -> None:
 
     StorageError: another version of batchflux wrote them in a format of its own.
     """
+    made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone()
     if _format(connection) == 1:
         _migrate(connection)
     else:
         _make_tables(connection)
+    if not made:
+        set_meta(connection, "keys", KEYS)
     set_meta(connection, "format", str(FORMAT))
 
 

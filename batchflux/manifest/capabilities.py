@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 SIMULATOR = "simulator"
 FLUX_RELAY = "flux-relay"
+_OPTIONAL = frozenset(REQUEST_FIELDS)
+_INSTEAD = {  # what does without a field what people want it for
+    "seed": " (variant: {range: [1, 3]} in the matrix makes several takes)",
+    "aspect_ratio": " (say the ratio in the prompt, or crop the picture afterwards)",
+    "output_format": " (convert the picture afterwards)",
+}
 Pairs = tuple[tuple[str, Any], ...]
 
 
@@ -128,7 +134,10 @@ def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tupl
 
 
 def _local_file(references: Sequence[Reference]) -> str | None:
-    return next((reference.source for reference in references if reference.path is not None), None)
+    for reference in references:
+        if reference.path is not None:
+            return reference.source
+    return None
 
 
 class Offers:
@@ -140,6 +149,8 @@ class Offers:
         own = [offer for offer in offers if offer.api == provider.api]
         own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
         self._own = {offer.style: offer for offer in own}
+        self._local = next((offer for offer in own if offer.local_images), None)
+        self._auto = own[0] if own else None
 
     def of(self, style: str, model: str) -> Capabilities:
         """Return what a style offers for a model."""
@@ -147,17 +158,15 @@ class Offers:
 
     def choose(self, wanted: str, model: str, references: Sequence[Reference]) -> Capabilities:
         """Return what the job goes by; a ValueError says that the API has no such style, or cannot carry a file."""
-        if not self._own:
+        if self._auto is None:
             raise ValueError(f"the API {self._provider.api} is not known")
         local = _local_file(references)
-        able = [offer for offer in self._own.values() if local is None or offer.local_images]
-        offer = self._own.get(wanted)
-        if wanted == AUTO:
-            offer = (able or list(self._own.values()))[0]
+        auto = self._auto if local is None or self._local is None else self._local
+        offer = auto if wanted == AUTO else self._own.get(wanted)
         if offer is None:
             raise ValueError(_no_style(wanted, self._provider.api, list(self._own.values())))
         if local is not None and not offer.local_images:
-            remedy = "give the photo as a URL" + (", or set style: auto" if able else "")
+            remedy = "give the photo as a URL" + (", or set style: auto" if self._local is not None else "")
             raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
         return offer.for_model(model)
 
@@ -166,6 +175,9 @@ class Offers:
 
     def dropped(self, offer: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the fields that were asked for and have no place in a request."""
+        unfit = _OPTIONAL - offer.fields
+        if unfit.isdisjoint(values) and not values["options"]:
+            return ()
         asked = (*REQUEST_FIELDS, "options") if values["options"] else REQUEST_FIELDS
         return tuple([name for name in asked if values.get(name) is not None and not _carries(offer, name)])
 
@@ -196,11 +208,13 @@ class Offers:
         if others and local is not None:
             why = f", which this job needs because {local} is a local file"
             remedy = "give the photo as a URL" + ("" if wanted == AUTO else " and set style: auto")
+            able = [style for style in others if self._own[style].local_images]
+            remedy += f", set style: {able[0]} if the relay offers it" if able else ""
         elif others and wanted == "chat":
             why, remedy = ", which this job asks for", "set style: auto"
         elif others:
             remedy = f"set style: {others[0]}"
-        ways = ", ".join(filter(None, (remedy, f"remove {name}, or set provider.params: drop")))
+        ways = ", ".join(filter(None, (remedy, f"remove {name}{_INSTEAD.get(name, '')}, or set provider.params: drop")))
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -28,7 +29,7 @@ from batchflux.manifest.yaml_nodes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from batchflux.manifest.schema import Entry, Manifest
 
@@ -38,6 +39,8 @@ OVERRIDE_FILE = "--set"
 MAX_FAULTS = 2000  # nobody reads more, and looking for what each might have meant takes time
 _KEY_NAMES = frozenset({"api_key", "apikey", "key", "token", "secret", "password", "authorization", "api-key"})
 _COMPARED, _SEARCHED, _LISTED = 100, 1000, 40  # characters of an unknown name, known names searched, known names shown
+_TOLD = 3  # faults of one cause that are told one by one, when they name different values
+_VALUES = re.compile(r'"[^"]*"|[0-9]+')
 _STEPS = re.compile(r"[.\[ ]")
 
 
@@ -45,8 +48,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return what an unknown name might have been, and all that it may be: `did you mean X? Allowed: ...`."""
     known = list(allowed)
     names = heapq.nsmallest(_SEARCHED, known)
-    close = difflib.get_close_matches(name.lower()[:_COMPARED], names, n=1, cutoff=0.6)
-    meant = f"did you mean {quoted(close[0])}? " if close else ""
+    folded = {one.casefold(): one for one in reversed(names)}
+    close = difflib.get_close_matches(name.casefold()[:_COMPARED], folded, n=1, cutoff=0.6)
+    meant = f"did you mean {quoted(folded[close[0]])}? " if close else ""
     shown = ", ".join(quoted(name)[1:-1] for name in names[:_LISTED])
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"{meant}Allowed: {shown}{more}"
@@ -76,11 +80,44 @@ def key_names(model: type[BaseModel]) -> list[str]:
 
 
 class FieldError(ValueError):
-    """What is wrong with a field of a job; `key` says which."""
+    """What is wrong with a field of a job; `key` says which. `shared`: one change of the entry mends all its jobs."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str, message: str, *, shared: bool = False) -> None:
         super().__init__(message)
         self.key = key
+        self.shared = shared
+
+
+class Causes:
+    """Passes faults on, but of one cause no more than a few, and at last how many more there were.
+
+    A cause is what is said of a field, whatever values and lines it names. The very same words are passed on once.
+    """
+
+    def __init__(self, on_fault: Callable[[Fault], None]) -> None:
+        self._on_fault = on_fault
+        self._told: dict[tuple[str, str, str], tuple[dict[str, Fault], int]] = {}  # what was passed on, and the rest
+
+    def take(self, fault: Fault) -> None:
+        """Pass a fault on, or count it."""
+        cause = fault.file, fault.where, _VALUES.sub("#", fault.message)
+        told, more = self._told.get(cause, ({}, 0))
+        if fault.message in told or len(told) == _TOLD:
+            self._told[cause] = told, more + 1
+            return
+        told[fault.message] = fault
+        self._told[cause] = told, more
+        self._on_fault(fault)
+
+    def close(self, manifest: Manifest, *, cut: bool) -> None:
+        """Say how many more there were, or, `cut`, at least were."""
+        for told, more in self._told.values():
+            if more:
+                *_, last = told.values()
+                rows = "job" if last.file == manifest.display else "row"
+                message = f"... in {'at least ' if cut else ''}{more:,} more {rows}{'s' if more > 1 else ''}"
+                self._on_fault(replace(last, message=message))
+        self._told.clear()
 
 
 class Faults:

@@ -143,17 +143,18 @@ def _unique_ids(jobs: Items, faults: Faults) -> None:
 class Plan:
     """An entry ready for rows; not `sound` when it has faults, which are reported then.
 
-    `constants` are its values, `dynamic` the fields to render. An item of `images`, or of the pairs in `tags` and
-    `options`, is what it is, or a Renderer. `bare` says that a row's columns are all that templates read.
+    `constants` are its values, `dynamic` the fields to render. Of what has templates among its items `images` and
+    `pairs` (tags, options) have each item with its name in messages: it is what it is, or a Renderer. `bare` says that
+    a row's columns are all that templates read.
     """
 
     def __init__(self, entry: Entry, manifest: Manifest, report: Callable[[Fault], None]) -> None:
         self.entry = entry
         self.sound = True
-        self.constants: dict[str, Any] = {}
-        self.dynamic: dict[str, Renderer] = {}
-        self.images: list[str | Renderer] = []
-        self.pairs: dict[str, list[tuple[str, Any]]] = {name: [] for name in _PAIRS}
+        self.constants: dict[str, Any] = {"provider": manifest.provider.name, **dict.fromkeys(("images", *_PAIRS), ())}
+        self.dynamic: list[tuple[str, Renderer, Callable[[str], Any]]] = []
+        self.images: list[tuple[str, str | Renderer]] = []
+        self.pairs: list[tuple[str, list[tuple[str, str, Any]]]] = []
         self._manifest = manifest
         self._to = report
         self._read: set[str] = set()  # the variables that templates read
@@ -174,6 +175,7 @@ class Plan:
         known = reads if self._known is None else self._known | _NAME_VARIABLES
         for name in sorted(reads - known):
             self._tell(file_name_fault(manifest, unknown_variable(name, known)))
+        del self._to  # the expansion's: a cycle would keep what that knows of a million jobs
 
     def choices(self) -> Iterable[Choice]:
         """Return the combinations of axis values in order, as a list when they are few enough to keep for all rows."""
@@ -245,12 +247,14 @@ class Plan:
 
     def _compile(self) -> None:
         for name, value in self.entry.fields.items():
-            if name == "images":
-                self.images = [self._part(f"images[{at}]", item) for at, item in enumerate(value)]
-            elif name in _PAIRS:
-                self.pairs[name] = [(label, self._part(f"{name}.{label}", item)) for label, item in value]
-            elif isinstance(value, Template):
-                self.dynamic[name] = self._part(name, value)
+            if isinstance(value, Template):
+                self.dynamic.append((name, self._part(name, value), READERS[name]))
+            elif name == "images" and any(isinstance(item, Template) for item in value):
+                keys = [f"images[{at}]" for at in range(len(value))]
+                self.images = [(key, self._part(key, item)) for key, item in zip(keys, value, strict=True)]
+            elif name in _PAIRS and any(isinstance(item, Template) for _, item in value):
+                keyed = [(label, f"{name}.{label}", item) for label, item in value]
+                self.pairs.append((name, [(label, key, self._part(key, item)) for label, key, item in keyed]))
             else:
                 self.constants[name] = value
 

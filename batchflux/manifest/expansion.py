@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.capabilities import Offers
-from batchflux.manifest.diagnostics import FieldError, entry_fault, job_fault, row_fault, unknown_variable
+from batchflux.manifest.diagnostics import Causes, FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
-from batchflux.manifest.identity import Names, default_id, key_of, references
-from batchflux.manifest.job_fields import AUTO, READERS, reference, tag
+from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
+from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
+from batchflux.manifest.sameness import parted
 from batchflux.manifest.tables import rows_of
 from batchflux.manifest.templates import UndefinedError
 from batchflux.manifest.yaml_nodes import MERGE, ReadError, Scalar, plain_data
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.schema import Entry, Manifest
     from batchflux.manifest.tables import Row
-    from batchflux.models import Capabilities
+    from batchflux.models import Capabilities, KnownAs, Reference
 
 MAX_FAULTS = 1000
 MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
-_KEY_DIGITS = 16  # of a key, which tell it from a million others
 
 
 Variables = Mapping[str, Any]  # what templates see
@@ -49,8 +49,9 @@ class Expansion:
 
     `offers` is what APIs can carry, one for each call style of each. `on_fault` takes each fault; the job it belongs to
     is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
-    to have tried again; it learns what became of each. `merged` counts the jobs left out so far because an earlier one
-    has their key, `faults` the faults reported.
+    to have tried again; it learns what became of each. `known_as` finds what a ledger of before has a job by, from its
+    key and the one that it had then; such a job keeps both key and id. `merged` counts the jobs left out so far
+    because an earlier one has their key, `faults` the faults reported.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Expansion:
         *,
         most: int | None = None,
         redos: Redos | None = None,
+        known_as: Callable[[str, str], KnownAs | None] | None = None,
     ) -> None:
         self._manifest = manifest
         self._provider = manifest.provider
         self._offers = Offers(manifest.provider, manifest.limits, offers)
         self._redos = redos
+        self._known_as = known_as
         self._on_fault = on_fault
         self._most = most
         self.merged = self.faults = 0
@@ -75,17 +78,19 @@ class Expansion:
         self._reference = references(self._manifest.base)
         self._keys: set[int] = set()
         self._names = Names(self._manifest)
+        self._causes = Causes(self._on_fault)
         try:
             for entry in self._manifest.entries:
                 yield from self._entry(entry)
             if self._redos is not None:
                 yield from self._redone(self._redos)
         except _EndError:
-            return
+            pass
+        self._causes.close(self._manifest, cut=self.faults >= MAX_FAULTS)
 
     def _report(self, fault: Fault) -> None:
         self.faults += 1
-        self._on_fault(fault)
+        self._causes.take(fault)
         if self.faults >= MAX_FAULTS:
             raise _EndError
 
@@ -94,19 +99,19 @@ class Expansion:
         if not plan.sound:
             return
         self._reported: set[tuple[str, str]] = set()
-        choices = plan.choices()
+        kept = plan.choices()
+        bare, redos, most = plan.bare, self._redos, self._most
         for line, row in self._rows(entry):
             self._line: int | None = line
-            for seen, fields in choices if isinstance(choices, list) else plan.choices():
-                if self._looked_at == self._most:
+            for seen, fields in kept if isinstance(kept, list) else plan.choices():
+                if self._looked_at == most:
                     raise _EndError
                 self._looked_at += 1
                 self._failed = False
-                variables = row if plan.bare else {**row, **seen, "row": row}
-                job = self._job(variables, fields)
+                job = self._job(row if bare else {**row, **seen, "row": row}, fields)
                 if job is not None:
-                    if self._redos is not None:
-                        self._redos.met(job)
+                    if redos is not None:
+                        redos.met(job)
                     yield job
 
     def _rows(self, entry: Entry) -> Iterator[tuple[int | None, Row]]:
@@ -141,28 +146,40 @@ class Expansion:
             yield job
 
     def _is_new(self, key: str) -> bool:
-        """Take a key; False when a job has it already. 64 bits of each are kept, so that a million take little room."""
+        """Take a key; False when a job has it already."""
         before = len(self._keys)
-        self._keys.add(int(key[:_KEY_DIGITS], 16))
+        self._keys.add(mark(key))
         return len(self._keys) != before
 
     def _job(self, variables: Variables, chosen: dict[str, Any]) -> Job | None:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
-        for name, render in plan.dynamic.items():
-            values[name] = self._value(name, render, READERS[name], variables)
-        sources = chosen.get("images")
-        if sources is None:
-            parts = enumerate(plan.images)
-            sources = [self._value(f"images[{at}]", part, reference, variables) for at, part in parts]
-        for name, read in _READ_PAIRS:
-            values[name] = tuple(
-                (label, self._value(f"{name}.{label}", part, read, variables)) for label, part in plan.pairs[name]
-            )
+        for name, render, read in plan.dynamic:
+            try:
+                values[name] = read(render(variables))
+            except ValueError as error:
+                self._fail(name, error, variables)
+        for name, items in plan.pairs:
+            read = _READ_PAIRS[name]
+            values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
+        if plan.images:
+            values["images"] = [self._value(key, part, reference, variables) for key, part in plan.images]
         if self._failed:
             return None
-        values["images"] = tuple(self._reference(source) for source in sources if source is not None)
+        prompt = values["prompt"]
+        urls, values["prompt"] = parted(prompt)
+        if values["images"]:
+            values["images"] = tuple([self._reference(source) for source in values["images"] if source is not None])
+        images = values["images"]
+        if urls:
+            values["images"] = (*map(self._reference, urls), *images)
+        return self._carried(values, variables, prompt, images)
+
+    def _carried(
+        self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
+    ) -> Job | None:
+        """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
         values["model"] = values.get("model") or self._provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or self._provider.style
@@ -171,32 +188,51 @@ class Expansion:
         except ValueError as error:
             self._once("style", wanted, str(error), values)
             return None
-        return self._identified(values, variables, offer, wanted)
-
-    def _identified(self, values: dict[str, Any], variables: Variables, offer: Capabilities, wanted: str) -> Job | None:
-        """Give the job its key and names, unless it was met before."""
-        values["style"] = offer.style
         try:
             values["options"] = self._offers.options(offer, values["options"])
         except FieldError as error:
             self._fail(error.key, error, variables)
             return None
-        key = values["key"] = key_of(values, self._provider.name)
+        values["style"] = offer.style
         values["dropped"] = self._offers.dropped(offer, values)
+        values["key"] = key_of(values, self._provider.name)
         for name, message in self._offers.refusals(offer, values, wanted):
             self._once(name, values["model"] if name == "model" else offer.style, message, values)
+        return self._identified(values, variables, prompt, images)
+
+    def _identified(
+        self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
+    ) -> Job | None:
+        """Give the job its names, unless it failed or was met before."""
         if self._failed:
             return None
-        if not self._is_new(key):
+        key = values["key"]
+        is_new, had = self._is_new(key), None
+        if self._known_as is not None:
+            known = self._known_as(key, former_key(values, self._provider.name, prompt, images))
+            if known is not None:
+                values["key"], had = known
+            if values["key"] != key:
+                values["alias"] = key if is_new else None
+                is_new = self._is_new(values["key"])
+        if not is_new:
             self.merged += 1
             return None
         try:
-            self._names.give(values, variables, self._plan.entry.index, self._line or 0)
-        except ValueError as error:
-            self._fail(error.key if isinstance(error, FieldError) else "file_name", error, variables)
+            self._names.give(values, variables, self._plan.entry.index, self._line or 0, had)
+        except FieldError as error:
+            if not error.shared:
+                self._fail(error.key, error, variables)
+            elif (error.key, "") not in self._reported:
+                self._reported.add((error.key, ""))
+                self._report(entry_fault(self._manifest, self._plan.entry, error.key, str(error)))
             return None
+        except ValueError as error:
+            self._fail("file_name", error, variables)
+            return None
+        values["position"] = self._made
         self._made += 1
-        return Job(provider=self._provider.name, position=self._made - 1, **values)
+        return Job(**values)
 
     def _value(self, key: str, part: Any, read: Callable[[str], Any], variables: Variables) -> Any:
         """Return what a template comes to, None after a fault was reported; what is no template is what it is."""
@@ -230,10 +266,10 @@ class Expansion:
             self._report(job_fault(self._manifest, self._plan.entry, key, message, name))
 
 
-_READ_PAIRS: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("tags", tag),
-    ("options", lambda text: plain_data(Scalar(text, plain=True, line=0))),
-)
+_READ_PAIRS: dict[str, Callable[[str], Any]] = {
+    "tags": tag,
+    "options": lambda text: plain_data(Scalar(text, plain=True, line=0)),
+}
 expand = Expansion  # what it is called as a step of a run
 _NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
 _NEVER_EQUAL = "{{ key }}.{{ ext }}"

@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.manifest.diagnostics import FieldError
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
+from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.templates import ImagePath, compile_template
-from batchflux.manifest.values import is_url
+from batchflux.manifest.values import Template, is_url
 from batchflux.manifest.yaml_nodes import quoted
 from batchflux.models import Reference
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from batchflux.manifest.schema import Manifest
+    from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Format, Job
 
 FORMAT = 1
@@ -47,8 +48,9 @@ _PICTURE = re.compile(
     rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL
 )
 _WORD = re.compile(r"[a-z0-9]+")
-_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-_EASY = re.compile(r"[a-z0-9_-](?:[a-z0-9._ -]{0,180}[a-z0-9_-])?", re.IGNORECASE | re.ASCII)
+_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+_EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -98,19 +100,48 @@ def _unfit(found: os.stat_result) -> str | None:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+@lru_cache(maxsize=_KEPT, typed=True)
+def _items(*values: float | str | None) -> str:
+    """Return the items of a list as canonical JSON: of the parts of keys that most jobs have in common."""
+    return _canonical(values)[1:-1]
+
+
 def key_of(values: Mapping[str, Any], provider: str) -> str:
-    """Return the key, 64 hex digits, of a job's fields by name; `images` are References."""
+    """Return the key, 64 hex digits, of a job's fields by name; `images` are References.
+
+    What was `dropped` does not count, nor do a URL's signature and blanks at the prompt's ends.
+    """
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
-    images = [image.sha256 or image.url or f"missing:{image.source}" for image in values["images"]]
-    named = {name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))}
-    head = (FORMAT, provider, values["model"], values["style"], values["prompt"], images)
-    text = _canonical([*head, *map(values.get, KEY_FIELDS), *([named] if named else ())])
+    images = [image.sha256 or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
+    if dropped := values.get("dropped"):
+        values = {**values, **dict.fromkeys(dropped)}
+    return _digest_of(values, provider, same_prompt(values["prompt"]), images)
+
+
+def former_key(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[Reference]) -> str:
+    """Return the key that a job of this prompt and these images, as written, had when all that it asks for counted."""
+    return _digest_of(values, provider, prompt, [image.sha256 or image.url or _missing(image) for image in images])
+
+
+def _missing(image: Reference) -> str:
+    return f"missing:{image.source}"
+
+
+def _digest_of(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[str]) -> str:
+    """Return the digest of a list of FORMAT, provider, model, style, prompt, images and fields.
+
+    These are KEY_FIELDS in their order and, where there are any, a mapping of NAMED_KEY_FIELDS.
+    """
+    head, rest = _items(FORMAT, provider, values["model"], values["style"]), _items(*map(values.get, KEY_FIELDS))
+    if any(map(values.get, NAMED_KEY_FIELDS)):
+        rest += "," + _canonical({name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))})
+    text = f"[{head},{_canonical(prompt)},[{','.join(map(_canonical, images))}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def key_of_job(job: Job) -> str:
     """Return the key that follows from what a job asks for."""
-    names = ("model", "style", "prompt", "images", *KEY_FIELDS, *NAMED_KEY_FIELDS)
+    names = ("model", "style", "prompt", "images", "dropped", *KEY_FIELDS, *NAMED_KEY_FIELDS)
     return key_of({name: getattr(job, name) for name in names}, job.provider)
 
 
@@ -127,6 +158,11 @@ def slug(prompt: str) -> str:
 def default_id(prompt: str, key: str, *, long: bool = False) -> str:
     """Return the id of a job that was given none; `long` where 8 digits would name two jobs."""
     return f"{slug(prompt)}-{key[: _LONG if long else _SHORT]}"
+
+
+def is_default_id(name: str, key: str) -> bool:
+    """Whether an id looks like one that we gave a job of this key."""
+    return name.endswith((f"-{key[:_SHORT]}", f"-{key[:_LONG]}"))
 
 
 def redo_id(root: str, ordinal: int) -> str:
@@ -156,7 +192,7 @@ _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
 
 def checked_name(name: str) -> str:
     """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
-    if _EASY.fullmatch(name) and not _RESERVED.fullmatch(name):
+    if _EASY.fullmatch(name):
         return FOLDER + name  # as nearly all of a million are
     for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
@@ -167,12 +203,20 @@ def checked_name(name: str) -> str:
 
 def folded(name: str) -> str:
     """Return what two names have in common when a file system that ignores case takes them for one."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 _SUFFIXES = ("", *ALL_SUFFIXES)  # the first: any other, or none
 _LINE_BITS = 36
+_MARK = (1 << 60) - 1
 _OF_A_JOB = (*READERS, "key")  # what a file name's template may read of its job
+
+
+def mark(name: str) -> int:
+    """Return what a key or name is remembered by: as much of its hash as tells it from a million others in 32 bytes."""
+    return hash(name) & _MARK
 
 
 class Names:
@@ -188,17 +232,20 @@ class Names:
         self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
-        # The hash of each id and file name, and the place it was first claimed at: whole numbers, for a million of
+        # The mark of each id and file name, and the place it was first claimed at: whole numbers, for a million of
         # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
         self._places: dict[int, int] = {}
 
-    def give(self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int) -> None:
-        """Set `id` and `file_name` of a job from this line of its entry's table, or 0.
+    def give(
+        self, values: dict[str, Any], variables: Mapping[str, Any], entry: int, line: int, had: str | None = None
+    ) -> None:
+        """Set `id` and `file_name` of a job from this line of its entry's table, or 0; `had` is the id it had before.
 
-        Raises FieldError where another job has the id or file name, ValueError where there can be no such file name.
+        An id that was made for it stays so, however the rules for new ones have changed. Raises FieldError where
+        another job has the id or file name, ValueError where there can be no such file name.
         """
         place = (entry << _LINE_BITS | line) * len(_SUFFIXES)
-        name = values["id"] = self._id(values, place)
+        name = values["id"] = self._id(values, place, had)
         ext = SUFFIXES[values.get("output_format") or "jpeg"][0]
         if self._plain:
             values["file_name"] = checked_name(name + ext)
@@ -232,9 +279,9 @@ class Names:
 
     def _take(self, name: str, place: int) -> int | None:
         """Claim a name; return the place of the job that has it already."""
-        earlier = self._places.get(hash(name))
+        earlier = self._places.get(of_name := mark(name))
         if earlier is None:
-            self._places[hash(name)] = place
+            self._places[of_name] = place
         return earlier
 
     def _claim(self, file_name: str, asked: Format | None, place: int) -> None:
@@ -250,21 +297,31 @@ class Names:
             stored = name if suffix in SUFFIXES[asked] else stem + SUFFIXES[asked][0]
             rivals, taken = [of_any, stored], [of_one, stored]
         for rival in rivals:
-            if (earlier := self._places.get(hash(rival))) is not None:
+            if (earlier := self._places.get(mark(rival))) is not None:
                 at, same = self._at(earlier), _SUFFIXES[earlier % len(_SUFFIXES)] == suffix
                 why = f"differs only in its suffix from one used {at}, and the suffix follows the picture that comes"
                 shown = f"{quoted(file_name.removeprefix(FOLDER))} {f'is used {at} too' if same else why}"
-                raise FieldError("file_name", f"the file name {shown}; add {{{{ id }}}} to output.file_name")
+                of_one_row = earlier // len(_SUFFIXES) == place // len(_SUFFIXES)
+                message = f"the file name {shown}; add {{{{ id }}}} to output.file_name"
+                raise FieldError("file_name", message, shared=of_one_row)
         for one in taken:
             self._take(one, place + _SUFFIXES.index(suffix))
 
-    def _id(self, values: dict[str, Any], place: int) -> str:
+    def _id(self, values: dict[str, Any], place: int, had: str | None) -> str:
         given: str | None = values.get("id")
-        name = given if given is not None else default_id(values["prompt"], values["key"])
+        key = values["key"]
+        ours = had if had is not None and is_default_id(had, key) else default_id(values["prompt"], key)
+        name = given if given is not None else ours
         earlier = self._take(self._fold(name), place)
         if earlier is None:
             return name
         if given is not None:
+            if earlier == place and (axes := self._left_out(place)):
+                missing = " and ".join(f"{{{{ {axis} }}}}" for axis in axes)
+                message = (
+                    f"the id {quoted(name)} is the same for all values of {' and '.join(axes)}; add {missing} to it"
+                )
+                raise FieldError("id", message, shared=True)
             case = ", and by more than upper and lower case" if self._plain else ""
             raise FieldError("id", f"the id {quoted(name)} is used {self._at(earlier)} too; ids must differ{case}")
         # Among hundreds of thousands of jobs with one slug 8 digits meet by chance; the later job takes 16.
@@ -272,9 +329,20 @@ class Names:
         self._take(self._fold(name), place)
         return name
 
-    def _at(self, place: int) -> str:
+    def _left_out(self, place: int) -> list[str]:
+        """Return the axes of an entry that its template of an id does not read."""
+        entry, _ = self._entry(place)
+        given = entry.fields.get("id")
+        read = compile_template(given.text).names if isinstance(given, Template) else frozenset[str]()
+        return [axis.name for axis in entry.axes if axis.name not in read and isinstance(given, Template)]
+
+    def _entry(self, place: int) -> tuple[Entry, int]:
+        """Return the entry that a place is in, and the line in its table or 0."""
         index, line = divmod(place // len(_SUFFIXES), 1 << _LINE_BITS)
-        entry = next(entry for entry in self._manifest.entries if entry.index == index)
+        return next(entry for entry in self._manifest.entries if entry.index == index), line
+
+    def _at(self, place: int) -> str:
+        entry, line = self._entry(place)
         if entry.source is not None:
             return f"by {self._manifest.beside(entry.source)}:{line}"
         return f"by jobs[{entry.index}] on line {entry.line}"

@@ -95,7 +95,7 @@ def _given(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: read(text) if text else None
 
 
-_format = _given(lambda text: "jpeg" if text == "jpg" else values.one_of(text, get_args(Format)))
+_format = _given(lambda text: "jpeg" if text.lower() == "jpg" else values.one_of(text.lower(), get_args(Format)))
 _tolerance = _given(lambda text: values.whole(text, 0, 6))
 _style = _given(lambda text: values.one_of(text, STYLES))
 _variant = _given(lambda text: values.whole(text, 1, 1_000_000))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from batchflux.models import Capabilities
 
 Model = TypeVar("Model", bound=BaseModel)
+FREE = "x-"  # how keys at the top begin that are for anchors, and mean nothing
+PIPED, STDIN = "-", "<stdin>"
 MAX_PARTS = 16  # of a path on the command line
 MAX_NAME = 100  # characters of a manifest's name
 _POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -63,7 +66,7 @@ def load_manifest(
     environ: Mapping[str, str] | None = None,
     offers: Sequence[Capabilities] | None = None,
 ) -> Manifest:
-    """Read a manifest and check all that needs no row of a table.
+    """Read a manifest, from stdin when the path is `-`, and check all that needs no row of a table.
 
     `sets` and `provider` change it as `apply_overrides` says, `out` replaces output.dir; `${NAME}` is looked up in
     `environ`, the process's when None. `offers` is what APIs can carry, one for each call style of each: given, the
@@ -71,9 +74,10 @@ def load_manifest(
 
     Raises ManifestError: with every fault.
     """
-    display = os.fspath(path)
+    piped = os.fspath(path) == PIPED
+    display = STDIN if piped else os.fspath(path)
     faults = Faults(display)
-    data = _read(Path(display), display)
+    data = sys.stdin.buffer.read(MAX_BYTES + 1) if piped else _read(Path(display), display)
     try:
         root = read_tree(data, display, faults.note)
     except ManifestError as error:  # with what was noted before it ended
@@ -83,7 +87,7 @@ def load_manifest(
         raise ManifestError(faults.found)
     apply_overrides(root, sets, provider, faults)
     root = expand_environment(root, os.environ if environ is None else environ, faults)
-    manifest = _manifest(Path(display), root, faults, offers, (data.decode("utf-8-sig"), out))
+    manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (data.decode("utf-8-sig"), out))
     if faults.found:
         if offers is not None:
             note_expansion(manifest, offers, faults)
@@ -122,6 +126,8 @@ def _manifest(
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         keys_line=line_at(root, ("provider", "keys")),
+        out_given=bool(given[1]),
+        dir_given=bool(given[1]) or _names_folder(root),
     )
     compile_all(manifest, faults)
     return manifest
@@ -130,7 +136,7 @@ def _manifest(
 def _top(root: Table, faults: Faults) -> None:
     known = key_names(Document)
     for key in root.pairs:
-        if key not in known:
+        if key not in known and not key.startswith(FREE):
             faults.add(root.lines[key], (key,), unknown_key(key, (), Document))
     node = root.pairs.get("version")
     if node is None or is_nothing(node):
@@ -166,6 +172,12 @@ def _limits(root: Table, provider: ProviderConfig, faults: Faults) -> LimitsConf
         message = "a budget needs the price of one image; add provider.price"
         faults.add(line_at(root, ("limits", "budget")), ("limits", "budget"), message)
     return limits
+
+
+def _names_folder(root: Table) -> bool:
+    output = root.pairs.get("output")
+    folder = output.pairs.get("dir") if isinstance(output, Table) else None
+    return isinstance(folder, Scalar) and Path(folder.text).is_absolute()
 
 
 def _output(root: Table, name: str, out: str | None, faults: Faults) -> OutputConfig:

@@ -14,6 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from batchflux.manifest.identity import key_of_job
+from batchflux.manifest.sameness import parted
+from batchflux.models import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,9 +73,14 @@ class Redos:
 
 def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], bool]) -> Job:
     """Return the job that tries `parent` again, but for its id and file name: the first choice whose key is `free`."""
-    tried = replace(parent, prompt=parent.prompt if redo.prompt is None else redo.prompt, redo_of=parent.key)
+    tried = replace(parent, redo_of=parent.key, alias=None)
+    if redo.prompt is not None:
+        urls, prompt = parted(redo.prompt)
+        had = {image.url for image in parent.images}
+        front = [Reference(source=url, url=url) for url in urls if url not in had]
+        tried = replace(tried, prompt=prompt, images=(*front, *parent.images))
     choices = (replace(tried, seed=seed, variant=variant) for seed, variant in _choices(parent, redo, offer))
-    keyed = (replace(job, key=key_of_job(job)) for job in choices)
+    keyed = (replace(job, key=redo.key or key_of_job(job)) for job in choices)
     return next(job for job in keyed if redo.variant is not None or free(job.key))
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
+_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
@@ -122,8 +123,24 @@ def _accepted(value: object) -> tuple[str, ...]:
     return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in _texts(value))
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    return tuple(map(values.allowed_host, _texts(value)))
+
+
 def _headers(value: object) -> dict[str, str]:
-    return {} if is_nothing(value) else {str(name): _given_text(text) for name, text in values.mapping(value).items()}
+    made: dict[str, str] = {}
+    for name, item in values.mapping(value).items():
+        if values.header_name(name).lower() in map(str.lower, made):
+            raise problem(f"the header {quoted(name)} stands here twice; keep one of them")
+        node = scalar(item, "text")
+        if node.shown is None and _SECRET_HEADER.search(name) and not node.is_null:
+            message = "holds a secret, which does not belong in a manifest; put it into an environment variable"
+            raise problem(f"the header {quoted(name)} {message} and write ${{NAME}} here")
+        try:
+            made[name] = "" if node.is_null else values.header_value(node.text)
+        except ValueError as error:
+            raise problem(f"of {quoted(name)}: {error}") from None
+    return made
 
 
 def _options(value: object) -> Any:
@@ -131,6 +148,8 @@ def _options(value: object) -> Any:
 
 
 _LIST = _types("array", "string", items={"type": "string"})
+_ACCEPT = _types("array", "string", items={"enum": [*DIFFERENCES, "any"]})
+_HEADERS = _types("object", "null", additionalProperties={"type": "string"})
 _AMOUNT = _types("number", "string", minimum=0)
 _PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
 Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
@@ -176,10 +195,10 @@ class ProviderConfig(Part):
         description="what only this API knows; the simulator's latency, limits and faults",
     )
 
-    allow_hosts: Annotated[tuple[str, ...], _node(_texts, _LIST)] = Field(
+    allow_hosts: Annotated[tuple[str, ...], _node(_hosts, _LIST)] = Field(
         (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
     )
-    download_headers: Annotated[dict[str, str], _node(_headers, _types("object", "null"))] = Field(
+    download_headers: Annotated[dict[str, str], _node(_headers, _HEADERS)] = Field(
         default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
     )
 
@@ -234,7 +253,7 @@ class OutputConfig(Part):
     max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
     )
-    accept: Annotated[tuple[str, ...], _node(_accepted, _LIST)] = Field(
+    accept: Annotated[tuple[str, ...], _node(_accepted, _ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
 
@@ -276,7 +295,7 @@ Document = create_model("Document", __base__=Part, __doc__="A batchflux manifest
 def schema() -> dict[str, Any]:
     """Return the manifest's JSON Schema (draft 2020-12), with descriptions for editors."""
     made = Document.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "patternProperties": {"^x-": {}}}
 
 
 def starter() -> str:
@@ -305,7 +324,9 @@ class Manifest:
     """A manifest without static faults.
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
-    (secrets unexpanded). `file_name_line` and `keys_line` are where output.file_name and provider.keys stand.
+    (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
+    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
+    are where output.file_name and provider.keys stand.
     """
 
     path: Path
@@ -319,6 +340,8 @@ class Manifest:
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
     keys_line: int = field(default=1, repr=False)
+    out_given: bool = False
+    dir_given: bool = False
 
     @property
     def tag_names(self) -> tuple[str, ...]:

@@ -86,6 +86,8 @@ class ImagePath(str):
 
 
 def _shown(value: Any) -> Any:
+    if type(value) is str:  # as nearly all are
+        return value
     return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
@@ -246,7 +248,7 @@ def _joined(text: str, shown: Callable[[Any], Any]) -> Renderer | None:
 
     def render(variables: Variables) -> str:
         try:
-            made = form % tuple([str(shown(variables[name])) for name in names])
+            made = form % tuple([shown(variables[name]) for name in names])
             _check_size(len(made), "the text")
         except KeyError as error:
             raise UndefinedError(f"'{error.args[0]}' is undefined") from None

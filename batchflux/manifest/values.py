@@ -7,9 +7,11 @@ what is allowed; the caller adds the place. `leaf` makes a reader the validator 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 MAX_TEXT = 10_000
 MAX_TEMPLATE = 65_536
 MAX_URL = 8192
+MAX_HOST = 260
 MAX_TIMEOUT = 86_400
 MAX_DEADLINE = 30 * 86_400
 MAX_RATE = 1_000_000
@@ -35,16 +38,18 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _Collection = TypeVar("_Collection", dict[str, Any], list[Any])
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
-_RATE = re.compile(rf"({_NUMBER}) ?/ ?(s|min|h)")
-_PART = re.compile(rf"({_NUMBER})(s|min|m|h)")
-_DURATION = re.compile(rf"(?:{_NUMBER}(?:s|min|m|h))+")
+_UNIT = r"(s|sec|seconds?|m|min|minutes?|h|hours?)"
+_RATE = re.compile(rf"({_NUMBER}) ?/ ?{_UNIT}", re.IGNORECASE)
+_PART = re.compile(rf"({_NUMBER}) ?{_UNIT}(?![a-z]) ?", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:{_PART.pattern})+", re.IGNORECASE)
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _SIZE = re.compile(rf"({_NUMBER}) ?(B|KB|MB|GB)?")
 _MONEY = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
-_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
+_ENDPOINT = re.compile(r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$")
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
@@ -192,13 +197,13 @@ def rate(text: str) -> Rate:
     match = _RATE.fullmatch(text)
     if match is None or not 0 < float(match[1]) <= MAX_RATE:
         raise ValueError(f"found {quoted(text)}; allowed is N/s, N/min or N/h with N above 0, as 300/min")
-    return Rate(count=float(match[1]), seconds=float(_SECONDS[match[2]]))
+    return Rate(count=float(match[1]), seconds=float(_SECONDS[match[2][0].lower()]))
 
 
 def _duration(text: str) -> float:
     """Return the seconds of `1h30m`; 0 when the text says no duration."""
     parts = _PART.findall(text) if _DURATION.fullmatch(text) else ()
-    return sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
+    return sum(float(amount) * _SECONDS[unit[0].lower()] for amount, unit in parts)
 
 
 def timeout(text: str) -> float:
@@ -270,9 +275,54 @@ def url(text: str) -> str:
 
 
 def base_url(text: str) -> str | None:
-    """Read the address of an API: no query or fragment; a trailing `/v1` is cut, for paths begin with it."""
+    """Read the address of an API: no query or fragment; a call's own path is cut, and `/v1`, with which paths begin."""
     if not text:
         return None
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
-    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+    return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
+
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_PORT = re.compile(rf"({_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
+_HOST_ALLOWED = "allowed is a host, host:port or a network, as 127.0.0.1:8000 or 10.0.0.0/24"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_OURS = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect", "trailer"}
+    | {"range", "if-range", "accept-encoding"}
+)
+
+
+def allowed_host(text: str) -> str:
+    """Read a host, `host:port` (IPv6 in brackets) or network, in lower case."""
+    if "://" in text:
+        raise ValueError(f"found {_shown(text)}; {_HOST_ALLOWED}, without http://")
+    with suppress(ValueError):
+        network = ip_network(text, strict=False)  # 10.0.0.7/24 means the network that it is in
+        return str(network) if "/" in text else str(network.network_address)
+    match = _HOST_PORT.fullmatch(text)
+    sound = match is not None and len(text) <= MAX_HOST and 0 < int(match[2] or 1) < 1 << 16
+    if match is not None and match[1].startswith("["):
+        try:
+            IPv6Address(match[1][1:-1])
+        except ValueError:
+            sound = False
+    if not sound:
+        raise ValueError(f"found {quoted(text)}; {_HOST_ALLOWED}")
+    return text.lower()
+
+
+def header_name(text: str) -> str:
+    """Read the name of a header that a request may be given."""
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError(f"found the header {quoted(text)}; a name is made of letters, digits and -, as User-Agent")
+    if text.lower() in _OURS:
+        raise ValueError(f"found the header {quoted(text)}, which is set for each request by itself; remove it")
+    return text
+
+
+def header_value(text: str) -> str:
+    """Read what a header says. A message does not show it, for it may be a secret."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("found a line end or another character that a header cannot hold; allowed is ASCII text")
+    return text.strip()

@@ -64,7 +64,7 @@ def _request(url: str, job: Job, body: dict[str, Any]) -> HttpRequest:
 
 
 def _led_by_urls(job: Job) -> str:
-    return " ".join([*(image.url for image in job.images if image.url is not None), job.prompt])
+    return " ".join(filter(None, [*(image.url for image in job.images), job.prompt]))
 
 
 PROVIDERS = (Standard(), Chat())

@@ -61,6 +61,14 @@ def test_help_lists_every_command_and_imports_none(tmp_path: Path) -> None:
         assert f"'{heavy}'" not in loaded
 
 
+@pytest.mark.parametrize(("word", "meant"), [("pln", "plan"), ("Run", "run"), ("exportreview", "export-review")])
+def test_a_mistyped_command_is_guessed(word: str, meant: str) -> None:
+    said = CliRunner().invoke(cli, [word])
+    assert said.exit_code == 2
+    assert f"Did you mean {meant}?" in said.output
+    assert "Did you mean" not in CliRunner().invoke(cli, ["fly"]).output
+
+
 def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
     for arguments in (
         ["run"],

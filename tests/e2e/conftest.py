@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,3 +49,35 @@ def photo(program: Program) -> Path:
     path.parent.mkdir()
     path.write_bytes(picture_of("reference"))
     return path
+
+
+@pytest.fixture
+def on_terminal(program: Program) -> Callable[..., tuple[int, str]]:
+    """Run the program on a terminal, where `answer` was typed ahead; return its exit code and all it showed."""
+
+    def go(*arguments: str, answer: bytes) -> tuple[int, str]:
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "batchflux", *arguments],
+            cwd=program.folder,
+            env=program.environ,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            close_fds=True,
+        )
+        os.close(follower)
+        os.write(leader, answer)
+        text = b""
+        while True:
+            try:
+                piece = os.read(leader, 4096)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        os.close(leader)
+        return process.wait(60), text.decode()
+
+    return go

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -141,38 +137,14 @@ def test_a_second_process_is_turned_away(program: Program, bank: Bank, manifest:
     assert len(bank.seen) == 4
 
 
-def test_a_terminal_is_asked_before_money_is_spent(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+def test_a_terminal_is_asked_before_money_is_spent(
+    bank: Bank, manifest: Callable[..., str], on_terminal: Callable[..., tuple[int, str]]
+) -> None:
     name = manifest("  - {prompt: 'scene {{ n }}', matrix: {n: {range: [1, 4]}}}\n")
-
-    def on_terminal(answer: bytes) -> tuple[int, str]:
-        leader, follower = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "batchflux", "run", name],
-            cwd=program.folder,
-            env=program.environ,
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            close_fds=True,
-        )
-        os.close(follower)
-        os.write(leader, answer)
-        text = b""
-        while True:
-            try:
-                piece = os.read(leader, 4096)
-            except OSError:
-                break
-            if not piece:
-                break
-            text += piece
-        os.close(leader)
-        return process.wait(60), text.decode()
-
-    code, text = on_terminal(b"n\n")
+    code, text = on_terminal("run", name, answer=b"n\n")
     assert "Spend 0.56 CNY on 4 calls?" in text
     assert (code, len(bank.seen)) == (2, 0)
-    code, text = on_terminal(b"y\n")
+    code, text = on_terminal("run", name, answer=b"y\n")
     assert (code, len(bank.seen)) == (0, 4), text
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from batchflux.engine.key_pool import Key
 from batchflux.engine.pace import Pace
-from batchflux.engine.settings import keep_distance
+from batchflux.engine.settings import keep_distance, keys_of
+from batchflux.errors import UsageError
 from batchflux.ledger.tables import empty_ledger, last_activity
+from batchflux.planner import load_manifest
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST = """
+version: 1
+provider: {name: tuzi, keys: [KEY_A, KEY_B]}
+jobs: [{prompt: x}]
+"""
 INTERVAL = (60.0 + 0.05) / 2  # of two requests a minute, with the allowance of a long window
 
 
@@ -40,6 +51,25 @@ def test_never_more_than_the_window() -> None:
 def test_without_a_rate_or_an_earlier_run_nothing_waits() -> None:
     assert _wait(Pace(), time.time()) == 0.0
     assert _wait(Pace(2, 60.0), None) == 0.0
+
+
+def test_a_key_is_trimmed_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MANIFEST)
+    manifest = load_manifest(tmp_path / "m.yaml")
+    keys = keys_of(manifest, {"KEY_A": "sk-canary-1\r\n", "KEY_B": " sk-canary-2 "})
+    assert [key.secret for key in keys] == ["sk-canary-1", "sk-canary-2"]
+    for value, said in (
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("Bearer sk-canary-1", "begins with the word Bearer"),
+        ("bearer", "begins with the word Bearer"),
+        ("sk-canary\n-1", "put the bare key into it"),
+        ("sk-canary-é", "put the bare key into it"),
+    ):
+        with pytest.raises(UsageError, match=said) as caught:
+            keys_of(manifest, {"KEY_A": value})
+        assert "provider.keys[1]: the environment variable KEY_B is not set" in str(caught.value)
+        assert "canary" not in str(caught.value)
 
 
 def test_the_last_activity_is_the_latest_of_all_that_sent() -> None:

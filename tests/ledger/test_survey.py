@@ -263,7 +263,7 @@ def test_references_that_cannot_be_read_are_counted_and_cost_nothing(
     surveyor = Surveyor(empty, Selection(), lambda _: False, apply=False)
     survey = surveyor.take(job_number(n, images=broken if n < 5 else ()) for n in range(6))
     assert (survey.references, survey.todo, survey.calls) == (5, 6, 1)
-    assert survey.reference_faults == [f"j{n}: a.jpg is not there" for n in range(3)]
+    assert survey.reference_faults == {"a.jpg is not there": ("j0", 5)}
 
 
 def test_more_jobs_than_a_batch(folder: Folder, job_number: JobOf) -> None:

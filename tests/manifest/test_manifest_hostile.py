@@ -177,6 +177,38 @@ def test_a_pattern_cannot_walk_in_circles(folder: Path, faults: Faulty, jobs: Jo
     assert len(jobs(f"{MATRIX}{{image: {{glob: 'a/../**/*.jpg'}}}}\n")) == 1
 
 
+def sources(made: list[Job]) -> list[str]:
+    return [job.images[0].source for job in made]
+
+
+def test_links_in_a_circle_are_followed_once(folder: Path, faults: Faulty, jobs: Jobs) -> None:
+    for name in "ab":
+        (folder / name).mkdir()
+        (folder / name / "photo.jpg").write_bytes((folder / "photos/mug.jpg").read_bytes() + name.encode())
+    (folder / "a/one").symlink_to("../b")
+    (folder / "b/two").symlink_to("../a")
+    (folder / "b/self").symlink_to(".")
+    (folder / "b/gone").symlink_to("nowhere")
+    glob = MATRIX + "{{image: {{glob: '{}'}}}}\n"
+    every = ["a/photo.jpg", "b/photo.jpg", "photos/mug.jpg"]
+    assert sources(jobs(glob.format("**/*.jpg"))) == every
+    assert sources(jobs(glob.format("**/**/*.jpg"))) == every
+    assert sources(jobs(glob.format("a/**"))) == ["a/one/photo.jpg", "a/photo.jpg"]
+    assert sources(jobs(glob.format(f"{folder}/a/*/*.jpg"))) == [f"{folder}/a/one/photo.jpg"]
+    (found,) = faults(glob.format("*/" * 60 + "x.jpg"))
+    assert "no file matches" in found
+
+
+def test_a_pattern_looks_at_so_many_names(folder: Path, faults: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchflux.manifest.matrix.MAX_LOOKED_AT", 3)
+    for name in "abcd":
+        (folder / name).mkdir()
+    (found,) = faults(f"{MATRIX}{{image: {{glob: '**/*.jpg'}}}}\n")
+    assert 'more than 3 names would have to be looked at for the pattern "**/*.jpg"; name the folder' in found
+    (found,) = faults(f"{MATRIX}{{image: {{glob: '{'a/' * 64}*.jpg'}}}}\n")
+    assert "allowed are at most 64" in found
+
+
 @pytest.mark.parametrize(
     "text",
     [

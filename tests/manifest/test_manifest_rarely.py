@@ -205,7 +205,7 @@ def test_a_manifest_whose_name_no_system_takes(folder: Path) -> None:
         ("standard", ""),
         (
             "chat",
-            "seed cannot be carried by style chat, which this job asks for; set style: auto, remove seed, or set ",
+            "seed cannot be carried by style chat, which this job asks for; set style: auto, remove seed (variant: ",
         ),
     ],
 )

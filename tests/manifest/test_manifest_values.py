@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def test_text_is_what_was_written(text: str, jobs: Jobs) -> None:
     ("field", "written", "read"),
     [
         ("seed", "42", 42), ("seed", "-1", -1), ("seed", "'7'", 7), ("seed", "null", None), ("seed", "010", 10),
-        ("output_format", "jpg", "jpeg"), ("output_format", "png", "png"), ("safety_tolerance", "0", 0),
+        ("output_format", "jpg", "jpeg"), ("output_format", "png", "png"), ("output_format", "JPG", "jpeg"),
+        ("output_format", "PNG", "png"), ("safety_tolerance", "0", 0),
         ("prompt_upsampling", "false", False), ("prompt_upsampling", "true", True), ("variant", "2", 2),
         ("model", "other", "other"), ("webhook_url", "https://h.example/x?y=1", "https://h.example/x?y=1"),
     ],
@@ -98,13 +100,36 @@ def test_job_fields(field: str, written: str, read: Any, jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("10/s", (10, 1)), ("300/min", (300, 60)), ("2.5/h", (2.5, 3600)), ("'5 / s'", (5, 1))]
+    ("text", "rate"),
+    [
+        ("10/s", (10, 1)),
+        ("300/min", (300, 60)),
+        ("2.5/h", (2.5, 3600)),
+        ("'5 / s'", (5, 1)),
+        ("60/minute", (60, 60)),
+        ("2/Hour", (2, 3600)),
+        ("5/sec", (5, 1)),
+    ],
 )
 def test_rates(text: str, rate: tuple[float, float], load: Load) -> None:
     assert load(f"version: 1\nlimits: {{rate: {text}}}\n{ONE}").limits.rate == Rate(count=rate[0], seconds=rate[1])
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("360s", 360), ("6m", 360), ("1h", 3600), ("90", 90), ("1h30m", 5400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("360s", 360),
+        ("6m", 360),
+        ("1h", 3600),
+        ("90", 90),
+        ("1h30m", 5400),
+        ("6 min", 360),
+        ("1 h 30 min", 5400),
+        ("90 seconds", 90),
+        ("2 Hours", 7200),
+        ("1min30s", 90),
+    ],
+)
 def test_timeouts(text: str, seconds: float, load: Load) -> None:
     assert load(f"version: 1\nlimits: {{timeout: {text}}}\n{ONE}").limits.timeout == seconds
 
@@ -136,6 +161,10 @@ def test_sizes(text: str, size: int, load: Load) -> None:
     [
         ("simulator", ProviderConfig()),
         ("tuzi", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",))),
+        ("{name: relay, base_url: 'http://r:80/v1/images/generations'}",
+         ProviderConfig(name="relay", base_url="http://r:80")),
+        ("{name: relay, base_url: 'http://r:80/x/v1/chat/completions/'}",
+         ProviderConfig(name="relay", base_url="http://r:80/x")),
         ("{name: relay, base_url: 'http://r:80/v1/'}", ProviderConfig(name="relay", base_url="http://r:80")),
         ("{name: tuzi, keys: [A, B_2]}", ProviderConfig(name="tuzi", base_url=TUZI, keys=("A", "B_2"))),
         ("{name: tuzi, keys: A}", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("A",))),
@@ -156,11 +185,11 @@ def test_variables_of_the_environment_stay_out_of_the_text(load: Load) -> None:
         "version: 1\nprovider: {name: relay, base_url: 'https://${HOST}/', options: {a: ['${HOST}', '${SECRET}']}}\n"
         "jobs: [{prompt: 'a ${HOST}', webhook_url: https://h.example, webhook_secret: '${SECRET}'}]\n"
     )
-    made = load(text, environ={"HOST": "relay.example", "SECRET": "canary-123"})
+    made = load(text, environ={"HOST": "relay.example", "SECRET": "kanari-123"})
     assert made.provider.base_url == "https://relay.example"
-    assert made.provider.options == {"a": ["relay.example", "canary-123"]}
+    assert made.provider.options == {"a": ["relay.example", "kanari-123"]}
     assert made.text == text
-    assert "canary" not in repr(made)
+    assert "kanari" not in repr(made)
 
 
 def test_a_secret_that_does_not_fit_is_not_shown(load: Load) -> None:
@@ -178,6 +207,75 @@ def test_what_is_secret_is_never_echoed(text: str, load: Load) -> None:
     with pytest.raises(Exception, match=r"m\.yaml:2") as caught:
         load(f"version: 1\n{text}\n{ONE}")
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("127.0.0.1:8000", ("127.0.0.1:8000",)), ("[10.0.0.0/24, '[fd00::1]:80']", ("10.0.0.0/24", "[fd00::1]:80")),
+        ("10.0.0.7/24", ("10.0.0.0/24",)), ("fd00::/8", ("fd00::/8",)), ("10.1.2.3", ("10.1.2.3",)),
+        ("Files.Example", ("files.example",)), ("minio:9000", ("minio:9000",)), ("null", ()), ("FD00::1", ("fd00::1",)),
+    ],
+)  # fmt: skip
+def test_hosts_that_links_may_lead_to(text: str, hosts: tuple[str, ...], load: Load) -> None:
+    assert load(f"version: 1\nprovider: {{allow_hosts: {text}}}\n{ONE}").provider.allow_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://127.0.0.1:8000/", "'*'", "'*.example'", "a b", "host:0", "host:99999", "10.0.0.0/33", "'[fd00::zz]:1'",
+     "a/b", "''", "'u@h'", "-h", "h.-x", "'fd00::1:80:x'", "{a: 1}", "'a..b'"],
+)  # fmt: skip
+def test_hosts_are_hosts(text: str, load: Load) -> None:
+    with pytest.raises(ManifestError, match=r"m\.yaml:2: provider\.allow_hosts(\[0\])?: found") as caught:
+        load(f"version: 1\nprovider: {{allow_hosts: [{text}]}}\n{ONE}")
+    assert len(caught.value.faults) == 1
+
+
+def test_headers_of_downloads(load: Load) -> None:
+    text = "{User-Agent: 'Mozilla/5.0 (X11)', Referer: https://h.example/, Cookie: '${C}', Accept: 1}"
+    made = load(f"version: 1\nprovider: {{download_headers: {text}}}\n{ONE}", environ={"C": "sid=kanari"}).provider
+    assert list(made.download_headers.values()) == ["Mozilla/5.0 (X11)", "https://h.example/", "sid=kanari", "1"]
+    assert "kanari" not in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{'Bad Name': x}", "a name is made of letters"), ("{'': x}", "a name is made of letters"),
+        ("{Host: x}", "remove it"), ("{content-length: 5}", "remove it"), ("{A: 1, a: 2}", "stands here twice"),
+        ("{Cookie: canary}", "write ${NAME} here"), ("{X-Api-Key: canary}", "write ${NAME} here"),
+        ('{A: "canary\\r\\nB: 1"}', "a line end"), ("{Cookie: '${C}'}", "a line end"), ("{A: é}", "ASCII"),
+        ("{A: [1]}", "found a list"), ("[a]", "allowed is a mapping"),
+    ],
+)  # fmt: skip
+def test_headers_that_cannot_be(text: str, said: str, load: Load) -> None:
+    with pytest.raises(ManifestError, match=r"m\.yaml:2: provider\.download_headers: ") as caught:
+        load(f"version: 1\nprovider: {{download_headers: {text}}}\n{ONE}", environ={"C": "canary\nB: 1"})
+    assert said in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("[]", ()), ("ratio", ("ratio",)), ("[format, colour]", ("format", "colour")), ("any", ("any",)), ("null", ())],
+)
+def test_differences_that_are_taken(text: str, read: tuple[str, ...], load: Load) -> None:
+    assert load(f"version: 1\noutput: {{accept: {text}}}\n{ONE}").output.accept == read
+
+
+def test_limits_of_trying(load: Load) -> None:
+    limits = load("version: 1\nlimits: {canary: 0, patience: 1h}\n" + ONE).limits
+    assert (limits.canary, limits.patience) == (0, 3600)
+    for text in ("canary: -1", "canary: few", "patience: 0", "patience: soon", "patience: 25h"):
+        with pytest.raises(ManifestError, match=r"m\.yaml:2: limits\."):
+            load(f"version: 1\nlimits: {{{text}}}\n{ONE}")
+
+
+def test_keys_at_the_top_that_begin_with_x_are_for_anchors(load: Load) -> None:
+    made = load("version: 1\nx-mine: &mine {name: tuzi, price: 1}\nx-: 1\nprovider: {<<: *mine, keys: [A]}\n" + ONE)
+    assert (made.provider.name, made.provider.price, made.provider.keys) == ("tuzi", Decimal(1), ("A",))
+    assert "^x-" in schema()["patternProperties"]
 
 
 def test_a_byte_order_mark_and_windows_lines(load: Load) -> None:

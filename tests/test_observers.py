@@ -1,0 +1,75 @@
+"""What a run says that it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tqdm.utils import disp_len
+
+from batchflux.engine.budget import Budget
+from batchflux.engine.circuit_breaker import CircuitBreaker
+from batchflux.engine.key_pool import Key
+from batchflux.engine.rate_limiter import RateLimiter
+from batchflux.engine.shutdown import Gate
+from batchflux.engine.worker_pool import Tally
+from batchflux.errors import Code, JobError, StopRun
+from batchflux.observers import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@contextlib.asynccontextmanager
+async def refused(text: str, seconds: float) -> AsyncIterator[Progress]:
+    """A run of one key whose only request was refused for so many seconds, and another that waits to leave."""
+    gate = Gate()
+    limits = RateLimiter(
+        [Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate), clock=lambda: 1000.0
+    )
+    lease = await limits.acquire()
+    assert await limits.depart(lease)
+    limits.refused(lease, JobError(Code.RATE_LIMITED, text, retry_after=seconds))
+    limits.release(lease)
+    waiting = asyncio.ensure_future(limits.acquire())
+    await asyncio.sleep(0)
+    yield Progress(Tally(), limits, Budget(limit=None, spent=0, gate=gate, label=""), gate)
+    gate.close(StopRun("signal", "stopped"))
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "until"),
+    [
+        (32.4, ", next try in 32 s"),
+        (119.0, ", next try in 119 s"),
+        (8580.0, r", next try at \d\d:\d\d:\d\d"),
+    ],
+)
+async def test_until_when(seconds: float, until: str) -> None:
+    async with refused("slow down", seconds) as progress:
+        said = progress.waiting()
+    assert said is not None
+    assert re.fullmatch(rf"rate limited by the provider \(slow down\){until}", said)
+
+
+@given(text=st.text(min_size=1), width=st.integers(40, 200))
+async def test_a_strangers_text_neither_breaks_the_line_nor_pushes_out_until_when(text: str, width: int) -> None:
+    async with refused(text, 32.0) as progress:
+        said = progress.waiting(width)
+    assert said is not None
+    assert said.isprintable()
+    assert said.startswith("rate limited by ")
+    assert said.endswith(", next try in 32 s")
+    assert disp_len(said) <= width
+
+
+async def test_a_short_wait_is_none_and_behind_a_closed_gate_only_what_is_out_is_waited_for() -> None:
+    async with refused("slow down", 0.5) as progress:
+        assert progress.waiting() is None
+    assert progress.waiting() == "for what is under way (0 in flight); no new requests"
