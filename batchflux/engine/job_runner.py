@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import away
 from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Ended, Finished, Leaving, Link, Missing, Pending, Received, Submitted, Uploaded
+from batchflux.models import Finished, Leaving, Link, Received, Submitted, Uploaded
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -30,52 +31,10 @@ if TYPE_CHECKING:
     from batchflux.engine.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
-    from batchflux.ledger.reconcile import Work
     from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Reference, Stored
     from batchflux.providers import Provider
 
-FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
-LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
-GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
-
-
-@dataclass(slots=True, kw_only=True)
-class JobRun:
-    """What has happened to one job in this run.
-
-    `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
-    first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
-    those that fail. `placed` while its request holds a place of the canary.
-    """
-
-    work: Work
-    tries: Tries = field(default_factory=Tries)
-    downloads: Tries = field(default_factory=Tries)
-    began: float = 0.0
-    attempt: int = 0
-    resumes: bool = False
-    api_seconds: float | None = None
-    download_seconds: float | None = None
-    link: str | None = None
-    troubled: bool = False
-    placed: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Attempt:
-    """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
-
-    `late_at` is a time of the loop's clock, set once a task is known: `accepted` then. `key_name` is whose it is.
-    """
-
-    number: int
-    lease: Lease
-    reserved: int
-    began: float
-    key_name: str | None
-    accepted: bool = False
-    late_at: float = float("inf")
 
 
 class JobRunner:
@@ -92,6 +51,7 @@ class JobRunner:
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self._clock = asyncio.get_running_loop().time
         self._download_slots = asyncio.Semaphore(rules.downloads)
+        self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
         self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
@@ -233,7 +193,7 @@ class JobRunner:
         """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
         provider = self._rules.provider_of(job)
         if run.resumes:
-            return await self._followed(run, attempt, provider, run.work.handle or "")
+            return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
         exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
@@ -249,79 +209,7 @@ class JobRunner:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, attempt.began + self._rules.timeout
-        return await self._followed(run, attempt, provider, reply.handle)
-
-    async def _followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
-        """Poll a task until it is finished. What fails is polled again: it is free.
-
-        Its API is believed that it does not know the task (`dead`) only when it said nothing else for GRACE seconds, to
-        the key that the task was submitted with.
-
-        Raises JobError: the task ended without a picture (its code), or is `unknown`: it has not ended in its time, or
-        is `dead`; Halted: the run stops by a signal; the task is left to the next one.
-        """
-        job, pause, missing_since, said = run.work.job, FIRST_POLL, None, ""
-        heard_at = self._clock()
-        if not run.resumes:
-            await self._gate.sleep_polling(pause)
-        while True:
-            reach("poll.leaving")
-            last = self._clock() >= attempt.late_at
-            try:
-                exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
-            except JobError as error:
-                missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
-                unheard = self._unheard(run, attempt, error)
-                # While nobody is there to ask, the task's time does not run out: what became of it is kept there.
-                last = last and not (unheard and self._clock() - heard_at < self._outages.patience)
-                pause = min(2 * pause, LONGEST_UNHEARD)
-            else:
-                said, heard_at = "", self._clock()
-                self._outages.reached(attempt.lease.key.place, heard_at)
-                asked_to_wait = exchanged.pause or 0.0
-                match exchanged.reply:
-                    case Finished():
-                        return replace(exchanged, seconds=self._clock() - attempt.began)
-                    case Ended(error=end):
-                        raise end
-                    case Pending(retry_after=retry_after):
-                        missing_since, asked_to_wait = None, max(asked_to_wait, retry_after or 0.0)
-                    case Missing():
-                        missing_since = self._clock() if missing_since is None else missing_since
-                pause = min(pause * POLL_GROWTH, LONGEST_POLL)
-            missing = missing_since is not None and self._clock() - missing_since >= GRACE
-            if last or missing:
-                own_key = attempt.lease.key.name == attempt.key_name
-                raise self._unresolved(run, said, missing=missing and own_key)
-            wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
-            await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
-
-    def _unheard(self, run: JobRun, attempt: Attempt, error: JobError) -> bool:
-        """Take note of a poll that failed; return whether that was because nobody is there.
-
-        Raises Halted: the task is left to the next run, since no key is left to ask with, or an outage ended this one.
-        """
-        self._event("poll_failed", id=run.work.job.id, code=error.code.value, message=error.message)
-        place, now = attempt.lease.key.place, self._clock()
-        if RULES[error.code].fault == "key":
-            self._limits.refused(attempt.lease, error)
-            self._limits.move(attempt.lease)
-        elif away(error):
-            self._outages.failed(place, run.work.job.id, error, now, now)
-            if place.down:
-                self._gate.check()
-            return True
-        return False
-
-    def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:
-        """Say that a task's end is not known; its job is not submitted again in this invocation."""
-        run.tries.resent = max(run.tries.resent, 1)
-        message = (
-            f"the task has not ended in limits.timeout{said}; its handle is kept, and the next run asks for it first"
-        )
-        if missing:
-            message = "the API accepted this task and does not know it any more; it may have been billed"
-        return JobError(Code.UNKNOWN, message, dead=missing)
+        return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
         """Record the picture of an attempt before anything is done with it."""
@@ -444,7 +332,8 @@ class JobRunner:
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
-            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now)
+            spare = run.tries.used < self._rules.policy.attempts
+            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):

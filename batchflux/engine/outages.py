@@ -6,7 +6,8 @@ answer. What a failure means for its job:
 | it ended                                          | one of the job's attempts                                  |
 |---------------------------------------------------|------------------------------------------------------------|
 | not reached (`network`, `timeout`)                | never: nothing was sent                                    |
-| `server`, or a download that is slow or meets 5xx | only if the row is this job's alone, and answers had come  |
+| `server`, or a download that is slow or meets 5xx | if the row is this job's alone, and answers had come; else |
+|                                                   | the first time in a row, while it has further attempts     |
 | `unknown`                                         | always: it may have been billed                            |
 | any other code                                    | always: the place has answered                             |
 
@@ -81,16 +82,17 @@ class Place:
         self.down, self.probes, self.failures, self.billed = False, 0, 0, 0
         self.row.clear()
 
-    def add(self, job: str, error: JobError, left_at: float) -> bool:
-        """Add a failure to the row; return whether it is one of the job's attempts."""
+    def add(self, job: str, error: JobError, left_at: float, *, spare: bool) -> bool:
+        """Add a failure to the row; return whether it is one of the job's attempts, of which it has some to `spare`."""
         self.kind, self.why = error.cause or error.code, in_words(error)
-        alone = not self.row - {job}
+        alone, first = not self.row - {job}, job not in self.row
         began = max(left_at, self.answered_at)
         self.since = began if self.failures == 0 else min(self.since, began)
         self.row.add(job)
         self.failures += 1
         self.billed += error.billed
-        return self.kind is Code.UNKNOWN or (self.kind is Code.SERVER and self.heard and alone and not self.down)
+        own = (self.heard and alone) or (first and spare)
+        return self.kind is Code.UNKNOWN or (self.kind is Code.SERVER and own and not self.down)
 
 
 class Outages:
@@ -129,14 +131,19 @@ class Outages:
         if place.kind in _UNREACHED and place.failures:
             self.answered(place, now)
 
-    def failed(self, place: Place, job: str, error: JobError, left_at: float, now: float) -> bool:
-        """Note a failure that is `away`, of a request that left at `left_at`; return whether the job is charged."""
-        charged = place.add(job, error, left_at)
+    def failed(
+        self, place: Place, job: str, error: JobError, left_at: float, now: float, *, spare: bool = False
+    ) -> bool:
+        """Note a failure that is `away`, of a request that left at `left_at`; return whether it counts as an attempt.
+
+        `spare`: the job has attempts left after it.
+        """
+        charged = place.add(job, error, left_at, spare=spare)
         if place.down:
             if place.probing:
                 place.probes += 1
                 self._probe_later(place, now)
-        elif self._is_down(place, now, own=charged and place.kind is not Code.UNKNOWN):
+        elif self._is_down(place, now, own=place.kind is Code.SERVER and place.heard and len(place.row) == 1):
             place.down = True
             self._probe_later(place, now)
         return charged

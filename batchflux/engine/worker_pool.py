@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.engine.job_runner import JobRun
 from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.task_polls import JobRun
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status
 

@@ -63,7 +63,7 @@ def test_bytes_that_are_no_picture_are_bought_once_more_at_most(night: NightOf) 
     assert (scene.rows()["j0"].error_code, len(scene.server.calls)) == ("bad_image", 2)
 
 
-@pytest.mark.parametrize(("code", "attempts"), [*((code, 2) for code in ONCE), (Code.SERVER, 1), (Code.NETWORK, 1)])
+@pytest.mark.parametrize(("code", "attempts"), [*((code, 2) for code in ONCE), (Code.SERVER, 2), (Code.NETWORK, 1)])
 def test_what_passes_ends_well(night: NightOf, code: Code, attempts: int) -> None:
     scene = night(1)
     scene.server.api = {"j0": [scene.error(code), scene.picture()]}
@@ -531,4 +531,4 @@ def test_a_line_of_the_log_for_each_failure(night: NightOf) -> None:
     scene.server.files = {"j0": [scene.error(Code.DOWNLOAD), scene.picture()]}
     events = scene.run().notes.events
     assert [name for name, _ in events] == ["attempt_failed", "fetch_failed"]
-    assert events[0][1] == {"id": "j0", "code": "server", "message": "the server says server", "attempt": 0}
+    assert events[0][1] == {"id": "j0", "code": "server", "message": "the server says server", "attempt": 1}

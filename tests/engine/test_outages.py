@@ -231,6 +231,16 @@ async def test_which_failures_are_held_against_their_job(history: list[str], err
     assert outages.failed(place, "j", error, 0.2, 0.2) is charged
 
 
+async def test_a_job_pays_one_attempt_for_a_row_of_5xx_if_it_has_one_to_spare() -> None:
+    outages, place = Outages(20, Gate()), Place()
+    outages.keys = lambda: [place]
+    charged = [outages.failed(place, job, BROKEN, 0.0, 0.1, spare=True) for job in "jkj"]
+    assert charged == [True, True, False]
+    assert not outages.failed(place, "l", BROKEN, 0.0, 0.1, spare=False)
+    outages.answered(place, 1.0)
+    assert outages.failed(place, "k", BROKEN, 2.0, 2.1, spare=True)
+
+
 async def test_a_place_is_down_after_a_few_failures_over_some_seconds_or_many_that_may_be_billed() -> None:
     outages, place = Outages(5, Gate()), Place()
     outages.keys = lambda: [place]

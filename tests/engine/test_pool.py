@@ -271,7 +271,7 @@ def test_an_outcome_tells_what_happened(night: NightOf) -> None:
     scene.server.api = {"j0": [scene.error(Code.SERVER, 2), scene.picture(3)]}
     scene.server.files = {"j0": [scene.picture(4)]}
     ((job, outcome),) = scene.run().notes.ends
-    assert (job.id, outcome.status, outcome.attempts) == ("j0", Status.DONE, 1)
+    assert (job.id, outcome.status, outcome.attempts) == ("j0", Status.DONE, 2)
     assert (outcome.api_seconds, outcome.download_seconds) == (3, 4)
     assert outcome.result_url == "https://cdn.example/j0/1"
     assert outcome.started_at is not None

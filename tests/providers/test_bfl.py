@@ -171,6 +171,16 @@ READY = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "prompt": "
         (200, {"id": "t1", "status": "Request Moderated", "result": None}, Code.MODERATED),
         (200, {"id": "t1", "status": "content_moderated", "details": {"Reasons": ["Violence"]}}, Code.MODERATED),
         (200, {"id": "t1", "status": "Ready", "result": None}, Code.NO_IMAGE),
+        (200, {"id": "t1", "status": "Ready", "result": {"sample": "file:///a.png"}}, Code.UNSAFE_URL),
+        (200, {"id": "t1", "status": "Ready", "result": {"foo": "https://x.test/a"}}, Link(url="https://x.test/a")),
+        (200, {"code": 0, "data": {"task_id": "t1", "task_status": "succeed", "task_result": {
+            "images": [{"url": SAMPLE}]}}}, Link(url=SAMPLE)),
+        (200, {"request_id": "r", "output": {"task_id": "t1", "task_status": "SUCCEEDED", "result_url": SAMPLE}},
+         Link(url=SAMPLE)),
+        (200, {"request_id": "r", "output": {"task_id": "t1", "task_status": "RUNNING"}}, Pending),
+        (200, {"data": [{"taskId": "t1", "state": "waiting", "image": SAMPLE}]}, Pending),
+        (200, {"data": {"task_id": "t1", "status": "FAILURE", "fail_reason": "no"}}, Code.SERVER),
+        (200, {"id": "request-9", "task_id": "t1", "status": "Ready", "result": {"sample": SAMPLE}}, Link(url=SAMPLE)),
     ],
 )  # fmt: skip
 def test_what_a_poll_means(
@@ -188,6 +198,30 @@ def test_what_a_poll_means(
         assert isinstance(reply.asset, Inline)
     else:
         assert isinstance(reply, expected)
+
+
+def test_the_picture_of_another_task_is_not_taken(make_job: Callable[..., Job]) -> None:
+    for status in ("Ready", "Error"):
+        error = read(NATIVE.poll(make_job(style="native"), TASK), {**READY, "id": "t2", "status": status})
+        assert isinstance(error, JobError)
+        assert (error.code, error.message) == (Code.BAD_ANSWER, "the answer is about another task (t2)")
+
+
+def test_a_ready_task_without_a_picture_is_kept(make_job: Callable[..., Job]) -> None:
+    ended = read(NATIVE.poll(make_job(style="native"), TASK), {"id": "t1", "status": "Ready", "result": {"x": 1}})
+    assert isinstance(ended, Ended)
+    assert json.loads(ended.error.answer or b"") == {"id": "t1", "status": "Ready", "result": {"x": 1}}
+
+
+@pytest.mark.parametrize("status", [408, 499, 504, 520, 524])
+def test_a_gateway_that_gave_up_leaves_a_submit_unknown_and_a_poll_to_be_repeated(
+    make_job: Callable[..., Job], status: int
+) -> None:
+    job = make_job(style="native")
+    for request, code in ((NATIVE.submit(job), Code.UNKNOWN), (NATIVE.poll(job, TASK), Code.SERVER)):
+        error = read(request, "<html>", status=status)
+        assert isinstance(error, JobError)
+        assert error.code is code
 
 
 def test_a_ready_task_tells_its_cost_and_seed(make_job: Callable[..., Job]) -> None:

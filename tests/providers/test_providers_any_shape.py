@@ -137,6 +137,10 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
     ),
     "content in blanks": (chat(f"![image]( {OUT} )"), Link(url=OUT)),
     "content, no scheme": (chat("![image](//cdn.example/x.png)"), Link(url="https://cdn.example/x.png")),
+    "content is a path": (chat("/files/x.png"), Link(url="https://relay.example/files/x.png")),
+    "content quotes a path": (chat('It is "/files/x.png".'), Link(url="https://relay.example/files/x.png")),
+    "content in angles": (chat(f"It is <{OUT}>"), Link(url=OUT)),
+    "content is a bare host": (chat("cdn.example/x.png"), Link(url="https://cdn.example/x.png")),
     "tool call": (
         chat(None, tool_calls=[{"function": {"name": "draw", "output": json.dumps({"image": OUT})}}]),
         Link(url=OUT),
@@ -248,6 +252,12 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         chat(f"![image]({OUT})\n\n---\nPowered by [![x](https://relay.example/x.png)](https://relay.example/)"),
         Link(url=OUT),
     ),
+    "brand of a footer": (
+        chat(f"![a red mug]({OUT})\n\n---\n![TuZi](https://relay.example/brand.png) https://relay.example/x.png"),
+        Link(url=OUT),
+    ),
+    "below a line": (chat(f"Your picture:\n\n---\n\n![a red mug]({OUT})"), Link(url=OUT)),
+    "result below a line": (chat(f"![a]({SMALL})\n\n***\n\n![image]({OUT})"), Link(url=OUT)),
     "logo named so": (chat(f"![image]({OUT})\n![logo](https://relay.example/l.png)"), Link(url=OUT)),
     "logo by its address": (chat(f"![]({OUT})\n![](https://relay.example/static/logo.png)"), Link(url=OUT)),
     "logo under a key": ({"logo_url": "https://relay.example/l.png", "result": PLAIN}, Link(url=PLAIN)),
@@ -270,6 +280,14 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
         sse(*({"output": {"text": f"![image]({OUT})"[:end]}} for end in (12, 20, 30, 99))),
         Link(url=OUT),
     ),
+    "original beside the result": ({"original_image": UPLOADED, "url": OUT}, Link(url=OUT)),
+    "original is the result": ({"original_url": PLAIN, "thumbnail_url": SMALL}, Link(url=PLAIN)),
+    "thoughts": (chat(f"![image]({OUT})\n<think>It looks like ![x]({UPLOADED})</think>"), Link(url=OUT)),
+    "thoughts first": (chat(f"<think>{SMALL}</think>{OUT}"), Link(url=OUT)),
+    "code of a footer": (chat(f"![]({OUT})\n![](https://relay.example/assets/qr.png)"), Link(url=OUT)),
+    "reference used": (chat(f"![image]({OUT})\n\nReference used: ![x]({UPLOADED})"), Link(url=OUT)),
+    "italics": (chat(f"_{OUT}_"), Link(url=OUT)),
+    "created, with its picture": ({"status": "created", "data": [{"url": PLAIN}]}, Link(url=PLAIN)),
     "a description with such words": (
         chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),
         Link(url=OUT),
@@ -315,7 +333,27 @@ NONE: dict[str, tuple[Any, Code, bool]] = {
     "words": (chat("I would love to, but which mug do you mean?"), Code.NO_IMAGE, True),
     "words, streamed": (said("Which ", "mug?"), Code.NO_IMAGE, True),
     "words, gemini": (gemini({"text": "Which mug?"}, finishReason="STOP"), Code.NO_IMAGE, True),
+    "failed within": (
+        {"output": {"task_status": "FAILED", "code": "DataInspectionFailed", "message": "x"}}, Code.MODERATED, False),
+    "failed item": ({"data": [{"error": {"code": "content_policy_violation"}}]}, Code.MODERATED, False),
+    "failed choice": ({"choices": [{"error": {"code": 429, "message": "x"}}]}, Code.RATE_LIMITED, False),
+    "failed response": (
+        sse({"type": "response.failed", "response": {"status": "failed", "error": {"code": "server_error"}}}),
+        Code.SERVER, False),
+    "words after a state": (
+        sse({"type": "response.created", "response": {"status": "in_progress"}},
+            {"type": "response.completed", "response": {"status": "completed", "output": [
+                {"content": [{"text": "Which mug?"}]}]}}),
+        Code.NO_IMAGE, True),
+    "words and a path": (chat("It failed to write /tmp/x.png"), Code.NO_IMAGE, True),
+    "words and a finish": (gemini({"text": "unsafe: safety"}, finishReason="OTHER"), Code.MODERATED, False),
+    "task that says why it failed": (
+        sse({"task_id": "t", "choices": [{"delta": {"content": "失败原因：input_moderation"}}]}), Code.MODERATED, False),
+    "option's own link": (chat(f"![image]({UPLOADED}?own)"), Code.ECHOED_INPUT, False),
     "words and JSON": (chat('Call the tool: {"size": "1024x1024"}'), Code.NO_IMAGE, True),
+    "words and places to go to": (
+        chat("Join us at https://t.me/relay or https://relay.example/docs/start"), Code.NO_IMAGE, True),
+    "words and a task": (chat("任务已提交 https://relay.example/task/abc"), Code.NO_IMAGE, True),
     "progress is no words": (said("> 进度 **50%**\n", "> 生成中...\n", "⏳ processing 70%\n"), Code.NO_IMAGE, False),
     "thumbnail only": ({"data": [{"thumbnail_url": SMALL}]}, Code.NO_IMAGE, False),
     "logo only": (chat("![logo](https://relay.example/l.png)"), Code.NO_IMAGE, True),
@@ -358,7 +396,8 @@ def test_what_is_no_picture_is_not_taken_and_not_asked_for_in_vain(
     answer: Callable[..., Any], make_job: Callable[..., Job], name: str
 ) -> None:
     shape, code, final = NONE[name]
-    got = read(answer, make_job(images=BOTH), body_of(shape))
+    job = make_job(images=BOTH, options=(("image_prompt", f"{UPLOADED}?own"),))
+    got = read(answer, job, body_of(shape))
     assert isinstance(got, JobError), got
     assert (got.code, got.final) == (code, final), got.message
     kept = got.code in (Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT)
@@ -390,7 +429,7 @@ def test_what_a_person_is_told(answer: Callable[..., Any], make_job: Callable[..
 
     assert told(chat("Which mug?")) == "the answer holds no picture but says: Which mug?"
     assert "task (t1)" in told({"task_id": "t1", "status": "queued"})
-    assert "style native" in told({"task_id": "t1", "status": "queued"})
+    assert "style: native" in told({"task_id": "t1", "status": "queued"})
     assert "thumbnail" in told({"data": [{"thumb": SMALL}]})
     assert "odd" in told({"base_resp": {"status_code": 7777, "status_msg": "odd"}})
     assert "IMAGE_OTHER".lower() in told(gemini(finishReason="IMAGE_OTHER"))
@@ -448,6 +487,8 @@ def test_a_picture_planted_anywhere_is_found(
 def test_a_reference_planted_anywhere_is_never_taken(
     answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
 ) -> None:
-    spelled = data.draw(st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS")]))
+    spelled = data.draw(
+        st.sampled_from([REF, REF.replace("&", "&amp;"), REF.replace("https", "HTTPS"), REF.replace("https", "http")])
+    )
     body = data.draw(planted(spelled)).encode()
     assert isinstance(read(answer, make_job(images=BOTH), body), JobError)

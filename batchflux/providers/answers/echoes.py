@@ -39,21 +39,22 @@ def spelled_out(url: str) -> str:
 
 
 def canonical(url: str) -> str:
-    """Return the one form in which URLs are compared; never the one that is fetched."""
+    """Return the one form in which URLs are compared, http as https; never the one that is fetched."""
     url = spelled_out(url.strip())
     for _ in range(_UNQUOTINGS):
         url = spelled_out(unquote(url))
     url = url.partition("#")[0].rstrip("/?")
-    return _SCHEME_AND_HOST.sub(lambda head: head[0].lower(), url)
+    return _SCHEME_AND_HOST.sub(lambda head: head[0].lower().partition("//")[2], url)
 
 
 class Own:
-    """What is the job's own and no result: its references, the URLs in its prompt, its webhook."""
+    """What is the job's own and no result: its references, the URLs in its prompt and options, its webhook."""
 
     def __init__(self, job: Job) -> None:
         urls = [image.url for image in job.images if image.url is not None]
         urls += [candidate.target for candidate in scan(job.prompt)[0]]
         urls += _URL_IN_PROMPT.findall(job.prompt)
+        urls += _URL_IN_PROMPT.findall(str(dict(job.options)))
         urls += [job.webhook_url] if job.webhook_url else []
         self._urls = frozenset(canonical(url) for url in urls)
         self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)

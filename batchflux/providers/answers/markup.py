@@ -15,6 +15,7 @@ _START = re.compile(
     r"(?P<mark>!?)\[(?P<label>(?:[^\[\]]|\[[^\[\]]{0,100}\](?!\()){0,300})\]\(\s{0,20}"
     r"|(?P<data>data:[\w.+/-]{0,80};[^,\s]{0,60}base64,\s?)"
     r"|(?P<url>https?:(?:\\?/){2}|(?<![\w:/\\])//(?=[\w-]{1,60}(?:\.[\w-]{1,60}){1,6}(?::\d{1,5})?/[^\s/]))"
+    r"|(?<=[\"'`\s(])(?P<path>\.{0,2}/(?=[^\s\"'`<>()]{1,200}\.(?:png|jpe?g|webp|gif|bmp|avif)\b))"
     r"|(?<![\w+/=-])(?=(?-i:iVBORw0K|[/_]9j[/_]|UklGR|R0lGOD[dl]h|SUkqA|TU0AK|AAAA[\w+/-]{2}Z0eXB))(?P<b64>)",
     re.IGNORECASE,
 )  # the last are the beginnings of pictures in base64: PNG, JPEG, WEBP, GIF, TIFF, AVIF and HEIC
@@ -31,6 +32,8 @@ _PICTURE_PATH = re.compile(r"\.(?:png|jpe?g|webp|gif|bmp|avif|tiff?|heic)(?=$|[?
 _BLANKS_WITHIN = re.compile(
     r"[^()<>\n\"]{1,2000}?\.(?:png|jpe?g|webp|gif|bmp|avif)(?:\?[^()<>\s]{0,2000})?(?=\s{0,20}\))", re.IGNORECASE
 )
+_RULE = re.compile(r"^[ \t]{0,8}(?:-{3,}|\*{3,}|_{3,})[ \t]{0,8}$|<(?:hr|footer)\b", re.MULTILINE | re.IGNORECASE)
+_THOUGHT = re.compile(r"<(think|thinking|reasoning)>")
 _TAG = re.compile(r"<(?:(img|a)\s[^<>]*|(/a)\s*)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"\s(src|href|alt)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>]+))", re.IGNORECASE)
 _OUTER = re.compile(r"\s{0,20}\]\(\s{0,20}")
@@ -51,7 +54,8 @@ class Kind(Enum):
 class Candidate(NamedTuple):
     """A URL, `data:` URL or bare base64 that may be the picture; `label` is the markdown label.
 
-    `before` is what stands before it on its line, at most 40 characters.
+    `before` is what stands before it on its line, at most 40 characters; `in_footer` whether it stands below the last
+    line that is drawn across.
     """
 
     kind: Kind
@@ -59,6 +63,7 @@ class Candidate(NamedTuple):
     label: str = ""
     closed: bool = True
     before: str = ""
+    in_footer: bool = False
 
     @property
     def named_as_picture(self) -> bool:
@@ -68,7 +73,8 @@ class Candidate(NamedTuple):
 
 def scan(text: str) -> tuple[list[Candidate], str]:
     """Return the candidates in their order, and the prose between them."""
-    text = _without_tags(text)
+    text = _without_tags(_without_thoughts(text))
+    footer = max((rule.end() for rule in _RULE.finditer(text)), default=len(text))
     found: list[Candidate] = []
     prose: list[str] = []
     position = 0
@@ -76,7 +82,7 @@ def scan(text: str) -> tuple[list[Candidate], str]:
     while match is not None and len(found) < _MAX_CANDIDATES:
         begin = match.start()
         prose.append(text[position:begin])
-        if match["url"]:
+        if match["url"] or match["path"]:
             candidate, position = _bare(text, begin)
         elif match["data"] or match["b64"] is not None:
             candidate, position = _data(text, match)
@@ -92,7 +98,8 @@ def scan(text: str) -> tuple[list[Candidate], str]:
                 larger, position = _read(text, outer.end(), Kind.LINK, candidate.label)
                 candidate = _larger(candidate, larger)
         if candidate.target:
-            found.append(candidate._replace(before=text[max(0, begin - 40) : begin].rpartition("\n")[2].rstrip("[")))
+            before = text[max(0, begin - 40) : begin].rpartition("\n")[2].rstrip("[")
+            found.append(candidate._replace(before=before, in_footer=begin >= footer))
         prose.append(" ")
         match = _START.search(text, position)
     prose.append(text[position:])
@@ -112,6 +119,20 @@ def _larger(small: Candidate, large: Candidate) -> Candidate:
     if small.named_as_picture and not large.named_as_picture:
         return small
     return large._replace(kind=Kind.IMAGE, label="")
+
+
+def _without_thoughts(text: str) -> str:
+    """Cut out what a model thought before it answered."""
+    kept, position = [], 0
+    for opened in _THOUGHT.finditer(text):
+        closing = f"</{opened[1]}>"
+        end = text.find(closing, opened.end()) if opened.start() >= position else -2
+        if end == -1:
+            break
+        if end >= 0:
+            kept.append(text[position : opened.start()])
+            position = end + len(closing)
+    return "".join([*kept, text[position:]])
 
 
 def _without_tags(text: str) -> str:
@@ -190,6 +211,8 @@ def _bare(text: str, begin: int) -> tuple[Candidate, int]:
     """Read a URL in prose and leave the sentence's punctuation, and words glued to it, behind."""
     run = _BARE.match(text, begin)
     url = _GOES_NO_FURTHER.split(run.group(), maxsplit=1)[0] if run is not None else ""
+    if text[begin - 1 : begin] == "_":  # set in italics
+        url = url.rstrip("_")
     ascii_part = _NOT_PLAIN.split(url, maxsplit=1)[0]
     glued = "?" in ascii_part or _PICTURE_PATH.search(ascii_part) or not _PICTURE_PATH.search(_trimmed(url))
     url = _trimmed(ascii_part if len(ascii_part) < len(url) and glued else url)

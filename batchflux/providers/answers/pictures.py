@@ -104,6 +104,8 @@ class Finder:
         """
         rest, told = without_json(text, whole=whole)
         candidates, prose = scan(rest)
+        if whole and not candidates and not told and len(rest.split()) == 1:
+            self.named(rest, Sign.NONE, (0, 0))
         if words:
             self._prose += [prose, *(raw for raw, _ in told)]
         # Nothing but bare URLs of the request: that is an answer, not a mention.

@@ -39,6 +39,7 @@ _DONE = re.compile(
 _LONGEST_DONE = 300  # bytes
 _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
 _CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
+_SHOWN = 2000  # characters, before they are shortened for a message
 _KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAFE_URL})
 
 
@@ -167,15 +168,17 @@ class AnswerReader:
         picture = finder.best(Rank.LIKELY if whole else Rank.SHOWN)
         if picture is not None:
             return picture
-        if complaints := transcript.complaints or (transcript.end and (transcript.end,)):
+        end = transcript.end and transcript.end._replace(message=transcript.end.message or finder.words[:_SHOWN])
+        if complaints := transcript.complaints or (end and (end,)):
             raise failures.left_open(failures.from_complaints(complaints, hide=self._hide))
         if not whole:
             raise JobError(Code.UNKNOWN, "the answer broke off before its end; it may have been billed")
+        if in_words := failures.from_prose(finder.prose, hide=self._hide, loosely=not finder.echoed):
+            raise in_words
         if transcript.task is not None:
             raise _task(tidy(transcript.task, hide=self._hide, limit=80))
-        said = finder.prose if transcript.understood else f"{finder.prose}\n{text[:2000]}".strip()
-        in_words = failures.from_prose(said, hide=self._hide, loosely=not finder.echoed)
-        if in_words and (transcript.understood or in_words.code is not Code.NO_IMAGE):
+        in_words = None if transcript.understood else failures.from_prose(text[:_SHOWN], hide=self._hide)
+        if in_words is not None and in_words.code is not Code.NO_IMAGE:
             raise in_words
         if (picture := finder.best(Rank.POSSIBLE)) is not None:
             return picture
@@ -184,11 +187,11 @@ class AnswerReader:
         error = no_picture(finder, hide=self._hide)
         if transcript.understood or error.code is not Code.NO_IMAGE or error.final:
             raise error
-        shown = tidy(text[:2000].strip(), hide=self._hide, limit=120)
+        shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
         raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
 
 
 def _task(named: str) -> JobError:
-    message = f"the answer is a task ({named}) and no picture: the place works with tasks; style native polls them"
+    message = f"the answer is a task ({named}), not a picture: this relay works with tasks, which style: native polls"
     return JobError(Code.BAD_ANSWER, message, final=True)

@@ -50,7 +50,7 @@ _WORDS: Mapping[str, Sign] = {
         (Sign.DOUBT, "thumb thumbs thumbnail thumbnails preview previews draft drafts partial intermediate progress"),
         (
             Sign.DOUBT,
-            "logo logos icon icons avatar avatars favicon banner badge watermark watermarked placeholder temp",
+            "logo logos icon icons avatar avatars favicon banner badge watermark watermarked placeholder",
         ),
         (Sign.DOUBT, "lowres small tiny medium blurred poster screenshot qr qrcode sponsor ads example examples"),
         (Sign.DOUBT, "reasoning thinking thought thoughts"),
@@ -60,6 +60,7 @@ _WORDS: Mapping[str, Sign] = {
         (Sign.SERVICE, "homepage home website site web dashboard login signin console topup billing pricing contact"),
         (Sign.SERVICE, "feedback share gallery page html video audio model models version schema self next prev"),
         (Sign.SERVICE, "delete retry log logs api endpoint host origin referer redirect license profile channel owner"),
+        (Sign.NONE, "original orig"),  # the photo, or the result in full: so trusted less than any other picture
         (Sign.WEAK, "url urls uri uris link links href src source data file files media content contents asset assets"),
         (Sign.WEAK, "path location cdn oss blob bytes value attachment attachments item items"),
     )
@@ -67,7 +68,7 @@ _WORDS: Mapping[str, Sign] = {
 }
 _PAIRED: Mapping[str, Sign] = {"source": Sign.OURS, "base": Sign.OURS, "response": Sign.SERVICE}  # not alone in a key
 _WHOLE: Mapping[str, Sign] = {"prompt_feedback": Sign.NONE}  # names that mean another thing than their words
-_ORDER = (Sign.OURS, Sign.DOUBT, Sign.STRONG, Sign.SERVICE, Sign.WEAK)
+_ORDER = (Sign.OURS, Sign.DOUBT, Sign.NONE, Sign.STRONG, Sign.SERVICE, Sign.WEAK)
 
 
 def _set(words: str) -> frozenset[str]:
@@ -83,11 +84,13 @@ PENDING = _set(
     """queued queueing pending submitted processing in_progress running starting started waiting not_start not_started
     scheduled created accepted in_queue"""
 )
+_JUST_TOLD = _set("created accepted")  # also said of what was made
 READY = _set("ready success succeed succeeded successful completed complete done finished ok")
 FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
 
 TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
+TASK_WRAPS = ("data", "output", "task", "response")
 TASK_PLACES = ("polling_url", "status_url")
 TASK_SAYS = ("details", "error", "message", "fail_reason", "failReason", "reason", "task_status_msg", "failMsg", "msg")
 
@@ -139,7 +142,7 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
     state = state_of(value)
-    unfinished = (state in PENDING or state in FAILED) and value.get("type") != "image_generation_call"
+    unfinished = state in (PENDING | FAILED) - _JUST_TOLD and value.get("type") != "image_generation_call"
     return Sign.DOUBT if Sign.DOUBT in kinds or unfinished or value.get("thought") is True else parent
 
 
@@ -171,7 +174,7 @@ _RESULT = re.compile(
 )
 _BEFORE = re.compile(
     r"(?:(?:reference|input|source|original|logo|preview|thumbnail|draft|before|参考图?|原图|输入图?|上传图?|素材|预览图?"
-    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?[\s*_`>]{0,6}[:\uff1a]"
+    r"|缩略图|草稿)(?:\s?(?:images?|pictures?|photos?|图片?))?(?: used| given| provided)?[\s*_`>]{0,6}[:\uff1a]"
     r"|powered by|provided by|sponsored by"
     r"|(?:进度|progress)\D{0,10}(?<!\d)\d{1,2}\s?%)[^\w]{0,8}$",
     re.IGNORECASE,
@@ -182,9 +185,15 @@ _SERVICE_LABEL = re.compile(
     re.IGNORECASE,
 )
 _DOUBT_ADDRESS = re.compile(
-    r"(?:^|[/_.-])(?:thumb(?:nail)?s?|previews?|logos?|favicon|avatars?|icons?|badges?|banner|lowres|small)(?=[/_.-]|$)",
+    r"(?:^|[/_.-])(?:thumb(?:nail)?s?|previews?|logos?|favicon|avatars?|icons?|badges?|banner|qr|qrcode|lowres|small)(?=[/_.-]|$)",
     re.IGNORECASE,
 )
+_SERVICE_ADDRESS = re.compile(
+    r"^(?:https?:)?//(?:[^/]{1,100}\.)?(?:t\.me|discord\.(?:gg|com)|github\.com|x\.com|twitter\.com|qq\.com|docs\.[^/]+)/"
+    r"|/(?:docs?|help|support|login|sign[-_]?in|topup|pricing|terms|privacy|tasks?|status|console|dashboard|models)(?:/|$)",
+    re.IGNORECASE,
+)
+_LINK = re.compile(r"(?:https?:)?(?:\\?/){2}", re.IGNORECASE)
 _WITH_PATH = re.compile(r"(?:https?:)?//[^/?#]+[/?]\S", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"(?!https?:|data:)[a-z][a-z0-9+.-]{1,30}:(?!\d)", re.IGNORECASE)  # a digit: host:port
 
@@ -208,10 +217,9 @@ def rank_of_key(sign: Sign, candidate: Candidate) -> Rank | None:
         return Rank.NAMED if sign is Sign.STRONG else Rank.HELD
     if _NOT_A_PICTURE.search(candidate.target) or not _WITH_PATH.match(candidate.target):
         return None
-    likely = candidate.named_as_picture
     if sign is Sign.SERVICE:
-        return Rank.POSSIBLE if likely else None
-    return Rank.LIKELY if likely else Rank.POSSIBLE
+        return Rank.POSSIBLE if candidate.named_as_picture else None
+    return _rank_of_link(candidate)
 
 
 def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank | None:
@@ -224,11 +232,23 @@ def rank_of_text(candidate: Candidate, asked_for: Callable[[str], bool]) -> Rank
         doubts.append(_DOUBT_ADDRESS.search(_path(candidate.target)))
     if any(doubt and not asked_for(doubt[0].strip("/_.-")) for doubt in doubts):
         return Rank.DOUBTFUL
+    if candidate.in_footer and not _RESULT.search(label):
+        return Rank.POSSIBLE
     if kind in (Kind.DATA, Kind.IMAGE):
         return Rank.LIKELY if any(doubts) or _OTHER_SIZE.search(label) else Rank.SHOWN
-    if candidate.named_as_picture or (kind is Kind.LINK and _RESULT.search(label)):
+    if kind is Kind.LINK and _RESULT.search(label):
         return Rank.LIKELY
-    return Rank.POSSIBLE if _WITH_PATH.match(candidate.target) else None
+    return _rank_of_link(candidate)
+
+
+def _rank_of_link(candidate: Candidate) -> Rank | None:
+    """Return the rank of a link of which only its address tells something."""
+    if candidate.named_as_picture and _LINK.match(candidate.target):
+        return Rank.LIKELY
+    if candidate.named_as_picture:  # a path in prose may lie on any machine
+        return Rank.POSSIBLE
+    address = candidate.target[:2000].partition("?")[0]
+    return Rank.POSSIBLE if _WITH_PATH.match(candidate.target) and not _SERVICE_ADDRESS.search(address) else None
 
 
 def _is_service(candidate: Candidate) -> bool:

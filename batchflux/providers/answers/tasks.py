@@ -16,7 +16,7 @@ from batchflux.providers.answers.echoes import Own
 from batchflux.providers.answers.failures import words_code
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.reading import AnswerReader
-from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, Rank, state_of
+from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, TASK_WRAPS, Rank, state_of
 from batchflux.providers.answers.transcript import Transcript
 from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_text
 from batchflux.redaction import tidy
@@ -112,12 +112,12 @@ class TaskReader(AnswerReader):
 
 
 def _unwrapped(document: Any) -> Any:
-    """Return the task that a relay's answer wraps: as its `data`, or the only item of it."""
-    if isinstance(document, dict) and not any(key in document for key in TASK_IDS):
-        inner = document.get("data")
-        inner = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
-        return inner if isinstance(inner, dict) else document
-    return document
+    """Return the task that a relay's answer wraps, under one of TASK_WRAPS or as the only item of a list there."""
+    if not isinstance(document, dict) or any(key in document for key in TASK_IDS):
+        return document
+    inside = [document.get(key) for key in TASK_WRAPS]
+    inside = [inner[0] if isinstance(inner, list) and len(inner) == 1 else inner for inner in inside]
+    return next((inner for inner in inside if isinstance(inner, dict) and _is_task(inner)), document)
 
 
 def _is_task(document: Mapping[str, Any]) -> bool:
