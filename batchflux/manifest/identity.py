@@ -310,8 +310,10 @@ class Names:
     def _id(self, values: dict[str, Any], place: int, had: str | None) -> str:
         given: str | None = values.get("id")
         key = values["key"]
-        ours = had if had is not None and is_default_id(had, key) else default_id(values["prompt"], key)
-        name = given if given is not None else ours
+        if given is not None:
+            name = given
+        else:
+            name = had if had is not None and is_default_id(had, key) else default_id(values["prompt"], key)
         earlier = self._take(self._fold(name), place)
         if earlier is None:
             return name
