@@ -235,11 +235,10 @@ class _Run:
         self.loop.call_soon_threadsafe(self.gate.close, reason)
 
     def _finish(self, survey: Survey, already: int) -> Summary:
-        database = self.ledger.database
+        database, tally = self.ledger.database, self.tally
         reach("run.closing")
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
-        tally = self.tally
         ended = tally.done + tally.failed + tally.unknown
         self.books.put_in_order(survey)
         state = database.now(state_of)
@@ -272,9 +271,7 @@ class _Run:
         )
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
-        self.books.note_clean()
-        if survey.todo == ended:
-            self.books.note_reader(self.options.selection)
+        self.books.note_clean(self.options.selection if survey.todo == ended else None)
         reach("run.closed")
         return summary
 

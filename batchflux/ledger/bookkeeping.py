@@ -109,13 +109,13 @@ class Books:
             names = known_as(connection)
             yield from expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
 
-    def note_clean(self) -> None:
-        """Note that the folder's files say all that the ledger does."""
-        self._database.now(lambda connection: set_meta(connection, "clean", "1"))
+    def note_clean(self, through: Selection | None) -> None:
+        """Note that the folder's files say all that the ledger does.
 
-    def note_reader(self, selection: Selection) -> None:
-        """Note, when a run is through, that today's reader has read what the selection let it."""
-        if selection.only is None and selection.limit is None and not selection.redo:
+        A run that is `through` with all jobs has also read all answers that are kept, by today's reader.
+        """
+        self._database.now(lambda connection: set_meta(connection, "clean", "1"))
+        if through is not None and through.only is None and through.limit is None and not through.redo:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:

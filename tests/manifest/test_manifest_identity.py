@@ -193,7 +193,7 @@ def test_equal_names_are_called_equal(text: str, expansion: Callable[[str], tupl
     [
         named("{{ prompt }}.{{ ext }}", "prompt: x, output_format: jpeg", "prompt: x, output_format: png"),
         named("{{ id }}-{{ output_format }}.{{ ext }}", "prompt: x, matrix: {output_format: [jpeg, png]}"),
-        named("{{ prompt }}", "prompt: a.jpg", "prompt: a", "prompt: a.b.jpg", "prompt: a.tif"),
+        named("{{ prompt }}", "prompt: a.jpg", "prompt: a", "prompt: a.b.jpg", "prompt: a.svg"),
         named("{{ prompt }}", "prompt: a.jpg", "prompt: a.jpg.png", "prompt: a.png.jpg"),
     ],
     ids=["two formats", "formats in the name", "other names", "suffixes in the middle"],
