@@ -22,8 +22,7 @@ def test_a_provider_is_proven_for_seven_days_and_no_other_is(monkeypatch: pytest
     state.note_proven(*RELAY)
     assert state.proven(*RELAY)
     for place in range(len(RELAY)):
-        other = list(RELAY)
-        other[place] = "another"
+        other: tuple[str, ...] = (*RELAY[:place], "another", *RELAY[place + 1 :])
         assert not state.proven(*other)
     for days, holds in ((6.9, True), (7.1, False)):
         then = time.time() + days * 86_400

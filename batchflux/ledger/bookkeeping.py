@@ -133,9 +133,9 @@ class Books:
             "began": repr(self._began),
             "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
+            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
             "simulated": "1" if manifest.provider.simulated else "0",
             "dropped": json.dumps(dict(survey.dropped)),
-            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
         }
         if survey.edited or survey.moves:
             notes["clean"] = "0"  # with the edit: a kill from here on leaves results.csv behind it
