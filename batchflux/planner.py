@@ -105,7 +105,6 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
     check_options(manifest)
-    check_ledger(manifest.output.dir / LEDGER)
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
         survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
@@ -117,6 +116,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
 def _ledger(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open a folder's ledger to look at; an empty one where there is none."""
     path = folder / LEDGER
+    check_ledger(path)
     with closing(empty_ledger()) as empty, reading(path) if path.exists() else nullcontext(empty) as connection:
         # A kill may have left a file before its tables were made.
         made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone() is not None

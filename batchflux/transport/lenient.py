@@ -17,7 +17,6 @@ import aiohttp
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest, ClientTimeout
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -61,7 +60,7 @@ class LenientConnector(aiohttp.TCPConnector):
 class Lenient(asyncio.Protocol):
     """Reads the answers of one connection for `parser`; `begin` before each request."""
 
-    def __init__(self, parser: ResponseHandler, *, once: bool) -> None:
+    def __init__(self, parser: asyncio.Protocol, *, once: bool) -> None:
         self._parser = parser
         self._once = once
         self.begin()
@@ -83,7 +82,7 @@ class Lenient(asyncio.Protocol):
         self._pass(len(self._held))
         self._parser.eof_received()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection is gone."""
         self._pass(len(self._held))
         self._parser.connection_lost(exc)
@@ -103,13 +102,14 @@ class Lenient(asyncio.Protocol):
 
     def _head(self) -> bool:
         """Pass on a head, once it is whole; return whether there may be more to do, as all steps."""
+        self._held = self._held.lstrip(b"\r\n")
         found = _END.search(self._held)
-        if found is None or not self._held.lstrip(b"\r\n").startswith(b"HTTP/"):
-            if found is not None or len(self._held) > LONGEST_HEAD or not b"HTTP/".startswith(self._held[:5].lstrip()):
+        if found is None or not self._held.startswith(b"HTTP/"):
+            if found is not None or len(self._held) > LONGEST_HEAD or not b"HTTP/".startswith(self._held[:5]):
                 self._step = self._as_it_came
             return self._step != self._head
         head, self._held = self._held[: found.end()], self._held[found.end() :]
-        status, head, length, chunked = _mended(head.lstrip(b"\r\n"))
+        status, head, length, chunked = _mended(head)
         if status >= 200:  # noqa: PLR2004  what is below announces that the answer is still to come
             self._left = length or 0
             self._step = self._size if chunked else self._as_it_came if length is None else self._body

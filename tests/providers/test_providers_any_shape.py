@@ -287,6 +287,7 @@ FOUND: dict[str, tuple[Any, Link | Inline]] = {
     "code of a footer": (chat(f"![]({OUT})\n![](https://relay.example/assets/qr.png)"), Link(url=OUT)),
     "reference used": (chat(f"![image]({OUT})\n\nReference used: ![x]({UPLOADED})"), Link(url=OUT)),
     "italics": (chat(f"_{OUT}_"), Link(url=OUT)),
+    "a kind that is a link": ({"x": {"type": PLAIN, "size": 1}}, Link(url=PLAIN)),
     "created, with its picture": ({"status": "created", "data": [{"url": PLAIN}]}, Link(url=PLAIN)),
     "a description with such words": (
         chat(f"![A round logo of a bakery with a golden loaf in it]({OUT})"),

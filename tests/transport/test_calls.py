@@ -171,7 +171,7 @@ ODD = {
     "control characters": HEAD + b"X-A: b\0c\x1b\r\nContent-Length: 5\r\n\r\nhello",
     "a folded header": HEAD + b"X-A: b\r\n  c\r\nContent-Length : 5\r\n\r\nhello",
     "early hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + HEAD + b"Content-Length: 5\r\n\r\nhello",
-    "a line end before": b"\r\n" + OK,
+    "line ends before": b"\r\n\r\n" + OK,
     "gzip that is none": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
     "gzip said twice": HEAD + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n\r\n" + CODED,
     "gzip twice": HEAD + b"Content-Encoding: gzip, gzip\r\n\r\n" + gzip.compress(CODED),

@@ -168,7 +168,7 @@ def _is_failure(value: Mapping[str, Any]) -> bool:
     if isinstance(state, str) and _FAILED_STATE.search(state):
         return True
     if _name(code) in _WELL:
-        return bool(value.get("detail"))
+        return bool(value.get("detail")) and not isinstance(value["detail"], dict)
     return code in _ERROR_STATUS or any(value.get(key) for key in _MESSAGES)
 
 

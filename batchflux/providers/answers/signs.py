@@ -58,7 +58,7 @@ _WORDS: Mapping[str, Sign] = {
         (Sign.STRONG, "result results generated generation generations artifact artifacts b64 base64 download inline"),
         (Sign.SERVICE, "poll polling get cancel stream status queue docs doc documentation help support terms policy"),
         (Sign.SERVICE, "homepage home website site web dashboard login signin console topup billing pricing contact"),
-        (Sign.SERVICE, "feedback share gallery page html video audio model models version schema self next prev"),
+        (Sign.SERVICE, "feedback share gallery page html video audio schema self next prev"),
         (Sign.SERVICE, "delete retry log logs api endpoint host origin referer redirect license profile channel owner"),
         (Sign.NONE, "original orig"),  # the photo, or the result in full: so trusted less than any other picture
         (Sign.WEAK, "url urls uri uris link links href src source data file files media content contents asset assets"),
@@ -77,6 +77,7 @@ def _set(words: str) -> frozenset[str]:
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KINDS = ("type", "kind", "role", "purpose", "size", "variant")  # keys whose value says what stands beside them
+_NAME = re.compile(r"[\w.-]{1,60}")  # of a kind: a link is none
 _STATES = ("status", "state", "task_status", "taskStatus")
 TEXT_KEYS = frozenset({"content", "text", "delta", "answer", "response", "output_text"})  # in pieces, in a stream
 
@@ -138,7 +139,8 @@ def below(parent: Sign, key: str) -> Sign:
 
 def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     """Return what holds for all that an object holds, by what it says of itself."""
-    kinds = {sign_of(value[key]) for key in _KINDS if isinstance(value.get(key), str)}
+    said = [value[key] for key in _KINDS if isinstance(value.get(key), str)]
+    kinds = {sign_of(name) for name in said if _NAME.fullmatch(name)}
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
     state = state_of(value)

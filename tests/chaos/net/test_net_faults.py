@@ -53,24 +53,24 @@ def framings(net: Net) -> dict[str, tuple[bytes, Verdict]]:
     size = b"Content-Length: %d\r\n" % len(known)
     return {
         "toolong": (HEAD + b"Content-Length: 9000\r\n\r\n" + known, DONE),
-        "tooshort": (HEAD + b"Content-Length: 20\r\n\r\n" + known, UNKNOWN),  # what follows is garbage
+        "tooshort": (HEAD + b"Content-Length: 20\r\n\r\n" + known, NOT_UNDERSTOOD),  # what follows is nobody's
         "nolength": (HEAD + b"\r\n" + known, DONE),
         "twice": (HEAD + size + b"Content-Length: 5\r\n\r\n" + known, UNKNOWN),
         "negative": (HEAD + b"Content-Length: -5\r\n\r\n" + known, UNKNOWN),
         "words": (HEAD + b"Content-Length: many\r\n\r\n" + known, UNKNOWN),
         "huge": (HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + known, UNKNOWN),
-        "both": (HEAD + size + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n", UNKNOWN),
+        "both": (HEAD + size + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"0\r\n\r\n", DONE),  # chunks win
         "chunks": (in_chunks + chunk + b"0\r\n\r\n", DONE),
         "nolast": (in_chunks + chunk, DONE),
         "badsize": (in_chunks + b"zz\r\n" + known, UNKNOWN),
-        "badlater": (in_chunks + chunk + b"zz\r\nrest", UNKNOWN),
+        "badlater": (in_chunks + chunk + b"zz\r\nrest", DONE),  # it had come whole
         "hugechunk": (in_chunks + b"fffffffffffffffffffff\r\n" + known, UNKNOWN),
         "gzip": (HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed, DONE),
-        "nogzip": (HEAD + b"Content-Encoding: gzip\r\n" + size + b"\r\n" + known, UNKNOWN),
+        "nogzip": (HEAD + b"Content-Encoding: gzip\r\n" + size + b"\r\n" + known, DONE),
         "nohttp": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n" + known, UNKNOWN),
         "nostatus": (b"HTTP/1.1 abc\r\n\r\n" + known, UNKNOWN),
         "empty": (HEAD + b"Content-Length: 0\r\n\r\n", NOT_UNDERSTOOD),
-        "nul": (HEAD + b"X-Thing: a\0b\r\n" + size + b"\r\n" + known, UNKNOWN),
+        "nul": (HEAD + b"X-Thing: a\0b\r\n" + size + b"\r\n" + known, DONE),
         "noheaders": (HEAD[:20], UNKNOWN),
         "continues": (b"HTTP/1.1 100 Continue\r\n\r\n" * 5000 + HEAD + size + b"\r\n" + known, DONE),
     }

@@ -111,7 +111,7 @@ async def test_a_picture_behind_tls_that_cannot_be_trusted_is_not_taken(
         resolve={"cdn.example": ("127.0.0.1", port)},
     )
     async with Transport(options) as transport:
-        with pytest.raises(JobError, match="its TLS certificate is not valid") as caught:
+        with pytest.raises(JobError, match="its TLS certificate is not trusted") as caught:
             await transport.fetch("https://cdn.example/files/p.png")
     assert (caught.value.code, caught.value.dead) == (Code.DOWNLOAD, False)
     assert net.origin.fetched.total() == 0
