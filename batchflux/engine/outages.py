@@ -6,13 +6,15 @@ answer. What a failure means for its job:
 | it ended                                          | one of the job's attempts                                  |
 |---------------------------------------------------|------------------------------------------------------------|
 | not reached (`network`, `timeout`)                | never: nothing was sent                                    |
-| `server`, or a download that is slow or meets 5xx | if the row is this job's alone, and answers had come; else |
-|                                                   | the first time in a row, while it has further attempts     |
+| `server`, or a download that is slow or meets 5xx | if the row is this job's alone, or lasts and is of         |
+|                                                   | suspects only, and answers had come; else the first time   |
+|                                                   | in a row, while it has further attempts                    |
 | `unknown`                                         | always: it may have been billed                            |
 | any other code                                    | always: the place has answered                             |
 
 So a job that breaks the provider fails by itself while others get their answers, and what several jobs meet, or what a
-run meets from its first request on, is an outage, also with a single job. A place is down when its row lasts
+run meets from its first request on, is an outage, also with a single job. Several that break it and are left at a run's
+end are told from an outage by what came before: each had met 5xx already while others got their answers (a suspect). A place is down when its row lasts
 `DOWN_SECONDS`, with `FEW` failures or one that may have been billed; or at `limit` that may have been. Then it gets one
 request at a time, after 2, 4, 8, ... and then every 60 seconds (600, while they may be billed), and everything else
 waits for its answer. The others go on when one key of several is down, or one host. When all keys are down for longer
@@ -54,7 +56,8 @@ def away(error: JobError) -> bool:
 class Place:
     """How one place stands. Times in seconds of the clock; `since` is when its row began, `probing` while one is out.
 
-    `name` is how it is called in messages. `row` holds the jobs that failed since the last answer, at `answered_at`.
+    `name` is how it is called in messages. `row` holds the jobs that failed since the last answer, at `answered_at`;
+    `suspects` those that met 5xx in an earlier row, which was no outage.
     """
 
     name: str = "provider"
@@ -68,6 +71,7 @@ class Place:
     kind: Code = Code.NETWORK
     why: str = ""
     row: set[str] = field(default_factory=set)
+    suspects: set[str] = field(default_factory=set)
     failures: int = 0
     billed: int = 0
 
@@ -82,16 +86,21 @@ class Place:
         self.down, self.probes, self.failures, self.billed = False, 0, 0, 0
         self.row.clear()
 
-    def add(self, job: str, error: JobError, left_at: float, *, spare: bool) -> bool:
+    @property
+    def of_jobs(self) -> bool:
+        """Whether the row is the fault of its jobs, as far as can be told."""
+        return self.kind is Code.SERVER and self.heard and (len(self.row) == 1 or self.row <= self.suspects)
+
+    def add(self, job: str, error: JobError, left_at: float, now: float, *, spare: bool) -> bool:
         """Add a failure to the row; return whether it is one of the job's attempts, of which it has some to `spare`."""
         self.kind, self.why = error.cause or error.code, in_words(error)
-        alone, first = not self.row - {job}, job not in self.row
+        first = job not in self.row
         began = max(left_at, self.answered_at)
         self.since = began if self.failures == 0 else min(self.since, began)
         self.row.add(job)
         self.failures += 1
         self.billed += error.billed
-        own = (self.heard and alone) or (first and spare)
+        own = (self.of_jobs and (len(self.row) == 1 or now - self.since >= DOWN_SECONDS)) or (first and spare)
         return self.kind is Code.UNKNOWN or (self.kind is Code.SERVER and own and not self.down)
 
 
@@ -123,6 +132,8 @@ class Outages:
         """Note an answer of any kind to what may have been paid for, or a picture of a host."""
         if place.down:
             self._back(place, now)
+        elif place.kind is Code.SERVER:
+            place.suspects |= place.row
         place.heard, place.answered_at = True, now
         place.clear()
 
@@ -138,12 +149,12 @@ class Outages:
 
         `spare`: the job has attempts left after it.
         """
-        charged = place.add(job, error, left_at, spare=spare)
+        charged = place.add(job, error, left_at, now, spare=spare)
         if place.down:
             if place.probing:
                 place.probes += 1
                 self._probe_later(place, now)
-        elif self._is_down(place, now, own=place.kind is Code.SERVER and place.heard and len(place.row) == 1):
+        elif self._is_down(place, now):
             place.down = True
             self._probe_later(place, now)
         return charged
@@ -184,11 +195,11 @@ class Outages:
         at = min(place.next_at(now) for place in places)
         return f"{places[0].name} not reachable: {places[0].why}", 0.0 if at == NEVER else at - now
 
-    def _is_down(self, place: Place, now: float, *, own: bool) -> bool:
+    def _is_down(self, place: Place, now: float) -> bool:
         if place.billed >= self.limit:
             return True
         enough = place.failures >= min(FEW, self.limit) or place.billed > 0
-        return enough and not own and now - place.since >= DOWN_SECONDS
+        return enough and not place.of_jobs and now - place.since >= DOWN_SECONDS
 
     def _probe_later(self, place: Place, now: float) -> None:
         """Set when the next probe leaves, and say so; close the gate when the patience is over by then."""

@@ -192,6 +192,20 @@ def test_a_job_that_breaks_the_provider_fails_alone_among_others(night: NightOf)
     assert ended.seconds < 60
 
 
+@pytest.mark.parametrize("concurrency", [4, 64])
+def test_jobs_that_break_the_provider_fail_also_when_they_are_all_that_is_left(
+    night: NightOf, concurrency: int
+) -> None:
+    scene = night(20)
+    broken = {"j0", "j7", "j8", "j13"}
+    scene.server.api = lambda name, _: scene.error(Code.SERVER, 0.2) if name in broken else scene.picture(0.5)
+    ended = scene.run(concurrency=concurrency)
+    assert ended.reason is None
+    assert {name for name, row in scene.rows().items() if row.status == "failed"} == broken
+    assert {row.error_code for row in scene.rows().values() if row.status == "failed"} == {"server"}
+    assert ended.seconds < 120
+
+
 def test_a_file_that_its_host_cannot_give_fails_alone_among_others(night: NightOf) -> None:
     scene = night(30)
     scene.server.files = lambda name, _: (
