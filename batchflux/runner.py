@@ -258,9 +258,7 @@ class _Run:
         )
         write_whole(self.folder / SUMMARY, summary.to_json())
         self.event("run_ended", exit_code=code, reason=reason, message=message, **this_run)
-        self.books.note_clean()
-        if survey.todo == ended:
-            self.books.note_reader(self.options.selection)
+        self.books.note_clean(self.options.selection if survey.todo == ended else None)
         reach("run.closed")
         return summary
 
