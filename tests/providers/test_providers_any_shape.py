@@ -493,3 +493,33 @@ def test_a_reference_planted_anywhere_is_never_taken(
     )
     body = data.draw(planted(spelled)).encode()
     assert isinstance(read(answer, make_job(images=BOTH), body), JobError)
+
+
+XML = '<?xml version="1.0" encoding="utf-8"?>'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (f"{XML}<Result><Url>{OUT}</Url></Result>", OUT),
+        (f"{XML}<Result xmlns='http://x.example/ns'><Url>{PLAIN}?a=1&amp;b=2</Url></Result>", f"{PLAIN}?a=1&b=2"),
+        (f"{XML}\n<r><thumbUrl>{SMALL}</thumbUrl><data><image><![CDATA[{PLAIN}]]></image></data></r>", PLAIN),
+        (f"{XML}<r><b64Json>{B64}</b64Json></r>", PNG),
+        (f"{XML}<r><Input><Url>{UPLOADED}</Url></Input></r>", Code.BAD_ANSWER),
+        (f"{XML}<r><State>1</State><br/></r></q>", Code.BAD_ANSWER),
+        (f"{XML}<!DOCTYPE html><html><body><img src='{PLAIN}'></body></html>", PLAIN),
+        (f"<html><head><link rel=icon href='{SMALL}'></head><body><img src='{PLAIN}'></body></html>", PLAIN),
+        (f"<html><body><img src='{DATA}'></body></html>", PNG),
+        ("<html><body>Welcome. <a href='https://relay.example/about'>About us</a></body></html>", Code.BAD_ANSWER),
+        (f"<html><script>let a = '{OUT}'</script><title>Sign in</title></html>", Code.BAD_ANSWER),
+        ("<html>", Code.BAD_ANSWER),
+    ],
+)
+def test_a_page_or_xml_is_searched_for_the_picture_and_kept_when_it_has_none(
+    answer: Callable[..., Any], make_job: Callable[..., Job], body: str, expected: str | bytes | Code
+) -> None:
+    got = answer(make_job(images=()), body.encode())
+    if isinstance(expected, Code):
+        assert (got.code, got.billed, got.final, got.answer) == (expected, True, False, body.encode())
+    else:
+        assert got == (Link(url=expected) if isinstance(expected, str) else Inline(data=expected))

@@ -40,9 +40,9 @@ def test_where_each_class_of_statuses_begins_and_ends(status: int, code: Code) -
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(299, Code.SERVER), (400, Code.INVALID_REQUEST), (401, Code.AUTH), (403, Code.SERVER)]
+    ("status", "code"), [(299, Code.BAD_ANSWER), (400, Code.INVALID_REQUEST), (401, Code.AUTH), (403, Code.SERVER)]
 )
-def test_a_page_under_success_is_the_servers_fault(status: int, code: Code) -> None:
+def test_a_page_under_success_that_does_not_say_why_may_be_what_was_bought(status: int, code: Code) -> None:
     assert from_answer(status, {}, "<html>").code is code
 
 

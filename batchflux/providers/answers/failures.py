@@ -4,7 +4,7 @@ Under a 5xx the status decides, unless the answer says that it was moderated; a 
 paid step `unknown`. Else the first that knows decides: a telling `code`, a telling `type`; codes that only say that
 something upstream went wrong (a 429 stays a 429); the message's words, unless the status is 401, 402 or 404; the HTTP
 status; words too weak to overrule a status. Where an error wraps another the outer one comes first. Of a page of HTML
-only the status counts.
+the status counts, and under 2xx whether it says that it is an error's: else it may be what was bought.
 """
 
 from __future__ import annotations
@@ -39,12 +39,29 @@ ANSWER_KEYS = (
 _STATUS_BLOCKS = {"base_resp": ("status_code", "status_msg"), "header": ("code", "message")}
 """Objects that tell how it went: where they stand, and their keys of the code (0: well) and of the words."""
 _ERROR_STATUS = range(400, 600)
-_PAGE = re.compile(r"<(?:!doctype|\?xml|(?:html|head|body|title|center|h\d|meta|script)\b)", re.IGNORECASE)
+_PAGE = re.compile(
+    r"(?:<\?xml[^<>]{0,200}>\s{0,20})?<(?:!doctype|(?:html|head|body|title|center|h\d|meta|script)\b)", re.IGNORECASE
+)
+_TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
+_FAILING_TITLE = re.compile(  # of a gateway's page, a bot filter's or a closed shop's, under 200
+    r"\b[45]\d\d\b|\berror\b|gateway|unavailable|maintenance|overload|not found|forbidden|denied|blocked|timed? ?-?out"
+    r"|too many|just a moment|attention required|captcha|cloudflare|security check|verif(?:y|ication)|robot"
+    r"|维护|错误|出错|超时|拦截|验证|人机",
+    re.IGNORECASE,
+)
+_FAILING_PAGE = re.compile(
+    r"bad gateway|gateway time-?out|service (?:is )?(?:temporarily )?unavailable|internal server error"
+    r"|under maintenance|access denied|checking your browser|are (?:you )?(?:a )?(?:human|robot)|enable javascript and cookies"
+    r"|too many requests|系统维护|网关|人机验证|访问被拒绝|请求被拦截",
+    re.IGNORECASE,
+)
 _FAILED_STATE = re.compile(r"fail|error|moderat", re.IGNORECASE)
 _BARE_CODE = re.compile(r"[A-Za-z]+(?:[_:-][A-Za-z]+)+")
 _ENDS = frozenset({"finish_reason", *_STATUS_BLOCKS})  # that the same request would come to again
 _WELL = frozenset({"", "0", "200", "success", "ok"})  # codes that tell of no failure
 _READ = 10_000  # characters of each end of a text
+_PAGE_READ = 20_000  # characters of a page's beginning
 
 _NAMES: Mapping[str, Code] = {
     name: code
@@ -211,6 +228,17 @@ def is_page(text: str) -> bool:
     return _PAGE.match(text) is not None
 
 
+def is_titled_failing(text: str) -> bool:
+    """Whether a page's title says that it is a gateway's or a bot filter's: then its pictures are none of ours."""
+    title = _TITLE.search(text[:_PAGE_READ])
+    return title is not None and _FAILING_TITLE.search(title[1]) is not None
+
+
+def _is_failing(text: str) -> bool:
+    words = _TAG.sub(" ", text[:_PAGE_READ])
+    return is_titled_failing(text) or any(one.search(words) for one in (_FAILING_PAGE, _FILTERED))
+
+
 def from_answer(
     status: int, headers: Mapping[str, str], text: str, *, hide: str | None = None, paid: bool = True
 ) -> JobError:
@@ -218,7 +246,7 @@ def from_answer(
 
     `paid`: whether the step may cost money; a free one is repeated where a paid one is left `unknown`.
     """
-    error = _from_answer(status, headers, text, hide)
+    error = _from_answer(status, headers, text, hide, paid=paid)
     error.itself = status not in _UNAVAILABLE
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
     return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
@@ -231,17 +259,20 @@ def left_open(error: JobError, *, surely: bool = False) -> JobError:
     return JobError(Code.UNKNOWN, f"{error.message}; it may still have been at work, and have billed it")
 
 
-def _from_answer(status: int, headers: Mapping[str, str], text: str, hide: str | None) -> JobError:
+def _from_answer(status: int, headers: Mapping[str, str], text: str, hide: str | None, *, paid: bool) -> JobError:
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
         message = f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address"
         return JobError(Code.BAD_ANSWER, message, billed=False)
     if is_html(text):
+        title = _TITLE.search(text[:_PAGE_READ])
+        page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""
+        message = f"the API answered HTTP {status} with {'an HTML page' if is_page(text) else 'XML'}{page}"
+        if status < _REDIRECT and paid and not _is_failing(text):
+            return JobError(Code.BAD_ANSWER, f"{message} in which no picture is found")  # it may hold what was bought
         # A page under 403 is a bot filter's: the API itself would have said in JSON that the key is refused.
         code = Code.SERVER if status < _REDIRECT or status == _FORBIDDEN else _by_status(status)
-        title = re.search(r"<title[^>]{0,200}>([^<]{1,200})", text[:20_000], re.IGNORECASE)
-        page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""
-        return JobError(code, f"the API answered HTTP {status} with an HTML page{page}", billed=False)
+        return JobError(code, message, billed=False)
     return from_complaints(_complaints(text), status=status, hide=hide)
 
 

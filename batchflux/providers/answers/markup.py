@@ -33,7 +33,7 @@ _BLANKS_WITHIN = re.compile(
     r"[^()<>\n\"]{1,2000}?\.(?:png|jpe?g|webp|gif|bmp|avif)(?:\?[^()<>\s]{0,2000})?(?=\s{0,20}\))", re.IGNORECASE
 )
 _RULE = re.compile(r"^[ \t]{0,8}(?:-{3,}|\*{3,}|_{3,})[ \t]{0,8}$|<(?:hr|footer)\b", re.MULTILINE | re.IGNORECASE)
-_THOUGHT = re.compile(r"<(think|thinking|reasoning)>")
+_UNSEEN = re.compile(r"<(think|thinking|reasoning|(?i:head|script|style))(?:\s[^<>]{0,300})?>")
 _TAG = re.compile(r"<(?:(img|a)\s[^<>]*|(/a)\s*)>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"\s(src|href|alt)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'<>]+))", re.IGNORECASE)
 _OUTER = re.compile(r"\s{0,20}\]\(\s{0,20}")
@@ -73,7 +73,7 @@ class Candidate(NamedTuple):
 
 def scan(text: str) -> tuple[list[Candidate], str]:
     """Return the candidates in their order, and the prose between them."""
-    text = _without_tags(_without_thoughts(text))
+    text = _without_tags(without_unseen(text))
     footer = max((rule.end() for rule in _RULE.finditer(text)), default=len(text))
     found: list[Candidate] = []
     prose: list[str] = []
@@ -121,10 +121,10 @@ def _larger(small: Candidate, large: Candidate) -> Candidate:
     return large._replace(kind=Kind.IMAGE, label="")
 
 
-def _without_thoughts(text: str) -> str:
-    """Cut out what a model thought before it answered."""
+def without_unseen(text: str) -> str:
+    """Cut out what a model thought before it answered, and what a page does not show."""
     kept, position = [], 0
-    for opened in _THOUGHT.finditer(text):
+    for opened in _UNSEEN.finditer(text):
         closing = f"</{opened[1]}>"
         end = text.find(closing, opened.end()) if opened.start() >= position else -2
         if end == -1:

@@ -1,9 +1,9 @@
 """Reads one answer of any shape to a picture or a JobError.
 
 Relays answer in the wrong shape, so the body itself decides how it is read, not the style and not the content type: its
-first bytes are a picture's; `{` or `[` is JSON; a page is HTML; else it is an event stream, or any text. The order is:
-a picture; a failure reported as such; a broken connection; a task; a failure in words; a link that may be a picture;
-a picture that is the job's own; nothing.
+first bytes are a picture's; `{` or `[` is JSON, and XML is read as such; of a page of HTML the pictures count; else it
+is an event stream, or any text. The order is: a picture; a failure reported as such; a broken connection; a task; a
+failure in words; a link that may be a picture; a picture that is the job's own; nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, Finished, Inline
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.echoes import Own
+from batchflux.providers.answers.markup import without_unseen
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.signs import Rank, Sign, is_picture, sign_of
 from batchflux.providers.answers.sse import events
 from batchflux.providers.answers.transcript import Transcript
-from batchflux.providers.answers.untrusted import UnreadableError, closed_off, objects, parse, text_of, unescape
+from batchflux.providers.answers.untrusted import (
+    UnreadableError,
+    closed_off,
+    elements,
+    objects,
+    parse,
+    text_of,
+    unescape,
+)
 from batchflux.redaction import hush, tidy
 
 if TYPE_CHECKING:
@@ -115,8 +124,11 @@ class AnswerReader:
         """Take in the text; return whether it is whole."""
         text, whole = stream.strip(), complete
         if failures.is_page(text):
-            if complete:
-                raise failures.from_answer(200, {}, text, hide=self._hide)
+            if complete and failures.is_titled_failing(text):
+                raise failures.from_answer(200, {}, text, hide=self._hide, paid=self._paid)
+            self._transcript.say(without_unseen(text))
+        elif text.startswith("<?xml"):
+            self._transcript.take(elements(text))
         elif text.startswith(("{", "[")):
             self._take(text, cut=not complete)
         else:
@@ -177,14 +189,15 @@ class AnswerReader:
             raise in_words
         if transcript.task is not None:
             raise _task(tidy(transcript.task, hide=self._hide, limit=80))
-        in_words = None if transcript.understood else failures.from_prose(text[:_SHOWN], hide=self._hide)
+        page = failures.is_page(text)
+        in_words = None if transcript.understood or page else failures.from_prose(text[:_SHOWN], hide=self._hide)
         if in_words is not None and in_words.code is not Code.NO_IMAGE:
             raise in_words
-        if (picture := finder.best(Rank.POSSIBLE)) is not None:
+        if not page and (picture := finder.best(Rank.POSSIBLE)) is not None:
             return picture
-        if failures.is_html(text):
-            raise failures.from_answer(200, {}, text, hide=self._hide)
         error = no_picture(finder, hide=self._hide)
+        if failures.is_html(text) and error.code is Code.NO_IMAGE:
+            raise failures.from_answer(200, {}, text, hide=self._hide, paid=self._paid)
         if transcript.understood or error.code is not Code.NO_IMAGE or error.final:
             raise error
         shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)

@@ -1,4 +1,4 @@
-"""JSON and base64 from strangers: what can be read is read, what cannot is one error, never a crash.
+"""JSON, XML and base64 from strangers: what can be read is read, what cannot is one error, never a crash.
 
 A relay may send nesting too deep for the parser, integers of any length and broken UTF-8. Reading is linear in the size
 of the text, whatever it is.
@@ -7,6 +7,7 @@ of the text, whatever it is.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,11 @@ _OBJECT_START = re.compile(r"\{\s*[\"}]")
 _WHITESPACE = re.compile(r"\s+")
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(")?|[{}\[\]:,]', re.DOTALL)
+_XML = re.compile(
+    r"<!\[CDATA\[(?P<raw>.*?)\]\]>|<(?P<end>/?)(?:[\w.-]{1,60}:)?(?P<name>[A-Za-z_][\w.-]{0,60})[^<>]*?(?P<empty>/?)>"
+    r"|(?P<text>[^<]+)",
+    re.DOTALL,
+)
 _CUT_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)$")
 
 
@@ -80,6 +86,36 @@ def closed_off(text: str) -> tuple[str, str]:
             end, depth = token.end(), len(left)
         before = mark
     return text[:end] + "".join(reversed(left[:depth])), text[end:]
+
+
+def elements(text: str) -> dict[str, Any]:
+    """Return XML as JSON would tell it: names with a small first letter, of each element that is closed its text."""
+    root: dict[str, Any] = {}
+    within: list[tuple[str, dict[str, Any], list[str]]] = [("", root, [])]
+    for token in _XML.finditer(text):
+        _, children, said = within[-1]
+        name = token["name"]
+        if not name:
+            said.append(token["raw"] or html.unescape(token["text"] or ""))
+        elif token["end"]:
+            if within[-1][0] == name and len(within) > 1:
+                within.pop()
+                _put(within[-1][1], name, children or "".join(said).strip())
+        elif not token["empty"]:
+            within.append((name, {}, []))
+    while len(within) > 1:  # what broke off holds what was closed in it
+        name, children, _ = within.pop()
+        _put(within[-1][1], name, children)
+    only = next(iter(root.values())) if len(root) == 1 and "error" not in root else root
+    return only if isinstance(only, dict) else root
+
+
+def _put(parent: dict[str, Any], tag: str, value: Any) -> None:
+    name = tag.lower() if tag.isupper() else tag[0].lower() + tag[1:]
+    if isinstance(parent.get(name), list):
+        parent[name].append(value)
+    else:
+        parent[name] = [parent[name], value] if name in parent else value
 
 
 def unescape(text: str) -> str:
