@@ -55,7 +55,13 @@ SIGNATURES = [
     "ex=65f0a1b2&is=65f0a1b2&hm=abcd",
     f"hdnts=exp={NOW}~acl=/*~hmac=abc",
     f"x-expires={NOW}&x-signature=abc",
-    f"md5=abc&expires={NOW}",
+    f"verify={NOW}-AbC%2Bd3f%3D",
+    f"token={NOW}_0a1b2c3d4e5f",
+    f"_upt=0a1b2c3d{NOW}",
+    f"__cld_token__=exp={NOW}~hmac=abc",
+    f"expirationTimestamp={NOW}000&signature=abc",
+    "oh=00_abc&oe=65f0a1b2",
+    "X-Amz-Algorithm=A&amp;X-Amz-Date=1&amp;X-Amz-Signature=a",
     "access_token=a",
 ]
 
@@ -70,10 +76,23 @@ def test_a_signature_does_not_count(query: str) -> None:
     "query",
     ["id=7", "token=7", "x-oss-process=image/resize,w_100", "x-image-process=1", f"t={NOW}", f"v={NOW}", "s=100", "a",
      "sv=1&st=2", "policy=x", "expires=1", "hash=abcd", "", "&&", "seed=1&se=2", "versionId=7", "st=1&e=2",
+     *(f"{name}=c1&{time}={NOW}" for name in ("md5", "hash", "s", "st", "hm", "oh") for time in ("t", "ts", "expires")),
+     "token=0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f", "verify=7", "_upt=7", "expirationTimestamp=1",
      "imageMogr2/thumbnail/100x", "response-content-type=image/png", "=", "?x=1"],
 )  # fmt: skip
 def test_what_may_name_the_photo_counts(query: str) -> None:
     assert unsigned(f"{PHOTO}?{query}") == f"{PHOTO}?{query}"
+
+
+@pytest.mark.parametrize(
+    ("photo", "token"),
+    [("https://firebasestorage.googleapis.com/v0/b/x/o/a.jpg?alt=media", "0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"),
+     ("https://raw.githubusercontent.com/o/r/main/a.jpg?x=1", "GHSAT0AAAAAACX7Y2QZ5B4"),
+     ("https://raw.githubusercontent.com/o/r/main/a.jpg?x=1", "0a1b2c3d4e5f60718293")],
+)  # fmt: skip
+def test_a_token_that_only_lets_in_does_not_count(photo: str, token: str) -> None:
+    assert unsigned(f"{photo}&token={token}") == photo
+    assert unsigned(f"{photo}&token=7") == f"{photo}&token=7"
 
 
 @settings(max_examples=200)

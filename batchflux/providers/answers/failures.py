@@ -52,8 +52,8 @@ _FAILING_TITLE = re.compile(  # of a gateway's page, a bot filter's or a closed 
 )
 _FAILING_PAGE = re.compile(
     r"bad gateway|gateway time-?out|service (?:is )?(?:temporarily )?unavailable|internal server error"
-    r"|under maintenance|access denied|checking your browser|are (?:you )?(?:a )?(?:human|robot)|enable javascript and cookies"
-    r"|too many requests|系统维护|网关|人机验证|访问被拒绝|请求被拦截",
+    r"|under maintenance|access denied|checking your browser|are (?:you )?(?:a )?(?:human|robot)"
+    r"|enable javascript and cookies|too many requests|系统维护|网关|人机验证|访问被拒绝|请求被拦截",
     re.IGNORECASE,
 )
 _FAILED_STATE = re.compile(r"fail|error|moderat", re.IGNORECASE)
