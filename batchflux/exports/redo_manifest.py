@@ -101,7 +101,7 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
     for one, parent in zip(waiting, parents, strict=True):
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
-        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), lambda key: key not in taken)
+        job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), api, lambda key: key not in taken)
         name = redo_id(_job(connection, one.root).id, one.redo.ordinal)
         if folded(name) in jobs:  # of a job that had this id before it was edited, say
             name = f"{name[: MAX_ID - _DIGITS - 1]}-{job.key[:_DIGITS]}"

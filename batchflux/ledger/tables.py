@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NANOS = 10**9
 FORMAT = 2
-KEYS = "2"  # the rules that all keys of a ledger follow which has a note of it; in others some may be of before
+KEYS = "3"  # the rules that all keys of a ledger follow which has a note of it; in others some may be of before
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
 _json = json.JSONEncoder(ensure_ascii=False).encode

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.capabilities import Offers
+from batchflux.manifest.capabilities import SIMULATOR, Offers
 from batchflux.manifest.diagnostics import Causes, FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
@@ -66,6 +66,7 @@ class Expansion:
     ) -> None:
         self._manifest = manifest
         self._provider = manifest.provider
+        self._api = SIMULATOR if manifest.provider.simulated else manifest.provider.api  # as it stands in keys
         self._offers = Offers(manifest.provider, manifest.limits, offers)
         self._redos = redos
         self._known_as = known_as
@@ -136,7 +137,7 @@ class Expansion:
         """Yield the redos, but for those whose very job the manifest lists by now."""
         for root, parent, redo in redos.wanted():
             offer = self._offers.of(parent.style, parent.model)
-            job = choose(parent, redo, offer, lambda key: not redos.is_known(key) and self._is_new(key))
+            job = choose(parent, redo, offer, self._api, lambda key: not redos.is_known(key) and self._is_new(key))
             if redo.variant is not None and not self._is_new(job.key):
                 self.merged += 1
                 continue
@@ -195,7 +196,7 @@ class Expansion:
             return None
         values["style"] = offer.style
         values["dropped"] = self._offers.dropped(offer, values)
-        values["key"] = key_of(values, self._provider.name)
+        values["key"] = key_of(values, self._api)
         for name, message in self._offers.refusals(offer, values, wanted):
             self._once(name, values["model"] if name == "model" else offer.style, message, values)
         return self._identified(values, variables, prompt, images)

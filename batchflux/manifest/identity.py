@@ -106,20 +106,24 @@ def _items(*values: float | str | None) -> str:
     return _canonical(values)[1:-1]
 
 
-def key_of(values: Mapping[str, Any], provider: str) -> str:
+def key_of(values: Mapping[str, Any], api: str) -> str:
     """Return the key, 64 hex digits, of a job's fields by name; `images` are References.
 
-    What was `dropped` does not count, nor do a URL's signature and blanks at the prompt's ends.
+    `api` is what the job's provider speaks, `simulator` where it is simulated: the provider's own name does not count,
+    so that it can be renamed. Neither does what was `dropped`, a URL's signature, or blanks at the prompt's ends.
     """
     # A reference counts by the digest of its bytes, its URL, or that it is missing.
     images = [image.sha256 or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
     if dropped := values.get("dropped"):
         values = {**values, **dict.fromkeys(dropped)}
-    return _digest_of(values, provider, same_prompt(values["prompt"]), images)
+    return _digest_of(values, api, same_prompt(values["prompt"]), images)
 
 
 def former_key(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[Reference]) -> str:
-    """Return the key that a job of this prompt and these images, as written, had when all that it asks for counted."""
+    """Return the key that a job of this prompt and these images, as written, had when all that it asks for counted.
+
+    So did the name of its provider, in place of the API.
+    """
     return _digest_of(values, provider, prompt, [image.sha256 or image.url or _missing(image) for image in images])
 
 
@@ -127,22 +131,22 @@ def _missing(image: Reference) -> str:
     return f"missing:{image.source}"
 
 
-def _digest_of(values: Mapping[str, Any], provider: str, prompt: str, images: Sequence[str]) -> str:
-    """Return the digest of a list of FORMAT, provider, model, style, prompt, images and fields.
+def _digest_of(values: Mapping[str, Any], by: str, prompt: str, images: Sequence[str]) -> str:
+    """Return the digest of a list of FORMAT, `by` whom it is made, model, style, prompt, images and fields.
 
     These are KEY_FIELDS in their order and, where there are any, a mapping of NAMED_KEY_FIELDS.
     """
-    head, rest = _items(FORMAT, provider, values["model"], values["style"]), _items(*map(values.get, KEY_FIELDS))
+    head, rest = _items(FORMAT, by, values["model"], values["style"]), _items(*map(values.get, KEY_FIELDS))
     if any(map(values.get, NAMED_KEY_FIELDS)):
         rest += "," + _canonical({name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))})
     text = f"[{head},{_canonical(prompt)},[{','.join(map(_canonical, images))}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def key_of_job(job: Job) -> str:
+def key_of_job(job: Job, api: str) -> str:
     """Return the key that follows from what a job asks for."""
     names = ("model", "style", "prompt", "images", "dropped", *KEY_FIELDS, *NAMED_KEY_FIELDS)
-    return key_of({name: getattr(job, name) for name in names}, job.provider)
+    return key_of({name: getattr(job, name) for name in names}, api)
 
 
 def slug(prompt: str) -> str:

@@ -71,8 +71,11 @@ class Redos:
                 yield root, parent, redo
 
 
-def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], bool]) -> Job:
-    """Return the job that tries `parent` again, but for its id and file name: the first choice whose key is `free`."""
+def choose(parent: Job, redo: Redo, offer: Capabilities, api: str, free: Callable[[str], bool]) -> Job:
+    """Return the job that tries `parent` again, but for its id and file name: the first choice whose key is `free`.
+
+    `api` is what the keys are of.
+    """
     tried = replace(parent, redo_of=parent.key, alias=None)
     if redo.prompt is not None:
         urls, prompt = parted(redo.prompt)
@@ -80,7 +83,7 @@ def choose(parent: Job, redo: Redo, offer: Capabilities, free: Callable[[str], b
         front = [Reference(source=url, url=url) for url in urls if url not in had]
         tried = replace(tried, prompt=prompt, images=(*front, *parent.images))
     choices = (replace(tried, seed=seed, variant=variant) for seed, variant in _choices(parent, redo, offer))
-    keyed = (replace(job, key=redo.key or key_of_job(job)) for job in choices)
+    keyed = (replace(job, key=redo.key or key_of_job(job, api)) for job in choices)
     return next(job for job in keyed if redo.variant is not None or free(job.key))
 
 

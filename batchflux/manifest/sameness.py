@@ -23,8 +23,8 @@ _SIGNED = tuple(
     for marks, beside in {
         "q-signature": "q-sign-algorithm q-ak q-sign-time q-key-time q-header-list q-url-param-list",
         "sig": "se st sp sv sr ss srt spr sip si sdd skoid sktid skt ske sks skv saoid suoid scid sduoid skdutid",
-        "signature x-signature": "expires expirationtimestamp x-expires x-date key-pair-id policy hash-algorithm security-token"
-        " accesskeyid awsaccesskeyid ossaccesskeyid googleaccessid",
+        "signature x-signature": "expires expirationtimestamp x-expires x-date key-pair-id policy hash-algorithm"
+        " security-token accesskeyid awsaccesskeyid ossaccesskeyid googleaccessid",
         "wssecret": "wstime",
         "txsecret": "txtime",
         "auth_key authorization access_token hdnts hdnea hdntl __token__ __cld_token__": "",

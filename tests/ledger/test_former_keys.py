@@ -142,6 +142,23 @@ def test_nothing_is_paid_again_and_names_stay(folder: Path, asked: tuple[str, li
     assert [row["prompt"] for row in made[3:5]] == ["P1 beside P2", ""]
 
 
+def test_a_renamed_provider_is_paid_nothing_again_and_a_simulated_one_has_keys_of_its_own(
+    folder: Path, asked: tuple[str, list[Any]]
+) -> None:
+    url, seen = asked
+    manifest = folder.parent / "manifest.yaml"
+    manifest.write_text(HEAD + jobs(OLD), encoding="utf-8")
+    first = program("run", str(manifest), "--out", str(folder), "--yes", "--quiet", url=url)
+    manifest.write_text(HEAD.replace("name: studio", "name: shop") + jobs(NEW), encoding="utf-8")
+    renamed = program("run", str(manifest), "--out", str(folder), "--yes", "--quiet", url=url)
+    assert (first.returncode, renamed.returncode, renamed.stderr, seen) == (0, 0, "", [])
+    assert [row["key"] for row in rows(folder)] == [former_key(*one) for one in BEFORE[:-1]], (
+        "the last is the same again"
+    )
+    planned = program("plan", str(manifest), "--out", str(folder), "--provider", "simulator", "--json", url=url)
+    assert json.loads(planned.stdout)["counts"]["done"] == 0
+
+
 def test_references_in_front_and_in_their_field_are_the_same_job(folder: Path, asked: tuple[str, list[Any]]) -> None:
     url, seen = asked
     manifest = folder.parent / "manifest.yaml"
@@ -180,7 +197,7 @@ def test_a_redo_of_before_is_not_made_again(folder: Path, asked: tuple[str, list
     assert seen == [], "the picture of number 7 is the redo's now, and what it was asks for the same as number 6"
     assert next(row["id"] for row in rows(folder) if row["key"] == redone).endswith("-redo1")
     with reading(folder / "ledger.db") as connection:
-        assert connection.execute("SELECT COUNT(*) FROM aliases").fetchone()[0] == 6
+        assert connection.execute("SELECT COUNT(*) FROM aliases").fetchone()[0] == 7
 
 
 def test_jobs_made_a_second_time_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,20 +53,43 @@ def test_what_does_not_change_the_picture_leaves_the_key(text: str, jobs: Jobs) 
     assert plain.key == other.key
 
 
+def test_who_makes_it_counts_by_its_api(jobs: Jobs) -> None:
+    providers = (
+        "{name: simulator, style: standard}",
+        "{name: tuzi, style: standard}",
+        "{name: tuzi, style: chat}",
+        "bfl",
+    )
+    keys = [jobs(one("tags: {}", f"version: 1\nprovider: {provider}\n"))[0].key for provider in providers]
+    assert len(set(keys)) == len(keys)
+    (renamed,) = jobs(one("tags: {}", "version: 1\nprovider: {name: shop, base_url: 'https://h.example'}\n"))
+    assert renamed.key == keys[1]
+    (simulated,) = jobs(one("tags: {}", "version: 1\nprovider: {name: mine, api: simulator, style: standard}\n"))
+    assert simulated.key == keys[0]
+
+
 def test_keys_are_the_same_in_every_version_of_the_program() -> None:
     scalars = {"seed": 1, "aspect_ratio": "16:9", "output_format": "png", "safety_tolerance": 2}
     fields = {**scalars, "prompt_upsampling": True, "variant": 1}
     images = (Reference(source="a.png", sha256="a" * 64), Reference(source="https://x", url="https://x"))
     asked = {"model": "flux-kontext-pro", "style": "standard", "prompt": ' Ein "Bär"\r\n', "images": images, **fields}
-    canonical = [1, "tuzi", "flux-kontext-pro", "standard", 'Ein "Bär"', ["a" * 64, "https://x"], *fields.values()]
-    assert key_of(asked, "tuzi") == sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
+    canonical = [
+        1,
+        "flux-relay",
+        "flux-kontext-pro",
+        "standard",
+        'Ein "Bär"',
+        ["a" * 64, "https://x"],
+        *fields.values(),
+    ]
+    assert key_of(asked, "flux-relay") == sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
     before = former_key(asked, "tuzi", 'Ein "Bär"\n', images)
     assert before == "1f60743a7307adc426db18057ca65e41c9c63016a1dd8837ee709da0f7a3ceb8"
     canonical.append({"options": {"a": 1, "b": [True]}})
     options = (("b", [True]), ("a", 1))
     key = sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
-    assert key_of({**asked, "options": options}, "tuzi") == key
-    assert key_of({**asked, "options": ()}, "tuzi") == key_of(asked, "tuzi")
+    assert key_of({**asked, "options": options}, "flux-relay") == key
+    assert key_of({**asked, "options": ()}, "flux-relay") == key_of(asked, "flux-relay")
 
 
 def test_keys_hold_bytes_not_names(folder: Path, jobs: Jobs) -> None:
