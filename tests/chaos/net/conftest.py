@@ -375,8 +375,12 @@ class Program:
         style: str = "standard",
         **limits: Any,
     ) -> Ended:
-        """Run a manifest with a job for each prompt or mapping of fields; ids are j0, j1, j2, ..."""
-        known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, **limits}
+        """Run a manifest with a job for each prompt or mapping of fields; ids are j0, j1, j2, ...
+
+        Faults are met by all jobs at once, so none waits for another's picture or is held back for another's failure.
+        """
+        known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, "canary": 0}
+        known |= limits
         provider = {"name": "tuzi", "base_url": base_url, "keys": ["TEST_KEY"], "price": 0.14, "currency": "CNY"}
         listed = [
             {"id": f"j{number}", **({"prompt": job} if isinstance(job, str) else job)}
