@@ -402,6 +402,20 @@ class Program:
         with (self.folder / "out/m/results.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
+    def held(self, ended: Ended, jobs: int) -> set[str]:
+        """See that a run stopped by its patience: all jobs are pending, and nothing is spent.
+
+        Return what its requests met, as run.log has it.
+        """
+        assert (ended.code, self.rows()) == (3, []), ended.out + ended.err
+        assert "The provider has not been there for" in ended.out
+        assert "no job has failed for it" in ended.out
+        summary = json.loads((self.folder / "out/m/summary.json").read_text())
+        said = [summary["reason"], summary["jobs"]["pending"], summary["spent"], summary["possibly_billed"]]
+        assert said == ["failures", jobs, "0", 0]
+        lines = [json.loads(line) for line in (self.folder / "out/m/run.log").read_text().splitlines()]
+        return {line["message"] for line in lines if line["event"] == "attempt_failed"}
+
     def images(self) -> list[Path]:
         return sorted(path for path in (self.folder / "out/m/images").rglob("*") if path.is_file())
 
