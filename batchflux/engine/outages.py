@@ -14,11 +14,12 @@ answer. What a failure means for its job:
 
 So a job that breaks the provider fails by itself while others get their answers, and what several jobs meet, or what a
 run meets from its first request on, is an outage, also with a single job. Several that break it and are left at a run's
-end are told from an outage by what came before: each had met 5xx already while others got their answers (a suspect). A place is down when its row lasts
-`DOWN_SECONDS`, with `FEW` failures or one that may have been billed; or at `limit` that may have been. Then it gets one
-request at a time, after 2, 4, 8, ... and then every 60 seconds (600, while they may be billed), and everything else
-waits for its answer. The others go on when one key of several is down, or one host. When all keys are down for longer
-than the run's patience, or a host since the last picture of any other, the gate closes: jobs stay pending.
+end are told from an outage by what came before: each had met 5xx already while others got their answers (a suspect). A
+place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or one that may have been billed; or at `limit`
+that may have been. Then it gets one request at a time, after 2, 4, 8, ... and then every 60 seconds (600, while they
+may be billed), and everything else waits for its answer. The others go on when one key of several is down, or one host.
+When all keys are down for longer than the run's patience, or a host since the last picture of any other, the gate
+closes: jobs stay pending.
 """
 
 from __future__ import annotations
