@@ -110,7 +110,8 @@ def test_no_answer_leads_the_program_anywhere_inside(net: Net, program: Program,
         )
         moved = f"HTTP/1.1 302 Found\r\nLocation: {link}\r\nContent-Length: 0\r\n\r\n".encode()
         net.gives(f"via{number}", moved)
-    found, jobs = {}, [f"#{kind}{number} cat" for number in range(len(links)) for kind in ("to", "via")]
+    found: dict[str, dict[str, str]] = {}
+    jobs = [f"#{kind}{number} cat" for number in range(len(links)) for kind in ("to", "via")]
     named = [job for job in jobs if any(name in links[int(job.split()[0].strip("#tovia"))] for name in NAMES)]
     for some, codes in (([job for job in jobs if job not in named], {1}), (named, {1, 3})):
         ended = program.run(net.url, some, style=style, attempts=1, patience="1s")
