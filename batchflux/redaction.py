@@ -64,6 +64,13 @@ def without_signatures(text: str) -> str:
     return _URL.sub(lambda match: redacted(match.group()), text)
 
 
+def queries(references: Iterable[str | None], webhook: str | None) -> list[str]:
+    """Return what of a job's links is a key: the query of its webhook, and the signed ones of its references."""
+    signed = [url for url in references if url is not None and redacted(url) != url]
+    found = [url.partition("#")[0].partition("?")[2] for url in (*signed, webhook or "")]
+    return [query for query in found if len(query) >= _ENCODED]
+
+
 def hushed(text: str, secrets: Iterable[str]) -> str:
     """Return the text without these secrets: plain, as others write them, or begun where it was cut off."""
     for secret in secrets:
@@ -79,9 +86,10 @@ def hushed(text: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> list[str]:
-    """Return how a secret is written: plain, in URLs, in JSON, and in base64, by where in three bytes it begins."""
+    """Return how a secret is written: plain, in URLs, JSON and HTML, and in base64, by where in three bytes it begins."""
     as_url = [quote(secret, safe="", errors="replace"), quote(secret, errors="replace")]
     forms = [secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]]
+    forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;")]
     if len(secret) >= _ENCODED:
         for before in range(3):
             data = bytes(before) + secret.encode(errors="replace")

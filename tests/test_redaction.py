@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.redaction import HIDDEN, hushed, redacted
+from batchflux.redaction import HIDDEN, hushed, queries, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,3 +101,17 @@ def test_a_secret_goes_from_base64_too(before: bytes, after: bytes, encode: Call
     assert text.startswith(left)
     assert text.endswith(right)
     assert len(text) - len(left) - len(right) >= len(secret) * 8 // 6 - 1, "all but what neighbours have a part in"
+
+
+def test_what_of_a_jobs_links_is_a_key_leaves_an_answer_that_echoes_them() -> None:
+    signed, plain, webhook = (
+        f"{PICTURE}?Signature={CANARY}&Expires=1",
+        f"{PICTURE}?w=100",
+        "https://h.example/x?job=7&me=you",
+    )
+    found = queries([signed, plain, None], webhook)
+    echoed = json.dumps({"images": [signed, plain], "webhook_url": webhook})
+    expected = echoed.replace(signed, f"{PICTURE}?***").replace(webhook, "https://h.example/x?***")
+    assert hushed(echoed, found) == expected
+    assert hushed(echoed.replace("&", r"\u0026"), found) == expected
+    assert queries([], None) == queries([], "https://h.example/x") == []

@@ -523,3 +523,19 @@ def test_a_page_or_xml_is_searched_for_the_picture_and_kept_when_it_has_none(
         assert (got.code, got.billed, got.final, got.answer) == (expected, True, False, body.encode())
     else:
         assert got == (Link(url=expected) if isinstance(expected, str) else Inline(data=expected))
+
+
+def test_a_link_too_long_to_be_fetched_is_asked_for_once(
+    answer: Callable[..., Any], make_job: Callable[..., Job]
+) -> None:
+    got = answer(make_job(), json.dumps({"data": [{"url": f"{OUT}?{'x' * 9000}"}]}).encode())
+    assert (got.code, got.final) == (Code.BAD_ANSWER, True)
+    assert "a link of more than 8192 characters" in got.message
+
+
+def test_a_reference_whose_query_was_hidden_in_a_kept_answer_is_still_the_jobs_own(
+    answer: Callable[..., Any], make_job: Callable[..., Job]
+) -> None:
+    job = make_job(images=(Reference(source=SIGNED, url=SIGNED),))
+    kept = json.dumps({"data": [{"url": f"{SIGNED.partition('?')[0]}?***"}]})
+    assert answer(job, kept.encode()).code is Code.ECHOED_INPUT

@@ -54,6 +54,15 @@ def test_a_redirect_without_an_address_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_asked_once_for_it_would_only_redirect_again(status: int) -> None:
+    assert from_answer(status, {"location": "https://h.example/"}, "").final
+
+
+def test_a_proxy_that_wants_credentials_is_told_from_the_api() -> None:
+    assert "a proxy on the way wants credentials (HTTP 407)" in from_answer(407, {}, "<html>Denied</html>").message
+
+
 def test_a_redirect_shows_no_secret_and_no_endless_address() -> None:
     got = from_answer(307, {"location": f"https://new.example/{SECRET}/{'x' * 400}"}, "", hide=SECRET)
     assert SECRET not in got.message

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.models import Collected
-from batchflux.redaction import hushed
+from batchflux.redaction import hushed, queries
 from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class LocalExecutor:
 
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
-        secrets = [*self._secrets, *filter(None, [job.webhook_secret])]
+        secrets = [*queries((image.url for image in job.images), job.webhook_url), *self._secrets]
+        secrets += filter(None, [job.webhook_secret])
         quiet = await asyncio.to_thread(_without, secrets, body)
         return await self._images.keep_answer(job, attempt, quiet)
 

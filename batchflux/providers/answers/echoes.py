@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from batchflux.providers.answers.markup import scan
 from batchflux.providers.answers.untrusted import objects
+from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +57,7 @@ class Own:
         urls += _URL_IN_PROMPT.findall(job.prompt)
         urls += _URL_IN_PROMPT.findall(str(dict(job.options)))
         urls += [job.webhook_url] if job.webhook_url else []
+        urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
         self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)
         self._prompt = job.prompt

@@ -138,7 +138,7 @@ _GAVE_UP_WORDS = re.compile(r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504
 _FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
 _UNAVAILABLE = frozenset({502, 503, 521, 522, 523, 525, 526, 527, 530})  # said by gateways, some of them Cloudflare's
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
-_FORBIDDEN = 403
+_FORBIDDEN, _PROXY = 403, 407
 
 
 class Complaint(NamedTuple):
@@ -263,7 +263,10 @@ def _from_answer(status: int, headers: Mapping[str, str], text: str, hide: str |
     if _REDIRECT <= status < _CLIENT:
         where = tidy(headers.get("location", ""), hide=hide, limit=150) or "another address"
         message = f"the API redirects (HTTP {status}) to {where}: set provider.base_url to the final address"
-        return JobError(Code.BAD_ANSWER, message, billed=False)
+        return JobError(Code.BAD_ANSWER, message, billed=False, final=True)
+    if status == _PROXY:
+        message = "a proxy on the way wants credentials (HTTP 407): put them into HTTPS_PROXY, or do without it"
+        return JobError(Code.INVALID_REQUEST, message, billed=False)
     if is_html(text):
         title = _TITLE.search(text[:_PAGE_READ])
         page = f" ({tidy(title.group(1), hide=hide, limit=120)})" if title else ""

@@ -69,6 +69,7 @@ class Finder:
         self._refused: set[Candidate] = set()
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
+        self.endless = False  # a picture was named by a link too long to be fetched
         self.foreign: str | None = None  # the scheme of a link to a picture, which is none that is fetched
 
     @property
@@ -171,7 +172,10 @@ class Finder:
         if len(url) <= _LONGEST_URL and _WEB_URL.fullmatch(url) and url.isprintable():
             return Link(url=url)
         foreign = _SCHEME.match(url)
-        if certain and foreign is not None:
+        if certain and len(url) > _LONGEST_URL:
+            self.endless = True
+            self.unusable = f"it names a picture by a link of more than {_LONGEST_URL} characters"
+        elif certain and foreign is not None:
             self.foreign = foreign[1].lower()
         elif certain:
             shown = tidy(url.partition("?")[0], limit=80)
@@ -209,7 +213,7 @@ def no_picture(finder: Finder, *, hide: str | None = None) -> JobError:
         message = f"the answer names its picture by a {finder.foreign}: link; only http(s) links are fetched"
         return JobError(Code.UNSAFE_URL, message, billed=True)  # it was made, and cannot be fetched
     if finder.unusable is not None:
-        return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}")
+        return JobError(Code.BAD_ANSWER, f"the answer is not understood: {finder.unusable}", final=finder.endless)
     if words := tidy(finder.words, hide=hide, limit=220):
         return JobError(Code.NO_IMAGE, f"the answer holds no picture but says: {words}", final=True)
     if finder.doubtful:
