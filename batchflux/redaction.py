@@ -86,7 +86,7 @@ def hushed(text: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> list[str]:
-    """Return how a secret is written: plain, in URLs, JSON and HTML, and in base64, by where in three bytes it begins."""
+    """Return how a secret is written: in URLs, JSON and HTML too, and in base64, by where in three bytes it begins."""
     as_url = [quote(secret, safe="", errors="replace"), quote(secret, errors="replace")]
     forms = [secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]]
     forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;")]

@@ -66,11 +66,12 @@ class Screen:
 class Terminal:
     """Runs the program with a terminal as its standard streams; leave it to end the program."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, sized: bool = True) -> None:
         self.screen = Screen()
         self._lock = threading.Lock()
         self._here, there = pty.openpty()
-        fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        if sized:  # else 0 by 0, as under many a program that starts others
+            fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
             cwd=folder,

@@ -38,7 +38,8 @@ MOST_FAILURES_SHOWN = 20
 TOLD = frozenset({"limits_changed", "limits_kept", "key_refused", "key_away", "away", "back"})  # with a message
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 _LONGEST_NAME = 24  # columns
-_WIDTH, _MARGIN = 80, 3  # columns: of a terminal that does not tell, and what the ^C of a person may take at the end
+_WIDTH, _HEIGHT = 80, 24  # of a terminal that does not tell
+_MARGIN = 3  # columns, which the ^C of a person may take at the end
 
 
 class Progress(Watcher):
@@ -67,8 +68,10 @@ class Progress(Watcher):
             return
         if sys.stderr.isatty() and not self._json:
             name = plan.name if disp_len(plan.name) <= _LONGEST_NAME else f"{disp_trim(plan.name, _LONGEST_NAME - 1)}…"
-            bar = tqdm(total=total, desc=name, bar_format=BAR, leave=False, file=sys.stderr, ncols=_columns())
-            self._lines = bar, tqdm(bar_format="{desc}", leave=False, file=sys.stderr, position=1)
+            columns, rows = _shape()
+            room: dict[str, Any] = {"leave": False, "file": sys.stderr, "ncols": columns, "nrows": rows}
+            bar = tqdm(total=total, desc=name, bar_format=BAR, **room)
+            self._lines = bar, tqdm(bar_format="{desc}", position=1, **room)
             self._draw(self._lines)
         self._wait()
 
@@ -114,9 +117,10 @@ class Progress(Watcher):
 
     def _draw(self, lines: tuple[tqdm[Any], tqdm[Any]]) -> None:
         bar, below = lines
-        columns = _columns()
+        columns, _ = _shape()
         counts = self._counts(all_of_them=False)
-        bar.ncols, bar.n = columns, self._ended()
+        bar.ncols = below.ncols = columns
+        bar.n = self._ended()
         bar.set_postfix_str(counts, refresh=False)
         bar.refresh()
         below.set_description_str(disp_trim(self._second_line(columns), columns), refresh=True)
@@ -172,10 +176,10 @@ class Progress(Watcher):
             say(text, err=True)  # who looks on may go; the run goes on
 
 
-def _columns() -> int:
-    """Return how many columns of the terminal may be filled."""
+def _shape() -> tuple[int, int]:
+    """Return how many columns of the terminal may be filled, and its rows; usual ones where it has no size."""
     try:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
-        columns = 0
-    return max((columns or _WIDTH) - _MARGIN, 1)
+        columns = rows = 0
+    return max((columns or _WIDTH) - _MARGIN, 1), rows or _HEIGHT

@@ -53,6 +53,15 @@ def test_a_run_at_a_terminal_is_two_lines_that_leave_nothing_behind(tmp_path: Pa
     assert [line for line in terminal.screen.wrapped if "token=" not in line] == []
 
 
+def test_a_terminal_without_a_size_shows_both_lines(tmp_path: Path) -> None:
+    with Terminal(tmp_path, "run", write(tmp_path, LIMITED), sized=False) as terminal:
+        lines = terminal.until(lambda lines: lines and lines[-1].startswith("waiting: rate limited by the provider"))
+        assert lines[-2].startswith("spring-catalogue ")
+        terminal.type("\x03")
+        code, _ = terminal.end()
+    assert code == 130
+
+
 @pytest.mark.slow
 def test_an_outage_is_told_on_the_terminal_and_by_status(tmp_path: Path) -> None:
     text = PRICED % ", price: 0.14, currency: CNY"
