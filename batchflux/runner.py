@@ -246,6 +246,8 @@ class _Run:
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = nothing_to_redo(survey.waiting)
+        if survey.missed is not None and code == 0:
+            message = survey.missed
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
         this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
         summary = replace(

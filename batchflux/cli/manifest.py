@@ -143,7 +143,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     about = "about " if result.seconds >= 1 else ""
     text += [
         "",
-        f"  to do     {counts['todo']:>9,}  {count(result.calls, call)}",
+        f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call)}",
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]

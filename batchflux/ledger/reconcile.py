@@ -34,6 +34,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, Fault, JobError, ManifestError
@@ -233,8 +234,8 @@ class Survey:
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do;
     `references` counts these jobs. `redone` has a byte for each row of the ledger, by number: whether it
-    is worked on. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
-    second time.
+    is worked on. `missed` says that no job's id is like the selection's `only`. `jobs` are all of them, in order, where
+    they are few enough to be kept: a run need not make them a second time.
     """
 
     total: int = 0
@@ -262,6 +263,7 @@ class Survey:
     edited: bool = False
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     redone: bytearray = field(default_factory=bytearray)
+    missed: str | None = None
     jobs: list[Job] | None = field(default_factory=list)
 
     def as_counts(self) -> dict[str, int]:
@@ -295,7 +297,9 @@ class Surveyor:
         self._by_status: Counter[str] = Counter()
         self._characters = 0
         self._remade: set[str] = set()  # the ids of a batch whose jobs have another content and a picture of it
-        self.result = Survey(redone=bytearray(largest + 1))
+        only = selection.only
+        missed = None if only is None else f"No job has an id like --only {quote(only)}, so there is nothing to do."
+        self.result = Survey(redone=bytearray(largest + 1), missed=missed)
 
     def take(self, jobs: Iterable[Job]) -> Survey:
         """Go through all jobs."""
@@ -305,6 +309,8 @@ class Surveyor:
             if self._rows:
                 known = known_by_key(self._connection, [job.key for job in batch], LEAN)
                 self._find_in_the_way([job for job in batch if _claims(job, known.get(job.key))])
+            if result.missed is not None and any(fnmatchcase(job.id, self._selection.only or "") for job in batch):
+                result.missed = None
             self._count_fresh([job.id for job in batch if job.key not in known])
             for job in batch:
                 self._count(job, known.get(job.key))

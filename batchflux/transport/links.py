@@ -14,6 +14,7 @@ from batchflux.errors import Code, JobError, UsageError
 from batchflux.transport.ssrf import parse
 
 _CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_HOST_END = re.compile(r"[/?#\\]")
 _NAME = re.compile(r"(?!(?:.*\.)?(?:\d+|0[xX][0-9A-Fa-f]*)\.?$)[A-Za-z0-9._~\-]{1,255}")  # not 127.1, not 0x7f000001
 # yarl's own, met in 400,000 odd links; what it raises later, asked for a part, is asked for here.
 _NO_URL = (ValueError, IndexError, TypeError)
@@ -23,6 +24,11 @@ def to_url(link: str, base: URL | None = None) -> URL:
     """Return `link` (relative to `base`) as a URL without credentials; JobError `unsafe_url` when it is none."""
     url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)  # as signed, byte for byte, if it is legal
     if url is None:
+        start, _, rest = link.partition("://")
+        if start.lower() in {"http", "https"}:
+            host = _HOST_END.split(rest[:300], maxsplit=1)[0].rpartition("@")[2][:60]
+            what = f"has a host (or port) that is none, {host!a}, or a character that no link has"
+            raise JobError(Code.UNSAFE_URL, f"the link {what}, so it was not followed")
         kind = link.partition(":")[0][:20] if ":" in link else "unknown"
         raise JobError(Code.UNSAFE_URL, f"the link is no http or https URL (scheme {kind!a}), so it was not followed")
     return url.with_user(None) if url.raw_user is not None or url.raw_password is not None else url

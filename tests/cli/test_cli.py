@@ -162,6 +162,8 @@ def test_plan_json_speaks_of_money(tmp_path: Path) -> None:
     text = call(tmp_path, "plan", "m.yaml").stdout
     assert "0.12 USD (1 flux-kontext-pro at 0.04, 1 flux-kontext-max at 0.08)\n" in text
     assert "0.08 USD (1 x 0.08)\n" in call(tmp_path, "plan", "m.yaml", "--only", "b").stdout
+    missed = "No job has an id like --only 'zz*', so there is nothing to do.\n"
+    assert missed in call(tmp_path, "plan", "m.yaml", "--only", "zz*").stdout
 
 
 def test_the_python_api(tmp_path: Path) -> None:

@@ -270,6 +270,9 @@ def test_only_and_limit_select(program: Program, bank: Bank, manifest: Callable[
     name = manifest(
         "  - {id: 'a-{{ n }}', prompt: 'a {{ n }}', matrix: {n: {range: [1, 5]}}}\n  - {id: b, prompt: b}\n"
     )
+    missed = program("run", name, "--only", "zz*")
+    assert (missed.code, len(bank.seen)) == (0, 0)
+    assert "No job has an id like --only 'zz*', so there is nothing to do.\n" in missed.out
     assert program("run", name, "--only", "b").code == 0
     assert [row["id"] for row in program.rows()] == ["b"]
     assert program("run", name, "--limit", "2").code == 0

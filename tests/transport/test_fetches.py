@@ -399,6 +399,17 @@ async def test_an_odd_link_is_its_own_jobs_fault(connect: Any) -> None:
         assert (await fails(transport, f"http://{link}")).code in {Code.UNSAFE_URL, Code.DOWNLOAD}
 
 
+@pytest.mark.parametrize("link", ["http://127.1/a.png", "https://u:p@h_\u00e4\x7f/x", "HTTP://h:0x/a"])
+def test_a_link_with_an_odd_host_is_told_from_one_of_another_scheme(link: str) -> None:
+    with pytest.raises(
+        JobError, match=r"the link has a host \(or port\) that is none, '[^/@]+', or a character"
+    ) as caught:
+        to_url(link)
+    assert "u:p" not in str(caught.value)
+    with pytest.raises(JobError, match="no http or https URL \\(scheme 'ftp'\\)"):
+        to_url("ftp://h.example/a.png")
+
+
 @pytest.mark.parametrize("odd", ODD)
 async def test_an_odd_redirect_is_its_own_jobs_fault(serve: Any, connect: Any, odd: str) -> None:
     head = f"HTTP/1.1 302 X\r\nLocation: http://{odd}\r\nContent-Length: 0\r\n\r\n"
