@@ -176,11 +176,13 @@ class JobError(BatchfluxError):
     says. `dead`, for `download`: the link itself is gone (404, 410), not merely slow. `final`: the answer itself
     explains why there is no picture, so the same request would give the same again. `answer` is set by the reader of an
     answer to the whole body that it did not understand. `cause` is set, for `download`, to what the failure would be
-    called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow.
+    called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow. `itself`
+    is set, for `server`, where the API itself answered so, and not a gateway in its place.
     """
 
     answer: bytes | None = None
     cause: Code | None = None
+    itself: bool = False
 
     def __init__(
         self,
@@ -202,4 +204,4 @@ class JobError(BatchfluxError):
 
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        return make, (self.code, self.message), {"answer": self.answer, "cause": self.cause}
+        return make, (self.code, self.message), {"answer": self.answer, "cause": self.cause, "itself": self.itself}

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import Survey
+    from batchflux.ledger.summary import State
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
 
@@ -246,18 +247,35 @@ class _Run:
         if self.options.selection.redo and survey.todo == 0:
             reason, message, code = nothing_to_redo(survey.waiting)
         unknown = max(tally.unknown, state.unknown - survey.unknown)  # what was cut off reached no tally
-        seconds = time.monotonic() - self.started
-        summary = Summary(
-            name=self.manifest.name,
-            folder=str(self.folder),
+        this_run = {"done": tally.done, "failed": tally.failed, "unknown": unknown}
+        summary = replace(
+            self._summary(state, already),
             exit_code=code,
             reason=reason,
             message=message,
+            jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
+            this_run=this_run,
+        )
+        write_whole(self.folder / SUMMARY, summary.to_json())
+        self.event("run_ended", exit_code=code, reason=reason, message=message, **this_run)
+        self.books.note_clean(self.options.selection if survey.todo == ended else None)
+        reach("run.closed")
+        return summary
+
+    def _summary(self, state: State, already: int) -> Summary:
+        """Return what a summary says of folder, money and time; how the run ended is for the caller to fill in."""
+        seconds = time.monotonic() - self.started
+        return Summary(
+            name=self.manifest.name,
+            folder=str(self.folder),
+            exit_code=0,
+            reason="",
+            message="",
             started_at=self.began,
             finished_at=time.time(),
             seconds=seconds,
-            jobs=survey.as_counts() | {name: getattr(state, name) for name in ("done", "failed", "unknown", "pending")},
-            this_run={"done": tally.done, "failed": tally.failed, "unknown": unknown},
+            jobs={},
+            this_run={},
             failures=state.failures,
             attempts=state.attempts,
             possibly_billed=state.possibly_billed,
@@ -266,14 +284,9 @@ class _Run:
             spent_this_run=state.spent - currency(already),
             currency=self.manifest.provider.currency,
             budget=self.manifest.limits.budget,
-            images_per_minute=60.0 * tally.done / max(seconds, 1e-3),
+            images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
         )
-        write_whole(self.folder / SUMMARY, summary.to_json())
-        self.event("run_ended", exit_code=code, reason=reason, message=message, **summary.this_run)
-        self.books.note_clean(self.options.selection if survey.todo == ended else None)
-        reach("run.closed")
-        return summary
 
 
 async def _executor(

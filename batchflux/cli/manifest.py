@@ -134,11 +134,8 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.dropped:
         text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
     if result.set_aside:
-        again = (
-            ""
-            if result.set_aside_cost is None
-            else f"; making them again costs {money(result.set_aside_cost, result.currency)}"
-        )
+        cost = result.set_aside_cost
+        again = "" if cost is None else f"; making them again costs {money(cost, result.currency)}"
         text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")

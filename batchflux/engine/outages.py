@@ -13,12 +13,13 @@ answer. What a failure means for its job:
 | any other code                                    | always: the place has answered                             |
 
 So a job that breaks the provider fails by itself while others get their answers, and what several jobs meet, or what a
-run meets from its first request on, is an outage, also with a single job. Several that break it and are left at a run's
-end are told from an outage by what came before: each had met 5xx already while others got their answers (a suspect). A place is down when its row lasts
-`DOWN_SECONDS`, with `FEW` failures or one that may have been billed; or at `limit` that may have been. Then it gets one
-request at a time, after 2, 4, 8, ... and then every 60 seconds (600, while they may be billed), and everything else
-waits for its answer. The others go on when one key of several is down, or one host. When all keys are down for longer
-than the run's patience, or a host while no other gives pictures, the gate closes: jobs stay pending.
+run meets from its first request on, is an outage, also with a single job, unless the API itself said so (500). Several
+that break it and are left at a run's end are told from an outage by what came before: each had met 5xx already while
+others got their answers (a suspect). A place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or one that
+may have been billed; or at `limit` that may have been. Then it gets one request at a time, after 2, 4, 8, ... and then
+every 60 seconds (600, while they may be billed), and everything else waits for its answer. The others go on when one
+key of several is down, or one host. When all keys are down for longer than the run's patience, or a host while no other
+gives pictures, the gate closes: jobs stay pending.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Place:
     probe_at: float = 0.0
     probes: int = 0
     kind: Code = Code.NETWORK
+    itself: bool = False
     why: str = ""
     row: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
@@ -89,11 +91,13 @@ class Place:
     @property
     def of_jobs(self) -> bool:
         """Whether the row is the fault of its jobs, as far as can be told."""
-        return self.kind is Code.SERVER and self.heard and (len(self.row) == 1 or self.row <= self.suspects)
+        if self.kind is not Code.SERVER or not (self.heard or self.itself):
+            return False
+        return len(self.row) == 1 or self.row <= self.suspects
 
     def add(self, job: str, error: JobError, left_at: float, now: float, *, spare: bool) -> bool:
         """Add a failure to the row; return whether it is one of the job's attempts, of which it has some to `spare`."""
-        self.kind, self.why = error.cause or error.code, in_words(error)
+        self.kind, self.itself, self.why = error.cause or error.code, error.itself, in_words(error)
         first = job not in self.row
         began = max(left_at, self.answered_at)
         self.since = began if self.failures == 0 else min(self.since, began)

@@ -45,7 +45,7 @@ def paid_for_in(folder: Path) -> str | None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder / name) as entries:
             if any(not entry.name.startswith(".") for entry in entries):
                 return f"{name}/"
-    with contextlib.suppress(FileNotFoundError), (folder / RESULTS).open("rb") as file:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), (folder / RESULTS).open("rb") as file:
         if len(file.readlines(1 << 16)) > 1:  # a header alone is written before the first job ends
             return RESULTS
     return None

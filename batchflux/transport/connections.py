@@ -173,7 +173,7 @@ def open_session(guard: Guard, names: Names, options: TransportOptions, *, reuse
     trace.on_request_headers_sent.append(_headers_sent)
     return aiohttp.ClientSession(
         connector=LenientConnector(
-            once=not reuse,
+            force_close=not reuse,
             limit=options.connections,
             resolver=names,
             ttl_dns_cache=DNS_SECONDS,

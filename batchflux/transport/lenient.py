@@ -2,9 +2,9 @@
 
 It stands between a connection and aiohttp's parser, which takes nothing but HTTP to the letter. A head gets one
 Content-Length where the same was said twice, none where the body is chunked; no blank before a colon, no control
-character in a value. Chunk sizes lose their extensions and blanks. On a connection that serves one request only, what
-follows its answer is dropped: a second one is never anybody's. All else passes as it came: what has no single meaning
-(two lengths that differ, a size that is no number) the parser refuses.
+character in a value. Chunk sizes lose their extensions and blanks. What follows an answer is dropped, and its
+connection closed: a second one is never anybody's. All else passes as it came: what has no single meaning (two lengths
+that differ, a size that is no number) the parser refuses.
 """
 
 from __future__ import annotations
@@ -33,11 +33,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 class LenientConnector(aiohttp.TCPConnector):
-    """A connector whose connections pass what they read through Lenient; `once` when each serves one request."""
-
-    def __init__(self, *, once: bool, **options: object) -> None:
-        super().__init__(force_close=once, **options)  # type: ignore[arg-type]  # passed on as they are
-        self._once = once
+    """A connector whose connections pass what they read through Lenient."""
 
     async def connect(
         self,
@@ -51,18 +47,17 @@ class LenientConnector(aiohttp.TCPConnector):
         if transport is not None and parser is not None:
             reader = transport.get_protocol()
             if not isinstance(reader, Lenient):
-                reader = Lenient(parser, once=self._once)
+                reader = Lenient(transport, parser)
                 transport.set_protocol(reader)
             reader.begin()
         return connection
 
 
 class Lenient(asyncio.Protocol):
-    """Reads the answers of one connection for `parser`; `begin` before each request."""
+    """Reads the answers that come over one connection for `parser`; `begin` before each request."""
 
-    def __init__(self, parser: asyncio.Protocol, *, once: bool) -> None:
-        self._parser = parser
-        self._once = once
+    def __init__(self, transport: asyncio.Transport, parser: asyncio.Protocol) -> None:
+        self._transport, self._parser = transport, parser
         self.begin()
 
     def begin(self) -> None:
@@ -170,10 +165,10 @@ class Lenient(asyncio.Protocol):
         return True
 
     def _over(self) -> bool:
-        """Drop what follows the only answer; on a connection that is used again, let the parser see it and close it."""
-        if self._once:
+        """Drop what follows an answer, and see that nobody waits for more on this connection."""
+        if self._held:
             self._held = b""
-        self._pass(len(self._held))
+            self._transport.close()
         return False
 
     def _as_it_came(self) -> bool:

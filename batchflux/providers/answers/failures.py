@@ -119,6 +119,7 @@ _FIRM_STATUSES = frozenset({401, 402, 404})
 _GAVE_UP = frozenset({408, 499, 504, 520, 524})
 _GAVE_UP_WORDS = re.compile(r"\b(?:HTTP|status(?:[_ ]code)?[:=]?) (?:408|499|504|520|524)\b", re.IGNORECASE)
 _FILTERED = re.compile(r"\berror code: ?1\d{3}\b|captcha|cloudflare|\bwaf\b|web application firewall", re.IGNORECASE)
+_UNAVAILABLE = frozenset({502, 503, 521, 522, 523, 525, 526, 527, 530})  # said by gateways, some of them Cloudflare's
 _BAD_GATEWAY, _LONG = 502, 30.0  # seconds after which it is a gateway that gave up waiting
 _FORBIDDEN = 403
 
@@ -218,6 +219,7 @@ def from_answer(
     `paid`: whether the step may cost money; a free one is repeated where a paid one is left `unknown`.
     """
     error = _from_answer(status, headers, text, hide)
+    error.itself = status not in _UNAVAILABLE
     waited_long = status == _BAD_GATEWAY and float(headers.get(SECONDS, 0)) >= _LONG
     return left_open(error, surely=status in _GAVE_UP or waited_long) if paid else error
 
