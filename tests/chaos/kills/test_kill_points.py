@@ -194,6 +194,27 @@ def test_a_kill_around_an_answer_without_a_picture(scene: Scene, point: str) -> 
     assert bank.posts == {"a": 2}
 
 
+@pytest.mark.parametrize("point", sweep(set(), {"request.leaving:3", "answer.kept:2", "attempt.settled:4"}))
+def test_a_kill_while_a_provider_is_on_trial(scene: Scene, point: str) -> None:
+    """Each run buys a few until a picture is kept, killed or not; afterwards nothing stands in the way of the rest."""
+    program, bank = scene.program, scene.bank
+    jobs = "".join(f"  - {{id: a{number}, prompt: 'job a{number} #empty'}}\n" for number in range(20))
+    program.manifest(bank.url, jobs)
+    assert program.run(**{VARIABLE: point}).code == -9
+    bought = bank.posts.total()
+    assert bought <= 4
+    ended = program.run()
+    assert (ended.code, program.summary()["reason"]) == (3, "canary"), ended.said
+    assert bank.posts.total() <= bought + 4
+    program.manifest(bank.url, jobs.replace("#empty", "#url"))
+    assert program.run(**{VARIABLE: "answer.recorded"}).code == -9
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    names = {f"a{number}" for number in range(20)}
+    assert program.pictures() == names
+    assert not bank.again
+
+
 @pytest.mark.parametrize(
     "point",
     [
