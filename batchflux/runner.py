@@ -28,7 +28,8 @@ from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
-from batchflux.ledger.reconcile import Selection, exists_in
+from batchflux.ledger.means import exists_in
+from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher

@@ -26,7 +26,6 @@ moves.py).
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -38,7 +37,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, Fault, JobError, ManifestError
-from batchflux.ledger.means import Means, means_of
+from batchflux.ledger.means import Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
@@ -448,9 +447,3 @@ def survey_jobs(
         if apply and redo != made.redo:
             pin(connection, redo, made.job.key)
     return survey
-
-
-def exists_in(manifest: Manifest) -> Callable[[str], bool]:
-    """Return a function that tells whether a file, named relative to the output folder, is there."""
-    root = str(manifest.output.dir) + os.sep
-    return lambda name: os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path doubles the cost
