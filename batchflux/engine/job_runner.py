@@ -380,7 +380,9 @@ class JobRunner:
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):
-            return (await self._executor.collect(run.work.job, asset, run.attempt)).stored
+            stored = (await self._executor.collect(run.work.job, asset, run.attempt)).stored
+            self._outages.given(self._clock())
+            return stored
         run.link = asset.url
         collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds

@@ -164,6 +164,35 @@ def test_a_host_of_pictures_that_stays_away_stops_the_run_with_its_pictures_pend
     assert scene.server.charged == 4
 
 
+@pytest.mark.parametrize("patience", [5.0, 65.0, NEVER])
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("jobs", [10, 400])
+def test_one_host_that_stays_away_costs_its_own_picture_only_while_others_come(
+    night: NightOf, patience: float, jobs: int, *, inline: bool
+) -> None:
+    scene = night(jobs)
+    scene.server.hosts = {"j0": "dead.example"}
+    scene.server.api = lambda name, _: Reply(after=2.0, inline=inline and name != "j0")
+    scene.server.files = {"j0": (scene.error(Code.DOWNLOAD, 0.1, cause=Code.NETWORK),)}
+    ended = scene.run(concurrency=2, patience=patience, deadline=86400.0)
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.codes) == (jobs - 1, {"download": 1})
+    assert ended.seconds < max(min(patience, 1800.0), jobs) + 30
+    scene.server.files = {}
+    assert scene.run().tally.done == 1
+    assert scene.server.charged == jobs
+
+
+@pytest.mark.parametrize("patience", [1.0, 5.0, 100.0])
+def test_a_last_probe_leaves_as_the_patience_ends(night: NightOf, patience: float) -> None:
+    scene = night(9)
+    scene.server.api = lambda *_: scene.error(Code.UNKNOWN, 12.0)
+    ended = scene.run(concurrency=1, patience=patience)
+    assert ended.reason is not None
+    assert scene.server.calls[0].at + 12.0 < scene.server.calls[1].at
+    assert ended.seconds < 12.0 + patience + 30.0
+
+
 def test_tasks_that_are_out_outlive_an_outage_longer_than_their_time(
     night: NightOf, job_number: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
