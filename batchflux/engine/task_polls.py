@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchflux.engine.outages import away
+from batchflux.engine.outages import PATIENCE, away
 from batchflux.engine.retry import Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
@@ -98,8 +98,9 @@ class TaskPolls:
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 unheard = self._unheard(run, attempt, error)
-                # While nobody is there to ask, the task's time does not run out: what became of it is kept there.
-                last = last and not (unheard and self._clock() - heard_at < self._outages.patience)
+                # While its place is down, the task's time does not run out: what became of it is kept there.
+                waits = unheard and attempt.lease.key.place.down
+                last = last and not (waits and self._clock() - heard_at < min(self._outages.patience, PATIENCE))
                 pause = min(2 * pause, LONGEST_UNHEARD)
             else:
                 said, heard_at = "", self._clock()

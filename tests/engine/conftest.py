@@ -136,7 +136,7 @@ class Reply:
 
     `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise. `task`: the
     answer is a handle, and the task is ready so many seconds later, or `ends` with that code; its first `trouble` polls
-    fail. `cost` is what the answer says that it cost, `bill` what the last poll of its task says.
+    fail, for `cause` or `network`. `cost` is what the answer says that it cost, `bill` what the last poll of its task says.
     """
 
     after: float | None = 1.0
@@ -261,7 +261,7 @@ class Server:
             return Exchanged(reply=Missing(), seconds=0.0)
         due, reply = self.tasks[handle]
         if reply.trouble is not None and self.polls[handle] <= reply.trouble:
-            raise JobError(Code.NETWORK, "the poll was not answered")
+            raise JobError(reply.cause or Code.NETWORK, "the poll was not answered")
         if asyncio.get_running_loop().time() + self.epoch < due:
             return Exchanged(reply=Pending(), seconds=0.0)
         if reply.ends is not None:
