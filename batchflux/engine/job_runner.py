@@ -54,7 +54,7 @@ class JobRunner:
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
-        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
+        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), self._between_fetches)
         self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
 
     def conclude(self) -> None:
@@ -387,6 +387,10 @@ class JobRunner:
         collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds
         return collected.stored
+
+    async def _between_fetches(self, seconds: float) -> None:
+        """Wait before a picture is fetched again; it is free, so a closed gate ends long waits only."""
+        await (self._gate.sleep_polling if seconds <= GRACE else self._gate.sleep)(seconds)
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         async with self._outages.turn(link.url) as host, self._download_slots:

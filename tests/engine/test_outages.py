@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -191,6 +192,17 @@ def test_a_last_probe_leaves_as_the_patience_ends(night: NightOf, patience: floa
     assert ended.reason is not None
     assert scene.server.calls[0].at + 12.0 < scene.server.calls[1].at
     assert ended.seconds < 12.0 + patience + 30.0
+
+
+@pytest.mark.parametrize("ends", [{"budget": Decimal("0.20")}, {"deadline": 3.0}])
+def test_a_paid_picture_is_fetched_again_behind_a_gate_that_money_or_time_closed(
+    night: NightOf, ends: dict[str, Any]
+) -> None:
+    scene = night(5)
+    scene.server.files = lambda _, number: scene.error(Code.DOWNLOAD, 0.1) if number < 3 else scene.picture(0.1)
+    ended = scene.run(concurrency=1, **ends)
+    assert ended.reason is not None
+    assert ended.tally.done == scene.server.charged > 0
 
 
 def test_tasks_that_are_out_outlive_an_outage_longer_than_their_time(
