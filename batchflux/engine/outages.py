@@ -175,17 +175,19 @@ class Outages:
         return charged
 
     @contextlib.asynccontextmanager
-    async def turn(self, link: str) -> AsyncIterator[Place]:
-        """Wait until a picture may be fetched from a link's host.
+    async def turn(self, link: str, on_wait: Callable[[], object], *, waits: bool = True) -> AsyncIterator[Place]:
+        """Wait until a picture may be fetched from a link's host; call `on_wait` before each wait.
 
-        Raises JobError: `download`, no more is expected of it; Halted: it is down, and the run stops.
+        Raises JobError: `download`, it is down and no more is expected of it, or not waited for; Halted: it is down,
+        and the run stops.
         """
         place, clock = self._host(link), asyncio.get_running_loop().time
-        while (at := place.next_at(clock())) > clock():
-            if place.lost:
+        while (at := place.next_at(clock())) > clock() or (place.down and not waits):
+            if place.lost or not waits:
                 why = f"its {place.name} is not there ({place.why}); the link is kept, and the next run fetches it"
                 raise JobError(Code.DOWNLOAD, why, final=True)
             self._gate.check()
+            on_wait()
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), None if at == NEVER else at - clock())

@@ -194,6 +194,60 @@ def test_a_last_probe_leaves_as_the_patience_ends(night: NightOf, patience: floa
     assert ended.seconds < 12.0 + patience + 30.0
 
 
+def left_on_a_dead_host(scene: Night, jobs: int) -> None:
+    """Let the first `jobs` have pictures that were paid for and cannot be fetched."""
+    all_jobs, scene.jobs = scene.jobs, scene.jobs[:jobs]
+    scene.server.hosts = {job.id: "dead.example" for job in scene.jobs}
+    scene.server.files = dict.fromkeys(scene.server.hosts, (scene.error(Code.DOWNLOAD, 0.1, cause=Code.NETWORK),))
+    scene.run(patience=20.0)
+    assert {row.status for row in scene.rows().values()} == {"pending"}
+    assert (len(scene.rows()), scene.server.charged) == (jobs, jobs)
+    scene.jobs = all_jobs
+
+
+@pytest.mark.parametrize("canary", [0, 4])
+def test_old_links_to_a_dead_host_keep_nothing_from_being_bought(night: NightOf, canary: int) -> None:
+    scene = night(60)
+    left_on_a_dead_host(scene, 40)
+    ended = scene.run(
+        concurrency=4, workers=8, canary=canary, max_consecutive_failures=3, patience=100.0, free_first=True
+    )
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.codes) == (20, {"download": 40})
+    assert scene.server.charged == 60
+    assert min(call.ended for call in scene.server.calls[40:]) < 60.0, "they wait for nothing"
+
+
+@pytest.mark.parametrize("patience", [5.0, 1800.0])
+def test_who_pays_again_waits_for_no_dead_host(night: NightOf, patience: float) -> None:
+    scene = night(1)
+    left_on_a_dead_host(scene, 1)
+    scene.server.hosts = {}
+    of = scene.server.files
+    scene.server.files = lambda name, _: of[name][0] if len(scene.server.calls) == 1 else scene.picture(0.1)
+    ended = scene.run(retry_failed=True, pay_again=True, patience=patience)
+    assert (ended.reason, ended.tally.done, scene.server.charged) == (None, 1, 2)
+    assert ended.seconds < 60.0
+
+
+@pytest.mark.parametrize("canary", [0, 4])
+@pytest.mark.parametrize("limit", [None, 6])
+def test_what_is_free_comes_first_and_is_taken_up_when_the_money_has_ended(
+    night: NightOf, canary: int, limit: int | None
+) -> None:
+    scene = night(8)
+    scene.jobs, all_jobs = scene.jobs[5:], scene.jobs
+    scene.server.files = lambda *_: scene.error(Code.DOWNLOAD, 0.1, dead=True)
+    scene.run()
+    assert scene.server.charged == 3
+    scene.jobs, scene.server.files = all_jobs, lambda *_: scene.picture(9.0)
+    ended = scene.run(budget=Decimal("0.56"), canary=canary, free_first=True, limit=limit)
+    assert ended.tally.done == (4 if limit is None else 2)
+    assert sum(row.status == "done" for row in scene.rows().values()) == ended.tally.done
+    if canary:
+        assert scene.server.calls[3].at > 9.0, "only what was paid for tells whether more may be bought"
+
+
 @pytest.mark.parametrize("ends", [{"budget": Decimal("0.20")}, {"deadline": 3.0}])
 def test_a_paid_picture_is_fetched_again_behind_a_gate_that_money_or_time_closed(
     night: NightOf, ends: dict[str, Any]
