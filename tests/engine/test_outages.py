@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.outages import DOWN_SECONDS, FEW, NEVER, Outages, Place
+from batchflux.engine.outages import DOWN_SECONDS, FEW, NEVER, Outages, Place, in_words
 from batchflux.engine.shutdown import Gate
 from batchflux.errors import Code, JobError
 from tests.engine.conftest import Reply
@@ -365,6 +365,21 @@ async def test_a_place_is_down_after_a_few_failures_over_some_seconds_or_many_th
         assert not place.down
         outages.failed(place, str(job), LOST, 20.0, 20.1)
     assert place.down
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("https://a.example was not reached: refused; nothing was sent", "refused"),
+        (
+            "https://a.example was not reached: the TLS handshake failed (wrong version number; is it http?); nothing",
+            "the TLS handshake failed (wrong version number; is it http?)",
+        ),
+        ("not reached", "not reached"),
+    ],
+)
+def test_a_cause_is_told_whole_and_without_what_all_messages_say(message: str, told: str) -> None:
+    assert in_words(JobError(Code.NETWORK, message)) == told
 
 
 async def test_what_a_person_is_told() -> None:
