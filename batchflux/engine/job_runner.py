@@ -419,7 +419,9 @@ class JobRunner:
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         fresh = link is not run.work.picture
-        waits = fresh or not run.work.pay_again  # else it is bought anew as soon as it cannot be had
+        waits = fresh or not (
+            run.work.renew and run.work.pay_again
+        )  # else it is bought anew as soon as it cannot be had
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
         async with turn as host, self._download_slots:
             run.downloads.used += 1

@@ -99,10 +99,7 @@ class TaskPolls:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
-                unheard = self._unheard(run, attempt, error)
-                # While its place is down, the task's time does not run out: what became of it is kept there.
-                waits = unheard and attempt.lease.key.place.down
-                last = last and not (waits and self._clock() - heard_at < min(self._outages.patience, PATIENCE))
+                last = not self._stretched(run, attempt, error, heard_at) and last
                 pause = min(2 * pause, LONGEST_UNHEARD)
             else:
                 said, heard_at = "", self._clock()
@@ -124,9 +121,10 @@ class TaskPolls:
             wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
             await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
 
-    def _unheard(self, run: JobRun, attempt: Attempt, error: JobError) -> bool:
-        """Take note of a poll that failed; return whether that was because nobody is there.
+    def _stretched(self, run: JobRun, attempt: Attempt, error: JobError, heard_at: float) -> bool:
+        """Take note of a poll that failed; return whether its task's time does not run out meanwhile.
 
+        So it is while its place is down, for as long as an outage is waited out: what became of it is kept there.
         Raises Halted: the task is left to the next run, since no key is left to ask with, or an outage ended this one.
         """
         self._event("poll_failed", id=run.work.job.id, code=error.code.value, message=error.message)
@@ -138,7 +136,7 @@ class TaskPolls:
             self._outages.failed(place, run.work.job.id, error, now, now)
             if place.down:
                 self._gate.check()
-            return True
+                return now - heard_at < min(self._outages.patience, PATIENCE)
         return False
 
     def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:

@@ -135,13 +135,11 @@ def work_for(
 
 
 def _pending(job: Job, known: Known, selection: Selection, means: Means) -> Work:
-    # A spooled file that is gone was moved into its place before a kill; the store finds it there.
-    picture = known.spool or (None if known.link is None else Link(url=known.link))
+    picture = known.spool or (None if known.link is None else Link(url=known.link))  # a store finds a moved spool
     if picture is None and known.handle is None and known.answers:
         return _read_again(job, known, means) or _unless_final(job, known, means)
-    renew, pay_again = selection.retry_failed, selection.retry_failed and selection.pay_again
-    used = 0 if picture else known.attempts
-    return _begun(Work(job=job, picture=picture, used=used, renew=renew, pay_again=pay_again), known)
+    used, renew = 0 if picture else known.attempts, selection.retry_failed
+    return _begun(Work(job=job, picture=picture, used=used, renew=renew, pay_again=selection.pay_again), known)
 
 
 def standing(known: Known) -> str:

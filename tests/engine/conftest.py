@@ -541,9 +541,9 @@ class Night:
         selection = Selection(
             **{name: getattr(asked, name) for name in ("only", "limit", "retry_failed", "pay_again", "on_unknown")}
         )
-        feeders = [Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__) for _ in range(2)]
-        source = FreeFirst(*feeders, asked.limit or len(self.jobs)) if asked.free_first else feeders[0]
-        await pool.run(source, asked.workers or workers_for(asked.concurrency))
+        first, rest = (Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__) for _ in range(2))
+        both = FreeFirst(first, rest, asked.limit or len(self.jobs))
+        await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
         ended.append(
             RunEnded(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
         )
