@@ -138,8 +138,8 @@ def _pending(job: Job, known: Known, selection: Selection, means: Means) -> Work
     picture = known.spool or (None if known.link is None else Link(url=known.link))  # a store finds a moved spool
     if picture is None and known.handle is None and known.answers:
         return _read_again(job, known, means) or _unless_final(job, known, means)
-    used, renew = 0 if picture else known.attempts, selection.retry_failed
-    return _begun(Work(job=job, picture=picture, used=used, renew=renew, pay_again=selection.pay_again), known)
+    used, again = 0 if picture else known.attempts, selection.retry_failed and selection.pay_again
+    return _begun(Work(job=job, picture=picture, used=used, renew=again, pay_again=again), known)
 
 
 def standing(known: Known) -> str:
