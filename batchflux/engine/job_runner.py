@@ -419,9 +419,8 @@ class JobRunner:
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         fresh = link is not run.work.picture
-        waits = fresh or not (
-            run.work.renew and run.work.pay_again
-        )  # else it is bought anew as soon as it cannot be had
+        again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
+        waits = fresh or not again
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
         async with turn as host, self._download_slots:
             run.downloads.used += 1
@@ -431,6 +430,8 @@ class JobRunner:
             except JobError as error:
                 if fresh:
                     self._trouble(run)
+                if (error.retry_after or 0.0) > GRACE:
+                    self._free_over(run)
                 self._tell("fetch_failed", run, error, run.downloads.used)
                 if away(error):
                     charged = self._outages.failed(host, run.work.job.id, error, began, self._clock())
