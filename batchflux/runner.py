@@ -190,8 +190,8 @@ class _Run:
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
-        if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
-            source = FreeFirst(self._feeder(), self._feeder())
+        if 0 < plan.calls < plan.counts["todo"]:
+            source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload

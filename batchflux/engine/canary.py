@@ -1,10 +1,11 @@
 """The canary: few requests are bought from a provider until the first picture of it is kept; then all is free.
 
 It is one for each provider, model and style. What a relay sends is known only once it was paid for, and what nobody can
-use, or nobody may fetch, would be bought as often as there are jobs. Each request that may be billed takes a place,
-also a second one for the same job; one whose end tells nothing of the provider's answers (`untold` in RULES) gives it
-back. When all places are used, nothing under way could still bring a picture, and none was kept, the trial has failed
-and nothing more is bought: jobs without a place stay pending, and the next run may buy as many again.
+use, or nobody may fetch, would be bought as often as there are jobs. So what is free is awaited first. Each request
+that may be billed takes a place, also a second one for the same job; one whose end tells nothing of the provider's
+answers (`untold` in RULES) gives it back. When all places are used, nothing under way could still bring a picture, and
+none was kept, the trial has failed and nothing more is bought: jobs without a place stay pending, and the next run may
+buy as many again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ OTHERWISE = "see {folder}/results.csv"
 
 @dataclass(slots=True, eq=False)
 class Trial:
-    """One provider, model and style: places `taken`, and those of them from which a picture may still come (`busy`)."""
+    """One provider, model and style: places `taken`, and those of them from which a picture may still come (`busy`).
+
+    `free` counts the jobs that may bring a picture without a new request.
+    """
 
     passed: bool = False
     failed: bool = False
@@ -47,6 +51,7 @@ class Trial:
     noted: bool = False
     taken: int = 0
     busy: int = 0
+    free: int = 0
     waiting: int = 0
     ends: Counter[Code] = field(default_factory=Counter)
     said: str = ""
@@ -85,7 +90,7 @@ class Canary:
                 trial.looked_up = True
         trial.waiting += 1
         try:
-            while self.places and not trial.passed and trial.taken >= self.places:
+            while self.places and not trial.passed and (trial.free or trial.taken >= self.places):
                 if trial.failed:
                     raise Halted
                 self._changed.clear()
@@ -95,6 +100,15 @@ class Canary:
             trial.waiting -= 1
         trial.taken += 1
         trial.busy += 1
+
+    def free_begun(self, job: Job) -> None:
+        """Let requests of a job's kind wait for what it may get without one, until `free_over`."""
+        self._trial(job).free += 1
+
+    def free_over(self, job: Job) -> None:
+        """Wait no more for a job: it has ended, needs a request, or the host of its picture is down."""
+        self._trial(job).free -= 1
+        self._changed.set()
 
     def ended(self, job: Job, error: JobError | None) -> None:
         """End a request with a place that gave no picture, or one that was not kept; None: it never left."""

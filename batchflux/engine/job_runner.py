@@ -49,12 +49,13 @@ class JobRunner:
         self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
+        self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
         self._clock = asyncio.get_running_loop().time
         self._download_slots = asyncio.Semaphore(rules.downloads)
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
-        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), world.gate.sleep)
+        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), self._between_fetches)
         self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
 
     def conclude(self) -> None:
@@ -71,6 +72,9 @@ class JobRunner:
         A picture that is whole and refused its place is returned too. Raises JobError: the job ended without one;
         Halted: the run stops; the job stays where it is.
         """
+        if not run.work.costs:
+            run.free = True
+            self._canary.free_begun(run.work.job)
         try:
             stored = await self._seen_through(run)
         except JobError as error:
@@ -83,6 +87,8 @@ class JobRunner:
             failure = self._own_fault(run, error)
             self._vacate(run, failure)
             raise failure from error
+        finally:
+            self._free_over(run)
         if stored.refused is None:
             await self._canary.kept(run.work.job, placed=run.placed)
         else:
@@ -145,6 +151,11 @@ class JobRunner:
             run.placed = False
             self._canary.ended(run.work.job, error)
 
+    def _free_over(self, run: JobRun) -> None:
+        if run.free:
+            run.free = False
+            self._canary.free_over(run.work.job)
+
     def relieve(self, run: JobRun) -> None:
         """Count the job among the troubled no longer; see the circuit breaker."""
         if run.troubled:
@@ -157,6 +168,7 @@ class JobRunner:
         if retried:
             await self._quota.take()
         if not run.resumes:
+            self._free_over(run)
             await self._canary.take(run.work.job)
             run.placed = True
         try:
@@ -380,26 +392,50 @@ class JobRunner:
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):
-            return (await self._executor.collect(run.work.job, asset, run.attempt)).stored
+            stored = (await self._executor.collect(run.work.job, asset, run.attempt)).stored
+            self._outages.given(self._clock())
+            return stored
         run.link = asset.url
         collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds
         return collected.stored
 
+    async def _between_fetches(self, seconds: float) -> None:
+        """Wait before a picture is fetched again; it is free, so a closed gate ends long waits only."""
+        await (self._gate.sleep_polling if seconds <= GRACE else self._gate.sleep)(seconds)
+
+    def _waits(self, run: JobRun, *, fresh: bool) -> None:
+        """Let nothing else wait for a picture whose host is down: neither the canary nor, for old ones, a worker."""
+        if fresh:
+            self._trouble(run)
+        elif run.free:
+            self._free_over(run)
+            self.parked()
+
+    def _trouble(self, run: JobRun) -> None:
+        if not run.troubled:
+            run.troubled = True
+            self._breaker.troubled()
+
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
-        async with self._outages.turn(link.url) as host, self._download_slots:
+        fresh = link is not run.work.picture
+        again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
+        waits = fresh or not again
+        turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
+        async with turn as host, self._download_slots:
             run.downloads.used += 1
             began = self._clock()
             try:
                 collected = await self._executor.collect(run.work.job, link, run.attempt)
             except JobError as error:
-                if not run.troubled:
-                    run.troubled = True
-                    self._breaker.troubled()
+                if fresh:
+                    self._trouble(run)
+                if (error.retry_after or 0.0) > GRACE:
+                    self._free_over(run)
                 self._tell("fetch_failed", run, error, run.downloads.used)
                 if away(error):
                     charged = self._outages.failed(host, run.work.job.id, error, began, self._clock())
-                    run.downloads.failed(charged=charged)
+                    run.downloads.failed(charged=charged or not waits)
                 else:
                     run.downloads.failed(charged=True)
                     self._outages.fetched(host, self._clock())

@@ -18,14 +18,17 @@ that break it and are left at a run's end are told from an outage by what came b
 others got their answers (a suspect). A place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or one that
 may have been billed; or at `limit` that may have been. Then it gets one request at a time, after 2, 4, 8, ... and then
 every 60 seconds (600, while they may be billed), and everything else waits for its answer. The others go on when one
-key of several is down, or one host. When all keys are down for longer than the run's patience, or a host since the last
-picture of any other, the gate closes: jobs stay pending.
+key of several is down, or one host. When the patience ends with all keys down, or with a host down while no pictures
+come from elsewhere, the gate closes and jobs stay pending. Of a host while they do, no more is expected: its jobs end
+as `download`, and the next run fetches their links first. Patience counts from the first failure that was seen, a last
+probe leaves as it ends, and nobody waits longer than PATIENCE for a host when nothing else is to be done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,6 +48,7 @@ MOST_HOSTS = 1000
 FAILURES = "failures"
 NEVER = float("inf")
 _UNREACHED = frozenset({Code.NETWORK, Code.TIMEOUT})
+_REMARK = re.compile(r";(?![^(]*\))")  # not within parentheses
 _AWAY = _UNREACHED | {Code.SERVER, Code.UNKNOWN}
 
 
@@ -57,8 +61,9 @@ def away(error: JobError) -> bool:
 class Place:
     """How one place stands. Times in seconds of the clock; `since` is when its row began, `probing` while one is out.
 
-    `name` is how it is called in messages. `row` holds the jobs that failed since the last answer, at `answered_at`;
-    `suspects` those that met 5xx in an earlier row, which was no outage.
+    `name` is how it is called in messages. `row` holds the jobs that failed since the last answer, at `answered_at`, of
+    which the first was seen at `seen_at`; `suspects` those that met 5xx in an earlier row, which was no outage. `lost`:
+    it is a host of which no more is expected.
     """
 
     name: str = "provider"
@@ -66,7 +71,9 @@ class Place:
     answered_at: float = float("-inf")
     down: bool = False
     probing: bool = False
+    lost: bool = False
     since: float = 0.0
+    seen_at: float = 0.0
     probe_at: float = 0.0
     probes: int = 0
     kind: Code = Code.NETWORK
@@ -85,7 +92,7 @@ class Place:
 
     def clear(self) -> None:
         """Begin a new row."""
-        self.down, self.probes, self.failures, self.billed = False, 0, 0, 0
+        self.down, self.lost, self.probes, self.failures, self.billed = False, False, 0, 0, 0
         self.row.clear()
 
     @property
@@ -100,7 +107,9 @@ class Place:
         self.kind, self.itself, self.why = error.cause or error.code, error.itself, in_words(error)
         first = job not in self.row
         began = max(left_at, self.answered_at)
-        self.since = began if self.failures == 0 else min(self.since, began)
+        if self.failures == 0:
+            self.since, self.seen_at = began, now
+        self.since = min(self.since, began)
         self.row.add(job)
         self.failures += 1
         self.billed += error.billed
@@ -112,7 +121,8 @@ class Outages:
     """Learns from what is answered and what is not, and says who may go on. One for a run.
 
     `limit` is the most failures in a row that may have been billed, `patience` how long an outage is waited out, in
-    seconds. `event` is told what a person should know, with the time of day by `wall` (epoch seconds).
+    seconds. `event` is told what a person should know, with the time of day by `wall` (epoch seconds). `keys` gives the
+    places of the living keys, `busy` whether anything is, or waits to be, asked of the provider.
     """
 
     def __init__(self, limit: int, gate: Gate, patience: float = PATIENCE) -> None:
@@ -120,6 +130,7 @@ class Outages:
         self.event: Callable[..., Any] = lambda _name, **_: None
         self.wall: Callable[[], float] = time.time
         self.keys: Callable[[], Iterable[Place]] = list
+        self.busy: Callable[[], bool] = bool
         self._gate = gate
         self._provider_down = False
         self._hosts: dict[str, Place] = {}
@@ -164,18 +175,22 @@ class Outages:
         return charged
 
     @contextlib.asynccontextmanager
-    async def turn(self, link: str) -> AsyncIterator[Place]:
-        """Wait until a picture may be fetched from a link's host; raise Halted when the run stops meanwhile."""
-        name = link.partition("//")[2].partition("/")[0].rpartition("@")[2].lower()
-        if name not in self._hosts and len(self._hosts) >= MOST_HOSTS:
-            self._hosts = {other: place for other, place in self._hosts.items() if place.failures}
-        place = self._hosts.setdefault(name, Place(name=f"host of pictures {name[:80]}"))
-        clock = asyncio.get_running_loop().time
-        while (at := place.next_at(clock())) > clock():
+    async def turn(self, link: str, on_wait: Callable[[], object], *, waits: bool = True) -> AsyncIterator[Place]:
+        """Wait until a picture may be fetched from a link's host; call `on_wait` before each wait.
+
+        Raises JobError: `download`, it is down and no more is expected of it, or not waited for; Halted: it is down,
+        and the run stops.
+        """
+        place, clock = self._host(link), asyncio.get_running_loop().time
+        while (at := place.next_at(clock())) > clock() or (place.down and not waits):
+            if place.lost or not waits:
+                why = f"its {place.name} is not there ({place.why}); the link is kept, and the next run fetches it"
+                raise JobError(Code.DOWNLOAD, why, final=True)
+            self._gate.check()
+            on_wait()
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), None if at == NEVER else at - clock())
-            self._gate.check()
         place.heard = self._fetched_at is not None
         probe = place.probing = place.down
         try:
@@ -185,15 +200,25 @@ class Outages:
                 place.probing = False
                 self._changed.set()
 
+    def _host(self, link: str) -> Place:
+        name = link.partition("//")[2].partition("/")[0].rpartition("@")[2].lower()
+        if name not in self._hosts and len(self._hosts) >= MOST_HOSTS:
+            self._hosts = {other: place for other, place in self._hosts.items() if place.failures}
+        return self._hosts.setdefault(name, Place(name=f"host of pictures {name[:80]}"))
+
     def fetched(self, host: Place, now: float) -> None:
         """Note that a host answered with a picture, or what was to be one."""
-        self._fetched_at = now
+        self.given(now)
         self.answered(host, now)
+
+    def given(self, now: float) -> None:
+        """Note a picture, also one that came with its answer."""
+        self._fetched_at = now
 
     def waiting_for(self, now: float) -> tuple[str, float] | None:
         """Return what is down and how many seconds it is to the next probe (0: one is out); None when nothing is."""
         places = [place for place in self.keys() if place.down] if self._provider_down else []
-        places += [place for place in self._hosts.values() if place.down]
+        places += [place for place in self._hosts.values() if place.down and not place.lost]
         if not places:
             return None
         at = min(place.next_at(now) for place in places)
@@ -206,24 +231,41 @@ class Outages:
         return enough and not place.of_jobs and now - place.since >= DOWN_SECONDS
 
     def _probe_later(self, place: Place, now: float) -> None:
-        """Set when the next probe leaves, and say so; close the gate when the patience is over by then."""
+        """Set when the next probe leaves, and say so; when the patience is over, end the waiting."""
         longest = LONGEST_BILLED_PAUSE if place.kind is Code.UNKNOWN else LONGEST_PAUSE
         place.probe_at = now + min(FIRST_PAUSE * 2.0 ** min(place.probes, 30), longest)
         keys = list(self.keys())
+        others, patience, seen_at = False, self.patience, place.seen_at
         if place in keys:
             if any(not key.down for key in keys):
                 if place.probes == 0:
                     self._say("key_away", place, now)
                 return
             self._provider_down = True
-            since = max(key.since for key in keys)
-        else:  # while others give pictures, the run need not end for this one
-            since = max(place.since, self._fetched_at or place.since)
-        self._say("away", place, now)
-        if place.probe_at - since > self.patience:
-            what = f"The {place.name} has not been there for {max(now - since, 0.0) / 60:.0f} minutes ({place.why})"
+            seen_at = max(key.seen_at for key in keys)
+        else:
+            others = self._others_give(place)
+            patience = patience if self.busy() and not others else min(patience, PATIENCE)
+        if place.lost:
+            return
+        left = seen_at + patience - now
+        if left > 0:  # the last probe leaves as the patience ends
+            place.probe_at = min(place.probe_at, now + left)
+        if left > 0 or place.probes == 0:
+            self._say("away", place, now)
+        elif others:
+            place.lost = True
+            self._changed.set()
+        else:
+            minutes = max(now - place.since, 0.0) / 60
+            what = f"The {place.name} has not been there for {minutes:.1f} minutes ({place.why})"
             remedy = "nothing is lost and no job has failed for it; see to the provider, then run again to continue."
             self._gate.close(StopRun(FAILURES, f"{what}: {remedy}"))
+
+    def _others_give(self, host: Place) -> bool:
+        """Whether pictures came from elsewhere after this host's last, or from anywhere and nothing else is to do."""
+        at = self._fetched_at
+        return at is not None and (at > host.answered_at or not self.busy())
 
     def _back(self, place: Place, now: float) -> None:
         place.down = place.probing = False
@@ -246,7 +288,7 @@ class Outages:
 
 def in_words(error: JobError) -> str:
     """Return the cause of a failure without what every message of its kind says."""
-    told = error.message.partition(";")[0]
+    told = _REMARK.split(error.message)[0]
     return told.partition(": ")[2] or told if (error.cause or error.code) in _UNREACHED else told
 
 

@@ -65,11 +65,12 @@ class RateLimiter:
         self._resuming: deque[tuple[str | None, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = ""
-        self._served_at = self._clock()
+        self._refused_at: float | None = None  # the first refusal since the last request that was served
         gate.on_close(self._dispatch)
         breaker.on_change(lambda: self._loop.call_soon(self._dispatch))
         self._outages = breaker.outages
         self._outages.keys = lambda: [key.place for key in self._living()]
+        self._outages.busy = lambda: bool(self._waiting) or self.in_flight > 0
         for key in self.keys if len(self.keys) > 1 else ():
             key.place.name = f"provider (key {key.name})"
 
@@ -143,17 +144,18 @@ class RateLimiter:
 
     def served(self, lease: Lease) -> None:
         """Note that a request failed for another cause than its rate."""
-        self._served_at = self._clock()
+        self._refused_at = None
         lease.key.refusals = 0
 
     def answered(self, lease: Lease, wait: float | None = None) -> None:
         """Note the answer to a submit; `wait` is how long nothing more is to be had, when the provider says so."""
         self.served(lease)
+        now = self._clock()
         if lease.departed_at is not None:
-            lease.key.window.answered(self._served_at - lease.departed_at)
+            lease.key.window.answered(now - lease.departed_at)
         self._outages.answered(lease.key.place, self._loop.time())
         if wait:
-            self._cool(lease.key, self._served_at + wait)
+            self._cool(lease.key, now + wait)
         self._dispatch()
 
     def refused(self, lease: Lease, error: JobError) -> None:
@@ -163,7 +165,7 @@ class RateLimiter:
         self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
-            self._served_at = now
+            self._refused_at = None
             self._cool(key, NEVER)
             if not self._living():
                 self._gate.close(all_dead(self.keys, error))
@@ -173,7 +175,8 @@ class RateLimiter:
             self._cool(key, key.refuse(sent_at, now, error.retry_after))
             if key.refusals >= SHUT:
                 key.pace.hold(key.cooling_until)
-            if now - self._served_at > PATIENCE:
+            self._refused_at = now if self._refused_at is None else self._refused_at
+            if now - self._refused_at > PATIENCE:
                 self._gate.close(nothing_but_refusals(error))
         self._dispatch()
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from batchflux.engine.outages import away
+from batchflux.engine.outages import PATIENCE, away
 from batchflux.engine.retry import Tries
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
@@ -34,7 +34,8 @@ class JobRun:
 
     `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
-    those that fail. `placed` while its request holds a place of the canary.
+    those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
+    may get without one.
     """
 
     work: Work
@@ -48,6 +49,7 @@ class JobRun:
     link: str | None = None
     troubled: bool = False
     placed: bool = False
+    free: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,9 +99,7 @@ class TaskPolls:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
-                unheard = self._unheard(run, attempt, error)
-                # While nobody is there to ask, the task's time does not run out: what became of it is kept there.
-                last = last and not (unheard and self._clock() - heard_at < self._outages.patience)
+                last = not self._stretched(run, attempt, error, heard_at) and last
                 pause = min(2 * pause, LONGEST_UNHEARD)
             else:
                 said, heard_at = "", self._clock()
@@ -121,9 +121,10 @@ class TaskPolls:
             wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
             await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
 
-    def _unheard(self, run: JobRun, attempt: Attempt, error: JobError) -> bool:
-        """Take note of a poll that failed; return whether that was because nobody is there.
+    def _stretched(self, run: JobRun, attempt: Attempt, error: JobError, heard_at: float) -> bool:
+        """Take note of a poll that failed; return whether its task's time does not run out meanwhile.
 
+        So it is while its place is down, for as long as an outage is waited out: what became of it is kept there.
         Raises Halted: the task is left to the next run, since no key is left to ask with, or an outage ended this one.
         """
         self._event("poll_failed", id=run.work.job.id, code=error.code.value, message=error.message)
@@ -135,7 +136,7 @@ class TaskPolls:
             self._outages.failed(place, run.work.job.id, error, now, now)
             if place.down:
                 self._gate.check()
-            return True
+                return now - heard_at < min(self._outages.patience, PATIENCE)
         return False
 
     def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:

@@ -3,7 +3,7 @@
 A job passes two stages, each with its own slots: submit (a lease from the rate limiter) and collect. A worker that
 downloads holds no lease, and there are more workers than leases, so slow downloads leave the API busy. Workers are
 bounded, so the source is read no faster than its jobs are done. Behind a gate that money or time closed, they read on
-for the tasks that earlier runs left.
+for what costs nothing: tasks and pictures that earlier runs left.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4
 MOST_EXTRA_WORKERS = 1024
+MOST_PARKED = 4096  # workers that wait for hosts which are down, at about 10 kB each
 
 
 def workers_for(concurrency: int) -> int:
@@ -74,6 +75,7 @@ class WorkerPool:
         then it is raised.
         """
         self._source, self._free = source, free
+        self._runner.parked = lambda: self.grow(min(len(self._tasks) + 1, workers + MOST_PARKED))
         self.grow(workers)
         try:
             with self._runner.on_time():
@@ -104,10 +106,10 @@ class WorkerPool:
                 if work is None:
                     return
                 self._free -= not work.costs
-                if work.handle is not None or not self._gate.closed:
+                if not (work.costs and self._gate.closed):
                     await self._job(work)
             except Halted:
-                continue  # behind the gate there may be tasks of earlier runs in the source
+                continue  # behind the gate there may be work in the source that costs nothing
             except StopRun as reason:
                 self._gate.close(reason)
             except Exception as error:  # noqa: BLE001  kept, and raised when what is out has come in
@@ -126,7 +128,9 @@ class WorkerPool:
         outcome = self._outcome(run, stored, failure)
         await self._ledger.finish(work.job, outcome)
         self.tally.add(outcome)
-        self._breaker.ended(outcome, self._clock())
+        asked = work.costs or work.handle is not None or run.attempt != (work.attempt or 0)
+        if asked or outcome.status is Status.DONE:
+            self._breaker.ended(outcome, self._clock())
         self._runner.relieve(run)
         self._observer.ended(work.job, outcome)
 

@@ -214,13 +214,14 @@ class Feeder:
 
 
 class FreeFirst:
-    """A stream of work in two passes over the jobs: what costs nothing, then the rest.
+    """A stream of work in two passes over the jobs: what costs nothing, then the rest; `most` of it in all.
 
-    While it is not known whether a provider's pictures can be kept, one that was paid for before may tell.
+    While it is not known whether a provider's pictures can be kept, one that was paid for before may tell; and what is
+    free is not left behind when the money ends.
     """
 
-    def __init__(self, free: Feeder, rest: Feeder) -> None:
-        self._free, self._rest = free, rest
+    def __init__(self, free: Feeder, rest: Feeder, most: int) -> None:
+        self._free, self._rest, self._most = free, rest, most
         self._given: set[str] = set()
 
     async def take(self) -> Work | None:
@@ -228,9 +229,11 @@ class FreeFirst:
         while (work := await self._free.take()) is not None:
             if not work.costs:
                 self._given.add(work.job.key)
+                self._most -= 1
                 return work
-        while (work := await self._rest.take()) is not None:
+        while self._most > 0 and (work := await self._rest.take()) is not None:
             if work.job.key not in self._given:
+                self._most -= 1
                 return work
         return None
 

@@ -131,15 +131,15 @@ def work_for(
         case Status.UNKNOWN:
             return _unknown(job, known, selection)
         case _:
-            return _pending(job, known, means)
+            return _pending(job, known, selection, means)
 
 
-def _pending(job: Job, known: Known, means: Means) -> Work:
-    # A spooled file that is gone was moved into its place before a kill; the store finds it there.
-    picture = known.spool or (None if known.link is None else Link(url=known.link))
+def _pending(job: Job, known: Known, selection: Selection, means: Means) -> Work:
+    picture = known.spool or (None if known.link is None else Link(url=known.link))  # a store finds a moved spool
     if picture is None and known.handle is None and known.answers:
         return _read_again(job, known, means) or _unless_final(job, known, means)
-    return _begun(Work(job=job, picture=picture, used=0 if picture else known.attempts), known)
+    used, again = 0 if picture else known.attempts, selection.retry_failed and selection.pay_again
+    return _begun(Work(job=job, picture=picture, used=used, renew=again, pay_again=again), known)
 
 
 def standing(known: Known) -> str:

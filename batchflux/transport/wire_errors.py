@@ -6,6 +6,7 @@ a lost answer is `unknown`, unless the request is free. aiohttp's own texts are 
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own:
     if sent:
         message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
         return JobError(Code.UNKNOWN, message)
-    bad_url = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
+    bad_url = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError) or is_misnamed(error)
     if own and bad_url:
         return JobError(Code.INVALID_REQUEST, f"{place} cannot be called: {what}; mend provider.base_url")
     if is_unsafe(error) or bad_url:
@@ -61,7 +62,7 @@ def unfetched(error: Exception, url: URL) -> JobError:
     """Return what a picture that could not be fetched comes to; `url` is where its link, or a redirect, led."""
     if is_unsafe(error):
         return unsafe(url)
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL) or is_misnamed(error):
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
     failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -85,6 +86,11 @@ def _code(error: Exception) -> Code:
 def is_unsafe(error: BaseException) -> bool:
     """Whether the guard refused every address that could have been dialled."""
     return isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, UnsafeAddressError)
+
+
+def is_misnamed(error: BaseException) -> bool:
+    """Whether a host's name can be none, so that no time makes it resolve."""
+    return isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno == errno.EINVAL
 
 
 def describe(error: BaseException) -> str:

@@ -36,7 +36,7 @@ from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import Code, JobError, StopRun
-from batchflux.ledger.bookkeeping import Feeder
+from batchflux.ledger.bookkeeping import Feeder, FreeFirst
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
@@ -136,7 +136,8 @@ class Reply:
 
     `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise. `task`: the
     answer is a handle, and the task is ready so many seconds later, or `ends` with that code; its first `trouble` polls
-    fail. `cost` is what the answer says that it cost, `bill` what the last poll of its task says.
+    fail, for `cause` or `network`. `cost` is what the answer says that it cost, `bill` what the last poll of its task
+    says.
     """
 
     after: float | None = 1.0
@@ -261,7 +262,7 @@ class Server:
             return Exchanged(reply=Missing(), seconds=0.0)
         due, reply = self.tasks[handle]
         if reply.trouble is not None and self.polls[handle] <= reply.trouble:
-            raise JobError(Code.NETWORK, "the poll was not answered")
+            raise JobError(reply.cause or Code.NETWORK, "the poll was not answered")
         if asyncio.get_running_loop().time() + self.epoch < due:
             return Exchanged(reply=Pending(), seconds=0.0)
         if reply.ends is not None:
@@ -461,6 +462,8 @@ class Terms:
     kinds: int = 1
     on_unknown: OnUnknown = "retry"
     retry_failed: bool = False
+    pay_again: bool = False
+    free_first: bool = False
     only: str | None = None
     limit: int | None = None
     workers: int | None = None
@@ -536,10 +539,11 @@ class Night:
         rules.canary.alone = asked.kinds == 1
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, asked.on_unknown)
         selection = Selection(
-            only=asked.only, limit=asked.limit, retry_failed=asked.retry_failed, on_unknown=asked.on_unknown
+            **{name: getattr(asked, name) for name in ("only", "limit", "retry_failed", "pay_again", "on_unknown")}
         )
-        feeder = Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__)
-        await pool.run(feeder, asked.workers or workers_for(asked.concurrency))
+        first, rest = (Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__) for _ in range(2))
+        both = FreeFirst(first, rest, asked.limit or len(self.jobs))
+        await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
         ended.append(
             RunEnded(reason=gate.reason, seconds=loop.time(), tally=pool.tally, notes=notes, recovered=ledger.recovered)
         )

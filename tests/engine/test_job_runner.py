@@ -363,6 +363,21 @@ def test_a_task_is_not_given_up_for_what_may_pass(
     assert (scene.rows()["j0"].status, len(scene.server.calls), scene.spent()) == ("done", 1, PRICE)
 
 
+@pytest.mark.parametrize(
+    ("cause", "others", "longest"), [(Code.SERVER, 5, 100.0), (Code.NETWORK, 0, 1900.0), (Code.SERVER, 0, 1900.0)]
+)
+def test_a_task_whose_polls_always_fail_is_left_in_its_time_or_that_of_an_outage(
+    night: NightOf, job_number: Callable[..., Job], cause: Code, others: int, longest: float
+) -> None:
+    scene = night(1)
+    scene.jobs = tasks(1 + others, job_number)
+    scene.server.api = lambda name, _: Reply(task=1.0, trouble=10**6 if name == "j0" else 0, cause=cause)
+    ended = scene.run(timeout=60.0, patience=float("inf"), deadline=1e6, concurrency=2)
+    assert (ended.reason, ended.tally.done, ended.tally.unknown) == (None, others, 1)
+    assert scene.rows()["j0"].handle == "j0/1"
+    assert ended.seconds < longest
+
+
 def test_a_task_that_its_api_does_not_know_is_unknown_without_a_handle(
     night: NightOf, job_number: Callable[..., Job]
 ) -> None:

@@ -152,6 +152,8 @@ def test_a_long_time_of_nothing_but_429s_ends_the_run_in_a_sentence(virtual: asy
     async def scene() -> tuple[StopRun | None, float]:
         here = Scene()
         lease = await here.out()
+        await asyncio.sleep(2 * PATIENCE)  # idle time is none of it
+        here.limits.refused(lease, TOO_MANY)
         await asyncio.sleep(PATIENCE)
         here.limits.refused(lease, TOO_MANY)
         assert not here.gate.closed, "fifteen minutes are not yet more than fifteen minutes"
@@ -173,6 +175,7 @@ def test_every_other_answer_renews_the_patience(virtual: asyncio.Runner, answer:
     async def scene() -> bool:
         here = Scene(Key(name="A", secret=None), Key(name="B", secret=None))
         first, second = await here.out(), await here.out()
+        here.limits.refused(first, TOO_MANY)
         await asyncio.sleep(PATIENCE - 1)
         if answer == "picture":
             here.limits.answered(second)

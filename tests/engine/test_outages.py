@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.outages import DOWN_SECONDS, FEW, NEVER, Outages, Place
+from batchflux.engine.outages import DOWN_SECONDS, FEW, NEVER, Outages, Place, in_words
 from batchflux.engine.shutdown import Gate
 from batchflux.errors import Code, JobError
 from tests.engine.conftest import Reply
@@ -164,17 +165,98 @@ def test_a_host_of_pictures_that_stays_away_stops_the_run_with_its_pictures_pend
     assert scene.server.charged == 4
 
 
-def test_a_host_that_stays_away_stops_the_run_also_after_others_gave_their_pictures(night: NightOf) -> None:
-    scene = night(30)
-    scene.server.hosts = {"j3": "gone.example"}
-    scene.server.files = lambda name, _: (
-        scene.error(Code.DOWNLOAD, 0.05, cause=Code.NETWORK) if name == "j3" else scene.picture(0.5)
+@pytest.mark.parametrize("patience", [5.0, 65.0, NEVER])
+@pytest.mark.parametrize("inline", [False, True])
+@pytest.mark.parametrize("jobs", [10, 400])
+def test_one_host_that_stays_away_costs_its_own_picture_only_while_others_come(
+    night: NightOf, patience: float, jobs: int, *, inline: bool
+) -> None:
+    scene = night(jobs)
+    scene.server.hosts = {"j0": "dead.example"}
+    scene.server.api = lambda name, _: Reply(after=2.0, inline=inline and name != "j0")
+    scene.server.files = {"j0": (scene.error(Code.DOWNLOAD, 0.1, cause=Code.NETWORK),)}
+    ended = scene.run(concurrency=2, patience=patience, deadline=86400.0)
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.codes) == (jobs - 1, {"download": 1})
+    assert ended.seconds < max(min(patience, 1800.0), jobs) + 30
+    scene.server.files = {}
+    assert scene.run().tally.done == 1
+    assert scene.server.charged == jobs
+
+
+@pytest.mark.parametrize("patience", [1.0, 5.0, 100.0])
+def test_a_last_probe_leaves_as_the_patience_ends(night: NightOf, patience: float) -> None:
+    scene = night(9)
+    scene.server.api = lambda *_: scene.error(Code.UNKNOWN, 12.0)
+    ended = scene.run(concurrency=1, patience=patience)
+    assert ended.reason is not None
+    assert scene.server.calls[0].at + 12.0 < scene.server.calls[1].at
+    assert ended.seconds < 12.0 + patience + 30.0
+
+
+def left_on_a_dead_host(scene: Night, jobs: int) -> None:
+    """Let the first `jobs` have pictures that were paid for and cannot be fetched."""
+    all_jobs, scene.jobs = scene.jobs, scene.jobs[:jobs]
+    scene.server.hosts = {job.id: "dead.example" for job in scene.jobs}
+    scene.server.files = dict.fromkeys(scene.server.hosts, (scene.error(Code.DOWNLOAD, 0.1, cause=Code.NETWORK),))
+    scene.run(patience=20.0)
+    assert {row.status for row in scene.rows().values()} == {"pending"}
+    assert (len(scene.rows()), scene.server.charged) == (jobs, jobs)
+    scene.jobs = all_jobs
+
+
+@pytest.mark.parametrize("canary", [0, 4])
+def test_old_links_to_a_dead_host_keep_nothing_from_being_bought(night: NightOf, canary: int) -> None:
+    scene = night(60)
+    left_on_a_dead_host(scene, 40)
+    ended = scene.run(
+        concurrency=4, workers=8, canary=canary, max_consecutive_failures=3, patience=100.0, free_first=True
     )
-    ended = scene.run(concurrency=4)
-    assert "host of pictures gone.example has not been there for" in str(ended.reason)
-    assert 29 * MINUTES < ended.seconds < 31 * MINUTES
-    assert {name for name, row in scene.rows().items() if row.status == "pending"} == {"j3"}
-    assert (ended.tally.done, scene.server.charged) == (29, 30)
+    assert ended.reason is None
+    assert (ended.tally.done, ended.tally.codes) == (20, {"download": 40})
+    assert scene.server.charged == 60
+    assert scene.server.calls[40].at < 60.0, "they wait for nothing"
+
+
+@pytest.mark.parametrize("patience", [5.0, 1800.0])
+def test_who_pays_again_waits_for_no_dead_host(night: NightOf, patience: float) -> None:
+    scene = night(1)
+    left_on_a_dead_host(scene, 1)
+    scene.server.hosts = {}
+    dead = scene.error(Code.DOWNLOAD, 0.1, cause=Code.NETWORK)
+    scene.server.files = lambda *_: dead if len(scene.server.calls) == 1 else scene.picture(0.1)
+    ended = scene.run(retry_failed=True, pay_again=True, patience=patience)
+    assert (ended.reason, ended.tally.done, scene.server.charged) == (None, 1, 2)
+    assert ended.seconds < 60.0
+
+
+@pytest.mark.parametrize("canary", [0, 4])
+@pytest.mark.parametrize("limit", [None, 6])
+def test_what_is_free_comes_first_and_is_taken_up_when_the_money_has_ended(
+    night: NightOf, canary: int, limit: int | None
+) -> None:
+    scene = night(8)
+    scene.jobs, all_jobs = scene.jobs[5:], scene.jobs
+    scene.server.files = lambda *_: scene.error(Code.DOWNLOAD, 0.1, dead=True)
+    scene.run()
+    assert scene.server.charged == 3
+    scene.jobs, scene.server.files = all_jobs, lambda *_: scene.picture(9.0)
+    ended = scene.run(budget=Decimal("0.56"), canary=canary, free_first=True, limit=limit)
+    assert ended.tally.done == (4 if limit is None else 2)
+    assert sum(row.status == "done" for row in scene.rows().values()) == ended.tally.done
+    if canary:
+        assert scene.server.calls[3].at > 9.0, "only what was paid for tells whether more may be bought"
+
+
+@pytest.mark.parametrize("ends", [{"budget": Decimal("0.20")}, {"deadline": 3.0}])
+def test_a_paid_picture_is_fetched_again_behind_a_gate_that_money_or_time_closed(
+    night: NightOf, ends: dict[str, Any]
+) -> None:
+    scene = night(5)
+    scene.server.files = lambda _, number: scene.error(Code.DOWNLOAD, 0.1) if number < 3 else scene.picture(0.1)
+    ended = scene.run(concurrency=1, **ends)
+    assert ended.reason is not None
+    assert ended.tally.done == scene.server.charged > 0
 
 
 def test_tasks_that_are_out_outlive_an_outage_longer_than_their_time(
@@ -283,6 +365,21 @@ async def test_a_place_is_down_after_a_few_failures_over_some_seconds_or_many_th
         assert not place.down
         outages.failed(place, str(job), LOST, 20.0, 20.1)
     assert place.down
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("https://a.example was not reached: refused; nothing was sent", "refused"),
+        (
+            "https://a.example was not reached: the TLS handshake failed (wrong version number; is it http?); nothing",
+            "the TLS handshake failed (wrong version number; is it http?)",
+        ),
+        ("not reached", "not reached"),
+    ],
+)
+def test_a_cause_is_told_whole_and_without_what_all_messages_say(message: str, told: str) -> None:
+    assert in_words(JobError(Code.NETWORK, message)) == told
 
 
 async def test_what_a_person_is_told() -> None:

@@ -213,3 +213,12 @@ def test_a_task_is_asked_for_by_every_run_and_never_submitted(
     work = decide(job_number(0), row._replace(in_flight=5 if status == "pending" else None, reserved=5), **asked)
     assert work is not None
     assert (work.handle, work.attempt, work.price, work.used, work.costs) == ("t", 7, 5, 1, False)
+
+
+def test_a_pending_picture_is_bought_again_only_where_the_user_says_so(job_number: JobOf) -> None:
+    work = decide(job_number(0), known("pending", link=LINK), retry_failed=True, pay_again=True)
+    assert work is not None
+    assert (work.costs, work.renew, work.pay_again) == (False, True, True)
+    work = decide(job_number(0), known("pending", link=LINK), pay_again=True)
+    assert work is not None
+    assert not work.renew

@@ -319,6 +319,8 @@ UNSAFE = [
     "data:image/png;base64,AAAA",
     "http://[::1",
     "http://h:99999/",
+    f"http://{'x' * 64}.example/",
+    "http://a..example/",
 ]
 NO_ADDRESS = ["http://", "http:///x", "//127.0.0.1/", "/relative", "", "\0"]
 
