@@ -281,7 +281,7 @@ class JobRunner:
                 left = await self._limits.depart(lease)
             finally:
                 if not left:
-                    await self._ledger.voided(number, unknown=run.tries.resent > 0)
+                    await self._ledger.voided(number, unanswered=run.tries.resent > 0)
                     reach("attempt.withdrawn")
         finally:
             if not left:
@@ -314,7 +314,8 @@ class JobRunner:
         answer = None
         if error.answer is not None:
             answer = await self._executor.keep_answer(run.work.job, attempt.number, error.answer)
-        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer)
+        unanswered = run.tries.resent > 0
+        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
         self._tell("attempt_failed", run, error, run.tries.used)
 

@@ -46,6 +46,12 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 )
 """The states from which an attempt may come to each state; every attempt begins as `authorized`."""
 
+_Stands = tuple[Status, str | None, str | None]  # a job's status, error code and error
+_UNANSWERED_BEFORE: _Stands = (
+    Status.UNKNOWN,
+    Code.UNKNOWN.value,
+    "an earlier request of it was sent and never answered; it may have been billed",
+)
 _ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -193,12 +199,9 @@ class Ledger:
 
         return self.database.submit(write)
 
-    def voided(self, attempt: int, *, unknown: bool) -> asyncio.Future[None]:
-        """Take an attempt back: its request has not left. `unknown` when an earlier one is still unanswered."""
-        stands: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
-        if unknown:
-            message = "an earlier request of it was sent and never answered; it may have been billed"
-            stands = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
+    def voided(self, attempt: int, *, unanswered: bool) -> asyncio.Future[None]:
+        """Take an attempt back: its request has not left. `unanswered` when an earlier one still is."""
+        stands: _Stands = _UNANSWERED_BEFORE if unanswered else (Status.PENDING, None, None)
 
         def write(connection: sqlite3.Connection) -> None:
             job = _pass(connection, attempt, "voided", billed="no", counts=0)
@@ -206,18 +209,23 @@ class Ledger:
 
         return self.database.submit(write)
 
-    def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> asyncio.Future[None]:
+    def failed(
+        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+    ) -> asyncio.Future[None]:
         """End the attempt without a picture; `counts=False` takes it off the job's attempts.
 
-        `answer` is the name of the file that keeps what was answered.
-        An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between; its handle
-        stays, unless the error says that the API does not have the task (`dead`).
+        `answer` is the name of the file that keeps what was answered. `unanswered`, as in `voided`: while nothing else
+        may have been billed, the job stays `unknown`. An unknown attempt leaves the job so, and its handle stays,
+        unless the error says that the API does not have the task (`dead`).
         """
         unknown = error.code is Code.UNKNOWN
         certain = RULES[error.code].billed == "yes"  # answered, with what we sent
         billed = "maybe" if unknown else "no" if not error.billed else "yes" if certain else "maybe"
-        status = Status.UNKNOWN if unknown else Status.PENDING
-        shown = (error.code.value, error.message) if billed == "maybe" else (None, None)
+        stands: _Stands = (Status.UNKNOWN if unknown else Status.PENDING, None, None)
+        if billed == "maybe":
+            stands = (stands[0], error.code.value, error.message)
+        elif billed == "no" and unanswered:
+            stands = _UNANSWERED_BEFORE
         why: dict[str, Any] = {"ended_at": self._clock(), "code": error.code.value, "error": error.message}
         why |= {} if answer is None else {"answer": answer}
 
@@ -226,7 +234,7 @@ class Ledger:
             job = _pass(connection, attempt, state, billed=billed, counts=counts, **why)
             if unknown and error.dead:
                 connection.execute(_HANDLE, (None, attempt))
-            connection.execute(_STANDS, (status.value, *shown, job))
+            connection.execute(_STANDS, (*stands, job))
 
         return self.database.submit(write)
 

@@ -51,6 +51,22 @@ def row(rows: Callable[[Ledger], dict[str, Known]]) -> Callable[[Ledger], Known]
     return lambda ledger: rows(ledger)["mug"]
 
 
+@pytest.mark.parametrize("code", [Code.QUOTA, Code.RATE_LIMITED, Code.MODERATED, Code.SERVER, Code.NETWORK])
+async def test_what_was_never_answered_stays_unknown_when_the_resend_is_refused(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], code: Code
+) -> None:
+    """Or `--on-unknown hold` would let it be bought a second time."""
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
+    resend = await send(ledger, make_job(), price=140, at=1001.0)
+    await ledger.failed(resend, failed(code), counts=True, unanswered=True)
+    found = row(ledger)
+    assert (found.status, found.error_code, found.possibly_billed, found.cost) == ("unknown", "unknown", 1, 0)
+    resend = await send(ledger, make_job(), price=140, at=1002.0)
+    await ledger.failed(resend, failed(Code.BAD_ANSWER, billed=True), counts=True, unanswered=True)
+    assert row(ledger).status == "pending", "an answer came"
+
+
 async def test_an_intent_is_an_attempt_in_flight_and_spent(
     ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
 ) -> None:
