@@ -171,13 +171,12 @@ def _failed(job: Job, known: Known, selection: Selection, means: Means) -> Work 
         return _begun(Work(job=job, used=known.attempts), known)
     retry, code = selection.retry_failed, Code(known.error_code or Code.INTERNAL)
     if known.file_name is not None and known.file_name.startswith(f"{REJECTED}/"):
-        taken = means.accept.issuperset((known.differs or "").split()) if code is Code.DIFFERS else retry
-        if taken:
+        if means.accept.issuperset((known.differs or "").split()):  # without any, its place was taken
             return Work(job=job, picture=known.file_name, attempt=known.attempt, renew=retry)
         return Work(job=job) if retry and selection.pay_again else None
     if (retry or means.newer) and (found := _read_again(job, known, means)) is not None:
         return found
-    # With a link on record the provider gave a picture, so a request that was refused is one for its file's name.
+    # With a link on record the provider gave a picture: what was refused since is its file's name, or another request.
     if (known.spool or known.link) is not None and RULES[code].keeps_link:
         is_free = RULES[code].free and (code is not Code.UNSAFE_URL or means.hosts)
         return _received(job, known, selection) if retry or is_free else None

@@ -100,11 +100,11 @@ CREATE TABLE IF NOT EXISTS uploads (
 class Known(NamedTuple):
     """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
-    `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one. Where something is
-    still to come from it (it was submitted, or was received and not put in its place, or is unknown and can be asked
-    for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price. `answers` names
-    the files, with line ends between, that keep the answers of a job without a picture, the latest first. What has a
-    default here came with format 2.
+    `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one (see LAST). Where
+    something is still to come from it (it was submitted, or was received and not put in its place, or is unknown and
+    can be asked for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price.
+    `answers` names the files, with line ends between, that keep the answers of a job without a picture, the latest
+    first. What has a default here came with format 2.
     """
 
     number: int
@@ -192,11 +192,14 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         " FROM attempts WHERE job = jobs.number AND answer IS NOT NULL ORDER BY number DESC)) END"
     ),
 }
+LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
+"""The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
+
 _VIEWS = (
     "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
     + ", ".join(f"{_LOOKED_UP.get(name, f'jobs.{name}')} AS {name}" for name in Known._fields)
     + " FROM jobs LEFT JOIN attempts AS last"
-    " ON last.number = (SELECT MAX(number) FROM attempts WHERE job = jobs.number)"
+    f" ON last.number = {LAST.format(job='jobs.number')}"
     " LEFT JOIN submissions ON submissions.number = last.submission",
     (
         "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"

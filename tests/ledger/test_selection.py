@@ -111,9 +111,12 @@ def test_a_picture_that_differs_is_judged_anew_by_every_run(
     assert bought.costs is not taken
 
 
-def test_a_picture_whose_place_was_taken_waits_for_it(job_number: JobOf) -> None:
-    row = known("failed", error_code="invalid_request", **KEPT)
-    assert decide(job_number(0), row) is None
+@pytest.mark.parametrize("code", ["invalid_request", "moderated"])
+def test_a_picture_whose_place_was_taken_is_put_there_by_the_run_that_finds_it_free(
+    job_number: JobOf, code: str
+) -> None:
+    row = known("failed", error_code=code, **KEPT)
+    assert decide(job_number(0), row) == Work(job=job_number(0), picture=KEPT["file_name"], attempt=7)
     work = decide(job_number(0), row, retry_failed=True)
     assert work == Work(job=job_number(0), picture=KEPT["file_name"], attempt=7, renew=True)
 
