@@ -76,8 +76,10 @@ class JobRunner:
         except JobError as error:
             self._vacate(run, error)
             raise
-        except (Halted, StopRun, asyncio.CancelledError):
+        except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
+            if isinstance(end, Halted) and run.answered is not None:  # or each run might ask again, at a price
+                raise run.answered from end
             raise
         except Exception as error:
             failure = self._own_fault(run, error)
@@ -107,14 +109,15 @@ class JobRunner:
             try:
                 return await self._collect(run, asset)
             except JobError as error:
-                # Bytes that came with the answer and are no picture cannot be fetched again: it was no answer.
-                no_answer = isinstance(asset, str) and error.code is Code.BAD_IMAGE
+                # Bytes that came with the answer just now and are no picture cannot be fetched again: it was no answer.
+                no_answer = isinstance(asset, str) and asset is not received and error.code is Code.BAD_IMAGE
                 if asset is received and work.renew and (error.dead or work.pay_again):
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
                 elif no_answer and self._rules.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
+                    run.answered = error
                 else:
                     raise
                 self._vacate(run, error)
@@ -176,6 +179,7 @@ class JobRunner:
                 await self._failed(run, attempt, error)
                 raise
             except (Halted, StopRun):
+                run.answered = None  # what is out may bring another answer
                 raise
             except Exception as error:
                 failure = self._own_fault(run, error)
@@ -223,6 +227,7 @@ class JobRunner:
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
         received = await self._received(run, finished, exchanged.seconds)
         await self._ledger.captured(attempt.number, received)
+        run.answered = None
         reach("answer.recorded")
         return received.asset
 
@@ -309,6 +314,8 @@ class JobRunner:
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
+        if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
+            run.answered = None if error.code is Code.UNKNOWN else error
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
         answer = None

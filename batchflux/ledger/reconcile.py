@@ -84,10 +84,11 @@ class Work:
 
     `picture` is what was received for it already: a link, or the name of a file of the folder; `answer` reads it out of
     an answer that was kept. `used` counts the attempts that its limit must hold against it, `resent` the sends after an
-    unknown outcome. `renew` allows a new request when the picture turns out to be gone, `pay_again` also when it may
-    only not be had now. `verdict` ends the job at once, as failed with that code and message. `attempt` is the attempt
-    that gave this; with a `handle` it is polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and
-    `price` nanounits of the budget are its.
+    unknown outcome, `again` the answers without a picture, the last of which came to `answered`. `renew` allows a new
+    request when the picture turns out to be gone, `pay_again` also when it may only not be had now. `verdict` ends the
+    job at once, as failed with that code and message. `attempt` is the attempt that gave this; with a `handle` it is
+    polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and `price` nanounits of the budget are
+    its.
     """
 
     job: Job
@@ -95,6 +96,8 @@ class Work:
     answer: Callable[[], Finished] | None = None
     used: int = 0
     resent: int = 0
+    again: int = 0
+    answered: tuple[Code, str] | None = None
     renew: bool = False
     pay_again: bool = False
     verdict: tuple[Code, str] | None = None
@@ -137,8 +140,8 @@ def work_for(
 def _pending(job: Job, known: Known, means: Means) -> Work:
     # A spooled file that is gone was moved into its place before a kill; the store finds it there.
     picture = known.spool or (None if known.link is None else Link(url=known.link))
-    if picture is None and known.handle is None and known.answers:
-        return _read_again(job, known, means) or _unless_final(job, known, means)
+    if picture is None and known.handle is None and (known.again or known.answers):
+        return _read_again(job, known, means) or _asked_again(job, known, means)
     return _begun(Work(job=job, picture=picture, used=0 if picture else known.attempts), known)
 
 
@@ -199,17 +202,14 @@ def _read_again(job: Job, known: Known, means: Means) -> Work | None:
     return None
 
 
-def _unless_final(job: Job, known: Known, means: Means) -> Work:
-    """Return the work on a job that was cut off after an answer without a picture: nothing, if that was the last word.
-
-    A kill may have come before the ledger learned what the answer said.
-    """
-    try:
-        means.read(job, (known.answers or "").split()[0])
-    except JobError as error:
-        if error.final:
-            return Work(job=job, verdict=(error.code, error.message))
-    return Work(job=job, used=known.attempts)
+def _asked_again(job: Job, known: Known, means: Means) -> Work:
+    """Return the work on a job that was cut off after an answer without a picture: none after two, or a last word."""
+    answered = Code(known.error_code or Code.BAD_ANSWER), known.error or "no picture was found in what was answered"
+    answers, again = (known.answers or "").split(), known.again or 0
+    why = means.why(job, answers[0]) if answers else None
+    if again > 1 or (why is not None and why.final):
+        return Work(job=job, verdict=(why.code, why.message) if why is not None else answered)
+    return Work(job=job, used=known.attempts, again=again, answered=answered)
 
 
 def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
@@ -219,7 +219,7 @@ def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
         return None
     if selection.on_unknown == "fail":
         return Work(job=job, verdict=(Code.UNKNOWN, "its request was sent and never answered (--on-unknown fail)"))
-    return Work(job=job, used=known.attempts, resent=1)
+    return Work(job=job, used=known.attempts, resent=1, again=known.again or 0)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -143,6 +143,16 @@ def test_kept_answers_are_read_again_the_latest_first(job_number: JobOf) -> None
     assert cut_off.verdict == (Code.MODERATED, "no such picture"), "a kill came before the ledger learned it"
 
 
+def test_a_job_is_asked_again_once_over_all_runs(job_number: JobOf) -> None:
+    """A kill may leave it pending after an answer without a picture."""
+    row = known("pending", error_code="no_image", error="a text came", attempts=1, again=1)
+    said = (Code.NO_IMAGE, "a text came")
+    assert decide(job_number(0), row) == Work(job=job_number(0), used=1, again=1, answered=said)
+    assert decide(job_number(0), row._replace(again=2)) == Work(job=job_number(0), verdict=said)
+    lost = row._replace(status="unknown", error_code="unknown")
+    assert decide(job_number(0), lost) == Work(job=job_number(0), used=1, resent=1, again=1)
+
+
 def test_retry_failed_counts_a_request_that_may_have_been_billed_as_sent_again(job_number: JobOf) -> None:
     """So that of a job left failed by --on-unknown fail, a second unknown outcome is not sent a third time."""
     work = decide(job_number(0), known("failed", error_code="unknown", attempts=2), retry_failed=True)

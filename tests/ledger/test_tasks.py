@@ -169,7 +169,7 @@ async def test_a_verb_that_the_state_does_not_allow_is_refused(
     verbs: dict[str, Callable[[int], object]] = {
         "submitted": lambda number: ledger.submitted(number, "task", None),
         "captured": lambda number: ledger.captured(number, Received(asset=Link(url=LINK))),
-        "voided": lambda number: ledger.voided(number, unknown=False),
+        "voided": lambda number: ledger.voided(number, unanswered=False),
         "failed": lambda number: ledger.failed(number, JobError(Code.SERVER, "no"), counts=True),
     }
     for number in (attempt, attempt + 1):
