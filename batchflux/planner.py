@@ -48,7 +48,9 @@ class Plan:
     `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
-    sent). `doubt` says why a run would not start before it was asked, and what is answered by.
+    sent). `maybe` of the calls are made only where a picture that was received cannot be had any more, `retried` jobs
+    that had failed are among those to do. `doubt` says why a run would not start before it was asked, and what is
+    answered by.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Plan:
     set_aside_cost: Decimal | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     canary: int = 0
+    maybe: int = 0
+    retried: int = 0
     doubt: str | None = None
 
 
@@ -225,6 +229,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         set_aside=survey.set_aside,
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),
+        maybe=survey.maybe,
+        retried=survey.retried,
     )
 
 

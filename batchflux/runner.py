@@ -28,7 +28,8 @@ from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
-from batchflux.ledger.reconcile import Selection, exists_in
+from batchflux.ledger.moves import exists_in
+from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
 from batchflux.observers import Progress, Watcher
@@ -189,7 +190,8 @@ class _Run:
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
-        if rules.canary.places and 0 < plan.calls < plan.counts["todo"] and selection.limit is None:
+        free = plan.counts["todo"] - plan.calls + plan.maybe
+        if rules.canary.places and plan.calls and free and selection.limit is None:
             source = FreeFirst(self._feeder(), self._feeder())
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
@@ -198,7 +200,7 @@ class _Run:
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            await pool.run(source, workers, free=plan.counts["todo"] - plan.calls)
+            await pool.run(source, workers, free=free)
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)

@@ -8,6 +8,7 @@ any moment each file is where the ledger says, or under its temporary name, from
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from posixpath import splitext
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchflux.ledger.tables import Known
+    from batchflux.manifest import Manifest
 
 _OF_PICTURES = frozenset(ALL_SUFFIXES)
 
@@ -120,3 +122,9 @@ def followed(planned: str, actual: str) -> str:
         return planned
     (stem, asked), (_, suffix) = splitext(planned), splitext(actual)
     return stem + suffix if {asked.lower(), suffix.lower()} <= _OF_PICTURES else planned
+
+
+def exists_in(manifest: Manifest) -> Callable[[str], bool]:
+    """Return a function that tells whether a file, named relative to the output folder, is there."""
+    root = str(manifest.output.dir) + os.sep
+    return lambda name: os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path doubles the cost

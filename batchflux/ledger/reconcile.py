@@ -26,7 +26,6 @@ moves.py).
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -38,7 +37,7 @@ from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, Fault, JobError, ManifestError
 from batchflux.ledger.means import Means, means_of
-from batchflux.ledger.moves import Move, followed
+from batchflux.ledger.moves import Move, exists_in, followed
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
@@ -110,8 +109,12 @@ class Work:
     @property
     def costs(self) -> bool:
         """Whether the work begins with a request that costs money."""
-        begun = (self.picture, self.answer, self.handle) != (None, None, None)
-        return not begun and self.verdict is None and self.job.fault is None
+        return (self.picture, self.answer, self.handle, self.verdict, self.job.fault) == (None,) * 5
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether the work may come to such a request, because what was received cannot be had any more."""
+        return self.pay_again or (self.renew and isinstance(self.picture, Link))
 
 
 def work_for(
@@ -226,14 +229,14 @@ def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
-    `models` counts those requests by the model that they ask. `redo` of those to do were asked for in a review; `redos`
-    are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does
-    not list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
+    `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
+    `models` counts those requests by the model that they ask. `redo` of those to do were asked for in a review; `redos` are all
+    that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does not
+    list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
-    by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do;
-    `references` counts these jobs. `redone` has a byte for each row of the ledger, by number: whether it
-    is worked on. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
-    second time.
+    by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
+    `references` is the count. `redone` has a byte for each row of the ledger, by number: whether it is worked on.
+    `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a second time.
     """
 
     total: int = 0
@@ -248,7 +251,9 @@ class Survey:
     todo: int = 0
     redo: int = 0
     waiting: int = 0
+    retried: int = 0
     calls: int = 0
+    maybe: int = 0
     models: Counter[str] = field(default_factory=Counter)
     references: int = 0
     reference_faults: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -346,8 +351,10 @@ class Surveyor:
         result.redo += job.redo_of is not None
         if known is not None:
             result.redone[known.number] = True
-        if work.costs:
+        result.retried += known is not None and known.status == Status.FAILED
+        if work.costs or work.may_cost:
             result.calls += 1
+            result.maybe += not work.costs
             result.models[job.model] += 1
             if job.id in self._remade:
                 result.remade[job.model] += 1
@@ -441,9 +448,3 @@ def survey_jobs(
         if apply and redo != made.redo:
             pin(connection, redo, made.job.key)
     return survey
-
-
-def exists_in(manifest: Manifest) -> Callable[[str], bool]:
-    """Return a function that tells whether a file, named relative to the output folder, is there."""
-    root = str(manifest.output.dir) + os.sep
-    return lambda name: os.path.exists(root + name)  # noqa: PTH110  called a million times; a Path doubles the cost

@@ -82,9 +82,13 @@ def test_what_is_free_is_done_by_every_run(job_number: JobOf, code: str, hosts: 
 def test_retry_failed_begins_with_a_link_that_may_live(job_number: JobOf, code: str) -> None:
     row = known("failed", error_code=code, link=LINK, attempts=5)
     work = decide(job_number(0), row, retry_failed=True)
+    assert work is not None
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
+    assert (work.costs, work.may_cost) == (False, True)
     work = decide(job_number(0), row, retry_failed=True, pay_again=True)
+    assert work is not None
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True, pay_again=True)
+    assert (work.costs, work.may_cost) == (False, True)
 
 
 @pytest.mark.parametrize(
