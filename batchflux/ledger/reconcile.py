@@ -230,8 +230,8 @@ class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
     `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
-    `models` counts those requests by the model that they ask. `redo` of those to do were asked for in a review; `redos` are all
-    that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does not
+    `models` counts requests by the model that they ask. `redo` of those to do were asked for in a review; `redos` are
+    all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does not
     list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which

@@ -292,6 +292,14 @@ def test_the_ratio_asked_for_has_eight_percent_of_room(size: tuple[int, int], ra
     assert fits or told["ratio"].endswith(f"which is not the {ratio} asked for")
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "told"), [(1, ["ratio"]), (3, ["ratio"]), (6, []), (8, []), (99, ["ratio"])])
+def test_the_ratio_is_that_of_the_picture_as_it_is_shown(kind: str, orientation: int, told: list[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert list(differs(encoded(photo(64, 128), kind, exif=exif), Expected(ratio="2:1"))) == told
+
+
 def test_a_reference_sent_back_is_told_apart_from_a_bad_image() -> None:
     with pytest.raises(JobError, match="reference image, unchanged") as caught:
         check(JPEG, Expected(references=frozenset({hashlib.sha256(JPEG).hexdigest()}), kind="png"), "decode")
