@@ -115,7 +115,7 @@ class JobRunner:
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
-                elif no_answer and self._rules.policy.asks_again(run.tries):
+                elif no_answer and not error.final and self._rules.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
                     run.answered = error
                 else:

@@ -239,7 +239,7 @@ class ImageStore:
 
 def _kept_as(name: str, error: JobError) -> JobError:
     """Return what to raise of bytes that are no picture and are kept."""
-    return JobError(error.code, f"{error.message}. What came is kept as {name}.")
+    return JobError(error.code, f"{error.message}. What came is kept as {name}.", final=error.final)
 
 
 def accepted(accept: Collection[str]) -> frozenset[str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
 _ORDERED = ("jpeg", "png", "webp")  # the kinds that can be
+_LINE_ENDS = b"\r\n"  # what an HTTP or text layer puts before a body
 _PADDING = b"\0\r\n"
 _CHANNELS = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}  # samples a pixel, by a PNG's colour type
 _ON_ITS_SIDE = range(5, 9)  # EXIF orientations
@@ -71,9 +72,13 @@ def check(data: bytes, expect: Expected, how: Verify) -> Judgement:
     if digest in expect.references:
         message = "the answer is a reference image, unchanged; reword the prompt or take another model"
         raise JobError(Code.ECHOED_INPUT, message)
-    container = follow(data)
-    shape, several, plate = _looked_at(data, container, how)
-    return Judgement(shape, digest, dict(_differences(data, expect, container, shape, several=several, plate=plate)))
+    body = data.lstrip(_LINE_ENDS)
+    container = follow(body)
+    shape, several, plate = _looked_at(body, container, how)
+    differs = dict(_differences(body, expect, container, shape, several=several, plate=plate))
+    if before := len(data) - len(body):
+        differs["trailing"] = f"{before} bytes stand before the start of the {NAMES[shape.kind]}, which are not its own"
+    return Judgement(shape, digest, differs)
 
 
 def _differences(
