@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 _TELLING_START = 6  # characters; a shorter beginning of a secret gives nothing away
 _SHORTEST = 4  # characters; what is shorter is no secret, and stands in every other word
+_ENCODED = 8  # characters; what is shorter may stand in any picture's base64 by chance
 _SECRET_NAME = re.compile(
     r"^(?:x-amz-|x-goog-|x-oss-|q-sign|awsaccesskeyid|ossaccesskeyid|googleaccessid|sig|policy|expires|key)"
     r"|token|secret|signature|password|credential|api[_-]?key|auth",
@@ -63,18 +65,29 @@ def without_signatures(text: str) -> str:
 
 
 def hushed(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without these secrets: plain, as URLs and JSON write them, or begun where it was cut off."""
+    """Return the text without these secrets: plain, as others write them, or begun where it was cut off."""
     for secret in secrets:
         if len(secret) < _SHORTEST:
             continue
-        as_url = (quote(secret, safe="", errors="replace"), quote(secret, errors="replace"))
-        for form in (secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]):
+        for form in _forms(secret):
             text = text.replace(form, HIDDEN)
         cut = text.removesuffix("…")
         begun = next((n for n in range(len(secret) - 1, _TELLING_START - 1, -1) if cut.endswith(secret[:n])), 0)
         if begun and cut is not text:
             text = f"{cut[:-begun]}{HIDDEN}…"
     return text
+
+
+def _forms(secret: str) -> list[str]:
+    """Return how a secret is written: plain, in URLs, in JSON, and in base64, by where in three bytes it begins."""
+    as_url = [quote(secret, safe="", errors="replace"), quote(secret, errors="replace")]
+    forms = [secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]]
+    if len(secret) >= _ENCODED:
+        for before in range(3):
+            data = bytes(before) + secret.encode(errors="replace")
+            own = slice(-(-before * 8 // 6), len(data) * 8 // 6)  # characters that neighbours have no bits in
+            forms += [encode(data).decode()[own] for encode in (b64encode, urlsafe_b64encode)]
+    return forms
 
 
 def hush(error: JobError, secrets: Iterable[str]) -> None:

@@ -1,14 +1,19 @@
-"""Which links lose their query: those that are keys to the picture."""
+"""Which links lose their query: those that are keys to the picture; and how a known secret goes."""
 
 from __future__ import annotations
 
+from base64 import b64encode, urlsafe_b64encode
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.redaction import redacted
+from batchflux.redaction import HIDDEN, hushed, redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PICTURE = "https://cdn.example/out/mug.png"
 CANARY = "cAnArY0123456789abcdefCANARY"
@@ -84,3 +89,14 @@ def test_any_text_is_survived(text: str) -> None:
 def test_whatever_is_long_and_random_goes(secret: str) -> None:
     kept = redacted(f"{PICTURE}?name={secret}&w=1")
     assert urlsplit(kept).query == ""
+
+
+@given(st.binary(max_size=30), st.binary(max_size=30), st.sampled_from([b64encode, urlsafe_b64encode]))
+def test_a_secret_goes_from_base64_too(before: bytes, after: bytes, encode: Callable[[bytes], bytes]) -> None:
+    secret = "cnry+K3y/of=no.known~shape"
+    text = encode(before + secret.encode() + after).decode()
+    left, found, right = hushed(text, [secret]).partition(HIDDEN)
+    assert found
+    assert text.startswith(left)
+    assert text.endswith(right)
+    assert len(text) - len(left) - len(right) >= len(secret) * 8 // 6 - 1, "all but what neighbours have a part in"

@@ -18,8 +18,8 @@ that break it and are left at a run's end are told from an outage by what came b
 others got their answers (a suspect). A place is down when its row lasts `DOWN_SECONDS`, with `FEW` failures or one that
 may have been billed; or at `limit` that may have been. Then it gets one request at a time, after 2, 4, 8, ... and then
 every 60 seconds (600, while they may be billed), and everything else waits for its answer. The others go on when one
-key of several is down, or one host. When all keys are down for longer than the run's patience, or a host while no other
-gives pictures, the gate closes: jobs stay pending.
+key of several is down, or one host. When all keys are down for longer than the run's patience, or a host since the last
+picture of any other, the gate closes: jobs stay pending.
 """
 
 from __future__ import annotations
@@ -217,10 +217,8 @@ class Outages:
                 return
             self._provider_down = True
             since = max(key.since for key in keys)
-        elif self._fetched_at is not None and self._fetched_at > place.since:
-            since = now  # others give pictures: the run need not end for this one
-        else:
-            since = place.since
+        else:  # while others give pictures, the run need not end for this one
+            since = max(place.since, self._fetched_at or place.since)
         self._say("away", place, now)
         if place.probe_at - since > self.patience:
             what = f"The {place.name} has not been there for {max(now - since, 0.0) / 60:.0f} minutes ({place.why})"

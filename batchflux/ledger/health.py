@@ -1,7 +1,8 @@
 """Whether the ledger of a folder can be trusted with money, seen to before a run spends any.
 
 A missing or empty ledger beside pictures knows nothing of what was paid for them: all of it would be bought anew, and
-written over. What SQLite cannot see, because the file is well-formed, is a text that is not what the program writes.
+written over. An index that disagrees with its table would not find a job that was paid for. What SQLite cannot see,
+because the file is well-formed, is a text that is not what the program writes.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def check_ledger(path: Path) -> None:
 
 
 def _check_whole(path: Path, connection: sqlite3.Connection, tables: set[str]) -> None:
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise damaged(path, found.partition("\n")[0])
     for table in tables.intersection(_WRONG):

@@ -31,7 +31,8 @@ _LONGEST = 4096
 _STARTS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
     b"BM": "image/bmp",
     b"II*\0": "image/tiff",
     b"MM\0*": "image/tiff",

@@ -42,7 +42,7 @@ def test_killed_half_way_and_run_again(program: Program, bank: Bank, manifest: C
     assert len(undisturbed) == 200
     bank.seen.clear()
     for quota in (50, 110):
-        process = program.start("run", name, "--set", "limits.concurrency=16")
+        process = program.start("run", name, "--out", "out/m", "--set", "limits.concurrency=16")
         wait_for(lambda quota=quota: len(bank.answered()) >= quota)  # type: ignore[misc]
         in_flight_before = len(bank.seen)
         program.kill(process)

@@ -108,8 +108,8 @@ def test_a_refused_picture_is_fetched_with_the_headers_that_its_host_wants(
     assert ended.code == 1, ended.said
     _, code, error, _ = rows(program)["a"]
     assert (code, "refused the picture (HTTP 403)" in error) == ("download", True)
-    more = f", allow_hosts: '{host}', download_headers: {{User-Agent: Mozilla/5.0, Authorization: Bearer t}}"
-    ended = program("run", manifest(jobs, provider=more))
+    more = f", allow_hosts: '{host}', download_headers: {{User-Agent: Mozilla/5.0, Authorization: 'Bearer ${{T}}'}}"
+    ended = program("run", manifest(jobs, provider=more), T="cdn-token")
     assert ended.code == 0, ended.said
     assert (rows(program)["a"][0], bank.billed["a"]) == ("done", 1)
 

@@ -329,7 +329,7 @@ def test_a_missing_reference_fails_its_job_before_anything_is_sent(
 @pytest.mark.slow
 def test_slow_downloads_do_not_hold_api_slots(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
     bank.link_delay = 1.5
-    name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 20]}}}\n")
+    name = manifest("  - {prompt: 'a cat {{ n }}', matrix: {n: {range: [1, 20]}}}\n", limits=", canary: 0")
     assert program("run", name, "--set", "limits.concurrency=2").code == 0
     assert bank.most_at_once <= 2
     first_link_done = bank.seen[0].at + 1.5

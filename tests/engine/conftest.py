@@ -200,6 +200,7 @@ class Server:
         self.fetches: list[Call] = []
         self.api: Script = {}
         self.files: Script = {}
+        self.hosts: dict[str, str] = {}
         self.by_key: Callable[[str | None, int], Reply | None] = lambda key, number: None  # noqa: ARG005
         self.in_flight = 0
         self.peak = 0
@@ -270,7 +271,7 @@ class Server:
 
     def _asset(self, name: str, reply: Reply) -> Link | Inline:
         self.delivered[name] += 1
-        link = Link(url=f"https://cdn.example/{name}/{self.delivered[name]}")
+        link = Link(url=f"https://{self.hosts.get(name, 'cdn.example')}/{name}/{self.delivered[name]}")
         return Inline(data=f"picture of {name}".encode()) if reply.inline else link
 
     async def fetch(self, url: str) -> Fetched:

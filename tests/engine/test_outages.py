@@ -164,6 +164,19 @@ def test_a_host_of_pictures_that_stays_away_stops_the_run_with_its_pictures_pend
     assert scene.server.charged == 4
 
 
+def test_a_host_that_stays_away_stops_the_run_also_after_others_gave_their_pictures(night: NightOf) -> None:
+    scene = night(30)
+    scene.server.hosts = {"j3": "gone.example"}
+    scene.server.files = lambda name, _: (
+        scene.error(Code.DOWNLOAD, 0.05, cause=Code.NETWORK) if name == "j3" else scene.picture(0.5)
+    )
+    ended = scene.run(concurrency=4)
+    assert "host of pictures gone.example has not been there for" in str(ended.reason)
+    assert 29 * MINUTES < ended.seconds < 31 * MINUTES
+    assert {name for name, row in scene.rows().items() if row.status == "pending"} == {"j3"}
+    assert (ended.tally.done, scene.server.charged) == (29, 30)
+
+
 def test_tasks_that_are_out_outlive_an_outage_longer_than_their_time(
     night: NightOf, job_number: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -114,6 +115,20 @@ def test_no_flipped_bit_is_a_traceback(path: Path) -> None:
         except (StorageError, UsageError) as error:
             told += "restore it from a copy" in str(error)
     assert told > 10
+
+
+def test_a_key_that_no_longer_finds_its_job_is_damage(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        ((key,),) = connection.execute("SELECT key FROM jobs WHERE number = 7")
+    whole = path.read_bytes()
+    places = [found.start() for found in re.finditer(re.escape(key), whole)]
+    assert len(places) > 1, "in its table, and where it is looked up"
+    for at in places:
+        data = bytearray(whole)
+        data[at + 5] ^= 4
+        path.write_bytes(data)
+        with pytest.raises(StorageError, match="restore it from a copy"):
+            check_ledger(path)
 
 
 def test_a_held_ledger_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

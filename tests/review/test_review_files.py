@@ -120,7 +120,7 @@ async def test_no_link_leads_out(page: Page, folder: Folder, outside: Path, wher
         b"",
         b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
         b"<html><script>alert(1)</script>",
-        b"GIF89a" + bytes(20),
+        b"GIF88a" + bytes(20),
         b"%PDF-1.7",
         b"\x89PNG",
         b"RIFF0000WAVE",

@@ -135,13 +135,20 @@ def test_a_kill_as_an_attempt_is_withdrawn(scene: Scene) -> None:
     scene.at_the_end({f"a{number}" for number in range(60)}, kills=1, at_once=30)
 
 
-@pytest.mark.parametrize("way", ["url", "b64"])
 @pytest.mark.parametrize(
-    "point",
-    sweep(
-        {"rejected.kept"},
-        {"answer.recorded", "picture.moving", "picture.moved", "pictures.synced", "rejected.kept", "csv.appending"},
-    ),
+    ("way", "point"),
+    [
+        ("url", "rejected.kept"),
+        ("b64", "rejected.kept"),
+        pytest.param("url", "answer.recorded", marks=pytest.mark.slow),
+        pytest.param("b64", "answer.recorded", marks=pytest.mark.slow),
+        pytest.param("url", "picture.moving", marks=pytest.mark.slow),
+        pytest.param("b64", "picture.moved", marks=pytest.mark.slow),
+        pytest.param("b64", "picture.moving", marks=pytest.mark.long),
+        pytest.param("url", "picture.moved", marks=pytest.mark.long),
+        *(pytest.param(way, "pictures.synced", marks=pytest.mark.long) for way in ("url", "b64")),
+        *(pytest.param(way, "csv.appending", marks=pytest.mark.long) for way in ("url", "b64")),
+    ],
 )
 def test_a_kill_around_a_picture_that_differs(scene: Scene, way: str, point: str) -> None:
     """It is paid once, and not fetched again once it lies in rejected/; a kill as it is accepted loses nothing."""
@@ -187,8 +194,36 @@ def test_a_kill_around_an_answer_without_a_picture(scene: Scene, point: str) -> 
     assert bank.posts == {"a": 2}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("point", ["commit.begun", "commit.made", "answer.recorded", "picture.moved"])
+@pytest.mark.parametrize("point", sweep(set(), {"request.leaving:3", "answer.kept:2", "attempt.settled:4"}))
+def test_a_kill_while_a_provider_is_on_trial(scene: Scene, point: str) -> None:
+    """Each run buys a few until a picture is kept, killed or not; afterwards nothing stands in the way of the rest."""
+    program, bank = scene.program, scene.bank
+    jobs = "".join(f"  - {{id: a{number}, prompt: 'job a{number} #empty'}}\n" for number in range(20))
+    program.manifest(bank.url, jobs)
+    assert program.run(**{VARIABLE: point}).code == -9
+    bought = bank.posts.total()
+    assert bought <= 4
+    ended = program.run()
+    assert (ended.code, program.summary()["reason"]) == (3, "canary"), ended.said
+    assert bank.posts.total() <= bought + 4
+    program.manifest(bank.url, jobs.replace("#empty", "#url"))
+    assert program.run(**{VARIABLE: "answer.recorded"}).code == -9
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    names = {f"a{number}" for number in range(20)}
+    assert program.pictures() == names
+    assert not bank.again
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("commit.begun", marks=pytest.mark.slow),
+        pytest.param("answer.recorded", marks=pytest.mark.slow),
+        pytest.param("commit.made", marks=pytest.mark.long),
+        pytest.param("picture.moved", marks=pytest.mark.long),
+    ],
+)
 def test_a_kill_as_a_kept_answer_is_read_again(scene: Scene, point: str) -> None:
     program, bank = scene.program, scene.bank
     program.manifest(bank.url, "  - {id: a, prompt: 'job a #empty', output_format: png}\n", limits=", attempts: 1")
@@ -207,12 +242,15 @@ def test_a_kill_as_a_kept_answer_is_read_again(scene: Scene, point: str) -> None
     assert bank.posts == {"a": 1}
 
 
-@pytest.mark.slow
-def test_a_kill_at_every_commit_of_a_small_run(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(3, id="some", marks=pytest.mark.slow), pytest.param(1, id="all", marks=pytest.mark.long)],
+)
+def test_a_kill_at_the_commits_of_a_small_run(scene: Scene, step: int) -> None:
     program, bank = scene.program, scene.bank
-    number, killed = 0, True
+    number, killed = 1 - step, True
     while killed:
-        number += 1
+        number += step
         bank.forget()
         shutil.rmtree(program.out, ignore_errors=True)
         program.manifest(bank.url, "  - {id: a, prompt: 'job a #url'}\n  - {id: b, prompt: 'job b #b64'}\n")

@@ -375,8 +375,12 @@ class Program:
         style: str = "standard",
         **limits: Any,
     ) -> Ended:
-        """Run a manifest with a job for each prompt or mapping of fields; ids are j0, j1, j2, ..."""
-        known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, **limits}
+        """Run a manifest with a job for each prompt or mapping of fields; ids are j0, j1, j2, ...
+
+        Faults are met by all jobs at once, so none waits for another's picture or is held back for another's failure.
+        """
+        known = {"concurrency": 32, "timeout": "20s", "attempts": 5, "max_consecutive_failures": 100_000, "canary": 0}
+        known |= limits
         provider = {"name": "tuzi", "base_url": base_url, "keys": ["TEST_KEY"], "price": 0.14, "currency": "CNY"}
         listed = [
             {"id": f"j{number}", **({"prompt": job} if isinstance(job, str) else job)}
@@ -397,6 +401,20 @@ class Program:
         """The rows of results.csv in the order of the manifest."""
         with (self.folder / "out/m/results.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+    def held(self, ended: Ended, jobs: int) -> set[str]:
+        """See that a run stopped by its patience: all jobs are pending, and nothing is spent.
+
+        Return what its requests met, as run.log has it.
+        """
+        assert (ended.code, self.rows()) == (3, []), ended.out + ended.err
+        assert "The provider has not been there for" in ended.out
+        assert "no job has failed for it" in ended.out
+        summary = json.loads((self.folder / "out/m/summary.json").read_text())
+        said = [summary["reason"], summary["jobs"]["pending"], summary["spent"], summary["possibly_billed"]]
+        assert said == ["failures", jobs, "0", 0]
+        lines = [json.loads(line) for line in (self.folder / "out/m/run.log").read_text().splitlines()]
+        return {line["message"] for line in lines if line["event"] == "attempt_failed"}
 
     def images(self) -> list[Path]:
         return sorted(path for path in (self.folder / "out/m/images").rglob("*") if path.is_file())

@@ -110,9 +110,13 @@ def test_no_answer_leads_the_program_anywhere_inside(net: Net, program: Program,
         )
         moved = f"HTTP/1.1 302 Found\r\nLocation: {link}\r\nContent-Length: 0\r\n\r\n".encode()
         net.gives(f"via{number}", moved)
+    found: dict[str, dict[str, str]] = {}
     jobs = [f"#{kind}{number} cat" for number in range(len(links)) for kind in ("to", "via")]
-    ended = program.run(net.url, jobs, style=style, attempts=1)
-    assert ended.code == 1, ended.err
+    named = [job for job in jobs if any(name in links[int(job.split()[0].strip("#tovia"))] for name in NAMES)]
+    for some, codes in (([job for job in jobs if job not in named], {1}), (named, {1, 3})):
+        ended = program.run(net.url, some, style=style, attempts=1, patience="1s")
+        assert ended.code in codes, ended.err
+        found |= {row["prompt"]: row for row in program.rows()}
     assert knocks.count() == 0
     allowed = {
         link: {"unsafe_url"}
@@ -121,13 +125,14 @@ def test_no_answer_leads_the_program_anywhere_inside(net: Net, program: Program,
         for link in links
     }
     wrong = []
-    for prompt, row in zip(jobs, program.rows(), strict=True):
+    assert set(jobs) - set(found) <= set(named), "what does not resolve is left for another run"
+    for prompt, row in found.items():
         link = links[int(prompt.split()[0].strip("#tovia"))]
         if row["status"] != "failed" or row["error_code"] not in allowed[link] or row["attempts"] != "1":
             wrong.append((link, prompt, row["status"], row["error_code"], row["error"]))
     assert not wrong, "\n".join(map(str, wrong))
     assert program.images() == []
-    assert set(net.origin.posts().values()) == {1}, "paid once, and not again for a link that is refused"
+    assert net.origin.posts() == dict.fromkeys(jobs, 1), "paid once, and not again for a link that is refused"
 
 
 class Rebinding(AbstractResolver):

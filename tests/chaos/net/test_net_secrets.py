@@ -1,8 +1,8 @@
 """Canaries through every path of the program: afterwards no byte of them is in the folder, on stdout or on stderr.
 
 Looked for plainly, URL-encoded, in JSON's and in base64's clothes. The one exception is what the contract needs: the
-link of a picture that has still to be fetched stands in ledger.db, which is its owner's only; once the picture is
-there, it is gone from there too.
+link of a picture that has still to be fetched stands in ledger.db, which is its owner's only, until the picture is
+there; and in answers/, its owner's too, where nobody has found it yet.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ HOOK = "hook c4nary/s3cret+word"
 SIGNATURE = "5igCanary0badc0ffee0ddf00d/9+Q=="
 CANARIES = {**KEYS, "HOOK": HOOK, "SIGNATURE": SIGNATURE}
 QUERY = f"X-Amz-Credential=AKIA&X-Amz-Signature={quote(SIGNATURE, safe='')}"
+AWAY = ["nobody", "weird", "page", "page200", "errorevent"]  # answers of a provider, or a host, that is not there
 LEDGER = ("ledger.db", "ledger.db-journal", "ledger.db-wal")
 
 
@@ -115,7 +116,14 @@ def manifest(program: Program, net: Net, names: list[str], **limits: Any) -> Non
     provider = {"name": "tuzi", "base_url": net.url, "keys": list(KEYS), "price": 0.14, "currency": "CNY"}
     jobs = [{"id": name, "prompt": f"#{name} cat", "webhook_secret": "${HOOK}"} for name in names]
     defaults = {"webhook_url": "https://hooks.example/done"}
-    made = {"version": 1, "name": "m", "provider": provider, "limits": limits, "defaults": defaults, "jobs": jobs}
+    made = {
+        "version": 1,
+        "name": "m",
+        "provider": provider,
+        "limits": {"canary": 0, **limits},
+        "defaults": defaults,
+        "jobs": jobs,
+    }
     program.write("m.yaml", json.dumps(made))
 
 
@@ -126,8 +134,11 @@ def said_by(*calls: Ended) -> str:
 @pytest.mark.parametrize("how", ["json", pytest.param("text", marks=pytest.mark.slow)])
 def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     net.origin.answers |= told(net)
-    names = [*net.origin.answers]
+    names = [name for name in net.origin.answers if name not in AWAY]
     silent = ["@cut:0 cut", "@half:0*1 half"]
+    manifest(noisy, net, AWAY, patience="1s")
+    held = noisy("run", "m.yaml", "--log-format", how)
+    assert held.code == 3, held.err
     manifest(noisy, net, [*names, *silent], attempts=2, timeout="1s", rate="25/s", max_consecutive_failures=1000)
     calls = [
         noisy("plan", "m.yaml", *(["--json"] if how == "json" else [])),
@@ -142,8 +153,10 @@ def test_no_canary_is_seen_anywhere(net: Net, noisy: Program, how: str) -> None:
     assert any(asked.body["webhook_secret"] == HOOK for asked in net.origin.asked)
     used = {key for asked in net.origin.asked for key in KEYS.values() if f"Bearer {key}\r\n" in asked.head}
     assert used == set(KEYS.values()), "the canaries were there to be seen"
-    assert not leaks(said_by(*calls))
-    for name, text in files(noisy.folder / "out", *LEDGER):
+    assert not leaks(said_by(held, *calls))
+    kept = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (noisy.folder / "out/m/answers").iterdir()}
+    assert set(kept.values()) == {0o600}
+    for name, text in files(noisy.folder / "out", *LEDGER, *kept):
         assert not leaks(text), name
     for name, text in files(noisy.folder / "out"):
         assert not leaks(text, *KEYS, "HOOK"), name
