@@ -247,7 +247,7 @@ def _bmp(data: bytes) -> Container:
 
 
 def _to_the_end(kind: Kind) -> Callable[[bytes], Container]:
-    """Take a picture to its last byte: its parts lie anywhere, or Pillow alone follows them: it sees what is missing."""
+    """Take one to the last byte: its parts lie anywhere, or Pillow alone follows them; it sees what is missing."""
     return lambda data: Container(kind, len(data))
 
 
