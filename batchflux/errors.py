@@ -59,7 +59,8 @@ class Rule:
     `attempt`: whether it is one of the job's attempts. `fault` names who is at fault: failures of a `job` say nothing
     about the provider, those of a `key` take the key out of the pool, `away` means that the provider is not there: then
     engine/outages.py says whether it is an attempt. `fetch_again`: whether a download that
-    fails so is tried again; `keeps_link`: whether the job keeps a link that may still live; `ends_run`: whether the run
+    fails so is tried again; `keeps_link`: whether what the job has on record (a link, bytes) may
+    still be its picture; `ends_run`: whether the run
     ends when no other key is left.
     """
 
@@ -68,7 +69,7 @@ class Rule:
     attempt: bool = True
     fault: Literal["job", "provider", "away", "key", "link", "us"] = "provider"
     fetch_again: bool = False
-    keeps_link: bool = False
+    keeps_link: bool = True
     ends_run: bool = False
     untold: bool = False
     free: bool = False
@@ -82,17 +83,17 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.TIMEOUT: Rule(retry="backoff", fault="away", untold=True, free=True),
         Code.BAD_ANSWER: Rule(retry="once", billed="maybe"),
         Code.NO_IMAGE: Rule(retry="once", billed="maybe"),
-        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, keeps_link=True, free=True),
-        Code.BAD_IMAGE: Rule(fault="link", fetch_again=True, keeps_link=True),
-        Code.DIFFERS: Rule(billed="yes"),
-        Code.ECHOED_INPUT: Rule(billed="yes", fault="job"),
+        Code.DOWNLOAD: Rule(fault="link", fetch_again=True, free=True),
+        Code.BAD_IMAGE: Rule(fault="link", fetch_again=True),
+        Code.DIFFERS: Rule(billed="yes", keeps_link=False),
+        Code.ECHOED_INPUT: Rule(billed="yes", fault="job", keeps_link=False),
         Code.MODERATED: Rule(fault="job", untold=True),
-        Code.INVALID_REQUEST: Rule(keeps_link=True, untold=True),
+        Code.INVALID_REQUEST: Rule(untold=True),
         Code.AUTH: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
         Code.QUOTA: Rule(retry="limits", attempt=False, fault="key", ends_run=True, untold=True),
         Code.REFERENCE: Rule(fault="job", untold=True),
-        Code.UNSAFE_URL: Rule(fault="job", keeps_link=True, free=True),
-        Code.INTERNAL: Rule(billed="maybe", fault="us", keeps_link=True),
+        Code.UNSAFE_URL: Rule(fault="job", free=True),
+        Code.INTERNAL: Rule(billed="maybe", fault="us"),
         Code.UNKNOWN: Rule(retry="resend", billed="maybe", fault="away"),
     }
 )

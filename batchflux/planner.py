@@ -14,7 +14,8 @@ from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
-from batchflux.ledger.reconcile import Selection, Survey, Through, survey_jobs
+from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
 from batchflux.manifest import load_manifest as load
 from batchflux.manifest.capabilities import SIMULATOR
@@ -48,8 +49,9 @@ class Plan:
     `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
-    sent). `missed` says that no job is selected. `doubt` says why a run would not start before it was asked,
-    and what is answered by.
+    sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
+    cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
+    before it was asked, and what is answered by.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Plan:
     dropped: dict[str, int] = field(default_factory=dict)
     canary: int = 0
     missed: str | None = None
+    maybe: int = 0
+    retried: int = 0
     doubt: str | None = None
 
 
@@ -228,6 +232,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),
         missed=survey.missed,
+        maybe=survey.maybe,
+        retried=survey.retried,
     )
 
 

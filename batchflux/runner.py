@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules
     from batchflux.errors import Fault
-    from batchflux.ledger.reconcile import Survey
     from batchflux.ledger.summary import State
+    from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
 
@@ -190,7 +190,8 @@ class _Run:
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
-        if 0 < plan.calls < plan.counts["todo"]:
+        free = plan.counts["todo"] - plan.calls + plan.maybe
+        if plan.calls and free:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
         self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
@@ -199,7 +200,7 @@ class _Run:
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            await pool.run(source, workers, free=plan.counts["todo"] - plan.calls)
+            await pool.run(source, workers, free=free)
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)

@@ -28,7 +28,7 @@ def fail(ledger: Ledger, job: Job, error: JobError, *, counts: bool) -> asyncio.
 
 
 def take_back(ledger: Ledger, job: Job, *, unknown: bool) -> asyncio.Future[None]:
-    return ledger.voided(attempt_of(ledger, job), unknown=unknown)
+    return ledger.voided(attempt_of(ledger, job), unanswered=unknown)
 
 
 def attempt_of(ledger: Ledger, job: Job) -> int:

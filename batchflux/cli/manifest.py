@@ -35,6 +35,7 @@ MEANINGS = {
     "pending": "begun by an earlier run",
     "done": "have their picture",
     "failed": "stay failed until --retry-failed",
+    "again": "failed before, and are tried again",
     "unknown": "request sent, never answered; see --on-unknown",
     "merged": "ask for the same as an earlier one; made once (variant: 2 makes a second copy)",
     "redo": "of those to do, asked for in a review",
@@ -128,7 +129,8 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     text = [f"{result.name}: {jobs} for {result.provider} ({result.model}) -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
-    text += [f"  {name:<9} {counts[name]:>9,}  {says}" for name, says in MEANINGS.items() if counts.get(name)]
+    shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
+    text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
     if counts.get("merged"):
         text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
     if result.dropped:
@@ -140,10 +142,11 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
+    kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
     about = "about " if result.seconds >= 1 else ""
     text += [
         "",
-        f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call)}",
+        f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]

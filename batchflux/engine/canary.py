@@ -30,7 +30,8 @@ REMEDIES = {  # by what the requests came to: where what was paid for is, and wh
     Code.BAD_ANSWER: _SHAPE,
     Code.NO_IMAGE: _SHAPE,
     Code.DIFFERS: "what was made is in {folder}/rejected: output.accept takes it, which costs nothing",
-    Code.BAD_IMAGE: _FETCH,
+    Code.BAD_IMAGE: "what came inside answers is in {folder}/answers; links are kept in {folder}, and --retry-failed "
+    "fetches them again, without paying",
     Code.DOWNLOAD: f"{_FETCH}; set provider.download_headers if their host wants any",
     Code.UNSAFE_URL: f"{_FETCH}, if provider.allow_hosts allows it",
     Code.UNKNOWN: "set limits.timeout higher if the provider needs longer",

@@ -3,8 +3,7 @@
 The order of records is the promise. Money is reserved, a lease taken and the attempt authorized in the ledger before
 the request leaves. A handle is on record before it is polled, and a picture before anything is done with it. A job that
 has either is never submitted again by a failing poll or download; only `--retry-failed` starts anew from a dead link.
-A task keeps its slot and its key from submit to its final status. Polls are free: no attempt, no rate slot. A task that
-has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
+How a task is followed stands in task_polls.py.
 """
 
 from __future__ import annotations
@@ -80,8 +79,10 @@ class JobRunner:
         except JobError as error:
             self._vacate(run, error)
             raise
-        except (Halted, StopRun, asyncio.CancelledError):
+        except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
+            if isinstance(end, Halted) and run.answered is not None:  # or each run might ask again, at a price
+                raise run.answered from end
             raise
         except Exception as error:
             failure = self._own_fault(run, error)
@@ -113,14 +114,15 @@ class JobRunner:
             try:
                 return await self._collect(run, asset)
             except JobError as error:
-                # Bytes that came with the answer and are no picture cannot be fetched again: it was no answer.
-                no_answer = isinstance(asset, str) and error.code is Code.BAD_IMAGE
+                # Bytes that came with the answer just now and are no picture cannot be fetched again: it was no answer.
+                no_answer = isinstance(asset, str) and asset is not received and error.code is Code.BAD_IMAGE
                 if asset is received and work.renew and (error.dead or work.pay_again):
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
-                elif no_answer and self._rules.policy.asks_again(run.tries):
+                elif no_answer and not error.final and self._rules.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
+                    run.answered = error
                 else:
                     raise
                 self._vacate(run, error)
@@ -188,6 +190,7 @@ class JobRunner:
                 await self._failed(run, attempt, error)
                 raise
             except (Halted, StopRun):
+                run.answered = None  # what is out may bring another answer
                 raise
             except Exception as error:
                 failure = self._own_fault(run, error)
@@ -235,6 +238,7 @@ class JobRunner:
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
         received = await self._received(run, finished, exchanged.seconds)
         await self._ledger.captured(attempt.number, received)
+        run.answered = None
         reach("answer.recorded")
         return received.asset
 
@@ -293,7 +297,7 @@ class JobRunner:
                 left = await self._limits.depart(lease)
             finally:
                 if not left:
-                    await self._ledger.voided(number, unknown=run.tries.resent > 0)
+                    await self._ledger.voided(number, unanswered=run.tries.resent > 0)
                     reach("attempt.withdrawn")
         finally:
             if not left:
@@ -321,12 +325,15 @@ class JobRunner:
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
+        if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
+            run.answered = None if error.code is Code.UNKNOWN else error
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
         answer = None
         if error.answer is not None:
             answer = await self._executor.keep_answer(run.work.job, attempt.number, error.answer)
-        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer)
+        unanswered = run.tries.resent > 0
+        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
         self._tell("attempt_failed", run, error, run.tries.used)
 

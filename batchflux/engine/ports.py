@@ -61,13 +61,15 @@ class Ledger(Protocol):
     def found(self, attempt: int, received: Received) -> Awaitable[int]:
         """Record a picture that was read out of a failed attempt's kept answer; return its number from now on."""
 
-    def voided(self, attempt: int, *, unknown: bool) -> Awaitable[None]:
-        """Take back an attempt whose request has not left; `unknown` when an earlier one is still unanswered."""
+    def voided(self, attempt: int, *, unanswered: bool) -> Awaitable[None]:
+        """Take back an attempt whose request has not left; `unanswered` when an earlier one still is."""
 
-    def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> Awaitable[None]:
+    def failed(
+        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+    ) -> Awaitable[None]:
         """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts.
 
-        `answer` is the file that keeps what was answered.
+        `answer` is the file that keeps what was answered, `unanswered` as in `voided`.
         """
 
     def finish(self, job: Job, outcome: Outcome) -> Awaitable[None]:

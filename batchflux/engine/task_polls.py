@@ -35,7 +35,8 @@ class JobRun:
     `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
     those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
-    may get without one.
+    may get without one. `answered` is what the last answer came to while nothing is out or received but an answer after
+    which the job may be asked again.
     """
 
     work: Work
@@ -50,6 +51,7 @@ class JobRun:
     troubled: bool = False
     placed: bool = False
     free: bool = False
+    answered: JobError | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -117,7 +117,9 @@ class WorkerPool:
                 self._gate.close(StopRun("bug", f"batchflux failed: {error!r}"))
 
     async def _job(self, work: Work) -> None:
-        run = JobRun(work=work, tries=Tries(used=work.used, resent=work.resent), began=self._now())
+        tries = Tries(used=work.used, resent=work.resent, again=work.again)
+        answered = None if work.answered is None else JobError(*work.answered)
+        run = JobRun(work=work, tries=tries, began=self._now(), answered=answered)
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)

@@ -19,8 +19,9 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
-from batchflux.ledger.reconcile import Selection, Work, survey_jobs, work_for
+from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
+from batchflux.ledger.survey import survey_jobs
 from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import LEDGER, LOCK, MANIFEST
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
     from batchflux.errors import Fault
     from batchflux.ledger.ledger import Ledger
-    from batchflux.ledger.reconcile import Survey, Through
     from batchflux.ledger.reviews import Verdict
+    from batchflux.ledger.survey import Survey, Through
     from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
     from batchflux.models import Job

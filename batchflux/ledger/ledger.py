@@ -1,6 +1,7 @@
 """The run's durable state, in `ledger.db`: each verb is committed before the engine goes on.
 
-- `authorize` before a request leaves: from then on the attempt counts as spent.
+- `authorize` before a request leaves: from then on the attempt counts as spent. The picture of an attempt before it is
+  forgotten only when this one has another, or may have been billed; refused or taken back, it leaves the job as it was.
 - `submitted` when the API accepted a task: from then on it is polled, in this run or the next, and never sent again.
 - `captured` before a picture is fetched or written: from then on the attempt is paid, and never sent again.
 - `voided` takes an attempt back whose request has not left.
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
-from batchflux.ledger.tables import Known, known_by_key, prepare, select, spec_text, tags_text
+from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
+from batchflux.output.base import REJECTED
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 )
 """The states from which an attempt may come to each state; every attempt begins as `authorized`."""
 
+_LAST = LAST.format(job="?1")
+_JUDGED = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE, Code.ECHOED_INPUT})  # the bytes of a picture, as nothing to store
+_Stands = tuple[Status, str | None, str | None]  # a job's status, error code and error
+_UNANSWERED_BEFORE: _Stands = (
+    Status.UNKNOWN,
+    Code.UNKNOWN.value,
+    "an earlier request of it was sent and never answered; it may have been billed",
+)
 _ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -59,9 +69,18 @@ _AUTHORIZE = """
 INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
 RETURNING number
 """
-_FORGET_PICTURE = "UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND COALESCE(link, spool) IS NOT NULL"
+_FORGET_PICTURE = """
+UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND number != ? AND COALESCE(link, spool) IS NOT NULL
+"""
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
+_STANDS_AS_BEFORE = f"""
+UPDATE jobs SET status = 'failed', (error_code, error) = (SELECT code, error FROM attempts WHERE number = {_LAST})
+WHERE number = ?1 AND EXISTS (
+    SELECT 1 FROM attempts WHERE number = {_LAST} AND state = 'captured' AND code IS NOT NULL
+        AND (COALESCE(link, spool) IS NOT NULL OR jobs.file_name LIKE '{REJECTED}/%')
+)
+"""  # noqa: S608  constants
 _CAPTURED_JOB = """
 UPDATE jobs SET api_seconds = COALESCE(?, api_seconds), seed_used = ?, revised_prompt = ?,
     error_code = CASE status WHEN 'done' THEN error_code END, error = CASE status WHEN 'done' THEN error END,
@@ -72,10 +91,17 @@ _FINISH = """
 UPDATE jobs SET status = ?, file_name = ?, width = ?, height = ?, bytes = ?, sha256 = ?, error_code = ?, error = ?,
     remarks = ?, differs = ?, finished_at = ?, download_seconds = ? WHERE key = ? RETURNING number
 """
-_LEAVE_LINK = """
-UPDATE attempts SET link = COALESCE(?, link), spool = CASE ? WHEN 'internal' THEN spool END
-WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?)
-"""
+_FINISH_AS_REJECTED = f"""
+UPDATE jobs SET error_code = ?2, error = ?3, status = 'failed', finished_at = ?4
+WHERE key = ?1 AND file_name LIKE '{REJECTED}/%'
+    AND (SELECT billed FROM attempts WHERE job = jobs.number ORDER BY attempts.number DESC LIMIT 1) = 'no'
+RETURNING number
+"""  # noqa: S608  constants
+_LEAVE_PICTURE = f"""
+UPDATE attempts SET link = COALESCE(?2, link), spool = CASE WHEN ?3 THEN NULL ELSE spool END,
+    code = CASE state WHEN 'captured' THEN ?4 ELSE code END, error = CASE state WHEN 'captured' THEN ?5 ELSE error END
+WHERE number = {_LAST}
+"""  # noqa: S608  constants
 _FOUND = """
 UPDATE attempts SET state = 'captured', billed = 'yes', spool = ?
 WHERE billed IS NULL AND job = (SELECT number FROM jobs WHERE key = ?)
@@ -152,8 +178,7 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> int:
             number: int = connection.execute(_AUTHORIZE_JOB, (*columns, leaving.at)).fetchone()[0]
-            if _is_sent_before(connection, number):
-                connection.execute(_FORGET_PICTURE, (number,))
+            _check_free(connection, number)
             row = connection.execute(_SUBMISSION, (leaving.provider, leaving.key_name, leaving.at)).fetchone()
             row = connection.execute(_AUTHORIZE, (number, row[0], leaving.model, leaving.price)).fetchone()
             return int(row[0])
@@ -175,7 +200,8 @@ class Ledger:
         at = self._clock()
 
         def write(connection: sqlite3.Connection) -> None:
-            _capture(connection, attempt, received, at)
+            job = _capture(connection, attempt, received, at)
+            connection.execute(_FORGET_PICTURE, (job, attempt))
 
         return self.database.submit(write)
 
@@ -193,31 +219,35 @@ class Ledger:
 
         return self.database.submit(write)
 
-    def voided(self, attempt: int, *, unknown: bool) -> asyncio.Future[None]:
-        """Take an attempt back: its request has not left. `unknown` when an earlier one is still unanswered."""
-        stands: tuple[str, str | None, str | None] = (Status.PENDING.value, None, None)
-        if unknown:
-            message = "an earlier request of it was sent and never answered; it may have been billed"
-            stands = (Status.UNKNOWN.value, Code.UNKNOWN.value, message)
+    def voided(self, attempt: int, *, unanswered: bool) -> asyncio.Future[None]:
+        """Take an attempt back: its request has not left. `unanswered` when an earlier one still is."""
+        stands: _Stands = _UNANSWERED_BEFORE if unanswered else (Status.PENDING, None, None)
 
         def write(connection: sqlite3.Connection) -> None:
             job = _pass(connection, attempt, "voided", billed="no", counts=0)
             connection.execute(_STANDS, (*stands, job))
+            if not unanswered:
+                connection.execute(_STANDS_AS_BEFORE, (job,))
 
         return self.database.submit(write)
 
-    def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> asyncio.Future[None]:
+    def failed(
+        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+    ) -> asyncio.Future[None]:
         """End the attempt without a picture; `counts=False` takes it off the job's attempts.
 
-        `answer` is the name of the file that keeps what was answered.
-        An unknown attempt leaves the job `unknown` until it is sent again, whatever happens in between; its handle
-        stays, unless the error says that the API does not have the task (`dead`).
+        `answer` is the name of the file that keeps what was answered. `unanswered`, as in `voided`: while nothing else
+        may have been billed, the job stays `unknown`. An unknown attempt leaves the job so, and its handle stays,
+        unless the error says that the API does not have the task (`dead`).
         """
         unknown = error.code is Code.UNKNOWN
         certain = RULES[error.code].billed == "yes"  # answered, with what we sent
         billed = "maybe" if unknown else "no" if not error.billed else "yes" if certain else "maybe"
-        status = Status.UNKNOWN if unknown else Status.PENDING
-        shown = (error.code.value, error.message) if billed == "maybe" else (None, None)
+        stands: _Stands = (Status.UNKNOWN if unknown else Status.PENDING, None, None)
+        if billed == "maybe":
+            stands = (stands[0], error.code.value, error.message)
+        elif billed == "no" and unanswered:
+            stands = _UNANSWERED_BEFORE
         why: dict[str, Any] = {"ended_at": self._clock(), "code": error.code.value, "error": error.message}
         why |= {} if answer is None else {"answer": answer}
 
@@ -226,7 +256,12 @@ class Ledger:
             job = _pass(connection, attempt, state, billed=billed, counts=counts, **why)
             if unknown and error.dead:
                 connection.execute(_HANDLE, (None, attempt))
-            connection.execute(_STANDS, (status.value, *shown, job))
+            connection.execute(_STANDS, (*stands, job))
+            if billed == "no":
+                if not unanswered:
+                    connection.execute(_STANDS_AS_BEFORE, (job,))
+            else:
+                connection.execute(_FORGET_PICTURE, (job, attempt))
 
         return self.database.submit(write)
 
@@ -241,13 +276,19 @@ class Ledger:
         values = (*values, stored and stored.remarks, (stored and " ".join(stored.differs)) or None)
         values = (*values, outcome.finished_at, outcome.download_seconds, key)
 
+        judged = stored is not None or outcome.error_code in _JUDGED
+
         def write(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_FINISH, values).fetchone()
+            row = None
+            if not judged and outcome.status is Status.FAILED:
+                ended = (key, outcome.error_code, outcome.error, outcome.finished_at)
+                row = connection.execute(_FINISH_AS_REJECTED, ended).fetchone()
+            row = row or connection.execute(_FINISH, values).fetchone()
             if row is None:  # it ended before anything was sent
                 connection.execute(_JOB, (*_columns(job), outcome.started_at))
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
-            connection.execute(_LEAVE_LINK, (link, outcome.error_code, number))
+            connection.execute(_LEAVE_PICTURE, (number, link, judged, outcome.error_code, outcome.error))
             self._finished += select(connection, "number", [number])
 
         return self.database.submit(write)
@@ -314,8 +355,8 @@ def _capture(
     return job
 
 
-def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
-    """Whether the job has attempts; TransitionError when the last one is out, or can still be asked for."""
+def _check_free(connection: sqlite3.Connection, job: int) -> None:
+    """Raise TransitionError when the job's last attempt is out, or can still be asked for."""
     query = (
         "SELECT attempts.number, state, state = 'unknown' AND handle IS NOT NULL FROM attempts LEFT JOIN submissions"
         " ON submissions.number = attempts.submission WHERE job = ? ORDER BY attempts.number DESC LIMIT 1"
@@ -323,7 +364,6 @@ def _is_sent_before(connection: sqlite3.Connection, job: int) -> bool:
     row = connection.execute(query, (job,)).fetchone()
     if row is not None and (row[1] in {"authorized", "submitted"} or row[2]):
         raise TransitionError(f"attempt {row[0]} is {row[1]}: the job must not be sent again")
-    return row is not None
 
 
 def _pass(

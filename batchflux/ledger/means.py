@@ -39,6 +39,14 @@ class Means:
     newer: bool = False
     read: Callable[[Job, str], Finished] = _reads_nothing
 
+    def why(self, job: Job, name: str) -> JobError | None:
+        """Return why there is no picture in a kept answer, as today's reader sees it; None: there is one."""
+        try:
+            self.read(job, name)
+        except JobError as error:
+            return error
+        return None
+
 
 def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
     """Return the means of a run of this manifest."""

@@ -16,7 +16,7 @@ from decimal import ROUND_CEILING, Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchflux.errors import StorageError
+from batchflux.errors import RULES, StorageError
 from batchflux.manifest.job_fields import asked
 from batchflux.models import KnownAs
 from batchflux.redaction import redacted
@@ -100,10 +100,11 @@ CREATE TABLE IF NOT EXISTS uploads (
 class Known(NamedTuple):
     """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
-    `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one. Where something is
-    still to come from it (it was submitted, or was received and not put in its place, or is unknown and can be asked
-    for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price. `answers` names
-    the files, with line ends between, that keep the answers of a job without a picture, the latest first. What has a
+    `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one (see LAST). Where
+    something is still to come from it (it was submitted, or was received and not put in its place, or is unknown and
+    can be asked for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price.
+    `answers` names the files, with line ends between, that keep the answers of a job without a picture, the latest
+    first; `again` counts its answers, while it has not ended, after which it is asked again at most once. What has a
     default here came with format 2.
     """
 
@@ -144,6 +145,7 @@ class Known(NamedTuple):
     reserved: int | None = None
     differs: str | None = None
     answers: str | None = None
+    again: int | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:
@@ -174,6 +176,7 @@ def _when_open(column: str) -> str:
     )
 
 
+_ONCE = ", ".join(f"'{code}'" for code, rule in RULES.items() if rule.retry == "once")
 _LOOKED_UP = {  # the columns of `known` that are not the job's own
     "attempts": "(SELECT COALESCE(SUM(counts), 0) FROM attempts WHERE job = jobs.number)",
     "in_flight": _sum("COALESCE(cost, price)", "IS NULL", "NULL"),
@@ -191,12 +194,19 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         "CASE WHEN jobs.status IN ('failed', 'pending') THEN (SELECT GROUP_CONCAT(answer, char(10)) FROM (SELECT answer"
         " FROM attempts WHERE job = jobs.number AND answer IS NOT NULL ORDER BY number DESC)) END"
     ),
+    "again": (
+        "CASE WHEN jobs.status IN ('pending', 'unknown') THEN (SELECT COUNT(*) FROM attempts WHERE job = jobs.number"  # noqa: S608  constants
+        f" AND state = 'failed' AND code IN ({_ONCE})) END"
+    ),
 }
+LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
+"""The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
+
 _VIEWS = (
     "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
     + ", ".join(f"{_LOOKED_UP.get(name, f'jobs.{name}')} AS {name}" for name in Known._fields)
     + " FROM jobs LEFT JOIN attempts AS last"
-    " ON last.number = (SELECT MAX(number) FROM attempts WHERE job = jobs.number)"
+    f" ON last.number = {LAST.format(job='jobs.number')}"
     " LEFT JOIN submissions ON submissions.number = last.submission",
     (
         "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"

@@ -28,7 +28,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.\-]")
 _LONGEST_ID = 180  # bytes of a name, which may have 255 in all
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
-Kind = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"]
+Kind = Literal["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif", "ico", "ppm", "jpeg2000"]
 """The kinds of pictures that are known: those that can be ordered (models.Format), and those that come instead."""
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
@@ -39,6 +39,9 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "bmp": (".bmp",),
     "tiff": (".tif", ".tiff"),
     "avif": (".avif",),
+    "ico": (".ico",),
+    "ppm": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "jpeg2000": (".jp2", ".j2k"),
 }
 """The suffixes of each format; the first is given where a name has to change."""
 ALL_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)

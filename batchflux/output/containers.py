@@ -25,9 +25,13 @@ NAMES: Mapping[Kind, str] = {
     "bmp": "BMP",
     "tiff": "TIFF",
     "avif": "AVIF",
+    "ico": "ICO",
+    "ppm": "PPM",
+    "jpeg2000": "JPEG2000",
 }
 PALETTE = 3  # a PNG's colour type
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _AVIF = (b"avif", b"avis")
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 PNG_OVERHEAD = 12  # length, type and checksum of a chunk
@@ -48,8 +52,6 @@ _SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "a PDF": (b"%PDF",),
     "a ZIP archive": (b"PK\3\4",),
     "gzip data": (b"\x1f\x8b",),
-    "an icon": (b"\0\0\1\0",),
-    "a JPEG XL": (b"\xff\x0a",),
     "an HTML page": (b"<!doctype html", b"<html"),
     "an SVG": (b"<svg",),
     "an XML document": (b"<?xml",),
@@ -77,12 +79,15 @@ def follow(data: bytes) -> Container:
         return _avif(data)
     if data and any(start.startswith(data) for start in (PNG_START, JPEG_START)):
         raise bad(f"the picture is cut off after {len(data)} bytes")
+    if data[4:8] == b"ftyp" or data.startswith(_JPEG_XL):
+        name = "JPEG XL" if data.startswith(_JPEG_XL) else data[8:12].decode("ascii", "replace").strip().upper()
+        raise bad(f"the answer is a {name!a} file, a kind of picture that batchflux cannot read", final=True)
     raise bad(f"the answer is {_foreign(data)}, not a picture of a known kind")
 
 
-def bad(message: str) -> JobError:
-    """Return what to raise for bytes that are no whole picture."""
-    return JobError(Code.BAD_IMAGE, message)
+def bad(message: str, *, final: bool = False) -> JobError:
+    """Return what to raise for bytes that are no whole picture; `final`: to ask again would bring the same."""
+    return JobError(Code.BAD_IMAGE, message, final=final)
 
 
 def sized(kind: Kind, width: int, height: int) -> None:
@@ -241,9 +246,9 @@ def _bmp(data: bytes) -> Container:
     return Container("bmp", told if _BMP_HEADERS <= told <= len(data) else len(data))
 
 
-def _tiff(data: bytes) -> Container:
-    """Take a TIFF to its last byte: its parts lie anywhere, and Pillow sees what is missing."""
-    return Container("tiff", len(data))
+def _to_the_end(kind: Kind) -> Callable[[bytes], Container]:
+    """Take one to the last byte: its parts lie anywhere, or Pillow alone follows them; it sees what is missing."""
+    return lambda data: Container(kind, len(data))
 
 
 def _avif(data: bytes) -> Container:
@@ -263,7 +268,10 @@ _WALKS: Mapping[tuple[bytes, ...], Callable[[bytes], Container]] = {
     (JPEG_START,): _jpeg,
     (b"GIF87a", b"GIF89a"): _gif,
     (b"BM",): _bmp,
-    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): _tiff,
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): _to_the_end("tiff"),
+    (b"\0\0\1\0",): _to_the_end("ico"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"): _to_the_end("jpeg2000"),
+    tuple(b"P%d%c" % (number, blank) for number in range(1, 7) for blank in b"\n\r\t "): _to_the_end("ppm"),
 }
 """How each container begins, and what follows it; those of RIFF and boxes begin with their length."""
 
@@ -272,8 +280,6 @@ def _foreign(data: bytes) -> str:
     """Say what bytes are that are no picture of a known kind."""
     if not data:
         return "nothing (0 bytes)"
-    if data[4:8] == b"ftyp":
-        return f"a {data[8:12].decode('ascii', 'replace').strip().upper()!a} file"
     head = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for name, starts in _SIGNATURES.items():
         if data.startswith(starts) or head.startswith(starts):

@@ -164,8 +164,8 @@ class ImageStore:
         except (JobError, StorageError) as error:
             # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
             if isinstance(source, str) and isinstance(error, JobError) and error.code is Code.BAD_IMAGE:
-                self._keep_answer(job, attempt, place)
-            elif isinstance(error, JobError) or place.name.startswith(TEMPORARY):
+                raise _kept_as(self._keep_answer(job, attempt, place), error) from error
+            if isinstance(error, JobError) or place.name.startswith(TEMPORARY):
                 place.unlink(missing_ok=True)
             raise
 
@@ -182,7 +182,7 @@ class ImageStore:
                 self._assets.put(name, place or data)
                 return replace(stored, file_name=name)
             except JobError as error:
-                refused = error.code, f"{error.message}; then --retry-failed puts the picture there, without paying"
+                refused = error.code, f"{error.message}; then the next run puts the picture there, without paying"
         name = kept_name(REJECTED, job.id, attempt, SUFFIXES[kind][0])
         FolderStore(self._root).put(name, place or data)
         reach("rejected.kept")
@@ -220,7 +220,26 @@ class ImageStore:
         name = self._before.get(attempt, "")
         if spooled and name and (self._root / name).is_file():
             return self._store(job, name, attempt)
+        self._raise_if_bad(job, attempt, wanted if spooled else None)
         raise JobError(Code.DOWNLOAD, f"the picture kept in {place} is gone, so it has to be made again", dead=True)
+
+    def _raise_if_bad(self, job: Job, attempt: int, sha256: str | None) -> None:
+        """Raise JobError `bad_image` where the bytes of an attempt are kept as an answer, as no picture; see `_store`.
+
+        `sha256` is their hex digest, where it is known.
+        """
+        for path in sorted((self._root / ANSWERS).glob(f"*-{attempt}.*")):
+            data = path.read_bytes()
+            if sha256 in {None, hashlib.sha256(data).hexdigest()}:
+                try:
+                    self._judged(job, data)
+                except JobError as error:
+                    raise _kept_as(f"{ANSWERS}/{path.name}", error) from error
+
+
+def _kept_as(name: str, error: JobError) -> JobError:
+    """Return what to raise of bytes that are no picture and are kept."""
+    return JobError(error.code, f"{error.message}. What came is kept as {name}.", final=error.final)
 
 
 def accepted(accept: Collection[str]) -> frozenset[str]:
@@ -238,7 +257,9 @@ def expected_of(job: Job) -> Expected:
 
 
 def _way_on(differs: Collection[str]) -> str:
-    return f"output.accept: [{', '.join(differs)}] takes it, without paying; --retry-failed --pay-again buys another"
+    return (
+        f"output.accept: [{', '.join(differs)}] takes it, without paying, and --retry-failed --pay-again buys another"
+    )
 
 
 def _placed(name: str, kind: Kind) -> str:

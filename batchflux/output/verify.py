@@ -15,7 +15,7 @@ import warnings
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from batchflux.errors import Code, JobError
 from batchflux.output.containers import MEGAPIXELS, NAMES, PALETTE, bad, follow, pixel_data, sized
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 RATIO_TOLERANCE = 0.08  # APIs round sides to multiples of 8 to 64: 1392x752 comes for 16:9
 _ORDERED = ("jpeg", "png", "webp")  # the kinds that can be
+_LINE_ENDS = b"\r\n"  # what an HTTP or text layer puts before a body
 _PADDING = b"\0\r\n"
 _CHANNELS = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}  # samples a pixel, by a PNG's colour type
+_ON_ITS_SIDE = range(5, 9)  # EXIF orientations
 _SAMPLED = 8  # pixels a side
 _WHOLE_BYTE = 8  # bits
 _PNG_FILTERS = bytes(range(5))
@@ -48,11 +50,12 @@ class Expected(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What a picture is: its kind, and its size in pixels."""
+    """What a picture is: its kind, its size in pixels, and whether it is shown on its side, as its EXIF data wants."""
 
     kind: Kind
     width: int
     height: int
+    turned: bool = False
 
 
 class Judgement(NamedTuple):
@@ -69,9 +72,13 @@ def check(data: bytes, expect: Expected, how: Verify) -> Judgement:
     if digest in expect.references:
         message = "the answer is a reference image, unchanged; reword the prompt or take another model"
         raise JobError(Code.ECHOED_INPUT, message)
-    container = follow(data)
-    shape, several, plate = _looked_at(data, container, how)
-    return Judgement(shape, digest, dict(_differences(data, expect, container, shape, several=several, plate=plate)))
+    body = data.lstrip(_LINE_ENDS)
+    container = follow(body)
+    shape, several, plate = _looked_at(body, container, how)
+    differs = dict(_differences(body, expect, container, shape, several=several, plate=plate))
+    if before := len(data) - len(body):
+        differs["trailing"] = f"{before} bytes stand before the start of the {NAMES[shape.kind]}, which are not its own"
+    return Judgement(shape, digest, differs)
 
 
 def _differences(
@@ -85,7 +92,8 @@ def _differences(
         yield "format", f"a {name} came, which is no JPEG, PNG or WEBP"
     wide, _, high = (expect.ratio or "").partition(":")
     asked = int(wide) / int(high) if wide.isdecimal() and high.isdecimal() and int(high) else 0
-    if asked and abs(shape.width / shape.height / asked - 1) > RATIO_TOLERANCE:
+    ratio = shape.height / shape.width if shape.turned else shape.width / shape.height
+    if asked and abs(ratio / asked - 1) > RATIO_TOLERANCE:
         yield "ratio", f"the picture is {shape.width}x{shape.height}, which is not the {expect.ratio} asked for"
     if plate:
         yield "colour", f"every pixel of the {name} has the same colour"
@@ -104,12 +112,23 @@ def _looked_at(data: bytes, container: Container, how: Verify) -> tuple[Shape, b
     kind, several = container.kind, container.animated
     with _opened(data, kind) as picture:
         sized(kind, *picture.size)
-        shape = Shape(kind, *picture.size)
+        shape = Shape(kind, *picture.size, _is_turned(picture))
         if kind in _ORDERED and (how == "structure" or (kind == "png" and _is_proven(data))):
             return shape, several, False
         if kind not in _ORDERED:
             several = getattr(picture, "n_frames", 1) > 1
         return shape, several, _decoded(data, picture, shape)
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """Whether the EXIF orientation of an open picture turns it on its side; where it cannot be read, it turns nothing.
+
+    Only what was read on opening is looked at: to look for more would decode the picture.
+    """
+    if "exif" in picture.info:
+        with contextlib.suppress(Exception):  # parsers raise a dozen kinds for broken bytes, which are no pixels
+            return picture.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    return False
 
 
 def _is_proven(png: bytes) -> bool:

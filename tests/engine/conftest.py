@@ -413,9 +413,9 @@ class SlowDisk:
         await self._ledger.captured(attempt, received)
         await asyncio.sleep(self._half)
 
-    async def voided(self, attempt: int, *, unknown: bool) -> None:
+    async def voided(self, attempt: int, *, unanswered: bool) -> None:
         await asyncio.sleep(self._half)
-        await self._ledger.voided(attempt, unknown=unknown)
+        await self._ledger.voided(attempt, unanswered=unanswered)
         await asyncio.sleep(self._half)
 
     async def found(self, attempt: int, received: Received) -> int:
@@ -424,9 +424,11 @@ class SlowDisk:
         await asyncio.sleep(self._half)
         return number
 
-    async def failed(self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None) -> None:
+    async def failed(
+        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+    ) -> None:
         await asyncio.sleep(self._half)
-        await self._ledger.failed(attempt, error, counts=counts, answer=answer)
+        await self._ledger.failed(attempt, error, counts=counts, answer=answer, unanswered=unanswered)
         await asyncio.sleep(self._half)
 
     async def finish(self, job: Job, outcome: Outcome) -> None:

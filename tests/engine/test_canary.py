@@ -57,6 +57,21 @@ def test_of_two_hundred_at_most_four_are_bought(night: NightOf, code: Code, jobs
     assert len(scene.server.calls) <= 8
 
 
+@pytest.mark.parametrize("code", [Code.BAD_ANSWER, Code.NO_IMAGE])
+def test_what_gave_no_picture_is_not_bought_again_each_night(night: NightOf, code: Code) -> None:
+    """A job that the canary keeps from being asked again has failed: each night comes to other jobs."""
+    scene = night(10)
+    scene.server.api = lambda *_: scene.error(code, 2.0, billed=True)
+    bought = []
+    for _ in range(5):
+        scene.run(concurrency=8, canary=4)
+        bought.append(len(scene.server.calls))
+    assert bought[:2] == [4, 8]
+    assert bought[2:] == [bought[2]] * 3
+    assert bought[2] <= 12
+    assert [row.status for row in scene.rows().values()] == ["failed"] * 10
+
+
 @pytest.mark.parametrize("code", [Code.DOWNLOAD, Code.UNSAFE_URL, Code.BAD_IMAGE])
 def test_pictures_that_cannot_be_had_are_fetched_to_the_end_and_no_more_are_bought(night: NightOf, code: Code) -> None:
     scene = night(200)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FIXTURE = Path(__file__).parent / "fixtures" / "format1"
 ROOT = Path(__file__).parents[2]
-SINCE_FORMAT_2 = len(["remarks", "seed_used", "revised_prompt", "attempt", "handle", "key_name", "sent_at"])
+SINCE_FORMAT_2 = len(Known._field_defaults)
 KILLED = "killed"  # its request was out when the old program died
 
 

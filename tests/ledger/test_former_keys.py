@@ -17,7 +17,8 @@ from batchflux.exports.results_csv import Results
 from batchflux.ledger.bookkeeping import Books
 from batchflux.ledger.connection import reading
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.reconcile import Selection, survey_jobs
+from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.survey import survey_jobs
 from batchflux.ledger.tables import known_by_key, prepare
 from batchflux.manifest import load_manifest
 from batchflux.providers import capabilities

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import stat
 import threading
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,22 @@ def failed(code: Code, *, billed: bool = False) -> JobError:
 @pytest.fixture
 def row(rows: Callable[[Ledger], dict[str, Known]]) -> Callable[[Ledger], Known]:
     return lambda ledger: rows(ledger)["mug"]
+
+
+@pytest.mark.parametrize("code", [Code.QUOTA, Code.RATE_LIMITED, Code.MODERATED, Code.SERVER, Code.NETWORK])
+async def test_what_was_never_answered_stays_unknown_when_the_resend_is_refused(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], code: Code
+) -> None:
+    """Or `--on-unknown hold` would let it be bought a second time."""
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await fail(ledger, make_job(), failed(Code.UNKNOWN, billed=True), counts=True)
+    resend = await send(ledger, make_job(), price=140, at=1001.0)
+    await ledger.failed(resend, failed(code), counts=True, unanswered=True)
+    found = row(ledger)
+    assert (found.status, found.error_code, found.possibly_billed, found.cost) == ("unknown", "unknown", 1, 0)
+    resend = await send(ledger, make_job(), price=140, at=1002.0)
+    await ledger.failed(resend, failed(Code.BAD_ANSWER, billed=True), counts=True, unanswered=True)
+    assert row(ledger).status == "pending", "an answer came"
 
 
 async def test_an_intent_is_an_attempt_in_flight_and_spent(
@@ -275,17 +292,49 @@ async def test_an_answer_that_comes_after_it_was_given_up_is_paid_once(
     assert ledger.database.now(spent) == 280
 
 
-async def test_a_new_attempt_forgets_the_picture_of_the_one_before(
-    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known]
+@pytest.mark.parametrize("picture", [Link(url=LINK), ".spool/abc"])
+async def test_a_picture_is_forgotten_only_for_another_or_what_may_have_been_billed(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], picture: Link | str
 ) -> None:
-    for picture in (Link(url=LINK), ".spool/abc"):
-        await send(ledger, make_job(), price=140, at=1000.0)
-        await receive(ledger, make_job(), picture, api_seconds=2.5)
-        assert (row(ledger).link or row(ledger).spool) is not None
+    """A request that was refused, or has not left, leaves a failed job as it was: with its code and its picture."""
+    kept = (LINK, None) if isinstance(picture, Link) else (None, picture)
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await receive(ledger, make_job(), picture, api_seconds=2.5)
+    await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="internal", error="a bug"))
+    for end in ("refused", "taken back", "finished"):
         await send(ledger, make_job(), price=140, at=2000.0)
-        assert (row(ledger).link, row(ledger).spool) == (None, None)
-        assert ledger.database.now(spooled) == set()
-        await fail(ledger, make_job(), failed(Code.SERVER), counts=True)
+        if end == "taken back":
+            await take_back(ledger, make_job(), unknown=False)
+        else:
+            await fail(ledger, make_job(), failed(Code.QUOTA), counts=False)
+        found = row(ledger)
+        assert (found.status, found.error_code, found.error) == ("failed", "internal", "a bug")
+        assert (found.link, found.spool) == kept
+    await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="moderated", error="no"))
+    assert (row(ledger).error_code, row(ledger).link, row(ledger).spool) == ("moderated", *kept)
+    await send(ledger, make_job(), price=140, at=3000.0)
+    await fail(ledger, make_job(), failed(Code.BAD_ANSWER, billed=True), counts=True)
+    assert (row(ledger).status, row(ledger).link, row(ledger).spool) == ("pending", None, None)
+    assert ledger.database.now(spooled) == set()
+
+
+async def test_a_rejected_picture_stays_its_jobs_when_another_is_refused(
+    ledger: Ledger, make_job: MakeJob, row: Callable[[Ledger], Known], stored: Callable[..., Stored]
+) -> None:
+    await send(ledger, make_job(), price=140, at=1000.0)
+    await receive(ledger, make_job(), ".spool/abc", api_seconds=2.5)
+    rejected = replace(stored("rejected/mug-1.png"), differs=("ratio",), refused=(Code.DIFFERS, "it is wide"))
+    await ledger.finish(
+        make_job(), Outcome(status=Status.FAILED, stored=rejected, error_code="differs", error="it is wide")
+    )
+    for _ in range(2):
+        await send(ledger, make_job(), price=140, at=2000.0)
+        await fail(ledger, make_job(), failed(Code.QUOTA), counts=False)
+        found = row(ledger)
+        assert (found.status, found.error_code, found.file_name) == ("failed", "differs", "rejected/mug-1.png")
+    await ledger.finish(make_job(), Outcome(status=Status.FAILED, error_code="moderated", error="no"))
+    found = row(ledger)
+    assert (found.error_code, found.file_name, found.differs) == ("moderated", "rejected/mug-1.png", "ratio")
 
 
 async def test_a_stored_picture_waits_in_the_spool_no_more(

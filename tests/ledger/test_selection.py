@@ -82,9 +82,13 @@ def test_what_is_free_is_done_by_every_run(job_number: JobOf, code: str, hosts: 
 def test_retry_failed_begins_with_a_link_that_may_live(job_number: JobOf, code: str) -> None:
     row = known("failed", error_code=code, link=LINK, attempts=5)
     work = decide(job_number(0), row, retry_failed=True)
+    assert work is not None
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True)
+    assert (work.costs, work.may_cost) == (False, True)
     work = decide(job_number(0), row, retry_failed=True, pay_again=True)
+    assert work is not None
     assert work == Work(job=job_number(0), picture=Link(url=LINK), renew=True, pay_again=True)
+    assert (work.costs, work.may_cost) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,12 @@ def test_a_picture_that_differs_is_judged_anew_by_every_run(
     assert bought.costs is not taken
 
 
-def test_a_picture_whose_place_was_taken_waits_for_it(job_number: JobOf) -> None:
-    row = known("failed", error_code="invalid_request", **KEPT)
-    assert decide(job_number(0), row) is None
+@pytest.mark.parametrize("code", ["invalid_request", "moderated"])
+def test_a_picture_whose_place_was_taken_is_put_there_by_the_run_that_finds_it_free(
+    job_number: JobOf, code: str
+) -> None:
+    row = known("failed", error_code=code, **KEPT)
+    assert decide(job_number(0), row) == Work(job=job_number(0), picture=KEPT["file_name"], attempt=7)
     work = decide(job_number(0), row, retry_failed=True)
     assert work == Work(job=job_number(0), picture=KEPT["file_name"], attempt=7, renew=True)
 
@@ -138,6 +145,16 @@ def test_kept_answers_are_read_again_the_latest_first(job_number: JobOf) -> None
     cut_off = decide(job_number(0), none._replace(status="pending", error_code=None), means=Means(read=read))
     assert cut_off is not None
     assert cut_off.verdict == (Code.MODERATED, "no such picture"), "a kill came before the ledger learned it"
+
+
+def test_a_job_is_asked_again_once_over_all_runs(job_number: JobOf) -> None:
+    """A kill may leave it pending after an answer without a picture."""
+    row = known("pending", error_code="no_image", error="a text came", attempts=1, again=1)
+    said = (Code.NO_IMAGE, "a text came")
+    assert decide(job_number(0), row) == Work(job=job_number(0), used=1, again=1, answered=said)
+    assert decide(job_number(0), row._replace(again=2)) == Work(job=job_number(0), verdict=said)
+    lost = row._replace(status="unknown", error_code="unknown")
+    assert decide(job_number(0), lost) == Work(job=job_number(0), used=1, resent=1, again=1)
 
 
 def test_retry_failed_counts_a_request_that_may_have_been_billed_as_sent_again(job_number: JobOf) -> None:

@@ -17,7 +17,8 @@ from batchflux.errors import Code, JobError
 from batchflux.ledger import reconcile
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.moves import followed, move_files, record_moves, settle_moves
-from batchflux.ledger.reconcile import Selection, Survey, Surveyor, work_for
+from batchflux.ledger.reconcile import Selection, work_for
+from batchflux.ledger.survey import Survey, Surveyor
 from batchflux.ledger.tables import COLUMNS, Known, empty_ledger
 from batchflux.models import Job, Link, Outcome, Reference, Status, Stored
 from tests.attempts import fail, receive, send

@@ -105,7 +105,7 @@ async def test_an_unknown_task_that_was_refused_was_free(ledger: Ledger, make_jo
     await ledger.failed(attempt, JobError(Code.MODERATED, "no"), counts=True)
     found = row(ledger)
     assert (found.status, found.possibly_billed, found.maybe_cost, found.cost) == ("pending", 0, 0, 0)
-    assert (found.attempt, found.handle) == (attempt, None)
+    assert (found.attempt, found.handle) == (None, None)
     await send(ledger, make_job(), price=140, at=2000.0)
 
 
@@ -169,7 +169,7 @@ async def test_a_verb_that_the_state_does_not_allow_is_refused(
     verbs: dict[str, Callable[[int], object]] = {
         "submitted": lambda number: ledger.submitted(number, "task", None),
         "captured": lambda number: ledger.captured(number, Received(asset=Link(url=LINK))),
-        "voided": lambda number: ledger.voided(number, unknown=False),
+        "voided": lambda number: ledger.voided(number, unanswered=False),
         "failed": lambda number: ledger.failed(number, JobError(Code.SERVER, "no"), counts=True),
     }
     for number in (attempt, attempt + 1):

@@ -149,6 +149,9 @@ async def test_bytes_that_are_no_picture_are_kept_only_where_they_were_the_answe
         with pytest.raises(JobError, match="an HTML page") as caught:
             await store.store(make_job(), source, 7)
         assert caught.value.code is Code.BAD_IMAGE
+    with pytest.raises(JobError, match=r"an HTML page.*kept as answers/mug-7\.html") as caught:
+        await store.store(make_job(), inline, 7)
+    assert caught.value.code is Code.BAD_IMAGE, "a kill came before the ledger learned where it is"
     assert files(tmp_path) == {"answers/mug-7.html"}
     assert stat.S_IMODE((tmp_path / "answers/mug-7.html").stat().st_mode) == 0o600
 

@@ -62,7 +62,8 @@ KINDS = {
     "webp alpha": encoded(PHOTO.convert("RGBA"), "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"),
 }
 HOW = ("structure", "decode")
-FOREIGN = {kind.lower(): encoded(PHOTO, kind) for kind in ("GIF", "BMP", "TIFF", "AVIF")}
+FOREIGN = {kind.lower(): encoded(PHOTO, kind) for kind in ("GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")}
+FOREIGN["ico"] = encoded(PHOTO, "ICO", sizes=[(64, 48)])
 
 
 def refused(data: bytes, expect: Expected | None = None, how: str = "structure") -> str:
@@ -112,6 +113,19 @@ def test_a_whole_picture_of_a_kind_that_nobody_orders_differs_in_format(name: st
     assert differs(data, Expected(kind="png"), how)["format"] == f"a PNG was asked for and a {name.upper()} came"
     for length in range(12, len(data) - (2 if name == "tiff" else 0), max(1, len(data) // 60)):
         refused(data[:length], how=how)
+
+
+def test_line_ends_before_a_picture_differ_as_bytes_behind_it_do() -> None:
+    for start in (b"\n", b"\r\n\r\n"):
+        told = differs(start + JPEG)["trailing"]
+        assert told == f"{len(start)} bytes stand before the start of the JPEG, which are not its own"
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0\x18ftypheic" + b"\0" * 50, b"\xff\x0a" + b"\0" * 50])
+def test_a_picture_that_cannot_be_read_is_not_asked_for_again(data: bytes) -> None:
+    with pytest.raises(JobError, match="cannot read") as caught:
+        check(data, Expected(), "decode")
+    assert (caught.value.code, caught.value.final) == (Code.BAD_IMAGE, True)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -290,6 +304,14 @@ def test_the_ratio_asked_for_has_eight_percent_of_room(size: tuple[int, int], ra
     told = differs(data, Expected(ratio=ratio))
     assert list(told) == ([] if fits else ["ratio"])
     assert fits or told["ratio"].endswith(f"which is not the {ratio} asked for")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "told"), [(1, ["ratio"]), (3, ["ratio"]), (6, []), (8, []), (99, ["ratio"])])
+def test_the_ratio_is_that_of_the_picture_as_it_is_shown(kind: str, orientation: int, told: list[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert list(differs(encoded(photo(64, 128), kind, exif=exif), Expected(ratio="2:1"))) == told
 
 
 def test_a_reference_sent_back_is_told_apart_from_a_bad_image() -> None:

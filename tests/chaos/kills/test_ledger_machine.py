@@ -22,8 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from batchflux.errors import Code, JobError
 from batchflux.ledger.ledger import Ledger, TransitionError
-from batchflux.ledger.reconcile import Selection, Surveyor, work_for
+from batchflux.ledger.reconcile import Selection, work_for
 from batchflux.ledger.summary import state_of
+from batchflux.ledger.survey import Surveyor
 from batchflux.ledger.tables import COLUMNS, Known, ended_rows, spent
 from batchflux.models import Job, Link, Outcome, Received, Status, Stored
 from tests.attempts import attempt_of, fail, send, take_back
@@ -67,6 +68,8 @@ class Row:
     state: str | None = None
     handle: str | None = None
     last_price: int = 0
+    why: str | None = None  # a picture that was received is in no place
+    before: Row | None = None  # how it stood when its last attempt was authorized
 
     def seen(self) -> tuple[object, ...]:
         """What of it the ledger shows."""
@@ -106,8 +109,18 @@ class Row:
             maybe_cost=self.maybe_cost - (price if was_unknown else 0),
             in_flight=None,
             state="captured",
+            why=None,
             **{"link": None, "spool": None} | asset,  # type: ignore[arg-type]  # the two
         )
+
+    def refused(self, *, unanswered: bool = False) -> Row:
+        """The last attempt was refused, or taken back: what was received before it stays."""
+        old = self.before or Row()
+        kept = {"link": old.link, "spool": old.spool, "state": old.state, "handle": old.handle, "why": old.why}
+        stands = {"status": "unknown" if unanswered else "pending", "code": "unknown" if unanswered else None}
+        if old.why is not None and old.received and not unanswered:
+            stands = {"status": "failed", "code": old.why}
+        return replace(self, in_flight=None, **kept, **stands)  # type: ignore[arg-type]  # as Row has them
 
     def unanswered(self) -> Row:
         """The process ended, or gave up, while the request was out; a task that was accepted goes on."""
@@ -187,8 +200,16 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         self.do(lambda: send(self.ledger, job_of(name), price=price, at=1000.0))
         self.change(
-            name, attempts=row.attempts + 1, status="pending", in_flight=price, link=None, spool=None, code=None
+            name,
+            attempts=row.attempts + 1,
+            status="pending",
+            in_flight=price,
+            link=None,
+            spool=None,
+            code=None,
+            why=None,
         )
+        self.change(name, before=row)
         self.change(name, state="authorized", handle=None, last_price=price)
 
     @precondition(lambda self: self.names(lambda row: row.state == "authorized"))
@@ -240,6 +261,8 @@ class LedgerMachine(RuleBasedStateMachine):
             handle=None if unknown and dead else row.handle,
         )
         self.counted[name] = counts
+        if not maybe and code is not Code.ECHOED_INPUT:
+            self.model[name] = self.model[name].refused()
 
     def uncounted(self, name: str) -> bool:
         """Whether the last attempt was taken off the job's attempts before."""
@@ -250,9 +273,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def voided(self, data: st.DataObject, unknown: bool) -> None:  # noqa: FBT001  hypothesis calls by name
         name = data.draw(st.sampled_from(self.names(lambda row: row.state == "authorized")))
         self.do(lambda: take_back(self.ledger, job_of(name), unknown=unknown))
-        status, code = ("unknown", "unknown") if unknown else ("pending", None)
-        attempts = self.model[name].attempts - 1
-        self.change(name, in_flight=None, attempts=attempts, status=status, code=code, state="voided")
+        self.change(name, attempts=self.model[name].attempts - 1)
+        self.model[name] = self.model[name].refused(unanswered=unknown)
 
     @precondition(lambda self: self.names(lambda row: row.received and row.status == "pending"))
     @rule(data=st.data())
@@ -262,7 +284,7 @@ class LedgerMachine(RuleBasedStateMachine):
         stored = Stored(file_name=f"images/{name}.png", width=1, height=1, bytes=1, sha256="0" * 64)
         outcome = Outcome(status=Status.DONE, stored=stored, result_url=row.link, finished_at=1010.0)
         self.do(lambda: self.ledger.finish(job_of(name), outcome))
-        self.change(name, status="done", spool=None, code=None)
+        self.change(name, status="done", spool=None, code=None, why=None)
 
     @rule(name=st.sampled_from(NAMES), code=st.sampled_from(["moderated", "reference", "download"]))
     def failed(self, name: str, code: str) -> None:
@@ -271,7 +293,9 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         outcome = Outcome(status=Status.FAILED, error_code=code, error="no", finished_at=1010.0)
         self.do(lambda: self.ledger.finish(job_of(name), outcome))
-        self.change(name, status="failed", spool=None, code=code)
+        spool = None if code == "download" else row.spool
+        why = code if row.state == "captured" else row.why
+        self.change(name, status="failed", spool=spool, code=code, why=why)
 
     # What happens to the process and to the manifest.
 
