@@ -3,7 +3,6 @@
 The order of records is the promise. Money is reserved, a lease taken and the attempt authorized in the ledger before
 the request leaves. A handle is on record before it is polled, and a picture before anything is done with it. A job that
 has either is never submitted again by a failing poll or download; only `--retry-failed` starts anew from a dead link.
-How a task is followed stands in task_polls.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Polls a task until it ends: free, so what fails is asked for again, with another key when its own is dead."""
+"""Polls a task until it ends: free, so what fails is asked for again, with another key when its own is dead.
+
+A task keeps its slot and its key from submit to its final status; a poll is no attempt and takes no rate slot. A task
+that has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
+"""
 
 from __future__ import annotations
 

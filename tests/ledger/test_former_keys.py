@@ -203,7 +203,7 @@ def test_a_redo_of_before_is_not_made_again(folder: Path, asked: tuple[str, list
 
 def test_jobs_made_a_second_time_are_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more jobs than are kept a run makes each again, beside the thread that writes the ledger."""
-    monkeypatch.setattr("batchflux.ledger.reconcile.KEPT_JOBS", 1)
+    monkeypatch.setattr("batchflux.ledger.survey.KEPT_JOBS", 1)
     manifest = folder.parent / "manifest.yaml"
     manifest.write_text(
         HEAD + jobs(NEW).replace("id: mine, ", "") + jobs(OLD).removeprefix("jobs:\n"), encoding="utf-8"

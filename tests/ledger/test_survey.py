@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
-from batchflux.ledger import reconcile
+from batchflux.ledger import survey
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.moves import followed, move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, work_for
@@ -327,8 +327,8 @@ def test_few_jobs_are_kept_for_the_run_and_many_are_made_again(
         surveyor = Surveyor(empty, Selection(), lambda _: False, apply=False)
         return surveyor.take(job_number(number, **fields) for number in range(count)).jobs
 
-    monkeypatch.setattr(reconcile, "KEPT_JOBS", 600)
-    monkeypatch.setattr(reconcile, "KEPT_CHARACTERS", 60_000)
+    monkeypatch.setattr(survey, "KEPT_JOBS", 600)
+    monkeypatch.setattr(survey, "KEPT_CHARACTERS", 60_000)
     assert kept(600) == [job_number(number) for number in range(600)]
     assert kept(601) is None
     assert kept(60, prompt="x" * 1000) is not None
