@@ -260,9 +260,10 @@ async def test_a_name_that_does_not_resolve_is_network(connect: Any) -> None:
     assert "the name does not resolve" in error.message
 
 
-async def test_a_name_with_a_label_too_long_is_network(connect: Any) -> None:
+async def test_an_address_that_can_be_nobodys_is_no_outage(connect: Any) -> None:
     error = await Asker().fails(await connect(f"http://{'x' * 70}.com"))
-    assert (error.code, error.billed) == (Code.NETWORK, False)
+    assert (error.code, error.billed) == (Code.INVALID_REQUEST, False)
+    assert "mend provider.base_url" in error.message
 
 
 async def test_a_failed_tls_handshake_is_network(serve: Any, connect: Any) -> None:

@@ -261,11 +261,11 @@ def _is_service(candidate: Candidate) -> bool:
 
 _MAGIC = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*"
-    rb"|.{4}ftyp(?:avi[fs]|hei[cxmsf]|hev[cx]|mif1|msf1)",
+    rb"|.{4}ftyp(?:avi[fs]|hei[cxmsf]|hev[cx]|mif1|msf1)|\0\0\x01\0[\x01-\xff]\0|\0\0\0\x0cjP  \r\n\x87\n",
     re.DOTALL,
 )
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether the first bytes are those of a picture: PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF or HEIC."""
+    """Whether the first bytes are those of a picture: PNG, JPEG, GIF, WEBP, BMP, TIFF, AVIF, HEIC, ICO or JPEG 2000."""
     return _MAGIC.match(data) is not None

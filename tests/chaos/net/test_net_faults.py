@@ -138,7 +138,6 @@ def free_port() -> int:
     [
         ("http://127.0.0.1:{port}", "connection refused"),
         ("http://nowhere.invalid", "the name does not resolve"),
-        ("http://" + "a" * 64 + ".example", "the name does not resolve"),
     ],
 )
 def test_who_was_not_reached_was_not_paid(net: Net, program: Program, base_url: str, words: str) -> None:
@@ -257,7 +256,7 @@ def test_an_api_that_redirects_is_not_followed_and_costs_nothing(net: Net, progr
         head = f"HTTP/1.1 {status} Moved\r\nLocation: {net.url}/elsewhere\r\nContent-Length: 0\r\n\r\n"
         net.origin.answers[f"moved{status}"] = head.encode()
     assert program.run(net.url, [f"#{name} cat" for name in net.origin.answers], attempts=2).code == 1
-    assert verdicts(program) == [("failed", "bad_answer", "2", "0", "0")] * 5
+    assert verdicts(program) == [("failed", "bad_answer", "1", "0", "0")] * 5
     assert {asked.path for asked in net.origin.asked} == {"/v1/images/generations"}
 
 

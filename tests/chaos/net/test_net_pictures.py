@@ -108,6 +108,7 @@ def no_pictures() -> dict[str, bytes]:
 
 WHOLE = {
     "gif",
+    "icon",
     "bmp",
     "tiff",
     "jpeg",
