@@ -81,7 +81,7 @@ class JobRunner:
         except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
             if isinstance(end, Halted) and run.answered is not None:  # or each run might ask again, at a price
-                raise run.answered from end
+                raise JobError(*run.answered) from end
             raise
         except Exception as error:
             failure = self._own_fault(run, error)
@@ -121,7 +121,7 @@ class JobRunner:
                     self.relieve(run)
                 elif no_answer and not error.final and self._rules.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
-                    run.answered = error
+                    run.answered = error.code, error.message
                 else:
                     raise
                 self._vacate(run, error)
@@ -325,12 +325,11 @@ class JobRunner:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
-            run.answered = None if error.code is Code.UNKNOWN else error
+            run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
         self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
         reach("attempt.failing")
-        answer = None
-        if error.answer is not None:
-            answer = await self._executor.keep_answer(run.work.job, attempt.number, error.answer)
+        body, error.answer = error.answer, None
+        answer = None if body is None else await self._executor.keep_answer(run.work.job, attempt.number, body)
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, answer=answer, unanswered=unanswered)
         reach("attempt.settled")

@@ -55,7 +55,7 @@ class JobRun:
     troubled: bool = False
     placed: bool = False
     free: bool = False
-    answered: JobError | None = None
+    answered: tuple[Code, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

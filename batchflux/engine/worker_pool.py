@@ -118,8 +118,7 @@ class WorkerPool:
 
     async def _job(self, work: Work) -> None:
         tries = Tries(used=work.used, resent=work.resent, again=work.again)
-        answered = None if work.answered is None else JobError(*work.answered)
-        run = JobRun(work=work, tries=tries, began=self._now(), answered=answered)
+        run = JobRun(work=work, tries=tries, began=self._now(), answered=work.answered)
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)

@@ -174,6 +174,7 @@ class Transport:
             if cut is None or response.status not in SUCCESS:
                 raise
             if isinstance(cut, _TooLargeError):
+                error.answer = None
                 size, remedy = (
                     f"{self._body_cap / MIB:.0f} MiB",
                     "raise output.max_bytes if its pictures are that large",
