@@ -130,7 +130,7 @@ class JobRunner:
     async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
-        received = await self._received(run, finished, None)
+        received = await self._received(run, finished, self._told(run.work.job, finished.cost))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
             self._budget.settle(0, max(0, received.cost - self._rules.price_of(run.work.job)))
         run.attempt = await self._ledger.found(run.attempt, received)
@@ -235,19 +235,19 @@ class JobRunner:
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        received = await self._received(run, finished, exchanged.seconds)
+        received = await self._received(run, finished, cost, exchanged.seconds)
         await self._ledger.captured(attempt.number, received)
         run.answered = None
         reach("answer.recorded")
         return received.asset
 
-    async def _received(self, run: JobRun, finished: Finished, seconds: float | None) -> Received:
+    async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
         asset = finished.asset
         return Received(
             asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
-            cost=self._told(run.work.job, finished.cost),
-            api_seconds=seconds,
+            cost=cost,
+            api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
         )

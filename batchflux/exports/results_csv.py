@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from batchflux.exports.base import HEADER, cells, neutralised
 from batchflux.failpoints import reach
-from batchflux.output.durable import sync_folder
+from batchflux.output.durable import sync, sync_folder
 from batchflux.output.folder import unwritable
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Results:
                 _write_rows(file, [self._header()])
                 _write_rows(file, map(self._cells, rows))
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise self._explain(error) from error

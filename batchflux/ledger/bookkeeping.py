@@ -16,8 +16,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from batchflux.ledger.connection import reading
+from batchflux.ledger.means import NO_MEANS, Means, means_of
 from batchflux.ledger.means import NOTE as READER_NOTE
-from batchflux.ledger.means import Means, means_of
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
@@ -67,7 +67,7 @@ class Books:
 
     def __init__(self, manifest: Manifest, ledger: Ledger, results: Projection, began: float) -> None:
         self.redos: Redos | None = None
-        self.means = Means()
+        self.means = NO_MEANS
         self._manifest = manifest
         self._folder = manifest.output.dir
         self._database = ledger.database
@@ -185,7 +185,7 @@ class Feeder:
         self._ledger = ledger
         self._selection = selection
         self._exists = exists
-        self._means = means or Means()
+        self._means = means or NO_MEANS
         self._ready: deque[Work] = deque()
         self._given = 0
         self._exhausted = False

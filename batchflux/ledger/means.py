@@ -48,6 +48,10 @@ class Means:
         return None
 
 
+NO_MEANS = Means()
+"""What there is to go by where no manifest is at hand."""
+
+
 def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
     """Return the means of a run of this manifest."""
     root, provider = manifest.output.dir, manifest.provider

@@ -29,7 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, JobError
-from batchflux.ledger.means import Means
+from batchflux.ledger.means import NO_MEANS, Means
 from batchflux.models import Finished, Job, Link, Status
 from batchflux.output.base import REJECTED, attempt_of
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from batchflux.ledger.tables import Known
 
 OnUnknown = Literal["retry", "hold", "fail"]
-_NO_MEANS = Means()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,7 @@ class Work:
 
 
 def work_for(
-    job: Job, known: Known | None, selection: Selection, exists: Callable[[str], bool], means: Means = _NO_MEANS
+    job: Job, known: Known | None, selection: Selection, exists: Callable[[str], bool], means: Means = NO_MEANS
 ) -> Work | None:
     """Return what there is to do for a job, None for nothing. `exists` tells whether a file of the folder is there.
 

@@ -17,7 +17,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.ledger.means import Means, exists_in, means_of
+from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
@@ -39,7 +39,6 @@ FAULTS = 1000  # different ones of references that are told apart
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
 _BATCH = 500
-_NO_MEANS = Means()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +101,7 @@ class Surveyor:
         connection: sqlite3.Connection,
         selection: Selection,
         exists: Callable[[str], bool],
-        means: Means = _NO_MEANS,
+        means: Means = NO_MEANS,
         *,
         apply: bool,
     ) -> None:

@@ -66,7 +66,7 @@ def write_new(path: Path, data: bytes) -> None:
             while left:
                 left = left[file.write(left) :]
             reach("file.written")
-            _sync(file.fileno())
+            sync(file.fileno())
             reach("file.synced")
         except BaseException:
             path.unlink(missing_ok=True)
@@ -102,12 +102,13 @@ def sync_file(path: Path, flags: int = 0) -> None:
     """Put the bytes of an existing file on the disk."""
     descriptor = os.open(path, os.O_RDONLY | flags)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Put the bytes of an open file on the disk: on macOS through the disk's own cache, where it can."""
     if _FULLFSYNC is not None:
         with suppress(OSError):  # a file system that knows no such sync
             fcntl.fcntl(descriptor, _FULLFSYNC)
