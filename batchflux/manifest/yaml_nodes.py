@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from batchflux.errors import Fault, ManifestError
+from batchflux.errors import Fault, ManifestError, ReadError, quoted
+from batchflux.tables.cells import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,6 @@ _BOOLS = {"true": True, "false": False}
 _INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]|[-+]?[0-9]+$")
-_SHOWN = 60
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
 MAX_ALIASED = 100_000  # nodes that all aliases together may stand for
@@ -42,23 +42,6 @@ _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 MERGE = "<<"
 _ALLOWED = "allowed after << is the alias of a mapping, as *name, or a list of them"
-
-
-class Written(float):
-    """A decimal that prints as it was written: `1.50` stays `1.50` in a prompt, and can still be reckoned with."""
-
-    __slots__ = ("_text",)
-
-    _text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Make the number that `text` says."""
-        made = super().__new__(cls, text)
-        made._text = text
-        return made
-
-    def __str__(self) -> str:
-        return self._text
 
 
 @dataclass(slots=True)
@@ -123,13 +106,6 @@ def plain_data(node: object, *, loose: bool = False) -> Any:
     return float(value) if isinstance(value, Written) else value
 
 
-def quoted(text: str) -> str:
-    """The text in quotes, cut to a readable length, on one line."""
-    cut = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-    visible = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
-    return f'"{visible}"'
-
-
 def found(value: object) -> str:
     """What was found, for a message: `"30:1"`, `a list`, `a mapping`, `nothing`."""
     if isinstance(value, Scalar):
@@ -171,15 +147,6 @@ def is_written(root: Node, *path: str) -> bool:
     for key in path:
         node = node.pairs.get(key) if isinstance(node, Table) else None
     return node is not None and not (isinstance(node, Scalar) and node.is_null and node.shown is None)
-
-
-class ReadError(Exception):
-    """A text cannot be read further: on which line, and why."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
 
 
 def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node:
