@@ -216,7 +216,7 @@ class Plan:
         return prod(sizes[:free]) * prod(sizes[free : free + 1])
 
     def _each_choice(self) -> Iterator[Choice]:
-        for combination in combinations(self._names, self._values, self._paired, self.entry.exclude):
+        for combination in combinations(self._names, self._values, self.entry.exclude, self._paired):
             pairs = list(zip(self._names, combination, strict=True))
             fields = dict(value.field(name) for name, value in pairs if name in AXIS_FIELDS)
             yield {name: value.value for name, value in pairs}, fields

@@ -205,7 +205,7 @@ class Expansion:
             except _SkipError:
                 self._skipped = True
                 return None
-            values["images"] = [*chain.from_iterable(found)]
+            values["images"] = tuple(chain.from_iterable(found))
         if self._failed:
             return None
         prompt = values["prompt"]

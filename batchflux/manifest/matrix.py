@@ -273,7 +273,7 @@ class _Walk:
 
 
 def combinations(
-    names: Sequence[str], values: Sequence[Sequence[AxisValue]], paired: int, exclude: Sequence[Mapping[str, str]]
+    names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]], paired: int = 0
 ) -> Iterator[tuple[AxisValue, ...]]:
     """Yield the product, less the excluded; one empty combination when there are no axes.
 

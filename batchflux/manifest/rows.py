@@ -30,7 +30,7 @@ _WHOLE_FIELDS = frozenset({"seed", "safety_tolerance", "variant"})
 @lru_cache(maxsize=65_536)
 def alias(column: str) -> str | None:
     """Return the name by which a template may read a column that is no variable's name; None for one that is."""
-    if column.isidentifier():
+    if column.isidentifier() or not column.isprintable():
         return None
     name = _NOT_WORD.sub("_", column.casefold()).strip("_")
     name = re.sub(r"__+", "_", name)

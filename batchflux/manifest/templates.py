@@ -60,6 +60,7 @@ _METHODS: dict[type, frozenset[str]] = {
     tuple: _words("count index"),
 }
 _PLAIN = re.compile(r"\{\{[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*\}\}")
+_EXPRESSION = re.compile(r"\s*\{\{.*\}\}\s*", re.DOTALL)
 _KEYWORDS = _words("true false none True False None and or not in is if else self loop caller varargs kwargs _")
 _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _IMAGE_PARTS = _words("path name stem")
@@ -327,7 +328,7 @@ def compile_template(text: str, *, file_name: bool = False) -> Compiled:
         _refuse(tree)
         names = frozenset(meta.find_undeclared_variables(tree))
         render = _joined(text, show) or _rendered(sandbox, text)
-        lone = _is_lone(tree)
+        lone = _EXPRESSION.fullmatch(text) is not None and _is_lone(tree)
         value = _evaluated(sandbox, text) if lone and not file_name else render
         defaults = any(node.name in {"default", "d"} for node in tree.find_all(nodes.Filter))
         return Compiled(names, render, value, lone, defaults)

@@ -33,6 +33,7 @@ _LEGACY = f"{_ASIAN} cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 mac
 _SHOWN_AS = {"gb18030": "gbk", "cp932": "shift_jis", "cp949": "euc_kr"}  # as people know them
 _SAMPLE, _LINE = 32 << 10, 2 << 10  # bytes looked at in all, and of one line
 _MESS, _SURE, _FAR = 0.5, 0.02, 0.2  # the share of a mess: where it is no text, text for sure, and how far the next is
+_EVIDENCE = 24  # bytes that are not ASCII; of fewer any encoding may make words
 _READINGS = 3
 _HIGH = re.compile(rb"[\x80-\xff]")
 _PARTS = frozenset("\r\n")
@@ -122,16 +123,17 @@ def _not_utf8(file: TextFile) -> ReadError | None:
 
 def _guessed(file: TextFile, bad: ReadError) -> str:
     sample = b"".join(_telling(file))
-    readings = _readings(sample)
+    readings = _readings(sample) if b"\0" not in sample else []  # which no text has
     (best, _, mess), *others = readings or [("", "", 1.0)]
-    if mess <= _SURE and all(other - mess >= _FAR for _, _, other in others):
+    evidence = len(_HIGH.findall(sample)) >= _EVIDENCE
+    if evidence and mess <= _SURE and all(other - mess >= _FAR for _, _, other in others):
         return best
-    shown = [f"{quoted(_part(text))} with {name}" for name, text in _shown(readings)]
-    said = f"; say how the file is encoded: {' or '.join(shown)}" if shown else ""
-    remedy = "save the file as UTF-8, or add encoding: to the job" + (
-        f", as encoding: {_SHOWN_AS.get(best, best)}" if best else ""
-    )
-    raise ReadError(bad.line, f"{bad.message}{said}; {remedy}")
+    shown = _shown(readings)
+    remedy = "save the file as UTF-8, or add encoding: to the job"
+    if shown:
+        ways = " or ".join(f"{quoted(_part(text))} with {name}" for name, text in shown)
+        remedy = f"say how the file is encoded: {ways}; {remedy}, as encoding: {shown[0][0]}"
+    raise ReadError(bad.line, f"{bad.message}; {remedy}")
 
 
 def _telling(file: TextFile) -> Iterator[bytes]:
@@ -169,7 +171,7 @@ def _shown(readings: list[tuple[str, str, float]]) -> list[tuple[str, str]]:
     """Return the readings that are shown: the best, and the commonest encodings among the others."""
     common = ("cp1252", "gb18030", "cp932", "big5", "cp949", "cp1250", "cp1251")
     rank = {name: at for at, name in enumerate(common)}
-    likely = [one for one in readings if one[2] - readings[0][2] < _FAR]
+    likely = [one for one in readings if one[2] - readings[0][2] < _FAR]  # none of no readings
     ordered = sorted(likely, key=lambda one: rank.get(one[0], len(rank)))[:_READINGS]
     return [(_SHOWN_AS.get(name, name), text) for name, text, _ in ordered]
 

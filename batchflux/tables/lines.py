@@ -25,7 +25,8 @@ def lines_of(source: str, base: Path) -> list[str]:
         file, _ = text_file(path, zipped=False, encoding=None)
         values = [line.strip() for line in file.lines() if line.strip()]
     except ReadError as error:
-        raise ValueError(f"{shown}{'' if error.line is None else f', line {error.line}'}: {error.message}") from None
+        reason, *_ = error.message.partition(";")
+        raise ValueError(f"{shown} cannot be read, line {error.line}: {reason}; save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{shown} cannot be read: {error.strerror}") from None
     if not values:

@@ -56,8 +56,8 @@ class TextFile:
         number, rest = 1, ""
         for text in self.texts():
             *whole, rest = (rest + text).split(self.end)
-            if len(rest) > MAX_LINE or (len(text) > MAX_LINE and any(len(line) > MAX_LINE for line in whole)):
-                raise ReadError(number + len(whole), f"the line has more than {MAX_LINE} bytes")
+            if len(rest) > MAX_LINE or (whole and len(whole[0]) > MAX_LINE):  # a piece is shorter than that
+                raise ReadError(number, f"the line has more than {MAX_LINE} bytes")
             number += len(whole)
             for line in whole:
                 yield line + LF
@@ -67,8 +67,11 @@ class TextFile:
 
 def check_file(path: Path) -> None:
     """Raise ReadError when there is no such file."""
-    if not path.is_file():
-        raise ReadError(None, "is not a file" if path.exists() else "does not exist")
+    try:
+        if not path.is_file():
+            raise ReadError(None, "is not a file" if path.exists() else "does not exist")
+    except OSError as error:
+        raise ReadError(None, f"cannot be read: {error.strerror}") from None
 
 
 def _open(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:
