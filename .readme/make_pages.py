@@ -38,7 +38,7 @@ def main() -> int:
     """Write, or check, every page that is made."""
     made: dict[str, Callable[[], Iterable[str]]] = {
         "manifest": manifest,
-        "results": results,
+        "columns": columns,
         "errors": errors,
         "commands": commands,
     }
@@ -67,8 +67,8 @@ def manifest() -> Iterable[str]:
     parts = whole["$defs"]
     yield "# The manifest, key by key"
     yield ""
-    yield "`batchflux schema` prints the same as JSON Schema, for editors. What is left out has its default; a key that is"
-    yield "not listed is a fault. Top-level keys that begin with `x-` are ignored: a place for YAML anchors."
+    yield "`batchflux schema` prints the same as JSON Schema, for editors. What is left out has its default; a key"
+    yield "that is not listed is a fault. Top-level keys that begin with `x-` are ignored: a place for YAML anchors."
     yield from section("The document", whole, skip=())
     named = {"provider": "ProviderConfig", "limits": "LimitsConfig", "output": "OutputConfig"}
     named |= {"references": "ReferencesConfig"} if "ReferencesConfig" in parts else {}
@@ -85,7 +85,9 @@ def manifest() -> Iterable[str]:
             yield f"**{able.api}**, style {able.style}:" if able.style else f"**{able.api}**:"
             yield ""
             known = able.options.model_json_schema()["properties"]
-            yield from table(("option", "what it may be"), [(f"`{name}`", kind(of, parts)) for name, of in known.items()])
+            yield from table(
+                ("option", "what it may be"), [(f"`{name}`", kind(of, parts)) for name, of in known.items()]
+            )
             yield ""
     yield "**simulator**: " + ", ".join(f"`{name}`" for name in SimulatorOptions.__dataclass_fields__ if name != "salt")
     yield "(`batchflux simulate --help` says more)."
@@ -136,15 +138,15 @@ def default(of: Mapping[str, Any], *, required: bool) -> str:
     return "" if value in (None, [], {}) else f"`{json.dumps(value, ensure_ascii=False).strip(chr(34))}`"
 
 
-def results() -> Iterable[str]:
-    """Yield the output folder, the columns and the exit codes."""
-    yield "# What comes out"
+def columns() -> Iterable[str]:
+    """Yield the columns and the exit codes."""
+    yield "# Columns and exit codes"
     yield ""
     yield "## Columns of results.csv"
     yield ""
-    yield "UTF-8, one row for each job that ended, in this order; then one column for each tag, `tags.NAME`, and after a"
-    yield "review `review` and `note`. Times are UTC, ISO 8601. What a spreadsheet would run as a formula has a `'` in front:"
-    yield "at a cell's start, and behind a `;`, where a spreadsheet of some countries begins a new cell."
+    yield "UTF-8, one row for each job that ended, in this order; then one column for each tag, `tags.NAME`, and"
+    yield "after a review `review` and `note`. Times are UTC, ISO 8601. What a spreadsheet would run as a formula has"
+    yield "a `'` in front: at a cell's start, and behind a `;`, where a spreadsheet of some countries begins a cell."
     yield ""
     yield from table(("column", "what stands in it"), [(f"`{name}`", says) for name, says in COLUMNS.items()])
     yield ""
@@ -157,8 +159,9 @@ def errors() -> Iterable[str]:
     """Yield the error codes, from the rules that the engine follows."""
     yield "# Error codes"
     yield ""
-    yield "`error_code` of results.csv. An attempt is a request that could cost money; of those a job has `limits.attempts`."
-    yield "`batchflux run --retry-failed` first does what is free, then buys again what cannot be had otherwise."
+    yield "`error_code` of results.csv. An attempt is a request that could cost money; of those a job has"
+    yield "`limits.attempts`. `batchflux run --retry-failed` first does what is free, then buys again what cannot be"
+    yield "had otherwise."
     yield ""
     rows = []
     for code in Code:
@@ -178,7 +181,7 @@ def commands() -> Iterable[str]:
     """Yield every command with its options, from the command line itself."""
     yield "# Commands"
     yield ""
-    yield "Results go to stdout, everything else to stderr. Exit codes: `batchflux docs results`."
+    yield "Results go to stdout, everything else to stderr. Exit codes: `batchflux docs columns`."
     with click.Context(cli, info_name="batchflux") as top:
         for name in COMMANDS:
             command = cli.get_command(top, name)

@@ -15,15 +15,21 @@ SHELLS = {  # where each shell reads what it is to complete
 }
 
 
+def _begun(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    return [topic for topic in TOPICS if topic.startswith(begun)]
+
+
 @click.command("docs")
-@click.argument("topic", required=False, shell_complete=lambda ctx, param, begun: [t for t in TOPICS if t.startswith(begun)])
+@click.argument("topic", required=False, shell_complete=_begun)
 def docs(topic: str | None) -> None:
     """Print the page of the manual about TOPIC (Markdown), or the list of topics."""
-    if topic is None:
-        width = max(map(len, TOPICS))
-        click.echo("\n".join(["batchflux docs TOPIC", *(f"  {name:<{width}}  {says}" for name, says in TOPICS.items())]))
-    else:
+    if topic is not None:
         click.echo(page(topic), nl=False)
+        return
+    width = max(map(len, TOPICS))
+    click.echo("batchflux docs TOPIC")
+    for name, says in TOPICS.items():
+        click.echo(f"  {name:<{width}}  {says}")
 
 
 @click.command("completion", epilog="\b\n" + "\n".join(SHELLS.values()))

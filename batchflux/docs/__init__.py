@@ -1,6 +1,6 @@
 """The manual's pages, in Markdown: `batchflux docs TOPIC` prints one.
 
-`manifest`, `errors`, `results` and `commands` are written by `.readme/make_pages.py` from the tables that the program
+`manifest`, `columns`, `errors` and `commands` are written by `.readme/make_pages.py` from the tables that the program
 itself reads; the others by people.
 """
 
@@ -13,9 +13,11 @@ from batchflux.errors import UsageError
 
 TOPICS = {
     "manifest": "every key of a manifest, what it may be and what it is when left out",
+    "providers": "APIs, keys, prices, call styles; what makes two jobs the same",
     "templates": "tables, columns, templates, filters, axes",
     "photos": "local references: what is checked, prepared and sent",
-    "results": "the output folder, the columns of results.csv, exit codes",
+    "results": "the output folder, what is kept where, what makes way for what",
+    "columns": "the columns of results.csv, exit codes",
     "errors": "error codes: what each means, what follows, what it may cost",
     "commands": "commands and their options",
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
