@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
 from batchflux.engine.shutdown import stranded
-from batchflux.errors import UsageError
+from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import schema as manifest_schema
 from batchflux.manifest import starter
@@ -122,14 +122,21 @@ def checking(jobs: Iterable[Job]) -> Iterable[Job]:
 
 @click.command("plan")
 @manifest_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also of faults.")
 def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
     """Check every job and reference of MANIFEST (- is stdin) and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    manifest = load()
-    result = make_plan(manifest, selection, through=checking)
+    try:
+        manifest = load()
+        result = make_plan(manifest, selection, through=checking)
+    except ManifestError as error:
+        if not as_json:
+            raise
+        faults = [asdict(fault) for fault in error.faults]
+        click.echo(json.dumps({"faults": faults}, ensure_ascii=False, indent=2))
+        return error.exit_code
     if as_json:
         # Of all that a plan holds, only amounts of money are nothing that JSON knows.
         click.echo(json.dumps(asdict(result), default="{:f}".format, ensure_ascii=False, indent=2))
