@@ -1,14 +1,12 @@
-"""The commands about a manifest: `batchflux init`, `schema` and `plan`; and the options that `plan` and `run` share."""
+"""`batchflux plan`, and the options that it shares with `run`."""
 
 from __future__ import annotations
 
 import gc
 import json
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial, wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
@@ -18,11 +16,8 @@ from batchflux.cli.terminal import count, dropped_fields, duration, money, place
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
-from batchflux.manifest import schema as manifest_schema
-from batchflux.manifest import starter
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
-from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-SCHEMA_FILE = "batchflux.schema.json"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
     "new": "never run",
@@ -44,39 +38,6 @@ MEANINGS = {
     "redo": "of those to do, asked for in a review",
     "unlisted": "no longer in the manifest; their files stay",
 }
-
-
-@click.command("init")
-@click.argument("file", default="batchflux.yaml", type=click.Path(path_type=Path, dir_okay=False))
-def init(file: Path) -> None:
-    """Write a commented starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator.
-
-    Beside it goes batchflux.schema.json, by which editors complete and check what you write.
-    """
-    _write_new(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{starter()}")
-    with suppress(UsageError):  # one that is there may be of another manifest, and serves as well
-        _write_new(file.with_name(SCHEMA_FILE), _schema_text())
-    click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
-
-
-def _write_new(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except FileExistsError:
-        raise UsageError(f"{file} is there already: name another file, or remove it first.") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error.strerror}): name another place.") from None
-
-
-def _schema_text() -> str:
-    return json.dumps(manifest_schema(capabilities()), indent=2, ensure_ascii=False) + "\n"
-
-
-@click.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of the manifest; editors use it to complete and check what you write."""
-    click.echo(_schema_text(), nl=False)
 
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
