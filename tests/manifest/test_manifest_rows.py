@@ -30,7 +30,7 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
     ("text", "more", "expected"),
     [
         ("title,b\nA,x\n\n ,\n ,y\n", "",
-         "t.csv:5: jobs[0].prompt: the column \"title\" is empty here; write what stands there instead, as "
+         't.csv:5: jobs[0].prompt: the column "title" is empty here; write what stands there instead, as '
          "{{ title | default(\"a product\") }}, leave such rows out with where: '{{ title }}', or set allow_empty: true"),
         (
             "title,r\nA,9:16\nB,99:1\n",
