@@ -49,11 +49,12 @@ _GLUED = re.compile(r"\s*(?:- +)*([\w.-]+)[:\uff1a](?!//)\S")
 _COMMENT = re.compile(r"(?:^|\s)#")
 _NUMBER_LIKE = re.compile(r"[0-9.:x -]*")
 _CUT = "what stands behind the # is a comment and not part of the text; put the text in quotes"
+_COLUMN = "the line begins in another column than the keys that it belongs to"
 _PROBLEMS = {  # of what no single line shows
     "expected ',' or": "a [ or { is not closed here, or a text between them needs quotes",
-    "mapping values are": "the line begins in another column than the keys that it belongs to, or its text needs quotes",
-    "indicator": "the line begins in another column than the keys that it belongs to",
-    "expected key": "the line begins in another column than the keys that it belongs to",
+    "mapping values are": f"{_COLUMN}, or its text needs quotes",
+    "indicator": _COLUMN,
+    "expected key": _COLUMN,
     "quoted scalar": "a quote is opened and not closed",
 }
 _EXAMPLE = 40  # characters of a text in quotes that a message shows
@@ -235,7 +236,7 @@ def _remedy(line: str) -> str | None:
     match = _VALUE.match(line)
     key, value = (match[1] or "", match[2].strip()) if match is not None else ("", "")
     if "{{" in value or "{%" in value:
-        return f"put quotes around a template, as {_in_quotes(key, value if value[:1] not in '[' else '{{ name }}')}"
+        return f"put quotes around a template, as {_in_quotes(key, value if value[:1] != '[' else '{{ name }}')}"
     if value[:1] in {"[", "{"}:
         inner = (_why(found[2].strip(), found[1]) for found in _FLOW.finditer(value))
         reason = next(filter(None, inner), None)
@@ -248,8 +249,11 @@ def _remedy(line: str) -> str | None:
 def _why(value: str, key: str) -> str | None:
     """Return why a value must stand in quotes; None where it need not."""
     first = value[:1]
-    if first and first in "\"'" and value.count(first) < 2:  # noqa: PLR2004  an opening and a closing one
-        return f"the quote in front of {quoted(value[1:])} is not closed"
+    if first and first in "\"'":
+        if first not in value[1:]:
+            return f"the quote in front of {quoted(value[1:])} is not closed"
+        if value.find(first, 1) == len(value) - 1:
+            return None  # all of it is in quotes
     if (first and first in "\"'*&!@`%>|?,[{") or value.startswith("- "):
         what = "a quote" if first in "\"'" else first
         return f"a text that begins with {what} must stand in quotes as a whole, as {_in_quotes(key, value)}"
@@ -305,7 +309,7 @@ class _Builder:
             raise ReadError(line, _TOO_DEEP)
         if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _STR_TAGS):
             raise ReadError(
-                line, f"the tag {quoted(event.tag)} is not allowed; put a text that begins with ! in quotes"
+                line, f"the tag {quoted(event.tag)} is not allowed; leave it out, or put the text in quotes"
             )
         before = self._count
         self._count += 1

@@ -151,7 +151,8 @@ def test_a_parquet_table_whose_pages_are_damaged_is_a_fault(folder: Path, faults
     ("make", "expected"),
     [
         (lambda path: path.mkdir(), '"words.txt" is not a file'),
-        (lambda path: path.write_bytes(b"\xff\n"), 'the file "words.txt" cannot be read, line 1: the byte 0xff is not UTF-8; save it as UTF-8'),
+        (lambda path: path.write_bytes(b"\xff\n"),
+         'the file "words.txt" cannot be read, line 1: the byte 0xff is not UTF-8; save it as UTF-8'),
         (lambda path: path.write_text(" \n\n"), 'the file "words.txt" has no line that is not blank'),
         (lambda path: path.write_text("a\n" * (MAX_RANGE + 1)),
          f'the file "words.txt" has more than {MAX_RANGE} lines; use a table with from'),
