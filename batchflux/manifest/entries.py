@@ -315,7 +315,7 @@ class Plan:
         try:
             compiled = compile_template(text)
         except ValueError as error:
-            self._report(key, str(error) if said is None else f"{error}; {said}")
+            self._report(key, said or str(error))
             return None
         self._read |= compiled.names
         for name in sorted(compiled.names - known if known is not None else ()):

@@ -157,14 +157,21 @@ class Expansion:
             for line, row in table.source.rows(report):
                 rows += 1
                 seen = view.of(row)
-                if view.keeps(seen):
+                try:
+                    kept = view.keeps(seen)
+                except ValueError as error:
+                    self._line = line
+                    self._fail("where", error, seen)
+                    continue
+                if kept:
                     yield line, seen
                 else:
                     left_out += 1
         except ReadError as error:
             report(error.line, error.message)
         finally:
-            note.update({"rows": rows, "blank_rows": table.source.blank_rows, "where": left_out})
+            left = {"blank_rows": table.source.blank_rows, "where": left_out}
+            note.update({"rows": rows, **{name: number for name, number in left.items() if number}})
         if not rows and self.faults == before:
             report(None, "has no rows")
 
@@ -328,8 +335,9 @@ class Expansion:
         self._failed = True
         message = str(error)
         if isinstance(error, BlankError):
-            instead = f'write what stands there instead, as {{{{ {error.read} | default("a product") }}}}, or set'
-            message += f"; {_NO_REFERENCE if key.startswith('images') else f'{instead} allow_empty: true'}"
+            instead = f'write what stands there instead, as {{{{ {error.read} | default("a product") }}}}'
+            rows = f"leave such rows out with where: '{{{{ {error.read} }}}}', or set allow_empty: true"
+            message += f"; {_NO_REFERENCE if key.startswith('images') else f'{instead}, {rows}'}"
         if isinstance(error, UndefinedError) and error.name is not None:
             message = unknown_variable(error.name, variables if self._line is None else {*variables, "row"})
         if self._line is None:

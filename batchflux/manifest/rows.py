@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from batchflux.errors import quoted
 from batchflux.manifest.templates import Blank, BlankError, shown
 from batchflux.tables.cells import is_blank, trimmed
 
@@ -60,7 +61,8 @@ def hint(template: str, columns: Iterable[str]) -> str | None:
         column = by_name.get(trimmed(inner).casefold()) or by_name.get(trimmed(inner.split("|")[0]).casefold())
         if column is not None:
             short = alias(column)
-            return f"the column is read as {{{{ {written(column)} }}}}" + (f" or {{{{ {short} }}}}" if short else "")
+            read = f"{{{{ {written(column)} }}}}" + (f" or {{{{ {short} }}}}" if short else "")
+            return f"the template {quoted(template)} names the column {quoted(column)}, which is read as {read}"
     return None
 
 

@@ -30,7 +30,7 @@ _MARKS = (  # the longer ones first: that of UTF-16 begins that of UTF-32
 _WIDE = tuple(name for _, name in _MARKS[1:])
 _ASIAN = "gb18030 big5 cp932 euc_jp cp949"
 _LEGACY = f"{_ASIAN} cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 mac_roman koi8_r cp850".split()
-_SHOWN_AS = {"gb18030": "gbk", "cp932": "shift_jis", "cp949": "euc_kr"}  # as people know them
+SHOWN_AS = {"gb18030": "gbk", "cp932": "shift_jis", "cp949": "euc_kr"}  # as people know them
 _SAMPLE, _LINE = 32 << 10, 2 << 10  # bytes looked at in all, and of one line
 _MESS, _SURE, _FAR = 0.5, 0.02, 0.2  # the share of a mess: where it is no text, text for sure, and how far the next is
 _EVIDENCE = 24  # bytes that are not ASCII; of fewer any encoding may make words
@@ -173,7 +173,7 @@ def _shown(readings: list[tuple[str, str, float]]) -> list[tuple[str, str]]:
     rank = {name: at for at, name in enumerate(common)}
     likely = [one for one in readings if one[2] - readings[0][2] < _FAR]  # none of no readings
     ordered = sorted(likely, key=lambda one: rank.get(one[0], len(rank)))[:_READINGS]
-    return [(_SHOWN_AS.get(name, name), text) for name, text, _ in ordered]
+    return [(SHOWN_AS.get(name, name), text) for name, text, _ in ordered]
 
 
 def _part(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from batchflux.errors import ReadError, quoted
 from batchflux.tables.binary import Parquet, Sheet
 from batchflux.tables.delimited import SHOWN, Delimited
-from batchflux.tables.encodings import text_file
+from batchflux.tables.encodings import SHOWN_AS, text_file
 from batchflux.tables.records import Records
 
 if TYPE_CHECKING:
@@ -80,17 +80,21 @@ def opened(path: Path, given: Given) -> Opened:
         return Opened(Parquet(path), {})
     if suffix == ".xlsx":
         sheet = Sheet(path)
-        return Opened(sheet, {"sheet": sheet.name, "unnamed_columns": sheet.left_out()})
+        return Opened(sheet, {"sheet": sheet.name, **_left_out(sheet.left_out())})
     file, guessed = text_file(path, zipped=zipped, encoding=given.encoding)
     assumed: dict[str, str | int] = {}
     if file.encoding != "utf-8" or guessed:
-        assumed["encoding"] = file.encoding
+        assumed["encoding"] = SHOWN_AS.get(file.encoding, file.encoding)
     if suffix in _JSON:
         return Opened(Records(file, by_line=_JSON[suffix]), assumed)
     table = Delimited(file, _DELIMITERS[suffix], given.delimiter)
     if table.delimiter != _DELIMITERS[suffix]:
         assumed["delimiter"] = SHOWN.get(table.delimiter, table.delimiter)
-    return Opened(table, assumed | {"unnamed_columns": table.left_out()})
+    return Opened(table, assumed | _left_out(table.left_out()))
+
+
+def _left_out(columns: int) -> dict[str, str | int]:
+    return {"unnamed_columns": columns} if columns else {}
 
 
 __all__ = ["FORMATS", "Given", "Opened", "ReadError", "Source", "opened", "table_format"]

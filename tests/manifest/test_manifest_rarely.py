@@ -12,9 +12,9 @@ from batchflux.errors import ManifestError
 from batchflux.manifest import load_manifest
 from batchflux.manifest.job_fields import MAX_PROMPT
 from batchflux.manifest.matrix import MAX_RANGE
+from batchflux.manifest.values import MAX_TEMPLATE, MAX_TEXT, MAX_URL
 from batchflux.tables.cells import MAX_CELL
 from batchflux.tables.streams import MAX_LINE
-from batchflux.manifest.values import MAX_TEMPLATE, MAX_TEXT, MAX_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +151,8 @@ def test_a_parquet_table_whose_pages_are_damaged_is_a_fault(folder: Path, faults
     ("make", "expected"),
     [
         (lambda path: path.mkdir(), '"words.txt" is not a file'),
-        (lambda path: path.write_bytes(b"\xff\n"), 'the file "words.txt" cannot be read, line 1: the byte 0xff is not UTF-8; save it as UTF-8'),
+        (lambda path: path.write_bytes(b"\xff\n"),
+         'the file "words.txt" cannot be read, line 1: the byte 0xff is not UTF-8; save it as UTF-8'),
         (lambda path: path.write_text(" \n\n"), 'the file "words.txt" has no line that is not blank'),
         (lambda path: path.write_text("a\n" * (MAX_RANGE + 1)),
          f'the file "words.txt" has more than {MAX_RANGE} lines; use a table with from'),

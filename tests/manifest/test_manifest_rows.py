@@ -30,8 +30,9 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
     ("text", "more", "expected"),
     [
         ("title,b\nA,x\n\n ,\n ,y\n", "",
-         "t.csv:5: jobs[0].prompt: the column \"title\" is empty here; write what stands there instead, as "
-         "{{ title | default(\"a product\") }}, or set allow_empty: true"),
+         ('t.csv:5: jobs[0].prompt: the column "title" is empty here; write what stands there instead, as '
+          '{{ title | default("a product") }}, leave such rows out with where: \'{{ title }}\', or set '
+          "allow_empty: true")),
         (
             "title,r\nA,9:16\nB,99:1\n",
             'aspect_ratio: "{{ r }}"',
@@ -77,9 +78,9 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
             "t.csv:4: jobs[0].from: the row has 3 cells and the header 2; quote a cell that has a comma",
         ),
         (b"title\nA\ncaf\xe9 \xe0\n", "",
-         't.csv:3: jobs[0].from: the byte 0xe9 is not UTF-8; say how the file is encoded: "café à" with cp1252 or '
-         '"café ŕ" with cp1250 or "cafй а" with cp1251; save the file as UTF-8, or add encoding: to the job, as '
-         "encoding: cp1252"),
+         ('t.csv:3: jobs[0].from: the byte 0xe9 is not UTF-8; say how the file is encoded: "café à" with cp1252 or '
+          '"café ŕ" with cp1250 or "caf\u0439 \u0430" with cp1251; save the file as UTF-8, or add encoding: to the '
+          "job, as encoding: cp1252")),
         ("title\n", "", "m.yaml:4: jobs[0].from: the table t.csv has no rows"),
         (
             "title\n" + "A" * (1 << 20) + "B\n",
