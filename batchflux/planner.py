@@ -1,4 +1,7 @@
-"""Loads a manifest, and plans what a run would do and what it would cost; spends nothing and writes nothing."""
+"""Loads a manifest, and plans what a run would do and what it would cost.
+
+It spends nothing, and writes nothing but what it remembers of photos.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class Plan:
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by.
+    before it was asked, and what is answered by. `photos` counts the local references, as photos.Seen does.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Plan:
     maybe: int = 0
     retried: int = 0
     doubt: str | None = None
+    photos: dict[str, Any] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -113,9 +117,11 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     check_options(manifest)
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
-        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
+        with closing(manifest.photos(manifest.output.dir)) as photos:
+            survey = survey_jobs(manifest, ledger, selection or Selection(), photos, apply=False, through=through)
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
-        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+        doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
+        return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())
 
 
 @contextmanager
