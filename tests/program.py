@@ -269,7 +269,8 @@ def bank() -> Iterator[Bank]:
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
     """Give the program a folder of its own, and a key; what it started ends with the test."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY}
+    environ |= dict.fromkeys(("XDG_STATE_HOME", "XDG_CACHE_HOME"), str(tmp_path / "state"))
     environ.pop(VARIABLE, None)
     made = Program(tmp_path, tmp_path / "out", environ)
     yield made

@@ -132,9 +132,9 @@ def _looked_at(data: bytes, kind: Kind, picture: Image.Image) -> Facts:
 def opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
     """Open a picture of this kind; whatever its decoder raises meanwhile is a ValueError, the end of a sentence."""
     name = NAMES[kind]
+    if kind == "heic" and not heic.can_read():
+        raise ValueError(heic.MISSING)
     try:
-        if kind == "heic" and not heic.can_read():
-            raise RefusedError(heic.MISSING)
         # Image.open refuses large JPEGs, which `draft` makes small before a pixel is decoded.
         made = (
             JpegImagePlugin.JpegImageFile if kind == "jpeg" else lambda file: Image.open(file, "r", (_FORMATS[kind],))

@@ -26,10 +26,15 @@ _BARE_URL = re.compile(r"(?://|www\.)[\w-]+(?:\.[\w-]+)+(?::\d+)?/\S", re.IGNORE
 _LOCAL_NAME = re.compile(r"(?:.*\.)?(?:localhost|local|internal|intranet|lan|home|corp)\.?|[^.]+", re.IGNORECASE)
 
 
+def joined(base: Path, written: str) -> str:
+    """Return the absolute path of what was written relative to `base`, symbolic links as they are."""
+    return os.path.normpath(os.path.join(base, written))  # noqa: PTH118  a text, also one that is no path
+
+
 def on_disk(base: Path, written: str) -> str | None:
     """Return the path of what is there by this name, absolute and otherwise as written; None when nothing is."""
     for text in _readings(written):
-        path = os.path.normpath(os.path.join(base, text))  # noqa: PTH118  keeps symbolic links as they are
+        path = joined(base, text)
         there = path if os.path.lexists(path) else None if path.isascii() else _respelled(path)
         if there is not None:
             return there
@@ -72,7 +77,9 @@ def missing(base: Path, written: str) -> str:
     if _BARE_URL.match(written):
         return f"is no file here, and no address without its beginning; write https://{written.removeprefix('//')}"
     *_, text = _readings(written)
-    path = os.path.normpath(os.path.join(base, text))  # noqa: PTH118  a text
+    path = joined(base, text)
+    if os.path.islink(path):  # noqa: PTH114  a text
+        return f"is a link to a file that does not exist: looked at {os.path.realpath(path)}"
     near = _near(path)
     hint = f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""  # noqa: PTH118, PTH120  a text
     folder = os.path.dirname(path)  # noqa: PTH120  a text

@@ -47,7 +47,7 @@ def matches(patterns: Sequence[str], base: Path) -> list[str]:
         names |= dict.fromkeys(sorted(found))
     if not names:
         shown = " or ".join(map(_shown, patterns))
-        raise ValueError(f"no file matches {shown} beside the manifest, in {base}")
+        raise ValueError(f"no file matches {shown} beside the manifest")
     return list(names)
 
 

@@ -26,7 +26,7 @@ from batchflux.output.base import SUFFIXES, TEMPORARY
 from batchflux.photos import heic
 from batchflux.photos.cache import Cache
 from batchflux.photos.facts import SENT_AS_IS, Facts, Kind, inspect, kind_of
-from batchflux.photos.find import missing, on_disk
+from batchflux.photos.find import joined, missing, on_disk
 from batchflux.photos.prepare import VERSION, prepare
 from batchflux.photos.steps import STEPS, Settings, steps_of, target_of
 
@@ -123,24 +123,20 @@ class Photos:
         return Reference(source=source, url=source, fault=fault)
 
     def _found(self, source: str) -> Reference:
-        path, fault, digest, kind = None, None, None, None
+        path, fault, digest, kind = joined(self._base, source), None, None, None
         try:
-            path = on_disk(self._base, source)
-            if path is None:
-                fault = missing(self._base, source)
-            else:
-                found = Path(path).stat()
-                fault = self._unfit(found)
-                if fault is None:
-                    digest, kind = self._digest(path, found)
-                    fault = "is not a PNG, JPEG, WEBP or GIF picture" if kind is None else None
+            path = on_disk(self._base, source) or path
+            found = Path(path).stat()
+            fault = self._unfit(found)
+            if fault is None:
+                digest, kind = self._digest(path, found)
+                fault = "is not a PNG, JPEG, WEBP or GIF picture" if kind is None else None
+        except (FileNotFoundError, NotADirectoryError):
+            fault = missing(self._base, source)
         except OSError as error:
-            gone = isinstance(error, FileNotFoundError)
-            fault = missing(self._base, source) if gone else f"cannot be read: {error.strerror}; looked at {path}"
+            fault = f"cannot be read: {error.strerror}; looked at {path}"
         except ValueError:
             fault = "is not a path"
-        if path is None:
-            path = os.path.normpath(os.path.join(self._base, source))  # noqa: PTH118  keeps symbolic links as they are
         if digest is not None and kind is not None and self._cache is not None:
             self._begin_look(path, digest, kind)
         return Reference(
