@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
@@ -48,6 +49,9 @@ _UPRIGHT, _LAST = 1, 8  # EXIF orientations
 _PNG_DEPTH = 24  # the byte that holds it
 _DEEP, _BITS_PER_SAMPLE = 16, 258
 _HEAD = 64  # bytes that tell a kind
+
+# Here and not around each decode: the filters are the process's own, and photos are decoded in several threads.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 class Facts(NamedTuple):

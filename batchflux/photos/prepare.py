@@ -1,7 +1,7 @@
 """Makes the copy of a photo that is sent in its place.
 
 Losslessly where the format can: PNG and WEBP. A JPEG is encoded anew at quality 95 without chroma subsampling; one of
-which only the metadata goes keeps its own quantisation tables, so that its pixels hardly change.
+which only the metadata goes keeps its pixels' data as they are.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import io
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from PIL import Image, ImageCms, ImageColor, JpegImagePlugin
+from PIL import Image, ImageCms, ImageColor, ImageOps
 
+from batchflux.errors import JobError
+from batchflux.output.containers import follow
 from batchflux.photos.facts import check_pixels, opened
 from batchflux.photos.steps import steps_of, target_of
 
@@ -25,15 +27,8 @@ VERSION = 1  # of what this makes: a copy of another version is made anew
 QUALITY = 95
 _QUALITIES = (88, 80)  # tried before a photo is scaled for its bytes
 _TRIES = 12  # each scales by at least a tenth
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_SCAN, _FILL = 0xDA, 0xFF
+_SAYS_NOTHING = frozenset({*range(0xE1, 0xF0), 0xFE}) - {0xEE}  # APP1 to APP15 and comments
 _ALPHA = frozenset({"LA", "PA", "RGBA"})
 
 
@@ -47,6 +42,8 @@ class Copy(NamedTuple):
 def prepare(data: bytes, facts: Facts, settings: Settings, most: int) -> Copy:
     """Return the copy of a photo that is sent, of at most `most` bytes; a ValueError is the end of a sentence."""
     steps = steps_of(facts, settings)
+    if steps == ("stripped",) and facts.kind == "jpeg":
+        return Copy(_without_metadata(data), "jpeg")
     with opened(data, facts.kind) as picture:
         if "scaled" in steps and settings.max_side is not None:
             scale = settings.max_side / max(facts.width, facts.height)
@@ -54,20 +51,43 @@ def prepare(data: bytes, facts: Facts, settings: Settings, most: int) -> Copy:
         check_pixels(*picture.size, facts.kind)
         picture.load()
         kind = target_of(facts.kind, transparent=facts.transparent)
-        if steps == ("stripped",) and kind == "jpeg":
-            return Copy(_encoded(picture, kind, "keep"), kind)
-        made = _changed(picture, facts, settings, steps)
+        made = _changed(picture, settings, steps)
     if "flattened" in steps:
         kind = target_of(facts.kind, transparent=False)
     return _fitted(made, kind, min(most, settings.max_bytes or most), shrinks=settings.max_bytes is not None)
 
 
-def _changed(picture: Image.Image, facts: Facts, settings: Settings, steps: Sequence[Step]) -> Image.Image:
-    made = _in_rgb(picture) if "rgb" in steps else picture
-    if picture.mode.startswith("I"):  # Pillow would clip 16 bit at 255
-        made = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if "upright" in steps:
-        made = made.transpose(_TURNS[facts.orientation])
+def _without_metadata(jpeg: bytes) -> bytes:
+    """Return a JPEG without the segments in front of its pixels that say nothing of them (ITU T.81, B.1.1.4).
+
+    JFIF (APP0), its colour profile (APP2) and what Adobe says of its colours (APP14) do.
+    """
+    kept, at = [jpeg[:2]], 2
+    while jpeg[at + 1] != _SCAN:
+        while jpeg[at + 1] == _FILL:
+            at += 1
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        marker, segment = jpeg[at + 1], jpeg[at:end]
+        if marker not in _SAYS_NOTHING or segment[4:].startswith(b"ICC_PROFILE\0"):
+            kept.append(segment)
+        at = end
+    return b"".join([*kept, jpeg[at : _end_of(jpeg)]])
+
+
+def _end_of(jpeg: bytes) -> int:
+    """Return where a JPEG ends: behind it may stand others, with metadata of their own."""
+    try:
+        return follow(jpeg).end
+    except JobError:  # of a kind that is not followed
+        return len(jpeg)
+
+
+def _changed(picture: Image.Image, settings: Settings, steps: Sequence[Step]) -> Image.Image:
+    made = ImageOps.exif_transpose(picture) if "upright" in steps else picture
+    if "rgb" in steps:
+        made = _in_rgb(made)
+    elif made.mode.startswith("I"):  # Pillow would clip 16 bit at 255
+        made = made.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if "transparency" in made.info and made.mode != "P":
         made = made.convert("RGBA")
     if "flattened" in steps and settings.flatten is not None:
@@ -128,7 +148,7 @@ def _lets_through(picture: Image.Image) -> bool:
     return picture.mode in _ALPHA or "transparency" in picture.info
 
 
-def _encoded(picture: Image.Image, kind: Target, quality: int | str) -> bytes:
+def _encoded(picture: Image.Image, kind: Target, quality: int) -> bytes:
     """Encode a picture with its colour profile and no other metadata."""
     kept: dict[str | tuple[int, int], Any] = {
         name: picture.info[name] for name in ("icc_profile", "transparency") if picture.info.get(name) is not None
@@ -139,10 +159,7 @@ def _encoded(picture: Image.Image, kind: Target, quality: int | str) -> bytes:
     before, picture.info = picture.info, kept
     try:
         if kind == "jpeg":
-            more = (
-                {} if isinstance(picture, JpegImagePlugin.JpegImageFile) and quality == "keep" else {"subsampling": 0}
-            )
-            picture.save(file, "JPEG", quality=quality, icc_profile=kept.get("icc_profile"), **more)
+            picture.save(file, "JPEG", quality=quality, subsampling=0, icc_profile=kept.get("icc_profile"))
         elif kind == "webp":
             picture.save(file, "WEBP", lossless=True, exact=True, icc_profile=kept.get("icc_profile"))
         else:
