@@ -118,7 +118,9 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
         with closing(manifest.photos(manifest.output.dir)) as photos:
-            survey = survey_jobs(manifest, ledger, selection or Selection(), photos, apply=False, through=through)
+            survey = survey_jobs(
+                manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
+            )
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
         doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
         return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())

@@ -182,6 +182,7 @@ class Program:
     def leftovers(self) -> list[str]:
         """Return files that do not belong into a folder whose run has ended."""
         allowed = {"images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log", ".lock", ".spool"}
+        allowed |= {".cache"}  # of photos
         top = [path.name for path in self.out.iterdir() if path.name not in allowed]
         return top + [f".spool/{path.name}" for path in (self.out / ".spool").glob("*")]
 

@@ -128,7 +128,7 @@ class Books:
         began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
-        survey = survey_jobs(manifest, connection, selection, self.photos, apply=True, through=through)
+        survey = survey_jobs(manifest, connection, selection, apply=True, through=through, photos=self.photos)
         self._kept, survey.jobs = survey.jobs, None
         notes = {  # for who looks on (status, pages, exports); `base` is where local references are
             "total": str(survey.total),

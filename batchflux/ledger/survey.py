@@ -256,10 +256,10 @@ def survey_jobs(
     manifest: Manifest,
     connection: sqlite3.Connection,
     selection: Selection,
-    photos: Photos,
     *,
     apply: bool,
     through: Through = iter,
+    photos: Photos | None = None,
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
@@ -267,7 +267,8 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
-    jobs.decoding(photos)
+    if photos is not None:
+        jobs.decoding(photos)
     means = means_of(manifest, connection)
     survey = Surveyor(connection, selection, exists_in(manifest), means, apply=apply).take(through(jobs))
     if faults:

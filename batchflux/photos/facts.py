@@ -152,12 +152,14 @@ def opened(data: bytes, kind: Kind) -> Iterator[Image.Image]:
             f"is a {name} of more than the {MEGAPIXELS} megapixels that are decoded; scale it down"
         ) from None
     except UnidentifiedImageError:  # its text is about our buffer
-        raise ValueError(f"is a {name} that does not decode: its header is damaged; replace the file") from None
+        raise ValueError(f"is a {name} that is cut off or damaged and does not decode; replace the file") from None
     except MemoryError:
         raise
     except Exception as error:  # decoders raise a dozen kinds for broken bytes; all mean the same here
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"is a {name} that does not decode: {why}; replace the file") from error
+        raise ValueError(
+            f"is a {name} that is cut off or damaged and does not decode: {why}; replace the file"
+        ) from error
 
 
 def check_pixels(width: int, height: int, kind: Kind, most: int = MEGAPIXELS) -> None:

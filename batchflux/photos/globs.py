@@ -145,7 +145,9 @@ class _Walk:
             here = on_disk(Path("/"), self._path(place + part))
             if here is not None and _is(Path.is_file if files else Path.is_dir, Path(here)):
                 yield place + (part if part.isascii() else os.path.basename(here))  # noqa: PTH119  a text
-            return
+                return
+            if not files or here is not None:
+                return
         for entry in self._entries(place):
             shown = entry.name.startswith(".") <= part.startswith(".")
             if shown and _fits(entry.name, part) and _is(is_kind, entry):
