@@ -177,10 +177,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
-    text += photo_lines(result.photos)
-    if result.unreadable:
-        text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
-        text += [f"  {sample}" for sample in result.unreadable_samples]
+    text += [*photo_lines(result.photos), *_reference_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
@@ -217,6 +214,13 @@ def photo_lines(photos: Mapping[str, Any]) -> Iterator[str]:
             f"            {photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take: "
             "references: {max_side: 2048} sends them smaller"
         )
+
+
+def _reference_lines(result: Plan) -> Iterator[str]:
+    if result.unreadable:
+        yield ""
+        yield f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"
+        yield from (f"  {sample}" for sample in result.unreadable_samples)
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -28,7 +28,7 @@ _LOCAL_NAME = re.compile(r"(?:.*\.)?(?:localhost|local|internal|intranet|lan|hom
 
 def joined(base: Path, written: str) -> str:
     """Return the absolute path of what was written relative to `base`, symbolic links as they are."""
-    return os.path.normpath(os.path.join(base, written))  # noqa: PTH118  a text, also one that is no path
+    return os.path.normpath(os.path.join(base, written))
 
 
 def on_disk(base: Path, written: str) -> str | None:
@@ -44,7 +44,7 @@ def on_disk(base: Path, written: str) -> str | None:
 def _readings(written: str) -> Iterator[str]:
     yield written
     if written.startswith("~"):
-        yield os.path.expanduser(written)  # noqa: PTH111  a text, as a user wrote it
+        yield os.path.expanduser(written)
     if "\\" in written:
         yield written.replace("\\", "/")
 
@@ -53,13 +53,13 @@ def _respelled(path: str) -> str | None:
     """Return the path with each name as its folder has it, where only its Unicode form differs."""
     place = "/"
     for part in Path(path).parts[1:]:
-        there = os.path.join(place, part)  # noqa: PTH118  a text
+        there = os.path.join(place, part)
         if not os.path.lexists(there):
             wanted = unicodedata.normalize("NFC", part)
             names = [name for name in _names(place) if unicodedata.normalize("NFC", name) == wanted]
             if not names:
                 return None
-            there = os.path.join(place, names[0])  # noqa: PTH118  a text
+            there = os.path.join(place, names[0])
         place = there
     return place
 
@@ -78,12 +78,12 @@ def missing(base: Path, written: str) -> str:
         return f"is no file here, and no address without its beginning; write https://{written.removeprefix('//')}"
     *_, text = _readings(written)
     path = joined(base, text)
-    if os.path.islink(path):  # noqa: PTH114  a text
+    if os.path.islink(path):
         return f"is a link to a file that does not exist: looked at {os.path.realpath(path)}"
     near = _near(path)
-    hint = f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""  # noqa: PTH118, PTH120  a text
-    folder = os.path.dirname(path)  # noqa: PTH120  a text
-    if not os.path.isdir(folder):  # noqa: PTH112  a text, also one that is no path
+    hint = f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
         hint = f"; there is no folder {folder}"
     return f"does not exist: looked at {path}{hint}"
 

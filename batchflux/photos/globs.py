@@ -72,7 +72,7 @@ def _unbraced(pattern: str) -> list[str]:
 def _files(pattern: str, base: Path) -> Iterator[str]:
     written = pattern
     if pattern.startswith("~"):
-        pattern = os.path.expanduser(pattern)  # noqa: PTH111  a text, as a user wrote it
+        pattern = os.path.expanduser(pattern)
     if "\\" in pattern and on_disk(base, pattern) is None:
         pattern = pattern.replace("\\", "/")
     parts = pattern.split("/")
@@ -144,7 +144,7 @@ class _Walk:
         if not glob.has_magic(part):
             here = on_disk(Path("/"), self._path(place + part))
             if here is not None and _is(Path.is_file if files else Path.is_dir, Path(here)):
-                yield place + (part if part.isascii() else os.path.basename(here))  # noqa: PTH119  a text
+                yield place + (part if part.isascii() else os.path.basename(here))
                 return
             if not files or here is not None:
                 return
