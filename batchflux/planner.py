@@ -1,4 +1,7 @@
-"""Loads a manifest, and plans what a run would do and what it would cost; spends nothing and writes nothing."""
+"""Loads a manifest, and plans what a run would do and what it would cost.
+
+It spends nothing, and writes nothing but what it remembers of photos.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Plan:
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
-    out.
+    out. `photos` counts the local references, as photos.Seen does.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Plan:
     retried: int = 0
     doubt: str | None = None
     tables: tuple[dict[str, Any], ...] = ()
+    photos: dict[str, Any] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -115,9 +119,13 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     check_options(manifest)
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
-        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
+        with closing(manifest.photos(manifest.output.dir)) as photos:
+            survey = survey_jobs(
+                manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
+            )
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
-        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+        doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
+        return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())
 
 
 @contextmanager

@@ -141,6 +141,7 @@ class _Run:
                 self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
             raise
         finally:
+            self.books.photos.close()
             self.ledger.close()
             self.results.close()
             if self.log is not None:
@@ -179,6 +180,7 @@ class _Run:
                 observer=KeyWatch(self, self.keys),
                 gate=self.gate,
                 random=random.Random(),
+                ready=self.books.photos.ready,
                 room=mark.check,
             )
             await self._pool(world, plan, already)

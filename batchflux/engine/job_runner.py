@@ -260,6 +260,7 @@ class JobRunner:
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
+        run.work = replace(run.work, job=await self._world.ready(run.work.job))
         model = run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
@@ -385,7 +386,7 @@ class JobRunner:
         return replace(job, images=tuple(images))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
-        digest = image.sha256 or ""
+        digest = (image.copy or image).sha256 or ""
         url = await self._ledger.upload_of(provider.api, digest, self._world.now())
         if url is None:
             exchanged = await self._upload(lambda: self._exchange(request, provider, lease), Tries())

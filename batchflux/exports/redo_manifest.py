@@ -155,6 +155,7 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
         name=quoted_scalar(f"{name.strip()[:_NAME]}-redo"),
         provider=root.pairs.get("provider"),
         limits=root.pairs.get("limits"),
+        references=root.pairs.get("references"),
         output=table(
             dir=quoted_scalar(folder),
             file_name=None if _name_files(jobs) else quoted_scalar("{{ key }}.{{ ext }}"),

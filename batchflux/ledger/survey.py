@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchflux.manifest import Manifest
+    from batchflux.photos import Photos
 
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
 SAMPLES = 3
@@ -172,10 +173,7 @@ class Surveyor:
         full = result.todo == self._selection.limit
         work = None if full and known is None else work_for(job, known, self._selection, self._exists, self._means)
         if job.fault is not None:
-            result.references += 1
-            first, jobs = result.reference_faults.get(job.fault, (job.id, 0))
-            if jobs or len(result.reference_faults) < FAULTS:
-                result.reference_faults[job.fault] = first, jobs + 1
+            self._count_faults(job)
         if known is not None:
             self._count_known(job, known, work)
         if work is None or full:
@@ -194,6 +192,14 @@ class Surveyor:
             shown = result.samples if self._leads(job) else self._others
             if len(shown) < SAMPLES:
                 shown.append(job)
+
+    def _count_faults(self, job: Job) -> None:
+        self.result.references += 1
+        known = self.result.reference_faults
+        for fault in {image.fault: None for image in job.images if image.fault is not None}:
+            first, jobs = known.get(fault, (job.id, 0))
+            if jobs or len(known) < FAULTS:
+                known[fault] = first, jobs + 1
 
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
         self._seen[known.number] = True
@@ -259,7 +265,13 @@ def _claims(job: Job, known: Known | None) -> bool:
 
 
 def survey_jobs(
-    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, *, apply: bool, through: Through = iter
+    manifest: Manifest,
+    connection: sqlite3.Connection,
+    selection: Selection,
+    *,
+    apply: bool,
+    through: Through = iter,
+    photos: Photos | None = None,
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
@@ -271,6 +283,8 @@ def survey_jobs(
         positions = sampled(all_jobs, selection.sample, len(manifest.entries), selection.only)
         selection = replace(selection, positions=positions)
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
+    if photos is not None:
+        jobs.decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
     survey = surveyor.take(through(jobs))

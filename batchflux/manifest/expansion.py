@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
     from batchflux.models import Capabilities, KnownAs, Reference
+    from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
 _NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes the job without it"
@@ -77,6 +78,7 @@ class Expansion:
         self._api = SIMULATOR if manifest.provider.simulated else manifest.provider.api  # as it stands in keys
         self._offers = Offers(manifest.provider, manifest.limits, offers)
         self._redos = redos
+        self._photos: Photos | None = None
         self._known_as = known_as
         self._on_fault = on_fault
         self._most = most
@@ -84,9 +86,17 @@ class Expansion:
         self.tables: list[dict[str, Any]] = []
         self._leads = bytearray()
 
+    def decoding(self, photos: Photos) -> Expansion:
+        """Have the photos decoded, so that each job's fault tells what is wrong with any; else they are only found."""
+        self._photos = photos
+        return self
+
     def __iter__(self) -> Iterator[Job]:
+        return self._jobs() if self._photos is None else self._photos.judged(self._jobs())
+
+    def _jobs(self) -> Iterator[Job]:
         self._looked_at = self._made = self.merged = self.faults = 0
-        self._reference = references(self._manifest.base)
+        self._reference = references(self._photos or self._manifest.photos())
         self._keys: set[int] = set()
         self.tables, self._leads = [], bytearray()
         self._names = Names(self._manifest)

@@ -23,7 +23,16 @@ from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, i
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import VARIABLE, Defaults, Document, LimitsConfig, Manifest, OutputConfig, ProviderConfig
+from batchflux.manifest.schema import (
+    VARIABLE,
+    Defaults,
+    Document,
+    LimitsConfig,
+    Manifest,
+    OutputConfig,
+    ProviderConfig,
+    ReferencesConfig,
+)
 from batchflux.manifest.templates import compile_template
 from batchflux.manifest.values import is_nothing
 from batchflux.manifest.yaml_nodes import (
@@ -121,6 +130,7 @@ def _manifest(
         provider=provider,
         limits=_limits(root, provider, faults),
         output=_output(root, name, given[1], faults),
+        references=_part(root, "references", ReferencesConfig, faults),
         text=given[0],
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
+from PIL import ImageColor
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, create_model
 from pydantic_core import PydanticUseDefault, core_schema
 
@@ -22,6 +23,7 @@ from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, plain_data
 from batchflux.models import DIFFERENCES, Verify
+from batchflux.photos import Photos, Settings, is_allowed, is_private
 from batchflux.tables import Given
 from batchflux.tables.delimited import delimiter_of
 from batchflux.tables.encodings import named as encoding_named
@@ -161,6 +163,16 @@ def _headers(value: object) -> dict[str, str]:
     return made
 
 
+def _colour(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ValueError(f"found {quoted(text)}; allowed is a colour, as white or #f0f0f0") from None
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def _options(value: object) -> Any:
     return plain_data(values.mapping(value))
 
@@ -280,6 +292,26 @@ class OutputConfig(Part):
     )
 
 
+class ReferencesConfig(Part):
+    """What is done to local reference photos before they are sent. `max_side` in pixels, `max_bytes` in bytes."""
+
+    orient: Annotated[bool, _leaf(job_fields.upsampling, "boolean")] = Field(
+        True, description="send photos upright, as their EXIF orientation has them seen"
+    )
+    max_side: Annotated[int | None, _whole(100_000, maximum=100_000)] = Field(
+        None, description="scale photos so that their longer side has at most so many pixels, as 2048"
+    )
+    max_bytes: Annotated[int | None, _leaf(values.size, "string", "integer")] = Field(
+        None, description="encode and scale photos so that their files are no larger, as 10MB"
+    )
+    flatten: Annotated[str | None, _leaf(_colour, "string", "null")] = Field(
+        None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
+    )
+    strip_metadata: Annotated[bool, _leaf(job_fields.upsampling, "boolean")] = Field(
+        False, description="send photos without EXIF data (place, camera), comments and the like"
+    )
+
+
 DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
@@ -320,6 +352,10 @@ _DOCUMENT: dict[str, Any] = {
     "provider": (ProviderConfig | str, Field("simulator", description="which API to call, and how")),
     "limits": (LimitsConfig | None, Field(None, description="how much, how fast, how long")),
     "output": (OutputConfig | None, Field(None, description="where pictures go, and how they are checked")),
+    "references": (
+        ReferencesConfig | None,
+        Field(None, description="what is done to local photos before they are sent"),
+    ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
 }
@@ -388,6 +424,7 @@ class Manifest:
     provider: ProviderConfig
     limits: LimitsConfig
     output: OutputConfig
+    references: ReferencesConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
@@ -400,6 +437,16 @@ class Manifest:
         """The names of all tags, in the order in which the manifest first writes them."""
         pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
         return tuple(dict.fromkeys(name for name, _ in pairs))
+
+    def photos(self, output: Path | None = None) -> Photos:
+        """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
+        provider = self.provider
+        near = provider.simulated or is_private(provider.base_url)
+
+        def reaches(url: str) -> bool:
+            return near or not is_private(url) or is_allowed(url, provider.allow_hosts)
+
+        return Photos(self.base, Settings(**self.references.model_dump()), output, reaches)
 
     def beside(self, source: str) -> str:
         """Return how a message names a file that the manifest names: as the user would type it from where they are."""

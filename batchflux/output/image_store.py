@@ -252,7 +252,7 @@ def expected_of(job: Job) -> Expected:
     return Expected(
         kind=None if "output_format" in job.dropped else job.output_format,
         ratio=None if "aspect_ratio" in job.dropped else job.aspect_ratio,
-        references=frozenset(image.sha256 for image in job.images if image.sha256 is not None),
+        references=frozenset(digest for image in job.images for digest in image.digests),
     )
 
 

@@ -1,4 +1,4 @@
-"""`batchflux init --from`: whatever the table or folder, its manifest plans without a fault and asks for what is there."""
+"""`batchflux init --from`: whatever the table or folder, its manifest plans without a fault, with what is there."""
 
 from __future__ import annotations
 

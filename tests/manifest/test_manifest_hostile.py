@@ -200,7 +200,7 @@ def test_links_in_a_circle_are_followed_once(folder: Path, faults: Faulty, jobs:
 
 
 def test_a_pattern_looks_at_so_many_names(folder: Path, faults: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.manifest.matrix.MAX_LOOKED_AT", 3)
+    monkeypatch.setattr("batchflux.photos.globs.MAX_LOOKED_AT", 3)
     for name in "abcd":
         (folder / name).mkdir()
     (found,) = faults(f"{MATRIX}{{image: {{glob: '**/*.jpg'}}}}\n")

@@ -59,7 +59,7 @@ class Own:
         urls += [job.webhook_url] if job.webhook_url else []
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
-        self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)
+        self._digests = frozenset(digest for image in job.images for digest in image.digests)
         self._prompt = job.prompt
 
     def is_url(self, url: str) -> bool:

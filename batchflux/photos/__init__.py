@@ -1,0 +1,10 @@
+"""Local reference photos: found, looked at once, and made ready to be sent. The original is never touched."""
+
+from __future__ import annotations
+
+from batchflux.photos.find import is_allowed, is_private
+from batchflux.photos.globs import matches
+from batchflux.photos.photos import Photos
+from batchflux.photos.steps import Settings
+
+__all__ = ["Photos", "Settings", "is_allowed", "is_private", "matches"]
