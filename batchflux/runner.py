@@ -19,7 +19,7 @@ from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import KeyWatch
 from batchflux.engine.ports import World
-from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of, transport_options
+from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of, slots_of, transport_options
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
+    from batchflux.transport import DownloadSlots
 
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
@@ -161,12 +162,12 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        ensure_open_files(at_once)
+        slots = slots_of(self.manifest, ensure_open_files(at_once))
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
+            executor = await _executor(stack, self.manifest, images, slots, self.books.redos, self.keys)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             if self.options.signals:
@@ -179,11 +180,11 @@ class _Run:
                 random=random.Random(),
                 room=mark.check,
             )
-            await self._pool(world, plan, already)
+            await self._pool(world, plan, already, slots)
 
-    async def _pool(self, world: World, plan: Plan, already: int) -> None:
+    async def _pool(self, world: World, plan: Plan, already: int, slots: DownloadSlots) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
+        rules = rules_of(manifest, self.keys, slots, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
@@ -294,7 +295,12 @@ class _Run:
 
 
 async def _executor(
-    stack: AsyncExitStack, manifest: Manifest, images: ImageStore, redos: Redos | None, keys: list[Key]
+    stack: AsyncExitStack,
+    manifest: Manifest,
+    images: ImageStore,
+    slots: DownloadSlots,
+    redos: Redos | None,
+    keys: list[Key],
 ) -> LocalExecutor:
     """Return what performs the steps, open until `stack` is closed; so is the embedded simulator, where it is asked."""
     base_url = manifest.provider.base_url
@@ -308,6 +314,6 @@ async def _executor(
         resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
         stack.push_async_callback(asyncio.to_thread, simulator.stop)
         base_url = f"http://{SIMULATOR_HOST}"
-    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve)))
+    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, slots)))
     secrets = [key.secret for key in keys if key.secret is not None]
     return LocalExecutor(transport, images, base_url, secrets)

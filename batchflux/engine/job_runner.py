@@ -47,14 +47,18 @@ class JobRunner:
         self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
-        self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
+        self._parked: Callable[[], object] = lambda: None
         self._clock = asyncio.get_running_loop().time
-        self._download_slots = asyncio.Semaphore(rules.downloads)
+        self._downloads = rules.downloads
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
         self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), self._between_fetches)
         self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
+
+    def when_parked(self, more: Callable[[], object]) -> None:
+        """Have `more` called when another worker is of use: one more waits for a host that is down, or for pictures."""
+        self._parked = self._downloads.grown = more
 
     def conclude(self) -> None:
         """Say why the run ends with jobs that it had no leave to buy, if it does."""
@@ -268,7 +272,7 @@ class JobRunner:
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._limits.in_flight)) is not None:
+                if (full := self._world.room(self._limits.in_flight + self._downloads.in_use)) is not None:
                     self._gate.close(full)
                 self._gate.check()
                 job = await self._with_uploads(run, lease)
@@ -415,7 +419,7 @@ class JobRunner:
             self._trouble(run)
         elif run.free:
             self._free_over(run)
-            self.parked()
+            self._parked()
 
     def _trouble(self, run: JobRun) -> None:
         if not run.troubled:
@@ -427,7 +431,7 @@ class JobRunner:
         again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
         waits = fresh or not again
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
-        async with turn as host, self._download_slots:
+        async with turn as host, self._downloads:
             run.downloads.used += 1
             began = self._clock()
             try:

@@ -22,7 +22,7 @@ from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
-from batchflux.transport import TransportOptions
+from batchflux.transport import DownloadSlots, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 class Rules:
     """What holds the run back, and how its jobs are made; limits change while it runs when they are read again.
 
-    `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
+    `downloads` are the slots of pictures on their way, `timeout` the seconds that a task has from submit to end.
     `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
     cost is in nanounits of the run's currency (None: it is in another, or none was told).
     """
@@ -53,7 +53,7 @@ class Rules:
     budget: Budget
     deadline: Deadline
     policy: RetryPolicy
-    downloads: int
+    downloads: DownloadSlots
     timeout: float
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
@@ -100,7 +100,9 @@ def _wrong_key(name: str, secret: str | None) -> str | None:
     return None
 
 
-def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
+def rules_of(
+    manifest: Manifest, keys: list[Key], slots: DownloadSlots, gate: Gate, already: int, on_unknown: OnUnknown
+) -> Rules:
     """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
     limits, provider = manifest.limits, manifest.provider
     offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
@@ -125,7 +127,7 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        downloads=_downloads(limits.concurrency),
+        downloads=slots,
         timeout=limits.timeout,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
@@ -159,7 +161,9 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         rules.deadline.retune(*_deadline(manifest))
 
 
-def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]]) -> TransportOptions:
+def transport_options(
+    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], slots: DownloadSlots
+) -> TransportOptions:
     """Return how the HTTP client behaves in a run of this manifest."""
     limits = manifest.limits
     return TransportOptions(
@@ -167,7 +171,8 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         timeout=limits.timeout,
         idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
         download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-        connections=limits.concurrency + _downloads(limits.concurrency),
+        connections=limits.concurrency + slots.most,
+        slots=slots,
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
@@ -189,8 +194,10 @@ def _patience(manifest: Manifest) -> float:
     return untold if limits.patience is None else limits.patience
 
 
-def _downloads(concurrency: int) -> int:
-    return 2 * concurrency + 8  # pictures that may be downloaded at once
+def slots_of(manifest: Manifest, spare: int) -> DownloadSlots:
+    """Return the slots for downloads; the system has open files for `spare` more than two for each request."""
+    least = 2 * manifest.limits.concurrency + 8
+    return DownloadSlots(least, least + spare)
 
 
 def _budget(manifest: Manifest) -> tuple[int | None, str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4
 MOST_EXTRA_WORKERS = 1024
-MOST_PARKED = 4096  # workers that wait for hosts which are down, at about 10 kB each
+MOST_PARKED = 4096  # workers that wait for pictures, at about 10 kB each
 
 
 def workers_for(concurrency: int) -> int:
@@ -75,7 +75,7 @@ class WorkerPool:
         then it is raised.
         """
         self._source, self._free = source, free
-        self._runner.parked = lambda: self.grow(min(len(self._tasks) + 1, workers + MOST_PARKED))
+        self._runner.when_parked(lambda: self.grow(min(len(self._tasks) + 1, workers + MOST_PARKED)))
         self.grow(workers)
         try:
             with self._runner.on_time():

@@ -3,5 +3,6 @@
 from batchflux.transport.client import Transport
 from batchflux.transport.connections import TransportOptions
 from batchflux.transport.downloads import check_downloads
+from batchflux.transport.slots import DownloadSlots
 
-__all__ = ["Transport", "TransportOptions", "check_downloads"]
+__all__ = ["DownloadSlots", "Transport", "TransportOptions", "check_downloads"]

@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from batchflux._version import __version__
 from batchflux.failpoints import reach
 from batchflux.transport.lenient import LenientConnector
+from batchflux.transport.slots import DownloadSlots
 from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class TransportOptions:
     idle_timeout: float = 120  # between two pieces of an answer
     download_timeout: float = 300  # of a whole download with its redirects
     spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
+    slots: DownloadSlots = field(default_factory=lambda: DownloadSlots(8, 8))  # of those who fetch, who hold them
     resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
     allow_hosts: tuple[str, ...] = ()  # what may be dialled although it is private: see ssrf.Allowed
     download_headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # that hosts of pictures want

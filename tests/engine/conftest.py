@@ -63,6 +63,7 @@ from batchflux.models import (
     Submitted,
 )
 from batchflux.providers import Provider, providers
+from batchflux.transport import DownloadSlots
 from tests.conftest import numbered_job
 
 if TYPE_CHECKING:
@@ -603,12 +604,17 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
-        downloads=asked.downloads or 2 * asked.concurrency + 8,
+        downloads=_slots(asked),
         timeout=asked.timeout,
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
+
+
+def _slots(asked: Terms) -> DownloadSlots:
+    least = asked.downloads or 2 * asked.concurrency + 8
+    return DownloadSlots(least, asked.downloads or 1024)
 
 
 def _pace(asked: Terms) -> Pace:
