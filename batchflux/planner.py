@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -14,6 +15,7 @@ from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
+from batchflux.ledger.lessons import lessons_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
+    from batchflux.state import Lesson
 
 SECONDS_A_CALL = 15.0
 SHOWN_REFERENCES = 20
@@ -51,7 +54,7 @@ class Plan:
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by.
+    before it was asked, and what is answered by. `learned` is what was found of keys before, by their names.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Plan:
     maybe: int = 0
     retried: int = 0
     doubt: str | None = None
+    learned: dict[str, Lesson] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -114,7 +118,8 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
         survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
-        made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
+        known = lessons_of(manifest, ledger)
+        made = plan_of(manifest, survey, spent(ledger), _measured(ledger), known)
         return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
 
 
@@ -205,7 +210,9 @@ def check_options(manifest: Manifest) -> None:
         parse_options(manifest.provider.options)
 
 
-def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
+def plan_of(
+    manifest: Manifest, survey: Survey, already: int, measured: float | None, learned: Mapping[str, Lesson]
+) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
@@ -222,7 +229,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
-        seconds=_estimate(manifest, survey.calls, seconds_a_call),
+        seconds=_estimate(manifest, survey.calls, seconds_a_call, learned),
         seconds_a_call=seconds_a_call,
         requests=tuple(_preview(manifest, job) for job in survey.samples),
         unreadable=survey.references,
@@ -234,6 +241,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         missed=survey.missed,
         maybe=survey.maybe,
         retried=survey.retried,
+        learned={**learned},
     )
 
 
@@ -262,15 +270,15 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
         yield f"... and {more:,} more photos"
 
 
-def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
-    if calls == 0:
-        return 0.0
+def _estimate(manifest: Manifest, calls: int, seconds_a_call: float, learned: Mapping[str, Lesson]) -> float:
+    """Return how many seconds so many calls take, by what was told and what was learned of the keys."""
     limits = manifest.limits
-    by_slots = seconds_a_call * -(-calls // limits.concurrency)
-    if limits.rate is None:
-        return by_slots
-    keys = max(1, len(manifest.provider.keys))
-    return max(by_slots, seconds_a_call + (calls - 1) * limits.rate.seconds / limits.rate.count / keys)
+    told = math.inf if limits.rate is None else limits.rate.count / limits.rate.seconds
+    known = [learned.get(name) for name in manifest.provider.key_names]
+    rate = sum(min(told, key.rate or math.inf) if key else told for key in known)
+    active = sum(key.active or limits.concurrency if key else limits.concurrency for key in known)
+    by_slots = seconds_a_call * -(-calls // min(limits.concurrency, active))
+    return max(by_slots, seconds_a_call + (calls - 1) / rate) if calls else 0.0
 
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
@@ -150,6 +150,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
+    text += learned_lines(result.learned, "  learned   ")
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")

@@ -14,7 +14,7 @@ from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.pace import Pace, Window
+from batchflux.engine.pace import Learned, Pace, Window
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
@@ -22,10 +22,11 @@ from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
+from batchflux.state import Lesson
 from batchflux.transport import DownloadSlots, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.engine.shutdown import Gate
     from batchflux.ledger.reconcile import OnUnknown
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
 
-NO_KEY = "(no key)"  # the name of the one key of an API that wants none
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
 SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
@@ -60,13 +60,13 @@ class Rules:
     cost_of: Callable[[Cost | None], int | None]
 
 
-def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
-    """Return the pool of keys, or one without a secret for an API that wants none.
+def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the keys by their names, or one that is None for an API that wants none.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
     """
-    provider, limits = manifest.provider, manifest.limits
+    provider = manifest.provider
     secrets = {name: environ.get(name, "").strip() for name in provider.keys}
     faults = [
         keys_fault(manifest, index, f"the environment variable {name} {wrong}")
@@ -75,16 +75,29 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     ]
     if faults:
         raise UsageError("\n".join(str(fault) for fault in faults))
-    rate = limits.rate
+    return {name: secrets.get(name) for name in provider.key_names}
+
+
+def keys_of(manifest: Manifest, secrets: Mapping[str, str | None], lessons: Mapping[str, Lesson]) -> list[Key]:
+    """Return the pool of keys by their names; each begins from what was found of it before, where limits allow that."""
+    limits, rate = manifest.limits, manifest.limits.rate
     return [
         Key(
             name=name,
-            secret=secrets.get(name),
+            secret=secret,
+            learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
             pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
             window=Window(limits.concurrency, known=rate is not None),
         )
-        for name in provider.keys or (NO_KEY,)
+        for name, secret in secrets.items()
     ]
+
+
+def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
+    """Return what keys are known to allow now, for later runs to begin from: those that tell more than was known."""
+    now = time.time()
+    news = ((key.name, key.found) for key in keys if key.dead is None and key.found != key.learned)
+    return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in news}
 
 
 def _wrong_key(name: str, secret: str | None) -> str | None:

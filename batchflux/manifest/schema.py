@@ -25,6 +25,7 @@ from batchflux.models import DIFFERENCES, Verify
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+NO_KEY = "(no key)"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
@@ -206,6 +207,11 @@ class ProviderConfig(Part):
     def simulated(self) -> bool:
         """Whether the embedded simulator answers, which costs nothing."""
         return self.base_url is None
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of its keys; of one that stands for none, where its API wants none."""
+        return self.keys or (NO_KEY,)
 
     def price_of(self, model: str) -> Decimal | None:
         """Return the price of one image by a model; None when none is known."""
