@@ -26,7 +26,7 @@ from batchflux.engine.settings import (
     retune,
     rules_of,
     secrets_of,
-    slots_of,
+    shared_of,
     transport_options,
 )
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
@@ -57,14 +57,13 @@ if TYPE_CHECKING:
     from batchflux.engine.canary import Canary
     from batchflux.engine.key_pool import Key
     from batchflux.engine.ports import Source
-    from batchflux.engine.settings import Rules
+    from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
     from batchflux.state import Lesson
-    from batchflux.transport import DownloadSlots
 
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
@@ -177,14 +176,14 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        slots = slots_of(self.manifest, ensure_open_files(at_once))
+        shared = shared_of(self.manifest, ensure_open_files(at_once))
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
             known = self.ledger.database.now(lambda connection: lessons_of(self.manifest, connection))
             self.keys = keys_of(self.manifest, self.secrets, known)
-            executor = await _executor(stack, self.manifest, images, slots, self.books.redos, self.secrets)
+            executor = await _executor(stack, self.manifest, images, shared, self.books.redos, self.secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             if self.options.signals:
@@ -197,11 +196,11 @@ class _Run:
                 random=random.Random(),
                 room=mark.check,
             )
-            await self._pool(world, plan, already, slots)
+            await self._pool(world, plan, already, shared)
 
-    async def _pool(self, world: World, plan: Plan, already: int, slots: DownloadSlots) -> None:
+    async def _pool(self, world: World, plan: Plan, already: int, shared: Shared) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, slots, self.gate, already, selection.on_unknown)
+        rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
@@ -211,7 +210,10 @@ class _Run:
         free = plan.counts["todo"] - plan.calls + plan.maybe
         if plan.calls and free:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
-        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
+        progress = Progress(
+            pool.tally, rules.limits, rules.budget, self.gate, times=shared.times, todo=plan.counts["todo"]
+        )
+        self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -335,7 +337,7 @@ async def _executor(
     stack: AsyncExitStack,
     manifest: Manifest,
     images: ImageStore,
-    slots: DownloadSlots,
+    shared: Shared,
     redos: Redos | None,
     secrets: Mapping[str, str | None],
 ) -> LocalExecutor:
@@ -351,5 +353,5 @@ async def _executor(
         resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
         stack.push_async_callback(asyncio.to_thread, simulator.stop)
         base_url = f"http://{SIMULATOR_HOST}"
-    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, slots)))
+    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, shared)))
     return LocalExecutor(transport, images, base_url, list(filter(None, secrets.values())))

@@ -47,18 +47,14 @@ class JobRunner:
         self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
-        self._parked: Callable[[], object] = lambda: None
+        self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
         self._clock = asyncio.get_running_loop().time
-        self._downloads = rules.downloads
+        self.downloads, self._times = rules.downloads, rules.times
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
         self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), self._between_fetches)
         self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
-
-    def when_parked(self, more: Callable[[], object]) -> None:
-        """Have `more` called when another worker is of use: one more waits for a host that is down, or for pictures."""
-        self._parked = self._downloads.grown = more
 
     def conclude(self) -> None:
         """Say why the run ends with jobs that it had no leave to buy, if it does."""
@@ -187,7 +183,8 @@ class JobRunner:
         run.attempt = attempt.number
         try:
             try:
-                exchanged = await self._asked(run, attempt, job)
+                with self._times.watch(job.id, None if run.resumes else job.model):
+                    exchanged = await self._asked(run, attempt, job)
                 kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
                 await self._failed(run, attempt, error)
@@ -226,7 +223,7 @@ class JobRunner:
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
-        attempt.accepted, attempt.late_at = True, attempt.began + self._rules.timeout
+        attempt.accepted, attempt.late_at = True, lambda: self._times.due(attempt.began)
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -272,7 +269,7 @@ class JobRunner:
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._limits.in_flight + self._downloads.in_use)) is not None:
+                if (full := self._world.room(self._limits.in_flight + self.downloads.in_use)) is not None:
                     self._gate.close(full)
                 self._gate.check()
                 job = await self._with_uploads(run, lease)
@@ -314,7 +311,7 @@ class JobRunner:
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
-        late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
+        late_at = began + max(self._times.longest - age, min(self._times.longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
             lease=lease,
@@ -322,7 +319,7 @@ class JobRunner:
             began=began,
             key_name=work.key_name,
             accepted=True,
-            late_at=late_at,
+            late_at=lambda: late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
@@ -419,7 +416,7 @@ class JobRunner:
             self._trouble(run)
         elif run.free:
             self._free_over(run)
-            self._parked()
+            self.parked()
 
     def _trouble(self, run: JobRun) -> None:
         if not run.troubled:
@@ -431,7 +428,7 @@ class JobRunner:
         again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
         waits = fresh or not again
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
-        async with turn as host, self._downloads:
+        async with turn as host, self.downloads:
             run.downloads.used += 1
             began = self._clock()
             try:

@@ -21,9 +21,10 @@ from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest.diagnostics import keys_fault
+from batchflux.manifest.values import AutoTimeout
 from batchflux.providers import capabilities, providers
 from batchflux.state import Lesson
-from batchflux.transport import DownloadSlots, TransportOptions
+from batchflux.transport import CallTimes, DownloadSlots, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,11 +39,19 @@ SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answ
 SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What engine and transport share: how long calls take, and the slots of pictures on their way."""
+
+    times: CallTimes
+    downloads: DownloadSlots
+
+
 @dataclass(slots=True, kw_only=True)
 class Rules:
     """What holds the run back, and how its jobs are made; limits change while it runs when they are read again.
 
-    `downloads` are the slots of pictures on their way, `timeout` the seconds that a task has from submit to end.
+    `downloads` are the slots of pictures on their way, `times` how long a call or task may take.
     `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
     cost is in nanounits of the run's currency (None: it is in another, or none was told).
     """
@@ -54,7 +63,7 @@ class Rules:
     deadline: Deadline
     policy: RetryPolicy
     downloads: DownloadSlots
-    timeout: float
+    times: CallTimes
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
     cost_of: Callable[[Cost | None], int | None]
@@ -114,7 +123,7 @@ def _wrong_key(name: str, secret: str | None) -> str | None:
 
 
 def rules_of(
-    manifest: Manifest, keys: list[Key], slots: DownloadSlots, gate: Gate, already: int, on_unknown: OnUnknown
+    manifest: Manifest, keys: list[Key], shared: Shared, gate: Gate, already: int, on_unknown: OnUnknown
 ) -> Rules:
     """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
     limits, provider = manifest.limits, manifest.provider
@@ -140,8 +149,8 @@ def rules_of(
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        downloads=slots,
-        timeout=limits.timeout,
+        downloads=shared.downloads,
+        times=shared.times,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
         cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
@@ -175,17 +184,18 @@ def retune(rules: Rules, manifest: Manifest) -> None:
 
 
 def transport_options(
-    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], slots: DownloadSlots
+    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], shared: Shared
 ) -> TransportOptions:
     """Return how the HTTP client behaves in a run of this manifest."""
-    limits = manifest.limits
+    limits, times = manifest.limits, shared.times
     return TransportOptions(
         base_url=base_url,
-        timeout=limits.timeout,
-        idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
-        download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-        connections=limits.concurrency + slots.most,
-        slots=slots,
+        timeout=times.longest,
+        due=times.due,
+        idle_timeout=min(max(times.longest, SHORTEST_IDLE), LONGEST_IDLE),
+        download_timeout=max(min(times.longest, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
+        connections=limits.concurrency + shared.downloads.most,
+        slots=shared.downloads,
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
@@ -207,10 +217,12 @@ def _patience(manifest: Manifest) -> float:
     return untold if limits.patience is None else limits.patience
 
 
-def slots_of(manifest: Manifest, spare: int) -> DownloadSlots:
-    """Return the slots for downloads; the system has open files for `spare` more than two for each request."""
-    least = 2 * manifest.limits.concurrency + 8
-    return DownloadSlots(least, least + spare)
+def shared_of(manifest: Manifest, spare: int) -> Shared:
+    """Return what transport and engine share; the system has open files for `spare` downloads more than it must."""
+    limits, timeout = manifest.limits, manifest.limits.timeout
+    times = CallTimes(timeout) if not isinstance(timeout, AutoTimeout) else CallTimes(timeout.longest, timeout.floor)
+    least = 2 * limits.concurrency + 8
+    return Shared(times=times, downloads=DownloadSlots(least, least + spare))
 
 
 def _budget(manifest: Manifest) -> tuple[int | None, str]:

@@ -18,8 +18,8 @@ from pydantic_core import PydanticUseDefault, core_schema
 
 from batchflux.manifest import job_fields, values
 from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
-from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
+from batchflux.manifest.values import AutoTimeout, Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted
 from batchflux.models import DIFFERENCES, Verify
 
 if TYPE_CHECKING:
@@ -148,9 +148,19 @@ def _options(value: object) -> Any:
     return plain_data(values.mapping(value))
 
 
+def _timeout(value: object) -> float | AutoTimeout | None:
+    if not isinstance(value, dict):
+        return leaf(values.call_timeout)(value)  # type: ignore[no-any-return]  # as call_timeout reads
+    if list(value) != ["auto"] or is_nothing(value["auto"]):
+        raise problem(f"found {found(value)}; allowed is a duration, as 360s, auto, or {{auto: 2m}}")
+    return AutoTimeout(floor=leaf(values.timeout)(value["auto"]))
+
+
 _LIST = _types("array", "string", items={"type": "string"})
 _ACCEPT = _types("array", "string", items={"enum": [*DIFFERENCES, "any"]})
 _HEADERS = _types("object", "null", additionalProperties={"type": "string"})
+_TIME = _types("string", "number")
+_TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
 _AMOUNT = _types("number", "string", minimum=0)
 _PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
 Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
@@ -226,8 +236,9 @@ class LimitsConfig(Part):
         None, description="requests started in a time: N/s, N/min or N/h"
     )
     attempts: Annotated[int, _whole(100, maximum=100)] = Field(5, description="attempts for each job")
-    timeout: Annotated[float, _leaf(values.timeout, "string", "number")] = Field(
-        360.0, description="bound of one API call, as 360s or 6m"
+    timeout: Annotated[float | AutoTimeout, _node(_timeout, _TIMEOUT)] = Field(
+        values.LONGEST_CALL,
+        description="bound of one API call, as 360s or 6m; auto, or {auto: 2m} for at least that: from what calls take",
     )
     budget: Annotated[Decimal | None, _node(leaf(values.money), _AMOUNT)] = Field(
         None, description="never spend more than this, in the provider's currency"

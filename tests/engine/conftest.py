@@ -63,7 +63,7 @@ from batchflux.models import (
     Submitted,
 )
 from batchflux.providers import Provider, providers
-from batchflux.transport import DownloadSlots
+from batchflux.transport import CallTimes, DownloadSlots
 from tests.conftest import numbered_job
 
 if TYPE_CHECKING:
@@ -472,6 +472,7 @@ class Terms:
     workers: int | None = None
     downloads: int | None = None
     timeout: float = 360.0
+    floor: float | None = None
     prices: Mapping[str, Decimal] | None = None
     commit_seconds: float = 0.002
     lag: Callable[[], float] = float
@@ -605,7 +606,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
         downloads=_slots(asked),
-        timeout=asked.timeout,
+        times=CallTimes(asked.timeout, asked.floor),
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda cost: nanos(cost.amount) if cost else None,
