@@ -20,6 +20,7 @@ from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import schema as manifest_schema
 from batchflux.manifest import starter
+from batchflux.manifest.values import AutoTimeout
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 from batchflux.providers import capabilities
@@ -173,7 +174,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
-    text += learned_lines(result.learned, "  learned   ")
+    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest)]
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
@@ -186,6 +187,14 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def _timeout_lines(manifest: Manifest) -> list[str]:
+    timeout = manifest.limits.timeout
+    if not isinstance(timeout, AutoTimeout):
+        return []
+    most, least = duration(timeout.longest), duration(timeout.floor)
+    return [f"  timeout   by what calls take, {least} or more; {most} until enough have told (limits.timeout: auto)"]
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:
