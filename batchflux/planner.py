@@ -5,6 +5,7 @@ It spends nothing, and writes nothing but what it remembers of photos.
 
 from __future__ import annotations
 
+import math
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -17,6 +18,7 @@ from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
+from batchflux.ledger.lessons import lessons_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
+    from batchflux.state import Lesson
 
 SECONDS_A_CALL = 15.0
 SHOWN_REFERENCES = 20
@@ -55,7 +58,8 @@ class Plan:
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
-    out. `photos` counts the local references, as photos.Seen does.
+    out. `photos` counts the local references, as photos.Seen does. `learned` is what was found of keys before, by their
+    names.
     """
 
     name: str
@@ -86,6 +90,7 @@ class Plan:
     doubt: str | None = None
     tables: tuple[dict[str, Any], ...] = ()
     photos: dict[str, Any] = field(default_factory=dict)
+    learned: dict[str, Lesson] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -123,7 +128,7 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
             survey = survey_jobs(
                 manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
             )
-        made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
+        made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons_of(manifest, ledger))
         doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
         return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())
 
@@ -215,7 +220,9 @@ def check_options(manifest: Manifest) -> None:
         parse_options(manifest.provider.options)
 
 
-def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
+def plan_of(
+    manifest: Manifest, survey: Survey, already: int, measured: float | None, learned: Mapping[str, Lesson]
+) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
@@ -232,7 +239,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
-        seconds=_estimate(manifest, survey.calls, seconds_a_call),
+        seconds=_estimate(manifest, survey.calls, seconds_a_call, learned),
         seconds_a_call=seconds_a_call,
         requests=tuple(_preview(manifest, job) for job in survey.samples),
         unreadable=survey.references,
@@ -245,6 +252,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         maybe=survey.maybe,
         retried=survey.retried,
         tables=tuple(survey.tables),
+        learned={**learned},
     )
 
 
@@ -273,15 +281,15 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
         yield f"... and {more:,} more photos"
 
 
-def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
-    if calls == 0:
-        return 0.0
+def _estimate(manifest: Manifest, calls: int, seconds_a_call: float, learned: Mapping[str, Lesson]) -> float:
+    """Return how many seconds so many calls take, by what was told and what was learned of the keys."""
     limits = manifest.limits
-    by_slots = seconds_a_call * -(-calls // limits.concurrency)
-    if limits.rate is None:
-        return by_slots
-    keys = max(1, len(manifest.provider.keys))
-    return max(by_slots, seconds_a_call + (calls - 1) * limits.rate.seconds / limits.rate.count / keys)
+    told = math.inf if limits.rate is None else limits.rate.count / limits.rate.seconds
+    known = [learned.get(name) for name in manifest.provider.key_names]
+    rate = sum(min(told, key.rate or math.inf) if key else told for key in known)
+    active = sum(key.active or limits.concurrency if key else limits.concurrency for key in known)
+    by_slots = seconds_a_call * -(-calls // min(limits.concurrency, active))
+    return max(by_slots, seconds_a_call + (calls - 1) / rate) if calls else 0.0
 
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.ledger.summary import read_standing
@@ -75,7 +75,7 @@ def _spending(standing: Standing) -> list[str]:
         refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())
         used = f"{count(use.attempts, 'attempt')}, {money(use.spent, state.currency)}{refused}"
         text.append(f"  key        {name}: {used}")
-    return text
+    return text + learned_lines(standing.learned, "  learned    ")
 
 
 def _last_run(standing: Standing) -> list[str]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
+from batchflux.manifest.values import AutoTimeout
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
@@ -144,6 +145,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
+    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest)]
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
@@ -173,6 +175,8 @@ def _table(note: dict[str, Any]) -> str:
     text = f"{note['table']}: {count(note['rows'], 'row')}"
     text += f", read {', '.join(read)}" if read else ""
     return text + (f"; left out: {', '.join(left)}" if left else "")
+
+
 STEPS = {
     "upright": "turned upright",
     "rgb": "colours to RGB",
@@ -208,6 +212,14 @@ def _reference_lines(result: Plan) -> Iterator[str]:
         yield ""
         yield f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"
         yield from (f"  {sample}" for sample in result.unreadable_samples)
+
+
+def _timeout_lines(manifest: Manifest) -> list[str]:
+    timeout = manifest.limits.timeout
+    if not isinstance(timeout, AutoTimeout):
+        return []
+    most, least = duration(timeout.longest), duration(timeout.floor)
+    return [f"  timeout   by what calls take, {least} or more; {most} until enough have told (limits.timeout: auto)"]
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -49,7 +49,7 @@ class JobRunner:
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
         self._clock = asyncio.get_running_loop().time
-        self._download_slots = asyncio.Semaphore(rules.downloads)
+        self.downloads, self._times = rules.downloads, rules.times
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
@@ -183,7 +183,8 @@ class JobRunner:
         run.attempt = attempt.number
         try:
             try:
-                exchanged = await self._asked(run, attempt, job)
+                with self._times.watch(job.id, None if run.resumes else job.model):
+                    exchanged = await self._asked(run, attempt, job)
                 kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
                 await self._failed(run, attempt, error)
@@ -222,7 +223,7 @@ class JobRunner:
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
-        attempt.accepted, attempt.late_at = True, attempt.began + self._rules.timeout
+        attempt.accepted, attempt.late_at = True, lambda: self._times.due(attempt.began)
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -269,7 +270,7 @@ class JobRunner:
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._limits.in_flight)) is not None:
+                if (full := self._world.room(self._limits.in_flight + self.downloads.in_use)) is not None:
                     self._gate.close(full)
                 self._gate.check()
                 job = await self._with_uploads(run, lease)
@@ -311,7 +312,7 @@ class JobRunner:
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
-        late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
+        late_at = began + max(self._times.longest - age, min(self._times.longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
             lease=lease,
@@ -319,7 +320,7 @@ class JobRunner:
             began=began,
             key_name=work.key_name,
             accepted=True,
-            late_at=late_at,
+            late_at=lambda: late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
@@ -428,7 +429,7 @@ class JobRunner:
         again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
         waits = fresh or not again
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
-        async with turn as host, self._download_slots:
+        async with turn as host, self.downloads:
             run.downloads.used += 1
             began = self._clock()
             try:

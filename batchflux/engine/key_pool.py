@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.outages import NEVER, Place
-from batchflux.engine.pace import Pace, Window
+from batchflux.engine.pace import Learned, Pace, Window
 from batchflux.engine.retry import MAX_DOUBLINGS
 from batchflux.errors import Code, JobError, StopRun
 
@@ -30,10 +30,14 @@ SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Key:
-    """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches."""
+    """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
+
+    `learned` is what an earlier run found it to allow, from which it begins; `found` what this run knows.
+    """
 
     name: str
     secret: str | None = field(repr=False)
+    learned: Learned | None = None
     pace: Pace = field(default_factory=Pace)
     window: Window = field(default_factory=lambda: Window(1 << 30, known=True))
     place: Place = field(default_factory=Place)
@@ -43,6 +47,16 @@ class Key:
     leased: int = 0
     preparing: int = 0
     departing: deque[tuple[Lease, asyncio.Future[bool]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        if self.learned is not None:
+            self.pace.begin_from(self.learned.rate)
+            self.window.begin_from(self.learned.active)
+
+    @property
+    def found(self) -> Learned:
+        """What it is known to allow now, for a later run to begin from."""
+        return Learned(rate=self.pace.learned)
 
     def next_at(self, now: float) -> float:
         """Return the earliest time that a request may leave with this key."""

@@ -41,6 +41,17 @@ FIRST, SAMPLE = 8.0, 32
 RISE, SHRINK, FOLLOW = 2.0, 0.8, 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What a key was found to allow, none of which anybody told: `rate` in requests a second, `active` at once.
+
+    None: no limit was met. It is what a later run may begin from, so it is plain data.
+    """
+
+    rate: float | None = None
+    active: int | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Departure:
     """When a request left, and when it was written to its connection, in seconds of the clock."""
@@ -69,6 +80,11 @@ class Pace:
         self._deaf, self._doubt, self._passed = 0, DOUBT, False
         self._left, self._shut = 0, 0
         self._hold_until = float("-inf")
+
+    def begin_from(self, rate: float | None) -> None:
+        """Begin with a rate that an earlier run learned; it grows as one that was learned now."""
+        if rate is not None and rate < self.ceiling:
+            self.learned = self._held_rate = rate
 
     def retune(self, rate: tuple[float, float] | None) -> None:
         """Let another limit of the user's hold from now on: requests, in seconds. What was learned is forgotten."""
@@ -234,6 +250,11 @@ class Window:
         """Let another `concurrency` hold from now on; it opens at once when the user knows the rate."""
         self._most = float(concurrency)
         self._size = self._most if known else min(self._size, self._most)
+
+    def begin_from(self, active: int | None) -> None:
+        """Begin where an earlier run left off: without a slow start, and with as many as were allowed."""
+        self._slow_start = False
+        self._size = self._most if active is None else min(float(max(active, 1)), self._most)
 
     def answered(self, seconds: float) -> None:
         """Learn from an answer that took so long."""

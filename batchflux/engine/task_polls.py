@@ -62,7 +62,8 @@ class JobRun:
 class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
-    `late_at` is a time of the loop's clock, set once a task is known: `accepted` then. `key_name` is whose it is.
+    `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
+    whose it is.
     """
 
     number: int
@@ -71,7 +72,7 @@ class Attempt:
     began: float
     key_name: str | None
     accepted: bool = False
-    late_at: float = float("inf")
+    late_at: Callable[[], float] = lambda: float("inf")
 
 
 class TaskPolls:
@@ -100,7 +101,7 @@ class TaskPolls:
             await self._gate.sleep_polling(pause)
         while True:
             reach("poll.leaving")
-            last = self._clock() >= attempt.late_at
+            last = self._clock() >= attempt.late_at()
             try:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
@@ -124,7 +125,7 @@ class TaskPolls:
             missing = missing_since is not None and self._clock() - missing_since >= GRACE
             if last or missing:
                 raise self._unresolved(run, said, missing=missing and attempt.lease.key.name == attempt.key_name)
-            wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
+            wait, left = max(pause, asked_to_wait), attempt.late_at() - self._clock()
             await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
 
     def _stretched(self, run: JobRun, attempt: Attempt, error: JobError, heard_at: float) -> bool:

@@ -20,8 +20,8 @@ from pydantic_core import PydanticUseDefault, core_schema
 from batchflux.errors import quoted
 from batchflux.manifest import job_fields, values
 from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
-from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, plain_data
+from batchflux.manifest.values import AutoTimeout, Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
+from batchflux.manifest.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import DIFFERENCES, Verify
 from batchflux.photos import Photos, Settings, is_allowed, is_private
 from batchflux.tables import Given
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Capabilities
 
+NO_KEY = "(no key)"
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
@@ -177,9 +178,19 @@ def _options(value: object) -> Any:
     return plain_data(values.mapping(value))
 
 
+def _timeout(value: object) -> float | AutoTimeout | None:
+    if not isinstance(value, dict):
+        return leaf(values.call_timeout)(value)  # type: ignore[no-any-return]  # as call_timeout reads
+    if list(value) != ["auto"] or is_nothing(value["auto"]):
+        raise problem(f"found {found(value)}; allowed is a duration, as 360s, auto, or {{auto: 2m}}")
+    return AutoTimeout(floor=leaf(values.timeout)(value["auto"]))
+
+
 _LIST = _types("array", "string", items={"type": "string"})
 _ACCEPT = _types("array", "string", items={"enum": [*DIFFERENCES, "any"]})
 _HEADERS = _types("object", "null", additionalProperties={"type": "string"})
+_TIME = _types("string", "number")
+_TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
 _AMOUNT = _types("number", "string", minimum=0)
 _PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
 Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
@@ -241,6 +252,11 @@ class ProviderConfig(Part):
         """Whether the embedded simulator answers, which costs nothing."""
         return self.base_url is None
 
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of its keys; of one that stands for none, where its API wants none."""
+        return self.keys or (NO_KEY,)
+
     def price_of(self, model: str) -> Decimal | None:
         """Return the price of one image by a model; None when none is known."""
         return self.price.get(model) if isinstance(self.price, dict) else self.price
@@ -254,8 +270,9 @@ class LimitsConfig(Part):
         None, description="requests started in a time: N/s, N/min or N/h"
     )
     attempts: Annotated[int, _whole(100, maximum=100)] = Field(5, description="attempts for each job")
-    timeout: Annotated[float, _leaf(values.timeout, "string", "number")] = Field(
-        360.0, description="bound of one API call, as 360s or 6m"
+    timeout: Annotated[float | AutoTimeout, _node(_timeout, _TIMEOUT)] = Field(
+        values.LONGEST_CALL,
+        description="bound of one API call, as 360s or 6m; auto, or {auto: 2m} for at least that: from what calls take",
     )
     budget: Annotated[Decimal | None, _node(leaf(values.money), _AMOUNT)] = Field(
         None, description="never spend more than this, in the provider's currency"

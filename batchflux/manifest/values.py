@@ -29,6 +29,7 @@ MAX_TEMPLATE = 65_536
 MAX_URL = 8192
 MAX_HOST = 260
 MAX_TIMEOUT = 86_400
+LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
@@ -169,6 +170,18 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoTimeout:
+    """A time that a call may take which is found from what calls take, and is never under `floor` seconds."""
+
+    floor: float = 60.0
+
+    @property
+    def longest(self) -> float:
+        """How many seconds it is while too few calls have told."""
+        return max(LONGEST_CALL, self.floor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
     """When to stop: at `clock`, an (hour, minute) of local time, or `seconds` after the start. One of them is set."""
 
@@ -213,6 +226,11 @@ def timeout(text: str) -> float:
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
     return seconds
+
+
+def call_timeout(text: str) -> float | AutoTimeout:
+    """Read `auto`, or a duration as `timeout` does."""
+    return AutoTimeout() if text == "auto" else timeout(text)
 
 
 def deadline(text: str) -> Deadline:

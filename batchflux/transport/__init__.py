@@ -1,7 +1,9 @@
 """The only HTTP client: performs the HTTP steps that providers want done, and fetches pictures."""
 
+from batchflux.transport.call_times import CallTimes
 from batchflux.transport.client import Transport
 from batchflux.transport.connections import TransportOptions
 from batchflux.transport.downloads import check_downloads
+from batchflux.transport.slots import DownloadSlots
 
-__all__ = ["Transport", "TransportOptions", "check_downloads"]
+__all__ = ["CallTimes", "DownloadSlots", "Transport", "TransportOptions", "check_downloads"]

@@ -134,7 +134,8 @@ class Transport:
         session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
-        until = Until(started + self._options.timeout)
+        due = self._options.due
+        until = Until(started + self._options.timeout) if due is None else Until(due(started), lambda: due(started))
         own = url.origin() == self._origin.origin()
         try:
             async with until.bound():

@@ -21,6 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from batchflux._version import __version__
 from batchflux.failpoints import reach
 from batchflux.transport.lenient import LenientConnector
+from batchflux.transport.slots import DownloadSlots
 from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class TransportOptions:
 
     base_url: str
     timeout: float  # of a whole API call, waiting for a connection included
+    due: Callable[[float], float] | None = None  # in its place: until when a call may go on; see CallTimes.due
     connections: int  # in each of the two pools
     max_bytes: int  # the largest picture taken
     spool_dir: str
@@ -48,6 +50,7 @@ class TransportOptions:
     idle_timeout: float = 120  # between two pieces of an answer
     download_timeout: float = 300  # of a whole download with its redirects
     spool_over: int = MIB  # larger downloads go to a temporary file in `spool_dir`
+    slots: DownloadSlots = field(default_factory=lambda: DownloadSlots(8, 8))  # of those who fetch, who hold them
     resolve: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # names to address and port: the provider's
     allow_hosts: tuple[str, ...] = ()  # what may be dialled although it is private: see ssrf.Allowed
     download_headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # that hosts of pictures want
@@ -126,23 +129,32 @@ class Sent:
 
 
 class Until:
-    """When a wait is over, in seconds of the loop's clock: `at`.
+    """When a wait is over, in seconds of the loop's clock: `at`. `later` is asked then whether there is more time.
 
     A process that stood still (Ctrl-Z, a paused machine) finds its timers due before it has looked at its sockets,
     where the answer may lie, paid for. So a timer that fires late lets the sockets be read for one more `TURN_SECONDS`.
     """
 
-    def __init__(self, at: float) -> None:
+    def __init__(self, at: float, later: Callable[[], float] | None = None) -> None:
         self.at = at
+        self._later = later
 
     @contextlib.asynccontextmanager
     async def bound(self, within: float = float("inf")) -> AsyncIterator[asyncio.Timeout]:
         """Raise TimeoutError when this is entered for longer than `within` seconds, or beyond `at`."""
         loop = asyncio.get_running_loop()
-        due = max(loop.time(), min(self.at, loop.time() + within))
+        last = loop.time() + within
+        due = max(loop.time(), min(self.at, last))
+        timer: asyncio.TimerHandle
 
         def fire() -> None:
+            nonlocal due, timer
             now = loop.time()
+            if due >= self.at and self._later is not None and (at := self._later()) > now:
+                self.at = at
+                due = min(at, last)
+                timer = loop.call_at(due, fire)
+                return
             more = TURN_SECONDS if now - due > LATE_SECONDS else 0.0
             self.at = max(self.at, now + more)
             bound.reschedule(now + more)
