@@ -10,18 +10,21 @@ The rules:
   takes it back: nothing is paid for by pressing a key twice. Once made, asking again is a further redo.
 - A run pins a redo, in the transaction of its survey and before it pays: which seed or variant it is, and so its key.
   What a live run has pinned it may be making, so that is neither changed nor taken back.
+- A decision can be undone as a whole. What somebody else decided since then on one of its pictures stands.
 
-The tables are made with the first verdict. `decide` records what a person decides in one brief transaction: SQLite's
-own lock is all that stands between a person who judges and a run that writes.
+The tables are made with the first verdict; the column `reviewer` came later, and the next verdict adds it to tables
+without it. `decide` records what a person decides in one brief transaction: SQLite's own lock is all that stands
+between a person who judges and a run that writes.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import begin_beside, beside
@@ -31,9 +34,10 @@ from batchflux.models import Redo
 from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+T = TypeVar("T")
 Review = Literal["", "accept", "reject", "redo"]
 
 _SCHEMA = """
@@ -42,7 +46,8 @@ CREATE TABLE IF NOT EXISTS reviews (
     review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
     note TEXT NOT NULL,
     reviewed_at REAL NOT NULL,
-    revision INTEGER NOT NULL       -- grows with every change of any verdict
+    revision INTEGER NOT NULL,      -- grows with every change of any verdict
+    reviewer TEXT NOT NULL DEFAULT '' -- who said it, as far as they gave a name
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision);
 CREATE TABLE IF NOT EXISTS redos (
@@ -60,17 +65,19 @@ CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin);
 CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)
 """
 _WAITING = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.key = redos.key)"
-_VERDICTS = "SELECT key, review, note, reviewed_at FROM reviews"
+_NAMED = "SELECT 1 FROM pragma_table_info('reviews') WHERE name = 'reviewer'"
+_ADD_NAMES = "ALTER TABLE reviews ADD COLUMN reviewer TEXT NOT NULL DEFAULT ''"
 _STALE = "reviews_stale"  # results.csv does not show the latest verdicts yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a person said of one picture; `reviewed_at` in epoch seconds."""
+    """What a person said of one picture; `reviewed_at` in epoch seconds, `reviewer` is their name or ''."""
 
     review: Review
     note: str = ""
     reviewed_at: float = 0.0
+    reviewer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +90,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run."""
+    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run.
+
+    `find` is replaced by `replace` wherever it stands in the prompt of the job; a prompt without it is kept.
+    """
 
     prompt: str | None = None
     seed: int | None = None
+    find: str = ""
+    replace: str = ""
 
 
 def has_reviews(connection: sqlite3.Connection) -> bool:
@@ -99,6 +111,8 @@ def prepare_reviews(connection: sqlite3.Connection) -> None:
     """Make the tables where they are missing, within the caller's transaction."""
     for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
+    if not connection.execute(_NAMED).fetchone():
+        connection.execute(_ADD_NAMES)
 
 
 def _select(connection: sqlite3.Connection, query: str, *values: object) -> list[Any]:
@@ -108,28 +122,41 @@ def _select(connection: sqlite3.Connection, query: str, *values: object) -> list
 
 def judge(connection: sqlite3.Connection, keys: Iterable[bytes], review: Review, note: str | None, at: float) -> None:
     """Record a verdict on these jobs; `note` None keeps what is there, `review` '' takes the verdict back."""
+    _record(connection, keys, Verdict(review=review, note=note or "", reviewed_at=at), keep_note=note is None)
+
+
+def _record(connection: sqlite3.Connection, keys: Iterable[bytes], verdict: Verdict, *, keep_note: bool) -> None:
     revision = last_revision(connection)
-    for key in keys:
-        revision += 1
-        connection.execute(
-            "INSERT INTO reviews (key, review, note, reviewed_at, revision) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (key) DO UPDATE SET review = excluded.review, note = COALESCE(?, note),"
-            " reviewed_at = excluded.reviewed_at, revision = excluded.revision",
-            (key, review, note or "", at, revision, note),
-        )
+    said = verdict.review, verdict.note, verdict.reviewed_at, verdict.reviewer
+    note = "reviews.note" if keep_note else "excluded.note"
+    query = (
+        "INSERT INTO reviews (key, review, note, reviewed_at, reviewer, revision) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+        f" ON CONFLICT (key) DO UPDATE SET review = excluded.review, note = {note},"
+        " reviewed_at = excluded.reviewed_at, reviewer = excluded.reviewer, revision = excluded.revision"
+    )
+    connection.executemany(query, ((key, *said, number) for number, key in enumerate(keys, revision + 1)))
     set_meta(connection, _STALE, "1")
 
 
 def verdicts(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
     """Return all verdicts and notes by key; those taken back without a note left are none."""
-    rows = _select(connection, f"{_VERDICTS} WHERE review != '' OR note != ''")
-    return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
+    return _verdicts(connection, [("review != '' OR note != ''", ())])
 
 
 def verdicts_on(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
     """Return the verdicts on these jobs."""
-    rows = [row for key in keys for row in _select(connection, f"{_VERDICTS} WHERE key = ?", key)]
-    return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
+    return _verdicts(connection, [("key = ?", (key,)) for key in keys])
+
+
+def _verdicts(connection: sqlite3.Connection, where: Iterable[tuple[str, tuple[bytes, ...]]]) -> dict[bytes, Verdict]:
+    if not has_reviews(connection):
+        return {}
+    reviewer = "reviewer" if connection.execute(_NAMED).fetchone() else "''"
+    query = f"SELECT key, review, note, reviewed_at, {reviewer} FROM reviews WHERE "  # noqa: S608  constants
+    rows = [row for condition, values in where for row in connection.execute(query + condition, values).fetchall()]
+    return {
+        key: Verdict(review=review, note=note, reviewed_at=at, reviewer=name) for key, review, note, at, name in rows
+    }
 
 
 def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
@@ -139,6 +166,15 @@ def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
         " WHERE review != '' AND listed GROUP BY review ORDER BY review"
     )
     return dict(_select(connection, query))
+
+
+def judged_done(connection: sqlite3.Connection) -> int:
+    """Return how many pictures of the manifest have a verdict."""
+    query = (
+        "SELECT COUNT(*) FROM reviews JOIN jobs ON jobs.key = reviews.key"
+        " WHERE review != '' AND listed AND status = 'done'"
+    )
+    return sum(row[0] for row in _select(connection, query))
 
 
 def last_revision(connection: sqlite3.Connection) -> int:
@@ -254,13 +290,16 @@ class Decision:
     """What a person decided: a verdict on these jobs; `note` None leaves the notes as they are.
 
     `again` goes with the verdict `redo`; without it a redo is asked for only of jobs that had another verdict, so that
-    a note on a picture to redo changes nothing about the redo.
+    a note on a picture to redo changes nothing about the redo. `siblings` are rejected in the same step: those of the
+    pictures that were picked. `reviewer` is the name of the person, '' when they gave none.
     """
 
     keys: tuple[bytes, ...]
     review: Review
     note: str | None = None
     again: Again | None = None
+    siblings: tuple[bytes, ...] = ()
+    reviewer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +310,27 @@ class Asked:
     id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """What a decision changed: what had been said of a job, and of the redo of it that waited, if one did.
+
+    `revision` is the decision's own: while the job has it, nobody decided anything else about it.
+    """
+
+    key: bytes
+    verdict: Verdict
+    again: Again | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What came of a decision: the redos it asked for, and what it takes to undo it."""
+
+    asked: list[Asked]
+    before: list[Before]
+
+
 class NoSuchJobError(LookupError):
     """A decision was about a job that the ledger does not have."""
 
@@ -279,40 +339,105 @@ class UnlistedJobError(LookupError):
     """A redo was asked for of a job that the manifest does not list any more."""
 
 
-def decide(path: Path, decision: Decision) -> list[Asked]:
-    """Record a decision in the ledger at `path`, all of it or nothing; return the redos it asked for.
+class BlankPromptError(ValueError):
+    """What is to be replaced would leave a prompt blank."""
+
+
+def decide(path: Path, decision: Decision) -> Decided:
+    """Record a decision in the ledger at `path`, all of it or nothing.
 
     Raises NoSuchJobError: one of the jobs is not in the ledger; UnlistedJobError: a redo of a job that is no longer in
-    the manifest; no run would make it; StorageError: the ledger cannot be written.
+    the manifest; no run would make it; BlankPromptError; StorageError: the ledger cannot be written.
     """
+    return _in_transaction(path, lambda connection, live: _decide(connection, decision, live=live))
+
+
+def undo(path: Path, before: Sequence[Before]) -> list[bytes]:
+    """Take a decision back where nobody decided anything since; return the keys of the jobs where that was so.
+
+    What a run has begun meanwhile stays asked for. StorageError: the ledger cannot be written.
+    """
+    return _in_transaction(path, lambda connection, live: _undo(connection, before, live=live))
+
+
+def _in_transaction(path: Path, work: Callable[[sqlite3.Connection, bool], T]) -> T:
     with closing(beside(path)) as connection:  # which rolls back what was not committed
         try:
             begin_beside(connection)
             # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
-            asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
+            result = work(connection, FolderLock(path.parent).is_held())
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise StorageError(
                 f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
             ) from error
-    return asked
+    return result
 
 
-def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -> list[Asked]:
+def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -> Decided:
+    keys = (*decision.keys, *decision.siblings)
     query = "SELECT listed FROM jobs WHERE key = ?"
-    listed = [connection.execute(query, (key,)).fetchone() for key in decision.keys]
+    listed = [connection.execute(query, (key,)).fetchone() for key in keys]
     if None in listed:
         raise NoSuchJobError
     if decision.review == "redo" and (0,) in listed:
         raise UnlistedJobError
     prepare_reviews(connection)
     at = time.time()
-    had = verdicts_on(connection, decision.keys)
-    judge(connection, decision.keys, decision.review, decision.note, at)
+    had = verdicts_on(connection, keys)
+    first = last_revision(connection) + 1
+    nothing = Verdict(review="")
+    before = [
+        Before(key=key, verdict=verdict, again=_waiting_again(connection, key, verdict, live=live), revision=revision)
+        for revision, key in enumerate(keys, first)
+        for verdict in [had.get(key, nothing)]
+    ]
+    said = Verdict(review=decision.review, note=decision.note or "", reviewed_at=at, reviewer=decision.reviewer)
+    _record(connection, decision.keys, said, keep_note=decision.note is None)
+    _record(connection, decision.siblings, replace(said, review="reject", note=""), keep_note=True)
     if decision.review != "redo":
-        for key in decision.keys:
+        for key in keys:
             take_back_redo(connection, key, live=live)
-        return []
-    keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
+        return Decided(asked=[], before=before)
+    wanted = [key for key in keys if decision.again or key not in had or had[key].review != "redo"]
     again = decision.again or Again()
-    return [Asked(key=key, id=ask_redo(connection, key, again, at, live=live)) for key in keys]
+    asked = [
+        Asked(key=key, id=ask_redo(connection, key, _edited(connection, key, again), at, live=live)) for key in wanted
+    ]
+    return Decided(asked=asked, before=before)
+
+
+def _waiting_again(connection: sqlite3.Connection, key: bytes, verdict: Verdict, *, live: bool) -> Again | None:
+    """Return what the redo of a job asks for that may still be changed; only the verdict redo has one."""
+    waiting = _open_redo(connection, key, live=live) if verdict.review == "redo" else None
+    if waiting is None:
+        return None
+    prompt, seed = connection.execute("SELECT prompt, seed FROM redos WHERE number = ?", waiting[:1]).fetchone()
+    return Again(prompt=prompt, seed=seed)
+
+
+def _edited(connection: sqlite3.Connection, key: bytes, again: Again) -> Again:
+    """Return how to try this job again: its own prompt with what is to be replaced in it replaced."""
+    if not again.find:
+        return again
+    was = json.loads(connection.execute("SELECT spec FROM jobs WHERE key = ?", (key,)).fetchone()[0])["prompt"]
+    prompt = was.replace(again.find, again.replace)
+    if not prompt.strip():
+        raise BlankPromptError
+    return Again(prompt=None if prompt == was else prompt, seed=again.seed)
+
+
+def _undo(connection: sqlite3.Connection, before: Sequence[Before], *, live: bool) -> list[bytes]:
+    query = "SELECT review FROM reviews WHERE key = ? AND revision = ?"
+    undone: list[bytes] = []
+    for one in before:
+        row = connection.execute(query, (one.key, one.revision)).fetchone()
+        if row is None:
+            continue
+        _record(connection, [one.key], one.verdict, keep_note=False)
+        if one.again is None:
+            take_back_redo(connection, one.key, live=live)
+        elif row[0] != "redo" or _open_redo(connection, one.key, live=live) is not None:  # else it was made meanwhile
+            ask_redo(connection, one.key, one.again, time.time(), live=live)
+        undone.append(one.key)
+    return undone

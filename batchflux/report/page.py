@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INDEX = (  # noqa: SIM905  reads like a row
     "id status error_code style model seed aspect_ratio variant prompt tags references thumb width height spent "
-    "attempts api_seconds started_at finished_at review note position key"
+    "attempts api_seconds started_at finished_at review note reviewer position key"
 ).split()
 FIRST = 120  # rows of the first block: more than a large screen shows
 SIZE = 2000

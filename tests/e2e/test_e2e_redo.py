@@ -25,7 +25,7 @@ def judge(program: Program, name: str, review: Any, **more: Any) -> list[Asked]:
     """Decide about the job of this id, as the review page does."""
     key = next(row["key"] for row in program.rows() if row["id"] == name)
     path = program.folder / OUT / "ledger.db"
-    return decide(path, Decision(keys=(bytes.fromhex(key),), review=review, **more))
+    return decide(path, Decision(keys=(bytes.fromhex(key),), review=review, **more)).asked
 
 
 def by_id(program: Program) -> dict[str, dict[str, str]]:
@@ -206,7 +206,7 @@ def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
     path = program.folder / OUT / "ledger.db"
     with pytest.raises(UnlistedJobError):
         decide(path, Decision(keys=(gone,), review="redo"))
-    assert decide(path, Decision(keys=(gone,), review="reject")) == []
+    assert decide(path, Decision(keys=(gone,), review="reject")).asked == []
     with pytest.raises(NoSuchJobError):
         decide(path, Decision(keys=(gone, bytes(32)), review="accept"))
 

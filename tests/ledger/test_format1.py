@@ -139,7 +139,7 @@ def test_a_migrated_ledger_says_of_each_job_what_it_said(folder: Path) -> None:
 def test_a_verdict_on_a_folder_of_format_1_leaves_it_so_and_is_kept(folder: Path) -> None:
     with closing(beside(folder / "ledger.db")) as connection:
         key = connection.execute("SELECT key FROM jobs WHERE id = 'inline-1'").fetchone()[0]
-    (redo,) = decide(folder / "ledger.db", Decision(keys=(key,), review="redo", note="brighter"))
+    (redo,) = decide(folder / "ledger.db", Decision(keys=(key,), review="redo", note="brighter")).asked
     assert redo.id == "inline-1-redo1"
     with reading(folder / "ledger.db") as connection:
         assert get_meta(connection, "format") == "1"
