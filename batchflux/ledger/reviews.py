@@ -314,13 +314,15 @@ class Asked:
 class Before:
     """What a decision changed: what had been said of a job, and of the redo of it that waited, if one did.
 
-    `revision` is the decision's own: while the job has it, nobody decided anything else about it.
+    `revision` is the decision's own: while the job has it, nobody decided anything else about it. `former` is the one
+    that the job had before, 0 when it had none.
     """
 
     key: bytes
     verdict: Verdict
     again: Again | None
     revision: int
+    former: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,10 +354,11 @@ def decide(path: Path, decision: Decision) -> Decided:
     return _in_transaction(path, lambda connection, live: _decide(connection, decision, live=live))
 
 
-def undo(path: Path, before: Sequence[Before]) -> list[bytes]:
-    """Take a decision back where nobody decided anything since; return the keys of the jobs where that was so.
+def undo(path: Path, before: Sequence[Before]) -> dict[tuple[bytes, int], int]:
+    """Take a decision back where nobody decided anything since; return by which revision the jobs are as they were.
 
-    What a run has begun meanwhile stays asked for. StorageError: the ledger cannot be written.
+    It goes by key and former revision: what was decided in that one can be undone by the new one. What a run has begun
+    meanwhile stays asked for. StorageError: the ledger cannot be written.
     """
     return _in_transaction(path, lambda connection, live: _undo(connection, before, live=live))
 
@@ -385,13 +388,7 @@ def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -
     prepare_reviews(connection)
     at = time.time()
     had = verdicts_on(connection, keys)
-    first = last_revision(connection) + 1
-    nothing = Verdict(review="")
-    before = [
-        Before(key=key, verdict=verdict, again=_waiting_again(connection, key, verdict, live=live), revision=revision)
-        for revision, key in enumerate(keys, first)
-        for verdict in [had.get(key, nothing)]
-    ]
+    before = _before(connection, keys, had, live=live)
     said = Verdict(review=decision.review, note=decision.note or "", reviewed_at=at, reviewer=decision.reviewer)
     _record(connection, decision.keys, said, keep_note=decision.note is None)
     _record(connection, decision.siblings, replace(said, review="reject", note=""), keep_note=True)
@@ -405,6 +402,20 @@ def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -
         Asked(key=key, id=ask_redo(connection, key, _edited(connection, key, again), at, live=live)) for key in wanted
     ]
     return Decided(asked=asked, before=before)
+
+
+def _before(
+    connection: sqlite3.Connection, keys: Sequence[bytes], had: dict[bytes, Verdict], *, live: bool
+) -> list[Before]:
+    """Return what it takes to undo a decision on these jobs that is recorded next."""
+    made: list[Before] = []
+    for revision, key in enumerate(keys, last_revision(connection) + 1):
+        verdict = had.get(key, Verdict(review=""))
+        again = _waiting_again(connection, key, verdict, live=live)
+        row = connection.execute("SELECT revision FROM reviews WHERE key = ?", (key,)).fetchone()
+        former = 0 if row is None else row[0]
+        made.append(Before(key=key, verdict=verdict, again=again, revision=revision, former=former))
+    return made
 
 
 def _waiting_again(connection: sqlite3.Connection, key: bytes, verdict: Verdict, *, live: bool) -> Again | None:
@@ -427,9 +438,9 @@ def _edited(connection: sqlite3.Connection, key: bytes, again: Again) -> Again:
     return Again(prompt=None if prompt == was else prompt, seed=again.seed)
 
 
-def _undo(connection: sqlite3.Connection, before: Sequence[Before], *, live: bool) -> list[bytes]:
+def _undo(connection: sqlite3.Connection, before: Sequence[Before], *, live: bool) -> dict[tuple[bytes, int], int]:
     query = "SELECT review FROM reviews WHERE key = ? AND revision = ?"
-    undone: list[bytes] = []
+    undone: dict[tuple[bytes, int], int] = {}
     for one in before:
         row = connection.execute(query, (one.key, one.revision)).fetchone()
         if row is None:
@@ -439,5 +450,5 @@ def _undo(connection: sqlite3.Connection, before: Sequence[Before], *, live: boo
             take_back_redo(connection, one.key, live=live)
         elif row[0] != "redo" or _open_redo(connection, one.key, live=live) is not None:  # else it was made meanwhile
             ask_redo(connection, one.key, one.again, time.time(), live=live)
-        undone.append(one.key)
+        undone[one.key, one.former] = last_revision(connection)
     return undone

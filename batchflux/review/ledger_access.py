@@ -283,10 +283,10 @@ class LedgerAccess:
         decided = decide(self._path, decision)
         return self._numbers((*decision.keys, *decision.siblings)), decided
 
-    def undo(self, before: Sequence[Before]) -> list[int]:
-        """Take a decision back on the disk; return the numbers of its rows. Raises what ledger.reviews.undo does."""
-        undo(self._path, before)
-        return self._numbers([one.key for one in before])
+    def undo(self, before: Sequence[Before]) -> tuple[list[int], dict[tuple[bytes, int], int]]:
+        """Take a decision back on the disk; return the numbers of its rows, and what ledger.reviews.undo does."""
+        undone = undo(self._path, before)
+        return self._numbers([one.key for one in before]), undone
 
     def _numbers(self, keys: Sequence[bytes]) -> list[int]:
         """Return the numbers of the jobs with these keys, in the manifest's order, once what changed is noticed."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -140,8 +141,10 @@ class Server:
         return numbers, {"redo": redo, "undo": self._decisions}
 
     async def _take_back(self, number: int) -> list[int]:
-        numbers = await self._ledger.do(self._ledger.undo, self._before[number])
+        numbers, undone = await self._ledger.do(self._ledger.undo, self._before[number])
         self._before.pop(number, None)
+        for before in self._before.values():  # those before it can be undone next
+            before[:] = [replace(one, revision=undone.get((one.key, one.revision), one.revision)) for one in before]
         self._changed_verdicts()
         return numbers
 

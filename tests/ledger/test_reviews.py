@@ -118,13 +118,13 @@ def test_undoing_leaves_a_redo_that_was_made_meanwhile(
     path, keys = ledger.database.path, (key_of(mug),)
     decide(path, Decision(keys=keys, review="redo", again=Again(prompt="one")))
     second = decide(path, Decision(keys=keys, review="redo", again=Again(prompt="two")))
-    assert undo(path, second.before) == [key_of(mug)]
+    assert undo(path, second.before) == {(key_of(mug), 1): 3}
     assert [one.redo.prompt for one in waiting_redos(connection)] == ["one"]
-    assert undo(path, second.before) == []
+    assert undo(path, second.before) == {}
     third = decide(path, Decision(keys=keys, review="redo", again=Again(prompt="three")))
     pin(connection, waiting_redos(connection)[0].redo, made.key)
     end(ledger, made)
-    assert undo(path, third.before) == [key_of(mug)]
+    assert undo(path, third.before) == {(key_of(mug), 3): 5}
     assert waiting_redos(connection) == []  # nothing is paid for anew
     assert [redo.prompt for redo in redos(connection)[mug.key]] == ["three"]
 

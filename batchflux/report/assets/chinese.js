@@ -10,6 +10,7 @@ export const CHINESE = {
   pictures: (many) => `${numeral.format(many)} 张图`,
   bytes: (many) => `${numeral.format(many)} 字节`,
   units: { ms: "毫秒", s: "秒", min: "分", h: "小时", d: "天" },
+  at: (day, time) => `${day} ${time}`,
   yes: "是",
   no: "否",
   none: "无",

@@ -29,10 +29,10 @@ export function followCompare() {
   const rows = state.compare.split("\n").map((id) => rowOfId.get(id)).filter((row) => row !== undefined).slice(0, MOST);
   if (rows.length < 2 || !setup.live) {
     if (!compared.length) return;
+    dialog.close();
     setCompared([]);
     comparedFor = "";
     images.clear();
-    dialog.close();
     dialog.replaceChildren();
     focusView();
     return;

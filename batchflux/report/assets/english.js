@@ -11,6 +11,7 @@ export const ENGLISH = {
   pictures: (many) => count(many, "picture"),
   bytes: (many) => count(many, "byte"),
   units: { ms: "ms", s: "s", min: "min", h: "h", d: "d" },
+  at: (day, time) => `${day}, ${time}`,
   yes: "yes",
   no: "no",
   none: "none",

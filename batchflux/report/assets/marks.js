@@ -30,8 +30,8 @@ export function badgeOf(row) {
   const review = columns.review[row];
   const status = columns.status[row];
   if (review) {
-    const words = `${REVIEW_MARKS[review] ?? ""} ${called(say.reviews, review)}`;
-    return h("span", { class: `badge ${REVIEW_TONES[review] ?? ""}` }, words);
+    const word = h("span", { class: "word" }, ` ${called(say.reviews, review)}`);
+    return h("span", { class: `badge ${REVIEW_TONES[review] ?? ""}` }, REVIEW_MARKS[review] ?? "", word);
   }
   if (!columns.thumb[row] || status === "done") return null;
   return h("span", { class: "badge bad" }, `✕ ${columns.error_code[row] ?? called(say.statuses, status)}`);

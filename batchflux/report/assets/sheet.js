@@ -5,7 +5,7 @@ import { barHeight, byId, find, focusIn, h, picture } from "./dom.js";
 import { sayValue } from "./fields.js";
 import { Lines } from "./lines.js";
 import { badgeOf, pickButton, showPicked, thumbOf } from "./marks.js";
-import { current, onPicks, onTileClick, picked, setCurrentRow, takeShown } from "./selection.js";
+import { compared, current, large, onPicks, onTileClick, picked, setCurrentRow, takeShown } from "./selection.js";
 import { state } from "./state.js";
 import { columns, rowCount, versions, versionsSum } from "./store.js";
 import { called, say, whole } from "./words.js";
@@ -26,7 +26,8 @@ export function startSheet() {
   host.addEventListener("click", (event) => onTileClick(event, setCurrentShot));
   host.addEventListener("focusin", ({ target }) => {
     const shot = /** @type {Element} */ (target).closest("[data-row]");
-    if (shot) setCurrentShot(Number(/** @type {HTMLElement} */ (shot).dataset.row));
+    // What closes above the sheet gives the focus back to where it was opened, which may not be where one is by now.
+    if (shot && large === null && !compared.length) setCurrentShot(Number(/** @type {HTMLElement} */ (shot).dataset.row));
   });
   onPicks(showShotPicks);
 }

@@ -53,5 +53,5 @@ export function duration(seconds) {
 
 export function when(iso) {
   const at = new Date(iso);
-  return Number.isNaN(at.getTime()) ? "" : `${day.format(at)}, ${clock.format(at)}`;
+  return Number.isNaN(at.getTime()) ? "" : say.at(day.format(at), clock.format(at));
 }
