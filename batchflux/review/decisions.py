@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from batchflux.errors import StorageError
 from batchflux.exports.projection import show_verdicts
-from batchflux.ledger.reviews import Again, Decision, Review
+from batchflux.ledger.decisions import Decision
+from batchflux.ledger.reviews import Again, Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable

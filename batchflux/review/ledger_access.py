@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import beside
-from batchflux.ledger.reviews import Before, Decided, Decision, decide, judged_since, last_revision, undo
+from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
+from batchflux.ledger.reviews import judged_since, last_revision
 from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
 from batchflux.output.base import LEDGER
 from batchflux.output.folder import FolderLock

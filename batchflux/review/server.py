@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.ledger.reviews import BlankPromptError, NoSuchJobError, UnlistedJobError
+from batchflux.ledger.decisions import BlankPromptError, NoSuchJobError, UnlistedJobError
 from batchflux.report.page import content_security_policy
 from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision, parse_undo
 from batchflux.review.files import Pictures
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from batchflux.ledger.reviews import Before, Decision
+    from batchflux.ledger.decisions import Before, Decision
 
 LOOK = 0.5  # seconds
 HEARTBEAT = 15.0  # seconds

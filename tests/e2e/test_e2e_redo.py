@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import RunOptions, Selection, load_manifest, plan, run
-from batchflux.ledger.reviews import Again, Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+from batchflux.ledger.decisions import Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+from batchflux.ledger.reviews import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.ledger.connection import beside, reading
+from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.reviews import Decision, decide, verdicts, waiting_redos
+from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.ledger.summary import read_state
 from batchflux.ledger.tables import COLUMNS, Known, get_meta, prepare, prepare_reading, spent
 from tests.serving import serving

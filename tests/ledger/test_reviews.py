@@ -21,14 +21,12 @@ from batchflux.exports.base import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.connection import beside, connect
+from batchflux.ledger.decisions import Decision, NoSuchJobError, decide, undo
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (
     Again,
-    Decision,
-    NoSuchJobError,
     Verdict,
     ask_redo,
-    decide,
     has_reviews,
     is_stale,
     judge,
@@ -39,7 +37,6 @@ from batchflux.ledger.reviews import (
     redos,
     shown,
     take_back_redo,
-    undo,
     verdicts,
     verdicts_on,
     waiting_redos,

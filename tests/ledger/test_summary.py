@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.reviews import Decision, decide
 from batchflux.ledger.summary import Summary, read_standing, read_state, state_of
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Status

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.ledger.reviews import Again, Decision
+from batchflux.ledger.decisions import Decision
+from batchflux.ledger.reviews import Again
 from batchflux.review.decisions import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
 
 KEY = "ab" * 32
