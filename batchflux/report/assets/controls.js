@@ -161,7 +161,6 @@ function arrangement() {
   const groups = [
     "prompt",
     "reference",
-    "siblings",
     "seed_ratio",
     "status",
     "model",
@@ -169,6 +168,8 @@ function arrangement() {
       .slice(0, MOST_TAGS)
       .map((tag) => `tag.${tag}`),
   ].filter((name) => name === state.group || distinct(name) > 1);
+  // Where only one of the two varies, siblings are what has the same of it.
+  if (state.group === "siblings" || (groups.includes("prompt") && groups.includes("reference"))) groups.splice(2, 0, "siblings");
   return [
     h(
       "span",

@@ -53,9 +53,11 @@ export function pickKey() {
 // The pictures of the same prompt and references as these, without these.
 function siblingsAmong(rows) {
   const groups = new Set(rows.map(siblingsOf));
+  const prompts = new Set(rows.map((row) => columns.prompt[row])); // quick to compare, and most are of others
   const own = new Set(rows);
   return presentRows().filter(
-    (row) => columns.status[row] === "done" && !own.has(row) && groups.has(siblingsOf(row)),
+    (row) =>
+      prompts.has(columns.prompt[row]) && columns.status[row] === "done" && !own.has(row) && groups.has(siblingsOf(row)),
   );
 }
 
