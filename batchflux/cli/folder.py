@@ -47,7 +47,7 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
         text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     if verdicts:
         said = ", ".join(f"{number:,} {_VERDICTS[name]}" for name, number in verdicts.items())
-        text.append(f"  verdicts   {said}")
+        text.append(f"  verdicts   {said}, {standing.not_judged:,} not judged")
     if state.redo:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     if state.dropped:

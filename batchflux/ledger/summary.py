@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from batchflux.errors import Code
 from batchflux.ledger.connection import reading
 from batchflux.ledger.lessons import noted
-from batchflux.ledger.reviews import verdict_counts, waiting_redos
+from batchflux.ledger.reviews import judged_done, verdict_counts, waiting_redos
 from batchflux.ledger.tables import currency, get_meta
 from batchflux.output.base import SUMMARY
 from batchflux.output.folder import FolderLock, iso, ledger_of
@@ -123,13 +123,14 @@ class KeyUse:
 class Standing:
     """How a folder stands: its counts, its last run, the verdicts on its pictures, and its keys by name.
 
-    `learned` is what keys were found to allow lately, `seconds_left` is by the rate of a run that goes on, None when
-    nothing tells.
+    `not_judged` counts the pictures without a verdict, `learned` is what keys were found to allow lately,
+    `seconds_left` is by the rate of a run that goes on, None when nothing tells.
     """
 
     state: State
     run: LastRun
     verdicts: dict[str, int]
+    not_judged: int
     keys: dict[str, KeyUse]
     learned: dict[str, Lesson]
     seconds_left: float | None
@@ -153,6 +154,7 @@ class Standing:
             "deadline": iso(deadline) or None,
             "deadline_seconds_left": None if deadline is None else max(round(deadline - now), 0),
             "verdicts": self.verdicts,
+            "not_judged": self.not_judged,
             "keys": {name: asdict(use) for name, use in self.keys.items()},
             "learned": {name: {"rate": key.rate, "active": key.active} for name, key in self.learned.items()},
         }
@@ -206,6 +208,7 @@ def read_standing(folder: Path) -> Standing:
             state=state,
             run=last_run(folder, connection, running=running),
             verdicts=verdict_counts(connection),
+            not_judged=max(0, state.done - judged_done(connection)),
             keys=_keys(connection),
             learned=noted(connection),
             seconds_left=60 * state.pending / rate if running and rate else None,
