@@ -59,7 +59,7 @@ OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run: `environ` is where keys are looked up.
+    """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
     """
@@ -80,7 +80,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """
     options = options or RunOptions()
     keys = keys_of(manifest, options.environ)
-    check_options(manifest)
+    check_options(manifest, options.environ)
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
@@ -166,7 +166,7 @@ class _Run:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
+            executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys, self.options.environ)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             if self.options.signals:
@@ -294,7 +294,12 @@ class _Run:
 
 
 async def _executor(
-    stack: AsyncExitStack, manifest: Manifest, images: ImageStore, redos: Redos | None, keys: list[Key]
+    stack: AsyncExitStack,
+    manifest: Manifest,
+    images: ImageStore,
+    redos: Redos | None,
+    keys: list[Key],
+    environ: Mapping[str, str],
 ) -> LocalExecutor:
     """Return what performs the steps, open until `stack` is closed; so is the embedded simulator, where it is asked."""
     base_url = manifest.provider.base_url
@@ -308,6 +313,6 @@ async def _executor(
         resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
         stack.push_async_callback(asyncio.to_thread, simulator.stop)
         base_url = f"http://{SIMULATOR_HOST}"
-    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve)))
+    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, environ)))
     secrets = [key.secret for key in keys if key.secret is not None]
     return LocalExecutor(transport, images, base_url, secrets)

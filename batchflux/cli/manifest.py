@@ -70,6 +70,12 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
     @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
     @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
+    @click.option(
+        "--env-file",
+        metavar="FILE",
+        type=click.Path(),
+        help="Look keys and ${NAME} up in FILE, too: NAME=value a line.",
+    )
     @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
     @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
     @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
@@ -87,7 +93,8 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
+        named = ("path", "sets", "provider", "out", "env_file")
+        load = partial(load_manifest, **{name: given.pop(name) for name in named})
         chosen = {
             name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "pay_again", "on_unknown")
         }
@@ -153,6 +160,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
+    text += _access(result)
     if result.unreadable:
         text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
         text += [f"  {sample}" for sample in result.unreadable_samples]
@@ -162,6 +170,13 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def _access(result: Plan) -> list[str]:
+    """Return what a run would need to get to the provider."""
+    missing = [f"{name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    text = [f"  {'key' if not index else '':<9} {line}" for index, line in enumerate(missing)]
+    return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -18,6 +18,7 @@ from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
 from batchflux.planner import plan as make_plan
+from batchflux.redaction import without_signatures
 from batchflux.runner import RunOptions
 from batchflux.runner import run as run_manifest
 
@@ -110,8 +111,8 @@ def _next_step(summary: Summary) -> str:
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider"):
-        command += [f"--{option}", given[option]] if given[option] else []
+    for option in ("out", "provider", "env_file"):
+        command += [f"--{option.replace('_', '-')}", given[option]] if given[option] else []
     for value in given["sets"]:
-        command += ["--set", value]
+        command += ["--set", without_signatures(value)]
     return f"  next       to continue: {shlex.join(command)}"

@@ -22,12 +22,14 @@ from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
-from batchflux.transport import TransportOptions
+from batchflux.secrets import wrong_key
+from batchflux.transport import Proxies, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.engine.shutdown import Gate
+    from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest
     from batchflux.models import Cost, Job
@@ -60,21 +62,26 @@ class Rules:
     cost_of: Callable[[Cost | None], int | None]
 
 
+def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
+    """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
+    secrets = manifest.secrets(environ)
+    return {
+        name: keys_fault(manifest, index, wrong)
+        for index, name in enumerate(manifest.provider.keys)
+        if (wrong := wrong_key(name, secrets)) is not None
+    }
+
+
 def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     """Return the pool of keys, or one without a secret for an API that wants none.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
     """
-    provider, limits = manifest.provider, manifest.limits
-    secrets = {name: environ.get(name, "").strip() for name in provider.keys}
-    faults = [
-        keys_fault(manifest, index, f"the environment variable {name} {wrong}")
-        for index, name in enumerate(provider.keys)
-        if (wrong := _wrong_key(name, secrets[name] if name in environ else None)) is not None
-    ]
-    if faults:
-        raise UsageError("\n".join(str(fault) for fault in faults))
+    provider, limits, looked_up = manifest.provider, manifest.limits, manifest.secrets(environ)
+    if faults := key_faults(manifest, environ):
+        raise UsageError("\n".join(map(str, faults.values())))
+    secrets = {name: (looked_up.get(name) or "").strip() for name in provider.keys}
     rate = limits.rate
     return [
         Key(
@@ -85,19 +92,6 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
         )
         for name in provider.keys or (NO_KEY,)
     ]
-
-
-def _wrong_key(name: str, secret: str | None) -> str | None:
-    """Return why a variable's value cannot be a key, or None. The value is not shown."""
-    if secret is None:
-        return f"is not set; export {name}=... or name another"
-    if not secret:
-        return f"is empty; export {name}=... with the key in it"
-    if secret.lower().startswith("bearer"):
-        return "begins with the word Bearer, which is added by itself; put the bare key into it"
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        return "holds a blank, a line end or another character that no key has; put the bare key into it"
-    return None
 
 
 def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
@@ -159,7 +153,15 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         rules.deadline.retune(*_deadline(manifest))
 
 
-def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]]) -> TransportOptions:
+def proxies_of(manifest: Manifest, environ: Mapping[str, str]) -> Proxies:
+    """Return by which proxies a run goes; UsageError when the manifest or the environment names what is none."""
+    provider = manifest.provider
+    return Proxies() if provider.simulated else Proxies.of(provider.proxy, environ)
+
+
+def transport_options(
+    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], environ: Mapping[str, str]
+) -> TransportOptions:
     """Return how the HTTP client behaves in a run of this manifest."""
     limits = manifest.limits
     return TransportOptions(
@@ -173,6 +175,7 @@ def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, t
         resolve=resolve,
         allow_hosts=manifest.provider.allow_hosts,
         download_headers=manifest.provider.download_headers,
+        proxies=proxies_of(manifest, environ),
     )
 
 

@@ -21,6 +21,7 @@ from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
 from batchflux.models import DIFFERENCES, Verify
+from batchflux.secrets import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -198,6 +199,11 @@ class ProviderConfig(Part):
     allow_hosts: Annotated[tuple[str, ...], _node(_hosts, _LIST)] = Field(
         (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
     )
+    proxy: Annotated[str | None, _leaf(values.proxy, "string", "null")] = Field(
+        None,
+        repr=False,
+        description="the proxy for calls and downloads, or direct; left out: HTTP(S)_PROXY, ALL_PROXY and NO_PROXY",
+    )
     download_headers: Annotated[dict[str, str], _node(_headers, _HEADERS)] = Field(
         default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
     )
@@ -326,7 +332,7 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
-    are where output.file_name and provider.keys stand.
+    are where output.file_name and provider.keys stand. `env_file` has values of variables, as --env-file names it.
     """
 
     path: Path
@@ -341,7 +347,12 @@ class Manifest:
     file_name_line: int = field(default=1, repr=False)
     keys_line: int = field(default=1, repr=False)
     out_given: bool = False
+    env_file: Path | None = None
     dir_given: bool = False
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """Return where keys are looked up in, beginning with `environ`."""
+        return Secrets(environ, self.base, self.env_file)
 
     @property
     def tag_names(self) -> tuple[str, ...]:

@@ -283,6 +283,19 @@ def base_url(text: str) -> str | None:
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
 
 
+_PROXY = re.compile(
+    r"(?i:(?:https?|socks4a?|socks5h?)://)?(?:[^@\s]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?/?"
+)
+
+
+def proxy(text: str) -> str:
+    """Read the address of a proxy, or `direct`. A message never shows it: it may hold a password."""
+    if not _PROXY.fullmatch(text):
+        allowed = "http, https, socks5 or socks4://host:port, with ${NAME} for a password, or direct for none"
+        raise ValueError(f"this is no address of a proxy; allowed is {allowed}")
+    return text
+
+
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_PORT = re.compile(rf"({_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
 _HOST_ALLOWED = "allowed is a host, host:port or a network, as 127.0.0.1:8000 or 10.0.0.0/24"

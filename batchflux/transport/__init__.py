@@ -3,5 +3,6 @@
 from batchflux.transport.client import Transport
 from batchflux.transport.connections import TransportOptions
 from batchflux.transport.downloads import check_downloads
+from batchflux.transport.proxies import Proxies
 
-__all__ = ["Transport", "TransportOptions", "check_downloads"]
+__all__ = ["Proxies", "Transport", "TransportOptions", "check_downloads"]

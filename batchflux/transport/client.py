@@ -16,19 +16,19 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, Until, open_session
+from batchflux.transport.connections import MIB, Names, Routes, Sent, TransportOptions, Until
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
 from batchflux.transport.ssrf import Allowed, Guard
 from batchflux.transport.waits import wait_in_words
-from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
+from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse
 
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
@@ -43,10 +43,10 @@ class _TooLargeError(Exception):
 
 
 class _Open(NamedTuple):
-    """What a transport has while it is entered: `once` never uses a connection again, `kept` does."""
+    """What a transport has while it is entered."""
 
-    once: ClientSession
-    kept: ClientSession
+    routes: Routes
+    guard: Guard
     names: Names
     downloads: Downloads
 
@@ -66,14 +66,13 @@ class Transport:
     async def __aenter__(self) -> Self:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
-        once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
+        routes = Routes(guard, names, self._options)
+        self._open = _Open(routes, guard, names, Downloads(routes, guard, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
-        await opened.once.close()
-        await opened.kept.close()
+        await opened.routes.close()
         await opened.names.close()
 
     def _opened(self) -> _Open:
@@ -129,23 +128,35 @@ class Transport:
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
         data, described = await encode(request.content)
         known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
-        for more in (described, request.headers, headers):
+        route = opened.routes.of(url, reuse=request.repeatable)
+        for more in (described, request.headers, headers, route.headers):
             known.update(more)
-        session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
         until = Until(started + self._options.timeout)
         own = url.origin() == self._origin.origin()
         try:
             async with until.bound():
-                if not own:  # it may live where the provider's own origin does, which no call has told yet
+                if not own and route.proxy is None:  # it may live where the provider's own origin does: not told yet
                     await opened.names.learn()
-                response = await session.request(
-                    request.method, url, data=data, headers=known, allow_redirects=False, trace_request_ctx=sent
+                elif not own and not opened.guard.allow_literal(url, resolved=False):
+                    raise unsafe(url)
+                response = await route.session.request(
+                    request.method,
+                    url,
+                    data=data,
+                    headers=known,
+                    allow_redirects=False,
+                    trace_request_ctx=sent,
+                    proxy_headers=route.tunnel,
                 )
         except WIRE_ERRORS as error:
-            raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
+            known_of = {"sent": sent.done, "repeatable": request.repeatable, "own": own}
+            raise unanswered(error, url, **known_of, proxy=route.proxy) from None
         answered = lowered(response.headers)
+        if route.refused(response.status, answered, clock() - started):
+            response.close()
+            raise refused_by(route.proxy, url, response.status)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
             reply = await self._answer(request, response, told, until)

@@ -14,12 +14,22 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
+from batchflux.redaction import tidy
 from batchflux.transport.ssrf import UnsafeAddressError
 
 if TYPE_CHECKING:
     from yarl import URL
 
+    from batchflux.transport.proxies import Proxy
+
 _SHOWN = 300  # characters of an address
+_PROXY_WORDS = {
+    403: "the proxy forbids it",
+    407: "the proxy wants another user and password",
+    502: "the proxy did not reach it",
+    503: "the proxy did not reach it",
+    504: "the proxy did not reach it in time",
+}
 WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
 # The first that fits counts, so the narrower stand above the wider.
@@ -36,11 +46,17 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool) -> JobError:
+class ProxyFailedError(aiohttp.ClientConnectionError):
+    """A SOCKS proxy was not reached, or refused; nothing was sent to where the request was to go."""
+
+
+def unanswered(
+    error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool, proxy: Proxy | None = None
+) -> JobError:
     """Return what a call that got no answer comes to; `own` says whether it went to the provider's own origin."""
     if sent and repeatable:
-        return lost(error, url)
-    what, place = describe(error), shown(url)
+        return lost(error, url, proxy)
+    what, place = describe(error), through(url, proxy)
     if sent:
         message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
         return JobError(Code.UNKNOWN, message)
@@ -52,22 +68,28 @@ def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own:
     return JobError(_code(error), f"{place} was not reached: {what}; nothing was sent")
 
 
-def lost(error: Exception, url: URL) -> JobError:
+def refused_by(proxy: Proxy | None, url: URL, status: int) -> JobError:
+    """Return what a call comes to that a proxy answered itself, in place of passing it on."""
+    what = _PROXY_WORDS.get(status, "the proxy, or what lies behind it, did not reach it")
+    return JobError(Code.NETWORK, f"{through(url, proxy)} was not reached: {what} (HTTP {status}); nothing was sent")
+
+
+def lost(error: Exception, url: URL, proxy: Proxy | None = None) -> JobError:
     """Return what a lost answer to a free request comes to."""
-    message = f"no answer from {shown(url)}: {describe(error)}; it is free and can be asked for again"
+    message = f"no answer from {through(url, proxy)}: {describe(error)}; it is free and can be asked for again"
     return JobError(_code(error), message)
 
 
-def unfetched(error: Exception, url: URL) -> JobError:
+def unfetched(error: Exception, url: URL, proxy: Proxy | None = None) -> JobError:
     """Return what a picture that could not be fetched comes to; `url` is where its link, or a redirect, led."""
     if is_unsafe(error):
         return unsafe(url)
     if isinstance(error, aiohttp.InvalidURL) or is_misnamed(error):
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
-    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+    failure = JobError(Code.DOWNLOAD, f"{through(url, proxy)} could not be fetched: {describe(error)}")
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         failure.cause = Code.SERVER
-    elif isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+    elif isinstance(error, OSError | aiohttp.ClientConnectionError | aiohttp.ClientHttpProxyError):
         failure.cause = Code.NETWORK
     return failure
 
@@ -95,6 +117,10 @@ def is_misnamed(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Say in a few words, without secrets, what an error of the client means."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{_PROXY_WORDS.get(error.status, 'the proxy refused to connect to it')} (HTTP {error.status})"
+    if isinstance(error, ProxyFailedError):
+        return f"the proxy failed ({tidy(str(error))})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError):
         return _unconnected(error)
     for kind, words in _WORDS:
@@ -104,9 +130,14 @@ def describe(error: BaseException) -> str:
 
 
 def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError) -> str:
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy was not reached ({_said_by_the_system(error.os_error)})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
         remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
+        named = os.environ.get("SSL_CERT_FILE")
+        if named and not os.path.isfile(named):  # noqa: PTH113  OpenSSL, too, is silent about what is no path
+            remedy = f"SSL_CERT_FILE names {named}, which is no file"
         return f"its TLS certificate is not trusted ({why}): {remedy}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         why = (getattr(error.os_error, "reason", None) or "it was broken off").replace("_", " ").lower()
@@ -123,6 +154,11 @@ def _said_by_the_system(error: BaseException) -> str:
     if error.errno and error.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
         return os.strerror(error.errno).lower()
     return error.strerror.lower()
+
+
+def through(url: URL, proxy: Proxy | None) -> str:
+    """Return what was asked, as `shown`, with the proxy that it was asked through."""
+    return shown(url) if proxy is None else f"{shown(url)} (through the proxy {proxy})"
 
 
 def shown(url: URL) -> str:
