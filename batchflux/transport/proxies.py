@@ -42,8 +42,8 @@ class Proxy:
         """Read `http://user:password@host:3128`, or `host:3128`, which is http; UsageError without the text."""
         try:
             url = URL(text.strip() if _SCHEME.match(text.strip()) else f"http://{text.strip()}")
-            port = url.explicit_port or _PORTS[url.scheme]
-            bare = URL.build(scheme=url.scheme, host=url.raw_host or "", port=port)
+            usual = _PORTS[url.scheme]
+            bare = URL.build(scheme=url.scheme, host=url.raw_host or "", port=url.explicit_port or usual)
         except (KeyError, ValueError):
             bare = URL()
         if not bare.raw_host or url.raw_path not in {"", "/"} or url.raw_query_string or url.raw_fragment:

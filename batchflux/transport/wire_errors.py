@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _SHOWN = 300  # characters of an address
 _PROXY_WORDS = {
-    403: "the proxy forbids it",
-    407: "the proxy wants another user and password",
-    502: "the proxy did not reach it",
-    503: "the proxy did not reach it",
-    504: "the proxy did not reach it in time",
+    403: "forbids it",
+    407: "wants another user and password",
+    502: "did not reach it",
+    503: "did not reach it",
+    504: "did not reach it in time",
 }
 WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
@@ -56,7 +56,7 @@ def unanswered(
     """Return what a call that got no answer comes to; `own` says whether it went to the provider's own origin."""
     if sent and repeatable:
         return lost(error, url, proxy)
-    what, place = describe(error), through(url, proxy)
+    what, place = through(error, proxy), shown(url)
     if sent:
         message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
         return JobError(Code.UNKNOWN, message)
@@ -70,13 +70,13 @@ def unanswered(
 
 def refused_by(proxy: Proxy | None, url: URL, status: int) -> JobError:
     """Return what a call comes to that a proxy answered itself, in place of passing it on."""
-    what = _PROXY_WORDS.get(status, "the proxy, or what lies behind it, did not reach it")
-    return JobError(Code.NETWORK, f"{through(url, proxy)} was not reached: {what} (HTTP {status}); nothing was sent")
+    what = f"the proxy {proxy} {_PROXY_WORDS[status]} (HTTP {status})"
+    return JobError(Code.NETWORK, f"{shown(url)} was not reached: {what}; nothing was sent")
 
 
 def lost(error: Exception, url: URL, proxy: Proxy | None = None) -> JobError:
     """Return what a lost answer to a free request comes to."""
-    message = f"no answer from {through(url, proxy)}: {describe(error)}; it is free and can be asked for again"
+    message = f"no answer from {shown(url)}: {through(error, proxy)}; it is free and can be asked for again"
     return JobError(_code(error), message)
 
 
@@ -86,7 +86,7 @@ def unfetched(error: Exception, url: URL, proxy: Proxy | None = None) -> JobErro
         return unsafe(url)
     if isinstance(error, aiohttp.InvalidURL) or is_misnamed(error):
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
-    failure = JobError(Code.DOWNLOAD, f"{through(url, proxy)} could not be fetched: {describe(error)}")
+    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {through(error, proxy)}")
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         failure.cause = Code.SERVER
     elif isinstance(error, OSError | aiohttp.ClientConnectionError | aiohttp.ClientHttpProxyError):
@@ -117,10 +117,6 @@ def is_misnamed(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """Say in a few words, without secrets, what an error of the client means."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"{_PROXY_WORDS.get(error.status, 'the proxy refused to connect to it')} (HTTP {error.status})"
-    if isinstance(error, ProxyFailedError):
-        return f"the proxy failed ({tidy(str(error))})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError):
         return _unconnected(error)
     for kind, words in _WORDS:
@@ -130,8 +126,6 @@ def describe(error: BaseException) -> str:
 
 
 def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorError) -> str:
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"the proxy was not reached ({_said_by_the_system(error.os_error)})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
         remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
@@ -156,9 +150,15 @@ def _said_by_the_system(error: BaseException) -> str:
     return error.strerror.lower()
 
 
-def through(url: URL, proxy: Proxy | None) -> str:
-    """Return what was asked, as `shown`, with the proxy that it was asked through."""
-    return shown(url) if proxy is None else f"{shown(url)} (through the proxy {proxy})"
+def through(error: BaseException, proxy: Proxy | None) -> str:
+    """Describe an error, and name the proxy that was asked."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy {proxy} {_PROXY_WORDS.get(error.status, 'does not connect to it')} (HTTP {error.status})"
+    if isinstance(error, ProxyFailedError):
+        return f"the proxy {proxy} does not connect to it ({tidy(str(error))})"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {proxy} was not reached ({_said_by_the_system(error.os_error)})"
+    return describe(error) if proxy is None else f"{describe(error)}, through the proxy {proxy}"
 
 
 def shown(url: URL) -> str:
