@@ -49,7 +49,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
-_ENDPOINT = re.compile(r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$")
+_ENDPOINT = re.compile(
+    r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$"
+    r"|(?<=/v1)/(?:images|chat|flux-[\w.-]+)$"
+)
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
