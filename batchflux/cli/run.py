@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from contextlib import ExitStack
+from codecs import BOM_UTF8
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,8 +103,17 @@ def summary_lines(summary: Summary) -> list[str]:
     waiting = jobs.get("waiting", 0)
     if waiting and stranded(waiting) != summary.message:
         text.append(f"  {stranded(waiting)}")
-    text.append(f"  results    {place(summary.folder)}/results.csv")
+    text.append(f"  results    {place(summary.folder)}/results.csv{_for_excel(summary.folder)}")
     return text
+
+
+def _for_excel(folder: str) -> str:
+    """Return what to do where Excel would show other letters than results.csv has: it has some beyond ASCII, no BOM."""
+    with suppress(OSError), (Path(folder) / "results.csv").open("rb") as file:
+        begun = file.read(1 << 20)
+        if not begun.isascii() and not begun.startswith(BOM_UTF8):
+            return " (for Excel, set output.csv: excel)"
+    return ""
 
 
 def _next_step(summary: Summary) -> str:

@@ -259,6 +259,9 @@ class OutputConfig(Part):
     max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
     )
+    csv: Annotated[Literal["plain", "excel"], _word("plain", "excel")] = Field(
+        "plain", description="excel: results.csv begins with the mark by which Excel reads all letters right"
+    )
     accept: Annotated[tuple[str, ...], _node(_accepted, _ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
