@@ -180,9 +180,6 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
-    if result.canary:
-        tried = count(result.canary, "request")
-        text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
     text += _access(result)
     if result.unreadable:
         text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
@@ -196,9 +193,10 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
 
 
 def _access(result: Plan) -> list[str]:
-    """Return what a run would need to get to the provider."""
-    missing = [f"{name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
-    text = [f"  {'key' if not index else '':<9} {line}" for index, line in enumerate(missing)]
+    """Return what a run would try first, and what it would need to get to the provider."""
+    tried = count(result.canary, "request")
+    text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
+    text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
 
 

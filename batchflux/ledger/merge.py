@@ -70,6 +70,10 @@ _ADD_ATTEMPTS = (
     f" submission + ?, {_ATTEMPT}, of_second(error), of_second(answer) FROM other.attempts AS their"
     " JOIN joined ON joined.theirs = their.job"
 )
+_ADD_SUBMISSIONS = (
+    "INSERT INTO submissions (number, provider, key_name, handle, sent_at)"
+    " SELECT number + ?, provider, key_name, handle, sent_at FROM other.submissions"
+)
 _SPENT_ANYHOW = (  # attempts of which nothing is waited for, as the job stands by another's
     "UPDATE attempts SET billed = CASE WHEN billed IS NULL THEN 'maybe' ELSE billed END, link = NULL, spool = NULL,"
     " state = CASE WHEN billed IS NULL THEN 'unknown' ELSE state END WHERE job = ? AND (number > ?) = ?"
@@ -79,6 +83,9 @@ _BUMP = (
     " WHERE number = (SELECT MAX(number) FROM attempts WHERE job = ?1 AND number <= ?2 AND billed IS NOT 'no')"
     f" AND number < {LAST.format(job='?1')} RETURNING number"
 )
+
+
+_SPENT = "SELECT EXISTS (SELECT 1 FROM {at}.attempts WHERE COALESCE(cost, price) > 0 AND billed IS NOT 'no')"
 
 
 class Pair(NamedTuple):
@@ -177,7 +184,7 @@ class _Joint:
     def __init__(self, connection: sqlite3.Connection, first: Path, second: Path) -> None:
         self.merged = Merged()
         self._connection, self._first, self._second = connection, first, second
-        self._attempts = self._most("attempts")
+        self._attempts: int = connection.execute("SELECT COALESCE(MAX(number), 0) FROM main.attempts").fetchone()[0]
         self._bumped: dict[int, int] = {}  # the first folder's attempts that get a number behind the second's
         self._names: dict[str, str | None] = {}  # the second's pictures that get another name; None: none of its own
         self._ids = {mark(folded(name)) for (name,) in connection.execute("SELECT id FROM jobs")}
@@ -189,7 +196,7 @@ class _Joint:
     def join(self) -> None:
         """Join the tables, within the caller's transaction; UsageError when two currencies were spent."""
         execute = self._connection.execute
-        self._check_currency()
+        currency = self._currency()
         behind = execute("SELECT COALESCE(MAX(position), -1) + 1 FROM jobs").fetchone()[0]
         shared: list[tuple[int, bool]] = []
         execute("CREATE TEMP TABLE joined (theirs INTEGER PRIMARY KEY, job INTEGER NOT NULL)")
@@ -200,20 +207,18 @@ class _Joint:
                 number = self._choose(pair, pair.ours)
                 shared.append((number, bool(pair.wins)))
             execute("INSERT INTO joined VALUES (?, ?)", (pair.theirs, number))
-        submissions = self._most("submissions")
-        columns = "provider, key_name, handle, sent_at"
-        told = f"INSERT INTO submissions (number, {columns}) SELECT number + ?, {columns} FROM other.submissions"  # noqa: S608  constants
-        execute(told, (submissions,))
+        submissions = execute("SELECT COALESCE(MAX(number), 0) FROM main.submissions").fetchone()[0]
+        execute(_ADD_SUBMISSIONS, (submissions,))
         execute(_ADD_ATTEMPTS, (self._attempts, submissions))
         for number, theirs in shared:
             self._let_stand(number, theirs=theirs)
         if self._bumped:
             execute("UPDATE jobs SET file_name = of_first(file_name), error = of_first(error)")
             execute("UPDATE attempts SET answer = of_first(answer), error = of_first(error)")
-        for table in ("aliases", "uploads"):
-            execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}")  # noqa: S608  constants
+        execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
+        execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)
-        self._note()
+        self._note(currency)
         self.merged.shared = len(shared)
 
     def bring(self, work: Path) -> None:
@@ -274,12 +279,11 @@ class _Joint:
             if moved is not None:
                 self._bumped[before] = moved[0]
 
-    def _note(self) -> None:
-        ours, theirs = self._connection, _meta_of(self._connection, "other")
+    def _note(self, currency: str) -> None:
+        ours, theirs = self._connection, _meta_of_other(self._connection)
         if get_meta(ours, "keys") != KEYS or theirs.get("keys") != KEYS:
             ours.execute("DELETE FROM meta WHERE name = 'keys'")
-        paid_in = get_meta(ours, "currency") if self._has_spent("main") else theirs.get("currency")
-        notes = {"clean": "0", "waiting": "", "deadline": "", "currency": paid_in or ""}
+        notes = {"clean": "0", "waiting": "", "deadline": "", "currency": currency}
         readers = [note for note in (get_meta(ours, READER_NOTE), theirs.get(READER_NOTE)) if note is not None]
         if readers:
             notes[READER_NOTE] = min(readers, key=int)
@@ -290,21 +294,17 @@ class _Joint:
             set_meta(ours, name, value)
         self.merged.jobs = ours.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
 
-    def _check_currency(self) -> None:
-        spent = {}
-        for schema, folder in (("main", self._first), ("other", self._second)):
-            if self._has_spent(schema):
-                spent[_meta_of(self._connection, schema).get("currency", "")] = folder
-        if len(spent) > 1:
-            told = " and ".join(f"{folder} in {name}" for name, folder in spent.items())
+    def _currency(self) -> str:
+        """Return the currency in which either has spent; UsageError when they are two."""
+        ours, theirs = (
+            (get_meta(self._connection, "currency") or ""),
+            _meta_of_other(self._connection).get("currency", ""),
+        )
+        spent, more = (self._connection.execute(_SPENT.format(at=at)).fetchone()[0] for at in ("main", "other"))
+        if spent and more and ours != theirs:
+            told = f"{self._first} in {ours}, {self._second} in {theirs}"
             raise UsageError(f"The folders have spent in different currencies ({told}), which cannot be added.")
-
-    def _has_spent(self, schema: str) -> bool:
-        query = f"SELECT 1 FROM {schema}.attempts WHERE COALESCE(cost, price) > 0 AND billed IS NOT 'no' LIMIT 1"  # noqa: S608  constants
-        return self._connection.execute(query).fetchone() is not None
-
-    def _most(self, table: str) -> int:
-        return int(self._connection.execute(f"SELECT COALESCE(MAX(number), 0) FROM main.{table}").fetchone()[0])  # noqa: S608  constants
+        return ours if spent or not more else theirs
 
     def _of_first(self, attempt: int) -> int:
         return self._bumped.get(attempt, attempt)
@@ -313,8 +313,8 @@ class _Joint:
         return attempt + self._attempts
 
 
-def _meta_of(connection: sqlite3.Connection, schema: str) -> dict[str, str]:
-    return dict(connection.execute(f"SELECT name, value FROM {schema}.meta"))  # noqa: S608  constants
+def _meta_of_other(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT name, value FROM other.meta"))
 
 
 def _renumbered(text: Any, number: Callable[[int], int]) -> Any:

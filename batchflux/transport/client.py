@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from multidict import CIMultiDict
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from aiohttp import ClientResponse
+    from yarl import URL
 
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
@@ -126,37 +127,11 @@ class Transport:
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
         absolute = _ABSOLUTE.match(request.url)
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
-        data, described = await encode(request.content)
-        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
-        route = opened.routes.of(url, reuse=request.repeatable)
-        for more in (described, request.headers, headers, route.headers):
-            known.update(more)
         clock = asyncio.get_running_loop().time
         started = clock()
         until = Until(started + self._options.timeout)
-        own = url.origin() == self._origin.origin()
-        try:
-            async with until.bound():
-                if not own and route.proxy is None:  # it may live where the provider's own origin does: not told yet
-                    await opened.names.learn()
-                elif not own and not opened.guard.allow_literal(url, resolved=False):
-                    raise unsafe(url)
-                response = await route.session.request(
-                    request.method,
-                    url,
-                    data=data,
-                    headers=known,
-                    allow_redirects=False,
-                    trace_request_ctx=sent,
-                    proxy_headers=route.tunnel,
-                )
-        except WIRE_ERRORS as error:
-            known_of = {"sent": sent.done, "repeatable": request.repeatable, "own": own}
-            raise unanswered(error, url, **known_of, proxy=route.proxy) from None
+        response = await self._ask(opened, request, url, headers, (sent, until))
         answered = lowered(response.headers)
-        if route.refused(response.status, answered, clock() - started):
-            response.close()
-            raise refused_by(route.proxy, url, response.status)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
             reply = await self._answer(request, response, told, until)
@@ -169,6 +144,34 @@ class Transport:
         finally:
             response.close()  # the connection is kept all the same if the answer was read to its end
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
+
+    async def _ask(
+        self, opened: _Open, request: HttpRequest, url: URL, headers: Mapping[str, str], course: tuple[Sent, Until]
+    ) -> ClientResponse:
+        """Send a request, by a proxy or directly, and return its answer once that begins; `course` takes note of it."""
+        route = opened.routes.of(url, reuse=request.repeatable)
+        data, described = await encode(request.content)
+        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
+        for more in (described, request.headers, headers, route.headers):
+            known.update(more)
+        own = url.origin() == self._origin.origin()
+        (sent, until), clock = course, asyncio.get_running_loop().time
+        started = clock()
+        try:
+            async with until.bound():
+                if not own and route.proxy is None:  # it may live where the provider's own origin does: not told yet
+                    await opened.names.learn()
+                elif not own and not opened.guard.allow_literal(url, resolved=False):
+                    raise unsafe(url)
+                ways: Any = {"allow_redirects": False, "trace_request_ctx": sent, "proxy_headers": route.tunnel}
+                response = await route.session.request(request.method, url, data=data, headers=known, **ways)
+        except WIRE_ERRORS as error:
+            states = {"sent": sent.done, "repeatable": request.repeatable, "own": own}
+            raise unanswered(error, url, **states, proxy=route.proxy) from None
+        if route.refused(response.status, response.headers, clock() - started):
+            response.close()
+            raise refused_by(route.proxy, url, response.status)
+        return response
 
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until

@@ -190,7 +190,7 @@ class Route(NamedTuple):
 
     def refused(self, status: int, headers: Mapping[str, str], seconds: float) -> bool:
         """Whether an answer after so many seconds is the proxy's own: it did not reach where the request was to go."""
-        own = status in _UNREACHED and seconds < _GIVEN_UP and "json" not in headers.get("content-type", "")
+        own = status in _UNREACHED and seconds < _GIVEN_UP and "json" not in headers.get("Content-Type", "")
         return self.passed_on and (status == UNKNOWN_TO_PROXY or own)
 
 

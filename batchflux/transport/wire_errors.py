@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -130,7 +131,7 @@ def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.Client
         why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
         remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
         named = os.environ.get("SSL_CERT_FILE")
-        if named and not os.path.isfile(named):  # noqa: PTH113  OpenSSL, too, is silent about what is no path
+        if named and not Path(named).is_file():
             remedy = f"SSL_CERT_FILE names {named}, which is no file"
         return f"its TLS certificate is not trusted ({why}): {remedy}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):

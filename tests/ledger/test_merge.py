@@ -53,9 +53,8 @@ def test_two_nights_become_one_that_goes_on_without_paying(tmp_path: Path) -> No
     made(tmp_path / "b", "id: cup, prompt: a cup; id: jar, prompt: a jar")
     with closing(sqlite3.connect(tmp_path / "b" / "ledger.db")) as connection:
         prepare_reviews(connection)
-        judge(
-            connection, [connection.execute("SELECT key FROM jobs WHERE id = 'jar'").fetchone()[0]], "accept", "", 1.0
-        )
+        told = "INSERT INTO reviews (key, review, note, reviewed_at, revision) SELECT key, 'accept', '', 1, 1 FROM jobs"
+        connection.execute(f"{told} WHERE id = 'jar'")
         connection.commit()
     merged = joined(tmp_path)
     assert (merged.jobs, merged.shared, merged.aside, merged.renamed) == (3, 1, [], [])
