@@ -6,14 +6,18 @@ It spends nothing, and writes nothing but what it remembers of photos.
 from __future__ import annotations
 
 import math
+import os
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.settings import canary_of
+from yarl import URL
+
+from batchflux.engine.settings import canary_of, key_faults, proxies_of
 from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
@@ -27,14 +31,13 @@ from batchflux.manifest.capabilities import SIMULATOR
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
+from batchflux.secrets import Secrets
 from batchflux.state import folder_of, note_folder, proven
 from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
-    import os
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
@@ -59,7 +62,7 @@ class Plan:
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `photos` counts the local references, as photos.Seen does. `learned` is what was found of keys before, by their
-    names.
+    names. `keys_missing` names the keys that a run would miss, `proxy` what it would go through.
     """
 
     name: str
@@ -91,6 +94,8 @@ class Plan:
     tables: tuple[dict[str, Any], ...] = ()
     photos: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Lesson] = field(default_factory=dict)
+    keys_missing: tuple[str, ...] = ()
+    proxy: str | None = None
 
 
 def load_manifest(
@@ -100,28 +105,40 @@ def load_manifest(
     provider: str | None = None,
     out: str | None = None,
     environ: Mapping[str, str] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Read and check a manifest; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
-    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment.
+    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment, then as Secrets says;
+    `env_file` has lines `NAME=value`.
 
     Raises:
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
-    return load(path, sets=sets, provider=provider, out=out, environ=environ, offers=capabilities())
+    values_in = None if env_file is None else Path(env_file)
+    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
+    return replace(manifest, env_file=values_in)
 
 
-def plan(manifest: Manifest, selection: Selection | None = None, *, through: Through = iter) -> Plan:
+def plan(
+    manifest: Manifest,
+    selection: Selection | None = None,
+    *,
+    through: Through = iter,
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
     """Check every job and reference of the manifest, and say what running it would do.
 
-    The jobs go `through` that on their way.
+    The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
     Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know, or the
     folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
-    check_options(manifest)
+    environ = os.environ if environ is None else environ
+    check_options(manifest, environ)
     with _ledger(manifest.output.dir) as ledger:
         check_currency(manifest, ledger)
         with closing(manifest.photos(manifest.output.dir)) as photos:
@@ -129,8 +146,15 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
                 manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
             )
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons_of(manifest, ledger))
-        doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
-        return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())
+        made = replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+        missing, proxy = tuple(key_faults(manifest, environ)), _proxy(manifest, environ)
+        return replace(made, photos=photos.seen.as_counts(), keys_missing=missing, proxy=proxy)
+
+
+def _proxy(manifest: Manifest, environ: Mapping[str, str]) -> str | None:
+    """Return by which proxy the provider is asked, and where that was said; None: directly."""
+    proxy = proxies_of(manifest, environ).for_url(URL(manifest.provider.base_url or ""))
+    return None if proxy is None else f"{proxy} ({proxy.by})"
 
 
 @contextmanager
@@ -208,11 +232,12 @@ def check_currency(manifest: Manifest, ledger: sqlite3.Connection) -> None:
         )
 
 
-def check_options(manifest: Manifest) -> None:
+def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what the provider section leaves to those who use it; UsageError when they cannot.
 
-    They are provider.options, which only the simulator has, allow_hosts and download_headers.
+    They are provider.options, which only the simulator has, allow_hosts, download_headers and proxies.
     """
+    proxies_of(manifest, environ)
     check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need

@@ -70,7 +70,7 @@ OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run: `environ` is where keys are looked up.
+    """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
     """
@@ -91,7 +91,7 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     """
     options = options or RunOptions()
     secrets = secrets_of(manifest, options.environ)
-    check_options(manifest)
+    check_options(manifest, options.environ)
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
@@ -121,7 +121,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
-        self.results = Results(self.folder / RESULTS, manifest.tag_names)
+        self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
@@ -179,7 +179,7 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        shared = shared_of(self.manifest, ensure_open_files(at_once))
+        shared = shared_of(self.manifest, self.options.environ, ensure_open_files(at_once))
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)

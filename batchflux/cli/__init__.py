@@ -23,6 +23,8 @@ COMMANDS = {  # command → the module that has it, and what the list of command
         "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
     ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
+    "merge": ("folder", "Join two output folders into a third; pays for nothing."),
+    "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
     "schema": ("init", "Print the manifest's JSON Schema, for editors."),
     "docs": ("manual", "Print the manual: the manifest's keys, errors, columns, limits, guarantees and more."),

@@ -51,6 +51,12 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
     @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
     @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
+    @click.option(
+        "--env-file",
+        metavar="FILE",
+        type=click.Path(),
+        help="Look keys and ${NAME} up in FILE, too: NAME=value a line.",
+    )
     @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
     @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
     @click.option(
@@ -76,7 +82,8 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         gc.set_threshold(50_000, 20, 50)
         limits = {name: given.pop(name) for name in LIMITS}
         given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
-        load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
+        named = ("path", "sets", "provider", "out", "env_file")
+        load = partial(load_manifest, **{name: given.pop(name) for name in named})
         chosen = {name: given.pop(name) for name in SELECTION}
         if chosen["pay_again"] and not chosen["retry_failed"]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
@@ -145,10 +152,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
-    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest)]
-    if result.canary:
-        tried = count(result.canary, "request")
-        text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
+    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest), *_access(result)]
     text += [*photo_lines(result.photos), *_reference_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
@@ -220,6 +224,14 @@ def _timeout_lines(manifest: Manifest) -> list[str]:
         return []
     most, least = duration(timeout.longest), duration(timeout.floor)
     return [f"  timeout   by what calls take, {least} or more; {most} until enough have told (limits.timeout: auto)"]
+
+
+def _access(result: Plan) -> list[str]:
+    """Return what a run would try first, and what it would need to get to the provider."""
+    tried = count(result.canary, "request")
+    text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
+    text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

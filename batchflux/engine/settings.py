@@ -23,13 +23,15 @@ from batchflux.ledger.tables import nanos
 from batchflux.manifest.diagnostics import keys_fault
 from batchflux.manifest.values import AutoTimeout
 from batchflux.providers import capabilities, providers
+from batchflux.secrets import wrong_key
 from batchflux.state import Lesson
-from batchflux.transport import CallTimes, DownloadSlots, TransportOptions
+from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.engine.shutdown import Gate
+    from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest
     from batchflux.models import Cost, Job
@@ -41,10 +43,11 @@ SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What engine and transport share: how long calls take, and the slots of pictures on their way."""
+    """What engine and transport share: how long calls take, the slots of pictures on their way, and the ways out."""
 
     times: CallTimes
     downloads: DownloadSlots
+    proxies: Proxies
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,21 +72,26 @@ class Rules:
     cost_of: Callable[[Cost | None], int | None]
 
 
+def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
+    """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
+    secrets = manifest.secrets(environ)
+    return {
+        name: keys_fault(manifest, index, wrong)
+        for index, name in enumerate(manifest.provider.keys)
+        if (wrong := wrong_key(name, secrets)) is not None
+    }
+
+
 def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str | None]:
     """Return the keys by their names, or one that is None for an API that wants none.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
     """
-    provider = manifest.provider
-    secrets = {name: environ.get(name, "").strip() for name in provider.keys}
-    faults = [
-        keys_fault(manifest, index, f"the environment variable {name} {wrong}")
-        for index, name in enumerate(provider.keys)
-        if (wrong := _wrong_key(name, secrets[name] if name in environ else None)) is not None
-    ]
-    if faults:
-        raise UsageError("\n".join(str(fault) for fault in faults))
+    if faults := key_faults(manifest, environ):
+        raise UsageError("\n".join(map(str, faults.values())))
+    provider, looked_up = manifest.provider, manifest.secrets(environ)
+    secrets = {name: (looked_up.get(name) or "").strip() for name in provider.keys}
     return {name: secrets.get(name) for name in provider.key_names}
 
 
@@ -107,19 +115,6 @@ def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
     now = time.time()
     news = ((key.name, key.found) for key in keys if key.dead is None and key.found != key.learned)
     return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in news}
-
-
-def _wrong_key(name: str, secret: str | None) -> str | None:
-    """Return why a variable's value cannot be a key, or None. The value is not shown."""
-    if secret is None:
-        return f"is not set; export {name}=... or name another"
-    if not secret:
-        return f"is empty; export {name}=... with the key in it"
-    if secret.lower().startswith("bearer"):
-        return "begins with the word Bearer, which is added by itself; put the bare key into it"
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        return "holds a blank, a line end or another character that no key has; put the bare key into it"
-    return None
 
 
 def rules_of(
@@ -183,6 +178,12 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         rules.deadline.retune(*_deadline(manifest))
 
 
+def proxies_of(manifest: Manifest, environ: Mapping[str, str]) -> Proxies:
+    """Return by which proxies a run goes; UsageError when the manifest or the environment names what is none."""
+    provider = manifest.provider
+    return Proxies() if provider.simulated else Proxies.of(provider.proxy, environ)
+
+
 def transport_options(
     manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], shared: Shared
 ) -> TransportOptions:
@@ -201,6 +202,7 @@ def transport_options(
         resolve=resolve,
         allow_hosts=manifest.provider.allow_hosts,
         download_headers=manifest.provider.download_headers,
+        proxies=shared.proxies,
     )
 
 
@@ -217,12 +219,13 @@ def _patience(manifest: Manifest) -> float:
     return untold if limits.patience is None else limits.patience
 
 
-def shared_of(manifest: Manifest, spare: int) -> Shared:
+def shared_of(manifest: Manifest, environ: Mapping[str, str], spare: int) -> Shared:
     """Return what transport and engine share; the system has open files for `spare` downloads more than it must."""
     limits, timeout = manifest.limits, manifest.limits.timeout
     times = CallTimes(timeout) if not isinstance(timeout, AutoTimeout) else CallTimes(timeout.longest, timeout.floor)
     least = 2 * limits.concurrency + 8
-    return Shared(times=times, downloads=DownloadSlots(least, least + spare))
+    downloads = DownloadSlots(least, least + spare)
+    return Shared(times=times, downloads=downloads, proxies=proxies_of(manifest, environ))
 
 
 def _budget(manifest: Manifest) -> tuple[int | None, str]:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
-from pathlib import PurePosixPath
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
-from batchflux.ledger.moves import Move, followed
+from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.sample import sampled
@@ -238,8 +237,7 @@ class Surveyor:
 
     def _make_way(self, old: Known) -> None:
         if old.file_name is not None and not old.file_name.startswith((f"{REPLACED}/", f"{REJECTED}/")):
-            suffix = PurePosixPath(old.file_name).suffix
-            self._away[old.number] = Move.of(old, f"{REPLACED}/{old.key.hex()[:32]}{suffix}")
+            self._away[old.number] = Move.of(old, set_aside(old.key.hex(), old.file_name))
 
     def _find_unlisted(self) -> None:
         query = (

@@ -24,6 +24,7 @@ from batchflux.manifest.values import AutoTimeout, Deadline, Rate, is_nothing, l
 from batchflux.manifest.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import DIFFERENCES, Verify
 from batchflux.photos import Photos, Settings, is_allowed, is_private
+from batchflux.secrets import Secrets
 from batchflux.tables import Given
 from batchflux.tables.delimited import delimiter_of
 from batchflux.tables.encodings import named as encoding_named
@@ -243,6 +244,11 @@ class ProviderConfig(Part):
     allow_hosts: Annotated[tuple[str, ...], _node(_hosts, _LIST)] = Field(
         (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
     )
+    proxy: Annotated[str | None, _leaf(values.proxy, "string", "null")] = Field(
+        None,
+        repr=False,
+        description="the proxy for calls and downloads, or direct; left out: HTTP(S)_PROXY, ALL_PROXY and NO_PROXY",
+    )
     download_headers: Annotated[dict[str, str], _node(_headers, _HEADERS)] = Field(
         default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
     )
@@ -303,6 +309,9 @@ class OutputConfig(Part):
     )
     max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
+    )
+    csv: Annotated[Literal["plain", "excel"], _word("plain", "excel")] = Field(
+        "plain", description="excel: results.csv begins with the mark by which Excel reads all letters right"
     )
     accept: Annotated[tuple[str, ...], _node(_accepted, _ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
@@ -431,7 +440,7 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
-    are where output.file_name and provider.keys stand.
+    are where output.file_name and provider.keys stand. `env_file` has values of variables, as --env-file names it.
     """
 
     path: Path
@@ -447,7 +456,12 @@ class Manifest:
     file_name_line: int = field(default=1, repr=False)
     keys_line: int = field(default=1, repr=False)
     out_given: bool = False
+    env_file: Path | None = None
     dir_given: bool = False
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """Return where keys are looked up in, beginning with `environ`."""
+        return Secrets(environ, self.base, self.env_file)
 
     @property
     def tag_names(self) -> tuple[str, ...]:

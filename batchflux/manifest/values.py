@@ -51,7 +51,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
-_ENDPOINT = re.compile(r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$")
+_ENDPOINT = re.compile(
+    r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$"
+    r"|(?<=/v1)/(?:images|chat|flux-[\w.-]+)$"
+)
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
@@ -300,6 +303,19 @@ def base_url(text: str) -> str | None:
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
+
+
+_PROXY = re.compile(
+    r"(?i:(?:https?|socks4a?|socks5h?)://)?(?:[^@\s]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?/?"
+)
+
+
+def proxy(text: str) -> str:
+    """Read the address of a proxy, or `direct`. A message never shows it: it may hold a password."""
+    if not _PROXY.fullmatch(text):
+        allowed = "http, https, socks5 or socks4://host:port, with ${NAME} for a password, or direct for none"
+        raise ValueError(f"this is no address of a proxy; allowed is {allowed}")
+    return text
 
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

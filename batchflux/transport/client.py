@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from multidict import CIMultiDict
 
@@ -16,19 +16,20 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, Until, open_session
+from batchflux.transport.connections import MIB, Names, Routes, Sent, TransportOptions, Until
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
 from batchflux.transport.ssrf import Allowed, Guard
 from batchflux.transport.waits import wait_in_words
-from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
+from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse
+    from yarl import URL
 
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
@@ -43,10 +44,10 @@ class _TooLargeError(Exception):
 
 
 class _Open(NamedTuple):
-    """What a transport has while it is entered: `once` never uses a connection again, `kept` does."""
+    """What a transport has while it is entered."""
 
-    once: ClientSession
-    kept: ClientSession
+    routes: Routes
+    guard: Guard
     names: Names
     downloads: Downloads
 
@@ -66,14 +67,13 @@ class Transport:
     async def __aenter__(self) -> Self:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
-        once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
+        routes = Routes(guard, names, self._options)
+        self._open = _Open(routes, guard, names, Downloads(routes, guard, self._options))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
-        await opened.once.close()
-        await opened.kept.close()
+        await opened.routes.close()
         await opened.names.close()
 
     def _opened(self) -> _Open:
@@ -127,25 +127,11 @@ class Transport:
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
         absolute = _ABSOLUTE.match(request.url)
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
-        data, described = await encode(request.content)
-        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
-        for more in (described, request.headers, headers):
-            known.update(more)
-        session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
         due = self._options.due
         until = Until(started + self._options.timeout) if due is None else Until(due(started), lambda: due(started))
-        own = url.origin() == self._origin.origin()
-        try:
-            async with until.bound():
-                if not own:  # it may live where the provider's own origin does, which no call has told yet
-                    await opened.names.learn()
-                response = await session.request(
-                    request.method, url, data=data, headers=known, allow_redirects=False, trace_request_ctx=sent
-                )
-        except WIRE_ERRORS as error:
-            raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
+        response = await self._ask(opened, request, url, headers, (sent, until))
         answered = lowered(response.headers)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
@@ -159,6 +145,34 @@ class Transport:
         finally:
             response.close()  # the connection is kept all the same if the answer was read to its end
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
+
+    async def _ask(
+        self, opened: _Open, request: HttpRequest, url: URL, headers: Mapping[str, str], course: tuple[Sent, Until]
+    ) -> ClientResponse:
+        """Send a request, by a proxy or directly, and return its answer once that begins; `course` takes note of it."""
+        route = opened.routes.of(url, reuse=request.repeatable)
+        data, described = await encode(request.content)
+        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
+        for more in (described, request.headers, headers, route.headers):
+            known.update(more)
+        own = url.origin() == self._origin.origin()
+        (sent, until), clock = course, asyncio.get_running_loop().time
+        started = clock()
+        try:
+            async with until.bound():
+                if not own and route.proxy is None:  # it may live where the provider's own origin does: not told yet
+                    await opened.names.learn()
+                elif not own and not opened.guard.allow_literal(url, resolved=False):
+                    raise unsafe(url)
+                ways: Any = {"allow_redirects": False, "trace_request_ctx": sent, "proxy_headers": route.tunnel}
+                response = await route.session.request(request.method, url, data=data, headers=known, **ways)
+        except WIRE_ERRORS as error:
+            states = {"sent": sent.done, "repeatable": request.repeatable, "own": own}
+            raise unanswered(error, url, **states, proxy=route.proxy) from None
+        if route.refused(response.status, response.headers, clock() - started):
+            response.close()
+            raise refused_by(route.proxy, url, response.status)
+        return response
 
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until

@@ -25,19 +25,20 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, TransportOptions, Until
+from batchflux.transport.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
 from batchflux.transport.ssrf import Allowed
-from batchflux.transport.wire_errors import WIRE_ERRORS, shown, unfetched, unsafe
+from batchflux.transport.wire_errors import WIRE_ERRORS, refused_by, shown, unfetched, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
 
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse
     from yarl import URL
 
+    from batchflux.transport.connections import Routes
     from batchflux.transport.ssrf import Guard
 
 HOPS = 10
@@ -58,10 +59,10 @@ def check_downloads(allow_hosts: Iterable[str], headers: Mapping[str, str]) -> N
 
 
 class Downloads:
-    """Fetches pictures through a session that never uses a connection again."""
+    """Fetches pictures over connections that are kept."""
 
-    def __init__(self, session: ClientSession, guard: Guard, options: TransportOptions) -> None:
-        self._session = session
+    def __init__(self, routes: Routes, guard: Guard, options: TransportOptions) -> None:
+        self._routes = routes
         self._guard = guard
         self._options, self._slots = options, options.slots
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
@@ -108,13 +109,25 @@ class Downloads:
     async def _follow(self, url: URL) -> ClientResponse:
         first = url
         for _ in range(HOPS + 1):
-            if not self._guard.allow_literal(url):
+            route = self._routes.of(url, reuse=True)
+            if not self._guard.allow_literal(url, resolved=route.proxy is None):
                 raise unsafe(url)
             headers = self._headers if url.origin() == first.origin() else self._public
+            if route.headers:
+                headers = CIMultiDict((*headers.items(), *route.headers.items()))
             try:
-                response = await self._session.get(url, headers=headers, timeout=self._timeout, allow_redirects=False)
+                response = await route.session.get(
+                    url, headers=headers, timeout=self._timeout, allow_redirects=False, proxy_headers=route.tunnel
+                )
             except WIRE_ERRORS as error:
-                raise unfetched(error, url) from None  # of this hop: it may be another host than the link's
+                raise unfetched(
+                    error, url, route.proxy
+                ) from None  # of this hop: it may be another host than the link's
+            if response.status == UNKNOWN_TO_PROXY and route.passed_on:
+                response.close()
+                failure = refused_by(route.proxy, url, response.status)
+                failure.code, failure.cause = Code.DOWNLOAD, Code.NETWORK
+                raise failure
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or not target:
                 return response
