@@ -1,7 +1,7 @@
 """Make the README's pictures of the report and the review: python .readme/make_screenshots.py.
 
-Runs `jobs/products.yaml` anew in a temporary folder, once as it is and once with three takes of each picture, and judges
-some of them. Needs chromium and playwright.
+Runs `jobs/products.yaml` anew in a temporary folder, once as it is and once with three takes of each picture, and
+judges some of them. Needs chromium and playwright.
 """
 
 from __future__ import annotations
