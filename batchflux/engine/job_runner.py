@@ -382,7 +382,8 @@ class JobRunner:
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        return replace(job, images=tuple(images))
+        sent = tuple(images)
+        return job if sent == job.images else replace(job, images=sent)
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
         digest = image.sha256 or ""

@@ -151,13 +151,13 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
 def state_of(value: Mapping[str, Any]) -> str:
     """Return how the task stands that an object tells of, in lower case, with `_` between words; empty: it does not."""
     said = next((value[key] for key in _STATES if isinstance(value.get(key), str)), "")
-    return re.sub(r"[\s-]+", "_", said[:60].strip()).casefold()
+    return re.sub(r"[\s-]+", "_", said[:60].strip()).casefold() if said else ""
 
 
 def bad_end(key: str, value: Any) -> str:
     """Return the reason by which an answer says that it came to no good end, as `finish_reason:safety`; else empty."""
-    kind = _REASONS.get("_".join(words_of(key)))
-    reason = "_".join(words_of(value)).strip("_") if kind and isinstance(value, str) else ""
+    kind = _REASONS.get("_".join(words_of(key))) if isinstance(value, str) else None
+    reason = "_".join(words_of(value)).strip("_") if kind else ""
     return f"{kind}:{reason}" if reason and reason not in _FINE else ""
 
 
