@@ -143,4 +143,4 @@ def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
     )
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
-        (careful if any("\r" in cell for cell in row if isinstance(cell, str)) else plain).writerow(row)
+        (careful if "\r" in "".join(map(str, row)) else plain).writerow(row)

@@ -77,7 +77,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 def write_temporary(root: Path, data: bytes) -> Path:
     """Write bytes to a new file in the spool of the output folder `root`, which is made again where it is gone."""
-    temporary = root / SPOOL / f"{TEMPORARY}{uuid.uuid4().hex}"
+    temporary = root / f"{SPOOL}/{TEMPORARY}{uuid.uuid4().hex}"
     try:
         write_new(temporary, data)
     except FileNotFoundError:

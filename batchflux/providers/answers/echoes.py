@@ -35,9 +35,10 @@ _SAFE_TO_CUT = 12
 
 def spelled_out(url: str) -> str:
     """Undo the JSON, HTML and markdown escapes that a URL may come with."""
-    url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
-    url = _ESCAPED.sub(r"\1", url)
-    return _AMPERSAND.sub("&", url)
+    if "\\" in url:
+        url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+        url = _ESCAPED.sub(r"\1", url)
+    return _AMPERSAND.sub("&", url) if "&" in url else url
 
 
 def canonical(url: str) -> str:
