@@ -139,7 +139,7 @@ def below(parent: Sign, key: str) -> Sign:
 
 def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     """Return what holds for all that an object holds, by what it says of itself."""
-    said = [value[key] for key in _KINDS if key in value and isinstance(value[key], str)]
+    said = [value[key] for key in _KINDS if isinstance(value.get(key), str)]
     kinds = {sign_of(name) for name in said if _NAME.fullmatch(name)}
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
@@ -150,14 +150,14 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
 
 def state_of(value: Mapping[str, Any]) -> str:
     """Return how the task stands that an object tells of, in lower case, with `_` between words; empty: it does not."""
-    said = [value[key] for key in _STATES if key in value and isinstance(value[key], str)]
-    return re.sub(r"[\s-]+", "_", said[0][:60].strip()).casefold() if said else ""
+    said = next((value[key] for key in _STATES if isinstance(value.get(key), str)), "")
+    return re.sub(r"[\s-]+", "_", said[:60].strip()).casefold()
 
 
 def bad_end(key: str, value: Any) -> str:
     """Return the reason by which an answer says that it came to no good end, as `finish_reason:safety`; else empty."""
-    kind = _REASONS.get("_".join(words_of(key))) if isinstance(value, str) else None
-    reason = "_".join(words_of(value)).strip("_") if kind else ""
+    kind = _REASONS.get("_".join(words_of(key)))
+    reason = "_".join(words_of(value)).strip("_") if kind and isinstance(value, str) else ""
     return f"{kind}:{reason}" if reason and reason not in _FINE else ""
 
 
