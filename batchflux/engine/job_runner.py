@@ -382,8 +382,7 @@ class JobRunner:
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        sent = tuple(images)
-        return job if sent == job.images else replace(job, images=sent)
+        return job if images == [*job.images] else replace(job, images=tuple(images))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
         digest = image.sha256 or ""
