@@ -384,7 +384,7 @@ class JobRunner:
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        return replace(job, images=tuple(images))
+        return job if images == [*job.images] else replace(job, images=tuple(images))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
         digest = (image.copy or image).sha256 or ""

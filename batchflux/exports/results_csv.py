@@ -163,8 +163,9 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
+    plain, careful = (
+        csv.writer(file, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
-        careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(row)
+        (careful if "\r" in "".join(map(str, row)) else plain).writerow(row)

@@ -184,12 +184,17 @@ _CODINGS: dict[str, tuple[str, Callable[[], _Decoder | None]]] = {
 
 
 async def _next_piece(response: aiohttp.ClientResponse, until: Until, idle: float) -> bytes:
+    content = response.content
+    if data := content.read_nowait():  # what is there already needs no timer
+        return data
+    if content.at_eof():
+        return b""
     clock = asyncio.get_running_loop().time
     silent_at = clock() + idle
     while True:
         try:
             async with until.bound(min(LOOK_SECONDS, silent_at - clock())) as bound:
-                return await response.content.readany()
+                return await content.readany()
         except TimeoutError:
             if not bound.expired() or clock() >= min(until.at, silent_at):
                 raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,7 @@ def _embedded(address: IPv6Address) -> Iterable[IPv4Address]:
         yield IPv4Address(bits & _LOW)
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> IPv4Address | IPv6Address | None:
     """Return the address that `text` is the standard form of, or None (a name, `127.1`, `0x7f.1`)."""
     try:

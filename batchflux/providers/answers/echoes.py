@@ -28,22 +28,26 @@ _OPENED_REQUEST = re.compile(r"\{\s*" + _FENCED_REQUEST.pattern)
 _URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
 _SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
 _ESCAPED = re.compile(r"\\([/_~*#&=+.()\[\]-])")
+_AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.IGNORECASE)
 _UNQUOTINGS = 3
 _SAFE_TO_CUT = 12
 
 
 def spelled_out(url: str) -> str:
     """Undo the JSON, HTML and markdown escapes that a URL may come with."""
-    url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
-    url = _ESCAPED.sub(r"\1", url)
-    return re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
+    if "\\" in url:
+        url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+        url = _ESCAPED.sub(r"\1", url)
+    return _AMPERSAND.sub("&", url) if "&" in url else url
 
 
 def canonical(url: str) -> str:
     """Return the one form in which URLs are compared, http as https; never the one that is fetched."""
     url = spelled_out(url.strip())
     for _ in range(_UNQUOTINGS):
-        url = spelled_out(unquote(url))
+        quoted, url = url, spelled_out(unquote(url))
+        if url == quoted:
+            break
     url = url.partition("#")[0].rstrip("/?")
     return _SCHEME_AND_HOST.sub(lambda head: head[0].lower().partition("//")[2], url)
 

@@ -64,7 +64,7 @@ class Transcript:
         complaints = complaints_in(document, certain=failed)
         self.complaints = self.complaints or complaints
         held = [one for one in (document if isinstance(document, list) else [document]) if isinstance(one, dict)]
-        known = isinstance(document, list) or any(key in one for one in held for key in ANSWER_KEYS)
+        known = isinstance(document, list) or any(not one.keys().isdisjoint(ANSWER_KEYS) for one in held)
         self.understood = self.understood or bool(complaints) or known
         if not failed:
             self._walk(document, sign)
