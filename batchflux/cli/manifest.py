@@ -194,7 +194,7 @@ def _timeout_lines(manifest: Manifest) -> list[str]:
     if not isinstance(timeout, AutoTimeout):
         return []
     most, least = duration(timeout.longest), duration(timeout.floor)
-    return [f"  timeout   by what calls take, {least} or more; {most} until enough have told (limits.timeout: auto)"]
+    return [f"  timeout   by what calls take, from {least} on; {most} until enough have told"]
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:
