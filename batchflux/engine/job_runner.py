@@ -263,7 +263,7 @@ class JobRunner:
         model = run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire(failures)
+            lease = await self._limits.acquire(failures, run.rest)
             number, reserved = None, False
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
@@ -342,15 +342,17 @@ class JobRunner:
         """
         now = self._clock()
         if not RULES[error.code].attempt:
-            self._limits.refused(lease, error)
+            run.rest = self._limits.refused(lease, error)
             run.tries.used -= 1
+            run.tries.refused += 1
             return False
-        self._limits.served(lease)
+        overload = not accepted and self._limits.failed(lease, error)
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
             spare = run.tries.used < self._rules.policy.attempts
             counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
+            counts = counts and not overload
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):

@@ -14,7 +14,6 @@ from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.pace import Pace, Window
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
@@ -75,16 +74,8 @@ def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
     ]
     if faults:
         raise UsageError("\n".join(str(fault) for fault in faults))
-    rate = limits.rate
-    return [
-        Key(
-            name=name,
-            secret=secrets.get(name),
-            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
-            window=Window(limits.concurrency, known=rate is not None),
-        )
-        for name in provider.keys or (NO_KEY,)
-    ]
+    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
+    return [Key(name=name, secret=secrets.get(name), rate=rate) for name in provider.keys or (NO_KEY,)]
 
 
 def _wrong_key(name: str, secret: str | None) -> str | None:
@@ -140,7 +131,7 @@ def keep_distance(keys: list[Key], last: float | None) -> None:
     """
     if last is not None:
         for key in keys:
-            key.pace.departed(time.monotonic() - max(0.0, time.time() - last))
+            key.schedule.departed(time.monotonic() - max(0.0, time.time() - last))
 
 
 def retune(rules: Rules, manifest: Manifest) -> None:
