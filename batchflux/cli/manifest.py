@@ -167,14 +167,12 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    about = "about " if result.seconds >= 1 else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
-        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+        *_time_lines(result, manifest),
     ]
-    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest)]
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
@@ -189,12 +187,15 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     return text
 
 
-def _timeout_lines(manifest: Manifest) -> list[str]:
-    timeout = manifest.limits.timeout
-    if not isinstance(timeout, AutoTimeout):
-        return []
-    most, least = duration(timeout.longest), duration(timeout.floor)
-    return [f"  timeout   by what calls take, from {least} on; {most} until enough have told"]
+def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
+    """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
+    about, timeout = "about " if result.seconds >= 1 else "", manifest.limits.timeout
+    text = [f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
+    text += learned_lines(result.learned, "  learned   ")
+    if isinstance(timeout, AutoTimeout):
+        most, least = duration(timeout.longest), duration(timeout.floor)
+        text.append(f"  timeout   by what calls take, from {least} on; {most} until enough have told")
+    return text
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:
