@@ -39,6 +39,8 @@ class Lessons:
         self._simulated = provider.simulated  # its limits are the manifest's
         self._database = database
         self.known = database.now(lambda connection: lessons_of(manifest, connection))
+        if self.known:
+            database.now(partial(self._note, self.known))
         self._noted = {name: (lesson.rate, lesson.active) for name, lesson in self.known.items()}
 
     async def keep(self, found: Callable[[], Mapping[str, Lesson]]) -> None:
