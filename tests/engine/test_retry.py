@@ -16,7 +16,8 @@ from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Night, VirtualLoop
+    from tests.engine.clock import VirtualLoop
+    from tests.engine.conftest import Night
 
 NightOf = Callable[[int], "Night"]
 STOP = StopRun("signal", "Stopped by SIGTERM.")
