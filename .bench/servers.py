@@ -1,4 +1,4 @@
-"""The servers, each a process of its own: nginx for throughput, the bucket server for limits and large manifests."""
+"""The servers, each a process of its own: nginx for throughput, the bucket server for limits and large manifests, models for limits."""
 
 from __future__ import annotations
 
@@ -152,6 +152,20 @@ def bucket_server(
     process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
     try:
         _wait_for(process, port, "the bucket server")
+        yield Control(port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def limit_server(picture: Path, scene: str) -> Iterator[Control]:
+    """Serve the API behind a model of tests/engine/limit_scenes.py, in a process of its own."""
+    port = free_port()
+    command = script("limit_server", "--port", port, "--scene", scene, "--picture", picture)
+    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_for(process, port, "the limit server")
         yield Control(port)
     finally:
         process.terminate()

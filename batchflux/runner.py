@@ -37,7 +37,7 @@ from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
-from batchflux.ledger.lessons import Lessons, lessons_of
+from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
@@ -125,11 +125,11 @@ class _Run:
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
-        self.lessons = Lessons(manifest, self.ledger.database)
 
     async def whole(self) -> Summary:
         try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
+            self.lessons = Lessons(self.manifest, self.ledger.database)
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
@@ -184,8 +184,7 @@ class _Run:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            known = self.ledger.database.now(lambda connection: lessons_of(self.manifest, connection))
-            self.keys = keys_of(self.manifest, self.secrets, known)
+            self.keys = keys_of(self.manifest, self.secrets, self.lessons.known)
             executor = await _executor(stack, self.manifest, images, shared, self.books.redos, self.secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()

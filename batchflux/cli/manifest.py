@@ -145,15 +145,13 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    about = "about " if result.seconds >= 1 else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
-        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+        *_time_lines(result, manifest),
     ]
-    text += [*learned_lines(result.learned, "  learned   "), *_timeout_lines(manifest), *_access(result)]
-    text += [*photo_lines(result.photos), *_reference_lines(result)]
+    text += [*_access(result), *photo_lines(result.photos), *_reference_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
@@ -218,12 +216,15 @@ def _reference_lines(result: Plan) -> Iterator[str]:
         yield from (f"  {sample}" for sample in result.unreadable_samples)
 
 
-def _timeout_lines(manifest: Manifest) -> list[str]:
-    timeout = manifest.limits.timeout
-    if not isinstance(timeout, AutoTimeout):
-        return []
-    most, least = duration(timeout.longest), duration(timeout.floor)
-    return [f"  timeout   by what calls take, {least} or more; {most} until enough have told (limits.timeout: auto)"]
+def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
+    """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
+    about, timeout = "about " if result.seconds >= 1 else "", manifest.limits.timeout
+    text = [f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
+    text += learned_lines(result.learned, "  learned   ")
+    if isinstance(timeout, AutoTimeout):
+        most, least = duration(timeout.longest), duration(timeout.floor)
+        text.append(f"  timeout   by what calls take, from {least} on; {most} until enough have told")
+    return text
 
 
 def _access(result: Plan) -> list[str]:

@@ -39,17 +39,15 @@ class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
     def __init__(self, world: World, rules: Rules) -> None:
-        self._world, self._rules = world, rules
+        self._world, self._rules, self.downloads = world, rules, rules.downloads
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
-        self._event = world.observer.event
-        self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
-        self._canary, self._outages = rules.canary, rules.breaker.outages
+        self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
+        self._limits, self._budget, self._times = rules.limits, rules.budget, rules.times
+        self._breaker, self._canary, self._outages = rules.breaker, rules.canary, rules.breaker.outages
         self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
-        self._clock = asyncio.get_running_loop().time
-        self.downloads, self._times = rules.downloads, rules.times
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
@@ -265,7 +263,7 @@ class JobRunner:
         model = run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire(failures)
+            lease = await self._limits.acquire(failures, run.rest)
             number, reserved = None, False
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
@@ -344,15 +342,17 @@ class JobRunner:
         """
         now = self._clock()
         if not RULES[error.code].attempt:
-            self._limits.refused(lease, error)
+            run.rest = self._limits.refused(lease, error)
             run.tries.used -= 1
+            run.tries.refused += 1
             return False
-        self._limits.served(lease)
+        overload = not accepted and self._limits.failed(lease, error)
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
             spare = run.tries.used < self._rules.policy.attempts
             counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
+            counts = counts and not overload
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):

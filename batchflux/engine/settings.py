@@ -13,8 +13,8 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key
+from batchflux.engine.limit_finder import Learned
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.pace import Learned, Pace, Window
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
@@ -97,24 +97,23 @@ def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str 
 
 def keys_of(manifest: Manifest, secrets: Mapping[str, str | None], lessons: Mapping[str, Lesson]) -> list[Key]:
     """Return the pool of keys by their names; each begins from what was found of it before, where limits allow that."""
-    limits, rate = manifest.limits, manifest.limits.rate
+    limits = manifest.limits
+    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     return [
         Key(
             name=name,
             secret=secret,
+            rate=rate,
             learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
-            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
-            window=Window(limits.concurrency, known=rate is not None),
         )
         for name, secret in secrets.items()
     ]
 
 
 def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
-    """Return what keys are known to allow now, for later runs to begin from: those that tell more than was known."""
-    now = time.time()
-    news = ((key.name, key.found) for key in keys if key.dead is None and key.found != key.learned)
-    return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in news}
+    """Return what keys are known to allow now, for later runs to begin from."""
+    now, each = time.time(), [(key.name, key.found) for key in keys if key.dead is None]
+    return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in each}
 
 
 def rules_of(
@@ -159,7 +158,7 @@ def keep_distance(keys: list[Key], last: float | None) -> None:
     """
     if last is not None:
         for key in keys:
-            key.pace.departed(time.monotonic() - max(0.0, time.time() - last))
+            key.schedule.departed(time.monotonic() - max(0.0, time.time() - last))
 
 
 def retune(rules: Rules, manifest: Manifest) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchflux.engine.key_pool import Lease
     from batchflux.engine.outages import Outages
     from batchflux.engine.ports import World
-    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.rate_limiter import RateLimiter, Rest
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Exchanged, HttpRequest
     from batchflux.providers import Provider
@@ -40,7 +40,7 @@ class JobRun:
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
     those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
     may get without one. `answered` is what the last answer came to while nothing is out or received but an answer after
-    which the job may be asked again.
+    which the job may be asked again. `rest` is what a key that refused it has asked for.
     """
 
     work: Work
@@ -56,6 +56,7 @@ class JobRun:
     placed: bool = False
     free: bool = False
     answered: tuple[Code, str] | None = None
+    rest: Rest | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,14 +28,20 @@ _NOTE = "learned"
 
 
 class Lessons:
-    """Keeps the lessons of one run, of its manifest's keys."""
+    """Keeps the lessons of one run, of its manifest's keys: those that differ from what was known before.
+
+    So what nobody has found again holds for no longer.
+    """
 
     def __init__(self, manifest: Manifest, database: Database) -> None:
         provider = manifest.provider
         self._place = provider.base_url or "", provider.model
         self._simulated = provider.simulated  # its limits are the manifest's
         self._database = database
-        self._noted: dict[str, tuple[float | None, int | None]] = {}
+        self.known = database.now(lambda connection: lessons_of(manifest, connection))
+        if self.known:
+            database.now(partial(self._note, self.known))
+        self._noted = {name: (lesson.rate, lesson.active) for name, lesson in self.known.items()}
 
     async def keep(self, found: Callable[[], Mapping[str, Lesson]]) -> None:
         """Note now and then what was `found`, until this is cancelled. Raises StorageError."""

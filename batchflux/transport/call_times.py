@@ -2,9 +2,9 @@
 
 A call that is given up may have been paid for, so `auto` gives up none before there is proof that it is the call that
 hangs and not the provider that is slow: it takes `GENEROUS` times as long as 99 of 100 calls for its model, `ENOUGH` of
-which were seen, and meanwhile, when half of them would have been over, `WITNESSES` other calls were answered. Until
-then, and while a model under way has too few, `longest` holds. A call that was given up counts as one that took as
-long, so that a bound which is too low gives way by itself.
+which were seen, and `WITNESSES` other calls were answered at a time when those 99 would have been over. Until then, and
+while a model under way has too few, `longest` holds. A call that was given up counts as one that took as long, so that
+a bound which is too low gives way by itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from batchflux.errors import Code, JobError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-GENEROUS, ENOUGH, WITNESSES = 4.0, 100, 8
+GENEROUS, ENOUGH, WITNESSES = 4.0, 100, 4
 TELLING = 20  # calls of a model from which on one of them can be called slow
 REMEMBERED = 300
 QUANTILE = 0.99
-LOOK = 1.0  # seconds, at least, between two looks for a proof
+LOOK = 5.0  # seconds between two looks for a proof
 
 
 class _Times:
@@ -40,11 +40,9 @@ class _Times:
         if len(self._came) > REMEMBERED:
             del self._ordered[bisect_left(self._ordered, self._came.popleft())]
 
-    def quantile(self, part: float, least: int) -> float | None:
-        """Return what that part of them took at most; None while there are fewer than `least`."""
-        if len(self._ordered) < least:
-            return None
-        return self._ordered[int(part * len(self._ordered))]
+    def most(self, least: int) -> float | None:
+        """Return what 99 of 100 took at most; None while there are fewer than `least`."""
+        return self._ordered[int(QUANTILE * len(self._ordered))] if len(self._ordered) >= least else None
 
 
 class CallTimes:
@@ -81,31 +79,26 @@ class CallTimes:
     def due(self, began: float) -> float:
         """Return until when a call may go on that began then, as things stand; ask again when that time has come."""
         now, last = self._clock(), began + self.longest
-        typical = self._typical()
-        if self._floor is None or typical is None:
+        if self._floor is None:
             return last
-        half, most = typical
-        first = began + max(self._floor, GENEROUS * most)
-        proven = sum(at >= began + half for at in self._answered) >= WITNESSES
-        if now < first or proven:
-            return first
-        return max(first, min(last, now + max(most, LOOK)))
+        usual = self._usual()
+        first = began + max(self._floor, GENEROUS * (usual or 0.0))
+        proven = usual is not None and sum(at >= began + usual for at in self._answered) >= WITNESSES
+        return first if proven or now < first else max(first, min(last, now + LOOK))
 
     def slow(self) -> tuple[list[tuple[str, float]], float]:
         """Return which calls take longer than 99 of 100 for their model, and how long so far; and what those take."""
         now, found, most = self._clock(), [], 0.0
         for name, (began, model) in self._under_way.items():
-            usual = self._of[model].quantile(QUANTILE, TELLING) if model is not None else None
+            usual = self._of[model].most(TELLING) if model is not None else None
             if usual is not None and now - began > usual:
                 found.append((name, now - began))
                 most = max(most, usual)
         return sorted(found, key=lambda each: -each[1]), most
 
-    def _typical(self) -> tuple[float, float] | None:
-        """Return what half and 99 of 100 calls take for the slowest model under way; None while one had too few."""
+    def _usual(self) -> float | None:
+        """Return what 99 of 100 calls take for the slowest model under way; None while one had too few."""
         models = {model for _, model in self._under_way.values() if model is not None}
-        halves = [self._of[model].quantile(0.5, ENOUGH) for model in models]
-        mosts = [self._of[model].quantile(QUANTILE, ENOUGH) for model in models]
-        if not halves or None in halves or None in mosts:
-            return None
-        return max(filter(None, halves), default=0.0), max(filter(None, mosts), default=0.0)
+        each = [self._of[model].most(ENOUGH) for model in models]
+        known = [seconds for seconds in each if seconds is not None]
+        return max(known) if known and len(known) == len(each) else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux import state
-from batchflux.ledger.lessons import lessons_of, note, noted
+from batchflux.ledger import lessons
+from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.lessons import Lessons, lessons_of, note, noted
 from batchflux.ledger.tables import empty_ledger, set_meta
 from batchflux.planner import load_manifest
 from batchflux.state import HOLDS, Lesson, read_lesson
@@ -105,3 +109,25 @@ def test_a_state_that_cannot_be_written_changes_nothing(tmp_path: Path, monkeypa
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     state.note_lesson(URL, MODEL, "KEY_A", lesson())
     assert state.lesson(URL, MODEL, "KEY_A") is None
+
+
+async def test_a_run_notes_what_is_new_while_it_goes_on_and_a_new_folder_knows_it(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lessons, "SECONDS", 0.001)
+    found: dict[str, Lesson] = {}
+    with closing(Ledger(tmp_path / "a.db")) as ledger:
+        keeping = asyncio.create_task(Lessons(manifest, ledger.database).keep(lambda: found))
+        found["KEY_A"] = lesson(ago=3600)
+        while state.lesson(URL, MODEL, "KEY_A") != found["KEY_A"]:  # noqa: ASYNC110  a file tells nobody
+            await asyncio.sleep(0.001)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert ledger.database.now(noted) == found
+    with closing(Ledger(tmp_path / "b.db")) as ledger:
+        second = Lessons(manifest, ledger.database)
+        assert second.known == ledger.database.now(noted) == found
+        second.note({"KEY_A": lesson()})
+        assert ledger.database.now(noted) == found, "nobody has found it again, so it holds for no longer"
+        second.note({"KEY_A": lesson(7.0)})
+        assert ledger.database.now(noted)["KEY_A"].rate == 7.0
