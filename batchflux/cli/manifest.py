@@ -175,12 +175,11 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    about = "about " if result.seconds >= 1 else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
-        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+        f"  time      {_about(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
     if result.canary:
         tried = count(result.canary, "request")
@@ -194,6 +193,10 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def _about(seconds: float) -> str:
+    return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
 
 
 _ALWAYS = ("table", "rows")  # what is known of every table
