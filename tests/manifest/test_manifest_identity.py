@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of, slug
+from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of
+from batchflux.manifest.templates import slug
 from batchflux.models import Reference
 
 if TYPE_CHECKING:
