@@ -160,6 +160,10 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     return text
 
 
+def _about(seconds: float) -> str:
+    return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
+
+
 _ALWAYS = ("table", "rows")  # what is known of every table
 
 
@@ -218,8 +222,8 @@ def _reference_lines(result: Plan) -> Iterator[str]:
 
 def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
-    about, timeout = "about " if result.seconds >= 1 else "", manifest.limits.timeout
-    text = [f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
+    timeout = manifest.limits.timeout
+    text = [f"  time      {_about(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
     text += learned_lines(result.learned, "  learned   ")
     if isinstance(timeout, AutoTimeout):
         most, least = duration(timeout.longest), duration(timeout.floor)

@@ -22,7 +22,7 @@ from batchflux.manifest.diagnostics import (
 )
 from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, Split, job_id
 from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
-from batchflux.manifest.rows import View, aliases, hint
+from batchflux.manifest.rows import View, aliases, hint, tidied
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
 from batchflux.manifest.templates import Compiled, Renderer, compile_template
 from batchflux.manifest.values import Template, is_nothing, is_template
@@ -172,7 +172,7 @@ class Plan:
         self.entry = entry
         self.sound = True
         self.constants: dict[str, Any] = {"provider": manifest.provider.name, **dict.fromkeys(("images", *_PAIRS), ())}
-        self.dynamic: list[tuple[str, Compiled, Callable[[str], Any]]] = []
+        self.dynamic: list[tuple[str, Compiled, Renderer, Callable[[str], Any]]] = []
         self.images: list[tuple[str, str | Compiled]] = []
         self.split = False
         self.pairs: list[tuple[str, list[tuple[str, str, Any]]]] = []
@@ -293,7 +293,9 @@ class Plan:
     def _compile(self) -> None:
         for name, value in self.entry.fields.items():
             if isinstance(value, Template):
-                self.dynamic.append((name, self._part(name, value), READERS[name]))
+                compiled = self._compiled(name, value.text, self._known)
+                if compiled is not None:
+                    self.dynamic.append((name, compiled, compiled.render, tidied(name, READERS[name])))
             elif name == "images" and any(isinstance(item, Template) for item in value):
                 self.split = any(isinstance(item, Split) for item in value)
                 keys = [f"images[{at}]" for at in range(len(value))]

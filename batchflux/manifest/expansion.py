@@ -19,7 +19,7 @@ from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
 from batchflux.manifest.redo import choose
-from batchflux.manifest.rows import as_written, references_in, tidy, without_blanks
+from batchflux.manifest.rows import as_written, references_in, without_blanks
 from batchflux.manifest.sameness import parted
 from batchflux.manifest.templates import BlankError, Compiled, UndefinedError
 from batchflux.manifest.yaml_nodes import MERGE, Scalar, plain_data
@@ -167,13 +167,7 @@ class Expansion:
             for line, row in table.source.rows(report):
                 rows += 1
                 seen = view.of(row)
-                try:
-                    kept = view.keeps(seen)
-                except ValueError as error:
-                    self._line = line
-                    self._fail("where", error, seen)
-                    continue
-                if kept:
+                if view.where is None or self._keeps(line, seen):
                     yield line, seen
                 else:
                     left_out += 1
@@ -184,6 +178,15 @@ class Expansion:
             note.update({"rows": rows, **{name: number for name, number in left.items() if number}})
         if not rows and self.faults == before:
             report(None, "has no rows")
+
+    def _keeps(self, line: int, seen: Row) -> bool:
+        """Whether `where` keeps a row; not one that it fails on, which is reported."""
+        try:
+            return self._plan.view.keeps(seen)
+        except ValueError as error:
+            self._line = line
+            self._fail("where", error, seen)
+            return False
 
     def _redone(self, redos: Redos) -> Iterator[Job]:
         """Yield the redos, but for those whose very job the manifest lists by now."""
@@ -208,9 +211,13 @@ class Expansion:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
-        for name, compiled, read in plan.dynamic:
+        for name, compiled, render, read in plan.dynamic:
             try:
-                values[name] = read(self._text(name, compiled, variables))
+                try:
+                    text = render(variables)
+                except BlankError as error:
+                    text = self._without_cell(name, compiled, variables, error)
+                values[name] = read(text)
             except ValueError as error:
                 self._fail(name, error, variables)
         for name, items in plan.pairs:
@@ -299,24 +306,21 @@ class Expansion:
         try:
             try:
                 return read(part.render(variables))
-            except BlankError:
+            except BlankError as error:
                 if key.startswith("tags."):  # they are the row's own words, whatever it says
                     return read(part.render(as_written(variables)))
-                return read(self._text(key, part, variables))
+                return read(self._without_cell(key, part, variables, error))
         except ValueError as error:
             self._fail(key, error, variables)
             return None
 
-    def _text(self, name: str, compiled: Compiled, variables: Variables) -> str:
-        """Return the text of a field; nothing for one that is a blank cell, but for the prompt, which needs it."""
-        try:
-            return tidy(name, compiled.render(variables))
-        except BlankError:
-            if self._plan.entry.allow_empty:
-                return tidy(name, compiled.render(without_blanks(variables)))
-            if compiled.lone and name != "prompt":
-                return ""
-            raise
+    def _without_cell(self, name: str, compiled: Compiled, variables: Variables, error: BlankError) -> str:
+        """Return the text of a field that reads a blank cell: nothing for one that is that cell, but for a prompt."""
+        if self._plan.entry.allow_empty:
+            return compiled.render(without_blanks(variables))
+        if compiled.lone and name != "prompt":
+            return ""
+        raise error
 
     def _images(self, key: str, part: str | Compiled, variables: Variables) -> list[str]:
         """Return the references that an item of `images` comes to."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from batchflux.errors import quoted
 from batchflux.manifest.templates import Blank, BlankError, shown
-from batchflux.tables.cells import is_blank, trimmed
+from batchflux.tables.cells import MISSING, is_blank, trimmed
 
 Row = Mapping[str, Any]
 _LEAVES_OUT = frozenset({"0", "0.0", "false", "no", "n", "off", "[]", "{}"})
@@ -24,7 +24,7 @@ _TEXT_MARK = "'"  # in front of a number that a spreadsheet is to keep as text
 _WHOLE = re.compile(r"([-+]?[0-9]+)\.0+")
 _PARTS = re.compile(r"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?=https?://)|\s+(?=https?://)", re.IGNORECASE)
 _LOCAL_PARTS = re.compile(r"\s*[,;]\s*")
-_AS_TEXT = frozenset({"prompt", "id", "model"})  # fields in which a leading ' may be meant
+_AS_TEXT = frozenset({"id", "model"})  # fields in which a leading ' may be meant
 _WHOLE_FIELDS = frozenset({"seed", "safety_tolerance", "variant"})
 
 
@@ -70,7 +70,7 @@ class View:
     """The rows of one entry as its templates see them; `read` are the variables that those read."""
 
     def __init__(self, read: Iterable[str], columns: Iterable[str] | None, where: Callable[[Row], str] | None) -> None:
-        self._where = where
+        self.where = where
         self._whole = "row" in read
         self._read = frozenset(read) - {"row"}
         known = None if columns is None else frozenset(columns)
@@ -83,7 +83,14 @@ class View:
         """Return what templates see of a row: the row itself, where it needs nothing."""
         made = row
         watched = row if self._whole else self._watched
-        if blank := [name for name in watched if name in row and is_blank(row[name])]:
+        blank: list[str] = []
+        for name in watched:
+            cell = row.get(name, True)
+            # Nearly all cells are words, which neither begin nor end as what may be blank does.
+            sure = type(cell) is str and cell[:1].isalnum() and cell[-1].isalnum() and cell not in MISSING
+            if not sure and is_blank(cell):
+                blank.append(name)
+        if blank:
             made = {**row, **{name: Blank(name, row[name]) for name in blank}}
         extra = self._aliases
         if extra is None:
@@ -96,10 +103,10 @@ class View:
 
     def keeps(self, seen: Row) -> bool:
         """Whether `where` keeps a row."""
-        if self._where is None:
+        if self.where is None:
             return True
         try:
-            text = trimmed(self._where({**seen, "row": seen}))
+            text = trimmed(self.where({**seen, "row": seen}))
         except BlankError:
             return False
         return not is_blank(text) and text.casefold() not in _LEAVES_OUT
@@ -125,14 +132,17 @@ def as_written(variables: Row) -> Row:
 
 def tidy(name: str, text: str) -> str:
     """Return what a rendered field says, without what spreadsheets leave around it: blanks, a `'` in front, a `.0`."""
-    if name == "prompt":
-        return text
     text = trimmed(text)
     if name in _AS_TEXT:
         return text
     text = text.removeprefix(_TEXT_MARK) if text.count(_TEXT_MARK) == 1 else text
     match = _WHOLE.fullmatch(text) if name in _WHOLE_FIELDS else None
     return match[1] if match is not None else text
+
+
+def tidied(name: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return the reader of a field for what a template gives."""
+    return read if name == "prompt" else lambda text: read(tidy(name, text))
 
 
 def references_in(value: Any, *, split: bool) -> list[str]:

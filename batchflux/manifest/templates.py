@@ -291,6 +291,7 @@ def _environment(finalize: Callable[[Any], Any]) -> _Sandbox:
 
 _TEXT = _environment(shown)
 _NAME = _environment(_shown_in_name)
+FILTER_NAMES = tuple(_TEXT.filters)
 
 
 class UndefinedError(ValueError):

@@ -55,7 +55,7 @@ _PROBLEMS = {  # of what no single line shows
     "mapping values are": f"{_COLUMN}, or its text needs quotes",
     "indicator": _COLUMN,
     "expected key": _COLUMN,
-    "quoted scalar": "a quote is opened and not closed",
+    "end of stream": "a quote is opened and not closed",
 }
 _EXAMPLE = 40  # characters of a text in quotes that a message shows
 _ALLOWED = "allowed after << is the alias of a mapping, as *name, or a list of them"
@@ -235,7 +235,7 @@ def _remedy(line: str) -> str | None:
         return f"{name} stands in the indentation; YAML allows spaces only"
     match = _VALUE.match(line)
     key, value = (match[1] or "", match[2].strip()) if match is not None else ("", "")
-    if "{{" in value or "{%" in value:
+    if value[:1] not in {"'", '"'} and ("{{" in value or "{%" in value):
         return f"put quotes around a template, as {_in_quotes(key, value if value[:1] != '[' else '{{ name }}')}"
     if value[:1] in {"[", "{"}:
         inner = (_why(found[2].strip(), found[1]) for found in _FLOW.finditer(value))

@@ -18,8 +18,8 @@ JUNK = _BLANKS + _WIDTHLESS
 
 # What pandas, databases, JavaScript and spreadsheets write where there is nothing; in any of three spellings.
 _NOTHING = "nan -nan none null nat undefined n/a <na> #n/a #na #nv 1.#ind 1.#qnan -1.#ind -1.#qnan"
-_MISSING = frozenset(word for lower in _NOTHING.split() for word in (lower, lower.upper(), lower.capitalize()))
-_MISSING |= {"NA", "NaN", "-NaN", "NaT", "#N/A N/A", "\\N"}
+MISSING = frozenset(word for lower in _NOTHING.split() for word in (lower, lower.upper(), lower.capitalize()))
+MISSING |= {"NA", "NaN", "-NaN", "NaT", "#N/A N/A", "\\N"}
 _LONGEST = 24
 _ERROR = re.compile(r"#[A-ZÀ-Þ¡/0?_]{2,20}[!?]")  # #REF!, #DIV/0!, #NAME?, #¡VALOR!
 
@@ -43,7 +43,7 @@ class Written(float):
 
 def trimmed(text: str) -> str:
     """Return the text without blanks at its ends, also those that have no width or do not break."""
-    return text.strip(JUNK)
+    return text if text[:1].isalnum() and text[-1].isalnum() else text.strip(JUNK)
 
 
 def is_empty(cell: Any) -> bool:
@@ -54,8 +54,10 @@ def is_empty(cell: Any) -> bool:
 def is_blank(cell: Any) -> bool:
     """Whether a cell is empty or says that it is: `nan`, `None`, `NULL`, `#N/A`, an error of a spreadsheet's."""
     if isinstance(cell, str):
-        if len(cell) > _LONGEST and not cell[:1].isspace() and cell[0] not in JUNK:
+        if len(cell) > _LONGEST and cell[0] not in JUNK:
             return False
+        if cell[:1].isalnum() and cell[-1].isalnum():  # as nearly all are
+            return cell in MISSING
         text = cell.strip(JUNK)
-        return not text or text in _MISSING or _ERROR.fullmatch(text) is not None
+        return not text or text in MISSING or _ERROR.fullmatch(text) is not None
     return cell is None or cell in ([], {}) or cell != cell  # noqa: PLR0124  only NaN differs from itself

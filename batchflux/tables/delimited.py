@@ -67,7 +67,7 @@ class Delimited:
         try:
             for cells in reader:
                 line, start = start, reader.line_num + before + 1
-                if bare and len(cells) == width and trimmed(cells[0]):  # as nearly all are
+                if bare and len(cells) == width and cells[0][:1].isalnum():  # as nearly all are
                     yield line, dict(zip(columns, cells, strict=True))
                 elif any(map(trimmed, cells)):
                     try:
@@ -79,7 +79,8 @@ class Delimited:
         except csv.Error as error:
             if "field limit" in str(error):
                 raise ReadError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
-            raise ReadError(start, f"the row cannot be read: {error}") from None
+            reason = "a line end in a cell without quotes" if "new-line" in str(error) else error
+            raise ReadError(start, f"the row cannot be read: {reason}") from None
 
     def _fitted(self, cells: Sequence[str]) -> Iterator[str]:
         """Yield the cells of the columns that have a name; a ValueError says why these are not what the header says."""
