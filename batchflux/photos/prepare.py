@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageColor, ImageOps
 
 from batchflux.errors import JobError
 from batchflux.output.containers import follow
-from batchflux.photos.facts import check_pixels, opened
+from batchflux.photos.facts import RefusedError, check_pixels, opened
 from batchflux.photos.steps import steps_of, target_of
 
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ def prepare(data: bytes, facts: Facts, settings: Settings, most: int) -> Copy:
             picture.draft(None, (math.ceil(facts.width * scale), math.ceil(facts.height * scale)))
         check_pixels(*picture.size, facts.kind)
         picture.load()
-        kind = target_of(facts.kind, transparent=facts.transparent)
         made = _changed(picture, settings, steps)
-    if "flattened" in steps:
-        kind = target_of(facts.kind, transparent=False)
-    return _fitted(made, kind, min(most, settings.max_bytes or most), shrinks=settings.max_bytes is not None)
+        kind = target_of(facts.kind, transparent=facts.transparent and "flattened" not in steps)
+        return _fitted(made, kind, min(most, settings.max_bytes or most), shrinks=settings.max_bytes is not None)
 
 
 def _without_metadata(jpeg: bytes) -> bytes:
@@ -140,7 +138,9 @@ def _fitted(picture: Image.Image, kind: Target, most: int, *, shrinks: bool) -> 
         picture = _scaled(picture, min(0.9, 0.95 * math.sqrt(most / len(data))))
         data = _encoded(picture, kind, _QUALITIES[0])
     if len(data) > most:
-        raise ValueError(f"has {len(data)} bytes once converted; at most {most} can be sent: set references.max_bytes")
+        raise RefusedError(
+            f"has {len(data)} bytes once converted; at most {most} can be sent: set references.max_bytes"
+        )
     return Copy(data, kind)
 
 
