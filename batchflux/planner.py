@@ -49,12 +49,13 @@ class Plan:
     `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
     `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
     as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    `photos` counts the local ones, as photos.Seen does.
     `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by. `photos` counts the local references, as photos.Seen does.
+    before it was asked, and what is answered by.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Plan:
     unreadable: int
     unreadable_samples: tuple[str, ...]
     models: dict[str, int] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
     set_aside_cost: Decimal | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -83,7 +85,6 @@ class Plan:
     maybe: int = 0
     retried: int = 0
     doubt: str | None = None
-    photos: dict[str, Any] = field(default_factory=dict)
 
 
 def load_manifest(
@@ -115,15 +116,12 @@ def plan(manifest: Manifest, selection: Selection | None = None, *, through: Thr
     folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
     check_options(manifest)
-    with _ledger(manifest.output.dir) as ledger:
+    with _ledger(manifest.output.dir) as ledger, closing(manifest.photos(manifest.output.dir)) as photos:
         check_currency(manifest, ledger)
-        with closing(manifest.photos(manifest.output.dir)) as photos:
-            survey = survey_jobs(
-                manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
-            )
+        chosen = selection or Selection()
+        survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
-        doubt, canary = _doubt(manifest, ledger), _canary(manifest, survey, ledger)
-        return replace(made, doubt=doubt, canary=canary, photos=photos.seen.as_counts())
+        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
 
 
 @contextmanager
@@ -236,6 +234,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         unreadable=survey.references,
         unreadable_samples=tuple(_reference_faults(survey)),
         models=dict(survey.models),
+        photos=survey.photos,
         set_aside=survey.set_aside,
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),

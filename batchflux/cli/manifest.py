@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
+from batchflux.cli.photos import photo_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
@@ -25,12 +26,11 @@ from batchflux.planner import plan as make_plan
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-MB = 1_000_000
 SCHEMA_FILE = "batchflux.schema.json"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
@@ -177,50 +177,13 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if result.canary:
         tried = count(result.canary, "request")
         text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
-    text += [*photo_lines(result.photos), *_reference_lines(result)]
+    text += photo_lines(result)
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
-
-
-STEPS = {
-    "upright": "turned upright",
-    "rgb": "colours to RGB",
-    "eight_bit": "16 bit to 8",
-    "still": "first picture of several",
-    "format": "format converted",
-    "scaled": "scaled to max_side",
-    "smaller": "made smaller for max_bytes",
-    "flattened": "flattened",
-    "stripped": "metadata stripped",
-}  # by photos.steps.Step
-
-
-def photo_lines(photos: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what there is to say of local reference photos: how many, and what is done before they are sent."""
-    if not photos.get("photos"):
-        return
-    broken = f"; {photos['broken']:,} cannot be sent" if photos["broken"] else ""
-    yield f"  photos    {photos['photos']:>9,}  local, {photos['bytes'] / MB:,.1f} MB{broken}"
-    if photos["prepared"]:
-        done = ", ".join(f"{STEPS[name]} {number:,}" for name, number in photos["prepared"].items())
-        yield f"            sent as copies: {done}"
-        yield "            (JPEGs are encoded anew at quality 95, PNGs and WEBPs without loss; the originals stay)"
-    if photos["large"]:
-        yield (
-            f"            {photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take: "
-            "references: {max_side: 2048} sends them smaller"
-        )
-
-
-def _reference_lines(result: Plan) -> Iterator[str]:
-    if result.unreadable:
-        yield ""
-        yield f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"
-        yield from (f"  {sample}" for sample in result.unreadable_samples)
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:
