@@ -28,7 +28,7 @@ from batchflux.photos.cache import Cache
 from batchflux.photos.facts import SENT_AS_IS, Facts, Kind, inspect, kind_of
 from batchflux.photos.find import joined, missing, on_disk
 from batchflux.photos.prepare import VERSION, prepare
-from batchflux.photos.steps import STEPS, Settings, steps_of, target_of
+from batchflux.photos.steps import STEPS, Settings, steps_of, target_of, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -211,8 +211,9 @@ class Photos:
         if made is None:
             facts = self._facts(image)
             made = image
-            if facts is not None and facts.fault is not None:
-                made = replace(image, fault=f"the reference {image.source} {facts.fault}")
+            fault = None if facts is None else facts.fault or too_large(facts, self._settings)
+            if fault is not None:
+                made = replace(image, fault=f"the reference {image.source} {fault}")
             elif facts is not None and (steps := steps_of(facts, self._settings)):
                 kind = target_of(facts.kind, transparent=facts.transparent and self._settings.flatten is None)
                 made = replace(image, media_type=f"image/{kind}", steps=steps, copy=self._copy_before(image))

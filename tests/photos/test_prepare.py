@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
-from batchflux.photos.facts import inspect, kind_of
+from batchflux.photos.facts import Facts, inspect, kind_of
 from batchflux.photos.prepare import prepare
-from batchflux.photos.steps import Settings, steps_of
+from batchflux.photos.steps import Settings, steps_of, too_large
 from tests.photos.conftest import BLUE, RED, clear, deep_grey, deep_png, drawn, encoded, moving, turned
 
 MOST = 20 << 20
@@ -193,6 +193,24 @@ def test_a_bomb_is_not_decoded(kind: str, size: tuple[int, int], said: str) -> N
     assert (inspect(bytes(small), kind.lower()).fault or "").startswith(said)  # type: ignore[arg-type]  # a kind
 
 
+def test_what_is_too_large_to_be_converted_is_known_before() -> None:
+    phone = Facts("jpeg", 9_000_000, width=12_000, height=9_000, mode="RGB")
+    turned_phone = phone._replace(orientation=6)
+    assert too_large(phone, Settings()) is None
+    assert "12000x9000 pixels; at most 89 megapixels" in (too_large(turned_phone, Settings()) or "")
+    assert too_large(turned_phone, Settings(max_side=8_000)) is not None
+    assert too_large(turned_phone, Settings(max_side=2_048)) is None
+    assert too_large(phone._replace(personal=True), Settings(strip_metadata=True)) is None
+
+
+@pytest.mark.slow
+def test_a_large_photo_is_decoded_small() -> None:
+    data = encoded("JPEG", Image.new("L", (12_000, 8_000), 99))
+    facts = inspect(data, "jpeg")
+    assert (facts.fault, facts.width, facts.height) == (None, 12_000, 8_000)
+    assert Image.open(io.BytesIO(prepare(data, facts, Settings(max_side=600), MOST).data)).size == (600, 400)
+
+
 def test_colours_that_nobody_shows_are_refused() -> None:
     assert "colours of the kind LAB" in (inspect(encoded("TIFF", drawn("LAB")), "tiff").fault or "")
 
@@ -201,7 +219,7 @@ SEEDS = [encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP",
 SEEDS += [turned("JPEG", 6), turned("TIFF", 5), deep_png(), moving("WEBP"), encoded("JPEG", drawn("CMYK"))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=6))
 def test_damaged_bytes_are_judged_or_sent(data: bytes, damage: list[tuple[int, int]]) -> None:
     """Whatever a file holds is a photo or the end of a sentence, and never another exception."""
