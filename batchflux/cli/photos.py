@@ -34,10 +34,10 @@ def photo_lines(plan: Plan) -> Iterator[str]:
         if photos["prepared"]:
             done = ", ".join(f"{STEPS[name]} {number:,}" for name, number in photos["prepared"].items())
             yield f"            sent as copies: {done}"
-            yield "            (JPEGs are encoded anew at quality 95, PNGs and WEBPs without loss; the originals stay)"
+            yield "            (JPEG at quality 95, PNG and WEBP without loss; originals stay)"
         if photos["large"]:
-            more = f"{photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take"
-            yield f"            {more}: references: {{max_side: 2048}} sends them smaller"
+            yield f"            {photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take;"
+            yield "            references: {max_side: 2048} sends them smaller"
     if plan.unreadable:
         yield ""
         yield f"{count(plan.unreadable, 'job')} will fail, because a reference cannot be read:"
