@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import stat
 import threading
 from collections import Counter, OrderedDict
@@ -41,6 +42,7 @@ THREADS = 8
 LARGE_PIXELS, LARGE_BYTES = 20_000_000, 10_000_000  # more than all APIs take: Black Forest Labs names 20 MB or 20 MP
 _KEPT = 16_384  # photos remembered in memory
 _BATCH = 500
+_NOT_IN_NAMES, _LONGEST_STEM = re.compile(r"[^\w.-]"), 40
 _HEAD = 64
 
 Key = TypeVar("Key")
@@ -303,7 +305,8 @@ class Photos:
         except ValueError as error:
             raise JobError(Code.REFERENCE, f"the reference {image.source} {error}") from None
         digest = hashlib.sha256(made).hexdigest()
-        name = f"{image.sha256[:24]}-{digest[:12]}{SUFFIXES[made_kind][0]}"
+        stem = _NOT_IN_NAMES.sub("_", Path(image.path).stem)[:_LONGEST_STEM].strip(".")
+        name = f"{stem}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
         _write(cache.folder / name, made)
         cache.note_copy(image.sha256, self._how, name, digest, made_kind)
         cache.save()
