@@ -55,7 +55,8 @@ class Plan:
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by.
+    before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
+    out.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Plan:
     maybe: int = 0
     retried: int = 0
     doubt: str | None = None
+    tables: tuple[dict[str, Any], ...] = ()
 
 
 def load_manifest(
@@ -241,6 +243,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         missed=survey.missed,
         maybe=survey.maybe,
         retried=survey.retried,
+        tables=tuple(survey.tables),
     )
 
 

@@ -97,6 +97,7 @@ class _Run:
     def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key], lock: FolderLock) -> None:
         self.manifest = manifest
         self.options = options
+        self.selection = options.selection  # with the sample found, once all jobs were surveyed
         self.watcher = options.watcher or Watcher()
         self.keys = keys
         self.folder = manifest.output.dir
@@ -115,6 +116,7 @@ class _Run:
         try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
             survey = self.books.survey(self.options.selection, self.watcher.checking)
+            self.selection = survey.selection
             already = self.ledger.database.now(spent)
             plan = plan_of(self.manifest, survey, already, None)
             reach("run.surveyed")
@@ -206,7 +208,7 @@ class _Run:
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)
-        return Feeder(jobs, self.ledger, self.options.selection, exists_in(self.manifest), self.books.means)
+        return Feeder(jobs, self.ledger, self.selection, exists_in(self.manifest), self.books.means)
 
     def _watch_canary(self, canary: Canary, plan: Plan) -> None:
         """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SCHEMA_FILE = "batchflux.schema.json"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
+LIMITS = ("concurrency", "rate", "budget")  # those with an option of their own
+SELECTION = ("only", "limit", "sample", "redo", "retry_failed", "pay_again", "on_unknown")
 MEANINGS = {
     "new": "never run",
     "changed": "same id, new content; the old picture is kept in .replaced/",
@@ -89,6 +91,12 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
     @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
     @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
+    @click.option(
+        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."
+    )
+    @click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N.")
+    @click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min.")
+    @click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT.")
     @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
     @click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first.")
     @click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs.")
@@ -104,10 +112,10 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
         # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
+        limits = {name: given.pop(name) for name in LIMITS}
+        given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
         load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
-        chosen = {
-            name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "pay_again", "on_unknown")
-        }
+        chosen = {name: given.pop(name) for name in SELECTION}
         if chosen["pay_again"] and not chosen["retry_failed"]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
         return function(load=load, selection=Selection(**chosen), **given)
@@ -157,6 +165,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
     if counts.get("merged"):
         text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+    text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
     if result.dropped:
         text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
     if result.set_aside:
@@ -167,12 +176,11 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    about = "about " if result.seconds >= 1 else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
-        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+        f"  time      {_about(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
     ]
     if result.canary:
         tried = count(result.canary, "request")
@@ -184,6 +192,29 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def _about(seconds: float) -> str:
+    return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
+
+
+_ALWAYS = ("table", "rows")  # what is known of every table
+
+
+def _table(note: dict[str, Any]) -> str:
+    """Return how a table was read, where that had to be found out, and what of it was left out."""
+    names = {"encoding": "as {}", "delimiter": "with {} between cells", "sheet": "sheet {}"}
+    read = [form.format(note[name]) for name, form in names.items() if name in note]
+    kinds = {
+        "blank_rows": ("empty row", ""),
+        "where": ("row", " by where"),
+        "skip_empty": ("row", " without a reference"),
+        "unnamed_columns": ("column", " without a name"),
+    }
+    left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
+    text = f"{note['table']}: {count(note['rows'], 'row')}"
+    text += f", read {', '.join(read)}" if read else ""
+    return text + (f"; left out: {', '.join(left)}" if left else "")
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -120,7 +120,8 @@ class Books:
         A run that is `through` with all jobs has also read all answers that are kept, by today's reader.
         """
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
-        if through is not None and through.only is None and through.limit is None and not through.redo:
+        some = through is None or (through.only, through.limit, through.sample) != (None,) * 3 or through.redo
+        if not some:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:

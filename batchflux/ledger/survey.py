@@ -21,6 +21,7 @@ from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
 from batchflux.ledger.moves import Move, followed
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
+from batchflux.ledger.sample import sampled
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
 from batchflux.models import Job, Redo, Status
@@ -54,7 +55,8 @@ class Survey:
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
     `references` is the count; `photos` are counted as photos.Seen does. `redone` has a byte for each row of the ledger,
     by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `jobs` are all of
-    them, in order, where they are few enough to be kept: a run need not make them a second time.
+    them, in order, where they are few enough to be kept: a run need not make them a second time. `tables` says of each
+    what was assumed and left out, `selection` is what was asked, a sample found.
     """
 
     total: int = 0
@@ -87,6 +89,8 @@ class Survey:
     redone: bytearray = field(default_factory=bytearray)
     missed: str | None = None
     jobs: list[Job] | None = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
@@ -96,7 +100,10 @@ class Survey:
 
 
 class Surveyor:
-    """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
+    """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it.
+
+    `leads` says whether a job is the first of its row: samples are of different rows, where there are as many.
+    """
 
     def __init__(
         self,
@@ -106,7 +113,10 @@ class Surveyor:
         means: Means = NO_MEANS,
         *,
         apply: bool,
+        leads: Callable[[Job], bool] = lambda _: True,
     ) -> None:
+        self._leads = leads
+        self._others: list[Job] = []  # samples where there are too few rows
         self._connection = connection
         self._selection = selection
         self._exists = exists
@@ -137,6 +147,7 @@ class Surveyor:
             for job in batch:
                 self._count(job, known.get(job.key))
             self._keep(batch)
+        result.samples = sorted([*result.samples, *self._others][:SAMPLES], key=lambda job: job.position)
         result.done, result.failed, result.unknown, result.pending = (self._by_status[status] for status in Status)
         if self._by_status.total() < self._rows:
             self._find_unlisted()
@@ -179,8 +190,9 @@ class Surveyor:
             result.models[job.model] += 1
             if job.id in self._remade:
                 result.remade[job.model] += 1
-            if len(result.samples) < SAMPLES:
-                result.samples.append(job)
+            shown = result.samples if self._leads(job) else self._others
+            if len(shown) < SAMPLES:
+                shown.append(job)
 
     def _count_faults(self, job: Job) -> None:
         self.result.references += 1
@@ -267,14 +279,19 @@ def survey_jobs(
     wanted = redos(connection)
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
+    if selection.sample is not None:
+        all_jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection))
+        positions = sampled(all_jobs, selection.sample, len(manifest.entries), selection.only)
+        selection = replace(selection, positions=positions)
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
     if photos is not None:
         jobs.decoding(photos)
     means = means_of(manifest, connection)
-    survey = Surveyor(connection, selection, exists_in(manifest), means, apply=apply).take(through(jobs))
+    surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
+    survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)
-    survey.merged = jobs.merged
+    survey.merged, survey.tables, survey.selection = jobs.merged, jobs.tables, selection
     if photos is not None:
         survey.photos = photos.seen.as_counts()
     if wanted:

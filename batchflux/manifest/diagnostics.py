@@ -14,19 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.yaml_nodes import (
-    OVERRIDE,
-    KeyPath,
-    Node,
-    Scalar,
-    Table,
-    found,
-    line_at,
-    plain_data,
-    quoted,
-    where,
-)
+from batchflux.errors import Fault, ManifestError, quoted
+from batchflux.manifest.yaml_nodes import OVERRIDE, KeyPath, Node, Scalar, Table, found, line_at, plain_data, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

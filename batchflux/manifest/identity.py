@@ -15,13 +15,13 @@ from functools import lru_cache
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
+from batchflux.errors import quoted
 from batchflux.manifest.diagnostics import FieldError
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
-from batchflux.manifest.templates import ImagePath, compile_template
+from batchflux.manifest.templates import ImagePath, compile_template, slug
 from batchflux.manifest.values import Template, is_url
-from batchflux.manifest.yaml_nodes import quoted
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ FOLDER = f"{IMAGES}/"
 MAX_ID_BYTES = 220  # of an id that we make: a file system takes 255 for a name, and a suffix and a mark come behind it
 MAX_COMPONENT = 240  # bytes; file systems take 255, and temporary names need a few
 MAX_PATH = 1000
-_SLUG = 48
 _SHORT, _LONG = 8, 16  # digits of the key
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
-_WORD = re.compile(r"[a-z0-9]+")
 _DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
 _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
@@ -112,19 +110,9 @@ def key_of_job(job: Job, api: str) -> str:
     return key_of({name: getattr(job, name) for name in names}, api)
 
 
-def slug(prompt: str) -> str:
-    """Return the first words of the prompt in lower case ASCII, at most 48 characters, else `job`."""
-    start = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode()
-    joined = "-".join(_WORD.findall(start.lower()))
-    if len(joined) > _SLUG:
-        cut = joined[: _SLUG + 1]
-        joined = cut[: cut.rfind("-")] if "-" in cut else joined[:_SLUG]
-    return joined or "job"
-
-
 def default_id(prompt: str, key: str, *, long: bool = False) -> str:
     """Return the id of a job that was given none; `long` where 8 digits would name two jobs."""
-    return f"{slug(prompt)}-{key[: _LONG if long else _SHORT]}"
+    return f"{slug(prompt) or 'job'}-{key[: _LONG if long else _SHORT]}"
 
 
 def is_default_id(name: str, key: str) -> bool:

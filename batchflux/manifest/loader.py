@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from batchflux.errors import Fault, ManifestError
+from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.capabilities import SIMULATOR, provider_config
 from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, is_key_name, key_names, unknown_key
 from batchflux.manifest.entries import read_entries
@@ -46,7 +46,6 @@ from batchflux.manifest.yaml_nodes import (
     found,
     is_written,
     line_at,
-    quoted,
     read_tree,
 )
 

@@ -10,12 +10,13 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from batchflux.errors import quoted
 from batchflux.manifest.job_fields import READERS, reference
-from batchflux.manifest.tables import lines_of
-from batchflux.manifest.templates import ImagePath
+from batchflux.manifest.templates import ImagePath, Parts
 from batchflux.manifest.values import is_template, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, quoted, value_of
+from batchflux.manifest.yaml_nodes import Scalar, found, value_of
 from batchflux.photos import matches
+from batchflux.tables.lines import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,8 +50,9 @@ class AxisValue:
         if name in {"image", "images"}:
             sources = map(reference, self.parts if self.parts is not None else (self.text,))
             return "images", tuple(source for source in sources if source is not None)
-        if self.parts is not None:
-            raise ValueError(f"found a list; an axis of {name} has single values")
+        if self.parts is not None or isinstance(self.value, Parts):
+            kind = "a list" if self.parts is not None else "a mapping"
+            raise ValueError(f"found {kind}; an axis of {name} has single values")
         return name, READERS[name](self.text)
 
 
@@ -62,6 +64,12 @@ class Axis:
     kind: Kind
     given: tuple[Any, ...]
     line: int
+    zipped: bool = False  # its values go with those of the others that are
+
+    @property
+    def place(self) -> str:
+        """The key of the entry that it stands under."""
+        return "zip" if self.zipped else "matrix"
 
     def least(self) -> int:
         """Return how many values there are at least, without making them."""
@@ -78,7 +86,11 @@ class Axis:
             return [AxisValue(text, ImagePath(text) if self.name == "image" else text) for text in texts]
         return [self._listed(item) for item in self.given]
 
-    def _listed(self, item: Scalar | tuple[Scalar, ...]) -> AxisValue:
+    def _listed(self, item: Scalar | tuple[Scalar, ...] | dict[str, Scalar]) -> AxisValue:
+        if isinstance(item, dict):
+            named = item.get("name") or next(iter(item.values()))
+            values = {name: value_of(part) for name, part in item.items()}
+            return AxisValue(named.text, Parts(named.text, values))
         if isinstance(item, tuple):
             parts = tuple(part.text for part in item)
             return AxisValue(", ".join(parts), list(parts), parts)
@@ -91,7 +103,7 @@ def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
     if isinstance(value, list):
         if not value:
             raise problem("found an empty list; an axis needs at least one value")
-        return "list", tuple(map(_axis_value, value))
+        return "list", _together(tuple(map(_axis_value, value)))
     if not isinstance(value, dict) or len(value) != 1:
         raise problem(f"found {found(value)}; {_ALLOWED}")
     ((kind, given),) = value.items()
@@ -110,10 +122,29 @@ def axis_spec(value: object) -> tuple[Kind, tuple[Any, ...]]:
 def _axis_value(item: object) -> Any:
     if isinstance(item, list):
         return tuple(map(scalar, item))
+    if isinstance(item, dict):
+        if len(item) == 1:
+            ((name, text),) = item.items()
+            said = f"found a mapping of {quoted(name)} alone; put a text with a colon in quotes"
+            raise problem(f'{said}, as "{name}: {text.text}"' if isinstance(text, Scalar) else said)
+        return {name: _data(part) for name, part in item.items()}
+    return _data(item)
+
+
+def _data(item: object) -> Scalar:
     node = scalar(item)
     if is_template(node.text):
         raise problem(f"found {quoted(node.text)}; axis values are data, so write the template into the field itself")
     return node
+
+
+def _together(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Check that values of an axis have the same parts, where one has any."""
+    names = {tuple(sorted(item)) if isinstance(item, dict) else () for item in items}
+    if len(names) > 1:
+        shown = " and ".join(quoted(", ".join(one)) for one in sorted(names)[:2])
+        raise problem(f"the values of the axis have different parts, {shown}; give all the same, as name and text")
+    return items
 
 
 def _range(given: object) -> tuple[int, int]:
@@ -130,14 +161,20 @@ def _range(given: object) -> tuple[int, int]:
 
 
 def combinations(
-    names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]]
+    names: Sequence[str], values: Sequence[Sequence[AxisValue]], exclude: Sequence[Mapping[str, str]], paired: int = 0
 ) -> Iterator[tuple[AxisValue, ...]]:
-    """Yield the product, less the excluded; one empty combination when there are no axes."""
+    """Yield the product, less the excluded; one empty combination when there are no axes.
+
+    The last `paired` axes have as many values each, of which those in the same place go together.
+    """
+    free = len(values) - paired
+    together: Sequence[tuple[AxisValue, ...]] = list(zip(*values[free:], strict=True)) if paired else [()]
     at = {name: index for index, name in enumerate(names)}
     rules: dict[tuple[int, ...], set[tuple[str, ...]]] = {}  # by the axes they name, so that many rules are one look
     for rule in exclude:
         pairs = sorted((at[name], text) for name, text in rule.items())
         rules.setdefault(tuple(index for index, _ in pairs), set()).add(tuple(text for _, text in pairs))
-    for combination in itertools.product(*values):
+    for single, tied in itertools.product(itertools.product(*values[:free]), together):
+        combination = single + tied
         if not any(tuple(combination[index].text for index in indexes) in texts for indexes, texts in rules.items()):
             yield combination

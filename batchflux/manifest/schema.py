@@ -17,12 +17,16 @@ from PIL import ImageColor
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, create_model
 from pydantic_core import PydanticUseDefault, core_schema
 
+from batchflux.errors import quoted
 from batchflux.manifest import job_fields, values
 from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
+from batchflux.manifest.yaml_nodes import Scalar, plain_data
 from batchflux.models import DIFFERENCES, Verify
 from batchflux.photos import Photos, Settings, is_allowed, is_private
+from batchflux.tables import Given
+from batchflux.tables.delimited import delimiter_of
+from batchflux.tables.encodings import named as encoding_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,6 +116,18 @@ def _price(value: object) -> Decimal | dict[str, Decimal] | None:
     return prices or None
 
 
+def _condition(value: object) -> str | None:
+    node = scalar(value, "a template")
+    if not node.is_null and not values.is_template(node.text):
+        allowed = 'allowed is a template that says whether a row is kept, as "{{ stock | int > 0 }}"'
+        raise problem(f"found {quoted(node.text)}; {allowed}")
+    return None if node.is_null else values.template(node.text).text
+
+
+def _truth(text: str) -> bool:
+    return values.one_of(text.lower(), ("true", "false")) == "true"
+
+
 def _excluded(value: object) -> str:
     return "" if is_nothing(value) else scalar(value).text
 
@@ -169,6 +185,10 @@ _PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}
 Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
 Price = Annotated[Decimal | dict[str, Decimal] | None, _node(_price, _PRICE)]
 MaybeText = Annotated[str | None, _leaf(line_of_text, "string", "number", "null")]
+_Encoding = Annotated[str | None, _leaf(encoding_named, "string", "null")]
+_Delimiter = Annotated[str | None, _leaf(delimiter_of, "string", "null")]
+_Where = Annotated[str | None, _node(_condition, _types("string", "null"))]
+_Truth = Annotated[bool, _leaf(_truth, "boolean", "null")]
 AxisSpec = Annotated[Any, _node(axis_spec, AXIS_SCHEMA)]
 _Excluded = Annotated[str, _node(_excluded, _types("string", "number", "boolean", "null"))]
 Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
@@ -300,8 +320,14 @@ def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
     return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, kinds, strict=True)}
 
 
-_TABLE = "a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"
+_TABLE = "a table, one job a row: csv, tsv, json, jsonl (each also .gz), xlsx or parquet"
+_ENCODING = "how the table is encoded, as cp1252, gbk or utf-16; left out: found where it is certain"
+_DELIMITER = 'what parts the cells of a csv or tsv table, as ";" or tab; left out: what its header proves'
+_WHERE = "a template that keeps a row; nothing, 0, false, no and off leave it out"
+_ALLOW_EMPTY = "whether an empty cell, or one that says nan, None, NULL or #N/A, is empty text in a template"
+_SKIP_EMPTY = "whether rows whose reference is empty are left out"
 _AXES = "axes whose product is made; an axis named like a job field sets it"
+_ZIP = "axes whose values go together, the first of each, the second of each, ...; as long as each other"
 _LEFT_OUT = "combinations of axis values that are left out"
 _DEFAULTS = "Fields that every job has unless it says otherwise."
 Defaults = create_model("Defaults", __base__=Part, __doc__=_DEFAULTS, **_job_fields(*job_fields.FIELDS))
@@ -311,6 +337,12 @@ JobEntry = create_model(
     __doc__="One job, or many made from a table and a matrix.",
     **_job_fields(job_fields.ID),
     source=(MaybeText, Field(None, alias="from", description=_TABLE)),
+    encoding=(_Encoding, Field(None, description=_ENCODING)),
+    delimiter=(_Delimiter, Field(None, description=_DELIMITER)),
+    where=(_Where, Field(None, description=_WHERE)),
+    allow_empty=(_Truth, Field(False, description=_ALLOW_EMPTY)),
+    skip_empty=(_Truth, Field(False, description=_SKIP_EMPTY)),
+    zipped=(Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)], Field({}, alias="zip", description=_ZIP)),
     matrix=(Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)], Field({}, description=_AXES)),
     exclude=(Annotated[list[Exclusion], BeforeValidator(values.sequence)], Field([], description=_LEFT_OUT)),
 )
@@ -367,6 +399,10 @@ class Entry:
     fields: Mapping[str, Any]
     lines: Mapping[str, int]
     source: str | None = None
+    given: Given = field(default_factory=Given)
+    where: str | None = None
+    allow_empty: bool = False
+    skip_empty: bool = False
     axes: tuple[Axis, ...] = ()
     exclude: tuple[Mapping[str, str], ...] = ()
 

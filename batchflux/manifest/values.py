@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
-from batchflux.manifest.yaml_nodes import Scalar, found, quoted
+from batchflux.errors import quoted
+from batchflux.manifest.yaml_nodes import Scalar, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable

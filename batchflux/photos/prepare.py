@@ -1,7 +1,7 @@
 """Makes the copy of a photo that is sent in its place.
 
-Losslessly where the format can: PNG and WEBP. A JPEG is encoded anew at quality 95, its colours no coarser than before; one
-of which only the metadata goes keeps the data of its pixels as they are.
+Losslessly where the format can: PNG and WEBP. A JPEG is encoded anew at quality 95, its colours no coarser than before;
+one of which only the metadata goes keeps the data of its pixels as they are.
 """
 
 from __future__ import annotations

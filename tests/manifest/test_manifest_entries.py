@@ -95,7 +95,7 @@ def test_empty_cells_leave_optional_fields_out(folder: Path, jobs: Jobs) -> None
     id: "{{ i }}"
     seed: "{{ s }}"
     output_format: "{{ f }}"
-    images: ["{{ p }}"]
+    images: ["{{ p | default('') }}"]
     prompt_upsampling: "{{ u }}"
     safety_tolerance: "{{ k }}"
     tags: {t: "{{ t }}!", n: 1.50}
