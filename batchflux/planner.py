@@ -55,14 +55,15 @@ class Plan:
     `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
     `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
     as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    `photos` counts the local ones, as photos.Seen does.
     `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
-    out. `photos` counts the local references, as photos.Seen does. `learned` is what was found of keys before, by their
-    names. `keys_missing` names the keys that a run would miss, `proxy` what it would go through.
+    out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
+    `proxy` what it would go through.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Plan:
     unreadable: int
     unreadable_samples: tuple[str, ...]
     models: dict[str, int] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
     set_aside_cost: Decimal | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -92,7 +94,6 @@ class Plan:
     retried: int = 0
     doubt: str | None = None
     tables: tuple[dict[str, Any], ...] = ()
-    photos: dict[str, Any] = field(default_factory=dict)
     learned: dict[str, Lesson] = field(default_factory=dict)
     keys_missing: tuple[str, ...] = ()
     proxy: str | None = None
@@ -139,16 +140,13 @@ def plan(
     """
     environ = os.environ if environ is None else environ
     check_options(manifest, environ)
-    with _ledger(manifest.output.dir) as ledger:
+    with _ledger(manifest.output.dir) as ledger, closing(manifest.photos(manifest.output.dir)) as photos:
         check_currency(manifest, ledger)
-        with closing(manifest.photos(manifest.output.dir)) as photos:
-            survey = survey_jobs(
-                manifest, ledger, selection or Selection(), apply=False, through=through, photos=photos
-            )
+        chosen = selection or Selection()
+        survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
         made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons_of(manifest, ledger))
         made = replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
-        missing, proxy = tuple(key_faults(manifest, environ)), _proxy(manifest, environ)
-        return replace(made, photos=photos.seen.as_counts(), keys_missing=missing, proxy=proxy)
+        return replace(made, keys_missing=tuple(key_faults(manifest, environ)), proxy=_proxy(manifest, environ))
 
 
 def _proxy(manifest: Manifest, environ: Mapping[str, str]) -> str | None:
@@ -270,6 +268,7 @@ def plan_of(
         unreadable=survey.references,
         unreadable_samples=tuple(_reference_faults(survey)),
         models=dict(survey.models),
+        photos=survey.photos,
         set_aside=survey.set_aside,
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
+from batchflux.cli.photos import photo_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
@@ -21,12 +22,11 @@ from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-MB = 1_000_000
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 LIMITS = ("concurrency", "rate", "budget")  # those with an option of their own
 SELECTION = ("only", "limit", "sample", "redo", "retry_failed", "pay_again", "on_unknown")
@@ -151,7 +151,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         f"  cost      {_cost(result, manifest)}",
         *_time_lines(result, manifest),
     ]
-    text += [*_access(result), *photo_lines(result.photos), *_reference_lines(result)]
+    text += [*_access(result), *photo_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
@@ -162,62 +162,6 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
 
 def _about(seconds: float) -> str:
     return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
-
-
-_ALWAYS = ("table", "rows")  # what is known of every table
-
-
-def _table(note: dict[str, Any]) -> str:
-    """Return how a table was read, where that had to be found out, and what of it was left out."""
-    names = {"encoding": "as {}", "delimiter": "with {} between cells", "sheet": "sheet {}"}
-    read = [form.format(note[name]) for name, form in names.items() if name in note]
-    kinds = {
-        "blank_rows": ("empty row", ""),
-        "where": ("row", " by where"),
-        "skip_empty": ("row", " without a reference"),
-        "unnamed_columns": ("column", " without a name"),
-    }
-    left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
-    text = f"{note['table']}: {count(note['rows'], 'row')}"
-    text += f", read {', '.join(read)}" if read else ""
-    return text + (f"; left out: {', '.join(left)}" if left else "")
-
-
-STEPS = {
-    "upright": "turned upright",
-    "rgb": "colours to RGB",
-    "eight_bit": "16 bit to 8",
-    "still": "first picture of several",
-    "format": "format converted",
-    "scaled": "scaled to max_side",
-    "smaller": "made smaller for max_bytes",
-    "flattened": "flattened",
-    "stripped": "metadata stripped",
-}  # by photos.steps.Step
-
-
-def photo_lines(photos: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what there is to say of local reference photos: how many, and what is done before they are sent."""
-    if not photos.get("photos"):
-        return
-    broken = f"; {photos['broken']:,} cannot be sent" if photos["broken"] else ""
-    yield f"  photos    {photos['photos']:>9,}  local, {photos['bytes'] / MB:,.1f} MB{broken}"
-    if photos["prepared"]:
-        done = ", ".join(f"{STEPS[name]} {number:,}" for name, number in photos["prepared"].items())
-        yield f"            sent as copies: {done}"
-        yield "            (JPEGs are encoded anew at quality 95, PNGs and WEBPs without loss; the originals stay)"
-    if photos["large"]:
-        yield (
-            f"            {photos['large']:,} over 20 megapixels or 10 MB, more than some APIs take: "
-            "references: {max_side: 2048} sends them smaller"
-        )
-
-
-def _reference_lines(result: Plan) -> Iterator[str]:
-    if result.unreadable:
-        yield ""
-        yield f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"
-        yield from (f"  {sample}" for sample in result.unreadable_samples)
 
 
 def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
@@ -237,6 +181,25 @@ def _access(result: Plan) -> list[str]:
     text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
+
+
+_ALWAYS = ("table", "rows")  # what is known of every table
+
+
+def _table(note: dict[str, Any]) -> str:
+    """Return how a table was read, where that had to be found out, and what of it was left out."""
+    names = {"encoding": "as {}", "delimiter": "with {} between cells", "sheet": "sheet {}"}
+    read = [form.format(note[name]) for name, form in names.items() if name in note]
+    kinds = {
+        "blank_rows": ("empty row", ""),
+        "where": ("row", " by where"),
+        "skip_empty": ("row", " without a reference"),
+        "unnamed_columns": ("column", " without a name"),
+    }
+    left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
+    text = f"{note['table']}: {count(note['rows'], 'row')}"
+    text += f", read {', '.join(read)}" if read else ""
+    return text + (f"; left out: {', '.join(left)}" if left else "")
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

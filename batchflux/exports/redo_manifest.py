@@ -199,7 +199,7 @@ def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, 
 
 def _source(source: str, base: Path, beside_target: Path) -> str:
     """Return a reference as it is written in a manifest in another folder."""
-    absolute = is_url(source) or Path(source).is_absolute()
+    absolute = is_url(source) or Path(source).is_absolute() or source.startswith("~")
     return source if absolute else os.path.relpath(base / source, beside_target)
 
 

@@ -52,10 +52,10 @@ class Survey:
     list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
-    `references` is the count. `redone` has a byte for each row of the ledger, by number: whether it is worked on.
-    `missed` says that no job's id is like the selection's `only`. `jobs` are all of them, in order, where they are few
-    enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and left out,
-    `selection` is what was asked, a sample found.
+    `references` is the count; `photos` are counted as photos.Seen does. `redone` has a byte for each row of the ledger,
+    by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `jobs` are all of
+    them, in order, where they are few enough to be kept: a run need not make them a second time. `tables` says of each
+    what was assumed and left out, `selection` is what was asked, a sample found.
     """
 
     total: int = 0
@@ -76,6 +76,7 @@ class Survey:
     models: Counter[str] = field(default_factory=Counter)
     references: int = 0
     reference_faults: dict[str, tuple[str, int]] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
     remade: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -289,6 +290,8 @@ def survey_jobs(
     if faults:
         raise ManifestError(faults)
     survey.merged, survey.tables, survey.selection = jobs.merged, jobs.tables, selection
+    if photos is not None:
+        survey.photos = photos.seen.as_counts()
     if wanted:
         left = {redo.number for redo in asked.left}
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))

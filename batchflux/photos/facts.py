@@ -51,6 +51,8 @@ _DEEP, _BITS_PER_SAMPLE = 16, 258
 _HEAD = 64  # bytes that tell a kind
 
 # Here and not around each decode: the filters are the process's own, and photos are decoded in several threads.
+# What Pillow has to say of odd metadata is for nobody's terminal: pixels are the judge.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 

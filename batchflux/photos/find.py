@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import unicodedata
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_NAMES = 20_000  # of a folder, looked at for a name that is near
 _LIKELY = 1_000  # names, among which a mistyped one is looked for letter by letter
 _BARE_URL = re.compile(r"(?://|www\.)[\w-]+(?:\.[\w-]+)+(?::\d+)?/\S", re.IGNORECASE)
+_HOST = re.compile(r"\w+://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]+)")
 _LOCAL_NAME = re.compile(r"(?:.*\.)?(?:localhost|local|internal|intranet|lan|home|corp)\.?|[^.]+", re.IGNORECASE)
 
 
@@ -110,7 +112,12 @@ def _folded(name: str) -> str:
 
 def is_private(url: str | None) -> bool:
     """Whether an address can be reached from this machine or its network only, as far as its text tells."""
-    host = urlsplit(url or "").hostname or ""
+    found = _HOST.match(url or "")
+    return found is not None and _is_private_host(found[1].strip("[]"))
+
+
+@lru_cache(maxsize=1024)  # a million URLs share a few hosts
+def _is_private_host(host: str) -> bool:
     address = parse(host)
     return not is_public(address) if address is not None else _LOCAL_NAME.fullmatch(host) is not None
 

@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchflux.errors import quoted
 from batchflux.photos.find import on_disk
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def matches(patterns: Sequence[str], base: Path) -> list[str]:
 
 
 def _shown(pattern: str) -> str:
-    return f'the pattern "{pattern}"'
+    return f"the pattern {quoted(pattern)}"
 
 
 def _unbraced(pattern: str) -> list[str]:

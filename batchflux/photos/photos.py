@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import stat
 import threading
 from collections import Counter, OrderedDict
@@ -28,7 +29,7 @@ from batchflux.photos.cache import Cache
 from batchflux.photos.facts import SENT_AS_IS, Facts, Kind, inspect, kind_of
 from batchflux.photos.find import joined, missing, on_disk
 from batchflux.photos.prepare import VERSION, prepare
-from batchflux.photos.steps import STEPS, Settings, steps_of, target_of
+from batchflux.photos.steps import STEPS, Settings, steps_of, target_of, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ THREADS = 8
 LARGE_PIXELS, LARGE_BYTES = 20_000_000, 10_000_000  # more than all APIs take: Black Forest Labs names 20 MB or 20 MP
 _KEPT = 16_384  # photos remembered in memory
 _BATCH = 500
+_NOT_IN_NAMES, _LONGEST_STEM = re.compile(r"[^\w.-]"), 40
 _HEAD = 64
 
 Key = TypeVar("Key")
@@ -211,8 +213,9 @@ class Photos:
         if made is None:
             facts = self._facts(image)
             made = image
-            if facts is not None and facts.fault is not None:
-                made = replace(image, fault=f"the reference {image.source} {facts.fault}")
+            fault = None if facts is None else facts.fault or too_large(facts, self._settings)
+            if fault is not None:
+                made = replace(image, fault=f"the reference {image.source} {fault}")
             elif facts is not None and (steps := steps_of(facts, self._settings)):
                 kind = target_of(facts.kind, transparent=facts.transparent and self._settings.flatten is None)
                 made = replace(image, media_type=f"image/{kind}", steps=steps, copy=self._copy_before(image))
@@ -302,7 +305,8 @@ class Photos:
         except ValueError as error:
             raise JobError(Code.REFERENCE, f"the reference {image.source} {error}") from None
         digest = hashlib.sha256(made).hexdigest()
-        name = f"{image.sha256[:24]}-{digest[:12]}{SUFFIXES[made_kind][0]}"
+        stem = _NOT_IN_NAMES.sub("_", Path(image.path).stem)[:_LONGEST_STEM].strip(".")
+        name = f"{stem}-{image.sha256[:16]}-{digest[:8]}{SUFFIXES[made_kind][0]}"
         _write(cache.folder / name, made)
         cache.note_copy(image.sha256, self._how, name, digest, made_kind)
         cache.save()

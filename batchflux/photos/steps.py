@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
-from batchflux.photos.facts import SENT_AS_IS
+from batchflux.photos.facts import MEGAPIXELS, SENT_AS_IS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,22 @@ def _steps(facts: Facts, settings: Settings) -> Iterator[Step]:
         yield "flattened"
     if settings.strip_metadata and facts.personal:
         yield "stripped"
+
+
+def too_large(facts: Facts, settings: Settings) -> str | None:
+    """Return why a photo cannot be converted, as the end of a sentence; None where it can, or need not be.
+
+    A JPEG that is to be scaled is decoded at a half, a quarter or an eighth of its size where that is enough.
+    """
+    steps = steps_of(facts, settings)
+    if not steps or (steps == ("stripped",) and facts.kind == "jpeg"):
+        return None
+    scale = max(facts.width, facts.height) / settings.max_side if "scaled" in steps and settings.max_side else 1
+    drawn_at = next(part for part in (8, 4, 2, 1) if part <= scale or part == 1) if facts.kind == "jpeg" else 1
+    if facts.width * facts.height <= MEGAPIXELS * 1_000_000 * drawn_at**2:
+        return None
+    what = f"has {facts.width}x{facts.height} pixels; at most {MEGAPIXELS} megapixels can be converted"
+    return f"{what}: references.max_side: 2048 sends it smaller"
 
 
 def target_of(kind: Kind, *, transparent: bool) -> Target:

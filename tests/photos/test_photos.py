@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux import load_manifest, plan, run
-from batchflux.errors import ManifestError
+from batchflux.errors import JobError, ManifestError
 from batchflux.manifest import expand
 from batchflux.manifest.identity import key_of_job
 from batchflux.output.image_store import expected_of
-from batchflux.photos import Settings, heic
+from batchflux.photos import Photos, Settings, heic
 from batchflux.providers import capabilities
 from batchflux.providers.answers.echoes import Own
 from tests.photos.conftest import clear, encoded, turned
@@ -197,6 +197,33 @@ def test_an_answer_that_is_the_copy_is_an_echo(folder: Path) -> None:
         assert Own(job).is_picture(data)
         assert hashlib.sha256(data).hexdigest() in expected_of(job).references
     assert not Own(job).is_picture(WHOLE["a.jpg"])
+
+
+def test_a_copy_is_made_once_and_only_of_what_was_planned(folder: Path) -> None:
+    manifest = load_manifest("m.yaml")
+    (folder / "out").mkdir()
+
+    async def all_at_once(photos: Photos, job: Job) -> list[Job]:
+        return await asyncio.gather(*(photos.ready(replace(job, id=str(at))) for at in range(20)))
+
+    def made(change: Callable[[Path], object]) -> list[Job]:
+        with closing(manifest.photos(folder / "out")) as photos:
+            jobs = list(expand(manifest, capabilities(), print).decoding(photos))
+            change(folder / "photos/up.jpg")
+            return asyncio.run(all_at_once(photos, next(job for job in jobs if "up" in job.prompt)))
+
+    with pytest.raises(JobError, match="changed since the plan"):
+        made(lambda path: path.write_bytes(WHOLE["a.jpg"]))
+    (folder / "photos/up.jpg").write_bytes(WHOLE["up.jpg"])
+    with pytest.raises(JobError, match="cannot be read: No such file"):
+        made(lambda path: path.unlink())
+    (folder / "photos/up.jpg").write_bytes(WHOLE["up.jpg"])
+    copies = {job.images[0].copy for job in made(lambda _: None)}
+    (copy,) = (folder / "out/.cache").iterdir()
+    assert [one.path for one in copies if one is not None] == [str(copy)]
+    copy.write_bytes(b"half a copy")  # a power cut may leave it so
+    assert {job.images[0].copy for job in made(lambda _: None)} == copies
+    assert hashlib.sha256(copy.read_bytes()).hexdigest() == next(one.sha256 for one in copies if one is not None)
 
 
 def test_settings_are_told_apart() -> None:

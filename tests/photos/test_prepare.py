@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import zlib
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
-from batchflux.photos.facts import inspect, kind_of
+from batchflux.photos.facts import Facts, inspect, kind_of
 from batchflux.photos.prepare import prepare
-from batchflux.photos.steps import Settings, steps_of
+from batchflux.photos.steps import Settings, steps_of, too_large
 from tests.photos.conftest import BLUE, RED, clear, deep_grey, deep_png, drawn, encoded, moving, turned
 
 MOST = 20 << 20
 NEAR = 12  # of 255: what a JPEG at quality 95 may be off by
 
 
-def sent(data: bytes, settings: Settings | None = None, most: int = MOST) -> tuple[tuple[str, ...], Image.Image]:
+def sent(data: bytes, asked: Settings | None = None, most: int = MOST) -> tuple[tuple[str, ...], Image.Image]:
     """Return what is done to a photo, and the picture that is sent."""
-    settings = settings or Settings()
+    asked = asked or Settings()
     kind = kind_of(data)
     assert kind is not None
     facts = inspect(data, kind)
     assert facts.fault is None
-    steps = steps_of(facts, settings)
+    steps = steps_of(facts, asked)
     if not steps:
         return steps, Image.open(io.BytesIO(data))
-    made, made_kind = prepare(data, facts, settings, most)
+    made, made_kind = prepare(data, facts, asked, most)
     assert kind_of(made) == made_kind
     again = inspect(made, made_kind)
-    assert steps_of(again, Settings(max_side=settings.max_side, flatten=settings.flatten)) == ()
+    assert steps_of(again, Settings(max_side=asked.max_side, flatten=asked.flatten)) == ()
     return steps, Image.open(io.BytesIO(made))
 
 
@@ -105,11 +108,10 @@ def test_colours_of_print_follow_their_profile() -> None:
     assert sent(turned("PNG", 6, icc_profile=wide))[1].info["icc_profile"] == wide
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("mode", ["RGBA", "P", "LA"])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "LA"), ("WEBP", "RGBA"), ("TIFF", "RGBA")]
+)
 def test_transparency_stays_unless_it_is_flattened(kind: str, mode: str) -> None:
-    if kind != "PNG" and mode != "RGBA":
-        pytest.skip("only a PNG has it")
     exif = Image.Exif()
     exif[0x0112] = 3
     data = encoded(kind, clear(mode), exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
@@ -120,20 +122,19 @@ def test_transparency_stays_unless_it_is_flattened(kind: str, mode: str) -> None
 
 
 def test_large_photos_are_scaled_on_request() -> None:
-    noise = Image.frombytes("RGB", (64, 48), random.Random(1).randbytes(64 * 48 * 3)).resize((1600, 1200))
+    noise = Image.frombytes("RGB", (64, 48), random.Random(1).randbytes(64 * 48 * 3)).resize((400, 300))
     data = encoded("JPEG", noise, quality=98)
-    assert sent(data, Settings(max_side=4000))[0] == ()
-    steps, picture = sent(data, Settings(max_side=800))
-    assert (steps, picture.size) == (("scaled",), (800, 600))
-    settings = Settings(max_bytes=20_000)
-    made, kind = prepare(data, inspect(data, "jpeg"), settings, MOST)
-    assert (kind, len(made) <= 20_000) == ("jpeg", True)
+    assert sent(data, Settings(max_side=400))[0] == ()
+    steps, picture = sent(data, Settings(max_side=200))
+    assert (steps, picture.size) == (("scaled",), (200, 150))
+    made, kind = prepare(data, inspect(data, "jpeg"), Settings(max_bytes=5_000), MOST)
+    assert (kind, len(made) <= 5_000) == ("jpeg", True)
     # What lets through stays a PNG, and is scaled.
     soft = noise.convert("RGBA")
     soft.putalpha(Image.linear_gradient("L").resize(soft.size))
     png = encoded("PNG", soft)
-    made, kind = prepare(png, inspect(png, "png"), Settings(max_bytes=200_000), MOST)
-    assert (kind, len(made) <= 200_000) == ("png", True)
+    made, kind = prepare(png, inspect(png, "png"), Settings(max_bytes=50_000), MOST)
+    assert (kind, len(made) <= 50_000) == ("png", True)
     assert Image.open(io.BytesIO(made)).mode == "RGBA"
     with pytest.raises(ValueError, match="at most 300 can be sent"):
         prepare(deep_png(), inspect(deep_png(), "png"), Settings(), 300)
@@ -192,5 +193,43 @@ def test_a_bomb_is_not_decoded(kind: str, size: tuple[int, int], said: str) -> N
     assert (inspect(bytes(small), kind.lower()).fault or "").startswith(said)  # type: ignore[arg-type]  # a kind
 
 
+def test_what_is_too_large_to_be_converted_is_known_before() -> None:
+    phone = Facts("jpeg", 9_000_000, width=12_000, height=9_000, mode="RGB")
+    turned_phone = phone._replace(orientation=6)
+    assert too_large(phone, Settings()) is None
+    assert "12000x9000 pixels; at most 89 megapixels" in (too_large(turned_phone, Settings()) or "")
+    assert too_large(turned_phone, Settings(max_side=8_000)) is not None
+    assert too_large(turned_phone, Settings(max_side=2_048)) is None
+    assert too_large(phone._replace(personal=True), Settings(strip_metadata=True)) is None
+
+
+@pytest.mark.slow
+def test_a_large_photo_is_decoded_small() -> None:
+    data = encoded("JPEG", Image.new("L", (12_000, 8_000), 99))
+    facts = inspect(data, "jpeg")
+    assert (facts.fault, facts.width, facts.height) == (None, 12_000, 8_000)
+    assert Image.open(io.BytesIO(prepare(data, facts, Settings(max_side=600), MOST).data)).size == (600, 400)
+
+
 def test_colours_that_nobody_shows_are_refused() -> None:
     assert "colours of the kind LAB" in (inspect(encoded("TIFF", drawn("LAB")), "tiff").fault or "")
+
+
+SEEDS = [encoded(kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "HEIF")]
+SEEDS += [turned("JPEG", 6), turned("TIFF", 5), deep_png(), moving("WEBP"), encoded("JPEG", drawn("CMYK"))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SEEDS), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=6))
+def test_damaged_bytes_are_judged_or_sent(data: bytes, damage: list[tuple[int, int]]) -> None:
+    """Whatever a file holds is a photo or the end of a sentence, and never another exception."""
+    damaged = bytearray(data)
+    for at, value in damage:
+        damaged[at % len(damaged)] = value
+    kind = kind_of(bytes(damaged))
+    facts = None if kind is None else inspect(bytes(damaged), kind)
+    if facts is None or facts.fault is not None:
+        return
+    with contextlib.suppress(ValueError):
+        made = prepare(bytes(damaged), facts, Settings(max_side=60, strip_metadata=True), MOST)
+        assert kind_of(made.data) in {made.kind, facts.kind}
