@@ -93,7 +93,7 @@ function sheetWidths(count) {
   const small = innerWidth < 700;
   const names = small ? 96 : 176;
   const room = (byId("sheet").clientWidth - names - 2) / Math.max(1, count);
-  return [names, Math.floor(Math.min(small ? 200 : 300, Math.max(small ? 120 : 160, room)))];
+  return [names, Math.floor(Math.min(small ? 200 : 400, Math.max(small ? 120 : 160, room)))];
 }
 
 const shownIn = ({ cells }, value) => (cells.get(value) ?? []).slice(0, IN_CELL);
@@ -168,7 +168,7 @@ function makeShot(row, small) {
   );
   const node = h(
     "div",
-    { class: `shot ${columns.status[row]}${small ? " small" : ""}`, id: `s${row}`, "data-row": row },
+    { class: `shot ${columns.status[row]}`, id: `s${row}`, "data-row": row },
     button,
     pickButton(row),
   );
