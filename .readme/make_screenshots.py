@@ -1,7 +1,7 @@
 """Make the README's pictures of the report and the review: python .readme/make_screenshots.py.
 
-Runs `jobs/products.yaml` anew in a temporary folder, once as it is and once with three takes of each picture, and
-judges some of them. Needs chromium and playwright.
+Runs `jobs/products.yaml` anew in a temporary folder, once as it is and once with three takes of each picture,
+and judges some of them. Needs chromium and playwright.
 """
 
 from __future__ import annotations
@@ -92,17 +92,18 @@ def judge(page: Page) -> None:
     page.keyboard.press("a")
     page.wait_for_selector("#news button")
     page.keyboard.press("ArrowLeft")
+    page.evaluate("document.querySelector('#news').hidePopover()")
     page.wait_for_selector('#large [data-for="verdict-accept"][aria-pressed="true"]')
     page.evaluate("Promise.all([...document.querySelectorAll('#large img')].map(image => image.decode()))")
 
 
 def pick(page: Page) -> None:
     """Pick one of the takes of some cells, and ask for another of one."""
-    for name in ("CUP-01-marble-2", "CUP-01-oak-1", "DAH-01-marble-3"):
+    for name in ("CUP-104-marble-2", "CUP-104-oak-1", "DAH-220-linen-3"):
         page.locator(".shot", has=page.get_by_role("button", name=f"Open {name}:")).locator(".open").focus()
         page.keyboard.press("p")
         page.wait_for_selector(f"#news p:has-text('{name}')")
-    page.keyboard.press("Escape")
+    page.wait_for_selector("#header dd:text-is('3')")
     page.evaluate("document.querySelector('#news').hidePopover(); scrollTo(0, 0)")
     page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
 

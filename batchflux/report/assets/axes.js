@@ -16,7 +16,9 @@ function sheetFields() {
     "status",
     ...tagNames().map((tag) => `tag.${tag}`),
   ];
-  return names.filter((name) => distinct(name) > 1);
+  const several = names.filter((name) => distinct(name) > 1);
+  if (several.length === 1) several.push(several[0] === "model" ? "prompt" : "model"); // something to lay it out by
+  return several;
 }
 
 // Where nobody chose: what varies most goes down, what varies least goes across.

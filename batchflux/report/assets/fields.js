@@ -1,6 +1,6 @@
 // The fields that pictures are filtered, grouped and laid out by, and the order they are shown in.
 import { activeFilters, state } from "./state.js";
-import { columns, presentRows, searchText } from "./store.js";
+import { columns, presentRows, rowCount, searchText, shapeSum } from "./store.js";
 import { called, labelOf, say } from "./words.js";
 
 const text = (name) => (row) => (columns[name][row] === null ? "" : String(columns[name][row]));
@@ -127,12 +127,15 @@ export function grouped(rows, name) {
   return made;
 }
 
-// How many values a field has.
+// How many values a field has that is no verdict.
+const counted = new Map();
+let countedFor = "";
 export function distinct(name) {
-  const of = field(name).of;
-  const values = new Set();
-  for (const row of presentRows()) values.add(of(row));
-  return values.size;
+  const now = `${rowCount} ${shapeSum}`;
+  if (now !== countedFor) counted.clear();
+  countedFor = now;
+  if (!counted.has(name)) counted.set(name, new Set(presentRows().map(field(name).of)).size);
+  return counted.get(name);
 }
 
 // A redo's id: its job's with -redo1 and so on, and 8 digits of its key where that was taken.

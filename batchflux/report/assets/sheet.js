@@ -7,7 +7,7 @@ import { Lines } from "./lines.js";
 import { badgeOf, pickButton, showPicked, thumbOf } from "./marks.js";
 import { compared, current, large, onPicks, onTileClick, picked, setCurrentRow, takeShown } from "./selection.js";
 import { state } from "./state.js";
-import { columns, rowCount, versions, versionsSum } from "./store.js";
+import { columns, rowCount, shapeSum, versions, versionsSum } from "./store.js";
 import { called, say, whole } from "./words.js";
 
 const IN_CELL = 16;
@@ -34,8 +34,10 @@ export function startSheet() {
 
 export function showSheet(rows) {
   const host = byId("sheet");
-  const now = JSON.stringify([{ ...state, open: "", mode: "", compare: "" }, versionsSum, rowCount, host.clientWidth]);
-  if (now === sheetFor && host.firstChild) return;
+  const judgedBy = state.review || state.reviewer ? versionsSum : 0;
+  const shown = { ...state, open: "", mode: "", compare: "" };
+  const now = JSON.stringify([shown, judgedBy, shapeSum, rowCount, host.clientWidth]);
+  if (now === sheetFor && host.firstChild) return renewShots();
   sheetFor = now;
   const focused = focusIn(host)?.closest("[data-row]") ?? null;
   const table = sheetTable(rows);
@@ -93,7 +95,7 @@ function sheetWidths(count) {
   const small = innerWidth < 700;
   const names = small ? 96 : 176;
   const room = (byId("sheet").clientWidth - names - 2) / Math.max(1, count);
-  return [names, Math.floor(Math.min(small ? 200 : 300, Math.max(small ? 120 : 160, room)))];
+  return [names, Math.floor(Math.min(small ? 200 : 400, Math.max(small ? 120 : 160, room)))];
 }
 
 const shownIn = ({ cells }, value) => (cells.get(value) ?? []).slice(0, IN_CELL);
@@ -168,13 +170,24 @@ function makeShot(row, small) {
   );
   const node = h(
     "div",
-    { class: `shot ${columns.status[row]}${small ? " small" : ""}`, id: `s${row}`, "data-row": row },
+    { class: `shot ${columns.status[row]}`, id: `s${row}`, "data-row": row },
     button,
     pickButton(row),
   );
   shots.set(row, { node, small, version: versions[row] });
   showShot(row, node);
   return node;
+}
+
+// Verdicts have changed, and nothing else: the sheet stays as it lies.
+function renewShots() {
+  for (const [row, { node, small, version }] of shots) {
+    if (!node.isConnected || version === versions[row]) continue;
+    const focused = node.contains(document.activeElement);
+    const fresh = makeShot(row, small);
+    node.replaceWith(fresh);
+    if (focused) find(fresh, ".open").focus({ preventScroll: true });
+  }
 }
 
 function showShot(row, node) {
