@@ -55,7 +55,7 @@ class Plan:
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `keys_missing` names the keys that a run would miss, `proxy` what it
-    would go through.
+    would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first.
     """
 
     name: str
@@ -86,6 +86,8 @@ class Plan:
     doubt: str | None = None
     keys_missing: tuple[str, ...] = ()
     proxy: str | None = None
+    renamed: int = 0
+    renamed_sample: str = ""
 
 
 def load_manifest(
@@ -260,6 +262,8 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         missed=survey.missed,
         maybe=survey.maybe,
         retried=survey.retried,
+        renamed=survey.renamed[0],
+        renamed_sample=survey.renamed[1],
     )
 
 
