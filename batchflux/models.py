@@ -221,12 +221,16 @@ class Pending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used."""
+    """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
+
+    `more` are further pictures that the answer lists beside it.
+    """
 
     asset: Link | Inline
     cost: Cost | None = None
     seed: int | None = None
     revised_prompt: str | None = None
+    more: tuple[Link | Inline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

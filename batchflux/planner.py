@@ -63,7 +63,8 @@ class Plan:
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
-    `proxy` what it would go through.
+    `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
+    is the first.
     """
 
     name: str
@@ -97,6 +98,8 @@ class Plan:
     learned: dict[str, Lesson] = field(default_factory=dict)
     keys_missing: tuple[str, ...] = ()
     proxy: str | None = None
+    renamed: int = 0
+    renamed_sample: str = ""
 
 
 def load_manifest(
@@ -277,6 +280,8 @@ def plan_of(
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={**learned},
+        renamed=survey.renamed[0],
+        renamed_sample=survey.renamed[1],
     )
 
 

@@ -147,7 +147,11 @@ def prune(out: Path, *, yes: bool) -> None:
     moves = set_unlisted_aside(out) if yes else listed_no_longer(out)
     click.echo("".join(f"{move.source}\n" for move in moves), nl=False)
     said = f"{count(len(moves), 'picture')} of jobs that are no longer listed"
-    done = f"moved to {place(str(out))}/.replaced/" if yes else "batchflux prune OUT --yes moves them to .replaced/"
+    done = (
+        f"moved to {place(str(out))}/.replaced/"
+        if yes
+        else f"batchflux prune {place(str(out))} --yes moves them to .replaced/"
+    )
     click.echo(f"{said}; {done}." if moves else f"{said}.", err=True)
 
 

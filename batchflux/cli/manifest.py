@@ -179,6 +179,8 @@ def _access(result: Plan) -> list[str]:
     """Return what a run would try first, and what it would need to get to the provider."""
     tried = count(result.canary, "request")
     text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
+    if result.renamed:
+        text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
 

@@ -242,7 +242,7 @@ class JobRunner:
 
     async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
-        asset = finished.asset
+        asset, run.more = finished.asset, finished.more
         return Received(
             asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
             cost=cost,

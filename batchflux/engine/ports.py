@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError, StorageError
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Collected, Exchanged, HttpRequest, Inline, Job, Leaving, Link, Outcome, Received
+    from batchflux.models import (
+        Collected,
+        Exchanged,
+        HttpRequest,
+        Inline,
+        Job,
+        Leaving,
+        Link,
+        Outcome,
+        Received,
+        Stored,
+    )
     from batchflux.providers import Provider
 
 
@@ -39,6 +50,12 @@ class Executor(Protocol):
 
         A whole picture that is refused its place is kept elsewhere: see `Stored.refused`. `attempt` is its number in
         the ledger. Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`.
+        """
+
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        """Keep pictures that an answer had beside the job's own, which is `stored`; return it with remarks that say so.
+
+        What cannot be had is only said: the job has its picture.
         """
 
 

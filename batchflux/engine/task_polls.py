@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.rate_limiter import RateLimiter, Rest
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest
+    from batchflux.models import Exchanged, HttpRequest, Inline, Link
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -40,7 +40,8 @@ class JobRun:
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
     those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
     may get without one. `answered` is what the last answer came to while nothing is out or received but an answer after
-    which the job may be asked again. `rest` is what a key that refused it has asked for.
+    which the job may be asked again. `rest` is what a key that refused it has asked for, `more` are pictures that came
+    beside its own.
     """
 
     work: Work
@@ -51,6 +52,7 @@ class JobRun:
     resumes: bool = False
     api_seconds: float | None = None
     download_seconds: float | None = None
+    more: tuple[Link | Inline, ...] = ()
     link: str | None = None
     troubled: bool = False
     placed: bool = False

@@ -60,7 +60,12 @@ class WorkerPool:
     def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
         self._runner, self._breaker, self._on_unknown = runner, breaker, on_unknown
-        self._ledger, self._observer, self._gate = world.ledger, world.observer, world.gate
+        self._executor, self._ledger, self._observer, self._gate = (
+            world.executor,
+            world.ledger,
+            world.observer,
+            world.gate,
+        )
         self._now = world.now
         self._clock = asyncio.get_running_loop().time
         self._source: Source | None = None
@@ -128,6 +133,8 @@ class WorkerPool:
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
+            if run.more and stored.refused is None:
+                stored = await self._executor.beside(work.job, stored, run.more)
             if stored.refused is not None:
                 failure = JobError(*stored.refused)
         except JobError as error:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import UsageError
 from batchflux.failpoints import reach
-from batchflux.ledger.connection import explaining, opened
+from batchflux.ledger.connection import explaining, opened, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.means import NOTE as READER_NOTE
@@ -165,6 +165,8 @@ def _join(first: Path, second: Path, work: Path, finish: Callable[[Path, sqlite3
             left.unlink()
         joint.bring(work)
         finish(work, connection)
+        if not wal_is_safe():
+            connection.execute("PRAGMA journal_mode=DELETE")
     return joint.merged
 
 
@@ -283,12 +285,13 @@ class _Joint:
         ours, theirs = self._connection, _meta_of_other(self._connection)
         if get_meta(ours, "keys") != KEYS or theirs.get("keys") != KEYS:
             ours.execute("DELETE FROM meta WHERE name = 'keys'")
-        notes = {"clean": "0", "waiting": "", "deadline": "", "currency": currency}
+        notes = {"clean": "1", "waiting": "", "deadline": "", "currency": currency}
         readers = [note for note in (get_meta(ours, READER_NOTE), theirs.get(READER_NOTE)) if note is not None]
         if readers:
             notes[READER_NOTE] = min(readers, key=int)
         if "0" in {get_meta(ours, "simulated"), theirs.get("simulated")}:
             notes["simulated"] = "0"
+        ours.execute("DELETE FROM meta WHERE name = 'began'")  # no run of this folder was
         listed = ours.execute("SELECT COUNT(*) FROM jobs WHERE listed").fetchone()[0]
         for name, value in (notes | {"total": str(listed)}).items():
             set_meta(ours, name, value)

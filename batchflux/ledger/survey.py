@@ -23,6 +23,7 @@ from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.sample import sampled
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
+from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Redo, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
 from batchflux.providers import capabilities
@@ -53,9 +54,10 @@ class Survey:
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
     `references` is the count; `photos` are counted as photos.Seen does. `redone` has a byte for each row of the ledger,
-    by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `jobs` are all of
-    them, in order, where they are few enough to be kept: a run need not make them a second time. `tables` says of each
-    what was assumed and left out, `selection` is what was asked, a sample found.
+    by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `renamed` has how
+    many file names were changed to such that Windows has, and the first. `jobs` are all of them, in order, where they
+    are few enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and left
+    out, `selection` is what was asked, a sample found.
     """
 
     total: int = 0
@@ -87,6 +89,7 @@ class Survey:
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     redone: bytearray = field(default_factory=bytearray)
     missed: str | None = None
+    renamed: tuple[int, str] = (0, "")
     jobs: list[Job] | None = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
     selection: Selection = field(default_factory=Selection)
@@ -206,7 +209,8 @@ class Surveyor:
         self._by_status[standing(known)] += 1
         if self._apply:
             note_alias(self._connection, job)
-        now = (job.id, job.position, 1, job.file_name, tags_text(job))
+        planned = _kept_name(job, known)
+        now = (job.id, job.position, 1, planned, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True
             if self._apply:
@@ -215,7 +219,7 @@ class Surveyor:
                     (*now, known.number),
                 )
         if known.status == Status.DONE and known.file_name is not None and work is None:
-            target = followed(job.file_name, known.file_name)
+            target = followed(planned, known.file_name)
             if target != known.file_name:
                 self.result.moves[known.number] = Move.of(known, target)
 
@@ -260,7 +264,12 @@ class Surveyor:
 
 def _claims(job: Job, known: Known | None) -> bool:
     """Whether the job takes a file name that it did not have when the folder was last run."""
-    return known is None or not known.listed or known.planned != job.file_name
+    return known is None or not known.listed or known.planned != _kept_name(job, known)
+
+
+def _kept_name(job: Job, known: Known) -> str:
+    """Return the file name of a job; one that the ledger knows keeps a name that is only not for Windows."""
+    return known.planned if on_windows(known.planned) == job.file_name else job.file_name
 
 
 def survey_jobs(
@@ -289,7 +298,7 @@ def survey_jobs(
     survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)
-    survey.merged, survey.tables, survey.selection = jobs.merged, jobs.tables, selection
+    survey.merged, survey.renamed, survey.tables, survey.selection = jobs.merged, jobs.renamed, jobs.tables, selection
     if photos is not None:
         survey.photos = photos.seen.as_counts()
     if wanted:

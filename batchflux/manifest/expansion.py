@@ -110,6 +110,11 @@ class Expansion:
             pass
         self._causes.close(self._manifest, cut=self.faults >= MAX_FAULTS)
 
+    @property
+    def renamed(self) -> tuple[int, str]:
+        """How many file names of the jobs so far were changed to what Windows has, too, and the first of them."""
+        return self._names.changed
+
     def _report(self, fault: Fault) -> None:
         self.faults += 1
         self._causes.take(fault)

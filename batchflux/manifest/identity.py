@@ -39,8 +39,10 @@ MAX_PATH = 1000
 _SHORT, _LONG = 8, 16  # digits of the key
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
-_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_DEVICE = r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?: *\..*)?"
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|(?<=[^/. ])[. ]+(?=$|/)')
 _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -132,28 +134,36 @@ def redo_id(root: str, ordinal: int) -> str:
 _BAD_NAME: tuple[tuple[Callable[[str], object], str], ...] = (
     (lambda name: name.startswith("/"), "is absolute; allowed is a name inside the output folder"),
     (_CONTROL.search, "has a control character"),
-    (lambda name: "\\" in name, "has a backslash; folders are written with /"),
     (lambda name: len(name) > MAX_PATH, f"has more than {MAX_PATH} characters"),
 )
 _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
     (lambda part: part == "..", "leaves the output folder"),
     (lambda part: not part, "has an empty part"),
     (lambda part: part.startswith("."), "starts a part with a dot, which hides the file"),
-    (lambda part: part != part.strip() or part[-1] == ".", "has a part with a space at its ends, or a dot at its end"),
+    (lambda part: part != part.strip() or part[-1] == ".", "has a part with a space in front"),
     (lambda part: len(part.encode()) > MAX_COMPONENT, f"has a part of more than {MAX_COMPONENT} bytes"),
-    (_RESERVED.fullmatch, "is reserved for a device on some systems"),
 )
 
 
 def checked_name(name: str) -> str:
-    """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
+    """Return the file name below the output folder, with `_` for what Windows has not in names.
+
+    A ValueError says why it cannot be a file's name everywhere.
+    """
     if _EASY.fullmatch(name):
         return FOLDER + name  # as nearly all of a million are
+    name = on_windows(name)
     for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
             if is_bad(text):
                 raise ValueError(f"the file name {quoted(name)} {reason}")
     return FOLDER + name
+
+
+def on_windows(name: str) -> str:
+    """Return a file name with `_` for what Windows has not in names, and in front of what it keeps for devices."""
+    name = _NOT_ON_WINDOWS.sub(lambda found: "_" * len(found[0]), name)
+    return "/".join(f"_{part}" if _RESERVED.fullmatch(part) else part for part in name.split("/"))
 
 
 def folded(name: str) -> str:
@@ -179,7 +189,8 @@ class Names:
 
     With the default template ids are compared folded, and file names are not kept. An id that was not given never
     clashes: it takes more of its key. As a stored picture's suffix follows its bytes, names that differ in a picture's
-    suffix only are one name, unless both jobs ask for a format, which then says what the suffix will be.
+    suffix only are one name, unless both jobs ask for a format, which then says what the suffix will be. `changed` is
+    how many file names are others than were asked for, since Windows has no such names, and the first of them.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -187,6 +198,8 @@ class Names:
         self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
+        self.changed: tuple[int, str] = (0, "")
+        self._changed: set[str] = set()  # file names that no id made as it is
         # The mark of each id and file name, and the place it was first claimed at: whole numbers, for a million of
         # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
         self._places: dict[int, int] = {}
@@ -203,15 +216,36 @@ class Names:
         name = values["id"] = self._id(values, place, had)
         ext = SUFFIXES[values.get("output_format") or "jpeg"][0]
         if self._plain:
-            values["file_name"] = checked_name(name + ext)
+            values["file_name"] = self._named(name, ext, values["key"])
             return
         sources = [reference.source for reference in values["images"]]
         own = {"images": sources, "tags": dict(values["tags"]), "ext": ext[1:]}
         image = ImagePath(sources[0]) if sources else ""
         seen = {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}
-        file_name = checked_name(self._template.render(seen))
+        asked = self._template.render(seen)
+        file_name = checked_name(asked)
+        self._note_changed(asked, file_name)
         self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), place)
         values["file_name"] = file_name
+
+    def _named(self, name: str, ext: str, key: str) -> str:
+        """Return the file name of a job with this id; one that is not like the id takes digits where it is taken."""
+        made = checked_name(name + ext)
+        changed = made != FOLDER + name + ext
+        if changed or self._changed:
+            stem = folded(made.removeprefix(FOLDER).removesuffix(ext))
+            if stem in self._changed or (changed and mark(stem) in self._places):
+                made = checked_name(f"{name}-{key[:_SHORT]}{ext}")
+                stem = folded(made.removeprefix(FOLDER).removesuffix(ext))
+            if changed:
+                self._changed.add(stem)
+                self._note_changed(name + ext, made)
+        return made
+
+    def _note_changed(self, asked: str, made: str) -> None:
+        if made != FOLDER + asked:
+            count, first = self.changed
+            self.changed = count + 1, first or f"{asked} -> {made.removeprefix(FOLDER)}"
 
     def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
         """Return id and file name of a redo: its first job's with `-redo1`, and 8 digits where that is taken."""

@@ -307,7 +307,8 @@ def _own(node: Node) -> Node:
 def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
     """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
-    `${NAME}` is looked up in `provider` and `webhook_secret`. A message shows the name, never the value.
+    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name and
+    never the value.
     """
 
     def walk(node: Node, path: KeyPath, line: int) -> Node:
@@ -315,7 +316,7 @@ def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
             _refuse_key(node, path, faults)
         of_provider = secret = False
         match path:
-            case ("provider", *_):
+            case ("provider" | "providers" | "notify", *_):
                 of_provider = True
             case ("defaults", "webhook_secret") | ("jobs", int(), "webhook_secret"):
                 secret = not is_nothing(node)

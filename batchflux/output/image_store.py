@@ -90,6 +90,13 @@ class ImageStore:
         """
         return await self._in_thread(lambda: self._store(job, source, attempt))
 
+    async def store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
+        """Keep a whole picture beside the job's own as the `number`th: `mug_2.png`; return its name.
+
+        No other file is written over: it takes the next number. JobError: it is no whole picture. StorageError.
+        """
+        return await self._in_thread(lambda: self._store_beside(job, file_name, number, source))
+
     async def kept_before(self, job: Job, attempt: int) -> Stored | None:
         """Store the picture of an attempt that an earlier run has put into `rejected/`; None when there is none."""
         name = self._before.get(attempt)
@@ -187,6 +194,29 @@ class ImageStore:
         FolderStore(self._root).put(name, place or data)
         reach("rejected.kept")
         return replace(stored, file_name=name, refused=(refused[0], f"{refused[1]}. It is kept as {name}."))
+
+    def _store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
+        place = None if isinstance(source, bytes) or source.path is None else Path(source.path)
+        try:
+            if isinstance(source, bytes):
+                data = source
+            else:
+                with durable.storing(self._root):
+                    data = source.data or b"" if place is None else place.read_bytes()
+            stored, kind = self._judged(job, data)
+            own = PurePosixPath(file_name)
+            while True:
+                name = str(own.with_name(f"{own.stem}_{number}{SUFFIXES[kind][0]}"))
+                there = self._assets.get(name)
+                if there is None:
+                    self._assets.put(name, data)
+                    self._mark.came(len(data))
+                if there is None or hashlib.sha256(there).hexdigest() == stored.sha256:
+                    return name
+                number += 1
+        finally:
+            if place is not None:
+                place.unlink(missing_ok=True)
 
     def _judged(self, job: Job, data: bytes) -> tuple[Stored, Kind]:
         """Return what bytes are, in no place yet; JobError when they are no whole picture."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import ClientConnectorCertificateError
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError, ProxyType
 
 from batchflux.transport.lenient import LenientConnector
@@ -31,6 +33,8 @@ class SocksConnector(LenientConnector, ProxyConnector):
             return await super().connect(req, traces, timeout)
         except (ProxyConnectionError, ProxyTimeoutError, ProxyError) as error:
             raise ProxyFailedError(str(error)) from error
+        except ssl.SSLCertVerificationError as error:  # of what lies behind the proxy
+            raise ClientConnectorCertificateError(req.connection_key, error) from error
 
 
 def socks_connector(proxy: Proxy, **options: Any) -> SocksConnector:

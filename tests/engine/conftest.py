@@ -285,6 +285,9 @@ class InProcess:
         self.answers[attempt] = body
         return f"answers/{job.id}-{attempt}.txt"
 
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        raise AssertionError("no answer here has two pictures")
+
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         if isinstance(asset, str):
             return Collected(stored=await self._pictures.store(job, asset))

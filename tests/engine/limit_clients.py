@@ -189,6 +189,9 @@ class _Wire:
     async def collect(self, job: Any, asset: Any, attempt: int) -> Collected:
         return Collected(stored=STORED, seconds=0.1)
 
+    async def beside(self, job: Any, stored: Any, more: Any) -> Any:
+        raise NotImplementedError
+
 
 class _Books:
     """A Ledger that keeps nothing: what is on record is another test's."""

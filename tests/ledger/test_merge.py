@@ -166,6 +166,24 @@ def test_a_merge_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     assert not (tmp_path / ".c.merging").exists()
 
 
+def test_what_the_ledger_knows_keeps_names_that_are_not_for_windows(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    jobs = "id: 'a:b', prompt: a mug; prompt: 杯子"
+    made(out, jobs)
+    [(own,)] = sql(out, "SELECT id FROM jobs WHERE id != 'a:b'")
+    for before, after, name in (("a_b", "a:b", "a:b"), (own, f"job-{own[-8:]}", f"job-{own[-8:]}")):
+        (out / "images" / f"{before}.jpg").rename(out / "images" / f"{after}.jpg")
+        told = "UPDATE jobs SET id = ?, planned = ?, file_name = ? WHERE planned = ?"
+        sql(out, told, name, *[f"images/{after}.jpg"] * 2, f"images/{before}.jpg")
+    sql(out, "UPDATE meta SET value = '3' WHERE name = 'keys'")  # as a former version left it
+    for _ in range(2):
+        path = made(out, jobs)
+        assert {each.name for each in (out / "images").iterdir()} == {"a:b.jpg", f"job-{own[-8:]}.jpg"}
+        assert [*rows(out)] == ["a:b", f"job-{own[-8:]}"]
+    assert plan(load_manifest(path, out=str(out))).renamed == 1
+    assert plan(load_manifest(path, out=str(tmp_path / "new"))).renamed_sample == "a:b.jpg -> a_b.jpg"
+
+
 def test_unlisted_pictures_are_set_aside_and_come_back_unpaid(tmp_path: Path) -> None:
     out = tmp_path / "out"
     made(out, "id: mug, prompt: a mug; id: cup, prompt: a cup")

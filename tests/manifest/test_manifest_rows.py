@@ -164,10 +164,7 @@ def test_standard_with_a_local_file_names_the_remedy(faults: Faulty) -> None:
         ("a/b", 'found "a/b"; a value in a file name has no slash, only the template has'),
         ("..", 'the file name ".." leaves the output folder'),
         (".hidden", 'the file name ".hidden" starts a part with a dot, which hides the file'),
-        ("nul", 'the file name "nul" is reserved for a device on some systems'),
-        ("COM1.png", 'the file name "COM1.png" is reserved for a device on some systems'),
         ("ä" * 121, 'the file name "' + "ä" * 57 + '..." has a part of more than 240 bytes'),
-        ("x.", 'the file name "x." has a part with a space at its ends, or a dot at its end'),
         ("a\tb", 'the file name "a\\tb" has a control character'),
     ],
 )

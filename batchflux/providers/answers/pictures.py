@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchflux.models import Asset
     from batchflux.providers.answers.echoes import Own
 
+MOST_MORE = 9  # APIs that make several pictures at once make at most 10
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
@@ -48,12 +49,13 @@ _NO_WORDS = re.compile(
 
 
 class _Offer(NamedTuple):
-    """A candidate; among those of one rank the lowest `order` is taken first."""
+    """A candidate; among those of one rank the lowest `order` is taken first. `place` is where in JSON it stands."""
 
     rank: Rank
     doubt: bool
     order: tuple[int, int]
     candidate: Candidate
+    place: tuple[str, ...] = ()
 
 
 class Finder:
@@ -67,6 +69,7 @@ class Finder:
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
         self._refused: set[Candidate] = set()
+        self._taken: _Offer | None = None
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.endless = False  # a picture was named by a link too long to be fetched
@@ -83,7 +86,7 @@ class Finder:
         lines = (line for line in self.prose.splitlines() if _NO_WORDS.sub("", line))
         return "\n".join(lines)
 
-    def named(self, value: str, sign: Sign, order: tuple[int, int]) -> bool:
+    def named(self, value: str, sign: Sign, order: tuple[int, int], place: tuple[str, ...] = ()) -> bool:
         """Take the value of a key if it is a link or a picture as base64; return whether it was."""
         text = value if len(value) > _LONGEST_URL else spelled_out(value.strip(_AROUND))
         if is_data_url(text) or _is_base64_of_picture(text):
@@ -95,7 +98,7 @@ class Finder:
                 self.unusable = f"it names a picture by what is no link: {tidy(text.partition('?')[0], limit=80)}"
             return False
         if (rank := rank_of_key(sign, candidate)) is not None:
-            self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate))
+            self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate, place))
         return True
 
     def in_text(self, text: str, *, whole: bool, words: bool) -> list[dict[str, Any]]:
@@ -124,9 +127,25 @@ class Finder:
         for offer in sorted((one for one in self._offers if one.rank <= worst), key=lambda one: one[:3]):
             picture = None if offer.candidate in self._refused else self._usable(offer.candidate)
             if picture is not None:
+                self._taken = offer
                 return picture
             self._refused.add(offer.candidate)
         return None
+
+    def more(self) -> tuple[Asset, ...]:
+        """Return the pictures that stand in one list with the one that was taken, at most MOST_MORE."""
+        taken = self._taken
+        found: dict[str, Asset] = {}
+        if taken is None or not taken.place:
+            return ()
+        like = (taken.rank, taken.doubt, taken.place, taken.order[0])
+        for offer in self._offers:
+            target = offer.candidate.target
+            if (offer.rank, offer.doubt, offer.place, offer.order[0]) == like and target != taken.candidate.target:
+                picture = None if target in found or len(found) == MOST_MORE else self._usable(offer.candidate)
+                if picture is not None:
+                    found[target] = picture
+        return tuple(found.values())
 
     @property
     def doubtful(self) -> bool:

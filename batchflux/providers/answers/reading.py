@@ -90,7 +90,8 @@ class AnswerReader:
             asset = self._found(complete=complete)
         except JobError as error:
             raise self.explained(error) from None
-        return Finished(asset=asset, seed=self._transcript.seed, revised_prompt=self._transcript.revised_prompt)
+        told = self._transcript
+        return Finished(asset=asset, seed=told.seed, revised_prompt=told.revised_prompt, more=self._finder.more())
 
     def explained(self, error: JobError) -> JobError:
         """Return the error as it may be shown, with the whole answer where that was not understood."""

@@ -101,7 +101,7 @@ class Transcript:
         self._values += 1
         goes_on = place in self._texts and self._last[place] < self._documents
         in_pieces = place[-1] in TEXT_KEYS or goes_on
-        named = not in_pieces and self._finder.named(value, sign, (-self._documents, self._values))
+        named = not in_pieces and self._finder.named(value, sign, (-self._documents, self._values), place)
         if not named and sign is not Sign.DOUBT:
             self.say(value, place)
 
