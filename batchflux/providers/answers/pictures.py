@@ -30,6 +30,7 @@ from batchflux.redaction import tidy
 if TYPE_CHECKING:
     from batchflux.models import Asset
     from batchflux.providers.answers.echoes import Own
+    from batchflux.providers.answers.inlined import Inlined
 
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
@@ -59,11 +60,12 @@ class _Offer(NamedTuple):
 class Finder:
     """Takes what an answer holds, finds the picture, and remembers why a candidate was none.
 
-    Relative links lead on from `base`, the provider's address; without one they are none.
+    `inlined` is what was cut out of the answer. Relative links lead on from `base`, the provider's address; without one
+    they are none.
     """
 
-    def __init__(self, own: Own, base: str = "") -> None:
-        self._own, self._base = own, base
+    def __init__(self, own: Own, inlined: Inlined, base: str = "") -> None:
+        self._own, self._inlined, self._base = own, inlined, base
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
         self._refused: set[Candidate] = set()
@@ -103,7 +105,7 @@ class Finder:
 
         `words`: whether it is what the model says, and not the value of any key.
         """
-        rest, told = without_json(text, whole=whole)
+        rest, told = without_json(self._inlined.shortened(text), whole=whole)
         candidates, prose = scan(rest)
         if whole and not candidates and not told and len(rest.split()) == 1:
             self.named(rest, Sign.NONE, (0, 0))
@@ -184,7 +186,7 @@ class Finder:
 
     def _decoded(self, target: str) -> Asset | None:
         try:
-            data = decode_base64(target)
+            data = self._inlined.decoded(target)
         except UnreadableError:
             self.unusable = "its inline picture is not base64"
             return None

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchflux.errors import Code, JobError
 from batchflux.models import BASE, Finished, Inline
 from batchflux.providers.answers import failures
 from batchflux.providers.answers.echoes import Own
+from batchflux.providers.answers.inlined import Inlined
 from batchflux.providers.answers.markup import without_unseen
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.signs import Rank, Sign, is_picture, sign_of
@@ -67,7 +69,9 @@ class AnswerReader:
         self._largest = largest if self._success else LARGEST_ERROR_BODY
         self._body = bytearray()
         self._hide = job.webhook_secret
-        self._finder = Finder(Own(job), headers.get(BASE, ""))
+        self._own = Own(job)
+        self._inlined = Inlined()
+        self._finder = self._new_finder()
         self._transcript = Transcript(self._finder)
 
     def feed(self, data: bytes) -> bool:
@@ -109,14 +113,22 @@ class AnswerReader:
             raise JobError(Code.BAD_ANSWER, fault)
         if is_picture(bytes(self._body[:32])):
             return self._whole_body(complete=complete)
-        text = self._body.decode("utf-8", "replace").lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
+        text = self._text.lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
         return self._judge(text, whole=self._read(text, complete=complete))
+
+    @cached_property
+    def _text(self) -> str:
+        """The whole body, without what is inlined in it."""
+        return self._inlined.cut(self._body).decode("utf-8", "replace")
+
+    def _new_finder(self) -> Finder:
+        return Finder(self._own, self._inlined, self._headers.get(BASE, ""))
 
     def _whole_body(self, *, complete: bool) -> Inline:
         data = bytes(self._body)
         if not complete:
             raise JobError(Code.UNKNOWN, "the picture broke off before its end; it may have been billed")
-        if Own(self._job).is_picture(data):
+        if self._own.is_picture(data):
             raise JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt")
         return Inline(data=data)
 

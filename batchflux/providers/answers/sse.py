@@ -6,13 +6,10 @@ stream is still an event, because relays forget that line.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Event(NamedTuple):
@@ -26,7 +23,7 @@ class Event(NamedTuple):
 def events(text: str) -> Iterator[Event]:
     """Yield the events of a stream, which starts without BOM."""
     name, data = "", list[str]()
-    lines = _LINE_END.split(text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate([*lines, ""]):
         field, _, value = line.partition(":")
         if field == "data":

@@ -1,0 +1,26 @@
+"""Heavy work beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns, done in a thread.
+
+    As asyncio.to_thread, whose result lives on until the next collection of cycles: the futures of threads and of loops
+    hold each other, and would hold megabytes.
+    """
+    results: list[T] = []
+
+    def keep() -> None:
+        results.append(work())
+
+    await asyncio.to_thread(keep)
+    return results.pop()
