@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -53,6 +54,7 @@ class _Open(NamedTuple):
     kept: ClientSession
     names: Names
     downloads: Downloads
+    reading: ThreadPoolExecutor  # one thread, since reading holds the interpreter: more would only hold more memory
 
 
 class Transport:
@@ -72,7 +74,8 @@ class Transport:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
         once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
+        reading = ThreadPoolExecutor(1, "batchflux-answers")
+        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options), reading)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -80,6 +83,7 @@ class Transport:
         await opened.once.close()
         await opened.kept.close()
         await opened.names.close()
+        opened.reading.shutdown(wait=False)
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -172,7 +176,7 @@ class Transport:
         cut, size = await self._read(body, reader, until)
         finish = partial(reader.finish, complete=cut is None)
         try:
-            return await in_thread(finish) if size > AT_ONCE else finish()
+            return await in_thread(finish, self._opened().reading) if size > AT_ONCE else finish()
         except JobError as error:
             if body.missing and error.code is Code.BAD_ANSWER:  # what was paid for is in it, and would come so again
                 error.message = f"the answer is packed in a way that only Python's {body.missing} can undo: install it"

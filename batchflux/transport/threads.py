@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns, done in a thread.
+async def in_thread(work: Callable[[], T], threads: Executor | None = None) -> T:
+    """Return what `work` returns, done in one of the `threads`, without them in the loop's own.
 
     As asyncio.to_thread, whose result lives on until the next collection of cycles: the futures of threads and of loops
     hold each other, and would hold megabytes.
@@ -22,5 +23,5 @@ async def in_thread(work: Callable[[], T]) -> T:
     def keep() -> None:
         results.append(work())
 
-    await asyncio.to_thread(keep)
+    await asyncio.get_running_loop().run_in_executor(threads, keep)
     return results.pop()

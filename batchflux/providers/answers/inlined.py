@@ -17,11 +17,10 @@ from batchflux.providers.answers.signs import is_picture
 from batchflux.providers.answers.untrusted import DECODED_AT_ONCE, decode_base64, without_head
 
 LONG = 1 << 16  # characters; shorter runs are left as they are
-_STRIDE = LONG // 2  # between two samples, so that a long run has one
+_STRIDE = LONG // 2  # of two of them that meet in a long run, the second is all of it
 _LEFT = 10_000  # characters that are left of a run
 _PROOF = 64  # characters by which a picture is known
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
-_SAMPLE = re.compile(rb"[A-Za-z0-9+/_-]{64}")
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _MARK = secrets.token_hex(16)  # nobody else can have written it
@@ -46,7 +45,8 @@ class Inlined:
         """Return the text with little left of each long run; it must not be changed from now on."""
         view, kept, done, at = memoryview(text), list[bytes | memoryview](), 0, 0
         while len(text) >= LONG and at < len(text):
-            if _SAMPLE.match(view, at) is None:
+            ahead = _RUN.match(view, at, at + _STRIDE)
+            if ahead is None or ahead.end() < at + _STRIDE:
                 at += _STRIDE
                 continue
             before = bytes(view[max(done, at - _STRIDE) : at])

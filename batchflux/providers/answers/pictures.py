@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Inline, Link
+from batchflux.models import Link
 from batchflux.providers.answers.echoes import spelled_out, without_json
 from batchflux.providers.answers.markup import Candidate, Kind, scan
 from batchflux.providers.answers.signs import (
@@ -190,12 +190,13 @@ class Finder:
         except UnreadableError:
             self.unusable = "its inline picture is not base64"
             return None
-        if self._own.is_picture(data):
+        picture = self._own.inline(data)
+        if picture is None:
             self.echoed = True
-            return None
-        if is_picture(data):
-            return Inline(data=data)
-        self.unusable = "its inline picture is none by its first bytes"
+        elif is_picture(data):
+            return picture
+        else:
+            self.unusable = "its inline picture is none by its first bytes"
         return None
 
 

@@ -110,8 +110,8 @@ class Transcript:
         seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
         self.seed = self.seed if seed is None else seed
         self.revised_prompt = prompt or self.revised_prompt
-        error = value.get("error")
-        if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state_of(value) in FAILED:
+        error, state = value.get("error"), state_of(value)
+        if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state in FAILED:
             self.complaints = self.complaints or complaints_in(value)
         refusal = value.get("refusal")
         if isinstance(refusal, str) and refusal:
@@ -122,8 +122,8 @@ class Transcript:
                 self.end = self.end or Complaint(code=reason, message=said)
         ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
         taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
-        if state_of(value) in READY:
+        if state in READY:
             self.task = None
-        elif taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
+        elif taken_on or state in PENDING or any(key in value for key in SURE_TASK_IDS):
             named = next(ids, None) or told_text(value.get("id") or value.get("result"))
-            self.task = self.task or named or state_of(value) or "queued"
+            self.task = self.task or named or state or "queued"
