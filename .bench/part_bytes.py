@@ -2,8 +2,9 @@
 
 16 in flight, one server in a process of its own. Local PNGs of 4 MB, each used by 20 jobs or by one, answered by a link
 to 200 KB; pictures of 3 MB in the answer, as JSON, as one frame of a stream and as frames of 16 KB; and the small case,
-links alone. CPU and peak memory are of the whole process, without what one job takes; `late` is how far behind a task
-came that ticks beside the jobs, in a run of its own.
+links alone. CPU is without what a run of one job takes, memory the whole peak. In a run of its own a task ticks beside
+the jobs: `held` is the most CPU that the loop's thread took between two of its ticks, `late` how far behind they came,
+which a busy machine adds to.
 """
 
 from __future__ import annotations
@@ -91,23 +92,20 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 def measured(folder: Path, case: Case, url: str, photos: list[Path], jobs: int, rounds: int) -> list[Row]:
     """Return the rows of one case."""
+    site = Site(folder, case, url, photos)
     samples: dict[str, list[Row]] = {}
     for _ in range(rounds):
-        ways = {BARE: lambda count, late: bare(folder, case, url, photos, count, late)}
-        for verify in case.verify:
-            manifest_of = lambda count, verify=verify: write_manifest(folder, case, url, photos, count, verify)  # noqa: E731
-            ways[verify] = lambda count, late, make=manifest_of: our_run(folder, make(count), late)
-        for name, way in ways.items():
-            start, whole = way(1, None), way(jobs, None)
-            way(jobs, folder / "late.json")
+        for who in (BARE, *case.verify):
+            start, whole = site.run(who, 1), site.run(who, jobs)
+            site.run(who, jobs, folder / "late.json")
             late = json.loads((folder / "late.json").read_text())
-            samples.setdefault(name, []).append(
+            samples.setdefault(who, []).append(
                 {
                     "cpu_ms/job": 1000 * (whole.cpu - start.cpu) / (jobs - 1),
                     "jobs/s": (jobs - 1) / max(whole.wall - start.wall, 1e-3),
                     "peak_MiB": whole.peak,
-                    "late_ms": late["worst_ms"],
-                    "late_p999_ms": late["p999_ms"],
+                    "held_ms": late["held_ms"],
+                    "late_p99_ms": late["p99_ms"],
                 }
             )
     medians = {name: middle(found) for name, found in samples.items()}
@@ -124,52 +122,54 @@ def measured(folder: Path, case: Case, url: str, photos: list[Path], jobs: int, 
     ]
 
 
-def command_of(command: list[str], late: Path | None) -> list[str]:
-    """Return the command, ticked where lateness is asked for."""
-    return command if late is None else [command[0], *script("ticked", late)[1:], *command[1:]]
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where one case runs."""
 
+    folder: Path
+    case: Case
+    url: str
+    photos: list[Path]
 
-def bare(folder: Path, case: Case, url: str, photos: list[Path], jobs: int, late: Path | None) -> Measured:
-    """Run the baseline."""
-    out = folder / "bare"
-    out.mkdir()
-    used = [argument for photo in photos for argument in ("--photo", photo)]
-    command = script(
-        "bytes_loop", "--url", url, "--out", out, "--jobs", jobs, "--workers", IN_FLIGHT, "--way", case.way, *used
-    )
-    if case.style == "standard" and case.way == "link":
-        command = script("bare_loop", "--url", url, "--out", out, "--jobs", jobs, "--workers", IN_FLIGHT)
-    result = Child(command_of(command, late), folder / "bare.log").wait()
-    rmtree(out)
-    return result
+    def run(self, who: str, jobs: int, late: Path | None = None) -> Measured:
+        """Run the baseline, or batchflux with this `verify`; `late` is where a task that ticks beside it reports."""
+        out = self.folder / ("bare" if who == BARE else "out")
+        if who == BARE:
+            out.mkdir()
+            command = self._bare(out, jobs)
+        else:
+            command = ours("run", self._manifest(jobs, who), "--yes", "--no-progress")
+        if late is not None:
+            command = [command[0], *script("ticked", late)[1:], *command[1:]]
+        result = Child(command, self.folder / "log").wait()
+        rmtree(out)
+        return result
 
+    def _bare(self, out: Path, jobs: int) -> list[str]:
+        name, more = "bytes_loop", ["--way", self.case.way]
+        if self.case.style == "standard" and self.case.way == "link":
+            name, more = "bare_loop", []
+        used = [argument for photo in self.photos for argument in ("--photo", str(photo))]
+        return script(name, "--url", self.url, "--out", out, "--jobs", jobs, "--workers", IN_FLIGHT, *more, *used)
 
-def our_run(folder: Path, manifest: Path, late: Path | None) -> Measured:
-    """Run batchflux."""
-    command = ours("run", manifest, "--yes", "--no-progress")
-    result = Child(command_of(command, late), folder / "ours.log").wait()
-    rmtree(folder / "out")
-    return result
-
-
-def write_manifest(folder: Path, case: Case, url: str, photos: list[Path], jobs: int, verify: str) -> Path:
-    """Write table and manifest; return the manifest."""
-    with (folder / "jobs.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "photo"))
-        writer.writerows((f"item-{n:05d}", photos[n // case.shared] if photos else "") for n in range(jobs))
-    lines = [
-        "version: 1",
-        "name: bench",
-        f"provider: {{name: tuzi, style: {case.style}, base_url: {url!r}, keys: [{KEYS[0]}], price: 0.01}}",
-        f"limits: {{concurrency: {IN_FLIGHT}}}",
-        f"output: {{dir: {str(folder / 'out')!r}, verify: {verify}}}",
-        "jobs:",
-        "  - from: jobs.csv",
-        '    id: "{{ id }}"',
-        '    prompt: "A ceramic mug no. {{ id }}, glazed in cobalt on oak"',
-        *(['    images: ["{{ photo }}"]'] if photos else []),
-    ]
-    path = folder / "bytes.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    def _manifest(self, jobs: int, verify: str) -> Path:
+        case, photos = self.case, self.photos
+        with (self.folder / "jobs.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("id", "photo"))
+            writer.writerows((f"item-{n:05d}", photos[n // case.shared] if photos else "") for n in range(jobs))
+        lines = [
+            "version: 1",
+            "name: bench",
+            f"provider: {{name: tuzi, style: {case.style}, base_url: {self.url!r}, keys: [{KEYS[0]}], price: 0.01}}",
+            f"limits: {{concurrency: {IN_FLIGHT}}}",
+            f"output: {{dir: {str(self.folder / 'out')!r}, verify: {verify}}}",
+            "jobs:",
+            "  - from: jobs.csv",
+            '    id: "{{ id }}"',
+            '    prompt: "A ceramic mug no. {{ id }}, glazed in cobalt on oak"',
+            *(['    images: ["{{ photo }}"]'] if photos else []),
+        ]
+        path = self.folder / "bytes.yaml"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return path

@@ -1,8 +1,8 @@
 """Pictures within an answer's text, taken out of it before anything is searched.
 
-A long run of base64 is cut down to a short one: its first characters, by which it is known as what it is, and a mark
-that stands for the rest. So JSON, streams and prose are read at the price of their words, whatever is between them. A
-run is found by samples, and decoded as it is followed. What is left of it is still longer than any link that is
+Of a long run of base64 that begins as a picture, its first characters are left, by which it is known as what it is, and
+a mark that stands for the rest. So JSON, streams and prose are read at the price of their words, whatever is between
+them. A run is found by samples, and decoded as it is followed. What is left of it is still longer than any link that is
 fetched, and than any line that base64 is wrapped at: it is read as the whole run would be.
 """
 
@@ -20,29 +20,29 @@ LONG = 1 << 16  # characters; shorter runs are left as they are
 _STRIDE = LONG // 2  # of two of them that meet in a long run, the second is all of it
 _LEFT = 10_000  # characters that are left of a run
 _PROOF = 64  # characters by which a picture is known
-_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*")
+_FOREIGN = bytes(_RUN.fullmatch(bytes((byte,))) is None for byte in range(256))  # a table: 1 for what is in no run
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _MARK = secrets.token_hex(16)  # nobody else can have written it
 _MARKED = re.compile(rf"{_MARK}(\d{{8}})")
 
 
-class _Run(NamedTuple):
-    """A run as it stands in a text, and decoded where it begins as a picture does."""
+class _Picture(NamedTuple):
+    """A picture's base64 as it stands in a text, without its padding, and its bytes."""
 
     text: memoryview
-    data: bytes | None
+    data: bytes
 
 
 class Inlined:
     """What was cut out of one answer."""
 
     def __init__(self) -> None:
-        self._runs: list[_Run] = []
-        self._marks: dict[str, int] = {}  # by what is left of a run
+        self._pictures: list[_Picture] = []
+        self._numbers: dict[str, int] = {}  # by what is left of them
 
     def cut(self, text: bytes | bytearray) -> bytes | bytearray:
-        """Return the text with little left of each long run; it must not be changed from now on."""
+        """Return the text with little left of each long picture; it must not be changed from now on."""
         view, kept, done, at = memoryview(text), list[bytes | memoryview](), 0, 0
         while len(text) >= LONG and at < len(text):
             ahead = _RUN.match(view, at, at + _STRIDE)
@@ -50,12 +50,11 @@ class Inlined:
                 at += _STRIDE
                 continue
             before = bytes(view[max(done, at - _STRIDE) : at])
-            begin = at - len(before) + len(before.rstrip(_ALPHABET))
-            run = self._known(view, begin) or _followed(view, begin)
-            at = max(at + _STRIDE, end := begin + len(run.text))
-            if len(run.text) >= LONG:
-                kept += [view[done:begin], self._left_of(run)]
-                done = at = end
+            begin = at - len(before) + before.translate(_FOREIGN).rfind(b"\1") + 1
+            at, number = self._taken(view, begin)
+            if number is not None:
+                kept += [view[done:begin], self._left_of(number)]
+                done = at
         return b"".join([*kept, view[done:]]) if kept else text
 
     def shortened(self, text: str) -> str:
@@ -70,57 +69,58 @@ class Inlined:
         """Return a text with all that was cut out of it."""
         kept, done = list[str](), 0
         for mark in _MARKED.finditer(text) if _MARK in text else ():
-            kept += [text[done : max(done, mark.start() - _LEFT)], str(self._runs[int(mark[1])].text, "ascii")]
+            picture = str(self._pictures[int(mark[1])].text, "ascii")
+            kept += [text[done : max(done, mark.start() - _LEFT)], picture]
             done = mark.end()
         return "".join([*kept, text[done:]]) if kept else text
 
     def decoded(self, text: str) -> bytes:
         """Return what base64, bare or in a `data:` URL, is in bytes; UnreadableError when it is none."""
-        number = self._marks.get(without_head(text).strip().rstrip("="))
-        data = None if number is None else self._runs[number].data
-        return decode_base64(self.whole(text)) if data is None else data
+        number = self._numbers.get(without_head(text).strip().rstrip("="))
+        return decode_base64(self.whole(text)) if number is None else self._pictures[number].data
 
-    def _known(self, view: memoryview, begin: int) -> _Run | None:
-        """Return a run that came before and comes again: streams end with all that they told."""
-        for run in self._runs:
-            end = begin + len(run.text)
-            alike = bytes(view[begin : begin + _PROOF]) == bytes(run.text[:_PROOF])
-            if alike and bytes(view[begin:end]) == bytes(run.text) and bytes(view[end : end + 1]) not in _ALPHABET:
-                return run
-        return None
+    def _taken(self, view: memoryview, begin: int) -> tuple[int, int | None]:
+        """Return where the run that begins here ends, and the number of its picture, None when it is no long one."""
+        for number, known in enumerate(self._pictures):  # streams end with all that they told, once more
+            end = begin + len(known.text)
+            alike = bytes(view[begin : begin + _PROOF]) == bytes(known.text[:_PROOF])
+            if alike and bytes(view[begin:end]) == bytes(known.text) and not _RUN.fullmatch(view, end, end + 1):
+                return end, number
+        end, data = _followed(view, begin)
+        if data is None or end - begin < LONG:
+            return end, None
+        self._pictures.append(_Picture(view[begin:end], data))
+        return end, len(self._pictures) - 1
 
-    def _left_of(self, run: _Run) -> bytes:
-        number = next((number for number, known in enumerate(self._runs) if known is run), len(self._runs))
-        if number == len(self._runs):
-            self._runs.append(run)
-        left = bytes(run.text[:_LEFT]) + f"{_MARK}{number:08d}".encode()
-        self._marks[left.decode()] = number
+    def _left_of(self, number: int) -> bytes:
+        left = bytes(self._pictures[number].text[:_LEFT]) + f"{_MARK}{number:08d}".encode()
+        self._numbers[left.decode()] = number
         return left
 
 
-def _followed(view: memoryview, begin: int) -> _Run:
-    """Return the run that begins here, decoded in pieces, so that other threads have the interpreter in between."""
-    pieces: list[bytes] | None = [] if _is_picture(view[begin : begin + _PROOF]) else None
-    end, goes_on = begin, True
-    while goes_on:
+def _followed(view: memoryview, begin: int) -> tuple[int, bytes | None]:
+    """Return where the run that begins here ends, and its bytes when they begin as a picture's.
+
+    It is gone through in pieces, so that other threads have the interpreter in between.
+    """
+    start = _decoded(bytes(view[begin : begin + _PROOF]).translate(_STANDARD))
+    pieces: list[bytes] | None = [] if start is not None and is_picture(start) else None
+    end, length = begin, DECODED_AT_ONCE
+    while length == DECODED_AT_ONCE:
         piece = view[end : end + DECODED_AT_ONCE]
-        data = None if pieces is None or piece[-1:].tobytes() == b"=" else _decoded(piece)
-        length = len(piece)
-        if data is None or length < DECODED_AT_ONCE:  # it ends here, or is written as in URLs
-            run = _RUN.match(piece)
-            length = run.end() if run is not None else 0
-            data = None if pieces is None else _decoded(bytes(piece[:length]).translate(_STANDARD))
-        if data is None:
-            pieces = None
+        plain = pieces is not None and len(piece) == DECODED_AT_ONCE and piece[-1:].tobytes() != b"="
+        data = _decoded(piece) if plain else None
+        if data is None:  # it ends here, or is written as in URLs, or is no picture
+            run = bytes(piece)
+            length = run.translate(_FOREIGN).find(b"\1")
+            length = len(run) if length < 0 else length
+            data = None if pieces is None else _decoded(run[:length].translate(_STANDARD))
+        end += length
         if pieces is not None and data is not None:
             pieces.append(data)
-        end += length
-        goes_on = length == DECODED_AT_ONCE
-    return _Run(view[begin:end], None if pieces is None else b"".join(pieces))
-
-
-def _is_picture(start: memoryview) -> bool:
-    return is_picture(_decoded(bytes(start).translate(_STANDARD)) or b"")
+        else:
+            pieces = None
+    return end, None if pieces is None else b"".join(pieces)
 
 
 def _decoded(run: bytes | memoryview) -> bytes | None:

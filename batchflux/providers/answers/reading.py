@@ -145,14 +145,14 @@ class AnswerReader:
         elif text.startswith(("{", "[")):
             self._take(text, cut=not complete)
         else:
-            found = list(events(stream))
-            for event in found:
+            event = None
+            for event in events(stream):
                 if whole := event.data.strip() == "[DONE]":
                     break
                 failed, sign = event.name == "error", sign_of(event.name)
                 self._take(event.data.strip(), failed=failed, cut=not complete and not event.closed, sign=sign)
             whole = whole or complete
-            if not found:
+            if event is None:
                 self._transcript.say(stream)
         self._transcript.close(whole=whole)
         return whole

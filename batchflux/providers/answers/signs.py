@@ -89,6 +89,7 @@ PENDING = _set(
 _JUST_TOLD = _set("created accepted")  # also said of what was made
 READY = _set("ready success succeed succeeded successful completed complete done finished ok")
 FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
+_UNFINISHED = (PENDING | FAILED) - _JUST_TOLD
 
 TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
@@ -145,7 +146,7 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
     state = state_of(value)
-    unfinished = state in (PENDING | FAILED) - _JUST_TOLD and value.get("type") != "image_generation_call"
+    unfinished = state in _UNFINISHED and value.get("type") != "image_generation_call"
     return Sign.DOUBT if Sign.DOUBT in kinds or unfinished or value.get("thought") is True else parent
 
 

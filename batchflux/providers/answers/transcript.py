@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from batchflux.providers.answers.pictures import Finder
 
+_TASK_IDS = frozenset(SURE_TASK_IDS)
 _RAW = ("",)  # the place of text that is no JSON
 _TELLING = 4  # characters that a text does not begin with twice by chance
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
@@ -124,6 +125,6 @@ class Transcript:
         taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
         if state in READY:
             self.task = None
-        elif taken_on or state in PENDING or any(key in value for key in SURE_TASK_IDS):
+        elif taken_on or state in PENDING or not _TASK_IDS.isdisjoint(value):
             named = next(ids, None) or told_text(value.get("id") or value.get("result"))
             self.task = self.task or named or state or "queued"
