@@ -22,6 +22,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+EXIT_CODES = {
+    "0": "every job done",
+    "1": "finished, some jobs failed or unknown",
+    "2": "usage or manifest fault, nothing spent",
+    "3": "stopped before the end (budget, deadline, failing provider, canary), run again to continue",
+    "4": "another process is running this folder",
+    "130/143": "stopped by a signal after draining",
+    "70": "ended by a bug of ours, run again to continue",
+}
 SHOWN_FAULTS = 20
 _LONGEST_FAULT = 1500  # characters; of a longer text the middle is left out
 
@@ -47,6 +56,31 @@ class Code(StrEnum):
     UNSAFE_URL = "unsafe_url"
     INTERNAL = "internal"
     UNKNOWN = "unknown"
+
+
+CAUSES: Mapping[Code, str] = MappingProxyType(
+    {
+        Code.RATE_LIMITED: "429, or the same inside a 200",
+        Code.SERVER: "an answer 5xx, an HTML error page, a task that failed at the provider's side",
+        Code.NETWORK: "not reached before the request left: refused, not resolved, TLS",
+        Code.TIMEOUT: "no connection in time, before the request left",
+        Code.BAD_ANSWER: "an answer that was not understood; kept in answers/",
+        Code.NO_IMAGE: "an answer without a picture; kept in answers/",
+        Code.DOWNLOAD: "the picture's link is dead, refused or slow",
+        Code.BAD_IMAGE: "bytes that are not a whole picture",
+        Code.DIFFERS: "a whole picture, not as ordered; kept in rejected/",
+        Code.ECHOED_INPUT: "the answer is a reference, unchanged",
+        Code.MODERATED: "the provider's moderation refused the prompt, a reference or the picture",
+        Code.INVALID_REQUEST: "the provider does not take the request as it is",
+        Code.AUTH: "the key was refused",
+        Code.QUOTA: "the account is out of balance, or over its quota",
+        Code.REFERENCE: "a local reference is missing, broken or unreadable",
+        Code.UNSAFE_URL: "a link into a private network, which allow_hosts does not name; never fetched",
+        Code.INTERNAL: "a fault of batchflux itself; traceback in run.log",
+        Code.UNKNOWN: "the request left and no answer will come: reset, cut off, timed out, a gateway gave up, a crash",
+    }
+)
+"""What each code says to a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

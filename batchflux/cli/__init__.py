@@ -25,6 +25,8 @@ COMMANDS = {  # command → the module that has it, and what the list of command
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
     "schema": ("manifest", "Print the manifest's JSON Schema, for editors."),
+    "docs": ("manual", "Print the manual: the manifest's keys, errors, columns, limits, guarantees and more."),
+    "completion": ("manual", "Print what makes a shell complete commands, options and files."),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial, wraps
 from pathlib import Path
@@ -15,12 +16,13 @@ from tqdm import tqdm
 
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
 from batchflux.engine.shutdown import stranded
-from batchflux.errors import UsageError
+from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import schema as manifest_schema
 from batchflux.manifest import starter
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
+from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
+SCHEMA_FILE = "batchflux.schema.json"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 MEANINGS = {
     "new": "never run",
@@ -46,21 +49,34 @@ MEANINGS = {
 @click.command("init")
 @click.argument("file", default="batchflux.yaml", type=click.Path(path_type=Path, dir_okay=False))
 def init(file: Path) -> None:
-    """Write a commented starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator."""
+    """Write a commented starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator.
+
+    Beside it goes batchflux.schema.json, by which editors complete and check what you write.
+    """
+    _write_new(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{starter()}")
+    with suppress(UsageError):  # one that is there may be of another manifest, and serves as well
+        _write_new(file.with_name(SCHEMA_FILE), _schema_text())
+    click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
+
+
+def _write_new(file: Path, text: str) -> None:
     try:
         with file.open("x", encoding="utf-8") as handle:
-            handle.write(starter())
+            handle.write(text)
     except FileExistsError:
         raise UsageError(f"{file} is there already: name another file, or remove it first.") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be written ({error.strerror}): name another place.") from None
-    click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
+
+
+def _schema_text() -> str:
+    return json.dumps(manifest_schema(capabilities()), indent=2, ensure_ascii=False) + "\n"
 
 
 @click.command("schema")
 def schema() -> None:
     """Print the JSON Schema of the manifest; editors use it to complete and check what you write."""
-    click.echo(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))
+    click.echo(_schema_text(), nl=False)
 
 
 def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,14 +122,21 @@ def checking(jobs: Iterable[Job]) -> Iterable[Job]:
 
 @click.command("plan")
 @manifest_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also of faults.")
 def plan(load: Callable[[], Manifest], selection: Selection, *, as_json: bool) -> int:
     """Check every job and reference of MANIFEST (- is stdin) and show what a run would do and cost. Spends nothing.
 
     Exits with 1 when jobs have references that cannot be read, with 2 when the manifest has faults.
     """
-    manifest = load()
-    result = make_plan(manifest, selection, through=checking)
+    try:
+        manifest = load()
+        result = make_plan(manifest, selection, through=checking)
+    except ManifestError as error:
+        if not as_json:
+            raise
+        faults = [asdict(fault) for fault in error.faults]
+        click.echo(json.dumps({"faults": faults}, ensure_ascii=False, indent=2))
+        return error.exit_code
     if as_json:
         # Of all that a plan holds, only amounts of money are nothing that JSON knows.
         click.echo(json.dumps(asdict(result), default="{:f}".format, ensure_ascii=False, indent=2))

@@ -13,11 +13,38 @@ from batchflux.redaction import redacted
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HEADER = (  # noqa: SIM905  reads like the file's first line
-    "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
-    "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
-    "remarks seed_used revised_prompt"
-).split()
+COLUMNS = {
+    "id": "the job's name",
+    "status": "done, failed or unknown",
+    "file_name": "the picture, relative to the output folder",
+    "prompt": "as it was sent",
+    "images": "references, parted by blanks; URLs without their signatures",
+    "seed": "as asked for",
+    "aspect_ratio": "as asked for",
+    "output_format": "as asked for",
+    "model": "that was asked",
+    "provider": "by its name in the manifest",
+    "style": "the call style",
+    "width": "of the picture, in pixels",
+    "height": "of the picture, in pixels",
+    "bytes": "size of the file",
+    "sha256": "of the file",
+    "attempts": "requests that could cost money",
+    "possibly_billed": "attempts without a picture that may have been billed",
+    "cost": "of the picture, in the provider's currency; as the answer told, else the price",
+    "error_code": "why it failed (see errors)",
+    "error": "the same in a sentence",
+    "started_at": "when the first request left, UTC",
+    "finished_at": "when it ended, UTC",
+    "api_seconds": "of the call, or of the task from submit to end",
+    "download_seconds": "of the picture",
+    "result_url": "the picture's link, without its signature",
+    "key": "the job's content hash: the same key is the same job",
+    "remarks": "how the picture differs from the order, what was not sent",
+    "seed_used": "the seed that the answer told",
+    "revised_prompt": "the prompt that the answer told",
+}
+HEADER = tuple(COLUMNS)
 # Blanks and quotes may come before the sign, which may be a full-width or small one. Behind a `;` a cell begins in a
 # locale that has it between cells: Excel splits the line there, since our quotes are not where its own cells begin.
 _BLANKS = r'[\s"\u200b\u2060\ufeff]*'

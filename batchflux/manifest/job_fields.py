@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
@@ -180,6 +180,11 @@ def _text(name: str, read: Callable[[str], Any], types: str, description: str, u
     return JobField(name, _one(leaf(read, templated=True)), types, description, uses, read=read)
 
 
+def _words(*words: str) -> Mapping[str, Any]:
+    """Return the JSON Schema of one of these words, in any case, or a template."""
+    return {"anyOf": [{"enum": [*words, None]}, {"pattern": "[^a-z]"}]}
+
+
 _SECRET = _one(leaf(str))
 _ASKED = "key sent spec"
 FIELDS: tuple[JobField, ...] = (
@@ -194,13 +199,19 @@ FIELDS: tuple[JobField, ...] = (
     ),
     _text("seed", _given(seed), "integer string null", "a whole number", _ASKED),
     _text("aspect_ratio", ratio, "string null", "W:H from 21:9 to 9:21; left out keeps the reference's", _ASKED),
-    _text("output_format", _format, "string null", "jpeg, png or webp", _ASKED),
+    replace(
+        _text("output_format", _format, "string null", "jpeg (or jpg), png or webp; left out: jpeg", _ASKED),
+        more=_words("jpeg", "jpg", "png", "webp"),
+    ),
     _text("safety_tolerance", _tolerance, "integer string null", "0 (strict) to 6", _ASKED),
     _text(
         "prompt_upsampling", _given(upsampling), "boolean string null", "let the provider rewrite the prompt", _ASKED
     ),
     JobField("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
-    _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
+    replace(
+        _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
+        more=_words(*STYLES),
+    ),
     JobField(
         "options",
         _by_name(mapping, _option),

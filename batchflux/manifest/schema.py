@@ -23,7 +23,9 @@ from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
 from batchflux.models import DIFFERENCES, Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batchflux.models import Capabilities
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
@@ -292,9 +294,23 @@ _DOCUMENT: dict[str, Any] = {
 Document = create_model("Document", __base__=Part, __doc__="A batchflux manifest.", **_DOCUMENT)
 
 
-def schema() -> dict[str, Any]:
-    """Return the manifest's JSON Schema (draft 2020-12), with descriptions for editors."""
+def schema(offers: Iterable[Capabilities] = ()) -> dict[str, Any]:
+    """Return the manifest's JSON Schema (draft 2020-12), with descriptions for editors.
+
+    With what the APIs can carry, `provider.options` is that of the API which `provider` names.
+    """
     made = Document.model_json_schema(by_alias=True)
+    options: dict[str, list[Any]] = {}
+    for offer in offers:
+        if offer.options is not None:
+            options.setdefault(offer.api, []).append(offer.options.model_json_schema())
+    made["$defs"]["ProviderConfig"]["allOf"] = [
+        {
+            "if": {"anyOf": [{"properties": {key: {"const": api}}, "required": [key]} for key in ("api", "name")]},
+            "then": {"properties": {"options": {"anyOf": [*known, {"type": "null"}]}}},
+        }
+        for api, known in options.items()
+    ]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "patternProperties": {"^x-": {}}}
 
 

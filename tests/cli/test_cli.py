@@ -140,6 +140,16 @@ def test_simulate_serves_any_client(tmp_path: Path) -> None:
     assert "nowhere.yaml" in bad.stderr
 
 
+def test_plan_json_gives_all_faults(tmp_path: Path) -> None:
+    jobs = "".join(f"  - {{prompt: x, seed: s{number}}}\n" for number in range(30))
+    (tmp_path / "m.yaml").write_text(f"version: 1\njobs:\n{jobs}")
+    made = call(tmp_path, "plan", "m.yaml", "--json")
+    faults = json.loads(made.stdout)["faults"]
+    assert (made.returncode, made.stderr, len(faults)) == (2, "", 30)
+    assert faults[0] | {"message": ""} == {"file": "m.yaml", "line": 3, "where": "jobs[0].seed", "message": ""}
+    assert all("seed" in fault["where"] and fault["message"] for fault in faults)
+
+
 def test_plan_json_speaks_of_money(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(
         "version: 1\nprovider: {name: tuzi, price: 0.14, currency: CNY}\nlimits: {rate: 60/min, budget: 0.2}\n"

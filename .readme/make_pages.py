@@ -1,0 +1,198 @@
+"""Write the manual's pages that follow from the program's own tables: python .readme/make_pages.py [--check].
+
+With --check nothing is written; the exit code is 1 when a page is not what it would be.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchflux.cli import COMMANDS, cli
+from batchflux.errors import CAUSES, EXIT_CODES, RULES, Code
+from batchflux.exports.base import COLUMNS
+from batchflux.manifest import schema
+from batchflux.providers import providers
+from batchflux.simulator.options import SimulatorOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+PAGES = Path(__file__).parents[1] / "batchflux" / "docs"
+MADE = "<!-- written by .readme/make_pages.py; change the tables it reads -->\n"
+FOLLOWS = {
+    "backoff": "sent again after a pause",
+    "once": "asked again at most once",
+    "resend": "as `--on-unknown` says",
+    "limits": "sent again as soon as the limits, or another key, allow",
+    "never": "not sent again",
+}
+BILLED = {"no": "no", "maybe": "possibly", "yes": "yes"}
+
+
+def main() -> int:
+    """Write, or check, every page that is made."""
+    made: dict[str, Callable[[], Iterable[str]]] = {
+        "manifest": manifest,
+        "columns": columns,
+        "errors": errors,
+        "commands": commands,
+    }
+    stale = []
+    for topic, lines in made.items():
+        page, text = PAGES / f"{topic}.md", MADE + "\n".join(lines()) + "\n"
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(text, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.stderr.write(f"Not current: {', '.join(stale)}. Run python .readme/make_pages.py and commit them.\n")
+        return 1
+    return 0
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """Yield a Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        yield "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |"
+
+
+def manifest() -> Iterable[str]:
+    """Yield the reference of a manifest's keys, from its JSON Schema."""
+    whole = schema()
+    parts = whole["$defs"]
+    yield "# The manifest, key by key"
+    yield ""
+    yield "`batchflux schema` prints the same as JSON Schema, for editors. What is left out has its default; a key"
+    yield "that is not listed is a fault. Top-level keys that begin with `x-` are ignored: a place for YAML anchors."
+    yield from section("The document", whole, skip=())
+    named = {"provider": "ProviderConfig", "limits": "LimitsConfig", "output": "OutputConfig"}
+    named |= {"references": "ReferencesConfig"} if "ReferencesConfig" in parts else {}
+    for key, part in named.items():
+        yield from section(f"`{key}`", parts[part], skip=())
+    yield from section("Fields of a job, also in `defaults`", parts["Defaults"], skip=())
+    yield from section("Besides, on an element of `jobs`", parts["JobEntry"], skip=parts["Defaults"]["properties"])
+    yield ""
+    yield "## `options` of each API"
+    yield ""
+    for provider in providers().values():
+        able = provider.capabilities("")
+        if able.options is not None:
+            yield f"**{able.api}**, style {able.style}:" if able.style else f"**{able.api}**:"
+            yield ""
+            known = able.options.model_json_schema()["properties"]
+            yield from table(
+                ("option", "what it may be"), [(f"`{name}`", kind(of, parts)) for name, of in known.items()]
+            )
+            yield ""
+    yield "**simulator**: " + ", ".join(f"`{name}`" for name in SimulatorOptions.__dataclass_fields__ if name != "salt")
+    yield "(`batchflux simulate --help` says more)."
+
+
+def section(title: str, part: Mapping[str, Any], skip: Iterable[str]) -> Iterable[str]:
+    """Yield one part of the manifest as a table."""
+    yield ""
+    yield f"## {title}"
+    yield ""
+    rows = [
+        (f"`{name}`", kind(of, {}), default(of, required=name in part.get("required", ())), of.get("description", ""))
+        for name, of in part["properties"].items()
+        if name not in skip
+    ]
+    yield from table(("key", "what it may be", "left out", "meaning"), rows)
+
+
+def kind(of: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    """Return what a value may be."""
+    if "anyOf" in of:
+        found = [kind(one, parts) for one in of["anyOf"]]
+        return " or ".join(dict.fromkeys(one for one in found if one not in ("", "nothing")))
+    if "$ref" in of:
+        return "a mapping, see below"
+    if "enum" in of or "const" in of:
+        return ", ".join(f"`{word}`" for word in of.get("enum", [of.get("const")]))
+    names = {
+        "string": "text",
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "array": "a list",
+        "object": "a mapping",
+        "null": "nothing",
+    }
+    types = of.get("type", [])
+    words = [names[one] for one in ([types] if isinstance(types, str) else types) if one != "null"]
+    bounds = [f"{word} {of[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in of]
+    return " ".join([" or ".join(words), *bounds])
+
+
+def default(of: Mapping[str, Any], *, required: bool) -> str:
+    """Return what a key is when it is left out."""
+    if required:
+        return "must be there"
+    value = of.get("default")
+    return "" if value in (None, [], {}) else f"`{json.dumps(value, ensure_ascii=False).strip(chr(34))}`"
+
+
+def columns() -> Iterable[str]:
+    """Yield the columns and the exit codes."""
+    yield "# Columns and exit codes"
+    yield ""
+    yield "## Columns of results.csv"
+    yield ""
+    yield "UTF-8, one row for each job that ended, in this order; then one column for each tag, `tags.NAME`, and"
+    yield "after a review `review` and `note`. Times are UTC, ISO 8601. What a spreadsheet would run as a formula has"
+    yield "a `'` in front: at a cell's start, and behind a `;`, where a spreadsheet of some countries begins a cell."
+    yield ""
+    yield from table(("column", "what stands in it"), [(f"`{name}`", says) for name, says in COLUMNS.items()])
+    yield ""
+    yield "## Exit codes"
+    yield ""
+    yield from table(("code", "meaning"), EXIT_CODES.items())
+
+
+def errors() -> Iterable[str]:
+    """Yield the error codes, from the rules that the engine follows."""
+    yield "# Error codes"
+    yield ""
+    yield "`error_code` of results.csv. An attempt is a request that could cost money; of those a job has"
+    yield "`limits.attempts`. `batchflux run --retry-failed` first does what is free, then buys again what cannot be"
+    yield "had otherwise."
+    yield ""
+    rows = []
+    for code in Code:
+        rule = RULES[code]
+        follows = FOLLOWS[rule.retry]
+        if rule.fetch_again:
+            follows = "its link is fetched again; never paid again while the link may live"
+        if rule.free:
+            follows += "; tried again by every later run, for free"
+        if rule.fault == "key":
+            follows = "the key leaves the pool; with none left the run stops"
+        rows.append((f"`{code.value}`", CAUSES[code], follows, BILLED[rule.billed], "yes" if rule.attempt else "no"))
+    yield from table(("code", "cause", "what follows in the run", "billed", "an attempt"), rows)
+
+
+def commands() -> Iterable[str]:
+    """Yield every command with its options, from the command line itself."""
+    yield "# Commands"
+    yield ""
+    yield "Results go to stdout, everything else to stderr. Exit codes: `batchflux docs columns`."
+    with click.Context(cli, info_name="batchflux") as top:
+        for name in COMMANDS:
+            command = cli.get_command(top, name)
+            if command is None:
+                raise LookupError(name)
+            with click.Context(command, info_name=name, parent=top) as context:
+                usage = " ".join(command.collect_usage_pieces(context))
+                yield from ("", f"## `batchflux {name} {usage}`", "", " ".join((command.help or "").split()), "")
+                told = [found for one in command.params if (found := one.get_help_record(context)) is not None]
+                yield from table(("option", "what it does"), [(f"`{shape}`", says) for shape, says in told])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

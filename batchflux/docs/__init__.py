@@ -1,0 +1,39 @@
+"""The manual's pages, in Markdown: `batchflux docs TOPIC` prints one.
+
+`manifest`, `columns`, `errors` and `commands` are written by `.readme/make_pages.py` from the tables that the program
+itself reads; the others by people.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib.resources import files
+
+from batchflux.errors import UsageError
+
+TOPICS = {
+    "manifest": "every key of a manifest, what it may be and what it is when left out",
+    "providers": "APIs, keys, prices, call styles; what makes two jobs the same",
+    "templates": "tables, columns, templates, filters, axes",
+    "photos": "local references: what is checked, prepared and sent",
+    "results": "the output folder, what is kept where, what makes way for what",
+    "columns": "the columns of results.csv, exit codes",
+    "errors": "error codes: what each means, what follows, what it may cost",
+    "commands": "commands and their options",
+    "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
+    "networks": "proxies, certificates, keys and where they are looked up",
+    "review": "judging, redoing and handing over",
+    "guarantees": "what is promised, and the tests that show it",
+    "security": "what is kept from whom",
+    "performance": "measured figures",
+    "changelog": "what changed from version to version",
+}
+
+
+def page(topic: str) -> str:
+    """Return a page as Markdown; UsageError: there is none of that name."""
+    if topic not in TOPICS:
+        close = get_close_matches(topic.lower(), TOPICS, n=1)
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(TOPICS)}."
+        raise UsageError(f"There is no page {topic!r}; {meant}")
+    return (files("batchflux.docs") / f"{topic}.md").read_text(encoding="utf-8")
