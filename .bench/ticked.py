@@ -48,7 +48,7 @@ def main() -> None:
     def ticked(runner: asyncio.Runner, coro: Coroutine[Any, Any, Any], **how: Any) -> Any:
         return run(runner, _beside(coro, late, held), **how)
 
-    asyncio.Runner.run = ticked  # type: ignore[method-assign]
+    asyncio.Runner.run = ticked  # type: ignore[assignment,method-assign]
     try:
         if command[0] == "-m":
             sys.argv = command[1:]

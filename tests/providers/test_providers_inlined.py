@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import random
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from batchflux.errors import Code, JobError
 from batchflux.models import Inline, Link, Reference
 from batchflux.providers.answers.inlined import LONG, Inlined
+from batchflux.providers.answers.reading import AnswerReader
 from tests.providers.test_providers_any_shape import B64, BOTH, FOUND, MADE, NONE, body_of, chat, read, said, sse
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ SHAPES: Mapping[str, Callable[[str, list[str]], bytes]] = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_large_picture_is_read_as_a_small_one(
     answer: Callable[..., Any], make_job: Callable[..., Job], data: st.DataObject
@@ -132,7 +134,7 @@ def test_a_link_that_holds_a_picture_is_no_link_for_having_been_cut(
     assert answer(make_job(), body_of(chat(f"{text_of(LARGE)} https://cdn.example/a.png"))) != Link(url=link)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_what_is_cut_out_is_put_back(data: st.DataObject) -> None:
     words = st.text(max_size=40) | st.sampled_from(["A" * (LONG + 1), "/9j/", "=", '"'])
@@ -142,3 +144,21 @@ def test_what_is_cut_out_is_put_back(data: st.DataObject) -> None:
     cut = inlined.cut(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
     assert inlined.whole(cut) == text
     assert inlined.whole(inlined.shortened(cut * 2)) == text * 2
+
+
+@pytest.mark.parametrize(("frame", "times"), [(None, 2.0), (1 << 30, 2.0), (16_000, 5.0)])
+def test_little_more_than_the_answer_and_its_picture_is_held(
+    make_job: Callable[..., Job], frame: int | None, times: float
+) -> None:
+    made = picture(3_000_000)
+    text = f"![image](data:image/png;base64,{text_of(made)})"
+    pieces = [text[at : at + (frame or 0)] for at in range(0, len(text), frame or len(text))]
+    body = body_of({"data": [{"b64_json": text_of(made)}]} if frame is None else said(*pieces))
+    reader = AnswerReader(make_job(), 200, {})
+    reader.feed(body)
+    tracemalloc.start()
+    try:
+        assert reader.picture(complete=True).asset == Inline(data=made)
+        assert tracemalloc.get_traced_memory()[1] < times * len(body)
+    finally:
+        tracemalloc.stop()

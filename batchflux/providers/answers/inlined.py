@@ -1,9 +1,9 @@
 """Pictures within an answer's text, taken out of it before anything is searched.
 
-Of a long run of base64 that begins as a picture, its first characters are left, by which it is known as what it is, and
-a mark that stands for the rest. So JSON, streams and prose are read at the price of their words, whatever is between
-them. A run is found by samples, and decoded as it is followed. What is left of it is still longer than any link that is
-fetched, and than any line that base64 is wrapped at: it is read as the whole run would be.
+Of a long run of base64 that begins as a picture, its first and last characters are left, by which it is known as what
+it is, and a mark that stands for those between. So JSON, streams and prose are read at the price of their words. A run
+is found by samples, and decoded as it is followed. What is left of it is still longer than any link that is fetched,
+and than any line that base64 is wrapped at: it is read as the whole run would be.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from batchflux.providers.answers.untrusted import DECODED_AT_ONCE, decode_base64
 
 LONG = 1 << 16  # characters; shorter runs are left as they are
 _STRIDE = LONG // 2  # of two of them that meet in a long run, the second is all of it
-_LEFT = 10_000  # characters that are left of a run
+_LEFT, _END = 10_000, 16  # characters that are left of a run: where a link or `data:` follows, its first belong to it
 _PROOF = 64  # characters by which a picture is known
 _RUN = re.compile(rb"[A-Za-z0-9+/_-]*")
 _FOREIGN = bytes(_RUN.fullmatch(bytes((byte,))) is None for byte in range(256))  # a table: 1 for what is in no run
@@ -69,7 +69,7 @@ class Inlined:
         """Return a text with all that was cut out of it."""
         kept, done = list[str](), 0
         for mark in _MARKED.finditer(text) if _MARK in text else ():
-            picture = str(self._pictures[int(mark[1])].text, "ascii")
+            picture = str(self._pictures[int(mark[1])].text[:-_END], "ascii")
             kept += [text[done : max(done, mark.start() - _LEFT)], picture]
             done = mark.end()
         return "".join([*kept, text[done:]]) if kept else text
@@ -93,7 +93,8 @@ class Inlined:
         return end, len(self._pictures) - 1
 
     def _left_of(self, number: int) -> bytes:
-        left = bytes(self._pictures[number].text[:_LEFT]) + f"{_MARK}{number:08d}".encode()
+        text = self._pictures[number].text
+        left = bytes(text[:_LEFT]) + f"{_MARK}{number:08d}".encode() + bytes(text[-_END:])
         self._numbers[left.decode()] = number
         return left
 

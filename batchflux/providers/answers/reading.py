@@ -135,15 +135,15 @@ class AnswerReader:
 
     def _read(self, stream: str, *, complete: bool) -> bool:
         """Take in the text; return whether it is whole."""
-        text, whole = stream.strip(), complete
+        text, whole = stream.lstrip(), complete
         if failures.is_page(text):
             if complete and failures.is_titled_failing(text):
                 raise failures.from_answer(200, {}, text, hide=self._hide, paid=self._paid)
-            self._transcript.say(without_unseen(text))
+            self._transcript.say(without_unseen(text.rstrip()))
         elif text.startswith("<?xml"):
             self._transcript.take(elements(text))
         elif text.startswith(("{", "[")):
-            self._take(text, cut=not complete)
+            self._take(text.rstrip(), cut=not complete)
         else:
             event = None
             for event in events(stream):

@@ -75,8 +75,9 @@ class Transcript:
         for depth in range(_DEEPEST_TEXT):
             texts, self._texts = self._texts, {}
             for place, pieces in texts.items():
-                words = depth == 0 and (place[-1] in TEXT_KEYS)
-                for document in self._finder.in_text("".join(pieces), whole=whole, words=words):
+                words, text = depth == 0 and (place[-1] in TEXT_KEYS), "".join(pieces)
+                pieces.clear()  # they may be megabytes, once more
+                for document in self._finder.in_text(text, whole=whole, words=words):
                     self._documents += 1
                     self._walk(document, Sign.NONE)
 
