@@ -81,9 +81,13 @@ class AnswerReader:
             return len(self._body) >= self._largest
         start = max(0, len(self._body) - len(data) - _LONGEST_DONE)
         start = self._body.find(b"[", start)  # of one byte: twenty times as fast, and base64 has none
-        if start < 0 or _STREAM.match(self._body) is None or self._body.find(b"[DONE]", start) < 0:
+        if start < 0 or _STREAM.match(self._body) is None:
             return False
-        return _DONE.search(self._body, max(0, start - _LONGEST_DONE)) is not None
+        while (start := self._body.find(b"[DONE]", start)) >= 0:
+            if _DONE.search(self._body, max(0, start - _LONGEST_DONE), start + _LONGEST_DONE) is not None:
+                return True
+            start += 1
+        return False
 
     def finish(self, *, complete: bool) -> Reply:
         """Return the picture; JobError with the code of what came instead."""

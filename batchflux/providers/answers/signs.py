@@ -78,7 +78,7 @@ def _set(words: str) -> frozenset[str]:
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KINDS = ("type", "kind", "role", "purpose", "size", "variant")  # keys whose value says what stands beside them
 _NAME = re.compile(r"[\w.-]{1,60}")  # of a kind: a link is none
-_STATES = ("status", "state", "task_status", "taskStatus")
+STATES = ("status", "state", "task_status", "taskStatus")
 _BETWEEN = re.compile(r"[\s-]+")  # the words of a state
 TEXT_KEYS = frozenset({"content", "text", "delta", "answer", "response", "output_text"})  # in pieces, in a stream
 
@@ -89,6 +89,7 @@ PENDING = _set(
 _JUST_TOLD = _set("created accepted")  # also said of what was made
 READY = _set("ready success succeed succeeded successful completed complete done finished ok")
 FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
+_OF_ITSELF = frozenset((*_KINDS, *STATES, "thought"))
 _UNFINISHED = (PENDING | FAILED) - _JUST_TOLD
 
 TASK_IDS = ("id", "task_id", "taskId")
@@ -141,6 +142,8 @@ def below(parent: Sign, key: str) -> Sign:
 
 def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     """Return what holds for all that an object holds, by what it says of itself."""
+    if _OF_ITSELF.isdisjoint(value):
+        return parent
     said = [item for key in _KINDS if key in value and isinstance(item := value[key], str)]
     kinds = {sign_of(name) for name in said if _NAME.fullmatch(name)}
     if Sign.OURS in kinds or value.get("role") == "system":
@@ -152,7 +155,7 @@ def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
 
 def state_of(value: Mapping[str, Any]) -> str:
     """Return how the task stands that an object tells of, in lower case, with `_` between words; empty: it does not."""
-    for key in _STATES:
+    for key in STATES:
         if key in value and isinstance(said := value[key], str):
             return _BETWEEN.sub("_", said[:60].strip()).casefold()
     return ""

@@ -13,6 +13,7 @@ from batchflux.providers.answers.signs import (
     FAILED,
     PENDING,
     READY,
+    STATES,
     SURE_TASK_IDS,
     TAKEN_ON,
     TEXT_KEYS,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from batchflux.providers.answers.pictures import Finder
 
 _TASK_IDS = frozenset(SURE_TASK_IDS)
+_NOTED = _TASK_IDS | {"seed", "revised_prompt", "error", "refusal", "description", *STATES}
 _RAW = ("",)  # the place of text that is no JSON
 _TELLING = 4  # characters that a text does not begin with twice by chance
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
@@ -109,6 +111,12 @@ class Transcript:
 
     def _note(self, value: Mapping[str, Any]) -> None:
         """Note what an object says about the picture, wherever it stands, and about how it was made."""
+        for key, item in value.items():
+            if reason := bad_end(key, item):
+                said = told_text(value.get("finishMessage")) or told_text(value.get("blockReasonMessage")) or ""
+                self.end = self.end or Complaint(code=reason, message=said)
+        if _NOTED.isdisjoint(value):  # as most of a stream's thousands
+            return
         seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
         self.seed = self.seed if seed is None else seed
         self.revised_prompt = prompt or self.revised_prompt
@@ -118,10 +126,6 @@ class Transcript:
         refusal = value.get("refusal")
         if isinstance(refusal, str) and refusal:
             self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
-        for key, item in value.items():
-            if reason := bad_end(key, item):
-                said = told_text(value.get("finishMessage")) or told_text(value.get("blockReasonMessage")) or ""
-                self.end = self.end or Complaint(code=reason, message=said)
         ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
         taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
         if state in READY:
