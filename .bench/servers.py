@@ -170,3 +170,17 @@ def limit_server(picture: Path, scene: str) -> Iterator[Control]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def bytes_server(picture: Path) -> Iterator[str]:
+    """Serve heavy answers with one picture, in a process of its own; give its base URL."""
+    port = free_port()
+    command = script("bytes_server", "--port", port, "--picture", picture)
+    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_for(process, port, "the bytes server")
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.terminate()
+        process.wait()

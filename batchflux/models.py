@@ -135,9 +135,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inline:
-    """A picture whose bytes came with the answer."""
+    """A picture whose bytes came with the answer; their hex digest where it was taken already."""
 
     data: bytes = field(repr=False)
+    sha256: str | None = field(default=None, repr=False, compare=False)
 
 
 Asset = Link | Inline

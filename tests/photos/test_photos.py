@@ -194,9 +194,9 @@ def test_an_answer_that_is_the_copy_is_an_echo(folder: Path) -> None:
     with closing(manifest.photos(manifest.output.dir)) as photos:
         (job,) = expand(manifest, capabilities(), print).decoding(photos)
     for data in (WHOLE["up.jpg"], copy.read_bytes()):
-        assert Own(job).is_picture(data)
+        assert Own(job).inline(data) is None
         assert hashlib.sha256(data).hexdigest() in expected_of(job).references
-    assert not Own(job).is_picture(WHOLE["a.jpg"])
+    assert Own(job).inline(WHOLE["a.jpg"]) is not None
 
 
 def test_a_copy_is_made_once_and_only_of_what_was_planned(folder: Path) -> None:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from batchflux.models import Inline
 from batchflux.providers.answers.markup import scan
 from batchflux.providers.answers.untrusted import objects
 from batchflux.redaction import HIDDEN
@@ -70,9 +71,10 @@ class Own:
         """Whether the URL, in any spelling, is one that the request held."""
         return canonical(url) in self._urls
 
-    def is_picture(self, data: bytes) -> bool:
-        """Whether the bytes are one of the local references."""
-        return bool(self._digests) and hashlib.sha256(data).hexdigest() in self._digests
+    def inline(self, data: bytes) -> Inline | None:
+        """Return a picture that came with the answer; None when it is one of the local references."""
+        digest = hashlib.sha256(data).hexdigest() if self._digests else None
+        return None if digest in self._digests else Inline(data=data, sha256=digest)
 
     def asks_for(self, word: str) -> bool:
         """Whether the prompt has this word, so that a picture's name may have it too."""
