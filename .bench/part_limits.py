@@ -32,7 +32,8 @@ REAL_SECONDS, QUICK_REAL, QUICK_REAL_SECONDS = 45.0, 2, 15.0
 def run(options: Options) -> dict[str, Any]:
     """Measure, print, and return the figures."""
     seconds = QUICK_SECONDS if options.quick else LONG
-    virtual = each("(limits)", [(scene, seconds) for scene in SCENES], lambda one: [on_virtual_time(*one)])
+    scenes = [scene.name for scene in SCENES]
+    virtual = each("(limits)", scenes, lambda name: [on_virtual_time(BY_NAME[name], seconds)])
     table(f"(limits) {seconds / 60:g} virtual minutes: makespan over the ideal, share of requests refused", virtual)
     real = REAL[:QUICK_REAL] if options.quick else REAL
     lasting = QUICK_REAL_SECONDS if options.quick else REAL_SECONDS

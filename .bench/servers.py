@@ -1,4 +1,6 @@
-"""The servers, each a process of its own: nginx for throughput, the bucket server for limits and large manifests, models for limits."""
+"""The servers, each a process of its own: nginx for throughput, the bucket server for rates and large manifests, and
+models of servers that limit in other ways.
+"""
 
 from __future__ import annotations
 

@@ -359,7 +359,8 @@ class LimitFinder:
 
     def _weigh(self, share: float, left: float, now: float) -> None:
         """Lower the rate, let it prove itself further, or take back what lowering it did not mend."""
-        if share <= HEAVY:
+        in_vain = self._trial is not None and 2 * share >= self._trial
+        if share <= HEAVY and not in_vain:
             if self._trial is not None:
                 self._prove(now)
                 self._doubt = DEAF
@@ -373,8 +374,8 @@ class LimitFinder:
             self._cap = self._limit(cap, now, now)
             self._measure(now, cycle=True)
             return
-        self._vain = self._vain + 1 if self._trial is not None and 2 * share >= self._trial else 0
-        if self._vain >= VAIN:
+        self._vain = self._vain + 1 if in_vain else 0
+        if self._vain >= VAIN or share <= HEAVY:
             (self._rate, self._cap), self._trial = self._former, None
             self._prove(now)
             self._deaf, self._usual, self._doubt = self._doubt, share, min(2 * self._doubt, LONGEST_DEAF)

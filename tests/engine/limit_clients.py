@@ -90,6 +90,16 @@ class Client:
         return seen
 
 
+def most_in_a_window(times: Sequence[float], seconds: float) -> int:
+    """The most of `times` in any half-open window of so many seconds, as a server counts them."""
+    most, first = 0, 0
+    for last, time in enumerate(times):
+        while time - times[first] >= seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
 async def ask(model: Model, key: str, random: Random, seen: Seen) -> None:
     """Make one request; JobError when it is refused."""
     clock = asyncio.get_running_loop().time

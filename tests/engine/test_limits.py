@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.limit_finder import Learned
-from tests.engine.limit_clients import LATE, Client, ours
+from tests.engine.limit_clients import LATE, Client, most_in_a_window, ours
 from tests.engine.limit_scenes import BY_NAME, LONG, REFUSED, SCENES, Scene
 from tests.engine.limit_servers import Bucket, Chance, Changing, Model, Overload, Slots, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tests.engine.limit_clients import Seen
 
@@ -90,14 +90,16 @@ def test_a_limit_that_changes_is_followed_within_a_minute(name: str) -> None:
     assert seen.rate(120.0, 140.0) == pytest.approx(after, rel=0.1)
 
 
-def most_in_a_window(times: Sequence[float], seconds: float) -> int:
-    """The most of `times` in any half-open window of so many seconds, as a server counts them."""
-    most, first = 0, 0
-    for last, time in enumerate(times):
-        while time - times[first] >= seconds:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
+def test_a_limit_that_is_lower_than_what_was_told_is_found() -> None:
+    seen = Client(jobs=600, rate=(100.0, 1.0)).run(ours, Bucket(rate=10, size=10))
+    assert seen.makespan <= 1.15 * Bucket(rate=10, size=10).ideal(600, 64)
+
+
+def test_a_key_that_refuses_everything_for_a_minute_goes_on_after_it() -> None:
+    model = Changing(before=Chance(share=1.0), after=Bucket(rate=10, size=10), at=60.0)
+    seen = Client(jobs=400).run(ours, model)
+    assert sum(at < 60 for at, _, _ in seen.calls) <= 64 + 30
+    assert seen.makespan <= 60 + 1.3 * 400 / 10
 
 
 MODELS: st.SearchStrategy[Callable[[], Model]] = st.one_of(
