@@ -287,12 +287,10 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     if selection.sample is not None:
-        all_jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection))
+        all_jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
         positions = sampled(all_jobs, selection.sample, len(manifest.entries), selection.only)
         selection = replace(selection, positions=positions)
-    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
-    if photos is not None:
-        jobs.decoding(photos)
+    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
     survey = surveyor.take(through(jobs))

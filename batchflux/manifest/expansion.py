@@ -86,8 +86,8 @@ class Expansion:
         self.tables: list[dict[str, Any]] = []
         self._leads = bytearray()
 
-    def decoding(self, photos: Photos) -> Expansion:
-        """Have the photos decoded, so that each job's fault tells what is wrong with any; else they are only found."""
+    def decoding(self, photos: Photos | None) -> Expansion:
+        """Have these photos decoded, so that a job's fault tells what is wrong with any; None: they are only found."""
         self._photos = photos
         return self
 
