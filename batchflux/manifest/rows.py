@@ -154,7 +154,7 @@ def references_in(value: Any, *, split: bool) -> list[str]:
         return [text for item in value for text in references_in(item, split=False)]
     if isinstance(value, dict):  # as shops export a picture
         value = value.get("src") or value.get("url")
-        if not isinstance(value, str):
+        if not value:
             raise ValueError("found a mapping without src or url; allowed are paths and URLs")
     text = tidy("images", str(shown(value)))
     if not split or not text:
