@@ -287,8 +287,12 @@ def survey_jobs(
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
     if selection.sample is not None:
-        all_jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
-        positions = sampled(all_jobs, selection.sample, len(manifest.entries), selection.only)
+        positions = sampled(  # which keeps nothing of what the expansion knows of a million jobs
+            expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos),
+            selection.sample,
+            len(manifest.entries),
+            selection.only,
+        )
         selection = replace(selection, positions=positions)
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)

@@ -22,6 +22,7 @@ _EXPRESSIONS = re.compile(r"\{\{[-+]?(.*?)[-+]?\}\}", re.DOTALL)
 _NOT_WORD = re.compile(r"\W+")
 _TEXT_MARK = "'"  # in front of a number that a spreadsheet is to keep as text
 _WHOLE = re.compile(r"([-+]?[0-9]+)\.0+")
+_TIME = re.compile(r"0?([1-9][0-9]?):0?([1-9][0-9]?)(?::00)?")  # what a spreadsheet makes of 16:9
 _PARTS = re.compile(r"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?=https?://)|\s+(?=https?://)", re.IGNORECASE)
 _LOCAL_PARTS = re.compile(r"\s*[,;]\s*")
 _AS_TEXT = frozenset({"id", "model"})  # fields in which a leading ' may be meant
@@ -136,6 +137,8 @@ def tidy(name: str, text: str) -> str:
     if name in _AS_TEXT:
         return text
     text = text.removeprefix(_TEXT_MARK) if text.count(_TEXT_MARK) == 1 else text
+    if name == "aspect_ratio" and (time := _TIME.fullmatch(text)) is not None:
+        return f"{time[1]}:{time[2]}"
     match = _WHOLE.fullmatch(text) if name in _WHOLE_FIELDS else None
     return match[1] if match is not None else text
 
@@ -149,6 +152,10 @@ def references_in(value: Any, *, split: bool) -> list[str]:
     """Return the references that a value holds: those of a list, and of a text, split where it lists several."""
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in references_in(item, split=False)]
+    if isinstance(value, dict):  # as shops export a picture
+        value = value.get("src") or value.get("url")
+        if not value:
+            raise ValueError("found a mapping without src or url; allowed are paths and URLs")
     text = tidy("images", str(shown(value)))
     if not split or not text:
         return [] if is_blank(text) else [text]

@@ -35,6 +35,8 @@ _SAMPLE, _LINE = 32 << 10, 2 << 10  # bytes looked at in all, and of one line
 _MESS, _SURE, _FAR = 0.5, 0.02, 0.2  # the share of a mess: where it is no text, text for sure, and how far the next is
 _EVIDENCE = 24  # bytes that are not ASCII; of fewer any encoding may make words
 _READINGS = 3
+_DAMAGED = 10  # so many times more bytes are UTF-8 than are not, where a file of it is damaged
+_UTF8 = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _PARTS = frozenset("\r\n")
 
@@ -123,6 +125,9 @@ def _not_utf8(file: TextFile) -> ReadError | None:
 
 def _guessed(file: TextFile, bad: ReadError) -> str:
     sample = b"".join(_telling(file))
+    wrong = len(_HIGH.findall(_UTF8.sub(b"", sample)))
+    if len(_HIGH.findall(sample)) > _DAMAGED * wrong:
+        raise ReadError(bad.line, f"{bad.message}, as all others are; mend that line, or save the file as UTF-8 again")
     readings = _readings(sample) if b"\0" not in sample else []  # which no text has
     (best, _, mess), *others = readings or [("", "", 1.0)]
     evidence = len(_HIGH.findall(sample)) >= _EVIDENCE

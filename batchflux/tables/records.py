@@ -150,6 +150,8 @@ class Records:
             raise ReadError(error.lineno, f"the file is not JSON: {error.msg} at column {error.colno}") from None
         except (ValueError, RecursionError) as error:
             raise ReadError(None, f"cannot be read: {error}") from None
+        if not isinstance(found, dict):
+            raise ReadError(1, "the file is no list of JSON objects; allowed is [{...}, ...] with the columns as names")
         yield from enumerate(_rows_of(found), start=1)
 
 

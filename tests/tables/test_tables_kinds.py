@@ -52,6 +52,7 @@ def test_a_long_list_of_json_streams(read: Read) -> None:
     [
         ('[{"title": "a"},\n {"title": "b"', "t.json:2: jobs[0].from: the list is not JSON: Expecting"),
         ('[{"title": "a"},\n 3]', "t.json:2: jobs[0].from: the line is not a JSON object"),
+        ('"title"', "t.json:1: jobs[0].from: the file is no list of JSON objects"),
         ('{"title": ', "t.json:1: jobs[0].from: the file is not JSON"),
         ('[{"title": "a", "title": "b"}]', 't.json:1: jobs[0].from: the row is not allowed: the column "title" stands'),
         ('[{"title": "a"}', "t.json:1: jobs[0].from: the list does not end; is the file whole?"),

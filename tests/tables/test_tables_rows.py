@@ -67,6 +67,7 @@ def test_a_tag_says_what_the_cell_says(read: Read) -> None:
     assert ([job.tags for job in jobs], faults) == ([(("s", "None"),), (("s", ""),)], [])
 
 
+PLAIN = 'prompt: x\nimages: "{{ p }}"'
 PHOTOS = "title,photo\na,https://x.example/a.jpg\nb,\nc,nan\n"
 EDIT = 'prompt: "Clean {{ title }}"\nimages: ["{{ photo }}"]'
 
@@ -115,6 +116,8 @@ def test_local_references_in_a_cell_and_a_list(read: Read) -> None:
     assert ([image.source for image in jobs[0].images], faults) == (["photos/a.jpg", "b.jpg"], [])
     jobs, faults, _ = read("t.jsonl", '{"p": ["a.jpg", "b.jpg"]}\n', 'prompt: x\nimages: ["{{ p }}", c.jpg]')
     assert ([image.source for image in jobs[0].images], faults) == (["a.jpg", "b.jpg", "c.jpg"], [])
+    jobs, faults, _ = read("t.jsonl", '{"p": [{"id": 3, "src": "https://x.example/a.jpg"}]}\n', PLAIN)
+    assert ([image.url for image in jobs[0].images], faults) == (["https://x.example/a.jpg"], [])
     _, (fault,), _ = read("t.jsonl", '{"p": [], "q": 1}\n', 'prompt: x\nimages: "{{ p }}"')
     assert fault.startswith('t.jsonl:1: jobs[0].images[0]: the column "p" ')
 

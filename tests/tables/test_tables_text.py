@@ -70,6 +70,14 @@ def test_where_two_encodings_make_words_the_user_is_asked(
     assert ([job.prompt for job in jobs], faults, table["encoding"]) == ([title], [], encoding)
 
 
+def test_a_damaged_file_is_not_taken_for_another_encoding(read: Read) -> None:
+    jobs, (fault,), _ = read("t.csv", "title,seed\ncafé déjà vu,1\n".encode() * 9 + b"x\xff,2\n", SEEDED)
+    assert (jobs, fault.partition(";")[0]) == (
+        [],
+        "t.csv:19: jobs[0].from: the byte 0xff is not UTF-8, as all others are",
+    )
+
+
 def test_an_encoding_that_alone_makes_words_is_taken(read: Read) -> None:
     rows = "".join(f"{n},在木桌上的红色陶瓷杯子 柔和的自然光线 产品摄影 第{n}张\n" for n in range(30))
     jobs, faults, (table,) = read("t.csv", f"sku,title\n{rows}".encode("gbk"))
