@@ -298,8 +298,8 @@ def _own(node: Node) -> Node:
 def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
     """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
-    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name, and never
-    the value.
+    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name,
+    never the value.
     """
 
     def walk(node: Node, path: KeyPath, line: int) -> Node:
