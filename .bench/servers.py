@@ -1,6 +1,4 @@
-"""The servers, each a process of its own: nginx for throughput, the bucket server for rates and large manifests, and
-models of servers that limit in other ways.
-"""
+"""The servers, each a process of its own: nginx for throughput, a bucket, models of limits, heavy answers."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import UsageError
-from batchflux.failpoints import reach
 from batchflux.ledger.connection import explaining, opened, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
@@ -140,7 +139,6 @@ def merge(first: Path, second: Path, target: Path, finish: Callable[[Path, sqlit
             (work / IMAGES).mkdir()
             (work / SPOOL).mkdir(mode=durable.PRIVATE)
             merged = _join(first, second, work, finish)
-            reach("merge.made")
             work.rename(target)
             durable.sync_folder(target.absolute().parent)
     return merged

@@ -307,7 +307,7 @@ def _own(node: Node) -> Node:
 def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
     """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
-    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name and
+    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name,
     never the value.
     """
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.exports.projection import write_results
+from batchflux.failpoints import VARIABLE
 from batchflux.ledger.merge import Merged, merge
 from batchflux.ledger.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.reviews import prepare_reviews
 from batchflux.output.folder import FolderLock
 from batchflux.planner import load_manifest, plan
 from batchflux.runner import run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "version: 1\nprovider: {name: simulator, price: 0.5, currency: CNY, options: {latency: 0}}\njobs:\n"
 
@@ -164,6 +167,21 @@ def test_a_merge_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
     assert joined(tmp_path).jobs == 2
     assert [*rows(tmp_path / "c")] == ["mug", "cup"]
     assert not (tmp_path / ".c.merging").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["commit.made", "csv.replaced"])
+def test_a_merge_that_was_killed_is_made_anew(tmp_path: Path, point: str) -> None:
+    made(tmp_path / "a", "id: mug, prompt: a mug")
+    made(tmp_path / "b", "id: cup, prompt: a cup")
+    command = [sys.executable, "-m", "batchflux", "merge", "a", "b", "-o", "c"]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run(command, cwd=tmp_path, env=environ | {VARIABLE: point}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "c").exists()
+    assert subprocess.run(command, cwd=tmp_path, env=environ, check=False).returncode == 0
+    assert [*rows(tmp_path / "c")] == ["mug", "cup"]
+    assert [*rows(tmp_path / "a")] == ["mug"]
 
 
 def test_what_the_ledger_knows_keeps_names_that_are_not_for_windows(tmp_path: Path) -> None:
