@@ -18,9 +18,8 @@ from batchflux.cli.terminal import count, dropped_fields, duration, learned_line
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
+from batchflux.manifest import AutoTimeout, starter
 from batchflux.manifest import schema as manifest_schema
-from batchflux.manifest import starter
-from batchflux.manifest.values import AutoTimeout
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 from batchflux.providers import capabilities
