@@ -17,7 +17,7 @@ from batchflux.cli.terminal import count, dropped_fields, duration, learned_line
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
-from batchflux.manifest.values import AutoTimeout
+from batchflux.manifest import AutoTimeout
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 

@@ -268,7 +268,7 @@ class JobRunner:
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._limits.in_flight + self.downloads.in_use)) is not None:
+                if (full := self._world.room(self._limits.in_flight)) is not None:
                     self._gate.close(full)
                 self._gate.check()
                 job = await self._with_uploads(run, lease)

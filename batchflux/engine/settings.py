@@ -20,8 +20,8 @@ from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
+from batchflux.manifest import AutoTimeout
 from batchflux.manifest.diagnostics import keys_fault
-from batchflux.manifest.values import AutoTimeout
 from batchflux.providers import capabilities, providers
 from batchflux.secrets import wrong_key
 from batchflux.state import Lesson

@@ -6,9 +6,10 @@ from batchflux.manifest.expansion import Expansion, expand
 from batchflux.manifest.loader import load_manifest
 from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig, schema, starter
-from batchflux.manifest.values import Deadline, Rate
+from batchflux.manifest.values import AutoTimeout, Deadline, Rate
 
 __all__ = [
+    "AutoTimeout",
     "Deadline",
     "Expansion",
     "LimitsConfig",
