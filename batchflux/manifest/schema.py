@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from PIL import ImageColor
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, create_model
 from pydantic_core import PydanticUseDefault, core_schema
 
@@ -23,7 +22,7 @@ from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
 from batchflux.manifest.values import AutoTimeout, Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
 from batchflux.manifest.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import DIFFERENCES, Verify
-from batchflux.photos import Photos, Settings, is_allowed, is_private
+from batchflux.photos import Photos, Settings, reach_of
 from batchflux.secrets import Secrets
 from batchflux.tables import Given
 from batchflux.tables.delimited import delimiter_of
@@ -163,16 +162,6 @@ def _headers(value: object) -> dict[str, str]:
         except ValueError as error:
             raise problem(f"of {quoted(name)}: {error}") from None
     return made
-
-
-def _colour(text: str) -> str | None:
-    if not text:
-        return None
-    try:
-        red, green, blue = ImageColor.getrgb(text)[:3]
-    except ValueError:
-        raise ValueError(f"found {quoted(text)}; allowed is a colour, as white or #f0f0f0") from None
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _options(value: object) -> Any:
@@ -330,7 +319,7 @@ class ReferencesConfig(Part):
     max_bytes: Annotated[int | None, _leaf(values.size, "string", "integer")] = Field(
         None, description="encode and scale photos so that their files are no larger, as 10MB"
     )
-    flatten: Annotated[str | None, _leaf(_colour, "string", "null")] = Field(
+    flatten: Annotated[str | None, _leaf(values.colour, "string", "null")] = Field(
         None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
     )
     strip_metadata: Annotated[bool, _leaf(job_fields.upsampling, "boolean")] = Field(
@@ -471,12 +460,7 @@ class Manifest:
 
     def photos(self, output: Path | None = None) -> Photos:
         """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
-        provider = self.provider
-        near = provider.simulated or is_private(provider.base_url)
-
-        def reaches(url: str) -> bool:
-            return near or not is_private(url) or is_allowed(url, provider.allow_hosts)
-
+        reaches = reach_of(self.provider.base_url, self.provider.allow_hosts)
         return Photos(self.base, Settings(**self.references.model_dump()), output, reaches)
 
     def beside(self, source: str) -> str:

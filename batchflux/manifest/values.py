@@ -15,6 +15,7 @@ from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from PIL import ImageColor
 from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
@@ -254,6 +255,17 @@ def size(text: str) -> int:
     if amount is None or not 0 < amount <= MAX_PICTURE:
         raise ValueError(f"found {quoted(text)}; allowed is a size up to 4GB, as 50MB or 500KB")
     return amount
+
+
+def colour(text: str) -> str | None:
+    """Read a colour by its name or as CSS writes it: `#rrggbb`; empty is not given."""
+    if not text:
+        return None
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ValueError(f"found {quoted(text)}; allowed is a colour, as white or #f0f0f0") from None
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def money(text: str) -> Decimal:

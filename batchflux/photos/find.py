@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from batchflux.transport.ssrf import Allowed, Guard, is_public, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 MAX_NAMES = 20_000  # of a folder, looked at for a name that is near
 _LIKELY = 1_000  # names, among which a mistyped one is looked for letter by letter
@@ -110,9 +110,9 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
-def is_private(url: str | None) -> bool:
+def is_private(url: str) -> bool:
     """Whether an address can be reached from this machine or its network only, as far as its text tells."""
-    found = _HOST.match(url or "")
+    found = _HOST.match(url)
     return found is not None and _is_private_host(found[1].strip("[]"))
 
 
@@ -120,6 +120,15 @@ def is_private(url: str | None) -> bool:
 def _is_private_host(host: str) -> bool:
     address = parse(host)
     return not is_public(address) if address is not None else _LOCAL_NAME.fullmatch(host) is not None
+
+
+def reach_of(base_url: str | None, hosts: Collection[str]) -> Callable[[str], bool]:
+    """Return what tells whether a provider can reach an address: one in this network reaches all, others public ones.
+
+    `hosts` are such that the user says can be reached although they are private; without a `base_url` it is simulated.
+    """
+    near = base_url is None or is_private(base_url)
+    return lambda url: near or not is_private(url) or is_allowed(url, hosts)
 
 
 def is_allowed(url: str, hosts: Iterable[str]) -> bool:

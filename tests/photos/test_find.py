@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchflux.photos import Photos, is_allowed, is_private, matches
+from batchflux.photos import Photos, is_allowed, is_private, matches, reach_of
 from tests.photos.conftest import encoded
 
 JPEG = encoded("JPEG")
@@ -131,6 +131,10 @@ def test_which_addresses_only_this_network_reaches(url: str, private: bool) -> N
 
 
 def test_what_the_user_allows_is_reached() -> None:
+    for base_url, reached in ((None, True), ("http://127.0.0.1:9", True), ("https://api.example", False)):
+        assert reach_of(base_url, [])("http://nas/a.jpg") is reached
+    assert reach_of("https://api.example", ["nas"])("http://nas/a.jpg")
+    assert reach_of("https://api.example", [])("https://cdn.example/a.jpg")
     assert is_allowed("http://10.0.0.7:80/a.jpg", ["10.0.0.0/24"])
     assert is_allowed("http://nas/a.jpg", ["nas"])
     assert not is_allowed("http://nas:81/a.jpg", ["nas:80"])
