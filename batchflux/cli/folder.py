@@ -14,8 +14,8 @@ from batchflux.cli.terminal import count, dropped_fields, duration, learned_line
 from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
-from batchflux.ledger.merge import merge as merge_folders
-from batchflux.ledger.prune import listed_no_longer, set_unlisted_aside
+from batchflux.folders.merge import merge as merge_folders
+from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report

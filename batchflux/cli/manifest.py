@@ -44,37 +44,41 @@ MEANINGS = {
 }
 
 
-def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
-
-    @click.argument("path", metavar="MANIFEST", type=click.Path())
-    @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
-    @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
-    @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
-    @click.option(
+OPTIONS = (  # that `plan` and `run` share
+    click.argument("path", metavar="MANIFEST", type=click.Path()),
+    click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir."),
+    click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free."),
+    click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s."),
+    click.option(
         "--env-file",
         metavar="FILE",
         type=click.Path(),
         help="Look keys and ${NAME} up in FILE, too: NAME=value a line.",
-    )
-    @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
-    @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
-    @click.option(
+    ),
+    click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs."),
+    click.option(
         "--sample", type=click.IntRange(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."
-    )
-    @click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N.")
-    @click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min.")
-    @click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT.")
-    @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
-    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first.")
-    @click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs.")
-    @click.option(
+    ),
+    click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N."),
+    click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min."),
+    click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT."),
+    click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),
+    click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first."),
+    click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs."),
+    click.option(
         "--on-unknown",
         type=click.Choice(get_args(OnUnknown)),
         default="retry",
         show_default=True,
         help="What to do with a job whose request left and was never answered.",
-    )
+    ),
+)
+
+
+def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
+
     @wraps(function)
     def wrapper(**given: Any) -> Any:
         # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
@@ -89,7 +93,10 @@ def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
         return function(load=load, selection=Selection(**chosen), **given)
 
-    return wrapper
+    command: Callable[..., Any] = wrapper
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 def checking(jobs: Iterable[Job]) -> Iterable[Job]:

@@ -21,7 +21,7 @@ from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest import AutoTimeout
-from batchflux.manifest.diagnostics import keys_fault
+from batchflux.manifest.reading.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
 from batchflux.secrets import wrong_key
 from batchflux.state import Lesson

@@ -12,7 +12,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
-from batchflux.manifest.diagnostics import (
+from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, Split, job_id
+from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
+from batchflux.manifest.reading.diagnostics import (
     check_sound,
     entry_fault,
     file_name_fault,
@@ -20,13 +22,11 @@ from batchflux.manifest.diagnostics import (
     row_fault,
     unknown_variable,
 )
-from batchflux.manifest.job_fields import AXIS_FIELDS, FIELD_NAMES, READERS, Split, job_id
-from batchflux.manifest.matrix import MAX_COMBINATIONS, Axis, AxisValue, combinations
+from batchflux.manifest.reading.values import Template, is_nothing, is_template
+from batchflux.manifest.reading.yaml_nodes import Items, KeyPath, Scalar, Table, found
 from batchflux.manifest.rows import View, aliases, hint, tidied
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
 from batchflux.manifest.templates import Compiled, Renderer, compile_template
-from batchflux.manifest.values import Template, is_nothing, is_template
-from batchflux.manifest.yaml_nodes import Items, KeyPath, Scalar, Table, found
 from batchflux.tables import Given, opened, table_format
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from batchflux.errors import Fault
-    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.tables import Opened
 
 APART = FIELD_NAMES - {"prompt", "style"}  # fields that nothing else in an entry depends on

@@ -14,22 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError
 from batchflux.manifest.capabilities import SIMULATOR, Offers
-from batchflux.manifest.diagnostics import Causes, FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
+from batchflux.manifest.reading.diagnostics import (
+    Causes,
+    FieldError,
+    entry_fault,
+    job_fault,
+    row_fault,
+    unknown_variable,
+)
+from batchflux.manifest.reading.yaml_nodes import MERGE, Scalar, plain_data
 from batchflux.manifest.redo import choose
 from batchflux.manifest.rows import as_written, references_in, without_blanks
 from batchflux.manifest.sameness import parted
 from batchflux.manifest.templates import BlankError, Compiled, UndefinedError
-from batchflux.manifest.yaml_nodes import MERGE, Scalar, plain_data
 from batchflux.models import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchflux.errors import Fault
-    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest

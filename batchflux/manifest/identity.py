@@ -16,12 +16,12 @@ from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import quoted
-from batchflux.manifest.diagnostics import FieldError
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
+from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.reading.values import Template, is_url
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
 from batchflux.manifest.templates import ImagePath, compile_template, slug
-from batchflux.manifest.values import Template, is_url
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:

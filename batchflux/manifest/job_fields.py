@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
 from batchflux.errors import quoted
-from batchflux.manifest import values
-from batchflux.manifest.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, plain_data
+from batchflux.manifest.reading import values
+from batchflux.manifest.reading.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
+from batchflux.manifest.reading.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import Format
 
 if TYPE_CHECKING:

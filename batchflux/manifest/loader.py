@@ -19,23 +19,20 @@ from pydantic import BaseModel
 
 from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.capabilities import SIMULATOR, provider_config
-from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, is_key_name, key_names, unknown_key
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import (
-    VARIABLE,
-    Defaults,
-    Document,
-    LimitsConfig,
-    Manifest,
-    OutputConfig,
-    ProviderConfig,
-    ReferencesConfig,
+from batchflux.manifest.kinds import VARIABLE
+from batchflux.manifest.reading.diagnostics import (
+    OVERRIDE_FILE,
+    Faults,
+    check_sound,
+    is_key_name,
+    key_names,
+    unknown_key,
 )
-from batchflux.manifest.templates import compile_template
-from batchflux.manifest.values import is_nothing
-from batchflux.manifest.yaml_nodes import (
+from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
     Items,
@@ -48,6 +45,16 @@ from batchflux.manifest.yaml_nodes import (
     line_at,
     read_tree,
 )
+from batchflux.manifest.schema import (
+    Defaults,
+    Document,
+    LimitsConfig,
+    Manifest,
+    OutputConfig,
+    ProviderConfig,
+    ReferencesConfig,
+)
+from batchflux.manifest.templates import compile_template
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:

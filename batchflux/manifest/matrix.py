@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import READERS, reference
+from batchflux.manifest.reading.values import is_template, line_of_text, problem, scalar
+from batchflux.manifest.reading.yaml_nodes import Scalar, found, value_of
 from batchflux.manifest.templates import ImagePath, Parts
-from batchflux.manifest.values import is_template, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, value_of
 from batchflux.photos import matches
 from batchflux.tables.lines import lines_of
 

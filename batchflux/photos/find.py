@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from batchflux.transport.ssrf import Allowed, Guard, is_public, parse
+from batchflux.transport.connecting.ssrf import Allowed, Guard, is_public, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator

@@ -18,7 +18,7 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchflux.transport.connections import Until
+    from batchflux.transport.connecting.connections import Until
 
 PIECE = 1 << 18  # bytes of a decoded piece, so that what grows without end is counted as it grows
 LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an answer with garbled chunks was closed

@@ -18,13 +18,13 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Routes, Sent, TransportOptions, Until
+from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
+from batchflux.transport.connecting.ssrf import Allowed, Guard
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.encoded import EncodedPhotos
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
-from batchflux.transport.ssrf import Allowed, Guard
 from batchflux.transport.threads import in_thread
 from batchflux.transport.waits import wait_in_words
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe

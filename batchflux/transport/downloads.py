@@ -25,10 +25,10 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
+from batchflux.transport.connecting.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
+from batchflux.transport.connecting.ssrf import Allowed
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
-from batchflux.transport.ssrf import Allowed
 from batchflux.transport.wire_errors import WIRE_ERRORS, refused_by, shown, unfetched, unsafe
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
     from yarl import URL
 
-    from batchflux.transport.connections import Routes
-    from batchflux.transport.ssrf import Guard
+    from batchflux.transport.connecting.connections import Routes
+    from batchflux.transport.connecting.ssrf import Guard
 
 HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Fault
-from batchflux.manifest.diagnostics import MAX_FAULTS
 from batchflux.manifest.matrix import MAX_COMBINATIONS, combinations
+from batchflux.manifest.reading.diagnostics import MAX_FAULTS
 from batchflux.tables.streams import MAX_LINE
 
 if TYPE_CHECKING:

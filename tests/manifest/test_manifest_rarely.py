@@ -12,7 +12,7 @@ from batchflux.errors import ManifestError
 from batchflux.manifest import load_manifest
 from batchflux.manifest.job_fields import MAX_PROMPT
 from batchflux.manifest.matrix import MAX_RANGE
-from batchflux.manifest.values import MAX_TEMPLATE, MAX_TEXT, MAX_URL
+from batchflux.manifest.reading.values import MAX_TEMPLATE, MAX_TEXT, MAX_URL
 from batchflux.tables.cells import MAX_CELL
 from batchflux.tables.streams import MAX_LINE
 

@@ -12,7 +12,7 @@ import pytest
 
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
-from batchflux.manifest.values import AutoTimeout
+from batchflux.manifest.reading.values import AutoTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from yarl import URL
 
 from batchflux.errors import UsageError
-from batchflux.transport.ssrf import parse
+from batchflux.transport.connecting.ssrf import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

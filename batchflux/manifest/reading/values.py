@@ -19,7 +19,7 @@ from PIL import ImageColor
 from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
-from batchflux.manifest.yaml_nodes import Scalar, found
+from batchflux.manifest.reading.yaml_nodes import Scalar, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable

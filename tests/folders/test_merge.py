@@ -18,8 +18,8 @@ import pytest
 from batchflux.errors import FolderBusy, StorageError, UsageError
 from batchflux.exports.projection import write_results
 from batchflux.failpoints import VARIABLE
-from batchflux.ledger.merge import Merged, merge
-from batchflux.ledger.prune import listed_no_longer, set_unlisted_aside
+from batchflux.folders.merge import Merged, merge
+from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.reviews import prepare_reviews
 from batchflux.output.folder import FolderLock
 from batchflux.planner import load_manifest, plan

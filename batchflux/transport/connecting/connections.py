@@ -20,17 +20,17 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux._version import __version__
 from batchflux.failpoints import reach
-from batchflux.transport.lenient import LenientConnector
-from batchflux.transport.proxies import Proxies
+from batchflux.transport.connecting.lenient import LenientConnector
+from batchflux.transport.connecting.proxies import Proxies
+from batchflux.transport.connecting.ssrf import Guard, UnsafeAddressError, parse
 from batchflux.transport.slots import DownloadSlots
-from batchflux.transport.ssrf import Guard, UnsafeAddressError, parse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from yarl import URL
 
-    from batchflux.transport.proxies import Proxy
+    from batchflux.transport.connecting.proxies import Proxy
 
 MIB = 1 << 20
 DNS_SECONDS = 60  # a provider that moves to other addresses is followed within a minute
@@ -238,7 +238,7 @@ class Routes:
     def _connector(self, proxy: Proxy | None, *, reuse: bool) -> aiohttp.TCPConnector:
         options: dict[str, Any] = {"force_close": not reuse, "limit": self._options.connections}
         if proxy is not None and not proxy.is_http:
-            from batchflux.transport.socks import socks_connector  # noqa: PLC0415  an extra
+            from batchflux.transport.connecting.socks import socks_connector  # noqa: PLC0415  an extra
 
             return socks_connector(proxy, **options)
         if proxy is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import ClientConnectorCertificateError
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError, ProxyType
 
-from batchflux.transport.lenient import LenientConnector
+from batchflux.transport.connecting.lenient import LenientConnector
 from batchflux.transport.wire_errors import ProxyFailedError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-    from batchflux.transport.proxies import Proxy
+    from batchflux.transport.connecting.proxies import Proxy
 
 
 class SocksConnector(LenientConnector, ProxyConnector):

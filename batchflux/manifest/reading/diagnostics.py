@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from batchflux.errors import Fault, ManifestError, quoted
-from batchflux.manifest.yaml_nodes import OVERRIDE, KeyPath, Node, Scalar, Table, found, line_at, plain_data, where
+from batchflux.manifest.reading.yaml_nodes import (
+    OVERRIDE,
+    KeyPath,
+    Node,
+    Scalar,
+    Table,
+    found,
+    line_at,
+    plain_data,
+    where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
