@@ -440,12 +440,12 @@ class JobRunner:
                 if (error.retry_after or 0.0) > GRACE:
                     self._free_over(run)
                 self._tell("fetch_failed", run, error, run.downloads.used)
+                charged = True
                 if away(error):
-                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock())
-                    run.downloads.failed(charged=charged or not waits)
+                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock()) or not waits
                 else:
-                    run.downloads.failed(charged=True)
                     self._outages.fetched(host, self._clock())
+                run.downloads.failed(charged=charged)
                 raise
             self._outages.fetched(host, self._clock())
             return collected

@@ -272,6 +272,16 @@ def _kept_name(job: Job, known: Known) -> str:
     return known.planned if on_windows(known.planned) == job.file_name else job.file_name
 
 
+def _with_sample(
+    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, photos: Photos | None
+) -> Selection:
+    """Return the selection with the places of its sample, which takes a look at all jobs and keeps none."""
+    if selection.sample is None:
+        return selection
+    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
+    return replace(selection, positions=sampled(jobs, selection.sample, len(manifest.entries), selection.only))
+
+
 def survey_jobs(
     manifest: Manifest,
     connection: sqlite3.Connection,
@@ -286,14 +296,7 @@ def survey_jobs(
     wanted = redos(connection)
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
-    if selection.sample is not None:
-        positions = sampled(  # which keeps nothing of what the expansion knows of a million jobs
-            expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos),
-            selection.sample,
-            len(manifest.entries),
-            selection.only,
-        )
-        selection = replace(selection, positions=positions)
+    selection = _with_sample(manifest, connection, selection, photos)
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
