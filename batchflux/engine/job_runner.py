@@ -426,8 +426,7 @@ class JobRunner:
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         fresh = link is not run.work.picture
-        again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
-        waits = fresh or not again
+        waits = fresh or not (run.work.renew and run.work.pay_again)  # else it is bought anew when it cannot be had
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
         async with turn as host, self.downloads:
             run.downloads.used += 1

@@ -182,8 +182,8 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
-    kinds = [Annotated[row.kind, WithJsonSchema(kinds.types_of(*row.types.split(), **row.more))] for row in rows]
-    return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, kinds, strict=True)}
+    made = [Annotated[row.kind, WithJsonSchema(kinds.types_of(*row.types.split(), **row.more))] for row in rows]
+    return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, made, strict=True)}
 
 
 _TABLE = "a table, one job a row: csv, tsv, json, jsonl (each also .gz), xlsx or parquet"
