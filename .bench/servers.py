@@ -1,5 +1,6 @@
-"""The servers, each a process of its own: nginx for throughput, the bucket server for rates and large manifests, and
-models of servers that limit in other ways.
+"""The servers, each a process of its own: nginx for throughput, the bucket server for limits and large manifests.
+
+Servers that limit in other ways than a bucket are models of the tests, behind HTTP.
 """
 
 from __future__ import annotations
