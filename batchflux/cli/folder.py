@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place
 from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
-from batchflux.ledger.merge import merge as merge_folders
-from batchflux.ledger.prune import listed_no_longer, set_unlisted_aside
+from batchflux.folders.merge import merge as merge_folders
+from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report
@@ -50,7 +50,7 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
         text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     if verdicts:
         said = ", ".join(f"{number:,} {_VERDICTS[name]}" for name, number in verdicts.items())
-        text.append(f"  verdicts   {said}")
+        text.append(f"  verdicts   {said}, {standing.not_judged:,} not judged")
     if state.redo:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     if state.dropped:
@@ -78,7 +78,7 @@ def _spending(standing: Standing) -> list[str]:
         refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())
         used = f"{count(use.attempts, 'attempt')}, {money(use.spent, state.currency)}{refused}"
         text.append(f"  key        {name}: {used}")
-    return text
+    return text + learned_lines(standing.learned, "  learned    ")
 
 
 def _last_run(standing: Standing) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from batchflux.cli.manifest import manifest_options, plan_lines, settle
+from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
 from batchflux.engine.shutdown import stranded
@@ -122,8 +122,8 @@ def _next_step(summary: Summary) -> str:
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider", "env_file"):
-        command += [f"--{option.replace('_', '-')}", given[option]] if given[option] else []
+    for option in ("out", "provider", "env_file", "sample", *LIMITS):
+        command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] else []
     for value in given["sets"]:
         command += ["--set", without_signatures(value)]
     return f"  next       to continue: {shlex.join(command)}"

@@ -116,6 +116,10 @@ class Observer(Protocol):
         """Something worth a line in the log: a retry, a rate limit, a dead key."""
 
 
+async def _as_it_is(job: Job) -> Job:
+    return job
+
+
 def _always_room(_in_flight: int) -> StorageError | None:
     return None
 
@@ -124,8 +128,9 @@ def _always_room(_in_flight: int) -> StorageError | None:
 class World:
     """All that the engine touches outside itself.
 
-    `room` says why the disk has no room for the pictures of so many requests that are out, None when it has. `now` is
-    the wall clock, in epoch seconds.
+    `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
+    has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
+    seconds.
     """
 
     executor: Executor
@@ -133,5 +138,6 @@ class World:
     observer: Observer
     gate: Gate
     random: Random
+    ready: Callable[[Job], Awaitable[Job]] = _as_it_is
     room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time

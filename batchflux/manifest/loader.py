@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from batchflux.errors import Fault, ManifestError
+from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.capabilities import SIMULATOR, provider_config
-from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, is_key_name, key_names, unknown_key
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import VARIABLE, Defaults, Document, LimitsConfig, Manifest, OutputConfig, ProviderConfig
-from batchflux.manifest.templates import compile_template
-from batchflux.manifest.values import is_nothing
-from batchflux.manifest.yaml_nodes import (
+from batchflux.manifest.kinds import VARIABLE
+from batchflux.manifest.reading.diagnostics import (
+    OVERRIDE_FILE,
+    Faults,
+    check_sound,
+    is_key_name,
+    key_names,
+    unknown_key,
+)
+from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
     Items,
@@ -37,9 +43,18 @@ from batchflux.manifest.yaml_nodes import (
     found,
     is_written,
     line_at,
-    quoted,
     read_tree,
 )
+from batchflux.manifest.schema import (
+    Defaults,
+    Document,
+    LimitsConfig,
+    Manifest,
+    OutputConfig,
+    ProviderConfig,
+    ReferencesConfig,
+)
+from batchflux.manifest.templates import compile_template
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -124,6 +139,7 @@ def _manifest(
         provider=provider,
         limits=_limits(root, provider, faults),
         output=_output(root, name, given[1], faults),
+        references=_part(root, "references", ReferencesConfig, faults),
         text=_without_password(given[0], provider),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),

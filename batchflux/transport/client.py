@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from multidict import CIMultiDict
@@ -16,12 +18,14 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Routes, Sent, TransportOptions, Until
+from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
+from batchflux.transport.connecting.ssrf import Allowed, Guard
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
+from batchflux.transport.encoded import EncodedPhotos
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
-from batchflux.transport.ssrf import Allowed, Guard
+from batchflux.transport.threads import in_thread
 from batchflux.transport.waits import wait_in_words
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
+AT_ONCE = 1 << 16  # bytes of an answer that are read in less time than a thread takes to be woken
 _ACCEPT = {"Accept": "application/json, text/event-stream"}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _CREDENTIAL = re.compile(r"(?:[!-~]+ )?[!-~]+")
@@ -50,6 +55,7 @@ class _Open(NamedTuple):
     guard: Guard
     names: Names
     downloads: Downloads
+    reading: ThreadPoolExecutor  # one thread, since reading holds the interpreter: more would only hold more memory
 
 
 class Transport:
@@ -62,19 +68,21 @@ class Transport:
         self._origin = origin_of(self._base)
         check_downloads(options.allow_hosts, options.download_headers)
         self._allowed = tuple(map(Allowed.of, options.allow_hosts))
+        self._photos = EncodedPhotos()
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
-        routes = Routes(guard, names, self._options)
-        self._open = _Open(routes, guard, names, Downloads(routes, guard, self._options))
+        routes, reading = Routes(guard, names, self._options), ThreadPoolExecutor(1, "batchflux-answers")
+        self._open = _Open(routes, guard, names, Downloads(routes, guard, self._options), reading)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
         await opened.routes.close()
         await opened.names.close()
+        opened.reading.shutdown(wait=False)
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -129,7 +137,8 @@ class Transport:
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
         clock = asyncio.get_running_loop().time
         started = clock()
-        until = Until(started + self._options.timeout)
+        due = self._options.due
+        until = Until(started + self._options.timeout) if due is None else Until(due(started), lambda: due(started))
         response = await self._ask(opened, request, url, headers, (sent, until))
         answered = lowered(response.headers)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
@@ -150,7 +159,7 @@ class Transport:
     ) -> ClientResponse:
         """Send a request, by a proxy or directly, and return its answer once that begins; `course` takes note of it."""
         route = opened.routes.of(url, reuse=request.repeatable)
-        data, described = await encode(request.content)
+        data, described = await encode(request.content, self._photos)
         known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
         for more in (described, request.headers, headers, route.headers):
             known.update(more)
@@ -178,9 +187,10 @@ class Transport:
     ) -> Reply:
         reader = request.reader(response.status, headers)
         body = Body(response)
-        cut = await self._read(body, reader, until)
+        cut, size = await self._read(body, reader, until)
+        finish = partial(reader.finish, complete=cut is None)
         try:
-            return reader.finish(complete=cut is None)
+            return await in_thread(finish, self._opened().reading) if size > AT_ONCE else finish()
         except JobError as error:
             if body.missing and error.code is Code.BAD_ANSWER:  # what was paid for is in it, and would come so again
                 error.message = f"the answer is packed in a way that only Python's {body.missing} can undo: install it"
@@ -189,24 +199,27 @@ class Transport:
                 raise
             if isinstance(cut, _TooLargeError):
                 error.answer = None
-                size, remedy = (
+                largest, remedy = (
                     f"{self._body_cap / MIB:.0f} MiB",
                     "raise output.max_bytes if its pictures are that large",
                 )
-                message = f"the answer of {shown(response.url)} is larger than {size} and was given up; {remedy}"
+                message = f"the answer of {shown(response.url)} is larger than {largest} and was given up; {remedy}"
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
             raise (lost(cut, response.url) if request.repeatable else error) from None
 
-    async def _read(self, body: Body, reader: Reader, until: Until) -> Exception | None:
-        """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
-        left = self._body_cap
+    async def _read(self, body: Body, reader: Reader, until: Until) -> tuple[Exception | None, int]:
+        """Feed the body to the reader as it arrives, decoded.
+
+        Return what cut it off, None when it is whole, and its size in bytes.
+        """
+        size = 0
         try:
             while data := await body.next(until, self._options.idle_timeout):
-                left -= len(data)
-                if left < 0:
-                    return _TooLargeError()
+                size += len(data)
+                if size > self._body_cap:
+                    return _TooLargeError(), size
                 if reader.feed(data):
                     break
         except WIRE_ERRORS as error:
-            return error
-        return None
+            return error, size
+        return None, size

@@ -16,12 +16,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
 from batchflux.redaction import tidy
-from batchflux.transport.ssrf import UnsafeAddressError
+from batchflux.transport.connecting.ssrf import UnsafeAddressError
 
 if TYPE_CHECKING:
     from yarl import URL
 
-    from batchflux.transport.proxies import Proxy
+    from batchflux.transport.connecting.proxies import Proxy
 
 _SHOWN = 300  # characters of an address
 _PROXY_WORDS = {

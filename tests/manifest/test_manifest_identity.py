@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of, on_windows, slug
+from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of, on_windows
+from batchflux.manifest.templates import slug
 from batchflux.models import Reference
 
 if TYPE_CHECKING:
@@ -133,16 +134,16 @@ def test_equal_jobs_are_merged_and_variants_kept(expansion: Callable[[str], tupl
     ("prompt", "expected"),
     [
         ("Make the mug red!", "make-the-mug-red"),
-        ("你好", "job"),
+        ("你好", "你好"),
         ("Café crème", "cafe-creme"),
         ("a" * 60, "a" * 48),
         ("word " * 20, "word-word-word-word-word-word-word-word-word"),
-        ("--- ???", "job"),
+        ("--- ???", ""),
     ],
 )
 def test_slugs(prompt: str, expected: str) -> None:
     assert slug(prompt) == expected
-    assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected}-01234567"
+    assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected or 'job'}-01234567"
 
 
 @settings(max_examples=60)

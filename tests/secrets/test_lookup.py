@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.settings import keys_of
+from batchflux.engine.settings import secrets_of
 from batchflux.errors import ManifestError, UsageError
 from batchflux.planner import load_manifest, plan
 from batchflux.secrets import Secrets
@@ -73,10 +73,10 @@ def test_a_plan_needs_no_key_and_a_run_does(tmp_path: Path) -> None:
     manifest = load_manifest(path, environ=ENV, out=str(tmp_path / "out"))
     assert plan(manifest, environ=ENV).keys_missing == ("MY_KEY",)
     with pytest.raises(UsageError, match=r"m\.yaml:2: provider\.keys\[0\]: .* MY_KEY is not set"):
-        keys_of(manifest, ENV)
+        secrets_of(manifest, ENV)
     (tmp_path / ".env").write_text('MY_KEY="sk-of-mine"\n')
     assert plan(manifest, environ=ENV).keys_missing == ()
-    assert [key.secret for key in keys_of(manifest, ENV)] == ["sk-of-mine"]
+    assert secrets_of(manifest, ENV) == {"MY_KEY": "sk-of-mine"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_what_is_no_key_is_said_and_not_shown(tmp_path: Path, environ: dict[str,
     path.write_text(MANIFEST)
     manifest = load_manifest(path, environ=ENV, out=str(tmp_path / "out"))
     with pytest.raises(UsageError) as caught:
-        keys_of(manifest, environ)
+        secrets_of(manifest, environ)
     assert says in str(caught.value)
     assert "SECRET" not in str(caught.value)
     assert plan(manifest, environ=environ).keys_missing == ("MY_KEY",)

@@ -9,7 +9,7 @@ from yarl import URL
 
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.transport import Proxies
-from batchflux.transport.proxies import Proxy
+from batchflux.transport.connecting.proxies import Proxy
 from tests.proxying import proxying
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Inline, Link
+from batchflux.models import Link
 from batchflux.providers.answers.echoes import spelled_out, without_json
 from batchflux.providers.answers.markup import Candidate, Kind, scan
 from batchflux.providers.answers.signs import (
@@ -30,6 +30,7 @@ from batchflux.redaction import tidy
 if TYPE_CHECKING:
     from batchflux.models import Asset
     from batchflux.providers.answers.echoes import Own
+    from batchflux.providers.answers.inlined import Inlined
 
 MOST_MORE = 9  # APIs that make several pictures at once make at most 10
 _LONGEST_URL = 8192
@@ -61,11 +62,12 @@ class _Offer(NamedTuple):
 class Finder:
     """Takes what an answer holds, finds the picture, and remembers why a candidate was none.
 
-    Relative links lead on from `base`, the provider's address; without one they are none.
+    `inlined` is what was cut out of the answer. Relative links lead on from `base`, the provider's address; without one
+    they are none.
     """
 
-    def __init__(self, own: Own, base: str = "") -> None:
-        self._own, self._base = own, base
+    def __init__(self, own: Own, inlined: Inlined, base: str = "") -> None:
+        self._own, self._inlined, self._base = own, inlined, base
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
         self._refused: set[Candidate] = set()
@@ -106,7 +108,7 @@ class Finder:
 
         `words`: whether it is what the model says, and not the value of any key.
         """
-        rest, told = without_json(text, whole=whole)
+        rest, told = without_json(self._inlined.shortened(text), whole=whole)
         candidates, prose = scan(rest)
         if whole and not candidates and not told and len(rest.split()) == 1:
             self.named(rest, Sign.NONE, (0, 0))
@@ -203,16 +205,17 @@ class Finder:
 
     def _decoded(self, target: str) -> Asset | None:
         try:
-            data = decode_base64(target)
+            data = self._inlined.decoded(target)
         except UnreadableError:
             self.unusable = "its inline picture is not base64"
             return None
-        if self._own.is_picture(data):
+        picture = self._own.inline(data)
+        if picture is None:
             self.echoed = True
-            return None
-        if is_picture(data):
-            return Inline(data=data)
-        self.unusable = "its inline picture is none by its first bytes"
+        elif is_picture(data):
+            return picture
+        else:
+            self.unusable = "its inline picture is none by its first bytes"
         return None
 
 
