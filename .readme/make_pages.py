@@ -145,7 +145,8 @@ def columns() -> Iterable[str]:
     yield "## Columns of results.csv"
     yield ""
     yield "UTF-8, one row for each job that ended, in this order; then one column for each tag, `tags.NAME`, and"
-    yield "after a review `review` and `note`. Times are UTC, ISO 8601. What a spreadsheet would run as a formula has"
+    yield "after a review `review` and `note`, and `reviewer` where one gave a name."
+    yield "Times are UTC, ISO 8601. What a spreadsheet would run as a formula has"
     yield "a `'` in front: at a cell's start, and behind a `;`, where a spreadsheet of some countries begins a cell."
     yield ""
     yield from table(("column", "what stands in it"), [(f"`{name}`", says) for name, says in COLUMNS.items()])

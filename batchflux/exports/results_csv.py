@@ -2,7 +2,8 @@
 
 Rows are appended once the ledger has committed them, each batch in one write, and `rewrite` replaces the file in one
 rename. A kill may cut the last row or leave rows out: the next run rewrites the file. Once anybody judged a picture of
-the folder, a rewrite puts the columns `review` and `note` at the very end.
+the folder, a rewrite puts the columns `review` and `note` at the very end, and `reviewer` behind them once anybody gave
+a name.
 """
 
 from __future__ import annotations
@@ -25,21 +26,36 @@ if TYPE_CHECKING:
     from batchflux.ledger.reviews import Verdict
     from batchflux.ledger.tables import Known
 
-REVIEW_HEADER = ("review", "note")
+REVIEW_HEADER = ("review", "note", "reviewer")
+BOM = "\ufeff"
 TAGS = "tags."  # begins the column of a tag
 
 
 class Results:
     """An Exporter: the results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
 
-    `verdicts`, by key, fill `review` and `note`; they are set before `intact` is asked and before `rewrite`.
+    With `bom` it begins with the mark by which Excel knows UTF-8; None: as the file that is there.
+
+    `verdicts`, by key, fill the columns of a review; they are set before `intact` is asked and before `rewrite`.
     """
 
-    def __init__(self, path: Path, tag_names: Sequence[str]) -> None:
+    def __init__(self, path: Path, tag_names: Sequence[str], *, bom: bool | None = None) -> None:
         self.path = path
+        self._mark = BOM if (_begins_marked(path) if bom is None else bom) else ""
         self.tag_names = tuple(tag_names)
-        self.verdicts: Mapping[bytes, Verdict] = {}
+        self.verdicts = {}
         self._file: io.FileIO | None = None
+
+    @property
+    def verdicts(self) -> Mapping[bytes, Verdict]:
+        """What was said of the pictures, by key."""
+        return self._verdicts
+
+    @verdicts.setter
+    def verdicts(self, verdicts: Mapping[bytes, Verdict]) -> None:
+        self._verdicts = verdicts
+        named = any(verdict.reviewer for verdict in verdicts.values())
+        self._review_header = REVIEW_HEADER[: None if named else -1] if verdicts else ()
 
     def write(self, row: Known, image: Callable[[], bytes | None]) -> None:
         """Add the row of a job that ended; a picture has no place in it."""
@@ -53,7 +69,7 @@ class Results:
             if self._file is None:
                 self._file = io.FileIO(self.path, "ab")
                 if self._file.tell() == 0:
-                    _write(self._file, _lines([self._header()]))
+                    _write(self._file, self._first_line())
             _write(self._file, data)
         except OSError as error:
             raise self._explain(error) from error
@@ -69,6 +85,7 @@ class Results:
         temporary = self.path.with_name(name)
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.write(self._mark)
                 _write_rows(file, [self._header()])
                 _write_rows(file, map(self._cells, rows))
                 file.flush()
@@ -95,7 +112,7 @@ class Results:
             with self.path.open("rb") as file:
                 header = file.readline()
                 file.seek(-1, os.SEEK_END)
-                return header == _lines([self._header()]) and file.read(1) == b"\n"
+                return header == self._first_line() and file.read(1) == b"\n"
         except OSError:
             return False
 
@@ -105,19 +122,27 @@ class Results:
             self._file.close()
             self._file = None
 
+    def _first_line(self) -> bytes:
+        return self._mark.encode() + _lines([self._header()])
+
     def _header(self) -> list[str]:
-        reviews = REVIEW_HEADER if self.verdicts else ()
-        return [*HEADER, *(f"{TAGS}{name}" for name in self.tag_names), *reviews]
+        return [*HEADER, *(f"{TAGS}{name}" for name in self.tag_names), *self._review_header]
 
     def _cells(self, known: Known) -> list[Any]:
         row = cells(known, self.tag_names)
-        if self.verdicts:
-            verdict = self.verdicts.get(known.key)
-            row += ["", ""] if verdict is None else [verdict.review, neutralised(verdict.note)]
-        return row
+        verdict = self.verdicts.get(known.key)
+        return row + [neutralised(getattr(verdict, name, "")) for name in self._review_header]
 
     def _explain(self, error: OSError) -> StorageError:
         return unwritable(self.path, error, " to continue; nothing that was paid for is lost.")
+
+
+def _begins_marked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(BOM.encode())) == BOM.encode()
+    except OSError:
+        return False
 
 
 def _write(file: io.FileIO, data: bytes) -> None:
@@ -138,8 +163,9 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
+    plain, careful = (
+        csv.writer(file, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
-        careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(row)
+        (careful if "\r" in "".join(map(str, row)) else plain).writerow(row)

@@ -11,28 +11,22 @@ The rules:
 - A run pins a redo, in the transaction of its survey and before it pays: which seed or variant it is, and so its key.
   What a live run has pinned it may be making, so that is neither changed nor taken back.
 
-The tables are made with the first verdict. `decide` records what a person decides in one brief transaction: SQLite's
-own lock is all that stands between a person who judges and a run that writes.
+The tables are made with the first verdict; the column `reviewer` came later, and the next verdict adds it to tables
+without it.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from batchflux.errors import StorageError
-from batchflux.ledger.connection import begin_beside, beside
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.identity import redo_id
 from batchflux.models import Redo
-from batchflux.output.folder import FolderLock
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 Review = Literal["", "accept", "reject", "redo"]
 
@@ -42,7 +36,8 @@ CREATE TABLE IF NOT EXISTS reviews (
     review TEXT NOT NULL,           -- accept, reject, redo; '' when a verdict was taken back
     note TEXT NOT NULL,
     reviewed_at REAL NOT NULL,
-    revision INTEGER NOT NULL       -- grows with every change of any verdict
+    revision INTEGER NOT NULL,      -- grows with every change of any verdict
+    reviewer TEXT NOT NULL DEFAULT '' -- who said it, as far as they gave a name
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS reviews_by_revision ON reviews (revision);
 CREATE TABLE IF NOT EXISTS redos (
@@ -60,17 +55,19 @@ CREATE INDEX IF NOT EXISTS redos_by_origin ON redos (origin);
 CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)
 """
 _WAITING = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.key = redos.key)"
-_VERDICTS = "SELECT key, review, note, reviewed_at FROM reviews"
+_NAMED = "SELECT 1 FROM pragma_table_info('reviews') WHERE name = 'reviewer'"
+_ADD_NAMES = "ALTER TABLE reviews ADD COLUMN reviewer TEXT NOT NULL DEFAULT ''"
 _STALE = "reviews_stale"  # results.csv does not show the latest verdicts yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What a person said of one picture; `reviewed_at` in epoch seconds."""
+    """What a person said of one picture; `reviewed_at` in epoch seconds, `reviewer` is their name or ''."""
 
     review: Review
     note: str = ""
     reviewed_at: float = 0.0
+    reviewer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +80,15 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run."""
+    """How to try again: `prompt` None keeps the prompt, `seed` None leaves the seed to the run.
+
+    `find` is replaced by `replace` wherever it stands in the prompt of the job; a prompt without it is kept.
+    """
 
     prompt: str | None = None
     seed: int | None = None
+    find: str = ""
+    replace: str = ""
 
 
 def has_reviews(connection: sqlite3.Connection) -> bool:
@@ -99,6 +101,8 @@ def prepare_reviews(connection: sqlite3.Connection) -> None:
     """Make the tables where they are missing, within the caller's transaction."""
     for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
+    if not connection.execute(_NAMED).fetchone():
+        connection.execute(_ADD_NAMES)
 
 
 def _select(connection: sqlite3.Connection, query: str, *values: object) -> list[Any]:
@@ -108,28 +112,42 @@ def _select(connection: sqlite3.Connection, query: str, *values: object) -> list
 
 def judge(connection: sqlite3.Connection, keys: Iterable[bytes], review: Review, note: str | None, at: float) -> None:
     """Record a verdict on these jobs; `note` None keeps what is there, `review` '' takes the verdict back."""
+    record(connection, keys, Verdict(review=review, note=note or "", reviewed_at=at), keep_note=note is None)
+
+
+def record(connection: sqlite3.Connection, keys: Iterable[bytes], verdict: Verdict, *, keep_note: bool) -> None:
+    """Record the same verdict on these jobs; `keep_note` leaves the notes that there are."""
     revision = last_revision(connection)
-    for key in keys:
-        revision += 1
-        connection.execute(
-            "INSERT INTO reviews (key, review, note, reviewed_at, revision) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (key) DO UPDATE SET review = excluded.review, note = COALESCE(?, note),"
-            " reviewed_at = excluded.reviewed_at, revision = excluded.revision",
-            (key, review, note or "", at, revision, note),
-        )
+    said = verdict.review, verdict.note, verdict.reviewed_at, verdict.reviewer
+    note = "reviews.note" if keep_note else "excluded.note"
+    query = (
+        "INSERT INTO reviews (key, review, note, reviewed_at, reviewer, revision) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+        f" ON CONFLICT (key) DO UPDATE SET review = excluded.review, note = {note},"
+        " reviewed_at = excluded.reviewed_at, reviewer = excluded.reviewer, revision = excluded.revision"
+    )
+    connection.executemany(query, ((key, *said, number) for number, key in enumerate(keys, revision + 1)))
     set_meta(connection, _STALE, "1")
 
 
 def verdicts(connection: sqlite3.Connection) -> dict[bytes, Verdict]:
     """Return all verdicts and notes by key; those taken back without a note left are none."""
-    rows = _select(connection, f"{_VERDICTS} WHERE review != '' OR note != ''")
-    return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
+    return _verdicts(connection, [("review != '' OR note != ''", ())])
 
 
 def verdicts_on(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
     """Return the verdicts on these jobs."""
-    rows = [row for key in keys for row in _select(connection, f"{_VERDICTS} WHERE key = ?", key)]
-    return {key: Verdict(review=review, note=note, reviewed_at=at) for key, review, note, at in rows}
+    return _verdicts(connection, [("key = ?", (key,)) for key in keys])
+
+
+def _verdicts(connection: sqlite3.Connection, where: Iterable[tuple[str, tuple[bytes, ...]]]) -> dict[bytes, Verdict]:
+    if not has_reviews(connection):
+        return {}
+    reviewer = "reviewer" if connection.execute(_NAMED).fetchone() else "''"
+    query = f"SELECT key, review, note, reviewed_at, {reviewer} FROM reviews WHERE "  # noqa: S608  constants
+    rows = [row for condition, values in where for row in connection.execute(query + condition, values).fetchall()]
+    return {
+        key: Verdict(review=review, note=note, reviewed_at=at, reviewer=name) for key, review, note, at, name in rows
+    }
 
 
 def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
@@ -139,6 +157,15 @@ def verdict_counts(connection: sqlite3.Connection) -> dict[str, int]:
         " WHERE review != '' AND listed GROUP BY review ORDER BY review"
     )
     return dict(_select(connection, query))
+
+
+def judged_done(connection: sqlite3.Connection) -> int:
+    """Return how many pictures of the manifest have a verdict."""
+    query = (
+        "SELECT COUNT(*) FROM reviews JOIN jobs ON jobs.key = reviews.key"
+        " WHERE review != '' AND listed AND status = 'done'"
+    )
+    return sum(row[0] for row in _select(connection, query))
 
 
 def last_revision(connection: sqlite3.Connection) -> int:
@@ -157,7 +184,7 @@ def ask_redo(connection: sqlite3.Connection, origin: bytes, again: Again, at: fl
 
     `live` tells that a run holds the folder.
     """
-    waiting = _open_redo(connection, origin, live=live)
+    waiting = open_redo(connection, origin, live=live)
     if waiting is not None:
         number, root, ordinal = waiting
         connection.execute(
@@ -178,13 +205,13 @@ def ask_redo(connection: sqlite3.Connection, origin: bytes, again: Again, at: fl
 
 def take_back_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> bool:
     """Forget a redo of this job that still waits; return whether there was one."""
-    waiting = _open_redo(connection, origin, live=live)
+    waiting = open_redo(connection, origin, live=live)
     if waiting is not None:
         connection.execute("DELETE FROM redos WHERE number = ?", (waiting[0],))
     return waiting is not None
 
 
-def _open_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> tuple[int, bytes, int] | None:
+def open_redo(connection: sqlite3.Connection, origin: bytes, *, live: bool) -> tuple[int, bytes, int] | None:
     """Return number, root and ordinal of the last redo of a job that may still be changed."""
     free = "key IS NULL" if live else _WAITING
     query = f"SELECT number, root, ordinal FROM redos WHERE origin = ? AND {free} ORDER BY ordinal DESC"  # noqa: S608  constants
@@ -234,6 +261,31 @@ def pin(connection: sqlite3.Connection, redo: Redo, key: str) -> None:
     )
 
 
+def join_reviews(connection: sqlite3.Connection) -> None:
+    """Add the verdicts and redos of the ledger that is attached as `other`; of two verdicts the later one counts."""
+    if connection.execute("SELECT 1 FROM other.sqlite_master WHERE name = 'redos'").fetchone() is None:
+        return
+    prepare_reviews(connection)
+    told = [row[1] for row in connection.execute("PRAGMA main.table_info(reviews)")]
+    theirs = {row[1] for row in connection.execute("PRAGMA other.table_info(reviews)")}
+    columns = [name for name in told if name in theirs]
+    values = ", ".join("revision + ?" if name == "revision" else name for name in columns)
+    connection.execute(
+        f"INSERT OR REPLACE INTO main.reviews ({', '.join(columns)}) SELECT {values} FROM other.reviews AS their"  # noqa: S608  constants
+        " WHERE NOT EXISTS (SELECT 1 FROM main.reviews WHERE key = their.key AND reviewed_at >= their.reviewed_at)",
+        (last_revision(connection),),
+    )
+    # A redo that both asked for alike is one; another takes the next number of its family.
+    connection.execute(
+        "INSERT INTO main.redos (root, ordinal, origin, prompt, seed, variant, key, asked_at) SELECT root,"
+        " ordinal + (SELECT COALESCE(MAX(ordinal), 0) FROM main.redos WHERE root = their.root), origin, prompt, seed,"
+        " variant, key, asked_at FROM other.redos AS their WHERE NOT EXISTS (SELECT 1 FROM main.redos AS our WHERE"
+        " our.root = their.root AND (our.key = their.key OR (our.origin, our.prompt, our.seed) IS"
+        " (their.origin, their.prompt, their.seed))) ORDER BY number"
+    )
+    set_meta(connection, _STALE, "1")
+
+
 def is_pinned(connection: sqlite3.Connection, key: str) -> bool:
     """Whether a redo was pinned to this key (hex), made or not."""
     return connection.execute("SELECT 1 FROM redos WHERE key = ?", (bytes.fromhex(key),)).fetchone() is not None
@@ -247,72 +299,3 @@ def is_stale(connection: sqlite3.Connection) -> bool:
 def shown(connection: sqlite3.Connection) -> None:
     """Note that results.csv shows all verdicts there are; in the transaction that read them."""
     set_meta(connection, _STALE, "0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What a person decided: a verdict on these jobs; `note` None leaves the notes as they are.
-
-    `again` goes with the verdict `redo`; without it a redo is asked for only of jobs that had another verdict, so that
-    a note on a picture to redo changes nothing about the redo.
-    """
-
-    keys: tuple[bytes, ...]
-    review: Review
-    note: str | None = None
-    again: Again | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A redo that was asked for: the key of the job it tries again, and the id it will have."""
-
-    key: bytes
-    id: str
-
-
-class NoSuchJobError(LookupError):
-    """A decision was about a job that the ledger does not have."""
-
-
-class UnlistedJobError(LookupError):
-    """A redo was asked for of a job that the manifest does not list any more."""
-
-
-def decide(path: Path, decision: Decision) -> list[Asked]:
-    """Record a decision in the ledger at `path`, all of it or nothing; return the redos it asked for.
-
-    Raises NoSuchJobError: one of the jobs is not in the ledger; UnlistedJobError: a redo of a job that is no longer in
-    the manifest; no run would make it; StorageError: the ledger cannot be written.
-    """
-    with closing(beside(path)) as connection:  # which rolls back what was not committed
-        try:
-            begin_beside(connection)
-            # Asked within the transaction: a run locks the folder first, and pins what it will make in one of its own.
-            asked = _decide(connection, decision, live=FolderLock(path.parent).is_held())
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"The ledger {path} cannot be written ({error}): free space or repair the folder's permissions."
-            ) from error
-    return asked
-
-
-def _decide(connection: sqlite3.Connection, decision: Decision, *, live: bool) -> list[Asked]:
-    query = "SELECT listed FROM jobs WHERE key = ?"
-    listed = [connection.execute(query, (key,)).fetchone() for key in decision.keys]
-    if None in listed:
-        raise NoSuchJobError
-    if decision.review == "redo" and (0,) in listed:
-        raise UnlistedJobError
-    prepare_reviews(connection)
-    at = time.time()
-    had = verdicts_on(connection, decision.keys)
-    judge(connection, decision.keys, decision.review, decision.note, at)
-    if decision.review != "redo":
-        for key in decision.keys:
-            take_back_redo(connection, key, live=live)
-        return []
-    keys = [key for key in decision.keys if decision.again or key not in had or had[key].review != "redo"]
-    again = decision.again or Again()
-    return [Asked(key=key, id=ask_redo(connection, key, again, at, live=live)) for key in keys]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.exports.base import HEADER, remarks_of
-from batchflux.ledger.reviews import Verdict, verdicts_on
+from batchflux.ledger.reviews import Verdict, judged_done, verdict_counts, verdicts_on
 from batchflux.ledger.summary import last_run, state_in
 from batchflux.ledger.tables import currency, get_meta, jobs_by_number
 from batchflux.output.folder import iso
@@ -71,6 +71,7 @@ def page_row(known: Known, urls: PictureUrls, verdict: Verdict = _NO_VERDICT) ->
         "full": urls.full(known),
         "review": verdict.review,
         "note": verdict.note,
+        "reviewer": verdict.reviewer,
         "position": known.position,
     }
 
@@ -79,7 +80,8 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     """Return the header's JSON object; money is decimal text, times are UTC ISO 8601.
 
     `state` is as of LastRun. `seconds` is how long the last run took: up to now while it runs, up to its last picture
-    when it was cut off; `this_run` counts the jobs that ended in it.
+    when it was cut off; `this_run` counts the jobs that ended in it, `not_judged` the pictures
+    without a verdict.
     """
     state, running = state_in(folder, connection)
     run = last_run(folder, connection, running=running)
@@ -89,8 +91,11 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "name": last.get("name") or get_meta(connection, "name") or folder.resolve().name,
         "folder": folder.resolve().name,
         "state": run.state,
+        "reason": run.reason,
         "message": run.message,
         "counts": counts,
+        "verdicts": verdict_counts(connection),
+        "not_judged": max(0, state.done - judged_done(connection)),
         **{name: getattr(state, name) for name in ("failures", "attempts", "possibly_billed", "currency")},
         **{name: format(getattr(state, name), "f") for name in ("spent", "spent_possibly")},
         "budget": None if budget is None else format(budget, "f"),

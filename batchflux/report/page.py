@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 INDEX = (  # noqa: SIM905  reads like a row
     "id status error_code style model seed aspect_ratio variant prompt tags references thumb width height spent "
-    "attempts api_seconds started_at finished_at review note position key"
+    "attempts api_seconds started_at finished_at review note reviewer position key"
 ).split()
 FIRST = 120  # rows of the first block: more than a large screen shows
 SIZE = 2000
 ENTRY = "main.js"
-STYLES = ("tokens.css", "base.css", "header.css", "controls.css", "grid.css", "sheet.css", "large.css", "charts.css")
+STYLES = (  # noqa: SIM905  reads like a row
+    "tokens.css base.css header.css controls.css grid.css sheet.css large.css compare.css charts.css"
+).split()
 _IMPORT = re.compile(r'^import \{(?:\s*\w+,)*\s*(?:\w+\s+)?\} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const|let) \w)", re.MULTILINE)
 _DECLARED = re.compile(r"^(?:async function|function|class|const|let) (\w+)", re.MULTILINE)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from batchflux.errors import StorageError
 from batchflux.exports.projection import show_verdicts
-from batchflux.ledger.reviews import Again, Decision, Review
+from batchflux.ledger.decisions import Decision
+from batchflux.ledger.reviews import Again, Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ MAX_KEYS = 100_000
 MAX_BODY = 8 << 20  # so many keys, each of 64 digits in quotes, with room for a note and a prompt
 MAX_NOTE = 5000
 MAX_PROMPT = 100_000  # as in a manifest
+MAX_NAME = 100
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -40,21 +42,30 @@ class BadBodyError(ValueError):
 
 def parse_decision(data: bytes) -> Decision:
     """Return the decision that a request's body holds, or raise BadBodyError, which says what is wrong."""
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError):
-        raise BadBodyError("The body must be JSON in UTF-8.") from None
-    body = _object(value, {"keys", "review", "note", "redo"}, "a verdict")
+    body = _object(_json(data), ("keys", "review", "note", "redo", "siblings", "reviewer"), "a verdict")
     review: Any = body.get("review")
     _check(review in [*get_args(Review)], '"review" must be accept, reject, redo or empty.')
     again = None if body.get("redo") is None else _again(body["redo"])
     _check(again is None or review == "redo", '"redo" goes with the review redo only.')
-    keys: Any = body.get("keys")
-    _check(isinstance(keys, list) and 0 < len(keys) <= MAX_KEYS, f'"keys" must be a list of 1 to {MAX_KEYS} keys.')
-    good = all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys)
-    _check(good, 'Each of "keys" must be a key of 64 hex digits.')
-    digests = tuple(dict.fromkeys(bytes.fromhex(key) for key in keys))
-    return Decision(keys=digests, review=review, note=_text(body.get("note"), "note", MAX_NOTE), again=again)
+    keys = _keys(body.get("keys"), "keys")
+    siblings = () if body.get("siblings") is None else _keys(body["siblings"], "siblings")
+    _check(not siblings or review == "accept", '"siblings" go with the review accept only.')
+    _check(not set(keys) & set(siblings), 'No key may be both among "keys" and "siblings".')
+    return Decision(
+        keys=keys,
+        review=review,
+        note=_text(body.get("note"), "note", MAX_NOTE),
+        again=again,
+        siblings=siblings,
+        reviewer=(_text(body.get("reviewer"), "reviewer", MAX_NAME) or "").strip(),
+    )
+
+
+def parse_undo(data: bytes) -> int:
+    """Return the number of the decision to undo that a request's body holds, or raise BadBodyError."""
+    number: Any = _object(_json(data), ("undo",), "an undo").get("undo")
+    _check(type(number) is int, '"undo" must be the number that the verdict was answered with.')
+    return int(number)
 
 
 class ResultsRefresh:
@@ -96,25 +107,45 @@ class ResultsRefresh:
             return "failed"
 
 
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadBodyError("The body must be JSON in UTF-8.") from None
+
+
+def _keys(value: Any, name: str) -> tuple[bytes, ...]:
+    """Return a list of keys without those that are in it twice."""
+    good = isinstance(value, list) and 0 < len(value) <= MAX_KEYS
+    _check(good, f'"{name}" must be a list of 1 to {MAX_KEYS} keys.')
+    good = all(isinstance(key, str) and _KEY.fullmatch(key) for key in value)
+    _check(good, f'Each of "{name}" must be a key of 64 hex digits.')
+    return tuple(dict.fromkeys(bytes.fromhex(key) for key in value))
+
+
 def _check(holds: object, says: str) -> None:
     if not holds:
         raise BadBodyError(says)
 
 
-def _object(value: Any, fields: set[str], what: str) -> dict[str, Any]:
+def _object(value: Any, fields: tuple[str, ...], what: str) -> dict[str, Any]:
     _check(isinstance(value, dict), f"The body of {what} must be a JSON object.")
-    _check(value.keys() <= fields, f"Allowed in {what} are {', '.join(sorted(fields))}, and nothing else.")
+    _check(value.keys() <= {*fields}, f"Allowed in {what} are {', '.join(fields)}, and nothing else.")
     return dict(value)
 
 
 def _again(value: Any) -> Again:
-    body = _object(value, {"prompt", "seed"}, "redo")
+    body = _object(value, ("prompt", "seed", "find", "replace"), "redo")
     prompt = _text(body.get("prompt"), "prompt", MAX_PROMPT)
     _check(prompt is None or prompt.strip(), '"prompt" must not be blank; null keeps the prompt as it is.')
+    find = _text(body.get("find"), "find", MAX_PROMPT) or ""
+    into = _text(body.get("replace"), "replace", MAX_PROMPT) or ""
+    _check(find or not into, '"replace" goes with "find", which must not be empty.')
+    _check(not find or prompt is None, '"find" edits the prompt that a job has: leave out "prompt".')
     seed: Any = body.get("seed")
     good = seed is None or (type(seed) is int and -(2**_SEED_BITS) <= seed < 2**_SEED_BITS)
     _check(good, '"seed" must be null or a whole number of at most 64 bits.')
-    return Again(prompt=prompt, seed=seed)
+    return Again(prompt=prompt, seed=seed, find=find, replace=into)
 
 
 def _text(value: Any, name: str, most: int) -> str | None:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from batchflux.errors import StorageError
 from batchflux.ledger.connection import beside
-from batchflux.ledger.reviews import Asked, Decision, decide, judged_since, last_revision
+from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
+from batchflux.ledger.reviews import judged_since, last_revision
 from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
 from batchflux.output.base import LEDGER
 from batchflux.output.folder import FolderLock
@@ -273,19 +274,28 @@ class LedgerAccess:
                 self._base, self._urls = base, PictureUrls(self.folder, base, served=True)
             yield from page_rows(connection, numbers[first : first + _AT_ONCE], self._urls)
 
-    def decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        """Record a decision on the disk; return the numbers of its rows, and the redos it asked for.
+    def decide(self, decision: Decision) -> tuple[list[int], Decided]:
+        """Record a decision on the disk; return the numbers of its rows, and what came of it.
 
         Raises NoLedgerError, and what ledger.reviews.decide does.
         """
         if not self._path.is_file():
             raise NoLedgerError
-        asked = decide(self._path, decision)
+        decided = decide(self._path, decision)
+        return self._numbers((*decision.keys, *decision.siblings)), decided
+
+    def undo(self, before: Sequence[Before]) -> tuple[list[int], dict[tuple[bytes, int], int]]:
+        """Take a decision back on the disk; return the numbers of its rows, and what ledger.reviews.undo does."""
+        undone = undo(self._path, before)
+        return self._numbers([one.key for one in before]), undone
+
+    def _numbers(self, keys: Sequence[bytes]) -> list[int]:
+        """Return the numbers of the jobs with these keys, in the manifest's order, once what changed is noticed."""
         self.look()
         if self._changes.connection is None:
-            return [], asked
-        found = rows_where(self._changes.connection, "position, number", "jobs WHERE key", decision.keys)
-        return [number for _, number in sorted(found)], asked
+            return []
+        found = rows_where(self._changes.connection, "position, number", "jobs WHERE key", keys)
+        return [number for _, number in sorted(found)]
 
     def picture_of(self, thumb: str) -> str | None:
         """Return the file, relative to the folder, that a thumbnail of this name is made of, if there is one."""

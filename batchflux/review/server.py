@@ -10,14 +10,15 @@ import asyncio
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from batchflux.errors import StorageError
-from batchflux.ledger.reviews import NoSuchJobError, UnlistedJobError
+from batchflux.ledger.decisions import BlankPromptError, NoSuchJobError, UnlistedJobError
 from batchflux.report.page import content_security_policy
-from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision
+from batchflux.review.decisions import MAX_BODY, BadBodyError, ResultsRefresh, parse_decision, parse_undo
 from batchflux.review.files import Pictures
 from batchflux.review.guard import Guard, protect
 from batchflux.review.ledger_access import LedgerAccess, NoLedgerError, sequence_of
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from batchflux.ledger.reviews import Asked, Decision
+    from batchflux.ledger.decisions import Before, Decision
 
 LOOK = 0.5  # seconds
 HEARTBEAT = 15.0  # seconds
 MOST_LISTENERS = 32
 BODY_SECONDS = 30.0
+MOST_UNDOS = 100  # decisions that can be undone: the last ones of this review
 _PASSING = ("made_at", "seconds")  # what a header says of the moment only
 _CHUNK = 1 << 18
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -42,6 +44,7 @@ _FAULTS: dict[type[Exception], tuple[int, str | None]] = {  # what failed → th
     NoLedgerError: (409, "Nothing has been run in this folder yet."),
     NoSuchJobError: (404, "There is no such picture in this folder (any more); reload the page."),
     UnlistedJobError: (409, "The manifest does not list this job any more, so no run would redo it."),
+    BlankPromptError: (409, "Without that text a prompt would be blank; nothing was asked for."),
     StorageError: (503, None),
 }
 
@@ -55,6 +58,8 @@ class Server:
         self._pictures = Pictures(folder, self._ledger)
         self._refresh = ResultsRefresh(self._ledger, tell)
         self._listeners, self._stopping = 0, False
+        self._before: dict[int, list[Before]] = {}  # of the last decisions, by number, the latest last
+        self._decisions = 0
         self._soon = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -69,6 +74,7 @@ class Server:
         app.router.add_get("/api/rows", self._rows)
         app.router.add_get("/api/events", self._stream, allow_head=False)
         app.router.add_post("/api/verdicts", self._verdicts)
+        app.router.add_post("/api/undo", self._undo)
         app.on_startup.append(self._start)
         app.on_shutdown.append(self._stop)
         app.on_cleanup.append(self._clean_up)
@@ -104,31 +110,47 @@ class Server:
         yield f'], "gone": {_dumps(gone)}, "sequence": {since}}}'
 
     async def _verdicts(self, request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json":
-            raise BadBodyError("The body must be of type application/json.")
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await request.read()
-        except TimeoutError:
-            raise web.HTTPRequestTimeout(text="The body took too long to come.") from None
-        decision = await asyncio.to_thread(parse_decision, body)
+        decision = await asyncio.to_thread(parse_decision, await _body(request))
         # Shielded: a verdict that is under way is kept, and shown, also when its page is closed meanwhile.
-        numbers, asked = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
-        return await self._send(request, web.StreamResponse(headers=_JSON), self._answer(numbers, asked))
+        numbers, more = await asyncio.shield(asyncio.ensure_future(self._decide(decision)))
+        return await self._send(request, web.StreamResponse(headers=_JSON), self._answer(numbers, more))
 
-    def _answer(self, numbers: list[int], asked: list[Asked]) -> Iterator[str]:
-        """Yield what a verdict is answered with, as JSON: the rows as they are now, and the redos that it asked for."""
+    async def _undo(self, request: web.Request) -> web.StreamResponse:
+        number = parse_undo(await _body(request))
+        if number not in self._before:
+            raise web.HTTPConflict(text="That verdict cannot be undone any more.")
+        numbers = await asyncio.shield(asyncio.ensure_future(self._take_back(number)))
+        return await self._send(request, web.StreamResponse(headers=_JSON), self._answer(numbers, {}))
+
+    def _answer(self, numbers: list[int], more: dict[str, Any]) -> Iterator[str]:
+        """Yield what a verdict is answered with, as JSON: the rows as they are now, and what else there is to say."""
         yield '{"rows": ['
         for place, row in enumerate(self._ledger.rows(numbers)):
             yield (", " if place else "") + _dumps(row)
-        redo = [{"key": redo.key.hex(), "id": redo.id} for redo in asked]
-        yield f'], "redo": {_dumps(redo)}}}'
+        yield "]" + "".join(f', "{name}": {_dumps(value)}' for name, value in more.items()) + "}"
 
-    async def _decide(self, decision: Decision) -> tuple[list[int], list[Asked]]:
-        decided = await self._ledger.do(self._ledger.decide, decision)
+    async def _decide(self, decision: Decision) -> tuple[list[int], dict[str, Any]]:
+        """Record a decision; return the numbers of its rows, the redos it asked for, and by what it can be undone."""
+        numbers, decided = await self._ledger.do(self._ledger.decide, decision)
+        self._decisions += 1
+        self._before[self._decisions] = decided.before
+        while len(self._before) > MOST_UNDOS:
+            del self._before[next(iter(self._before))]
+        self._changed_verdicts()
+        redo = [{"key": redo.key.hex(), "id": redo.id} for redo in decided.asked]
+        return numbers, {"redo": redo, "undo": self._decisions}
+
+    async def _take_back(self, number: int) -> list[int]:
+        numbers, undone = await self._ledger.do(self._ledger.undo, self._before[number])
+        self._before.pop(number, None)
+        for before in self._before.values():  # those before it can be undone next
+            before[:] = [replace(one, revision=undone.get((one.key, one.revision), one.revision)) for one in before]
+        self._changed_verdicts()
+        return numbers
+
+    def _changed_verdicts(self) -> None:
         self._refresh.wanted()
         self._look_soon()
-        return decided
 
     async def _send(
         self, request: web.Request, response: web.StreamResponse, pieces: Iterator[bytes] | Iterator[str]
@@ -202,6 +224,17 @@ class Server:
 
     async def _clean_up(self, _app: web.Application) -> None:
         await self._ledger.close()
+
+
+async def _body(request: web.Request) -> bytes:
+    """Return the body of a request that says what to change."""
+    if request.content_type != "application/json":
+        raise BadBodyError("The body must be of type application/json.")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="The body took too long to come.") from None
 
 
 def _event(name: str, data: Any, number: int | None = None) -> bytes:

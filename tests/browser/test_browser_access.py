@@ -59,6 +59,29 @@ def test_axe_finds_no_serious_fault_in_the_review(reviewed: Reviewed, opened: Op
     assert faults(page) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "width", "language"), [("light", 1440, "en"), ("dark", 900, "zh"), ("light", 390, "zh")]
+)
+def test_axe_finds_no_serious_fault_on_the_contact_sheet(
+    reviewed: Reviewed, opened: Opener, scheme: str, width: int, language: str
+) -> None:
+    page = opened(f"{reviewed.url}&lang={language}#view=sheet", scheme=scheme, width=width)
+    page.locator(".shot .open").first.focus()
+    for key in ("a", "r", "x", "Shift+ArrowUp"):
+        page.keyboard.press(key)
+    expect(page.locator("#judging")).to_be_visible()
+    expect(page.locator(".badge")).to_have_count(2)
+    assert faults(page) == []
+    for key, dialog in (("c", "#compare"), ("e", "#redo"), ("?", "#help")):
+        page.keyboard.press(key)
+        expect(page.locator(dialog)).to_be_visible()
+        assert faults(page) == [], key
+        if key != "c":
+            page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_focus_stays_in_the_dialog_and_comes_back(rich: Made, opened: Opener) -> None:
     page = opened(rich.url)
     page.locator("#gallery").focus()

@@ -26,6 +26,8 @@ def note_becomes(reviewed: Reviewed, wanted: str, name: str = "cup") -> None:
 def test_a_note_is_kept_after_a_pause_and_typing_goes_on(reviewed: Reviewed, opened: Opener) -> None:
     page = opened(f"{reviewed.url}#open=cup")
     page.keyboard.press("r")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#large").get_by_role("heading", name="cup")).to_be_visible()
     page.locator("#note").fill("too dark")
     note_becomes(reviewed, "too dark")
     expect(page.locator("#note")).to_be_focused()

@@ -110,6 +110,7 @@ def test_a_note_is_for_all_of_a_selection_and_leaves_its_verdicts(reviewed: Revi
     page.keyboard.press("Home")
     page.keyboard.press("r")
     expect(page.locator(".badge")).to_have_text("✕ Rejected")
+    page.keyboard.press("Home")
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("n")
     dialog = page.get_by_role("dialog", name="Note on 2 pictures")

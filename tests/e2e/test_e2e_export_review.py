@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.ledger.reviews import Again, Decision, decide
+from batchflux.ledger.decisions import Decision, decide
+from batchflux.ledger.reviews import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable

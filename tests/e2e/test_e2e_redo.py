@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux import RunOptions, Selection, load_manifest, plan, run
-from batchflux.ledger.reviews import Again, Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+from batchflux.ledger.decisions import Asked, Decision, NoSuchJobError, UnlistedJobError, decide
+from batchflux.ledger.reviews import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ def judge(program: Program, name: str, review: Any, **more: Any) -> list[Asked]:
     """Decide about the job of this id, as the review page does."""
     key = next(row["key"] for row in program.rows() if row["id"] == name)
     path = program.folder / OUT / "ledger.db"
-    return decide(path, Decision(keys=(bytes.fromhex(key),), review=review, **more))
+    return decide(path, Decision(keys=(bytes.fromhex(key),), review=review, **more)).asked
 
 
 def by_id(program: Program) -> dict[str, dict[str, str]]:
@@ -206,7 +207,7 @@ def test_a_redo_of_a_job_that_is_gone_from_the_manifest_is_not_made(
     path = program.folder / OUT / "ledger.db"
     with pytest.raises(UnlistedJobError):
         decide(path, Decision(keys=(gone,), review="redo"))
-    assert decide(path, Decision(keys=(gone,), review="reject")) == []
+    assert decide(path, Decision(keys=(gone,), review="reject")).asked == []
     with pytest.raises(NoSuchJobError):
         decide(path, Decision(keys=(gone, bytes(32)), review="accept"))
 

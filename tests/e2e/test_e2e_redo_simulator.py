@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux import RunOptions, Selection, load_manifest, run
-from batchflux.ledger.reviews import Again, Decision, decide
+from batchflux.ledger.decisions import Decision, decide
+from batchflux.ledger.reviews import Again
 
 if TYPE_CHECKING:
     from batchflux.manifest import Manifest

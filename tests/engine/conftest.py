@@ -61,6 +61,7 @@ from batchflux.models import (
     Submitted,
 )
 from batchflux.providers import Provider, providers
+from batchflux.transport import CallTimes, DownloadSlots
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
@@ -284,6 +285,9 @@ class InProcess:
         self.answers[attempt] = body
         return f"answers/{job.id}-{attempt}.txt"
 
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        raise AssertionError("no answer here has two pictures")
+
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         if isinstance(asset, str):
             return Collected(stored=await self._pictures.store(job, asset))
@@ -411,6 +415,7 @@ class Terms:
     workers: int | None = None
     downloads: int | None = None
     timeout: float = 360.0
+    floor: float | None = None
     prices: Mapping[str, Decimal] | None = None
     commit_seconds: float = 0.002
     lag: Callable[[], float] = float
@@ -536,12 +541,17 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
-        downloads=asked.downloads or 2 * asked.concurrency + 8,
-        timeout=asked.timeout,
+        downloads=_slots(asked),
+        times=CallTimes(asked.timeout, asked.floor),
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
+
+
+def _slots(asked: Terms) -> DownloadSlots:
+    least = asked.downloads or 2 * asked.concurrency + 8
+    return DownloadSlots(least, asked.downloads or 1024)
 
 
 def _reader(folder: Path) -> Any:

@@ -30,6 +30,7 @@ from batchflux.errors import JobError
 from batchflux.ledger.reconcile import Work
 from batchflux.models import Collected, Exchanged, Finished, Link, Stored
 from batchflux.providers import providers
+from batchflux.transport import CallTimes, DownloadSlots
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
@@ -132,8 +133,8 @@ async def ours(client: Client, servers: Sequence[Model], seen: Seen) -> None:
         budget=Budget(limit=None, spent=0, gate=gate, label=""),
         deadline=Deadline(None, "", gate),
         policy=RetryPolicy(attempts=client.attempts),
-        downloads=10_000,
-        timeout=360.0,
+        downloads=DownloadSlots(10_000, 10_000),
+        times=CallTimes(360.0),
         provider_of=lambda job: providers()["flux-relay", job.style],
         price_of=lambda _: 0,
         cost_of=lambda _: None,
@@ -197,6 +198,9 @@ class _Wire:
 
     async def collect(self, job: Any, asset: Any, attempt: int) -> Collected:
         return Collected(stored=STORED, seconds=0.1)
+
+    async def beside(self, job: Any, stored: Any, more: Any) -> Any:
+        raise NotImplementedError
 
 
 class _Books:

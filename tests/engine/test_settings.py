@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.engine.key_pool import Key
-from batchflux.engine.settings import keep_distance, keys_of
+from batchflux.engine.settings import keep_distance, keys_of, secrets_of
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import empty_ledger, last_activity
 from batchflux.planner import load_manifest
@@ -56,7 +56,7 @@ def test_without_a_rate_or_an_earlier_run_nothing_waits() -> None:
 def test_a_key_is_trimmed_and_what_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MANIFEST)
     manifest = load_manifest(tmp_path / "m.yaml")
-    keys = keys_of(manifest, {"KEY_A": "sk-canary-1\r\n", "KEY_B": " sk-canary-2 "})
+    keys = keys_of(manifest, secrets_of(manifest, {"KEY_A": "sk-canary-1\r\n", "KEY_B": " sk-canary-2 "}), {})
     assert [key.secret for key in keys] == ["sk-canary-1", "sk-canary-2"]
     for value, said in (
         ("", "is empty"),
@@ -67,7 +67,7 @@ def test_a_key_is_trimmed_and_what_is_none_is_refused(tmp_path: Path) -> None:
         ("sk-canary-é", "put the bare key into it"),
     ):
         with pytest.raises(UsageError, match=said) as caught:
-            keys_of(manifest, {"KEY_A": value})
+            secrets_of(manifest, {"KEY_A": value})
         assert "provider.keys[1]: the environment variable KEY_B is not set" in str(caught.value)
         assert "canary" not in str(caught.value)
 

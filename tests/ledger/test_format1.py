@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from batchflux.ledger.connection import beside, reading
+from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.reviews import Decision, decide, verdicts, waiting_redos
+from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.ledger.summary import read_state
 from batchflux.ledger.tables import COLUMNS, Known, get_meta, prepare, prepare_reading, spent
 from tests.serving import serving
@@ -139,7 +140,7 @@ def test_a_migrated_ledger_says_of_each_job_what_it_said(folder: Path) -> None:
 def test_a_verdict_on_a_folder_of_format_1_leaves_it_so_and_is_kept(folder: Path) -> None:
     with closing(beside(folder / "ledger.db")) as connection:
         key = connection.execute("SELECT key FROM jobs WHERE id = 'inline-1'").fetchone()[0]
-    (redo,) = decide(folder / "ledger.db", Decision(keys=(key,), review="redo", note="brighter"))
+    (redo,) = decide(folder / "ledger.db", Decision(keys=(key,), review="redo", note="brighter")).asked
     assert redo.id == "inline-1-redo1"
     with reading(folder / "ledger.db") as connection:
         assert get_meta(connection, "format") == "1"

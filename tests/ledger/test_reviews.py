@@ -21,14 +21,12 @@ from batchflux.exports.base import HEADER
 from batchflux.exports.projection import show_verdicts
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.connection import beside, connect
+from batchflux.ledger.decisions import Decision, NoSuchJobError, decide, undo
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import (
     Again,
-    Decision,
-    NoSuchJobError,
     Verdict,
     ask_redo,
-    decide,
     has_reviews,
     is_stale,
     judge,
@@ -89,6 +87,43 @@ def test_a_ledger_that_nobody_judged_has_nothing(connection: sqlite3.Connection)
     assert (verdicts(connection), verdicts_on(connection, [b"x"]), redos(connection)) == ({}, {}, {})
     assert (waiting_redos(connection), last_revision(connection), judged_since(connection, 0)) == ([], 0, [])
     assert not is_stale(connection)
+
+
+def test_tables_from_before_names_are_read_as_they_are_and_get_the_column_with_the_next_verdict(
+    ledger: Ledger, make_job: MakeJob, connection: sqlite3.Connection
+) -> None:
+    mug, cup = make_job("mug"), make_job("cup")
+    end(ledger, mug)
+    end(ledger, cup)
+    prepare_reviews(connection)
+    connection.execute("ALTER TABLE reviews DROP COLUMN reviewer")
+    old = "INSERT INTO reviews (key, review, note, reviewed_at, revision) VALUES (?, 'accept', 'n', 1.0, ?)"
+    connection.execute(old, (key_of(mug), 1))
+    before = {key_of(mug): Verdict(review="accept", note="n", reviewed_at=1.0)}
+    assert (verdicts(connection), verdicts_on(connection, [key_of(mug)])) == (before, before)
+    decide(ledger.database.path, Decision(keys=(key_of(cup),), review="reject", reviewer="Ann"))
+    assert {said.reviewer for said in verdicts(connection).values()} == {"", "Ann"}
+    connection.execute(old.replace("INSERT", "REPLACE"), (key_of(cup), 3))  # as an older version judges
+    assert verdicts(connection)[key_of(cup)].reviewer == ""
+
+
+def test_undoing_leaves_a_redo_that_was_made_meanwhile(
+    ledger: Ledger, make_job: MakeJob, connection: sqlite3.Connection
+) -> None:
+    mug, made = make_job("mug"), make_job("mug-redo1")
+    end(ledger, mug)
+    path, keys = ledger.database.path, (key_of(mug),)
+    decide(path, Decision(keys=keys, review="redo", again=Again(prompt="one")))
+    second = decide(path, Decision(keys=keys, review="redo", again=Again(prompt="two")))
+    assert undo(path, second.before) == {(key_of(mug), 1): 3}
+    assert [one.redo.prompt for one in waiting_redos(connection)] == ["one"]
+    assert undo(path, second.before) == {}
+    third = decide(path, Decision(keys=keys, review="redo", again=Again(prompt="three")))
+    pin(connection, waiting_redos(connection)[0].redo, made.key)
+    end(ledger, made)
+    assert undo(path, third.before) == {(key_of(mug), 3): 5}
+    assert waiting_redos(connection) == []  # nothing is paid for anew
+    assert [redo.prompt for redo in redos(connection)[mug.key]] == ["three"]
 
 
 def test_verdicts_and_their_revisions(connection: sqlite3.Connection) -> None:
@@ -177,7 +212,7 @@ def test_a_decision_is_whole_or_nothing(ledger: Ledger, make_job: MakeJob, conne
     with pytest.raises(NoSuchJobError):
         decide(path, Decision(keys=(key_of(mug), bytes(32)), review="redo", again=Again()))
     assert not has_reviews(connection)
-    asked = decide(path, Decision(keys=(key_of(mug),), review="redo", note="n"))
+    asked = decide(path, Decision(keys=(key_of(mug),), review="redo", note="n")).asked
     assert [(one.key, one.id) for one in asked] == [(key_of(mug), "mug-redo1")]
     assert verdicts(connection)[key_of(mug)].note == "n"
     with pytest.raises(StorageError, match="cannot be written"):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.reviews import Decision, decide
 from batchflux.ledger.summary import Summary, read_standing, read_state, state_of
 from batchflux.ledger.tables import set_meta
 from batchflux.models import Status
@@ -213,7 +213,7 @@ async def test_how_a_folder_stands(tmp_path: Path, make_job: MakeJob, finish: Fi
     assert (running["budget"], running["budget_left"]) == ("25.00", "20.80")
     assert (running["deadline"], running["deadline_seconds_left"]) == ("1970-01-01T02:30:00.000Z", 4000)
     assert running["seconds_left"] == 30, "30 pictures were made in 30 s, 30 are left"
-    assert running["verdicts"] == {"accept": 1}
+    assert (running["verdicts"], running["not_judged"]) == ({"accept": 1}, running["done"] - 1)
     (use,) = running["keys"].values()
     assert use == {"attempts": 30, "spent": "4.2", "refusals": {"rate_limited": 1}}
     assert {"total", "done", "failed", "pending", "spent", "redo", "last_at"} <= running.keys(), "names of before stay"

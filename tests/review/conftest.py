@@ -124,10 +124,10 @@ class Page:
     def get(self, path: str, **more: Any) -> Any:
         return self.session.get(self.base + path, allow_redirects=False, **more)
 
-    def post(self, body: Any, headers: dict[str, str] | None = None, **more: Any) -> Any:
+    def post(self, body: Any, headers: dict[str, str] | None = None, path: str = "/api/verdicts", **more: Any) -> Any:
         data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         sent = self.headers if headers is None else headers
-        return self.session.post(f"{self.base}/api/verdicts", data=data, headers=sent, **more)
+        return self.session.post(f"{self.base}{path}", data=data, headers=sent, **more)
 
     async def judge(self, jobs: list[Job], review: str, **more: Any) -> dict[str, Any]:
         body = {"keys": [job.key for job in jobs], "review": review, "note": None, "redo": None, **more}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.ledger.reviews import Again, Decision
+from batchflux.ledger.decisions import Decision
+from batchflux.ledger.reviews import Again
 from batchflux.review.decisions import MAX_BODY, MAX_KEYS, MAX_NOTE, MAX_PROMPT, BadBodyError, parse_decision
 
 KEY = "ab" * 32
@@ -86,6 +87,10 @@ def test_what_a_verdict_means() -> None:
     assert parse(GOOD | {"review": "", "note": "", "redo": None}).note == ""
     assert parse(GOOD | {"review": "redo", "redo": {}}).again == Again()
     assert parse(GOOD | {"review": "redo"}).again is None
+    again = Again(find="oak", replace="marble")
+    assert parse(GOOD | {"review": "redo", "redo": {"find": "oak", "replace": "marble"}}).again == again
+    picked = parse(GOOD | {"siblings": ["cd" * 32], "reviewer": " Ann\t"})
+    assert (picked.siblings, picked.reviewer) == ((bytes.fromhex("cd" * 32),), "Ann")
 
 
 def test_as_many_keys_as_are_allowed_are_within_the_bound_of_the_body() -> None:
@@ -121,6 +126,12 @@ def test_as_many_keys_as_are_allowed_are_within_the_bound_of_the_body() -> None:
         (GOOD | {"review": "redo", "redo": {"prompt": " \n"}}, "blank"),
         (GOOD | {"review": "redo", "redo": {"prompt": "\x1b[31m"}}, "U+001B"),
         (GOOD | {"review": "redo", "redo": {"seed": 1.0}}, '"seed"'),
+        (GOOD | {"review": "redo", "redo": {"replace": "oak"}}, '"find"'),
+        (GOOD | {"review": "redo", "redo": {"find": "oak", "prompt": "a mug"}}, '"find"'),
+        (GOOD | {"siblings": [KEY]}, "both"),
+        (GOOD | {"siblings": ["x"]}, "64 hex digits"),
+        (GOOD | {"review": "reject", "siblings": ["cd" * 32]}, "accept only"),
+        (GOOD | {"reviewer": "x" * 101}, "at most"),
         (GOOD | {"review": "redo", "redo": {"seed": True}}, '"seed"'),
         (GOOD | {"review": "redo", "redo": {"seed": "7"}}, '"seed"'),
         (GOOD | {"review": "redo", "redo": {"seed": 2**63}}, '"seed"'),

@@ -214,3 +214,40 @@ async def test_one_verdict_on_more_than_a_page_sends_is_one_transaction(
         await site.stop()
     with closing(sqlite3.connect(root / "ledger.db")) as connection:
         assert len(verdicts(connection)) == 6000
+
+
+async def test_a_pick_is_one_step_with_a_name_and_can_be_undone_in_one(page: Page, folder: Folder) -> None:
+    takes = [await folder.add(f"mug-{number}") for number in range(3)]
+    await page.judge([takes[1]], "redo", redo={"prompt": "a red mug", "seed": 7})
+    asked = {"siblings": [take.key for take in takes[1:]], "reviewer": " Ann ", "note": "this one"}
+    answer = await page.judge(takes[:1], "accept", **asked)
+    said = {row["id"]: (row["review"], row["note"], row["reviewer"]) for row in answer["rows"]}
+    assert said == {
+        "mug-0": ("accept", "this one", "Ann"),
+        "mug-1": ("reject", "", "Ann"),
+        "mug-2": ("reject", "", "Ann"),
+    }
+    assert read(folder, waiting_redos) == []
+    await page.judge([takes[2]], "accept", reviewer="Ben")  # meanwhile: it stands
+    async with page.post({"undo": answer["undo"]}, path="/api/undo") as response:
+        undone = await response.json()
+    said = {row["id"]: (row["review"], row["note"], row["reviewer"]) for row in undone["rows"]}
+    assert said == {"mug-0": ("", "", ""), "mug-1": ("redo", "", ""), "mug-2": ("accept", "", "Ben")}
+    assert [(one.redo.prompt, one.redo.seed) for one in read(folder, waiting_redos)] == [("a red mug", 7)]
+    async with page.post({"undo": answer["undo"]}, path="/api/undo") as response:
+        assert (response.status, await response.json()) == (
+            409,
+            {"error": "That verdict cannot be undone any more."},
+        )
+    await eventually(lambda: "reviewer" in table(folder)[0])
+    assert [row["reviewer"] for row in table(folder)] == ["", "", "Ben"]
+
+
+async def test_a_redo_of_several_replaces_text_in_the_prompt_of_each(page: Page, folder: Folder) -> None:
+    takes = [await folder.add(f"mug-{number}", prompt=f"mug {number} on oak") for number in range(2)]
+    answer = await page.judge(takes, "redo", redo={"find": "0 on oak", "replace": "0 on marble"})
+    assert [redo["id"] for redo in answer["redo"]] == ["mug-0-redo1", "mug-1-redo1"]
+    assert [one.redo.prompt for one in read(folder, waiting_redos)] == ["mug 0 on marble", None]
+    code, error = await refused(page, {"keys": [takes[0].key], "review": "redo", "redo": {"find": "mug 0 on oak"}})
+    assert (code, "blank" in error) == (409, True)
+    assert [one.redo.prompt for one in read(folder, waiting_redos)] == ["mug 0 on marble", None]

@@ -16,7 +16,7 @@ import {
   TOP,
   WIDE,
 } from "./svg.js";
-import { duration, money, one, plural, whole } from "./words.js";
+import { duration, money, one, say, whole } from "./words.js";
 
 export function showCharts() {
   const room = byId("charts").clientWidth;
@@ -38,14 +38,14 @@ function card(name, title, says, ...children) {
 
 const empty = (name, title, says) => card(name, title, says);
 const binStart = (bins, k) => sayTime(bins, bins.starts[k]);
-const inParts = ({ cuts }) => (cuts.length ? `, in ${cuts.length + 1} parts; the time between them is left out` : "");
+const inParts = ({ cuts }) => (cuts.length ? say.inParts(cuts.length + 1) : "");
 
 function speedChart() {
-  const title = "Images per minute";
+  const title = say.speed;
   const data = throughput();
-  if (!data) return empty("speed", title, "No picture has been made yet.");
+  if (!data) return empty("speed", title, say.noSpeed);
   const most = Math.max(...data.rates);
-  const says = `${plural(data.total, "picture")} in ${duration(data.starts.length * data.width)}${inParts(data)}; at most ${one.format(most)} a minute, each bar ${duration(data.width)}.`;
+  const says = say.speedSays(data.total, duration(data.starts.length * data.width), inParts(data), one.format(most), duration(data.width));
   const plot = frame({ title, says, most, format: (value) => one.format(value), labels: timeLabels(data) });
   bars(plot, [data.rates], []);
   markCuts(plot, data);
@@ -55,17 +55,17 @@ function speedChart() {
     says,
     plot.svg,
     numbersTable(
-      ["From", "Images", "Images per minute"],
+      say.speedHeads,
       data.counts.map((count, k) => [binStart(data, k), count, one.format(data.rates[k])]),
     ),
   );
 }
 
 function latencyChart() {
-  const title = "Latency of the API";
+  const title = say.latency;
   const data = latency();
-  if (!data) return empty("latency", title, "No request has been answered yet.");
-  const says = `Half of ${plural(data.total, "answer")} came within ${duration(data.p50)}, 95 % within ${duration(data.p95)}, 99 % within ${duration(data.p99)}; the slowest took ${duration(data.longest)}.`;
+  if (!data) return empty("latency", title, say.noLatency);
+  const says = say.latencySays(data.total, duration(data.p50), duration(data.p95), duration(data.p99), duration(data.longest));
   const end = data.counts.length * data.width;
   const plot = frame({
     title,
@@ -73,17 +73,17 @@ function latencyChart() {
     most: Math.max(...data.counts),
     format: (value) => whole.format(value),
     least: 1,
-    labels: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${tidy(Math.round(share * end * 1000) / 1000)} s`]),
+    labels: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${tidy(Math.round(share * end * 1000) / 1000)} ${say.units.s}`]),
   });
   bars(plot, [data.counts], []);
   markPercentiles(plot, data, end);
   const rows = [
-    ["p50", `${data.p50.toFixed(3)} s`],
-    ["p95", `${data.p95.toFixed(3)} s`],
-    ["p99", `${data.p99.toFixed(3)} s`],
+    ["p50", `${data.p50.toFixed(3)} ${say.units.s}`],
+    ["p95", `${data.p95.toFixed(3)} ${say.units.s}`],
+    ["p99", `${data.p99.toFixed(3)} ${say.units.s}`],
   ];
-  const bins = data.counts.map((count, k) => [`${tidy(k * data.width)} to ${tidy((k + 1) * data.width)} s`, count]);
-  return card("latency", title, says, plot.svg, numbersTable(["What", "Value"], [...rows, ...bins]));
+  const bins = data.counts.map((count, k) => [say.binRange(tidy(k * data.width), tidy((k + 1) * data.width)), count]);
+  return card("latency", title, says, plot.svg, numbersTable(say.latencyHeads, [...rows, ...bins]));
 }
 
 // Labels that would lie on one another go on two lines of their own.
@@ -110,17 +110,17 @@ function markPercentiles({ svg, x }, data, end) {
 }
 
 function spendingChart() {
-  const title = "Spend over time";
+  const title = say.spend;
   const data = spending(header);
   const currency = header.currency;
-  if (!data) return empty("spend", title, "Nothing has been spent.");
+  if (!data) return empty("spend", title, say.noSpend);
   const limit =
     data.budget === null
-      ? "no budget is set"
-      : `of a budget of ${money(header.budget, currency)}, ${one.format((100 * data.total) / data.budget)} %`;
+      ? say.noBudget
+      : say.ofBudget(money(header.budget, currency), one.format((100 * data.total) / data.budget));
   const before =
-    data.elsewhere > 0 ? ` ${money(data.elsewhere, currency)} of it is for jobs that are not listed here.` : "";
-  const says = `${money(header.spent, currency)} spent; ${limit}.${before}`;
+    data.elsewhere > 0 ? say.elsewhere(money(data.elsewhere, currency)) : "";
+  const says = say.spendSays(money(header.spent, currency), limit, before);
   const plot = frame({
     title,
     says,
@@ -139,7 +139,7 @@ function spendingChart() {
   if (data.budget !== null) {
     plot.svg.append(
       s("line", { class: "limit", x1: LEFT, x2: WIDE - 6, y1: plot.y(data.budget), y2: plot.y(data.budget) }),
-      s("text", { class: "limit-text", x: WIDE - 6, y: plot.y(data.budget) - 5, "text-anchor": "end" }, "budget"),
+      s("text", { class: "limit-text", x: WIDE - 6, y: plot.y(data.budget) - 5, "text-anchor": "end" }, say.budget),
     );
   }
   return card(
@@ -148,7 +148,7 @@ function spendingChart() {
     says,
     plot.svg,
     numbersTable(
-      ["Until", `Spent (${currency})`],
+      say.spendHeads(currency),
       data.sums.map((sum, k) => [sayTime(data, data.starts[k] + data.width), money(sum, "")]),
     ),
   );
@@ -156,16 +156,16 @@ function spendingChart() {
 
 const FILLS = 6;
 function failuresChart() {
-  const title = "Failures by code";
+  const title = say.failuresTitle;
   const data = failuresOverTime();
-  if (!data) return empty("failures", title, "No job has failed.");
-  const says = `${plural(data.total, "job")} ended without a picture: ${data.series.map(({ code, total }) => `${whole.format(total)} ${code}`).join(", ")}.`;
+  if (!data) return empty("failures", title, say.noFailures);
+  const says = say.failuresSays(data.total, data.series.map(({ code, total }) => `${whole.format(total)} ${code}`));
   const shown = data.series.slice(0, FILLS - 1);
   const others = data.series.slice(FILLS - 1);
   if (others.length === 1) shown.push(others[0]);
   else if (others.length)
     shown.push({
-      code: "others",
+      code: say.otherCodes,
       counts: others[0].counts.map((_, k) => others.reduce((sum, { counts }) => sum + counts[k], 0)),
       total: others.reduce((sum, { total }) => sum + total, 0),
     });
@@ -207,7 +207,7 @@ function failuresChart() {
     plot.svg,
     legend,
     numbersTable(
-      ["From", ...data.series.map(({ code }) => code)],
+      [say.from, ...data.series.map(({ code }) => code)],
       data.series[0].counts.map((_, k) => [binStart(data, k), ...data.series.map(({ counts }) => counts[k])]),
     ),
   );

@@ -2,15 +2,16 @@
 import { barHeight, byId, choice, control, focusIn, h, segment } from "./dom.js";
 import { countsOf, distinct, field, NONE, sayValue, SORTS, tagNames } from "./fields.js";
 import { openHelp } from "./help.js";
-import { sheetAxes } from "./sheet.js";
+import { sheetAxes } from "./axes.js";
 import { activeFilters, change, state } from "./state.js";
 import { presentRows, rowCount, setup, versionsSum } from "./store.js";
-import { plural, STATUS_WORDS, whole } from "./words.js";
+import { called, labelOf, say, whole } from "./words.js";
 
+/** @type {["gallery" | "sheet" | "charts", string][]} */
 export const VIEWS = [
-  ["gallery", "Gallery"],
-  ["sheet", "Contact sheet"],
-  ["charts", "Charts"],
+  ["gallery", say.views.gallery],
+  ["sheet", say.views.sheet],
+  ["charts", say.views.charts],
 ];
 let controlsFor = "";
 let shownFor = "";
@@ -30,8 +31,8 @@ export function showControls(rows) {
   const all = count === rows.length;
   byId("count").classList.toggle("all", all);
   byId("count").textContent = all
-    ? plural(rows.length, "job")
-    : `${whole.format(rows.length)} of ${plural(count, "job")}`;
+    ? say.jobs(rows.length)
+    : say.jobsOf(rows.length, count);
 }
 
 // Built anew when something changed, with the focus kept on the control that had it.
@@ -55,7 +56,7 @@ function rebuildControls() {
         "aria-expanded": String(host.classList.contains("open")),
         onclick: toggleFilters,
       },
-      "Filters",
+      say.filters,
     ),
     h("span", { class: "spring" }),
     h("span", { id: "count", class: "count", role: "status", hidden: charts }),
@@ -66,8 +67,8 @@ function rebuildControls() {
         type: "button",
         class: "plain help",
         "data-for": "help",
-        "aria-label": "Keys",
-        title: "Keys (?)",
+        "aria-label": say.keysButton,
+        title: `${say.keysButton} (?)`,
         onclick: openHelp,
       },
       h("kbd", null, "?"),
@@ -83,7 +84,7 @@ function rebuildControls() {
 function viewSwitch() {
   return h(
     "div",
-    { class: "segments", role: "navigation", "aria-label": "Views" },
+    { class: "segments", role: "navigation", "aria-label": say.viewsName },
     VIEWS.map(([view, label]) =>
       segment(label, false, () => change({ view }), {
         "aria-current": state.view === view ? "page" : "false",
@@ -99,8 +100,8 @@ function searchField() {
     type: "search",
     id: "search",
     "data-for": "search",
-    placeholder: "Search prompts and ids",
-    "aria-label": "Search prompts and ids",
+    placeholder: say.search,
+    "aria-label": say.search,
     autocomplete: "off",
     spellcheck: "false",
     oninput: () => {
@@ -133,7 +134,7 @@ function clearButton() {
         byId("search").focus();
       },
     },
-    "Clear filters",
+    say.clearFilters,
   );
 }
 
@@ -142,8 +143,8 @@ function arrangement() {
     const axes = sheetAxes();
     const pairs = axes.names.map((name) => [name, field(name).label]);
     return [
-      ["rows", "Down", axes.rows],
-      ["cols", "Across", axes.cols],
+      ["rows", say.axisNames.rows, axes.rows],
+      ["cols", say.axisNames.cols, axes.cols],
     ].map(([name, label, value]) =>
       h(
         "label",
@@ -167,13 +168,15 @@ function arrangement() {
       .slice(0, MOST_TAGS)
       .map((tag) => `tag.${tag}`),
   ].filter((name) => name === state.group || distinct(name) > 1);
+  // Where only one of the two varies, siblings are what has the same of it.
+  if (state.group === "siblings" || (groups.includes("prompt") && groups.includes("reference"))) groups.splice(2, 0, "siblings");
   return [
     h(
       "span",
       null,
       choice(
-        { "aria-label": "Group", "data-for": "group", onchange: (event) => change({ group: event.target.value }) },
-        [["", "Not grouped"], ...groups.map((name) => [name, `By ${(field(name)?.label ?? name).toLowerCase()}`])],
+        { "aria-label": say.group, "data-for": "group", onchange: (event) => change({ group: event.target.value }) },
+        [["", say.notGrouped], ...groups.map((name) => [name, say.groupBy(field(name)?.label ?? name)])],
         state.group,
       ),
     ),
@@ -181,20 +184,16 @@ function arrangement() {
       "span",
       null,
       choice(
-        { "aria-label": "Sort", "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) },
-        Object.entries(SORTS).map(([name, [label]]) => [name, label]),
+        { "aria-label": say.sort, "data-for": "sort", onchange: (event) => change({ sort: event.target.value }) },
+        Object.keys(SORTS).map((name) => [name, say.sorts[name]]),
         state.sort,
       ),
     ),
     h(
       "div",
-      { class: "segments", role: "group", "aria-label": "Size of the pictures" },
-      [
-        ["s", "Small"],
-        ["m", "Medium"],
-        ["l", "Large"],
-      ].map(([size, label]) =>
-        segment(label[0], state.size === size, () => change({ size }), {
+      { class: "segments", role: "group", "aria-label": say.sizesName },
+      Object.entries(say.sizes).map(([size, label]) =>
+        segment(say.sizeLetters[size], state.size === size, () => change({ size }), {
           "data-for": `size-${size}`,
           "aria-label": label,
           title: label,
@@ -212,7 +211,7 @@ function swapped(axes, name, value) {
 }
 
 // The filters: one control for each field that has more than one value.
-const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review"];
+const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review", "reviewer"];
 const MOST_CHOICES = 200;
 const MOST_TAGS = 6;
 
@@ -220,14 +219,14 @@ function statusPills() {
   const counts = countsOf("status");
   if (counts.size < 2 && !state.status) return null;
   const pills = [
-    ["", "All", presentRows().length],
+    ["", say.all, presentRows().length],
     ...["done", "failed", "unknown"]
       .filter((name) => counts.has(name))
-      .map((name) => [name, STATUS_WORDS[name], counts.get(name)]),
+      .map((name) => [name, called(say.statuses, name), counts.get(name)]),
   ];
   return h(
     "div",
-    { class: "segments", role: "group", "aria-label": "Status" },
+    { class: "segments", role: "group", "aria-label": labelOf("status") },
     pills.map(([value, label, count]) =>
       segment([label, h("small", null, whole.format(count))], state.status === value, () => change({ status: value }), {
         "data-for": `status-${value}`,
@@ -263,9 +262,8 @@ function facet(name) {
     });
     return h("span", { class: "facet" }, input);
   }
-  const label = of.label.toLowerCase() === of.label ? of.label : of.label.toLowerCase();
   const pairs = [
-    ["", `Any ${label}`],
+    ["", say.any(of.label)],
     ...[...counts].map(([found, count]) => [
       found === "" ? NONE : found,
       `${sayValue(of, found)} (${whole.format(count)})`,

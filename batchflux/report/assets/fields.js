@@ -1,42 +1,54 @@
 // The fields that pictures are filtered, grouped and laid out by, and the order they are shown in.
 import { activeFilters, state } from "./state.js";
-import { columns, presentRows, searchText } from "./store.js";
-import { REVIEW_WORDS, STATUS_WORDS } from "./words.js";
+import { columns, presentRows, rowCount, searchText, shapeSum } from "./store.js";
+import { called, labelOf, say } from "./words.js";
 
 const text = (name) => (row) => (columns[name][row] === null ? "" : String(columns[name][row]));
 const FIELDS = {
   __proto__: null, // names come from the URL
-  status: { label: "Status", of: text("status"), say: (value) => STATUS_WORDS[value] ?? value },
-  code: { label: "Error code", of: text("error_code"), none: "no error" },
-  style: { label: "Style", of: text("style") },
-  ratio: { label: "Ratio", of: text("aspect_ratio"), none: "as the reference" },
-  seed: { label: "Seed", of: text("seed"), none: "no seed" },
-  model: { label: "Model", of: text("model") },
-  variant: { label: "Variant", of: text("variant") },
-  review: { label: "Verdict", of: text("review"), say: (value) => REVIEW_WORDS[value] ?? value, none: "Not judged" },
-  prompt: { label: "Prompt", of: text("prompt") },
+  status: { label: labelOf("status"), of: text("status"), say: (value) => called(say.statuses, value) },
+  code: { label: labelOf("error_code"), of: text("error_code"), none: say.noError },
+  style: { label: labelOf("style"), of: text("style") },
+  ratio: { label: labelOf("aspect_ratio"), of: text("aspect_ratio"), none: say.ownRatio },
+  seed: { label: labelOf("seed"), of: text("seed"), none: say.noSeed },
+  model: { label: labelOf("model"), of: text("model") },
+  variant: { label: labelOf("variant"), of: text("variant") },
+  review: {
+    label: labelOf("review"),
+    of: text("review"),
+    say: (value) => called(say.reviews, value),
+    none: say.reviews[""],
+  },
+  reviewer: { label: labelOf("reviewer"), of: text("reviewer"), none: say.noName },
+  prompt: { label: labelOf("prompt"), of: text("prompt") },
   reference: {
-    label: "Reference",
+    label: labelOf("reference"),
     of: (row) => columns.references[row].map(({ label }) => label).join(" + "),
-    none: "no reference",
+    none: say.noReference,
+    picture: (row) => columns.references[row][0]?.src,
+  },
+  siblings: {
+    label: labelOf("siblings"),
+    of: (row) => siblingsOf(row),
+    say: (value) => value.replaceAll("\0", " · "),
     picture: (row) => columns.references[row][0]?.src,
   },
   seed_ratio: {
-    label: "Seed and ratio",
+    label: labelOf("seed_ratio"),
     of: (row) =>
-      `${columns.seed[row] === null ? "no seed" : `seed ${columns.seed[row]}`}, ${columns.aspect_ratio[row] ?? "own ratio"}`,
+      `${columns.seed[row] === null ? say.noSeed : say.seed(columns.seed[row])}, ${columns.aspect_ratio[row] ?? say.ownRatioShort}`,
   },
 };
 export const SORTS = {
   __proto__: null,
-  manifest: ["Manifest order", (a, b) => columns.position[a] - columns.position[b]],
-  newest: ["Newest first", (a, b) => compare(columns.finished_at[b], columns.finished_at[a])],
-  oldest: ["Oldest first", (a, b) => compare(columns.finished_at[a], columns.finished_at[b])],
-  slowest: ["Slowest first", (a, b) => (columns.api_seconds[b] ?? -1) - (columns.api_seconds[a] ?? -1)],
-  attempts: ["Most attempts first", (a, b) => columns.attempts[b] - columns.attempts[a]],
-  id: ["By id", (a, b) => byName.compare(columns.id[a], columns.id[b])],
+  manifest: (a, b) => columns.position[a] - columns.position[b],
+  newest: (a, b) => compare(columns.finished_at[b], columns.finished_at[a]),
+  oldest: (a, b) => compare(columns.finished_at[a], columns.finished_at[b]),
+  slowest: (a, b) => (columns.api_seconds[b] ?? -1) - (columns.api_seconds[a] ?? -1),
+  attempts: (a, b) => columns.attempts[b] - columns.attempts[a],
+  id: (a, b) => byName.compare(columns.id[a], columns.id[b]),
 };
-export const byName = new Intl.Collator("en", { numeric: true });
+export const byName = new Intl.Collator(say.tag, { numeric: true });
 export const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
 export function field(name) {
@@ -45,11 +57,16 @@ export function field(name) {
   return {
     label: tag,
     of: (row) => (Object.hasOwn(columns.tags[row], tag) ? columns.tags[row][tag] : ""),
-    none: `no ${tag}`,
+    none: say.noTag(tag),
   };
 }
 
-export const sayValue = (of, value) => (value === "" ? (of.none ?? "none") : of.say ? of.say(value) : value);
+export const sayValue = (of, value) => (value === "" ? (of.none ?? say.none) : of.say ? of.say(value) : value);
+
+// Which pictures are tries at the same: siblings have the same prompt and the same references in the same order, and
+// differ in seed, ratio, model or whatever else. A label that was cut short is told apart by its file.
+export const siblingsOf = (row) =>
+  [columns.prompt[row], ...columns.references[row].map(({ label, src, url }) => (label.endsWith("…") ? (url ?? src ?? label) : label))].join("\0");
 
 // Distinct values of a field and how often each occurs, by name; the tags' names come from the rows themselves.
 export function countsOf(name) {
@@ -86,7 +103,7 @@ export function filtered() {
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length) tests.push((row) => words.every((word) => searchText(row).includes(word)));
   const rows = presentRows().filter((row) => tests.every((test) => test(row)));
-  return rows.sort((SORTS[state.sort] ?? SORTS.manifest)[1]);
+  return rows.sort(SORTS[state.sort] ?? SORTS.manifest);
 }
 
 // Groups of rows by a field, in order of first appearance; groups of one go together at the end.
@@ -106,16 +123,19 @@ export function grouped(rows, name) {
       made.push({ label: sayValue(of, value), picture: of.picture?.(members[0]), rows: members });
     else singles.push(...members);
   }
-  if (singles.length) made.push({ label: `One picture each, by ${of.label.toLowerCase()}`, rows: singles });
+  if (singles.length) made.push({ label: say.oneEach(of.label), rows: singles });
   return made;
 }
 
-// How many values a field has.
+// How many values a field has that is no verdict.
+const counted = new Map();
+let countedFor = "";
 export function distinct(name) {
-  const of = field(name).of;
-  const values = new Set();
-  for (const row of presentRows()) values.add(of(row));
-  return values.size;
+  const now = `${rowCount} ${shapeSum}`;
+  if (now !== countedFor) counted.clear();
+  countedFor = now;
+  if (!counted.has(name)) counted.set(name, new Set(presentRows().map(field(name).of)).size);
+  return counted.get(name);
 }
 
 // A redo's id: its job's with -redo1 and so on, and 8 digits of its key where that was taken.

@@ -2,22 +2,11 @@
 import { barHeight, byId, fill, h, onNewWidth, picture } from "./dom.js";
 import { field, grouped } from "./fields.js";
 import { Lines } from "./lines.js";
-import {
-  current,
-  leaving,
-  onPicks,
-  openLarge,
-  pick,
-  picked,
-  pickTo,
-  placeOf,
-  setCurrentRow,
-  setShown,
-  shownRows,
-} from "./selection.js";
+import { badgeOf, pickButton, showPicked, thumbOrWhy } from "./marks.js";
+import { current, onPicks, onTileClick, picked, placeOf, setCurrentRow, shownRows, takeShown } from "./selection.js";
 import { state } from "./state.js";
-import { columns, gone, setup, versions } from "./store.js";
-import { plural, REVIEW_WORDS } from "./words.js";
+import { columns, setup, versions } from "./store.js";
+import { say } from "./words.js";
 
 const SIZES = { __proto__: null, s: 128, m: 190, l: 300 };
 const SMALL_SIZES = { __proto__: null, s: 100, m: 150, l: 280 }; // on a phone
@@ -44,30 +33,15 @@ export function startGallery() {
     },
     [galleryBody],
   );
-  gallery.addEventListener("click", (event) => {
-    const target = /** @type {Element} */ (event.target);
-    const tile = /** @type {HTMLElement} */ (target.closest(".tile"));
-    if (!tile) return;
-    const row = Number(tile.dataset.row);
-    if (target.closest(".pick") || (setup.live && (event.ctrlKey || event.metaKey)))
-      return pick(row, !picked.has(row));
-    if (setup.live && event.shiftKey) return pickTo(row);
-    setCurrent(row, { reveal: false });
-    openLarge(row);
-  });
+  gallery.addEventListener("click", (event) => onTileClick(event, (row) => setCurrentTile(row, { reveal: false })));
   onNewWidth(gallery, () => layGallery());
   onPicks(showPicks);
 }
 
 export function showGallery(rows) {
   const groups = state.group && field(state.group) ? grouped(rows, state.group) : [{ label: null, rows }];
-  for (const row of picked) if (gone.has(row)) picked.delete(row);
-  const was = placeOf.get(current) ?? 0;
-  setShown(groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows));
-  if (current === null || !placeOf.has(current)) setCurrentRow(shownRows[Math.min(was, shownRows.length - 1)] ?? null);
+  takeShown(groups.length === 1 ? groups[0].rows : groups.flatMap((group) => group.rows));
   shownGroups = groups;
-  for (const row of leaving) if (!placeOf.has(row)) picked.delete(row);
-  leaving.clear();
   layGallery(true);
 }
 
@@ -144,7 +118,7 @@ function makeHeading({ label, picture: image, rows }, k) {
       "div",
       { role: "gridcell" },
       h("span", { class: "label", title: label }, h("bdi", null, label)),
-      h("small", null, plural(rows.length, "picture")),
+      h("small", null, say.pictures(rows.length)),
     ),
   );
 }
@@ -163,7 +137,7 @@ function makeTile(row, k) {
       "aria-colindex": k + 1,
       "aria-selected": setup.live ? String(picked.has(row)) : null,
     },
-    tileFrame(row, status),
+    tileFrame(row),
     h("div", { class: "caption" }, h("b", null, h("bdi", null, columns.id[row])), h("span", null, tileNote(row))),
   );
   tiles.set(row, { node, version: versions[row] });
@@ -171,56 +145,10 @@ function makeTile(row, k) {
   return node;
 }
 
-function tileFrame(row, status) {
-  const thumb = columns.thumb[row];
-  const frame = h("div", { class: "frame" });
-  if (thumb)
-    frame.append(thumbOf(row, () => nothing("No preview", "the picture is missing or damaged")));
-  else if (status === "done") frame.append(nothing("No preview", "the picture is missing or damaged"));
-  else
-    frame.append(
-      nothing(
-        status === "failed" ? "✕ Failed" : "? Unknown",
-        columns.error_code[row] ?? "",
-        status === "failed" ? "bad" : "unsure",
-      ),
-    );
-  const review = columns.review[row];
-  if (thumb && status !== "done" && !review)
-    frame.append(h("span", { class: "badge bad" }, `✕ ${columns.error_code[row] ?? status}`));
-  if (review)
-    frame.append(
-      h(
-        "span",
-        { class: `badge ${REVIEW_TONES[review] ?? ""}` },
-        `${REVIEW_MARKS[review] ?? ""} ${REVIEW_WORDS[review] ?? review}`,
-      ),
-    );
-  if (setup.live)
-    frame.append(
-      h(
-        "button",
-        { type: "button", class: "pick", tabindex: "-1", "aria-label": `Select ${columns.id[row]}` },
-        picked.has(row) ? "✓" : "",
-      ),
-    );
-  return frame;
-}
-const REVIEW_MARKS = { __proto__: null, accept: "✓", reject: "✕", redo: "↻" };
-
-export const thumbOf = (row, lost) =>
-  picture(
-    columns.thumb[row],
-    { alt: columns.prompt[row] || columns.id[row], decoding: "async", draggable: "false" },
-    lost,
-  );
-
-const REVIEW_TONES = { __proto__: null, accept: "good", reject: "bad", redo: "unsure" };
-
-export const nothing = (title, note, tone = null) => h("div", { class: "nothing" }, h("b", { class: tone }, title), note);
+const tileFrame = (row) => h("div", { class: "frame" }, thumbOrWhy(row), badgeOf(row), pickButton(row));
 
 function tileNote(row) {
-  const parts = [columns.aspect_ratio[row], columns.seed[row] !== null ? `seed ${columns.seed[row]}` : null];
+  const parts = [columns.aspect_ratio[row], columns.seed[row] !== null ? say.seed(columns.seed[row]) : null];
   if (columns.width[row]) parts.push(`${columns.width[row]} × ${columns.height[row]}`);
   return parts.filter((part) => part !== null).join(" · ");
 }
@@ -229,7 +157,7 @@ function pruneTiles() {
   for (const [row, { node }] of tiles) if (!node.isConnected) tiles.delete(row);
 }
 
-export function setCurrent(row, { reveal = true } = {}) {
+export function setCurrentTile(row, { reveal = true } = {}) {
   setCurrentRow(row);
   if (reveal && lineWith(row) !== undefined) galleryLines.reveal(lineWith(row), barHeight());
   pruneTiles();
@@ -247,7 +175,7 @@ function markCurrent() {
 export function move(by) {
   if (!shownRows.length) return;
   const at = placeOf.get(current) ?? 0;
-  setCurrent(shownRows[Math.min(shownRows.length - 1, Math.max(0, at + by))]);
+  setCurrentTile(shownRows[Math.min(shownRows.length - 1, Math.max(0, at + by))]);
 }
 
 export function moveLine(by) {
@@ -257,13 +185,13 @@ export function moveLine(by) {
   let next = k + by;
   while (galleryLines.lines[next]?.heading) next += by;
   const line = galleryLines.lines[next];
-  if (line) setCurrent(line.rows[Math.min(column, line.rows.length - 1)]);
+  if (line) setCurrentTile(line.rows[Math.min(column, line.rows.length - 1)]);
 }
 
 function showPicks() {
   for (const [row, { node }] of tiles) {
     node.setAttribute("aria-selected", String(picked.has(row)));
-    node.querySelector(".pick").textContent = picked.has(row) ? "✓" : "";
+    showPicked(node, row);
   }
   byId("gallery").classList.toggle("picking", picked.size > 0);
   markCurrent();

@@ -2,10 +2,10 @@
 import { byId, fill, h } from "./dom.js";
 import { change } from "./state.js";
 import { header, setup } from "./store.js";
-import { duration, money, one, when, whole } from "./words.js";
+import { called, duration, money, one, say, when, whole } from "./words.js";
 
 let headerFor = "";
-const STATES = { __proto__: null, running: "● running", ended: "ended", stopped: "cut off", none: "" };
+const VERDICT_ORDER = ["accept", "reject", "redo"];
 
 export function showHeader() {
   const text = JSON.stringify(header);
@@ -19,24 +19,42 @@ export function showHeader() {
       "div",
       { class: "title" },
       h("h1", null, h("bdi", null, header.name)),
-      h("span", { class: `state ${header.state}` }, STATES[header.state] ?? header.state),
+      h("span", { class: `state ${header.state}` }, called(say.states, header.state)),
       header.started_at && h("span", { class: "state" }, span()),
       !setup.live &&
         header.state === "running" &&
-        h("span", { class: "state" }, `as it was on ${when(header.made_at)}`),
+        h("span", { class: "state" }, say.asItWas(when(header.made_at))),
+      h("span", { class: "spring" }),
+      languageLink(),
     ),
-    header.message && h("p", { class: "message" }, header.message),
+    message() && h("p", { class: "message" }, message()),
     progressBar(counts),
-    figureList("In all", totals()),
-    figureList(header.state === "running" ? "This run" : "Last run", lastRun()),
+    h(
+      "div",
+      { class: "groups" },
+      figureList(say.inAll, totals()),
+      figureList(header.state === "running" ? say.thisRun : say.lastRun, lastRun()),
+      figureList(say.verdictsTitle, judgedSoFar()),
+    ),
     failuresList(),
   ]);
 }
 
+// The same page in the other language, with what is looked at.
+export function languageLink() {
+  const [language, name] = say.other;
+  const go = () => {
+    const address = new URL(location.href);
+    address.searchParams.set("lang", language);
+    location.assign(address);
+  };
+  return h("button", { type: "button", class: "plain language", lang: language, onclick: go }, name);
+}
+
 // From when to when the last run was, as far as it is known.
 function span() {
-  const end = header.state === "running" ? "now" : header.finished_at && when(header.finished_at);
-  return end ? `${when(header.started_at)} – ${end}` : `began ${when(header.started_at)}`;
+  const end = header.state === "running" ? say.now : header.finished_at && when(header.finished_at);
+  return end ? `${when(header.started_at)} – ${end}` : say.began(when(header.started_at));
 }
 
 function figureList(title, figures) {
@@ -62,22 +80,22 @@ function figureList(title, figures) {
 
 function totals() {
   const { counts } = header;
-  const list = [["Pictures", whole.format(counts.done), `of ${whole.format(counts.total)}`]];
-  if (counts.failed) list.push(["Failed", whole.format(counts.failed)]);
-  if (counts.unknown) list.push(["Unknown", whole.format(counts.unknown)]);
+  const list = [[say.picturesTitle, whole.format(counts.done), say.of(whole.format(counts.total))]];
+  if (counts.failed) list.push([say.statuses.failed, whole.format(counts.failed)]);
+  if (counts.unknown) list.push([say.statuses.unknown, whole.format(counts.unknown)]);
   if (counts.pending)
     list.push([
-      "To do",
+      say.toDo,
       whole.format(counts.pending),
-      counts.in_flight ? `${whole.format(counts.in_flight)} under way` : null,
+      counts.in_flight ? say.underWay(whole.format(counts.in_flight)) : null,
     ]);
-  const maybe = Number(header.spent_possibly) ? `, ${money(header.spent_possibly, "")} of it possibly` : "";
-  const budget = header.budget === null ? "" : ` of ${money(header.budget, "")}`;
-  list.push(["Spent", money(header.spent, ""), `${header.currency}${budget}${maybe}`]);
+  const maybe = Number(header.spent_possibly) ? say.possibly(money(header.spent_possibly, "")) : "";
+  const budget = header.budget === null ? "" : say.budgetOf(money(header.budget, ""));
+  list.push([say.spent, money(header.spent, ""), `${header.currency}${budget}${maybe}`]);
   list.push([
-    "Attempts",
+    say.attempts,
     whole.format(header.attempts),
-    header.possibly_billed ? `${whole.format(header.possibly_billed)} possibly billed` : null,
+    header.possibly_billed ? say.possiblyBilled(whole.format(header.possibly_billed)) : null,
   ]);
   return list;
 }
@@ -86,20 +104,35 @@ function lastRun() {
   const list = [];
   const made = header.this_run;
   if (made) {
-    const others = ["failed", "unknown"].filter((name) => made[name]).map((name) => `${whole.format(made[name])} ${name}`);
-    list.push(["Made", whole.format(made.done), others.join(", ") || null]);
+    const others = ["failed", "unknown"].filter((name) => made[name]).map((name) => say.others[name](whole.format(made[name])));
+    list.push([say.made, whole.format(made.done), others.join(", ") || null]);
   }
-  if (header.spent_this_run != null) list.push(["Cost", money(header.spent_this_run, ""), header.currency]);
-  if (header.seconds !== null) list.push(["Time", duration(header.seconds)]);
-  if (header.images_per_minute) list.push(["Images per minute", one.format(header.images_per_minute)]);
+  if (header.spent_this_run != null) list.push([say.cost, money(header.spent_this_run, ""), header.currency]);
+  if (header.seconds !== null) list.push([say.time, duration(header.seconds)]);
+  if (header.images_per_minute) list.push([say.perMinute, one.format(header.images_per_minute)]);
   return list;
+}
+
+// Nothing before the first verdict: who only looks at pictures has none to count.
+function judgedSoFar() {
+  const given = header.verdicts ?? {};
+  if (!setup.live && !Object.keys(given).length) return [];
+  const list = VERDICT_ORDER.map((name) => [say.reviews[name], whole.format(given[name] ?? 0)]);
+  return [...list, [say.reviews[""], whole.format(header.not_judged ?? 0)]];
+}
+
+// The run's own sentence is English; another language has one for each reason.
+function message() {
+  if (!header.message || !("other" in say.reasons)) return header.message;
+  const reason = header.state === "running" ? "waiting" : header.reason;
+  return Object.hasOwn(say.reasons, reason) ? say.reasons[reason] : say.reasons.other;
 }
 
 function progressBar(counts) {
   const bar = h("div", {
     class: "progress",
     role: "img",
-    "aria-label": `${counts.done} of ${counts.total} done, ${counts.failed} failed, ${counts.unknown} unknown`,
+    "aria-label": say.progress(counts),
   });
   for (const name of ["done", "failed", "unknown"]) {
     const part = h("i", { class: name });
@@ -114,12 +147,12 @@ function failuresList() {
   if (!codes.length) return null;
   return h(
     "div",
-    { class: "failures", role: "group", "aria-label": "Failures by code" },
-    h("span", null, "Failures by code"),
+    { class: "failures", role: "group", "aria-label": say.failures },
+    h("span", null, say.failures),
     codes.map(([code, count]) =>
       h(
         "button",
-        { type: "button", title: `Show ${code} only`, onclick: () => change({ view: "gallery", status: "", code }) },
+        { type: "button", title: say.showCode(code), onclick: () => change({ view: "gallery", status: "", code }) },
         `${code} `,
         h("b", null, whole.format(count)),
       ),

@@ -1,27 +1,10 @@
-// The keys, as a dialog lists them.
+// The keys, and what a person sets for themselves, as a dialog lists them.
 import { byId, h } from "./dom.js";
+import { languageLink } from "./header.js";
+import { set, settings } from "./settings.js";
+import { refreshSoon } from "./state.js";
 import { setup } from "./store.js";
-
-const KEYS = [
-  ["← → ↑ ↓", "move; in the large view: previous, next"],
-  ["Space, Enter", "open a picture, close it"],
-  ["Home, End", "first, last picture"],
-  ["1 2 3", "picture, beside its reference, slider"],
-  ["/", "search"],
-  ["G S C", "gallery, contact sheet, charts"],
-  ["+ −", "larger, smaller pictures"],
-  ["Esc", "close, deselect"],
-  ["?", "these keys"],
-];
-const JUDGE_KEYS = [
-  ["A R E", "accept, reject, redo"],
-  ["U", "clear the verdict"],
-  ["N", "write a note, on all selected ones too"],
-  ["Ctrl + Enter", "keep what is written"],
-  ["X", "select the picture"],
-  ["Shift + ← →", "select a range"],
-  ["Ctrl + A", "select all that are shown"],
-];
+import { say } from "./words.js";
 
 export function openHelp() {
   const dialog = byId("help");
@@ -31,13 +14,27 @@ export function openHelp() {
       { class: "key-list" },
       keys.map(([key, says]) => [h("dt", null, h("kbd", null, key)), h("dd", null, says)]),
     );
+  const tick = (name, words) =>
+    h(
+      "label",
+      { class: "tick" },
+      h("input", { type: "checkbox", "data-for": name, checked: settings[name], onchange: ({ target }) => {
+        set({ [name]: target.checked });
+        refreshSoon();
+      } }),
+      words,
+    );
   dialog.replaceChildren(
-    h("h2", { id: "help-title" }, "Keys"),
-    list(setup.live ? [...KEYS, ...JUDGE_KEYS] : KEYS),
+    h("h2", { id: "help-title" }, say.keysTitle),
+    list(setup.live ? [...say.keyList, ...say.judgeKeyList] : say.keyList),
+    h("h3", null, say.settings),
+    setup.live ? tick("advance", say.advance) : "",
+    tick("singleKeys", say.singleKeys),
+    h("p", null, `${say.languageIs}: `, languageLink()),
     h(
       "div",
       { class: "actions" },
-      h("button", { type: "button", class: "main-action", onclick: () => dialog.close() }, "Close"),
+      h("button", { type: "button", class: "main-action", onclick: () => dialog.close() }, say.close),
     ),
   );
   dialog.showModal();

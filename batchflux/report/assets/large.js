@@ -1,17 +1,18 @@
 // One picture, large: with its references, all fields of its row, and (live) its verdict.
 import { byId, control, focusIn, h, lostImages, picture, segment } from "./dom.js";
-import { nothing, setCurrent } from "./gallery.js";
+import { nothing } from "./marks.js";
 import { saveNote } from "./notes.js";
 import { panel } from "./panel.js";
-import { focusOpener, large, openLarge, placeOf, setLarge, shownRows } from "./selection.js";
+import { large, openLarge, placeOf, setLarge, shownRows } from "./selection.js";
 import { change, state } from "./state.js";
 import { columns, details, rowOfId, setup, versions } from "./store.js";
-import { STATUS_WORDS, whole } from "./words.js";
+import { focusView, setCurrent } from "./view.js";
+import { called, say, whole } from "./words.js";
 
 export const MODES = [
-  ["picture", "Picture", "1"],
-  ["beside", "Beside", "2"],
-  ["slider", "Slider", "3"],
+  ["picture", say.modes.picture, "1"],
+  ["beside", say.modes.beside, "2"],
+  ["slider", say.modes.slider, "3"],
 ];
 let largeAt = 0; // where it is, or was last, among those shown
 let shownVersion = 0;
@@ -50,7 +51,7 @@ function closed() {
   if (state.open) change({ open: "" });
   if (setup.live) saveNote();
   dialog.replaceChildren();
-  focusOpener();
+  focusView();
 }
 
 // Bring the dialog in line with the URL.
@@ -106,8 +107,8 @@ async function showPanel(row) {
 
 const placeText = (row) =>
   placeOf.has(row)
-    ? `${whole.format(placeOf.get(row) + 1)} of ${whole.format(shownRows.length)}`
-    : "not among those shown";
+    ? say.place(whole.format(placeOf.get(row) + 1), whole.format(shownRows.length))
+    : say.notShown;
 
 async function showLarge(row) {
   const dialog = byId("large");
@@ -118,7 +119,7 @@ async function showLarge(row) {
   const modes = modesOf(all);
   const could = modes.map(([name]) => name);
   const mode = [state.mode, "beside"].find((name) => could.includes(name) && state.mode !== "picture") ?? "picture";
-  dialog.setAttribute("aria-label", `Picture ${all.id}`);
+  dialog.setAttribute("aria-label", say.picture(all.id));
   dialog.replaceChildren(
     h(
       "div",
@@ -162,12 +163,12 @@ function modesOf(all) {
 }
 
 function largeTop(row, modes, mode) {
-  const button = (sign, label, onclick, key) =>
+  const button = (name, sign, label, onclick, key) =>
     h(
       "button",
       {
         type: "button",
-        "data-for": label.toLowerCase(),
+        "data-for": name,
         onclick,
         title: `${label} (${key})`,
         "aria-label": label,
@@ -183,7 +184,7 @@ function largeTop(row, modes, mode) {
     modes.length > 1 &&
       h(
         "div",
-        { class: "segments", role: "group", "aria-label": "How to show it" },
+        { class: "segments", role: "group", "aria-label": say.modesName },
         modes.map(([name, label, key]) =>
           segment(label, name === mode, () => setMode(name), {
             "data-for": `mode-${name}`,
@@ -192,9 +193,9 @@ function largeTop(row, modes, mode) {
         ),
       ),
     h("span", { class: "spring" }),
-    button("‹", "Previous", () => step(-1), "←"),
-    button("›", "Next", () => step(1), "→"),
-    button("✕", "Close", closeLarge, "Esc"),
+    button("previous", "‹", say.previous, () => step(-1), "←"),
+    button("next", "›", say.next, () => step(1), "→"),
+    button("close", "✕", say.close, closeLarge, "Esc"),
   );
 }
 
@@ -215,7 +216,7 @@ function stage(row, all, mode) {
   if (mode === "slider") return beforeAfter(references[0], row, all.full);
   const [src] = [all.full, all.thumb].filter((one) => one && !lostImages.has(one));
   const intact = src === all.full;
-  const said = intact ? all.width && `${all.width} × ${all.height}` : "Preview only, the file is missing or damaged";
+  const said = intact ? all.width && `${all.width} × ${all.height}` : say.previewOnly;
   const notes = [said, all.file_name];
   const shown = src
     ? figure(src, columns.prompt[row] || all.id, notes.filter(Boolean).join(" · "), intact ? src : null)
@@ -224,7 +225,7 @@ function stage(row, all, mode) {
   return h(
     "div",
     { class: "beside" },
-    references.map(({ src, label }) => figure(src, `Reference: ${label}`, `Reference · ${label}`)),
+    references.map(({ src, label }) => figure(src, say.referenceAlt(label), say.referenceCaption(label))),
     shown,
   );
 }
@@ -233,12 +234,12 @@ function missing(all) {
   const done = all.status === "done";
   return nothing(
     done
-      ? "The picture's file is missing or damaged"
-      : `${STATUS_WORDS[all.status] ?? all.status}: ${all.error_code ?? "no picture"}`,
+      ? say.fileMissing
+      : `${called(say.statuses, all.status)}: ${all.error_code ?? say.noPictureCode}`,
     h(
       "span",
       null,
-      done ? `${all.file_name ?? ""} is not in the folder as it was; batchflux run brings it back.` : (all.error ?? ""),
+      done ? say.bringsBack(all.file_name ?? "") : (all.error ?? ""),
     ),
   );
 }
@@ -248,7 +249,7 @@ function figure(src, alt, caption, link = null) {
     "figure",
     null,
     h("figcaption", null, link ? h("a", { href: link, target: "_blank", rel: "noopener" }, caption) : caption),
-    picture(src, { alt, decoding: "async" }, () => nothing("No picture", "the file is missing or damaged")),
+    picture(src, { alt, decoding: "async" }, () => nothing(say.noPicture, say.noPictureWhy)),
   );
 }
 
@@ -261,10 +262,10 @@ function beforeAfter(reference, row, full) {
     min: "0",
     max: "100",
     step: "1",
-    "aria-label": "Edge between the reference and the picture",
+    "aria-label": say.edge,
     oninput: () => {
       pair.style.setProperty("--at", `${range.value}%`);
-      range.setAttribute("aria-valuetext", `reference up to ${range.value} %, picture from there`);
+      range.setAttribute("aria-valuetext", say.edgeAt(range.value));
     },
   });
   range.value = "50";
@@ -274,7 +275,7 @@ function beforeAfter(reference, row, full) {
     return null;
   };
   pair.append(
-    picture(reference.src, { class: "before", alt: `Reference: ${reference.label}`, draggable: "false" }, lost),
+    picture(reference.src, { class: "before", alt: say.referenceAlt(reference.label), draggable: "false" }, lost),
     picture(full, { class: "after", alt: columns.prompt[row] || columns.id[row], draggable: "false" }, lost),
     h("div", { class: "rule", "aria-hidden": "true" }),
     range,
@@ -283,7 +284,7 @@ function beforeAfter(reference, row, full) {
     "div",
     { class: "slider" },
     pair,
-    h("div", { class: "ends" }, h("span", null, "Reference"), h("span", null, "Picture")),
+    h("div", { class: "ends" }, h("span", null, say.reference), h("span", null, say.thePicture)),
   );
 }
 

@@ -5,6 +5,7 @@ import { tiles } from "./gallery.js";
 import { forgetSelection, openLarge } from "./selection.js";
 import { refreshSoon } from "./state.js";
 import { columns, forget, setup, takeAway, takeHeader, upsert } from "./store.js";
+import { say } from "./words.js";
 
 let sequence = setup.live?.sequence ?? 0;
 let lost = false;
@@ -17,8 +18,8 @@ export function takeRows(rows) {
     if (fresh) last = row;
   }
   if (last !== null && REDO.test(columns.id[last])) {
-    tell(`${columns.id[last]} has been made.`, {
-      action: h("button", { type: "button", onclick: () => openLarge(last) }, "Show"),
+    tell(say.made_(columns.id[last]), {
+      action: h("button", { type: "button", onclick: () => openLarge(last) }, say.show),
     });
   }
   refreshSoon();
@@ -28,7 +29,7 @@ export function follow() {
   const events = new EventSource(`/api/events?since=${sequence}`);
   events.addEventListener("open", () => {
     if (lost) {
-      tell("The review server is back.");
+      tell(say.serverBack);
       lostImages.clear(); // nobody was there to give them
       tiles.clear();
       refreshSoon();
@@ -60,8 +61,8 @@ export function follow() {
     if (!lost) {
       tell(
         refused
-          ? "The review does not take this page any more: if it was started anew, open the address that it printed."
-          : "The review has ended or cannot be reached; this page shows what it had and tries again.",
+          ? say.serverRefuses
+          : say.serverGone,
       );
     }
     lost = true;

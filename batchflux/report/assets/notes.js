@@ -3,7 +3,7 @@ import { byId, control, h, tell } from "./dom.js";
 import { takeRows } from "./live.js";
 import { columns, rowOfKey } from "./store.js";
 import { inTurn, sendAll, sendVerdict, verdictOf, whyNot } from "./verdicts.js";
-import { plural } from "./words.js";
+import { say } from "./words.js";
 
 const PAUSE = 700; // milliseconds without a key
 let draft = null; // {key, node}: the note that is being written
@@ -21,8 +21,8 @@ export function noteField(row, note) {
     id: "note",
     "data-for": "note",
     rows: "2",
-    "aria-label": "Note",
-    placeholder: "Note (N)",
+    "aria-label": say.note,
+    placeholder: say.noteHint,
     dir: "auto",
     value: draft?.key === key ? draft.node.value : note,
     oninput: () => {
@@ -102,7 +102,7 @@ export function openForm(dialog, label, send, title, ...fields) {
     if (why) fault.replaceChildren(h("p", { class: "error" }, why));
     else dialog.close();
   };
-  const cancel = h("button", { type: "button", onclick: () => dialog.close() }, "Cancel");
+  const cancel = h("button", { type: "button", onclick: () => dialog.close() }, say.cancel);
   dialog.replaceChildren(
     h(
       "form",
@@ -124,14 +124,14 @@ export function openNote(rows) {
   const note = h("textarea", { id: "noting-note", rows: "3", dir: "auto", value: before });
   const send = () => (note.value === before ? "" : noteAll(rows, note.value));
   const hint =
-    notes.size > 1 ? "They have different notes, which this one replaces; left empty it changes nothing." : "";
+    notes.size > 1 ? say.notesDiffer : "";
   openForm(
     byId("noting"),
-    "Save",
+    say.save,
     send,
-    `Note on ${plural(rows.length, "picture")}`,
-    h("p", { class: "hint" }, `${rows.length === 1 ? "The verdict stays as it is." : "The verdicts stay as they are."} ${hint}`),
-    h("label", { for: "noting-note" }, "Note"),
+    say.noteOn(rows.length),
+    h("p", { class: "hint" }, `${say.verdictStays(rows.length)} ${hint}`),
+    h("label", { for: "noting-note" }, say.note),
     note,
   );
   note.focus();

@@ -4,7 +4,7 @@ import { byName, REDO } from "./fields.js";
 import { verdictSection } from "./judge.js";
 import { openLarge } from "./selection.js";
 import { columns, header, presentRows, rowOfId, setup } from "./store.js";
-import { LABELS, money, plural, REVIEW_WORDS, STATUS_WORDS } from "./words.js";
+import { called, labelOf, money, say } from "./words.js";
 
 const FIELD_ORDER = (
   "id status error_code error remarks file_name images seed aspect_ratio output_format safety_tolerance prompt_upsampling variant model provider style " +
@@ -14,23 +14,23 @@ const FIELD_ORDER = (
 export function panel(row, all) {
   return h(
     "div",
-    { class: "panel", tabindex: "0", role: "region", "aria-label": "About this picture" },
+    { class: "panel", tabindex: "0", role: "region", "aria-label": say.about },
     setup.live && verdictSection(row, all),
-    all.error && h("section", null, h("p", { class: "error" }, h("b", null, all.error_code ?? "Note"), " ", all.error)),
-    all.remarks && h("section", null, h("p", { class: "error" }, h("b", null, LABELS.remarks), " ", all.remarks)),
-    h("section", null, h("h3", null, "Prompt"), h("p", { class: "prompt", dir: "auto" }, all.prompt || "(none)")),
+    all.error && h("section", null, h("p", { class: "error" }, h("b", null, all.error_code ?? say.errorNote), " ", all.error)),
+    all.remarks && h("section", null, h("p", { class: "error" }, h("b", null, labelOf("remarks")), " ", all.remarks)),
+    h("section", null, h("h3", null, say.prompt), h("p", { class: "prompt", dir: "auto" }, all.prompt || say.noPrompt)),
     !setup.live &&
       (all.review || all.note) &&
       h(
         "section",
         null,
-        h("h3", null, "Verdict"),
-        h("p", null, REVIEW_WORDS[all.review] ?? all.review, all.note && `: ${all.note}`),
+        h("h3", null, say.verdict),
+        h("p", null, called(say.reviews, all.review), all.reviewer && ` (${say.by(all.reviewer)})`, all.note && `: ${all.note}`),
       ),
     referenceSection(all),
     familySection(all),
     tagSection(all),
-    h("section", null, h("h3", null, "Fields"), fieldList(all)),
+    h("section", null, h("h3", null, say.fields), fieldList(all)),
   );
 }
 
@@ -39,7 +39,7 @@ function referenceSection(all) {
   return h(
     "section",
     null,
-    h("h3", null, all.references.length === 1 ? "Reference" : "References"),
+    h("h3", null, all.references.length === 1 ? say.reference : say.references),
     h(
       "ul",
       { class: "reference-list" },
@@ -61,7 +61,7 @@ function familySection(all) {
   return h(
     "section",
     null,
-    h("h3", null, "Other makings"),
+    h("h3", null, say.otherMakings),
     h(
       "ul",
       null,
@@ -82,7 +82,7 @@ function tagSection(all) {
   return h(
     "section",
     null,
-    h("h3", null, "Tags"),
+    h("h3", null, say.tags),
     h(
       "dl",
       { class: "fields" },
@@ -93,17 +93,17 @@ function tagSection(all) {
 
 function fieldList(all) {
   const size = all.width ? `${all.width} × ${all.height} px` : null;
-  const say = {
+  const written = {
     size: () => size,
-    bytes: (value) => plural(value, "byte"),
+    bytes: (value) => say.bytes(value),
     cost: (value) => money(value, header.currency),
-    status: (value) => STATUS_WORDS[value] ?? value,
+    status: (value) => called(say.statuses, value),
     started_at: (value) => value,
     finished_at: (value) => value,
-    api_seconds: (value) => `${value.toFixed(3)} s`,
-    download_seconds: (value) => `${value.toFixed(3)} s`,
+    api_seconds: (value) => `${value.toFixed(3)} ${say.units.s}`,
+    download_seconds: (value) => `${value.toFixed(3)} ${say.units.s}`,
     result_url: (value) => outside(value),
-    prompt_upsampling: (value) => (value ? "yes" : "no"),
+    prompt_upsampling: (value) => (value ? say.yes : say.no),
   };
   const rows = FIELD_ORDER.map((name) => [name, name === "size" ? size : all[name]]).filter(
     ([, value]) => value !== null && value !== undefined && value !== "",
@@ -112,11 +112,11 @@ function fieldList(all) {
     "dl",
     { class: "fields" },
     rows.map(([name, value]) => [
-      h("dt", null, LABELS[name] ?? name),
+      h("dt", null, labelOf(name)),
       h(
         "dd",
         { class: ["sha256", "key"].includes(name) ? "code" : null, "data-field": name, dir: "auto" },
-        say[name] ? say[name](value) : String(value),
+        written[name] ? written[name](value) : String(value),
       ),
     ]),
   );

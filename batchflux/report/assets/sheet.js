@@ -1,69 +1,64 @@
-// The contact sheet: one field down, another across, in each cell the pictures that have both values.
-import { byId, h, picture } from "./dom.js";
-import { byName, distinct, field, sayValue, tagNames } from "./fields.js";
-import { thumbOf } from "./gallery.js";
+// The contact sheet: one field down, another across, in each cell the pictures that have both values. One of them is
+// the current one: it has the focus, and keeps it when the sheet is laid out anew.
+import { sheetTable } from "./axes.js";
+import { barHeight, byId, find, focusIn, h, picture } from "./dom.js";
+import { sayValue } from "./fields.js";
 import { Lines } from "./lines.js";
-import { openLarge, setShown } from "./selection.js";
+import { badgeOf, pickButton, showPicked, thumbOf } from "./marks.js";
+import { compared, current, large, onPicks, onTileClick, picked, setCurrentRow, takeShown } from "./selection.js";
 import { state } from "./state.js";
-import { columns } from "./store.js";
-import { plural } from "./words.js";
+import { columns, rowCount, shapeSum, versions, versionsSum } from "./store.js";
+import { called, say, whole } from "./words.js";
 
-const MOST_COLUMNS = 60;
-const IN_CELL = 4;
+const IN_CELL = 16;
+const GAP_IN_CELL = 2;
+const PADDING = 4; // of a cell
+const TEXT_LINE = 18;
+const OWN_PICTURE = 52; // of a line's name
+const NO_SHAPE = 0.5; // height by width of where there are no pictures
 let sheetLines = null;
+let sheetFor = "";
+let layout = { lines: [], values: [], places: new Map() }; // places: row -> [line, column, place in the cell]
+const shots = new Map(); // row -> {node, small, version}: pictures in the document, kept when the sheet is laid out anew
 
-function sheetFields() {
-  const names = [
-    "prompt",
-    "reference",
-    "seed",
-    "ratio",
-    "style",
-    "model",
-    "variant",
-    "status",
-    ...tagNames().map((tag) => `tag.${tag}`),
-  ];
-  return names.filter((name) => distinct(name) > 1);
-}
-
-// Where nobody chose: what varies most goes down, what varies least goes across.
-export function sheetAxes() {
-  const names = sheetFields();
-  const sizes = new Map(names.map((name) => [name, distinct(name)]));
-  const few = names.filter((name) => sizes.get(name) <= MOST_COLUMNS).sort((a, b) => sizes.get(a) - sizes.get(b));
-  const cols = names.includes(state.cols)
-    ? state.cols
-    : (["seed", "ratio"].find((name) => few.includes(name) && name !== state.rows) ??
-      few.find((name) => name !== state.rows) ??
-      names[0] ??
-      "status");
-  const left = names.filter((name) => name !== cols);
-  const rows = left.includes(state.rows)
-    ? state.rows
-    : (["reference", "prompt"].find((name) => left.includes(name)) ?? left[0] ?? "prompt");
-  return { names, rows, cols };
+export function startSheet() {
+  const host = byId("sheet");
+  host.addEventListener("click", (event) => onTileClick(event, setCurrentShot));
+  host.addEventListener("focusin", ({ target }) => {
+    const shot = /** @type {Element} */ (target).closest("[data-row]");
+    // What closes above the sheet gives the focus back to where it was opened, which may not be where one is by now.
+    if (shot && large === null && !compared.length) setCurrentShot(Number(/** @type {HTMLElement} */ (shot).dataset.row));
+  });
+  onPicks(showShotPicks);
 }
 
 export function showSheet(rows) {
-  const { rows: down, cols: over } = sheetAxes();
-  const vertical = field(down);
-  const horizontal = field(over);
-  const table = new Map();
-  const across = new Set();
-  for (const row of rows) {
-    const cells = table.get(vertical.of(row)) ?? new Map();
-    table.set(vertical.of(row), cells);
-    const value = horizontal.of(row);
-    across.add(value);
-    const cell = cells.get(value);
-    if (cell) cell.push(row);
-    else cells.set(value, [row]);
+  const host = byId("sheet");
+  const judgedBy = state.review || state.reviewer ? versionsSum : 0;
+  const shown = { ...state, open: "", mode: "", compare: "" };
+  const now = JSON.stringify([shown, judgedBy, shapeSum, rowCount, host.clientWidth]);
+  if (now === sheetFor && host.firstChild) return renewShots();
+  sheetFor = now;
+  const focused = focusIn(host)?.closest("[data-row]") ?? null;
+  const table = sheetTable(rows);
+  const { lines, values } = table;
+  const [names, width] = sheetWidths(values.length);
+  const places = new Map();
+  for (const [k, line] of lines.entries()) {
+    line.height = lineHeight(line, values, width, Boolean(table.vertical.picture));
+    for (const [c, value] of values.entries())
+      for (const [i, row] of shownIn(line, value).entries()) places.set(row, [k, c, i]);
   }
-  const all = [...across].sort(byName.compare);
-  const values = all.slice(0, MOST_COLUMNS);
-  const wide = sheetWidths(values.length);
-  const template = `${wide[0]}px repeat(${values.length}, ${wide[1]}px)`;
+  layout = { lines, values, places };
+  takeShown(lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? [])));
+  build(table, names, width);
+  for (const [row, { node }] of shots) if (!node.isConnected) shots.delete(row);
+  markShot();
+  if (focused) focusCurrentShot();
+}
+
+function build({ vertical, horizontal, values, columnsInAll, lines }, names, width) {
+  const template = `${names}px repeat(${values.length}, ${width}px)`;
   const body = h("div", { class: "lines" });
   const head = h(
     "div",
@@ -75,99 +70,200 @@ export function showSheet(rows) {
   );
   head.style.gridTemplateColumns = template;
   const heads = h("div", { class: "heads", role: "rowgroup" }, head);
-  const lines = [...table].map(([value, cells]) => ({ value, cells, height: wide[1] }));
-  const note = h(
-    "p",
-    { class: "note" },
-    `${vertical.label} down, ${horizontal.label.toLowerCase()} across: ${plural(table.size, "row")}, ${plural(all.length, "column")}.`,
-    all.length > MOST_COLUMNS && ` The first ${MOST_COLUMNS} columns are shown; filter to see others.`,
-  );
+  const onscroll = () => (heads.scrollLeft = scroller.scrollLeft);
   const scroller = h(
     "div",
-    {
-      class: "scroller",
-      tabindex: "0",
-      role: "rowgroup",
-      "aria-label": "Rows of the contact sheet",
-      onscroll: () => {
-        heads.scrollLeft = scroller.scrollLeft;
-      },
-    },
+    { class: "scroller", tabindex: "0", role: "rowgroup", "aria-label": say.sheetRows, onscroll },
     body,
   );
+  const left = find(byId("sheet"), ".scroller")?.scrollLeft ?? 0;
+  const says = say.sheetSays(vertical.label, horizontal.label, lines.length, columnsInAll);
+  const name = say.sheetName(vertical.label, horizontal.label);
   byId("sheet").replaceChildren(
-    note,
-    h(
-      "div",
-      {
-        class: "table",
-        role: "table",
-        "aria-label": `${vertical.label} by ${horizontal.label}`,
-        "aria-rowcount": table.size + 1,
-      },
-      heads,
-      scroller,
-    ),
+    h("p", { class: "note" }, says, columnsInAll > values.length && say.sheetCut(values.length)),
+    h("div", { class: "table", role: "table", "aria-label": name, "aria-rowcount": lines.length + 1 }, heads, scroller),
   );
-  body.style.width = head.style.width = `${wide[0] + values.length * wide[1]}px`;
+  body.style.width = head.style.width = `${names + values.length * width}px`;
   sheetLines?.stop();
-  sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template }));
-  setShown(lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? [])));
+  sheetLines = new Lines(body, (line, k) => makeSheetLine(line, k, { vertical, values, template, width }));
   sheetLines.set(lines);
+  scroller.scrollLeft = left;
 }
 
-// Cells take the room there is: the first column for names, then equal squares.
+// Cells take the room there is: the first column for names, then equal widths.
 function sheetWidths(count) {
   const small = innerWidth < 700;
   const names = small ? 96 : 176;
-  const room = (byId("sheet").clientWidth - names - 2) / count;
-  return [names, Math.floor(Math.min(small ? 200 : 300, Math.max(small ? 120 : 160, room)))];
+  const room = (byId("sheet").clientWidth - names - 2) / Math.max(1, count);
+  return [names, Math.floor(Math.min(small ? 200 : 400, Math.max(small ? 120 : 160, room)))];
 }
 
-function makeSheetLine({ value, cells }, k, { vertical, values, template }) {
-  const first = cells.values().next().value[0];
+const shownIn = ({ cells }, value) => (cells.get(value) ?? []).slice(0, IN_CELL);
+
+// How many pictures stand beside one another in a cell of so many.
+const besides = (count) => Math.min(4, Math.ceil(Math.sqrt(count)));
+
+// The heights of the rows of pictures in a cell: each as high as its highest picture.
+function cellHeights(rows, width) {
+  const beside = besides(rows.length);
+  const wide = (width - 2 * PADDING - GAP_IN_CELL * (beside - 1)) / Math.max(1, beside);
+  const heights = [];
+  for (const [i, row] of rows.entries()) {
+    const shape = columns.width[row] ? Math.min(2, Math.max(0.3, columns.height[row] / columns.width[row])) : 0;
+    const at = Math.floor(i / beside);
+    heights[at] = Math.max(heights[at] ?? 0, Math.round(wide * shape));
+  }
+  return heights.map((height) => height || Math.round(wide * NO_SHAPE));
+}
+
+// A line is as high as its highest cell, and has room for its name.
+function lineHeight(line, values, width, pictured) {
+  const cells = values.map((value) => {
+    const heights = cellHeights(shownIn(line, value), width);
+    return heights.reduce((sum, height) => sum + height, 0) + GAP_IN_CELL * Math.max(0, heights.length - 1);
+  });
+  const name = 16 + 3 * TEXT_LINE + (pictured ? OWN_PICTURE : 0);
+  return Math.max(name, 2 * PADDING + Math.max(0, ...cells)) + 1;
+}
+
+function makeSheetLine(line, k, { vertical, values, template, width }) {
+  const first = line.cells.values().next().value[0];
   const image = vertical.picture?.(first);
+  const words = sayValue(vertical, line.value);
+  const name = h("span", null, h("bdi", null, words));
+  name.style.webkitLineClamp = String(Math.floor((line.height - 16 - (image ? OWN_PICTURE : 0)) / TEXT_LINE));
   const node = h(
     "div",
     { class: "line", role: "row", "aria-rowindex": k + 2 },
-    h(
-      "div",
-      { role: "rowheader" },
-      image && picture(image, { alt: "" }, () => null),
-      h("span", null, h("bdi", null, sayValue(vertical, value))),
-    ),
-    values.map((over) => makeCell(cells.get(over) ?? [])),
+    h("div", { role: "rowheader", title: words }, image && picture(image, { alt: "" }, () => null), name),
+    values.map((value) => makeCell(line, value, width)),
   );
   node.style.gridTemplateColumns = template;
   return node;
 }
 
-// The pictures of a cell: one fills it, two to four share it as a square.
-function makeCell(rows) {
+function makeCell(line, value, width) {
+  const rows = shownIn(line, value);
   if (!rows.length) return h("div", { role: "cell" }, h("span", { class: "none" }, "–"));
-  const some = rows.slice(0, IN_CELL);
-  const buttons = some.map((row) => cellButton(row, some.length > 1));
-  const left = rows.length - some.length;
-  if (left) buttons.at(-1).append(h("span", { class: "more" }, `+${left}`, unseen(" more in this cell")));
-  return h("div", { role: "cell", class: some.length > 1 ? "several" : null }, buttons);
+  const left = line.cells.get(value).length - rows.length;
+  const cell = h("div", { role: "cell" }, rows.map((row) => makeShot(row, rows.length > 1)));
+  const heights = cellHeights(rows, width);
+  cell.style.gridTemplateColumns = `repeat(${besides(rows.length)}, minmax(0, 1fr))`;
+  cell.style.gridTemplateRows = heights.map((height) => `${height}px`).join(" ");
+  if (left) cell.append(h("span", { class: "more" }, `+${whole.format(left)}`, unseen(say.moreInCell)));
+  return cell;
 }
 
 const unseen = (words) => h("span", { class: "unseen" }, words);
 
-function cellButton(row, small) {
-  const failed = columns.status[row] !== "done";
-  const why = failed ? (columns.error_code[row] ?? columns.status[row]) : "no preview";
+function makeShot(row, small) {
+  const kept = shots.get(row);
+  if (kept?.version === versions[row] && kept.small === small) return kept.node;
+  const done = columns.status[row] === "done";
+  const why = done ? say.noPreviewShort : (columns.error_code[row] ?? called(say.statuses, columns.status[row]));
   const button = h(
     "button",
-    {
-      type: "button",
-      class: failed ? "failed" : null,
-      onclick: () => openLarge(row),
-      title: columns.thumb[row] ? null : why,
-    },
-    unseen(`Open ${columns.id[row]}: `),
+    { type: "button", class: "open", tabindex: "-1", title: columns.thumb[row] ? null : why },
+    unseen(`${say.open(columns.id[row])}: `),
+    columns.thumb[row] ? thumbOf(row, () => say.noPreviewShort) : small ? ["✕", unseen(why)] : why,
+    badgeOf(row),
   );
-  if (columns.thumb[row]) button.append(thumbOf(row, () => "no preview"));
-  else button.append(...(small ? ["✕", unseen(why)] : [why]));
-  return button;
+  const node = h(
+    "div",
+    { class: `shot ${columns.status[row]}`, id: `s${row}`, "data-row": row },
+    button,
+    pickButton(row),
+  );
+  shots.set(row, { node, small, version: versions[row] });
+  showShot(row, node);
+  return node;
+}
+
+// Verdicts have changed, and nothing else: the sheet stays as it lies.
+function renewShots() {
+  for (const [row, { node, small, version }] of shots) {
+    if (!node.isConnected || version === versions[row]) continue;
+    const focused = node.contains(document.activeElement);
+    const fresh = makeShot(row, small);
+    node.replaceWith(fresh);
+    if (focused) find(fresh, ".open").focus({ preventScroll: true });
+  }
+}
+
+function showShot(row, node) {
+  node.classList.toggle("current", row === current);
+  node.classList.toggle("picked", picked.has(row));
+  node.querySelector(".open").tabIndex = row === current ? 0 : -1;
+  showPicked(node, row);
+}
+
+function showShotPicks() {
+  byId("sheet").classList.toggle("picking", picked.size > 0);
+  markShot();
+}
+
+function markShot() {
+  for (const [row, { node }] of shots) showShot(row, node);
+}
+
+export function setCurrentShot(row) {
+  if (row === current) return;
+  setCurrentRow(row);
+  markShot();
+}
+
+// Bring the current picture into the window, and give it the focus.
+export function focusCurrentShot() {
+  const host = byId("sheet");
+  const place = layout.places.get(current);
+  const scroller = find(host, ".scroller");
+  if (!place) return scroller?.focus({ preventScroll: true });
+  sheetLines.reveal(place[0], barHeight() + find(host, ".heads").offsetHeight);
+  for (const [row, { node }] of shots) if (!node.isConnected) shots.delete(row);
+  markShot();
+  const button = find(byId(`s${current}`), ".open");
+  const [box, room] = [button.getBoundingClientRect(), scroller.getBoundingClientRect()];
+  const from = room.left + find(host, ".corner").offsetWidth;
+  if (box.left < from) scroller.scrollLeft -= from - box.left;
+  else if (box.right > room.right) scroller.scrollLeft += box.right - room.right;
+  button.focus({ preventScroll: true });
+}
+
+// Move as the eye does: to the picture beside, above or below, in the cell or in the next that has one.
+export function moveInSheet(right, down) {
+  const place = layout.places.get(current);
+  if (!place) return focusCurrentShot();
+  const [k, c, i] = place;
+  const rows = shownIn(layout.lines[k], layout.values[c]);
+  setCurrentShot((right ? beside(k, c, i, rows, right) : above(k, c, i, rows, down)) ?? current);
+  focusCurrentShot();
+}
+
+function beside(k, c, i, rows, right) {
+  const across = besides(rows.length);
+  const next = i + right;
+  if (Math.floor(next / across) === Math.floor(i / across) && rows[next] !== undefined && next >= 0) return rows[next];
+  for (let over = c + right; over >= 0 && over < layout.values.length; over += right) {
+    const there = shownIn(layout.lines[k], layout.values[over]);
+    if (!there.length) continue;
+    const wide = besides(there.length);
+    const from = Math.min(Math.floor(i / across), Math.floor((there.length - 1) / wide)) * wide;
+    return right > 0 ? there[from] : there[Math.min(there.length, from + wide) - 1];
+  }
+  return undefined;
+}
+
+function above(k, c, i, rows, down) {
+  const across = besides(rows.length);
+  const inner = Math.floor(i / across) + down;
+  if (inner >= 0 && inner <= Math.floor((rows.length - 1) / across))
+    return rows[Math.min(rows.length - 1, inner * across + (i % across))];
+  for (let line = k + down; line >= 0 && line < layout.lines.length; line += down) {
+    const there = shownIn(layout.lines[line], layout.values[c]);
+    if (!there.length) continue;
+    const wide = besides(there.length);
+    const last = down > 0 ? 0 : Math.floor((there.length - 1) / wide);
+    return there[Math.min(there.length - 1, last * wide + Math.min(wide - 1, i % across))];
+  }
+  return undefined;
 }

@@ -10,15 +10,17 @@ const DEFAULTS = {
   model: "",
   variant: "",
   review: "",
+  reviewer: "",
   sort: "manifest",
   group: "",
   size: "m",
   rows: "",
   cols: "",
   open: "",
+  compare: "", // ids, a line each
   mode: "beside", // how the open picture is shown
 };
-const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review"];
+const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review", "reviewer"];
 export const state = { ...DEFAULTS };
 let showAll = (_how = {}) => {}; // shows the page anew
 let soon = 0;

@@ -13,6 +13,8 @@ export const gone = new Set(); // rows whose job is no longer listed
 export let header = setup.header; // what the page's head and the charts say of the run
 export let rowCount = 0;
 export let versionsSum = 0; // goes up when any row changes
+export let shapeSum = 0; // goes up when more changes than what people said: what rows are filtered, grouped, laid out by
+const SAID = ["review", "note", "reviewer"];
 let present = null; // all rows but those that are gone; made anew after a change
 
 export function presentRows() {
@@ -29,6 +31,7 @@ export function forget() {
   rests.length = versions.length = lowered.length = rowCount = 0;
   present = null;
   versionsSum += 1;
+  shapeSum += 1;
 }
 
 export function takeAway(keys) {
@@ -39,6 +42,7 @@ export function takeAway(keys) {
     if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]);
     versionsSum += 1;
   }
+  shapeSum += 1;
   present = null;
 }
 
@@ -65,9 +69,17 @@ function noteRow(row) {
 export function upsert(object) {
   let row = rowOfKey.get(object.key);
   const fresh = row === undefined;
+  // The answer to a verdict and the stream of changes tell the same.
+  if (!fresh && !gone.has(row) && JSON.stringify(later.get(row)) === JSON.stringify(object)) return { row, fresh };
   if (fresh) row = rowCount++;
   else if (rowOfId.get(columns.id[row]) === row) rowOfId.delete(columns.id[row]); // an edit may have renamed it
-  for (const [name, column] of Object.entries(columns)) column[row] = object[name] ?? null;
+  let shape = fresh || gone.has(row);
+  for (const [name, column] of Object.entries(columns)) {
+    const value = object[name] ?? null;
+    shape ||= !SAID.includes(name) && JSON.stringify(value) !== JSON.stringify(column[row]);
+    column[row] = value;
+  }
+  if (shape) shapeSum += 1;
   later.set(row, object);
   if (object.full) for (const src of [object.full, object.thumb]) lostImages.delete(src); // it is there (again)
   noteRow(row);

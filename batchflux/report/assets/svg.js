@@ -1,7 +1,7 @@
 // Axes, bars and lines for the charts. A unit is a pixel: a chart is drawn as wide as its column is.
 import { h, s } from "./dom.js";
 import { niceStep } from "./numbers.js";
-import { clock, clockShort, day, dayAndClock } from "./words.js";
+import { clock, clockShort, day, dayAndClock, say } from "./words.js";
 
 export let WIDE = 560;
 export const TALL = 220;
@@ -91,7 +91,7 @@ export function markCuts({ svg, x }, { starts, cuts }) {
       s(
         "line",
         { class: "cut", x1: at, x2: at, y1: TOP, y2: TALL - BOTTOM },
-        s("title", null, "The run was continued here"),
+        s("title", null, say.continued),
       ),
     );
   }
@@ -102,10 +102,10 @@ export function numbersTable(heads, rows) {
   return h(
     "details",
     null,
-    h("summary", null, "Numbers"),
+    h("summary", null, say.numbers),
     h(
       "div",
-      { class: "numbers", tabindex: "0", role: "region", "aria-label": `Numbers: ${heads.join(", ")}` },
+      { class: "numbers", tabindex: "0", role: "region", "aria-label": say.numbersOf(heads) },
       h(
         "table",
         null,
