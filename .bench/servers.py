@@ -1,4 +1,4 @@
-"""The servers, each a process of its own: nginx for throughput, the bucket server for limits and large manifests."""
+"""The servers, each a process of its own: nginx for throughput, a bucket, models of limits, heavy answers."""
 
 from __future__ import annotations
 
@@ -153,6 +153,34 @@ def bucket_server(
     try:
         _wait_for(process, port, "the bucket server")
         yield Control(port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def limit_server(picture: Path, scene: str) -> Iterator[Control]:
+    """Serve the API behind a model of tests/engine/limit_scenes.py, in a process of its own."""
+    port = free_port()
+    command = script("limit_server", "--port", port, "--scene", scene, "--picture", picture)
+    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_for(process, port, "the limit server")
+        yield Control(port)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def bytes_server(picture: Path) -> Iterator[str]:
+    """Serve heavy answers with one picture, in a process of its own; give its base URL."""
+    port = free_port()
+    command = script("bytes_server", "--port", port, "--picture", picture)
+    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_for(process, port, "the bytes server")
+        yield f"http://{HOST}:{port}"
     finally:
         process.terminate()
         process.wait()

@@ -32,7 +32,15 @@ EXIT_CODES = {
     "70": "ended by a bug of ours, run again to continue",
 }
 SHOWN_FAULTS = 20
+_SHOWN = 60  # characters of a stranger's text in a message
 _LONGEST_FAULT = 1500  # characters; of a longer text the middle is left out
+
+
+def quoted(text: str) -> str:
+    """The text in quotes, cut to a readable length, on one line."""
+    cut = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    visible = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+    return f'"{visible}"'
 
 
 class Code(StrEnum):
@@ -240,3 +248,12 @@ class JobError(BatchfluxError):
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
         return make, (self.code, self.message), {"answer": self.answer, "cause": self.cause, "itself": self.itself}
+
+
+class ReadError(Exception):
+    """A text cannot be read further: on which line, and why."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message

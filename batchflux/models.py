@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic import BaseModel
 
@@ -40,7 +40,9 @@ class Reference:
     """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
     Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
-    bytes say (`image/png`, ...). Of a file that cannot be read, `sha256` is None and `fault` says why in one sentence.
+    bytes say (`image/png`, ...), or what its copy will be. Of a file that cannot be read, `sha256` is None and `fault`
+    says why in one sentence. `settings` is what the manifest says under `references` of local files, as JSON. `steps`
+    are what is done to the photo before it is sent; `copy` is what is sent in its place, once it is known.
     """
 
     source: str
@@ -49,6 +51,14 @@ class Reference:
     sha256: str | None = None
     media_type: str | None = None
     fault: str | None = None
+    settings: str = ""
+    steps: tuple[str, ...] = ()
+    copy: Reference | None = None
+
+    @property
+    def digests(self) -> Iterator[str]:
+        """The digests of the bytes by which an answer would be this photo, unchanged: its own and its copy's."""
+        return (one.sha256 for one in (self, self.copy) if one is not None and one.sha256 is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +135,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inline:
-    """A picture whose bytes came with the answer."""
+    """A picture whose bytes came with the answer; their hex digest where it was taken already."""
 
     data: bytes = field(repr=False)
+    sha256: str | None = field(default=None, repr=False, compare=False)
 
 
 Asset = Link | Inline
@@ -211,12 +222,16 @@ class Pending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used."""
+    """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
+
+    `more` are further pictures that the answer lists beside it.
+    """
 
     asset: Link | Inline
     cost: Cost | None = None
     seed: int | None = None
     revised_prompt: str | None = None
+    more: tuple[Link | Inline, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

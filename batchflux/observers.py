@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.summary import Summary
     from batchflux.models import Job, Outcome
     from batchflux.planner import Plan
+    from batchflux.transport import CallTimes
 
 _LONG = 120.0  # seconds from which on a time of day says more
 
@@ -45,11 +46,21 @@ class Watcher:
 
 
 class Progress:
-    """The numbers of a run under way; `tally` counts the jobs that ended in this run."""
+    """The numbers of a run under way; `tally` counts the jobs that ended in this run, of `todo`."""
 
-    def __init__(self, tally: Tally, limits: RateLimiter, budget: Budget, gate: Gate) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        limits: RateLimiter,
+        budget: Budget,
+        gate: Gate,
+        *,
+        times: CallTimes | None = None,
+        todo: int = 0,
+    ) -> None:
         self.tally = tally
         self._limits, self._budget, self._gate = limits, budget, gate
+        self._times, self._todo = times, todo
 
     @property
     def in_flight(self) -> int:
@@ -70,12 +81,23 @@ class Progress:
             return f"for what is under way ({self.in_flight} in flight); no new requests"
         found = self._limits.waiting_for()
         if found is None:
-            return None
+            return self._stragglers(width)
         what, seconds = found
         until = f", next try in {seconds:.0f} s" if seconds >= 1 else ", trying now"
         if seconds >= _LONG:
             until = f", next try at {datetime.fromtimestamp(time.time() + seconds).astimezone():%H:%M:%S}"
         return _one_line(what, width - len(until)) + until
+
+    def _stragglers(self, width: int) -> str | None:
+        """Return which calls the end of the run waits for: none is left to begin, and these take longer than most."""
+        left = self._todo - self.tally.done - self.tally.failed - self.tally.unknown
+        slow, usual = ([], 0.0) if self._times is None or left > self._limits.concurrency else self._times.slow()
+        if not slow:
+            return None
+        name, seconds = slow[0]
+        more = f" and {len(slow) - 1:,} more" if len(slow) > 1 else ""
+        how = f", {seconds:,.0f} s so far{more} (99 of 100 calls: {usual:,.0f} s)"
+        return f"for {_one_line(name, width - len(how) - 4)}{how}"
 
 
 def _one_line(text: str, width: int) -> str:

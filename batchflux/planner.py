@@ -1,19 +1,28 @@
-"""Loads a manifest, and plans what a run would do and what it would cost; spends nothing and writes nothing."""
+"""Loads a manifest, and plans what a run would do and what it would cost.
+
+It spends nothing, and writes nothing but what it remembers of photos.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.settings import canary_of
+from yarl import URL
+
+from batchflux.engine.settings import canary_of, key_faults, proxies_of
 from batchflux.errors import JobError, StorageError, UsageError
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.connection import reading
 from batchflux.ledger.health import check_ledger
+from batchflux.ledger.lessons import lessons_of
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
@@ -22,17 +31,17 @@ from batchflux.manifest.capabilities import SIMULATOR
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
+from batchflux.secrets import Secrets
 from batchflux.state import folder_of, note_folder, proven
 from batchflux.transport import check_downloads
 
 if TYPE_CHECKING:
-    import os
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
+    from batchflux.state import Lesson
 
 SECONDS_A_CALL = 15.0
 SHOWN_REFERENCES = 20
@@ -46,12 +55,16 @@ class Plan:
     `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
     `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
     as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    `photos` counts the local ones, as photos.Seen does.
     `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `set_aside`
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
-    before it was asked, and what is answered by.
+    before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
+    out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
+    `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
+    is the first.
     """
 
     name: str
@@ -72,6 +85,7 @@ class Plan:
     unreadable: int
     unreadable_samples: tuple[str, ...]
     models: dict[str, int] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
     set_aside_cost: Decimal | None = None
     dropped: dict[str, int] = field(default_factory=dict)
@@ -80,6 +94,12 @@ class Plan:
     maybe: int = 0
     retried: int = 0
     doubt: str | None = None
+    tables: tuple[dict[str, Any], ...] = ()
+    learned: dict[str, Lesson] = field(default_factory=dict)
+    keys_missing: tuple[str, ...] = ()
+    proxy: str | None = None
+    renamed: int = 0
+    renamed_sample: str = ""
 
 
 def load_manifest(
@@ -89,33 +109,53 @@ def load_manifest(
     provider: str | None = None,
     out: str | None = None,
     environ: Mapping[str, str] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
 ) -> Manifest:
     """Read and check a manifest; spends nothing.
 
     `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
     name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
-    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment.
+    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment, then as Secrets says;
+    `env_file` has lines `NAME=value`.
 
     Raises:
         ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
     """
-    return load(path, sets=sets, provider=provider, out=out, environ=environ, offers=capabilities())
+    values_in = None if env_file is None else Path(env_file)
+    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
+    return replace(manifest, env_file=values_in)
 
 
-def plan(manifest: Manifest, selection: Selection | None = None, *, through: Through = iter) -> Plan:
+def plan(
+    manifest: Manifest,
+    selection: Selection | None = None,
+    *,
+    through: Through = iter,
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
     """Check every job and reference of the manifest, and say what running it would do.
 
-    The jobs go `through` that on their way.
+    The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
 
     Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know, or the
     folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
     """
-    check_options(manifest)
-    with _ledger(manifest.output.dir) as ledger:
+    environ = os.environ if environ is None else environ
+    check_options(manifest, environ)
+    with _ledger(manifest.output.dir) as ledger, closing(manifest.photos(manifest.output.dir)) as photos:
         check_currency(manifest, ledger)
-        survey = survey_jobs(manifest, ledger, selection or Selection(), apply=False, through=through)
-        made = plan_of(manifest, survey, spent(ledger), _measured(ledger))
-        return replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+        chosen = selection or Selection()
+        survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
+        made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons_of(manifest, ledger))
+        made = replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
+        return replace(made, keys_missing=tuple(key_faults(manifest, environ)), proxy=_proxy(manifest, environ))
+
+
+def _proxy(manifest: Manifest, environ: Mapping[str, str]) -> str | None:
+    """Return by which proxy the provider is asked, and where that was said; None: directly."""
+    proxy = proxies_of(manifest, environ).for_url(URL(manifest.provider.base_url or ""))
+    return None if proxy is None else f"{proxy} ({proxy.by})"
 
 
 @contextmanager
@@ -193,11 +233,12 @@ def check_currency(manifest: Manifest, ledger: sqlite3.Connection) -> None:
         )
 
 
-def check_options(manifest: Manifest) -> None:
+def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what the provider section leaves to those who use it; UsageError when they cannot.
 
-    They are provider.options, which only the simulator has, allow_hosts and download_headers.
+    They are provider.options, which only the simulator has, allow_hosts, download_headers and proxies.
     """
+    proxies_of(manifest, environ)
     check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
     if manifest.provider.base_url is None:
         from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
@@ -205,7 +246,9 @@ def check_options(manifest: Manifest) -> None:
         parse_options(manifest.provider.options)
 
 
-def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | None) -> Plan:
+def plan_of(
+    manifest: Manifest, survey: Survey, already: int, measured: float | None, learned: Mapping[str, Lesson]
+) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `measured` the seconds a call took so far."""
     provider, limits = manifest.provider, manifest.limits
     seconds_a_call = measured or (SECONDS_A_CALL if provider.name != "simulator" else 0.2)
@@ -222,18 +265,23 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, measured: float | 
         spent=currency(already),
         budget=limits.budget,
         currency=provider.currency,
-        seconds=_estimate(manifest, survey.calls, seconds_a_call),
+        seconds=_estimate(manifest, survey.calls, seconds_a_call, learned),
         seconds_a_call=seconds_a_call,
         requests=tuple(_preview(manifest, job) for job in survey.samples),
         unreadable=survey.references,
         unreadable_samples=tuple(_reference_faults(survey)),
         models=dict(survey.models),
+        photos=survey.photos,
         set_aside=survey.set_aside,
         set_aside_cost=_cost(manifest, survey.remade),
         dropped=dict(survey.dropped),
         missed=survey.missed,
         maybe=survey.maybe,
         retried=survey.retried,
+        tables=tuple(survey.tables),
+        learned={**learned},
+        renamed=survey.renamed[0],
+        renamed_sample=survey.renamed[1],
     )
 
 
@@ -262,15 +310,15 @@ def _reference_faults(survey: Survey) -> Iterator[str]:
         yield f"... and {more:,} more photos"
 
 
-def _estimate(manifest: Manifest, calls: int, seconds_a_call: float) -> float:
-    if calls == 0:
-        return 0.0
+def _estimate(manifest: Manifest, calls: int, seconds_a_call: float, learned: Mapping[str, Lesson]) -> float:
+    """Return how many seconds so many calls take, by what was told and what was learned of the keys."""
     limits = manifest.limits
-    by_slots = seconds_a_call * -(-calls // limits.concurrency)
-    if limits.rate is None:
-        return by_slots
-    keys = max(1, len(manifest.provider.keys))
-    return max(by_slots, seconds_a_call + (calls - 1) * limits.rate.seconds / limits.rate.count / keys)
+    told = math.inf if limits.rate is None else limits.rate.count / limits.rate.seconds
+    known = [learned.get(name) for name in manifest.provider.key_names]
+    rate = sum(min(told, key.rate or math.inf) if key else told for key in known)
+    active = sum(key.active or limits.concurrency if key else limits.concurrency for key in known)
+    by_slots = seconds_a_call * -(-calls // min(limits.concurrency, active))
+    return max(by_slots, seconds_a_call + (calls - 1) / rate) if calls else 0.0
 
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:

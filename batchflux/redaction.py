@@ -29,6 +29,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _RANDOM = 20
+_MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 LONGEST = 300
@@ -47,6 +48,8 @@ _NAMED = re.compile(
 
 def redacted(url: str) -> str:
     """Return the URL, without user and password, and without query and fragment when they carry a secret."""
+    if not _MAY_HOLD_SECRETS.search(url):
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -19,7 +19,16 @@ from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import KeyWatch
 from batchflux.engine.ports import World
-from batchflux.engine.settings import keep_distance, keys_of, retune, rules_of, transport_options
+from batchflux.engine.settings import (
+    found_of,
+    keep_distance,
+    keys_of,
+    retune,
+    rules_of,
+    secrets_of,
+    shared_of,
+    transport_options,
+)
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
@@ -28,6 +37,7 @@ from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
+from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
@@ -42,24 +52,25 @@ from batchflux.state import note_proven, proven
 from batchflux.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from batchflux.engine.canary import Canary
     from batchflux.engine.key_pool import Key
     from batchflux.engine.ports import Source
-    from batchflux.engine.settings import Rules
+    from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, Redos
     from batchflux.models import Job, Outcome
+    from batchflux.state import Lesson
 
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How to run: `environ` is where keys are looked up.
+    """How to run: `environ` is where keys and proxies are looked up, and files that hold keys are named.
 
     `signals` lets SIGINT and SIGTERM drain the run, and SIGHUP call `reload` for a manifest whose limits hold then.
     """
@@ -79,13 +90,13 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
     used from the start. (Later, it ends the run: see Summary.reason.).
     """
     options = options or RunOptions()
-    keys = keys_of(manifest, options.environ)
-    check_options(manifest)
+    secrets = secrets_of(manifest, options.environ)
+    check_options(manifest, options.environ)
     lock = FolderLock(manifest.output.dir)
     lock.acquire()
     try:
         check_ledger(manifest.output.dir / LEDGER)
-        return await _Run(manifest, options, keys, lock).whole()
+        return await _Run(manifest, options, secrets, lock).whole()
     except ManifestError:
         take_back(manifest, lock.made)
         raise
@@ -94,11 +105,15 @@ async def run(manifest: Manifest, options: RunOptions | None = None) -> Summary:
 
 
 class _Run:
-    def __init__(self, manifest: Manifest, options: RunOptions, keys: list[Key], lock: FolderLock) -> None:
+    def __init__(
+        self, manifest: Manifest, options: RunOptions, secrets: Mapping[str, str | None], lock: FolderLock
+    ) -> None:
         self.manifest = manifest
         self.options = options
+        self.selection = options.selection  # with the sample found, once all jobs were surveyed
         self.watcher = options.watcher or Watcher()
-        self.keys = keys
+        self.secrets = secrets
+        self.keys: list[Key] = []
         self.folder = manifest.output.dir
         self.began, self.started = time.time(), time.monotonic()
         self.loop = asyncio.get_running_loop()
@@ -106,7 +121,7 @@ class _Run:
         self.tally = Tally()
         self.signals = Signals(self.gate, self.event)
         self.log: RunLog | None = None
-        self.results = Results(self.folder / RESULTS, manifest.tag_names)
+        self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
         self.books = Books(manifest, self.ledger, self.results, self.began)
@@ -114,9 +129,11 @@ class _Run:
     async def whole(self) -> Summary:
         try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
+            self.lessons = Lessons(self.manifest, self.ledger.database)
             survey = self.books.survey(self.options.selection, self.watcher.checking)
+            self.selection = survey.selection
             already = self.ledger.database.now(spent)
-            plan = plan_of(self.manifest, survey, already, None)
+            plan = plan_of(self.manifest, survey, already, None, {})
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -139,6 +156,7 @@ class _Run:
                 self.event("bug", message=type(error).__name__, traceback="".join(format_tb(error.__traceback__)))
             raise
         finally:
+            self.books.photos.close()
             self.ledger.close()
             self.results.close()
             if self.log is not None:
@@ -161,12 +179,13 @@ class _Run:
 
     async def _work(self, plan: Plan, already: int) -> None:
         at_once = min(self.manifest.limits.concurrency, plan.counts["todo"])
-        ensure_open_files(at_once)
+        shared = shared_of(self.manifest, self.options.environ, ensure_open_files(at_once))
         async with AsyncExitStack() as stack:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            executor = await _executor(stack, self.manifest, images, self.books.redos, self.keys)
+            self.keys = keys_of(self.manifest, self.secrets, self.lessons.known)
+            executor = await _executor(stack, self.manifest, images, shared, self.books.redos, self.secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             if self.options.signals:
@@ -177,13 +196,14 @@ class _Run:
                 observer=KeyWatch(self, self.keys),
                 gate=self.gate,
                 random=random.Random(),
+                ready=self.books.photos.ready,
                 room=mark.check,
             )
-            await self._pool(world, plan, already)
+            await self._pool(world, plan, already, shared)
 
-    async def _pool(self, world: World, plan: Plan, already: int) -> None:
+    async def _pool(self, world: World, plan: Plan, already: int, shared: Shared) -> None:
         manifest, selection = self.manifest, self.options.selection
-        rules = rules_of(manifest, self.keys, self.gate, already, selection.on_unknown)
+        rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
         if manifest.limits.rate is not None:
             keep_distance(self.keys, self.ledger.database.now(last_activity))
         pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
@@ -193,18 +213,40 @@ class _Run:
         free = plan.counts["todo"] - plan.calls + plan.maybe
         if plan.calls and free:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
-        self.watcher.started(plan, Progress(pool.tally, rules.limits, rules.budget, self.gate))
+        progress = Progress(
+            pool.tally, rules.limits, rules.budget, self.gate, times=shared.times, todo=plan.counts["todo"]
+        )
+        self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
         hangup: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if self.options.signals and reload is not None:
             hangup = on_hangup(lambda: self._read_limits(rules, pool, reload))
         with hangup:
-            await pool.run(source, workers, free=free)
+            async with self._learning():
+                await pool.run(source, workers, free=free)
+
+    @contextlib.asynccontextmanager
+    async def _learning(self) -> AsyncIterator[None]:
+        """Note meanwhile what the keys are found to allow."""
+        noting = asyncio.create_task(self.lessons.keep(self._found))
+        noting.add_done_callback(self._noted)
+        try:
+            yield
+        finally:
+            noting.cancel()
+            await asyncio.wait([noting])
+
+    def _noted(self, noting: asyncio.Task[None]) -> None:
+        if not noting.cancelled() and isinstance(error := noting.exception(), StorageError):
+            self.gate.close(error)
+
+    def _found(self) -> dict[str, Lesson]:
+        return found_of(self.keys) if self.tally.done else {}
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)
-        return Feeder(jobs, self.ledger, self.options.selection, exists_in(self.manifest), self.books.means)
+        return Feeder(jobs, self.ledger, self.selection, exists_in(self.manifest), self.books.means)
 
     def _watch_canary(self, canary: Canary, plan: Plan) -> None:
         """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""
@@ -243,6 +285,7 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
         ended = tally.done + tally.failed + tally.unknown
+        self.lessons.note(self._found())
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
@@ -294,7 +337,12 @@ class _Run:
 
 
 async def _executor(
-    stack: AsyncExitStack, manifest: Manifest, images: ImageStore, redos: Redos | None, keys: list[Key]
+    stack: AsyncExitStack,
+    manifest: Manifest,
+    images: ImageStore,
+    shared: Shared,
+    redos: Redos | None,
+    secrets: Mapping[str, str | None],
 ) -> LocalExecutor:
     """Return what performs the steps, open until `stack` is closed; so is the embedded simulator, where it is asked."""
     base_url = manifest.provider.base_url
@@ -308,6 +356,5 @@ async def _executor(
         resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
         stack.push_async_callback(asyncio.to_thread, simulator.stop)
         base_url = f"http://{SIMULATOR_HOST}"
-    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve)))
-    secrets = [key.secret for key in keys if key.secret is not None]
-    return LocalExecutor(transport, images, base_url, secrets)
+    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, shared)))
+    return LocalExecutor(transport, images, base_url, list(filter(None, secrets.values())))

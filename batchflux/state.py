@@ -1,4 +1,4 @@
-"""What is remembered for the user from folder to folder: where a manifest was run to, and which providers are proven.
+"""What is remembered for the user from folder to folder: where a manifest was run to, and what providers are like.
 
 It lies in `$XDG_STATE_HOME/batchflux`, by default `~/.local/state/batchflux`: one small JSON file a fact, each written
 whole, so processes need not wait for each other. It only saves questions and first tries: where it cannot be read or
@@ -10,17 +10,63 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-PROVEN_SECONDS = 7 * 86_400.0  # a relay that worked a week ago may be another today
+HOLDS = 7 * 86_400.0  # seconds; a relay that worked a week ago may be another today
+SLOWEST = 1e-3  # requests a second; no provider allows less, and what says so is damaged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What a key was found to allow at epoch second `at`: `rate` requests a second, `active` at once.
+
+    None: no limit was met.
+    """
+
+    rate: float | None
+    active: int | None
+    at: float
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as `read_lesson` reads it."""
+        return asdict(self)
+
+
+def read_lesson(data: object) -> Lesson | None:
+    """Return what was written of a lesson; None where it is none, or holds no more."""
+    if not isinstance(data, dict):
+        return None
+    rate, active, at = (data.get(name) for name in ("rate", "active", "at"))
+    sound = (
+        (rate is None or (isinstance(rate, float) and SLOWEST <= rate < math.inf))
+        and (active is None or (type(active) is int and active > 0))
+        and _holds(at)
+    )
+    return Lesson(rate=rate, active=active, at=at) if sound and isinstance(at, float) else None
+
+
+def lesson(base_url: str, model: str, key: str) -> Lesson | None:
+    """Return what the key of that name was found to allow in the last seven days, in any folder."""
+    return read_lesson(_recall("lesson", base_url, model, key))
+
+
+def note_lesson(base_url: str, model: str, key: str, found: Lesson) -> None:
+    """Remember what the key of that name was found to allow."""
+    _remember(found.as_data(), "lesson", base_url, model, key)
+
+
+def _holds(at: object) -> bool:
+    return isinstance(at, float) and abs(time.time() - at) < HOLDS
 
 
 def proven(provider: str, model: str, style: str, base_url: str) -> bool:
     """Whether a picture of this provider, model and style was kept in the last seven days, in any folder."""
-    at = _recall("proven", provider, model, style, base_url)
-    return isinstance(at, float) and abs(time.time() - at) < PROVEN_SECONDS
+    return _holds(_recall("proven", provider, model, style, base_url))
 
 
 def note_proven(provider: str, model: str, style: str, base_url: str) -> None:
@@ -47,7 +93,7 @@ def _recall(*name: str) -> object:
     return None
 
 
-def _remember(value: float | str, *name: str) -> None:
+def _remember(value: float | str | dict[str, Any], *name: str) -> None:
     with contextlib.suppress(OSError, RuntimeError):
         path = _file(name)
         path.parent.mkdir(parents=True, exist_ok=True)

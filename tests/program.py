@@ -182,6 +182,7 @@ class Program:
     def leftovers(self) -> list[str]:
         """Return files that do not belong into a folder whose run has ended."""
         allowed = {"images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log", ".lock", ".spool"}
+        allowed |= {".cache"}  # of photos
         top = [path.name for path in self.out.iterdir() if path.name not in allowed]
         return top + [f".spool/{path.name}" for path in (self.out / ".spool").glob("*")]
 
@@ -269,7 +270,8 @@ def bank() -> Iterator[Bank]:
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
     """Give the program a folder of its own, and a key; what it started ends with the test."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY}
+    environ |= dict.fromkeys(("XDG_STATE_HOME", "XDG_CACHE_HOME"), str(tmp_path / "state"))
     environ.pop(VARIABLE, None)
     made = Program(tmp_path, tmp_path / "out", environ)
     yield made

@@ -75,7 +75,13 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": "k", "XDG_STATE_HOME": str(folder / "state")},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TEST_KEY": "k",
+                "XDG_STATE_HOME": str(folder / "state"),
+                "XDG_CACHE_HOME": str(folder / "state"),
+            },
             stdin=there,
             stdout=there,
             stderr=there,

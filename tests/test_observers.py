@@ -20,6 +20,8 @@ from batchflux.engine.shutdown import Gate
 from batchflux.engine.worker_pool import Tally
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.observers import Progress
+from batchflux.transport import CallTimes
+from batchflux.transport.call_times import TELLING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,3 +75,20 @@ async def test_a_short_wait_is_none_and_behind_a_closed_gate_only_what_is_out_is
     async with refused("slow down", 0.5) as progress:
         assert progress.waiting() is None
     assert progress.waiting() == "for what is under way (0 in flight); no new requests"
+
+
+async def test_near_the_end_what_takes_long_is_named() -> None:
+    gate, times = Gate(), CallTimes(360.0)
+    limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
+    budget, tally = Budget(limit=None, spent=0, gate=gate, label=""), Tally()
+    progress = Progress(tally, limits, budget, gate, times=times, todo=TELLING + 3)
+    for number in range(TELLING):
+        with times.watch(f"j{number}", "m"):
+            tally.done += 1
+    with times.watch("mug-red", "m"), times.watch("mug-" + "blue" * 50, "m"):
+        await asyncio.sleep(0.05)
+        assert progress.waiting() is None, "three are left, and two slots: one may still begin"
+        tally.failed += 1
+        assert progress.waiting() == "for mug-red, 0 s so far and 1 more (99 of 100 calls: 0 s)"
+        assert progress.waiting(60) == progress.waiting()
+    assert progress.waiting() is None

@@ -13,7 +13,7 @@ from batchflux.cli.terminal import fill_in, printing, say
 
 BUG = 70  # EX_SOFTWARE of sysexits.h
 COMMANDS = {  # command → the module that has it, and what the list of commands says
-    "init": ("manifest", "Write a commented starter manifest."),
+    "init": ("init", "Write a starter manifest, or one for a table or a folder of photos."),
     "plan": ("manifest", "Check a manifest and show what running it would do and cost; spends nothing."),
     "run": ("run", "Run a manifest, or continue it."),
     "status": ("folder", "Show how an output folder stands, also while a run goes on."),
@@ -23,8 +23,10 @@ COMMANDS = {  # command → the module that has it, and what the list of command
         "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
     ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
+    "merge": ("folder", "Join two output folders into a third; pays for nothing."),
+    "prune": ("folder", "List pictures of jobs that are no longer listed, and set them aside."),
     "simulate": ("serving", "Serve the simulated image API on a port, for any client."),
-    "schema": ("manifest", "Print the manifest's JSON Schema, for editors."),
+    "schema": ("init", "Print the manifest's JSON Schema, for editors."),
     "docs": ("manual", "Print the manual: the manifest's keys, errors, columns, limits, guarantees and more."),
     "completion": ("manual", "Print what makes a shell complete commands, options and files."),
 }

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place
+from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
+from batchflux.folders.merge import merge as merge_folders
+from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report
@@ -75,7 +78,7 @@ def _spending(standing: Standing) -> list[str]:
         refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())
         used = f"{count(use.attempts, 'attempt')}, {money(use.spent, state.currency)}{refused}"
         text.append(f"  key        {name}: {used}")
-    return text
+    return text + learned_lines(standing.learned, "  learned    ")
 
 
 def _last_run(standing: Standing) -> list[str]:
@@ -110,6 +113,46 @@ def report(out: Path) -> None:
         more = "" if missing <= _SHOWN else f" and {missing - _SHOWN:,} more"
         says = f"{count(missing, 'picture')} cannot be shown, the file is missing or damaged ({names}{more}); "
         click.echo(f"{says}`batchflux run` brings missing ones back.", err=True)
+
+
+@click.command("merge")
+@click.argument("first", metavar="A", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path, file_okay=False))
+@click.option("-o", "--out", "target", metavar="C", required=True, type=click.Path(path_type=Path, file_okay=False))
+def merge(first: Path, second: Path, target: Path) -> None:
+    """Join the output folders A and B into a new one, C: nothing is paid, and A and B stay as they are.
+
+    A job that both have is one job; where both made a picture, A's stands and B's is kept in .replaced/. A manifest
+    that lists the jobs of both goes on with `batchflux run MANIFEST --out C`.
+    """
+    merged = merge_folders(first, second, target, write_results)
+    click.echo(f"Wrote {place(str(target))}: {count(merged.jobs, 'job')}, {merged.shared:,} of them in both.")
+    for what, lines in (
+        ("renamed, as another job has the name", [f"{old} -> {new}" for old, new in merged.renamed]),
+        ("made in both; the second picture is kept", merged.aside),
+    ):
+        if lines:
+            click.echo(f"  {len(lines):,} {what}: {', '.join(lines[:_SHOWN])}{', ...' if len(lines) > _SHOWN else ''}")
+
+
+@click.command("prune")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--yes", is_flag=True, help="Move them, and do not only list them.")
+def prune(out: Path, *, yes: bool) -> None:
+    """List pictures of jobs that the manifest of the output folder OUT lists no longer; with --yes move them.
+
+    They go to OUT/.replaced/, and come back by themselves, without being paid again, when their jobs are listed again.
+    Nothing is deleted; rejected/ and answers/ stay.
+    """
+    moves = set_unlisted_aside(out) if yes else listed_no_longer(out)
+    click.echo("".join(f"{move.source}\n" for move in moves), nl=False)
+    said = f"{count(len(moves), 'picture')} of jobs that are no longer listed"
+    done = (
+        f"moved to {place(str(out))}/.replaced/"
+        if yes
+        else f"batchflux prune {place(str(out))} --yes moves them to .replaced/"
+    )
+    click.echo(f"{said}; {done}." if moves else f"{said}.", err=True)
 
 
 @click.command("export-review")

@@ -1,28 +1,25 @@
-"""The commands about a manifest: `batchflux init`, `schema` and `plan`; and the options that `plan` and `run` share."""
+"""`batchflux plan`, and the options that it shares with `run`."""
 
 from __future__ import annotations
 
 import gc
 import json
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial, wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again
+from batchflux.cli.photos import photo_lines
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
-from batchflux.manifest import schema as manifest_schema
-from batchflux.manifest import starter
+from batchflux.manifest import AutoTimeout
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
-from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,8 +27,9 @@ if TYPE_CHECKING:
     from batchflux.manifest import Manifest
     from batchflux.models import Job
 
-SCHEMA_FILE = "batchflux.schema.json"
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
+LIMITS = ("concurrency", "rate", "budget")  # those with an option of their own
+SELECTION = ("only", "limit", "sample", "redo", "retry_failed", "pay_again", "on_unknown")
 MEANINGS = {
     "new": "never run",
     "changed": "same id, new content; the old picture is kept in .replaced/",
@@ -46,72 +44,59 @@ MEANINGS = {
 }
 
 
-@click.command("init")
-@click.argument("file", default="batchflux.yaml", type=click.Path(path_type=Path, dir_okay=False))
-def init(file: Path) -> None:
-    """Write a commented starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator.
-
-    Beside it goes batchflux.schema.json, by which editors complete and check what you write.
-    """
-    _write_new(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{starter()}")
-    with suppress(UsageError):  # one that is there may be of another manifest, and serves as well
-        _write_new(file.with_name(SCHEMA_FILE), _schema_text())
-    click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
-
-
-def _write_new(file: Path, text: str) -> None:
-    try:
-        with file.open("x", encoding="utf-8") as handle:
-            handle.write(text)
-    except FileExistsError:
-        raise UsageError(f"{file} is there already: name another file, or remove it first.") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written ({error.strerror}): name another place.") from None
-
-
-def _schema_text() -> str:
-    return json.dumps(manifest_schema(capabilities()), indent=2, ensure_ascii=False) + "\n"
-
-
-@click.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of the manifest; editors use it to complete and check what you write."""
-    click.echo(_schema_text(), nl=False)
-
-
-def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
-
-    @click.argument("path", metavar="MANIFEST", type=click.Path())
-    @click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir.")
-    @click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free.")
-    @click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s.")
-    @click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
-    @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs.")
-    @click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review.")
-    @click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first.")
-    @click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs.")
-    @click.option(
+OPTIONS = (  # that `plan` and `run` share
+    click.argument("path", metavar="MANIFEST", type=click.Path()),
+    click.option("--out", metavar="DIR", help="Write to DIR instead of the manifest's output.dir."),
+    click.option("--provider", metavar="NAME", help="Use this provider instead of the manifest's; simulator is free."),
+    click.option("--set", "sets", metavar="PATH=VALUE", multiple=True, help="Set a manifest value: limits.rate=10/s."),
+    click.option(
+        "--env-file",
+        metavar="FILE",
+        type=click.Path(),
+        help="Look keys and ${NAME} up in FILE, too: NAME=value a line.",
+    ),
+    click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Work on at most N jobs."),
+    click.option(
+        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N jobs, spread over entries, rows and axes."
+    ),
+    click.option("--concurrency", metavar="N", help="Short for --set limits.concurrency=N."),
+    click.option("--rate", metavar="N/min", help="Short for --set limits.rate=N/min."),
+    click.option("--budget", metavar="AMOUNT", help="Short for --set limits.budget=AMOUNT."),
+    click.option("--redo", is_flag=True, help="Only the redos that were asked for in a review."),
+    click.option("--retry-failed", is_flag=True, help="Try failed jobs again: what is free first."),
+    click.option("--pay-again", is_flag=True, help="With --retry-failed: buy anew what may still be had, or differs."),
+    click.option(
         "--on-unknown",
         type=click.Choice(get_args(OnUnknown)),
         default="retry",
         show_default=True,
         help="What to do with a job whose request left and was never answered.",
-    )
+    ),
+)
+
+
+def manifest_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add MANIFEST and its options; the command gets `load: Callable[[], Manifest]` and `selection: Selection`."""
+
     @wraps(function)
     def wrapper(**given: Any) -> Any:
         # Millions of small objects live briefly and in no cycles: looking for cycles less often saves a tenth.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        load = partial(load_manifest, **{name: given.pop(name) for name in ("path", "sets", "provider", "out")})
-        chosen = {
-            name: given.pop(name) for name in ("only", "limit", "redo", "retry_failed", "pay_again", "on_unknown")
-        }
+        limits = {name: given.pop(name) for name in LIMITS}
+        given["sets"] += tuple(f"limits.{name}={value}" for name, value in limits.items() if value is not None)
+        named = ("path", "sets", "provider", "out", "env_file")
+        load = partial(load_manifest, **{name: given.pop(name) for name in named})
+        chosen = {name: given.pop(name) for name in SELECTION}
         if chosen["pay_again"] and not chosen["retry_failed"]:
             raise UsageError("--pay-again buys failed jobs anew, so it needs --retry-failed beside it.")
         return function(load=load, selection=Selection(**chosen), **given)
 
-    return wrapper
+    command: Callable[..., Any] = wrapper
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 def checking(jobs: Iterable[Job]) -> Iterable[Job]:
@@ -156,6 +141,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
     if counts.get("merged"):
         text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+    text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
     if result.dropped:
         text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
     if result.set_aside:
@@ -166,25 +152,63 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if result.provider == "simulator" else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    about = "about " if result.seconds >= 1 else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
-        f"  time      {about}{duration(result.seconds)}, at {result.seconds_a_call:.1f} s a call",
+        *_time_lines(result, manifest),
     ]
-    if result.canary:
-        tried = count(result.canary, "request")
-        text.append(f"  canary    the first {tried} are tried before the rest is sent (limits.canary)")
-    if result.unreadable:
-        text += ["", f"{count(result.unreadable, 'job')} will fail, because a reference cannot be read:"]
-        text += [f"  {sample}" for sample in result.unreadable_samples]
+    text += [*_access(result), *photo_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
+
+
+def _about(seconds: float) -> str:
+    return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
+
+
+def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
+    """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
+    timeout = manifest.limits.timeout
+    text = [f"  time      {_about(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
+    text += learned_lines(result.learned, "  learned   ")
+    if isinstance(timeout, AutoTimeout):
+        most, least = duration(timeout.longest), duration(timeout.floor)
+        text.append(f"  timeout   by what calls take, from {least} on; {most} until enough have told")
+    return text
+
+
+def _access(result: Plan) -> list[str]:
+    """Return what a run would try first, and what it would need to get to the provider."""
+    tried = count(result.canary, "request")
+    text = [f"  canary    the first {tried} are tried before the rest is sent (limits.canary)"] if result.canary else []
+    if result.renamed:
+        text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
+    text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
+
+
+_ALWAYS = ("table", "rows")  # what is known of every table
+
+
+def _table(note: dict[str, Any]) -> str:
+    """Return how a table was read, where that had to be found out, and what of it was left out."""
+    names = {"encoding": "as {}", "delimiter": "with {} between cells", "sheet": "sheet {}"}
+    read = [form.format(note[name]) for name, form in names.items() if name in note]
+    kinds = {
+        "blank_rows": ("empty row", ""),
+        "where": ("row", " by where"),
+        "skip_empty": ("row", " without a reference"),
+        "unnamed_columns": ("column", " without a name"),
+    }
+    left = [count(note[name], word) + why for name, (word, why) in kinds.items() if name in note]
+    text = f"{note['table']}: {count(note['rows'], 'row')}"
+    text += f", read {', '.join(read)}" if read else ""
+    return text + (f"; left out: {', '.join(left)}" if left else "")
 
 
 def settle(manifest: Manifest, *, asks: bool) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
-from contextlib import ExitStack
+from codecs import BOM_UTF8
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
 
-from batchflux.cli.manifest import manifest_options, plan_lines, settle
+from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
 from batchflux.planner import plan as make_plan
+from batchflux.redaction import without_signatures
 from batchflux.runner import RunOptions
 from batchflux.runner import run as run_manifest
 
@@ -100,8 +103,17 @@ def summary_lines(summary: Summary) -> list[str]:
     waiting = jobs.get("waiting", 0)
     if waiting and stranded(waiting) != summary.message:
         text.append(f"  {stranded(waiting)}")
-    text.append(f"  results    {place(summary.folder)}/results.csv")
+    text.append(f"  results    {place(summary.folder)}/results.csv{_for_excel(summary.folder)}")
     return text
+
+
+def _for_excel(folder: str) -> str:
+    """Return what to do where Excel would show other letters than results.csv has: it has some beyond ASCII, no BOM."""
+    with suppress(OSError), (Path(folder) / "results.csv").open("rb") as file:
+        begun = file.read(1 << 20)
+        if not begun.isascii() and not begun.startswith(BOM_UTF8):
+            return " (for Excel, set output.csv: excel)"
+    return ""
 
 
 def _next_step(summary: Summary) -> str:
@@ -110,8 +122,8 @@ def _next_step(summary: Summary) -> str:
         return f"  next       look at it: batchflux report {shlex.quote(place(summary.folder))}"
     given = click.get_current_context().params
     command = ["batchflux", "run", given["path"]]
-    for option in ("out", "provider"):
-        command += [f"--{option}", given[option]] if given[option] else []
+    for option in ("out", "provider", "env_file", "sample", *LIMITS):
+        command += [f"--{option.replace('_', '-')}", str(given[option])] if given[option] else []
     for value in given["sets"]:
-        command += ["--set", value]
+        command += ["--set", without_signatures(value)]
     return f"  next       to continue: {shlex.join(command)}"

@@ -39,17 +39,15 @@ class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
     def __init__(self, world: World, rules: Rules) -> None:
-        self._world, self._rules = world, rules
+        self._world, self._rules, self.downloads = world, rules, rules.downloads
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
-        self._event = world.observer.event
-        self._limits, self._budget, self._breaker = rules.limits, rules.budget, rules.breaker
-        self._canary, self._outages = rules.canary, rules.breaker.outages
+        self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
+        self._limits, self._budget, self._times = rules.limits, rules.budget, rules.times
+        self._breaker, self._canary, self._outages = rules.breaker, rules.canary, rules.breaker.outages
         self._outages.event, self._outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
-        self._clock = asyncio.get_running_loop().time
-        self._download_slots = asyncio.Semaphore(rules.downloads)
         self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
         random = world.random
         self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
@@ -183,7 +181,8 @@ class JobRunner:
         run.attempt = attempt.number
         try:
             try:
-                exchanged = await self._asked(run, attempt, job)
+                with self._times.watch(job.id, None if run.resumes else job.model):
+                    exchanged = await self._asked(run, attempt, job)
                 kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
                 await self._failed(run, attempt, error)
@@ -222,7 +221,7 @@ class JobRunner:
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
-        attempt.accepted, attempt.late_at = True, attempt.began + self._rules.timeout
+        attempt.accepted, attempt.late_at = True, lambda: self._times.due(attempt.began)
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -243,7 +242,7 @@ class JobRunner:
 
     async def _received(self, run: JobRun, finished: Finished, cost: int | None, took: float | None = None) -> Received:
         """Return what the ledger records of a picture, whose bytes are kept where they came with the answer."""
-        asset = finished.asset
+        asset, run.more = finished.asset, finished.more
         return Received(
             asset=asset if isinstance(asset, Link) else await self._executor.keep(run.work.job, asset),
             cost=cost,
@@ -260,10 +259,11 @@ class JobRunner:
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
+        run.work = replace(run.work, job=await self._world.ready(run.work.job))
         model = run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire(failures)
+            lease = await self._limits.acquire(failures, run.rest)
             number, reserved = None, False
             price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
             try:
@@ -310,7 +310,7 @@ class JobRunner:
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
-        late_at = began + max(self._rules.timeout - age, min(self._rules.timeout, GRACE))
+        late_at = began + max(self._times.longest - age, min(self._times.longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
             lease=lease,
@@ -318,7 +318,7 @@ class JobRunner:
             began=began,
             key_name=work.key_name,
             accepted=True,
-            late_at=late_at,
+            late_at=lambda: late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
@@ -342,15 +342,17 @@ class JobRunner:
         """
         now = self._clock()
         if not RULES[error.code].attempt:
-            self._limits.refused(lease, error)
+            run.rest = self._limits.refused(lease, error)
             run.tries.used -= 1
+            run.tries.refused += 1
             return False
-        self._limits.served(lease)
+        overload = not accepted and self._limits.failed(lease, error)
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
             spare = run.tries.used < self._rules.policy.attempts
             counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
+            counts = counts and not overload
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):
@@ -382,10 +384,10 @@ class JobRunner:
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        return replace(job, images=tuple(images))
+        return job if images == [*job.images] else replace(job, images=tuple(images))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
-        digest = image.sha256 or ""
+        digest = (image.copy or image).sha256 or ""
         url = await self._ledger.upload_of(provider.api, digest, self._world.now())
         if url is None:
             exchanged = await self._upload(lambda: self._exchange(request, provider, lease), Tries())
@@ -424,10 +426,9 @@ class JobRunner:
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         fresh = link is not run.work.picture
-        again = run.work.renew and run.work.pay_again  # it is bought anew as soon as it cannot be had
-        waits = fresh or not again
+        waits = fresh or not (run.work.renew and run.work.pay_again)  # else it is bought anew when it cannot be had
         turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
-        async with turn as host, self._download_slots:
+        async with turn as host, self.downloads:
             run.downloads.used += 1
             began = self._clock()
             try:
@@ -438,12 +439,12 @@ class JobRunner:
                 if (error.retry_after or 0.0) > GRACE:
                     self._free_over(run)
                 self._tell("fetch_failed", run, error, run.downloads.used)
+                charged = True
                 if away(error):
-                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock())
-                    run.downloads.failed(charged=charged or not waits)
+                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock()) or not waits
                 else:
-                    run.downloads.failed(charged=True)
                     self._outages.fetched(host, self._clock())
+                run.downloads.failed(charged=charged)
                 raise
             self._outages.fetched(host, self._clock())
             return collected

@@ -7,65 +7,76 @@ meanwhile; see rate_limiter.py. It is held from the submit of a task to its fina
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchflux.engine.gcra import Gcra
+from batchflux.engine.limit_finder import LimitFinder
 from batchflux.engine.outages import NEVER, Place
-from batchflux.engine.pace import Pace, Window
-from batchflux.engine.retry import MAX_DOUBLINGS
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.pace import Departure
+    from batchflux.engine.gcra import Departure
+    from batchflux.engine.limit_finder import Learned
     from batchflux.engine.ports import Observer
     from batchflux.models import Job, Outcome
 
 LEAD = 0.05
 PATIENCE = 900.0  # seconds
-SHORTEST_COOLING, FIRST_COOLING, LONGEST_COOLING = 0.02, 0.5, 60.0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Key:
-    """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches."""
+    """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
+
+    `rate` is the user's limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
+    begins, and `found` what this run knows. It rests until `resting_until`, seconds of the clock, as the server said.
+    """
 
     name: str
     secret: str | None = field(repr=False)
-    pace: Pace = field(default_factory=Pace)
-    window: Window = field(default_factory=lambda: Window(1 << 30, known=True))
+    rate: InitVar[tuple[float, float] | None] = None
+    learned: InitVar[Learned | None] = None
+    schedule: Gcra = field(init=False)
+    finder: LimitFinder = field(init=False)
     place: Place = field(default_factory=Place)
-    cooling_until: float = float("-inf")
-    refusals: int = 0
+    resting_until: float = float("-inf")
     dead: JobError | None = None
     leased: int = 0
     preparing: int = 0
     departing: deque[tuple[Lease, asyncio.Future[bool]]] = field(default_factory=deque)
 
+    def __post_init__(self, rate: tuple[float, float] | None, learned: Learned | None) -> None:
+        self.schedule = Gcra(*(rate or ()))
+        self.finder = LimitFinder(learned)
+
+    @property
+    def found(self) -> Learned:
+        """What it is known to allow now, for a later run to begin from."""
+        return self.finder.learned
+
+    def retune(self, rate: tuple[float, float] | None) -> None:
+        """Let another limit of the user's hold from now on. What was learned is forgotten."""
+        self.schedule.retune(*(rate or (None,)))
+        self.finder.forget()
+
     def next_at(self, now: float) -> float:
-        """Return the earliest time that a request may leave with this key."""
-        return max(self.cooling_until, self.pace.next_at(now))
+        """Return the earliest time that a request may leave with this key; NEVER: with the next answer."""
+        at = max(self.resting_until, self.schedule.next_at(now))
+        return at if self.place.down else max(at, self.finder.next_at(now))  # then one leaves at a time anyway
 
     def grant_at(self, now: float) -> float:
-        """Return the earliest time that a lease makes sense: NEVER while the window is full, or a probe is out."""
-        if self.leased >= self.window.size:
+        """Return the earliest time that a lease makes sense: NEVER while a probe is out, or as many as may be."""
+        if self.place.down:
+            return max(self.next_at(now) - LEAD, self.place.next_at(now))
+        room = self.finder.room(now) - len(self.finder.out)
+        rate = min(self.finder.rate(now), self.schedule.ceiling)
+        if 0 < room <= self.preparing:
             return NEVER
-        ahead = self.preparing / self.pace.rate if self.preparing else 0.0
-        return max(self.next_at(now) + ahead - LEAD, self.place.next_at(now) if self.place.down else 0.0)
-
-    def refuse(self, sent_at: float, now: float, retry_after: float | None) -> float:
-        """Take note of a 429 for a request of `sent_at`; return until when the key is to cool."""
-        # 429s of requests that were out together are one piece of news.
-        if sent_at >= self.cooling_until:
-            self.refusals += 1
-        self.pace.refused(sent_at, now, retry_after)
-        if retry_after is not None:
-            return now + retry_after
-        interval = 1 / self.pace.rate or FIRST_COOLING  # 0 while no rate is known
-        base = min(max(interval, SHORTEST_COOLING), FIRST_COOLING)
-        return now + min(base * 2.0 ** min(max(self.refusals - 1, 0), MAX_DOUBLINGS), LONGEST_COOLING)
+        return self.next_at(now) + self.preparing / rate - LEAD
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -91,7 +102,8 @@ class Lease:
         """Count the request as one that leaves at `at`."""
         self.preparing = False
         self.key.preparing -= 1
-        self.departure = self.key.pace.take(at)
+        self.departure = self.key.schedule.take(at, self.key.finder.rate(at))
+        self.key.finder.left(self.departure, at)
 
     def sent(self) -> None:
         """Note that the request is written to its connection now."""

@@ -7,13 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError, StorageError
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Collected, Exchanged, HttpRequest, Inline, Job, Leaving, Link, Outcome, Received
+    from batchflux.models import (
+        Collected,
+        Exchanged,
+        HttpRequest,
+        Inline,
+        Job,
+        Leaving,
+        Link,
+        Outcome,
+        Received,
+        Stored,
+    )
     from batchflux.providers import Provider
 
 
@@ -39,6 +50,12 @@ class Executor(Protocol):
 
         A whole picture that is refused its place is kept elsewhere: see `Stored.refused`. `attempt` is its number in
         the ledger. Raises JobError: `download`, `bad_image`, `unsafe_url`, `echoed_input`.
+        """
+
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        """Keep pictures that an answer had beside the job's own, which is `stored`; return it with remarks that say so.
+
+        What cannot be had is only said: the job has its picture.
         """
 
 
@@ -99,6 +116,10 @@ class Observer(Protocol):
         """Something worth a line in the log: a retry, a rate limit, a dead key."""
 
 
+async def _as_it_is(job: Job) -> Job:
+    return job
+
+
 def _always_room(_in_flight: int) -> StorageError | None:
     return None
 
@@ -107,8 +128,9 @@ def _always_room(_in_flight: int) -> StorageError | None:
 class World:
     """All that the engine touches outside itself.
 
-    `room` says why the disk has no room for the pictures of so many requests that are out, None when it has. `now` is
-    the wall clock, in epoch seconds.
+    `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
+    has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
+    seconds.
     """
 
     executor: Executor
@@ -116,5 +138,6 @@ class World:
     observer: Observer
     gate: Gate
     random: Random
+    ready: Callable[[Job], Awaitable[Job]] = _as_it_is
     room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time

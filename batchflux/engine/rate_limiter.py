@@ -1,11 +1,12 @@
 """The rate limiter: when a request may leave, and with which key.
 
 At most `concurrency` requests are out, over all keys, and no more than the provider's own cap of active tasks; each key
-has a Window of its own below that, and a Pace for its rate. Work goes to the key that can take it first. A 429 cools
-the key it came for (Retry-After, or the reset of x-ratelimit headers, else longer and longer), not the worker that met
-it; a key that the provider refuses leaves the pool. A lease is granted `LEAD` before its request may leave, so that the
-attempt can be written to the ledger meanwhile; then `depart` waits for the very moment. `resume` gives a lease for a
-task of an earlier run: it takes a slot, and neither rate nor probe, and comes first, because it may be paid.
+has a schedule of its own (gcra.py), and a finder of what it allows (limit_finder.py). Work goes to the key that has
+least of it out, of those that may go. A job that was refused waits by itself, as told or a little, and what the others
+do is the finder's to say; the reset of x-ratelimit headers rests the key; a key that the provider refuses leaves the
+pool. A lease is granted `LEAD` before its request may leave, so that the attempt can be written to the ledger
+meanwhile; then `depart` waits for the very moment. `resume` gives a lease for a task of an earlier run: it takes a
+slot, and neither rate nor probe, and comes first, because it may be paid.
 
 While what a key reaches is down (see outages.py), it is used for one request at a time, the probe, and so are all keys
 together when all of them are. Probes ask in turn for the job that has failed least, since what fails may be the jobs,
@@ -15,24 +16,47 @@ and for the one that has failed most; and last for those whose outcome is unknow
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchflux.engine.gcra import Cause
 from batchflux.engine.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import RULES, JobError
+from batchflux.errors import RULES, Code, JobError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchflux.engine.circuit_breaker import CircuitBreaker
-    from batchflux.engine.outages import Place
     from batchflux.engine.shutdown import Gate
 
-SHUT = 3
 SHORT_WAIT = 1.0  # seconds; nobody need be told of a shorter one
+_SLOTS = re.compile(r"concurren|并发|parallel|active (?:task|request|generation)|in[ -]flight", re.IGNORECASE)
 UNKNOWN = 1 << 30  # failures of a job whose outcome is unknown: it is the last to probe with
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A job is not to ask with `key` again before `until`, in seconds of the clock; other keys may serve it."""
+
+    key: Key
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiter:
+    """One who waits for a lease; see `acquire`."""
+
+    failures: int
+    future: asyncio.Future[Lease]
+    rest: Rest | None
+
+    def may(self, key: Key, now: float) -> bool:
+        """Whether it may go with a key now."""
+        return not self.future.done() and (self.rest is None or self.rest.key is not key or self.rest.until <= now)
 
 
 class RateLimiter:
@@ -61,7 +85,7 @@ class RateLimiter:
         self.in_flight = 0
         self._gate = gate
         self._breaker = breaker
-        self._waiting: deque[tuple[int, asyncio.Future[Lease]]] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._resuming: deque[tuple[str | None, asyncio.Future[Lease]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = ""
@@ -78,18 +102,18 @@ class RateLimiter:
         """Let other limits hold from now on; `rate` is requests in seconds."""
         self.concurrency = self._capped(concurrency)
         for key in self.keys:
-            key.pace.retune(rate)
-            key.window.retune(concurrency, known=rate is not None)
+            key.retune(rate)
         self._dispatch()
 
-    async def acquire(self, failures: int = 0) -> Lease:
+    async def acquire(self, failures: int = 0, rest: Rest | None = None) -> Lease:
         """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
 
-        `failures` is how often the job has failed before, UNKNOWN when it may have been billed.
+        `failures` is how often the job has failed before, UNKNOWN when it may have been billed; `rest` what a key that
+        refused it has asked for.
         """
-        future: asyncio.Future[Lease] = self._loop.create_future()
-        self._waiting.append((failures, future))
-        return await self._granted(future)
+        waiter = _Waiter(failures, self._loop.create_future(), rest)
+        self._waiting.append(waiter)
+        return await self._granted(waiter.future)
 
     async def resume(self, key_name: str | None) -> Lease:
         """Wait for a lease to poll a task of an earlier run, submitted with that key; another serves when it is dead.
@@ -114,7 +138,8 @@ class RateLimiter:
 
         False: not soon; give the lease back and acquire again.
         """
-        if lease.key.cooling_until - self._clock() > 2 * LEAD:  # a dead key cools for ever; what was granted may leave
+        now = self._clock()
+        if lease.key.dead or lease.key.next_at(now) - now > 2 * LEAD:  # what was granted may leave
             return False
         future: asyncio.Future[bool] = self._loop.create_future()
         lease.key.departing.append((lease, future))
@@ -134,6 +159,8 @@ class RateLimiter:
         """Give the lease back, however the request ended or whether it left at all."""
         self.in_flight -= 1
         lease.key.leased -= 1
+        if lease.departure is not None:
+            lease.key.finder.gone(lease.departure)
         if lease.probe:
             lease.key.place.probing = False
         if lease.preparing:
@@ -142,43 +169,55 @@ class RateLimiter:
             self._breaker.gave_back()
         self._dispatch()
 
-    def served(self, lease: Lease) -> None:
-        """Note that a request failed for another cause than its rate."""
+    def failed(self, lease: Lease, error: JobError) -> bool:
+        """Note that a submit failed for another cause than its rate; return whether it may be for too much at once.
+
+        A 5xx is as good as a refusal: while more is asked of it than it can do, a provider answers so.
+        """
+        now = self._clock()
         self._refused_at = None
-        lease.key.refusals = 0
+        if lease.departure is None or RULES[error.code].free:  # it left without reaching anybody, or not at all
+            return False
+        if error.code is not Code.SERVER:
+            lease.key.finder.passed(lease.departure, now)
+            return False
+        lease.key.finder.refused(lease.departure, now, error.retry_after, Cause.SERVER)
+        self._dispatch()
+        return lease.key.finder.holding_back
 
     def answered(self, lease: Lease, wait: float | None = None) -> None:
         """Note the answer to a submit; `wait` is how long nothing more is to be had, when the provider says so."""
-        self.served(lease)
+        self._refused_at = None
         now = self._clock()
-        if lease.departed_at is not None:
-            lease.key.window.answered(now - lease.departed_at)
+        if lease.departure is not None:
+            lease.key.finder.passed(lease.departure, now)
         self._outages.answered(lease.key.place, self._loop.time())
         if wait:
-            self._cool(lease.key, now + wait)
+            lease.key.resting_until = max(lease.key.resting_until, now + wait)
         self._dispatch()
 
-    def refused(self, lease: Lease, error: JobError) -> None:
-        """Note a 429, or a refusal of the key itself."""
+    def refused(self, lease: Lease, error: JobError) -> Rest | None:
+        """Note a 429, or a refusal of the key itself; return until when the job is not to ask with that key again."""
         now, key = self._clock(), lease.key
         self._refusal = error.message
         self._breaker.gave_back()
         if RULES[error.code].fault == "key":
             key.dead = error
             self._refused_at = None
-            self._cool(key, NEVER)
             if not self._living():
                 self._gate.close(all_dead(self.keys, error))
         else:
-            sent_at = now if lease.departed_at is None else lease.departed_at
+            if lease.departure is not None:
+                cause = Cause.SLOTS if _SLOTS.search(error.message) else Cause.RATE
+                key.finder.refused(lease.departure, now, error.retry_after, cause)
+            if lease.probe and error.retry_after:  # of a place that was down, it is all that is known
+                key.resting_until = max(key.resting_until, now + error.retry_after)
             self._outages.answered(key.place, self._loop.time())
-            self._cool(key, key.refuse(sent_at, now, error.retry_after))
-            if key.refusals >= SHUT:
-                key.pace.hold(key.cooling_until)
             self._refused_at = now if self._refused_at is None else self._refused_at
             if now - self._refused_at > PATIENCE:
                 self._gate.close(nothing_but_refusals(error))
         self._dispatch()
+        return Rest(key, now + error.retry_after) if error.retry_after else None
 
     def waiting_for(self) -> tuple[str, float] | None:
         """Return what keeps back the request that is next, for how many seconds; None when nothing does for long."""
@@ -188,21 +227,15 @@ class RateLimiter:
         now, living = self._clock(), self._living()
         if not living or not (self._waiting or any(key.departing for key in living)):
             return None
-        cooling = min(key.cooling_until for key in living) - now
-        if cooling >= SHORT_WAIT:
-            return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", cooling
-        pause = min(key.next_at(now) for key in living) - now
-        learned = any(key.pace.learned is not None for key in living)
+        may = [key for key in living if key.departing or any(waiter.may(key, now) for waiter in self._waiting)]
+        pause = min((key.next_at(now) if key in may else self._rested(key)) for key in living) - now
+        if pause == NEVER or pause < SHORT_WAIT:
+            return None
+        if not may or all(key.finder.shut or key.resting_until > now for key in may):
+            return f"rate limited by the provider{self._refusal and f' ({self._refusal})'}", pause
+        learned = any(key.finder.learned.rate is not None for key in living)
         what = "the rate that the provider allows" if learned else "limits.rate"
-        return (what, pause) if pause >= SHORT_WAIT and self.in_flight == 0 else None
-
-    def _cool(self, key: Key, until: float) -> None:
-        key.cooling_until = max(key.cooling_until, until)
-        if key.cooling_until - self._clock() > LEAD:
-            while key.departing:
-                _, future = key.departing.popleft()
-                if not future.done():
-                    future.set_result(False)
+        return (what, pause) if self.in_flight == 0 else None
 
     def _capped(self, concurrency: int) -> int:
         return concurrency if self._active_tasks is None else min(concurrency, self._active_tasks)
@@ -223,14 +256,20 @@ class RateLimiter:
         """Let those leave whose time has come; return when to look again."""
         wake = NEVER
         for key in self.keys:
-            while key.departing and (key.departing[0][1].done() or key.next_at(now) <= now):
+            while key.departing and (key.departing[0][1].done() or (not key.dead and key.next_at(now) <= now)):
                 lease, future = key.departing.popleft()
                 if not future.done():
                     lease.leave(now)
                     self._breaker.leaves()
                     future.set_result(True)
-            if key.departing:
-                wake = min(wake, key.next_at(now))
+            at = NEVER if key.dead else key.next_at(now)
+            if at - now > 2 * LEAD:  # what is on record as leaving must not wait
+                while key.departing:
+                    _, future = key.departing.popleft()
+                    if not future.done():
+                        future.set_result(False)
+            elif key.departing:
+                wake = min(wake, at)
         return wake
 
     def _grant_resumed(self) -> None:
@@ -244,33 +283,46 @@ class RateLimiter:
     def _grant(self, now: float) -> float:
         """Grant leases to those who wait; return when to look again."""
         while self._waiting and self.in_flight < self.concurrency:
-            if self._waiting[0][1].done():
+            if self._waiting[0].future.done():
                 self._waiting.popleft()
                 continue
-            key = min(
-                self._living(), key=lambda key: (max(now, key.grant_at(now)), not key.place.down, key.place.failures)
-            )
-            at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight), self._next_probe_at(now))
-            if at > now:
-                return at
-            key.preparing += 1
-            self._next(key.place).set_result(self._lease(key, preparing=True))
+            held = NEVER
+            for key in sorted(self._living(), key=lambda key: self._turn(key, now)):
+                at = max(key.grant_at(now), self._breaker.next_at(now, self.in_flight), self._next_probe_at(now))
+                waiter = self._next(key, now) if at <= now else None
+                if waiter is not None:
+                    self._waiting.remove(waiter)
+                    key.preparing += 1
+                    waiter.future.set_result(self._lease(key, preparing=True))
+                    break
+                held = min(held, at if at > now else self._rested(key))
+            else:
+                return held
         return NEVER
+
+    def _rested(self, key: Key) -> float:
+        """Return when the first of those who wait may go with a key again that refused all of them."""
+        return min(
+            (waiter.rest.until for waiter in self._waiting if waiter.rest and waiter.rest.key is key), default=NEVER
+        )
+
+    def _turn(self, key: Key, now: float) -> tuple[float, bool, int, int, int]:
+        """Return what says whose turn it is: who can go first, what is down for a probe, then who has least to do."""
+        return max(now, key.grant_at(now)), not key.place.down, key.place.failures, key.leased, key.schedule.sent
 
     def _next_probe_at(self, now: float) -> float:
         """Return NEVER while all that the keys reach is down and a probe of it is out."""
         places = [key.place for key in self._living()]
         return NEVER if all(place.down for place in places) and any(place.probing for place in places) else now
 
-    def _next(self, place: Place) -> asyncio.Future[Lease]:
-        """Take the next of those who wait, or of a place that is down the one that may probe it."""
-        chosen = self._waiting[0]
-        if place.down:
-            sign = 1 if place.probes % 2 == 0 else -1
-            waiting = [one for one in self._waiting if not one[1].done()]
-            chosen = min(waiting, key=lambda one: one[0] if one[0] == UNKNOWN else sign * one[0])
-        self._waiting.remove(chosen)
-        return chosen[1]
+    def _next(self, key: Key, now: float) -> _Waiter | None:
+        """Return the next of those who wait for a key, or of a place that is down the one that may probe it."""
+        if not key.place.down:
+            return next((waiter for waiter in self._waiting if waiter.may(key, now)), None)
+        sign = 1 if key.place.probes % 2 == 0 else -1
+        waiting = [waiter for waiter in self._waiting if waiter.may(key, now)]
+        order = lambda waiter: waiter.failures if waiter.failures == UNKNOWN else sign * waiter.failures  # noqa: E731
+        return min(waiting, key=order, default=None)
 
     def _lease(self, key: Key, *, preparing: bool) -> Lease:
         self.in_flight += 1
@@ -284,7 +336,7 @@ class RateLimiter:
 
     def _halt(self) -> None:
         """Let nobody wait who is to submit, nor, when the gate says so, for the task of an earlier run."""
-        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = [future for _, future in self._waiting]
+        futures: list[asyncio.Future[Lease] | asyncio.Future[bool]] = [waiter.future for waiter in self._waiting]
         self._waiting.clear()
         if not self._gate.resumes:
             futures += [future for _, future in self._resuming]

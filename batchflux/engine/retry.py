@@ -34,12 +34,14 @@ CAPACITY, FRACTION, TRICKLE = 500.0, 0.1, 0.5
 class Tries:
     """How often one step was tried: `used` of the allowed attempts, `resent` after an unknown outcome.
 
-    `again` counts the times it was asked again after an answer without a picture, `excused` the failures that are no
+    `refused` counts the times that it was for its rate, `again` those it was asked again after an answer without a
+    picture, `excused` the failures that are no
     attempts of the job, because the place it asked is not there: the last one was if `free`.
     """
 
     used: int = 0
     resent: int = 0
+    refused: int = 0
     again: int = 0
     excused: int = 0
     free: bool = False
@@ -68,12 +70,15 @@ class RetryPolicy:
     def api(self, tries: Tries, error: JobError, random: Random) -> float | None:
         """Return the seconds to wait before an API step is tried again, None to give up.
 
-        A rate limit, or a key that died while others live, costs the job no attempt and no wait of its own: the
-        limits hold the next try back.
+        A rate limit, or a key that died while others live, costs the job no attempt. After the first it waits a little
+        by itself; what else is held back, and what the server asked for, is for the limits to see to.
         """
         retry = RULES[error.code].retry
         if retry == "limits":
-            return 0.0
+            if RULES[error.code].fault == "key":
+                return 0.0
+            longest = min(FREE_CAP, self.base * 2.0 ** min(max(tries.refused - 1, 0), MAX_DOUBLINGS))
+            return random.uniform(longest / 2, longest)
         if error.final or retry == "never" or (tries.used >= self.attempts and not tries.free):
             return None
         if retry == "resend":

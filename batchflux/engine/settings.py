@@ -13,36 +13,48 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.key_pool import Key
+from batchflux.engine.limit_finder import Learned
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.pace import Pace, Window
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
-from batchflux.manifest.diagnostics import keys_fault
+from batchflux.manifest import AutoTimeout
+from batchflux.manifest.reading.diagnostics import keys_fault
 from batchflux.providers import capabilities, providers
-from batchflux.transport import TransportOptions
+from batchflux.secrets import wrong_key
+from batchflux.state import Lesson
+from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.engine.shutdown import Gate
+    from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
 
-NO_KEY = "(no key)"  # the name of the one key of an API that wants none
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
 SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What engine and transport share: how long calls take, the slots of pictures on their way, and the ways out."""
+
+    times: CallTimes
+    downloads: DownloadSlots
+    proxies: Proxies
 
 
 @dataclass(slots=True, kw_only=True)
 class Rules:
     """What holds the run back, and how its jobs are made; limits change while it runs when they are read again.
 
-    `downloads` is the most pictures downloaded at once, `timeout` the seconds that a task has from submit to end.
+    `downloads` are the slots of pictures on their way, `times` how long a call or task may take.
     `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
     cost is in nanounits of the run's currency (None: it is in another, or none was told).
     """
@@ -53,54 +65,60 @@ class Rules:
     budget: Budget
     deadline: Deadline
     policy: RetryPolicy
-    downloads: int
-    timeout: float
+    downloads: DownloadSlots
+    times: CallTimes
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
     cost_of: Callable[[Cost | None], int | None]
 
 
-def keys_of(manifest: Manifest, environ: Mapping[str, str]) -> list[Key]:
-    """Return the pool of keys, or one without a secret for an API that wants none.
+def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
+    """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
+    secrets = manifest.secrets(environ)
+    return {
+        name: keys_fault(manifest, index, wrong)
+        for index, name in enumerate(manifest.provider.keys)
+        if (wrong := wrong_key(name, secrets)) is not None
+    }
+
+
+def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the keys by their names, or one that is None for an API that wants none.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
     """
-    provider, limits = manifest.provider, manifest.limits
-    secrets = {name: environ.get(name, "").strip() for name in provider.keys}
-    faults = [
-        keys_fault(manifest, index, f"the environment variable {name} {wrong}")
-        for index, name in enumerate(provider.keys)
-        if (wrong := _wrong_key(name, secrets[name] if name in environ else None)) is not None
-    ]
-    if faults:
-        raise UsageError("\n".join(str(fault) for fault in faults))
-    rate = limits.rate
+    if faults := key_faults(manifest, environ):
+        raise UsageError("\n".join(map(str, faults.values())))
+    provider, looked_up = manifest.provider, manifest.secrets(environ)
+    secrets = {name: (looked_up.get(name) or "").strip() for name in provider.keys}
+    return {name: secrets.get(name) for name in provider.key_names}
+
+
+def keys_of(manifest: Manifest, secrets: Mapping[str, str | None], lessons: Mapping[str, Lesson]) -> list[Key]:
+    """Return the pool of keys by their names; each begins from what was found of it before, where limits allow that."""
+    limits = manifest.limits
+    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
     return [
         Key(
             name=name,
-            secret=secrets.get(name),
-            pace=Pace() if rate is None else Pace(rate.count, rate.seconds),
-            window=Window(limits.concurrency, known=rate is not None),
+            secret=secret,
+            rate=rate,
+            learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
         )
-        for name in provider.keys or (NO_KEY,)
+        for name, secret in secrets.items()
     ]
 
 
-def _wrong_key(name: str, secret: str | None) -> str | None:
-    """Return why a variable's value cannot be a key, or None. The value is not shown."""
-    if secret is None:
-        return f"is not set; export {name}=... or name another"
-    if not secret:
-        return f"is empty; export {name}=... with the key in it"
-    if secret.lower().startswith("bearer"):
-        return "begins with the word Bearer, which is added by itself; put the bare key into it"
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
-        return "holds a blank, a line end or another character that no key has; put the bare key into it"
-    return None
+def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
+    """Return what keys are known to allow now, for later runs to begin from."""
+    now, each = time.time(), [(key.name, key.found) for key in keys if key.dead is None]
+    return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in each}
 
 
-def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_unknown: OnUnknown) -> Rules:
+def rules_of(
+    manifest: Manifest, keys: list[Key], shared: Shared, gate: Gate, already: int, on_unknown: OnUnknown
+) -> Rules:
     """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
     limits, provider = manifest.limits, manifest.provider
     offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
@@ -125,8 +143,8 @@ def rules_of(manifest: Manifest, keys: list[Key], gate: Gate, already: int, on_u
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        downloads=_downloads(limits.concurrency),
-        timeout=limits.timeout,
+        downloads=shared.downloads,
+        times=shared.times,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
         cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
@@ -140,7 +158,7 @@ def keep_distance(keys: list[Key], last: float | None) -> None:
     """
     if last is not None:
         for key in keys:
-            key.pace.departed(time.monotonic() - max(0.0, time.time() - last))
+            key.schedule.departed(time.monotonic() - max(0.0, time.time() - last))
 
 
 def retune(rules: Rules, manifest: Manifest) -> None:
@@ -159,20 +177,31 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         rules.deadline.retune(*_deadline(manifest))
 
 
-def transport_options(manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]]) -> TransportOptions:
+def proxies_of(manifest: Manifest, environ: Mapping[str, str]) -> Proxies:
+    """Return by which proxies a run goes; UsageError when the manifest or the environment names what is none."""
+    provider = manifest.provider
+    return Proxies() if provider.simulated else Proxies.of(provider.proxy, environ)
+
+
+def transport_options(
+    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], shared: Shared
+) -> TransportOptions:
     """Return how the HTTP client behaves in a run of this manifest."""
-    limits = manifest.limits
+    limits, times = manifest.limits, shared.times
     return TransportOptions(
         base_url=base_url,
-        timeout=limits.timeout,
-        idle_timeout=min(max(limits.timeout, SHORTEST_IDLE), LONGEST_IDLE),
-        download_timeout=max(min(limits.timeout, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
-        connections=limits.concurrency + _downloads(limits.concurrency),
+        timeout=times.longest,
+        due=times.due,
+        idle_timeout=min(max(times.longest, SHORTEST_IDLE), LONGEST_IDLE),
+        download_timeout=max(min(times.longest, LONGEST_DOWNLOAD), SHORTEST_DOWNLOAD),
+        connections=limits.concurrency + shared.downloads.most,
+        slots=shared.downloads,
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
         allow_hosts=manifest.provider.allow_hosts,
         download_headers=manifest.provider.download_headers,
+        proxies=shared.proxies,
     )
 
 
@@ -189,8 +218,13 @@ def _patience(manifest: Manifest) -> float:
     return untold if limits.patience is None else limits.patience
 
 
-def _downloads(concurrency: int) -> int:
-    return 2 * concurrency + 8  # pictures that may be downloaded at once
+def shared_of(manifest: Manifest, environ: Mapping[str, str], spare: int) -> Shared:
+    """Return what transport and engine share; the system has open files for `spare` downloads more than it must."""
+    limits, timeout = manifest.limits, manifest.limits.timeout
+    times = CallTimes(timeout) if not isinstance(timeout, AutoTimeout) else CallTimes(timeout.longest, timeout.floor)
+    least = 2 * limits.concurrency + 8
+    downloads = DownloadSlots(least, least + spare)
+    return Shared(times=times, downloads=downloads, proxies=proxies_of(manifest, environ))
 
 
 def _budget(manifest: Manifest) -> tuple[int | None, str]:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from batchflux.engine.key_pool import Lease
     from batchflux.engine.outages import Outages
     from batchflux.engine.ports import World
-    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.rate_limiter import RateLimiter, Rest
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest
+    from batchflux.models import Exchanged, HttpRequest, Inline, Link
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -40,7 +40,8 @@ class JobRun:
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
     those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
     may get without one. `answered` is what the last answer came to while nothing is out or received but an answer after
-    which the job may be asked again.
+    which the job may be asked again. `rest` is what a key that refused it has asked for, `more` are pictures that came
+    beside its own.
     """
 
     work: Work
@@ -51,18 +52,21 @@ class JobRun:
     resumes: bool = False
     api_seconds: float | None = None
     download_seconds: float | None = None
+    more: tuple[Link | Inline, ...] = ()
     link: str | None = None
     troubled: bool = False
     placed: bool = False
     free: bool = False
     answered: tuple[Code, str] | None = None
+    rest: Rest | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
-    `late_at` is a time of the loop's clock, set once a task is known: `accepted` then. `key_name` is whose it is.
+    `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
+    whose it is.
     """
 
     number: int
@@ -71,7 +75,7 @@ class Attempt:
     began: float
     key_name: str | None
     accepted: bool = False
-    late_at: float = float("inf")
+    late_at: Callable[[], float] = lambda: float("inf")
 
 
 class TaskPolls:
@@ -100,7 +104,7 @@ class TaskPolls:
             await self._gate.sleep_polling(pause)
         while True:
             reach("poll.leaving")
-            last = self._clock() >= attempt.late_at
+            last = self._clock() >= attempt.late_at()
             try:
                 exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
@@ -124,7 +128,7 @@ class TaskPolls:
             missing = missing_since is not None and self._clock() - missing_since >= GRACE
             if last or missing:
                 raise self._unresolved(run, said, missing=missing and attempt.lease.key.name == attempt.key_name)
-            wait, left = max(pause, asked_to_wait), attempt.late_at - self._clock()
+            wait, left = max(pause, asked_to_wait), attempt.late_at() - self._clock()
             await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
 
     def _stretched(self, run: JobRun, attempt: Attempt, error: JobError, heard_at: float) -> bool:

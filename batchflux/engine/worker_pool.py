@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXTRA_WORKERS = 64
 WORKERS_PER_SLOT = 4
 MOST_EXTRA_WORKERS = 1024
-MOST_PARKED = 4096  # workers that wait for hosts which are down, at about 10 kB each
+MOST_PARKED = 4096  # workers that wait for pictures, at about 10 kB each
 
 
 def workers_for(concurrency: int) -> int:
@@ -60,11 +60,17 @@ class WorkerPool:
     def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
         self._runner, self._breaker, self._on_unknown = runner, breaker, on_unknown
-        self._ledger, self._observer, self._gate = world.ledger, world.observer, world.gate
+        self._executor, self._ledger, self._observer, self._gate = (
+            world.executor,
+            world.ledger,
+            world.observer,
+            world.gate,
+        )
         self._now = world.now
         self._clock = asyncio.get_running_loop().time
         self._source: Source | None = None
         self._free = math.inf
+        self._most = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._crash: BaseException | None = None
 
@@ -75,7 +81,8 @@ class WorkerPool:
         then it is raised.
         """
         self._source, self._free = source, free
-        self._runner.parked = lambda: self.grow(min(len(self._tasks) + 1, workers + MOST_PARKED))
+        self._most = workers + MOST_PARKED
+        self._runner.parked = self._runner.downloads.grown = self._one_more
         self.grow(workers)
         try:
             with self._runner.on_time():
@@ -89,6 +96,10 @@ class WorkerPool:
             await asyncio.gather(*tasks, return_exceptions=True)
         if self._crash is not None:
             raise self._crash
+
+    def _one_more(self) -> None:
+        """Let one worker more take the place of one that waits for a picture: the API is not to wait for it too."""
+        self.grow(min(len(self._tasks) + 1, self._most))
 
     def grow(self, workers: int) -> None:
         """Have at least so many workers from now on."""
@@ -122,6 +133,8 @@ class WorkerPool:
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
+            if run.more and stored.refused is None:
+                stored = await self._executor.beside(work.job, stored, run.more)
             if stored.refused is not None:
                 failure = JobError(*stored.refused)
         except JobError as error:

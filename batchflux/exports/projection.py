@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from batchflux.exports.results_csv import TAGS, Results
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import has_reviews, is_stale, last_revision, shown, verdicts
-from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
+from batchflux.ledger.tables import ended_numbers, ended_rows, get_meta, jobs_by_number
 from batchflux.output.base import LEDGER, RESULTS
 from batchflux.output.folder import FolderLock
 
@@ -50,6 +50,14 @@ def show_verdicts(folder: Path) -> Outcome:
             return _swap(folder, connection, results, temporary, before)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_results(folder: Path, connection: sqlite3.Connection) -> None:
+    """Write results.csv anew, with all verdicts, for a folder that nobody else has; StorageError."""
+    results = Results(folder / RESULTS, _tag_names(folder, connection))
+    results.verdicts = verdicts(connection)
+    results.rewrite(ended_rows(connection))
+    shown(connection)
 
 
 def _swap(

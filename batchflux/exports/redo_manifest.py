@@ -20,13 +20,13 @@ from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import waiting_redos
 from batchflux.ledger.tables import get_meta, known_by_key
 from batchflux.manifest.capabilities import api_of, known_providers
-from batchflux.manifest.diagnostics import Faults
 from batchflux.manifest.identity import checked_name, folded, redo_id
 from batchflux.manifest.job_fields import MAX_ID, STYLES, asked, from_asked
 from batchflux.manifest.loader import apply_overrides
+from batchflux.manifest.reading.diagnostics import Faults
+from batchflux.manifest.reading.values import is_template, is_url
+from batchflux.manifest.reading.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
 from batchflux.manifest.redo import choose
-from batchflux.manifest.values import is_template, is_url
-from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
 from batchflux.models import Job, Reference
 from batchflux.output.base import MANIFEST
 from batchflux.output.folder import ledger_of, write_whole
@@ -155,6 +155,7 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
         name=quoted_scalar(f"{name.strip()[:_NAME]}-redo"),
         provider=root.pairs.get("provider"),
         limits=root.pairs.get("limits"),
+        references=root.pairs.get("references"),
         output=table(
             dir=quoted_scalar(folder),
             file_name=None if _name_files(jobs) else quoted_scalar("{{ key }}.{{ ext }}"),
@@ -198,7 +199,7 @@ def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, 
 
 def _source(source: str, base: Path, beside_target: Path) -> str:
     """Return a reference as it is written in a manifest in another folder."""
-    absolute = is_url(source) or Path(source).is_absolute()
+    absolute = is_url(source) or Path(source).is_absolute() or source.startswith("~")
     return source if absolute else os.path.relpath(base / source, beside_target)
 
 

@@ -27,17 +27,21 @@ if TYPE_CHECKING:
     from batchflux.ledger.tables import Known
 
 REVIEW_HEADER = ("review", "note", "reviewer")
+BOM = "\ufeff"
 TAGS = "tags."  # begins the column of a tag
 
 
 class Results:
     """An Exporter: the results.csv of one output folder. `tag_names` become the columns `tags.NAME`.
 
+    With `bom` it begins with the mark by which Excel knows UTF-8; None: as the file that is there.
+
     `verdicts`, by key, fill the columns of a review; they are set before `intact` is asked and before `rewrite`.
     """
 
-    def __init__(self, path: Path, tag_names: Sequence[str]) -> None:
+    def __init__(self, path: Path, tag_names: Sequence[str], *, bom: bool | None = None) -> None:
         self.path = path
+        self._mark = BOM if (_begins_marked(path) if bom is None else bom) else ""
         self.tag_names = tuple(tag_names)
         self.verdicts = {}
         self._file: io.FileIO | None = None
@@ -65,7 +69,7 @@ class Results:
             if self._file is None:
                 self._file = io.FileIO(self.path, "ab")
                 if self._file.tell() == 0:
-                    _write(self._file, _lines([self._header()]))
+                    _write(self._file, self._first_line())
             _write(self._file, data)
         except OSError as error:
             raise self._explain(error) from error
@@ -81,6 +85,7 @@ class Results:
         temporary = self.path.with_name(name)
         try:
             with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.write(self._mark)
                 _write_rows(file, [self._header()])
                 _write_rows(file, map(self._cells, rows))
                 file.flush()
@@ -107,7 +112,7 @@ class Results:
             with self.path.open("rb") as file:
                 header = file.readline()
                 file.seek(-1, os.SEEK_END)
-                return header == _lines([self._header()]) and file.read(1) == b"\n"
+                return header == self._first_line() and file.read(1) == b"\n"
         except OSError:
             return False
 
@@ -116,6 +121,9 @@ class Results:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _first_line(self) -> bytes:
+        return self._mark.encode() + _lines([self._header()])
 
     def _header(self) -> list[str]:
         return [*HEADER, *(f"{TAGS}{name}" for name in self.tag_names), *self._review_header]
@@ -127,6 +135,14 @@ class Results:
 
     def _explain(self, error: OSError) -> StorageError:
         return unwritable(self.path, error, " to continue; nothing that was paid for is lost.")
+
+
+def _begins_marked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(BOM.encode())) == BOM.encode()
+    except OSError:
+        return False
 
 
 def _write(file: io.FileIO, data: bytes) -> None:
@@ -147,8 +163,9 @@ def _lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
+    plain, careful = (
+        csv.writer(file, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
     for row in rows:
         # Before Python 3.13 a lone carriage return is not quoted, and readers end the row there.
-        careful = any(isinstance(cell, str) and "\r" in cell for cell in row)
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if careful else csv.QUOTE_MINIMAL)
-        writer.writerow(row)
+        (careful if "\r" in "".join(map(str, row)) else plain).writerow(row)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 from collections import deque
 from datetime import datetime
 from itertools import islice
@@ -24,7 +25,7 @@ from batchflux.ledger.reviews import is_stale, shown, verdicts
 from batchflux.ledger.survey import survey_jobs
 from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
-from batchflux.output.base import LEDGER, LOCK, MANIFEST
+from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
 from batchflux.output.folder import write_whole
 from batchflux.providers import READER, capabilities
 
@@ -61,14 +62,16 @@ class Projection(Protocol):
 class Books:
     """What a folder has on record of one manifest's jobs; `began` is when the run began, in epoch seconds.
 
-    `redos` are those that the survey met, each pinned; None without any; `means` what the survey counted with. All
-    methods raise StorageError when ledger or folder cannot take it.
+    `redos` are those that the survey met, each pinned; None without any; `means` what the survey counted with; `photos`
+    are the manifest's, which whoever makes this closes. All methods raise StorageError when ledger or folder cannot
+    take it.
     """
 
     def __init__(self, manifest: Manifest, ledger: Ledger, results: Projection, began: float) -> None:
         self.redos: Redos | None = None
         self.means = NO_MEANS
         self._manifest = manifest
+        self.photos = manifest.photos(manifest.output.dir)
         self._folder = manifest.output.dir
         self._database = ledger.database
         self._results = results
@@ -108,7 +111,8 @@ class Books:
             return
         with reading(self._database.path) as connection:  # the run's own belongs to the thread that writes
             names = known_as(connection)
-            yield from expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
+            jobs = expand(self._manifest, capabilities(), on_fault, redos=self.redos, known_as=names)
+            yield from jobs.decoding(self.photos)
 
     def note_clean(self, through: Selection | None) -> None:
         """Note that the folder's files say all that the ledger does.
@@ -116,7 +120,8 @@ class Books:
         A run that is `through` with all jobs has also read all answers that are kept, by today's reader.
         """
         self._database.now(lambda connection: set_meta(connection, "clean", "1"))
-        if through is not None and through.only is None and through.limit is None and not through.redo:
+        some = through is None or (through.only, through.limit, through.sample) != (None,) * 3 or through.redo
+        if not some:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
@@ -124,7 +129,7 @@ class Books:
         began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
-        survey = survey_jobs(manifest, connection, selection, apply=True, through=through)
+        survey = survey_jobs(manifest, connection, selection, apply=True, through=through, photos=self.photos)
         self._kept, survey.jobs = survey.jobs, None
         notes = {  # for who looks on (status, pages, exports); `base` is where local references are
             "total": str(survey.total),
@@ -161,6 +166,7 @@ def take_back(manifest: Manifest, made: Sequence[Path]) -> None:
         return
     for name in (LEDGER, f"{LEDGER}-journal", f"{LEDGER}-wal", f"{LEDGER}-shm", LOCK):
         (manifest.output.dir / name).unlink(missing_ok=True)
+    shutil.rmtree(manifest.output.dir / CACHE, ignore_errors=True)
     with contextlib.suppress(OSError):  # somebody put a file there meanwhile: then that folder stays
         for folder in made:
             folder.rmdir()

@@ -37,7 +37,7 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-BREATH = 0.002  # seconds between two commits that would follow each other at once: who judges beside a run gets a turn
+BREATH = 0.005  # seconds after a commit, in which the next one gathers, and who judges beside a run gets a turn
 # SQLITE_ERROR: the schema is not what the program's own statements speak of.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code
@@ -112,16 +112,17 @@ class Database:
     """Runs operations on the connection; see the module's head for what an answer promises.
 
     `check` may be set to what is called before each transaction: StorageError when the folder is no more this run's.
-    `after_commit` is called in the writing thread, after each commit and before callers are answered, `after_rollback`
-    after each rollback: what the operations noted beside the database is void. For virtual-time tests only are
-    `durable` False, which skips fsync, and `threaded` False, which runs each operation at once in the calling thread.
+    `after_commit` is called with the connection in the writing thread, after each commit and before callers are
+    answered, `after_rollback` after each rollback: what the operations noted beside the database is void. For
+    virtual-time tests only are `durable` False, which skips fsync, and `threaded` False, which runs each operation at
+    once in the calling thread.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        after_commit: Callable[[], None] = lambda: None,
+        after_commit: Callable[[sqlite3.Connection], None] = lambda _: None,
         after_rollback: Callable[[], None] = lambda: None,
         durable: bool = True,
         threaded: bool = True,
@@ -183,8 +184,7 @@ class Database:
             if not self._answer(batch):
                 for each in batch:
                     self._answer([each])
-            if not self._queue.empty():
-                time.sleep(BREATH)
+            time.sleep(BREATH)
 
     def _answer(self, batch: list[Waiting]) -> bool:
         """Run a batch as one transaction and answer its callers; False when several were rolled back for one's sake."""
@@ -223,7 +223,7 @@ class Database:
                 self._after_rollback()
                 raise
             reach("commit.made")
-            self._after_commit()
+            self._after_commit(connection)
         return results
 
 

@@ -148,7 +148,7 @@ class Ledger:
         kept: Mapping[Any, str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._finished: list[Known] = []
+        self._finished: list[int] = []  # numbers of jobs
         self._on_finish = on_finish
         self._clock = clock
         self.database = Database(
@@ -289,7 +289,7 @@ class Ledger:
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
             connection.execute(_LEAVE_PICTURE, (number, link, judged, outcome.error_code, outcome.error))
-            self._finished += select(connection, "number", [number])
+            self._finished.append(number)
 
         return self.database.submit(write)
 
@@ -315,11 +315,11 @@ class Ledger:
 
         return self.database.submit(read)
 
-    def _project(self) -> None:
-        rows = self._finished.copy()
+    def _project(self, connection: sqlite3.Connection) -> None:
+        numbers = self._finished.copy()
         self._finished.clear()
-        if rows:
-            self._on_finish(rows)
+        if numbers:
+            self._on_finish(select(connection, "number", numbers))
 
 
 def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[Any, str]) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
-from batchflux.output.base import ALL_SUFFIXES, SPOOL
+from batchflux.output.base import ALL_SUFFIXES, REPLACED, SPOOL
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ def move_files(root: Path, moves: Sequence[Move], record: Callable[[Sequence[Mov
             _put_down(root / move.transit, root / move.target)
         reach("moves.put_down")
         _sync({spool, *((root / move.target).parent for move in under_way)})
+
+
+def set_aside(key: str, file_name: str) -> str:
+    """Return where the picture of a job that is no more in use is kept."""
+    return f"{REPLACED}/{key[:32]}{splitext(file_name)[1]}"
 
 
 def record_moves(connection: sqlite3.Connection, moves: Sequence[Move]) -> None:

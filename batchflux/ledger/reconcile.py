@@ -46,11 +46,14 @@ class Selection:
     """What the user asked of this run: `only` is a glob on ids, `limit` the most jobs to work on.
 
     `redo` leaves out all but the redos that were asked for in a review. `pay_again`, with `retry_failed`, lets a
-    picture be bought anew although the one that was paid for may still be had.
+    picture be bought anew although the one that was paid for may still be had. `sample` is how many jobs are taken,
+    spread over the manifest; `positions`, once they are found, says which.
     """
 
     only: str | None = None
     limit: int | None = None
+    sample: int | None = None
+    positions: frozenset[int] | None = None
     retry_failed: bool = False
     pay_again: bool = False
     on_unknown: OnUnknown = "retry"
@@ -105,6 +108,8 @@ def work_for(
     Raises StorageError: an answer that was kept cannot be read.
     """
     left_out = selection.redo and job.redo_of is None
+    if selection.positions is not None:
+        left_out |= job.redo_of is not None or job.position not in selection.positions
     if left_out or (selection.only is not None and not fnmatchcase(job.id, selection.only)):
         return None
     if known is None:

@@ -261,6 +261,31 @@ def pin(connection: sqlite3.Connection, redo: Redo, key: str) -> None:
     )
 
 
+def join_reviews(connection: sqlite3.Connection) -> None:
+    """Add the verdicts and redos of the ledger that is attached as `other`; of two verdicts the later one counts."""
+    if connection.execute("SELECT 1 FROM other.sqlite_master WHERE name = 'redos'").fetchone() is None:
+        return
+    prepare_reviews(connection)
+    told = [row[1] for row in connection.execute("PRAGMA main.table_info(reviews)")]
+    theirs = {row[1] for row in connection.execute("PRAGMA other.table_info(reviews)")}
+    columns = [name for name in told if name in theirs]
+    values = ", ".join("revision + ?" if name == "revision" else name for name in columns)
+    connection.execute(
+        f"INSERT OR REPLACE INTO main.reviews ({', '.join(columns)}) SELECT {values} FROM other.reviews AS their"  # noqa: S608  constants
+        " WHERE NOT EXISTS (SELECT 1 FROM main.reviews WHERE key = their.key AND reviewed_at >= their.reviewed_at)",
+        (last_revision(connection),),
+    )
+    # A redo that both asked for alike is one; another takes the next number of its family.
+    connection.execute(
+        "INSERT INTO main.redos (root, ordinal, origin, prompt, seed, variant, key, asked_at) SELECT root,"
+        " ordinal + (SELECT COALESCE(MAX(ordinal), 0) FROM main.redos WHERE root = their.root), origin, prompt, seed,"
+        " variant, key, asked_at FROM other.redos AS their WHERE NOT EXISTS (SELECT 1 FROM main.redos AS our WHERE"
+        " our.root = their.root AND (our.key = their.key OR (our.origin, our.prompt, our.seed) IS"
+        " (their.origin, their.prompt, their.seed))) ORDER BY number"
+    )
+    set_meta(connection, _STALE, "1")
+
+
 def is_pinned(connection: sqlite3.Connection, key: str) -> bool:
     """Whether a redo was pinned to this key (hex), made or not."""
     return connection.execute("SELECT 1 FROM redos WHERE key = ?", (bytes.fromhex(key),)).fetchone() is not None

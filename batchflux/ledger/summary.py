@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import Code
 from batchflux.ledger.connection import reading
+from batchflux.ledger.lessons import noted
 from batchflux.ledger.reviews import judged_done, verdict_counts, waiting_redos
 from batchflux.ledger.tables import currency, get_meta
 from batchflux.output.base import SUMMARY
@@ -17,6 +18,8 @@ from batchflux.output.folder import FolderLock, iso, ledger_of
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
+
+    from batchflux.state import Lesson
 
 RECENT = 600.0
 CUT_OFF = "The last run was cut off; run it again to continue."
@@ -120,8 +123,8 @@ class KeyUse:
 class Standing:
     """How a folder stands: its counts, its last run, the verdicts on its pictures, and its keys by name.
 
-    `not_judged` counts the pictures without a verdict. `seconds_left` is by the rate of a run that goes on, None when
-    nothing tells.
+    `not_judged` counts the pictures without a verdict, `learned` is what keys were found to allow lately,
+    `seconds_left` is by the rate of a run that goes on, None when nothing tells.
     """
 
     state: State
@@ -129,6 +132,7 @@ class Standing:
     verdicts: dict[str, int]
     not_judged: int
     keys: dict[str, KeyUse]
+    learned: dict[str, Lesson]
     seconds_left: float | None
 
     def to_json(self, now: float) -> str:
@@ -152,6 +156,7 @@ class Standing:
             "verdicts": self.verdicts,
             "not_judged": self.not_judged,
             "keys": {name: asdict(use) for name, use in self.keys.items()},
+            "learned": {name: {"rate": key.rate, "active": key.active} for name, key in self.learned.items()},
         }
         return json.dumps(data, default="{:f}".format, ensure_ascii=False, indent=2)
 
@@ -205,6 +210,7 @@ def read_standing(folder: Path) -> Standing:
             verdicts=verdict_counts(connection),
             not_judged=max(0, state.done - judged_done(connection)),
             keys=_keys(connection),
+            learned=noted(connection),
             seconds_left=60 * state.pending / rate if running and rate else None,
         )
 

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
-from pathlib import PurePosixPath
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
-from batchflux.ledger.moves import Move, followed
+from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
+from batchflux.ledger.sample import sampled
 from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
 from batchflux.manifest import Redos, expand
+from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Redo, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
 from batchflux.providers import capabilities
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchflux.manifest import Manifest
+    from batchflux.photos import Photos
 
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
 SAMPLES = 3
@@ -51,9 +53,11 @@ class Survey:
     list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
     another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
     by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
-    `references` is the count. `redone` has a byte for each row of the ledger, by number: whether it is worked on.
-    `missed` says that no job's id is like the selection's `only`. `jobs` are all of them, in order, where they are few
-    enough to be kept: a run need not make them a second time.
+    `references` is the count; `photos` are counted as photos.Seen does. `redone` has a byte for each row of the ledger,
+    by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `renamed` has how
+    many file names were changed to such that Windows has, and the first. `jobs` are all of them, in order, where they
+    are few enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and left
+    out, `selection` is what was asked, a sample found.
     """
 
     total: int = 0
@@ -74,6 +78,7 @@ class Survey:
     models: Counter[str] = field(default_factory=Counter)
     references: int = 0
     reference_faults: dict[str, tuple[str, int]] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
     remade: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -84,7 +89,10 @@ class Survey:
     redos: dict[str, tuple[Redo, ...]] = field(default_factory=dict)
     redone: bytearray = field(default_factory=bytearray)
     missed: str | None = None
+    renamed: tuple[int, str] = (0, "")
     jobs: list[Job] | None = field(default_factory=list)
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
 
     def as_counts(self) -> dict[str, int]:
         """Return the counts that `plan` and `summary.json` show."""
@@ -94,7 +102,10 @@ class Survey:
 
 
 class Surveyor:
-    """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it."""
+    """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it.
+
+    `leads` says whether a job is the first of its row: samples are of different rows, where there are as many.
+    """
 
     def __init__(
         self,
@@ -104,7 +115,10 @@ class Surveyor:
         means: Means = NO_MEANS,
         *,
         apply: bool,
+        leads: Callable[[Job], bool] = lambda _: True,
     ) -> None:
+        self._leads = leads
+        self._others: list[Job] = []  # samples where there are too few rows
         self._connection = connection
         self._selection = selection
         self._exists = exists
@@ -135,6 +149,7 @@ class Surveyor:
             for job in batch:
                 self._count(job, known.get(job.key))
             self._keep(batch)
+        result.samples = sorted([*result.samples, *self._others][:SAMPLES], key=lambda job: job.position)
         result.done, result.failed, result.unknown, result.pending = (self._by_status[status] for status in Status)
         if self._by_status.total() < self._rows:
             self._find_unlisted()
@@ -161,10 +176,7 @@ class Surveyor:
         full = result.todo == self._selection.limit
         work = None if full and known is None else work_for(job, known, self._selection, self._exists, self._means)
         if job.fault is not None:
-            result.references += 1
-            first, jobs = result.reference_faults.get(job.fault, (job.id, 0))
-            if jobs or len(result.reference_faults) < FAULTS:
-                result.reference_faults[job.fault] = first, jobs + 1
+            self._count_faults(job)
         if known is not None:
             self._count_known(job, known, work)
         if work is None or full:
@@ -180,15 +192,25 @@ class Surveyor:
             result.models[job.model] += 1
             if job.id in self._remade:
                 result.remade[job.model] += 1
-            if len(result.samples) < SAMPLES:
-                result.samples.append(job)
+            shown = result.samples if self._leads(job) else self._others
+            if len(shown) < SAMPLES:
+                shown.append(job)
+
+    def _count_faults(self, job: Job) -> None:
+        self.result.references += 1
+        known = self.result.reference_faults
+        for fault in {image.fault: None for image in job.images if image.fault is not None}:
+            first, jobs = known.get(fault, (job.id, 0))
+            if jobs or len(known) < FAULTS:
+                known[fault] = first, jobs + 1
 
     def _count_known(self, job: Job, known: Known, work: Work | None) -> None:
         self._seen[known.number] = True
         self._by_status[standing(known)] += 1
         if self._apply:
             note_alias(self._connection, job)
-        now = (job.id, job.position, 1, job.file_name, tags_text(job))
+        planned = _kept_name(job, known)
+        now = (job.id, job.position, 1, planned, tags_text(job))
         if now != (known.id, known.position, known.listed, known.planned, known.tags):
             self.result.edited = True
             if self._apply:
@@ -197,7 +219,7 @@ class Surveyor:
                     (*now, known.number),
                 )
         if known.status == Status.DONE and known.file_name is not None and work is None:
-            target = followed(job.file_name, known.file_name)
+            target = followed(planned, known.file_name)
             if target != known.file_name:
                 self.result.moves[known.number] = Move.of(known, target)
 
@@ -220,8 +242,7 @@ class Surveyor:
 
     def _make_way(self, old: Known) -> None:
         if old.file_name is not None and not old.file_name.startswith((f"{REPLACED}/", f"{REJECTED}/")):
-            suffix = PurePosixPath(old.file_name).suffix
-            self._away[old.number] = Move.of(old, f"{REPLACED}/{old.key.hex()[:32]}{suffix}")
+            self._away[old.number] = Move.of(old, set_aside(old.key.hex(), old.file_name))
 
     def _find_unlisted(self) -> None:
         query = (
@@ -243,23 +264,48 @@ class Surveyor:
 
 def _claims(job: Job, known: Known | None) -> bool:
     """Whether the job takes a file name that it did not have when the folder was last run."""
-    return known is None or not known.listed or known.planned != job.file_name
+    return known is None or not known.listed or known.planned != _kept_name(job, known)
+
+
+def _kept_name(job: Job, known: Known) -> str:
+    """Return the file name of a job; one that the ledger knows keeps a name that is only not for Windows."""
+    return known.planned if on_windows(known.planned) == job.file_name else job.file_name
+
+
+def _with_sample(
+    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, photos: Photos | None
+) -> Selection:
+    """Return the selection with the places of its sample, which takes a look at all jobs and keeps none."""
+    if selection.sample is None:
+        return selection
+    jobs = expand(manifest, capabilities(), lambda _: None, known_as=known_as(connection)).decoding(photos)
+    return replace(selection, positions=sampled(jobs, selection.sample, len(manifest.entries), selection.only))
 
 
 def survey_jobs(
-    manifest: Manifest, connection: sqlite3.Connection, selection: Selection, *, apply: bool, through: Through = iter
+    manifest: Manifest,
+    connection: sqlite3.Connection,
+    selection: Selection,
+    *,
+    apply: bool,
+    through: Through = iter,
+    photos: Photos | None = None,
 ) -> Survey:
     """Go through all jobs of a manifest once, redos included, or raise ManifestError. `apply` also pins the redos."""
     faults: list[Fault] = []
     wanted = redos(connection)
     asked = Redos(wanted, lambda key: bool(known_by_key(connection, [key], LEAN)) or is_pinned(connection, key))
     redone = asked if wanted else None
-    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection))
+    selection = _with_sample(manifest, connection, selection, photos)
+    jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)
-    survey = Surveyor(connection, selection, exists_in(manifest), means, apply=apply).take(through(jobs))
+    surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
+    survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)
-    survey.merged = jobs.merged
+    survey.merged, survey.renamed, survey.tables, survey.selection = jobs.merged, jobs.renamed, jobs.tables, selection
+    if photos is not None:
+        survey.photos = photos.seen.as_counts()
     if wanted:
         left = {redo.number for redo in asked.left}
         survey.waiting = sum(one.redo.number in left for one in waiting_redos(connection))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NANOS = 10**9
 FORMAT = 2
-KEYS = "3"  # the rules that all keys of a ledger follow which has a note of it; in others some may be of before
+KEYS = "4"  # the rules that all keys and ids of a ledger follow which notes it; in others some may be of before
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
 _json = json.JSONEncoder(ensure_ascii=False).encode
@@ -267,7 +267,8 @@ def known_by_key(connection: sqlite3.Connection, keys: Sequence[str], columns: s
 def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | None] | None:
     """Return what finds the key and id by which an older version recorded a job; None when all keys are of today.
 
-    It takes the job's key by today's rules, and by those of before. None: it finds no such job.
+    It takes the job's key by today's rules, and by those of before. None: it finds no such job. Of a key that is the
+    same the id may be another.
     """
     if get_meta(connection, "keys") == KEYS:
         return None
@@ -275,7 +276,8 @@ def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | N
     has_aliases = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'aliases'").fetchone()
 
     def find(key: str, former: str) -> KnownAs | None:
-        row = connection.execute("SELECT key, id FROM jobs WHERE key = ?", (bytes.fromhex(former),)).fetchone()
+        keys = bytes.fromhex(key), bytes.fromhex(former)
+        row = connection.execute("SELECT key, id FROM jobs WHERE key IN (?, ?)", keys).fetchone()
         if row is None and has_aliases:
             row = connection.execute(by_alias, (bytes.fromhex(key),)).fetchone()
         return None if row is None else KnownAs(row[0].hex(), row[1])

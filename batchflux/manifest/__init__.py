@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from batchflux.manifest.expansion import Expansion, expand
 from batchflux.manifest.loader import load_manifest
+from batchflux.manifest.reading.values import AutoTimeout, Deadline, Rate
 from batchflux.manifest.redo import Redos
 from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig, schema, starter
-from batchflux.manifest.values import Deadline, Rate
 
 __all__ = [
+    "AutoTimeout",
     "Deadline",
     "Expansion",
     "LimitsConfig",

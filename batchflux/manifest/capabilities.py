@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from batchflux.manifest.diagnostics import FieldError, key_names, nearest, unknown_key
+from batchflux.errors import quoted
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
-from batchflux.manifest.values import either
-from batchflux.manifest.yaml_nodes import Table, is_written, line_at, quoted
+from batchflux.manifest.reading.diagnostics import FieldError, key_names, nearest, unknown_key
+from batchflux.manifest.reading.values import either
+from batchflux.manifest.reading.yaml_nodes import Table, is_written, line_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.schema import LimitsConfig, ProviderConfig
     from batchflux.models import Capabilities, Reference
 

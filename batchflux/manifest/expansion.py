@@ -9,31 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from batchflux.errors import ReadError
 from batchflux.manifest.capabilities import SIMULATOR, Offers
-from batchflux.manifest.diagnostics import Causes, FieldError, entry_fault, job_fault, row_fault, unknown_variable
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
+from batchflux.manifest.reading.diagnostics import (
+    Causes,
+    FieldError,
+    entry_fault,
+    job_fault,
+    row_fault,
+    unknown_variable,
+)
+from batchflux.manifest.reading.yaml_nodes import MERGE, Scalar, plain_data
 from batchflux.manifest.redo import choose
+from batchflux.manifest.rows import as_written, references_in, without_blanks
 from batchflux.manifest.sameness import parted
-from batchflux.manifest.tables import rows_of
-from batchflux.manifest.templates import UndefinedError
-from batchflux.manifest.yaml_nodes import MERGE, ReadError, Scalar, plain_data
+from batchflux.manifest.templates import BlankError, Compiled, UndefinedError
 from batchflux.models import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchflux.errors import Fault
-    from batchflux.manifest.diagnostics import Faults
+    from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.redo import Redos
+    from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
-    from batchflux.manifest.tables import Row
     from batchflux.models import Capabilities, KnownAs, Reference
+    from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
+_NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes the job without it"
 MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
 
 
@@ -44,6 +55,10 @@ class _EndError(Exception):
     """Nobody reads more faults, or wants more jobs."""
 
 
+class _SkipError(Exception):
+    """The row has no reference and is to be left out."""
+
+
 class Expansion:
     """The jobs of a manifest, in order, made as they are asked for. Iterating again starts anew.
 
@@ -51,7 +66,8 @@ class Expansion:
     is not yielded. No more jobs than `most` are looked at, faulty and merged ones counted. `redos` is what people asked
     to have tried again; it learns what became of each. `known_as` finds what a ledger of before has a job by, from its
     key and the one that it had then; such a job keeps both key and id. `merged` counts the jobs left out so far
-    because an earlier one has their key, `faults` the faults reported.
+    because an earlier one has their key, `faults` the faults reported. `tables` says of each table what was assumed and
+    left out so far.
     """
 
     def __init__(
@@ -69,15 +85,27 @@ class Expansion:
         self._api = SIMULATOR if manifest.provider.simulated else manifest.provider.api  # as it stands in keys
         self._offers = Offers(manifest.provider, manifest.limits, offers)
         self._redos = redos
+        self._photos: Photos | None = None
         self._known_as = known_as
         self._on_fault = on_fault
         self._most = most
         self.merged = self.faults = 0
+        self.tables: list[dict[str, Any]] = []
+        self._leads = bytearray()
+
+    def decoding(self, photos: Photos | None) -> Expansion:
+        """Have these photos decoded, so that a job's fault tells what is wrong with any; None: they are only found."""
+        self._photos = photos
+        return self
 
     def __iter__(self) -> Iterator[Job]:
+        return self._jobs() if self._photos is None else self._photos.judged(self._jobs())
+
+    def _jobs(self) -> Iterator[Job]:
         self._looked_at = self._made = self.merged = self.faults = 0
-        self._reference = references(self._manifest.base)
+        self._reference = references(self._photos or self._manifest.photos())
         self._keys: set[int] = set()
+        self.tables, self._leads = [], bytearray()
         self._names = Names(self._manifest)
         self._causes = Causes(self._on_fault)
         try:
@@ -88,6 +116,11 @@ class Expansion:
         except _EndError:
             pass
         self._causes.close(self._manifest, cut=self.faults >= MAX_FAULTS)
+
+    @property
+    def renamed(self) -> tuple[int, str]:
+        """How many file names of the jobs so far were changed to what Windows has, too, and the first of them."""
+        return self._names.changed
 
     def _report(self, fault: Fault) -> None:
         self.faults += 1
@@ -104,34 +137,68 @@ class Expansion:
         bare, redos, most = plan.bare, self._redos, self._most
         for line, row in self._rows(entry):
             self._line: int | None = line
+            self._skipped, leads = False, True
             for seen, fields in kept if isinstance(kept, list) else plan.choices():
                 if self._looked_at == most:
                     raise _EndError
                 self._looked_at += 1
                 self._failed = False
+                self._seen = seen
                 job = self._job(row if bare else {**row, **seen, "row": row}, fields)
                 if job is not None:
                     if redos is not None:
                         redos.met(job)
+                    self._leads.append(leads)
+                    leads = False
                     yield job
+            if self._skipped:
+                self._note["skip_empty"] = self._note.get("skip_empty", 0) + 1
+
+    def leads(self, job: Job) -> bool:
+        """Whether a job that was made is the first of its row, or of an entry without a table."""
+        return bool(self._leads[job.position])
+
+    def place(self) -> tuple[int, int | None, tuple[tuple[str, str], ...]]:
+        """Return where the last job comes from: its entry, its line in the table, and its axes' values as text."""
+        return self._plan.entry.index, self._line, tuple((name, str(value)) for name, value in self._seen.items())
 
     def _rows(self, entry: Entry) -> Iterator[tuple[int | None, Row]]:
-        if entry.source is None:
+        table, view = self._plan.table, self._plan.view
+        if table is None:
             yield None, {}
             return
 
         def report(line: int | None, message: str) -> None:
             self._report(row_fault(self._manifest, entry, line, "from", message))
 
-        before, some = self.faults, False
+        note: dict[str, Any] = {"table": self._manifest.beside(entry.source or ""), "rows": 0, **table.assumed}
+        self._note = note
+        self.tables.append(note)
+        before, rows, left_out = self.faults, 0, 0
         try:
-            for pair in rows_of(self._manifest.base / entry.source, report):
-                some = True
-                yield pair
+            for line, row in table.source.rows(report):
+                rows += 1
+                seen = view.of(row)
+                if view.where is None or self._keeps(line, seen):
+                    yield line, seen
+                else:
+                    left_out += 1
         except ReadError as error:
             report(error.line, error.message)
-        if not some and self.faults == before:
+        finally:
+            left = {"blank_rows": table.source.blank_rows, "where": left_out}
+            note.update({"rows": rows, **{name: number for name, number in left.items() if number}})
+        if not rows and self.faults == before:
             report(None, "has no rows")
+
+    def _keeps(self, line: int, seen: Row) -> bool:
+        """Whether `where` keeps a row; not one that it fails on, which is reported."""
+        try:
+            return self._plan.view.keeps(seen)
+        except ValueError as error:
+            self._line = line
+            self._fail("where", error, seen)
+            return False
 
     def _redone(self, redos: Redos) -> Iterator[Job]:
         """Yield the redos, but for those whose very job the manifest lists by now."""
@@ -156,22 +223,31 @@ class Expansion:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
-        for name, render, read in plan.dynamic:
+        for name, compiled, render, read in plan.dynamic:
             try:
-                values[name] = read(render(variables))
+                try:
+                    text = render(variables)
+                except BlankError as error:
+                    text = self._without_cell(name, compiled, variables, error)
+                values[name] = read(text)
             except ValueError as error:
                 self._fail(name, error, variables)
         for name, items in plan.pairs:
             read = _READ_PAIRS[name]
             values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
         if plan.images:
-            values["images"] = [self._value(key, part, reference, variables) for key, part in plan.images]
+            try:
+                found = [self._images(key, part, variables) for key, part in plan.images]
+            except _SkipError:
+                self._skipped = True
+                return None
+            values["images"] = tuple(chain.from_iterable(found))
         if self._failed:
             return None
         prompt = values["prompt"]
         urls, values["prompt"] = parted(prompt)
         if values["images"]:
-            values["images"] = tuple([self._reference(source) for source in values["images"] if source is not None])
+            values["images"] = tuple(map(self._reference, values["images"]))
         images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
@@ -237,18 +313,57 @@ class Expansion:
 
     def _value(self, key: str, part: Any, read: Callable[[str], Any], variables: Variables) -> Any:
         """Return what a template comes to, None after a fault was reported; what is no template is what it is."""
-        if not callable(part):
+        if not isinstance(part, Compiled):
             return part
         try:
-            return read(part(variables))
+            try:
+                return read(part.render(variables))
+            except BlankError as error:
+                if key.startswith("tags."):  # they are the row's own words, whatever it says
+                    return read(part.render(as_written(variables)))
+                return read(self._without_cell(key, part, variables, error))
         except ValueError as error:
             self._fail(key, error, variables)
             return None
+
+    def _without_cell(self, name: str, compiled: Compiled, variables: Variables, error: BlankError) -> str:
+        """Return the text of a field that reads a blank cell: nothing for one that is that cell, but for a prompt."""
+        if self._plan.entry.allow_empty:
+            return compiled.render(without_blanks(variables))
+        if compiled.lone and name != "prompt":
+            return ""
+        raise error
+
+    def _images(self, key: str, part: str | Compiled, variables: Variables) -> list[str]:
+        """Return the references that an item of `images` comes to."""
+        if not isinstance(part, Compiled):
+            return [part]
+        plan = self._plan
+        try:
+            try:
+                found = references_in(part.value(variables), split=plan.split)
+            except BlankError:
+                if not (plan.entry.allow_empty or plan.entry.skip_empty):
+                    raise
+                found = []
+            sources = [source for text in found if (source := reference(text)) is not None]
+        except ValueError as error:
+            self._fail(key, error, variables)
+            return []
+        if not sources and plan.entry.skip_empty:
+            raise _SkipError
+        if not sources and not (plan.entry.allow_empty or part.defaults):
+            self._fail(key, ValueError(f"the reference is empty; {_NO_REFERENCE}"), variables)
+        return sources
 
     def _fail(self, key: str, error: ValueError, variables: Variables) -> None:
         """Report a fault of one job's field: at its row when there is a table, else where the field is written."""
         self._failed = True
         message = str(error)
+        if isinstance(error, BlankError):
+            instead = f'write what stands there instead, as {{{{ {error.read} | default("a product") }}}}'
+            rows = f"leave such rows out with where: '{{{{ {error.read} }}}}', or set allow_empty: true"
+            message += f"; {_NO_REFERENCE if key.startswith('images') else f'{instead}, {rows}'}"
         if isinstance(error, UndefinedError) and error.name is not None:
             message = unknown_variable(error.name, variables if self._line is None else {*variables, "row"})
         if self._line is None:

@@ -9,92 +9,48 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import stat
 import unicodedata
 from functools import lru_cache
-from pathlib import Path
 from posixpath import splitext
 from typing import TYPE_CHECKING, Any
 
-from batchflux.manifest.diagnostics import FieldError
+from batchflux.errors import quoted
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
+from batchflux.manifest.reading.diagnostics import FieldError
+from batchflux.manifest.reading.values import Template, is_url
 from batchflux.manifest.sameness import same_prompt, unsigned
 from batchflux.manifest.schema import DEFAULT_FILE_NAME
-from batchflux.manifest.templates import ImagePath, compile_template
-from batchflux.manifest.values import Template, is_url
-from batchflux.manifest.yaml_nodes import quoted
-from batchflux.models import Reference
+from batchflux.manifest.templates import ImagePath, compile_template, slug
 from batchflux.output.base import ALL_SUFFIXES, IMAGES, SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from batchflux.manifest.schema import Entry, Manifest
-    from batchflux.models import Format, Job
+    from batchflux.models import Format, Job, Reference
+    from batchflux.photos import Photos
 
 FORMAT = 1
 FOLDER = f"{IMAGES}/"
 MAX_ID_BYTES = 220  # of an id that we make: a file system takes 255 for a name, and a suffix and a mark come behind it
 MAX_COMPONENT = 240  # bytes; file systems take 255, and temporary names need a few
 MAX_PATH = 1000
-MAX_REFERENCE = 20 << 20
-_SLUG = 48
 _SHORT, _LONG = 8, 16  # digits of the key
 _KEPT = 16_384  # references remembered; beyond, the oldest are read again when they come back
 
-_PICTURE = re.compile(
-    rb"(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpeg>\xff\xd8\xff)|(?P<gif>GIF8[79]a)|(?P<webp>RIFF.{4}WEBP)", re.DOTALL
-)
-_WORD = re.compile(r"[a-z0-9]+")
-_DEVICE = r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_DEVICE = r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?: *\..*)?"
 _RESERVED = re.compile(_DEVICE, re.IGNORECASE)
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|(?<=[^/. ])[. ]+(?=$|/)')
 _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-@lru_cache(maxsize=_KEPT)
-def _digest(path: str, _size: int, _changed: int) -> tuple[str, str | None]:
-    """Return the digest of a file's bytes and its media type; size and time of change tell its states apart."""
-    with Path(path).open("rb") as stream:
-        match = _PICTURE.match(stream.read(12))
-        stream.seek(0)
-        return hashlib.file_digest(stream, "sha256").hexdigest(), match and f"image/{match.lastgroup}"
-
-
-def references(base: Path) -> Callable[[str], Reference]:
-    """Return what makes the References of one expansion from what the user wrote, relative to the manifest's folder."""
-
-    @lru_cache(maxsize=_KEPT)
-    def make(source: str) -> Reference:
-        if is_url(source):
-            return Reference(source=source, url=source)
-        path = os.path.normpath(os.path.join(base, source))  # noqa: PTH118  keeps symbolic links as they are
-        digest = kind = None
-        try:
-            found = Path(path).stat()
-            fault = _unfit(found)
-            if fault is None:
-                digest, kind = _digest(path, found.st_size, found.st_mtime_ns)
-                fault = "is not a PNG, JPEG, WEBP or GIF picture" if kind is None else None
-        except OSError as error:
-            fault = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        except ValueError:
-            fault = "is not a path"
-        text = None if fault is None else f"the reference {source} {fault}"
-        return Reference(source=source, path=path, sha256=digest, media_type=kind, fault=text)
-
-    return make
-
-
-def _unfit(found: os.stat_result) -> str | None:
-    if not stat.S_ISREG(found.st_mode):
-        return "is not a file"
-    if found.st_size > MAX_REFERENCE:
-        return f"has {found.st_size} bytes; at most {MAX_REFERENCE} can be sent"
-    return None if found.st_size else "is empty"
+def references(photos: Photos) -> Callable[[str], Reference]:
+    """Return what makes the References of one expansion from what the user wrote."""
+    return lru_cache(maxsize=_KEPT)(lambda source: photos.url(source) if is_url(source) else photos.reference(source))
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -112,8 +68,7 @@ def key_of(values: Mapping[str, Any], api: str) -> str:
     `api` is what the job's provider speaks, `simulator` where it is simulated: the provider's own name does not count,
     so that it can be renamed. Neither does what was `dropped`, a URL's signature, or blanks at the prompt's ends.
     """
-    # A reference counts by the digest of its bytes, its URL, or that it is missing.
-    images = [image.sha256 or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
+    images = [_counted(image) or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
     if dropped := values.get("dropped"):
         values = {**values, **dict.fromkeys(dropped)}
     return _digest_of(values, api, same_prompt(values["prompt"]), images)
@@ -124,7 +79,15 @@ def former_key(values: Mapping[str, Any], provider: str, prompt: str, images: Se
 
     So did the name of its provider, in place of the API.
     """
-    return _digest_of(values, provider, prompt, [image.sha256 or image.url or _missing(image) for image in images])
+    return _digest_of(values, provider, prompt, [_counted(image) or image.url or _missing(image) for image in images])
+
+
+def _counted(image: Reference) -> str | None:
+    """Return what a photo counts by: the digest of its own bytes, and what the manifest asks to be done to photos.
+
+    What is done without being asked (turned upright, say) does not count, nor does what an encoder makes of it.
+    """
+    return image.sha256 and image.sha256 + image.settings
 
 
 def _missing(image: Reference) -> str:
@@ -149,19 +112,9 @@ def key_of_job(job: Job, api: str) -> str:
     return key_of({name: getattr(job, name) for name in names}, api)
 
 
-def slug(prompt: str) -> str:
-    """Return the first words of the prompt in lower case ASCII, at most 48 characters, else `job`."""
-    start = unicodedata.normalize("NFKD", prompt[:400]).encode("ascii", "ignore").decode()
-    joined = "-".join(_WORD.findall(start.lower()))
-    if len(joined) > _SLUG:
-        cut = joined[: _SLUG + 1]
-        joined = cut[: cut.rfind("-")] if "-" in cut else joined[:_SLUG]
-    return joined or "job"
-
-
 def default_id(prompt: str, key: str, *, long: bool = False) -> str:
     """Return the id of a job that was given none; `long` where 8 digits would name two jobs."""
-    return f"{slug(prompt)}-{key[: _LONG if long else _SHORT]}"
+    return f"{slug(prompt) or 'job'}-{key[: _LONG if long else _SHORT]}"
 
 
 def is_default_id(name: str, key: str) -> bool:
@@ -181,28 +134,36 @@ def redo_id(root: str, ordinal: int) -> str:
 _BAD_NAME: tuple[tuple[Callable[[str], object], str], ...] = (
     (lambda name: name.startswith("/"), "is absolute; allowed is a name inside the output folder"),
     (_CONTROL.search, "has a control character"),
-    (lambda name: "\\" in name, "has a backslash; folders are written with /"),
     (lambda name: len(name) > MAX_PATH, f"has more than {MAX_PATH} characters"),
 )
 _BAD_PART: tuple[tuple[Callable[[str], object], str], ...] = (
     (lambda part: part == "..", "leaves the output folder"),
     (lambda part: not part, "has an empty part"),
     (lambda part: part.startswith("."), "starts a part with a dot, which hides the file"),
-    (lambda part: part != part.strip() or part[-1] == ".", "has a part with a space at its ends, or a dot at its end"),
+    (lambda part: part != part.strip() or part[-1] == ".", "has a part with a space in front"),
     (lambda part: len(part.encode()) > MAX_COMPONENT, f"has a part of more than {MAX_COMPONENT} bytes"),
-    (_RESERVED.fullmatch, "is reserved for a device on some systems"),
 )
 
 
 def checked_name(name: str) -> str:
-    """Return the file name below the output folder; a ValueError says why it cannot be a file's name everywhere."""
+    """Return the file name below the output folder, with `_` for what Windows has not in names.
+
+    A ValueError says why it cannot be a file's name everywhere.
+    """
     if _EASY.fullmatch(name):
         return FOLDER + name  # as nearly all of a million are
+    name = on_windows(name)
     for text, rules in ((name, _BAD_NAME), *((part, _BAD_PART) for part in name.split("/"))):
         for is_bad, reason in rules:
             if is_bad(text):
                 raise ValueError(f"the file name {quoted(name)} {reason}")
     return FOLDER + name
+
+
+def on_windows(name: str) -> str:
+    """Return a file name with `_` for what Windows has not in names, and in front of what it keeps for devices."""
+    name = _NOT_ON_WINDOWS.sub(lambda found: "_" * len(found[0]), name)
+    return "/".join(f"_{part}" if _RESERVED.fullmatch(part) else part for part in name.split("/"))
 
 
 def folded(name: str) -> str:
@@ -228,7 +189,8 @@ class Names:
 
     With the default template ids are compared folded, and file names are not kept. An id that was not given never
     clashes: it takes more of its key. As a stored picture's suffix follows its bytes, names that differ in a picture's
-    suffix only are one name, unless both jobs ask for a format, which then says what the suffix will be.
+    suffix only are one name, unless both jobs ask for a format, which then says what the suffix will be. `changed` is
+    how many file names are others than were asked for, since Windows has no such names, and the first of them.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -236,6 +198,8 @@ class Names:
         self._plain = manifest.output.file_name == DEFAULT_FILE_NAME
         self._template = compile_template(manifest.output.file_name, file_name=True)
         self._fold: Callable[[str], str] = folded if self._plain else str
+        self.changed: tuple[int, str] = (0, "")
+        self._changed: set[str] = set()  # file names that no id made as it is
         # The mark of each id and file name, and the place it was first claimed at: whole numbers, for a million of
         # them. A place is the entry's index, the line in its table or 0, and the file name's suffix.
         self._places: dict[int, int] = {}
@@ -252,15 +216,36 @@ class Names:
         name = values["id"] = self._id(values, place, had)
         ext = SUFFIXES[values.get("output_format") or "jpeg"][0]
         if self._plain:
-            values["file_name"] = checked_name(name + ext)
+            values["file_name"] = self._named(name, ext, values["key"])
             return
         sources = [reference.source for reference in values["images"]]
         own = {"images": sources, "tags": dict(values["tags"]), "ext": ext[1:]}
         image = ImagePath(sources[0]) if sources else ""
         seen = {"image": image, **variables, **{name: values.get(name) for name in _OF_A_JOB}, **own}
-        file_name = checked_name(self._template.render(seen))
+        asked = self._template.render(seen)
+        file_name = checked_name(asked)
+        self._note_changed(asked, file_name)
         self._claim(file_name, None if "output_format" in values["dropped"] else values.get("output_format"), place)
         values["file_name"] = file_name
+
+    def _named(self, name: str, ext: str, key: str) -> str:
+        """Return the file name of a job with this id; one that is not like the id takes digits where it is taken."""
+        made = checked_name(name + ext)
+        changed = made != FOLDER + name + ext
+        if changed or self._changed:
+            stem = folded(made.removeprefix(FOLDER).removesuffix(ext))
+            if stem in self._changed or (changed and mark(stem) in self._places):
+                made = checked_name(f"{name}-{key[:_SHORT]}{ext}")
+                stem = folded(made.removeprefix(FOLDER).removesuffix(ext))
+            if changed:
+                self._changed.add(stem)
+                self._note_changed(name + ext, made)
+        return made
+
+    def _note_changed(self, asked: str, made: str) -> None:
+        if made != FOLDER + asked:
+            count, first = self.changed
+            self.changed = count + 1, first or f"{asked} -> {made.removeprefix(FOLDER)}"
 
     def redo(self, root: Job, ordinal: int, key: str) -> tuple[str, str]:
         """Return id and file name of a redo: its first job's with `-redo1`, and 8 digits where that is taken."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from batchflux.manifest import values
-from batchflux.manifest.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, found, plain_data, quoted
+from batchflux.errors import quoted
+from batchflux.manifest.reading import values
+from batchflux.manifest.reading.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
+from batchflux.manifest.reading.yaml_nodes import Scalar, found, plain_data
 from batchflux.models import Format
 
 if TYPE_CHECKING:
@@ -104,11 +105,20 @@ _variant = _given(lambda text: values.whole(text, 1, 1_000_000))
 _reference = leaf(reference, templated=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split(Template):
+    """A template that comes to any number of references: a list, or a text that lists them."""
+
+
 def _images(value: object) -> tuple[str | Template, ...]:
     if is_nothing(value):
         return ()
+    if isinstance(value, dict) and value.keys() == {"split"}:
+        value = scalar(value["split"], 'a template, as {split: "{{ photos }}"}')
+    if isinstance(value, Scalar) and is_template(value.text):
+        return (Split(text=values.template(value.text).text),)
     if not isinstance(value, list):
-        raise problem(f"found {found(value)}; allowed is a list, as [photo.jpg]")
+        raise problem(f'found {found(value)}; allowed is a list, as [photo.jpg], or a template, as "{{{{ photos }}}}"')
     made = [_reference(scalar(item, "a path or a URL")) for item in value]
     return tuple(item for item in made if item is not None)
 
@@ -177,7 +187,14 @@ class JobField:
 
 
 def _text(name: str, read: Callable[[str], Any], types: str, description: str, uses: str = "") -> JobField:
-    return JobField(name, _one(leaf(read, templated=True)), types, description, uses, read=read)
+    check = leaf(read, templated=True)
+
+    def one(value: object) -> Any:
+        if isinstance(value, list):
+            raise problem(f"found a list; allowed is one value. For a job of each write matrix: {{{name}: [...]}}")
+        return check(value)
+
+    return JobField(name, _one(one), types, description, uses, read=read)
 
 
 def _words(*words: str) -> Mapping[str, Any]:
@@ -193,8 +210,8 @@ FIELDS: tuple[JobField, ...] = (
     JobField(
         "images",
         _one(_images),
-        "array null",
-        "reference images, in order: local paths (beside the manifest) or URLs",
+        "array string object null",
+        "reference images, in order: local paths (beside the manifest) or URLs; or a template that lists them",
         more={"items": {"type": "string"}},
     ),
     _text("seed", _given(seed), "integer string null", "a whole number", _ASKED),

@@ -17,16 +17,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from batchflux.errors import Fault, ManifestError
+from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.capabilities import SIMULATOR, provider_config
-from batchflux.manifest.diagnostics import OVERRIDE_FILE, Faults, check_sound, is_key_name, key_names, unknown_key
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
-from batchflux.manifest.schema import VARIABLE, Defaults, Document, LimitsConfig, Manifest, OutputConfig, ProviderConfig
-from batchflux.manifest.templates import compile_template
-from batchflux.manifest.values import is_nothing
-from batchflux.manifest.yaml_nodes import (
+from batchflux.manifest.kinds import VARIABLE
+from batchflux.manifest.reading.diagnostics import (
+    OVERRIDE_FILE,
+    Faults,
+    check_sound,
+    is_key_name,
+    key_names,
+    unknown_key,
+)
+from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
     Items,
@@ -37,14 +43,25 @@ from batchflux.manifest.yaml_nodes import (
     found,
     is_written,
     line_at,
-    quoted,
     read_tree,
 )
+from batchflux.manifest.schema import (
+    Defaults,
+    Document,
+    LimitsConfig,
+    Manifest,
+    OutputConfig,
+    ProviderConfig,
+    ReferencesConfig,
+)
+from batchflux.manifest.templates import compile_template
+from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from batchflux.models import Capabilities
+    from batchflux.secrets import Lookup
 
 Model = TypeVar("Model", bound=BaseModel)
 FREE = "x-"  # how keys at the top begin that are for anchors, and mean nothing
@@ -63,7 +80,7 @@ def load_manifest(
     sets: Sequence[str] = (),
     provider: str | None = None,
     out: str | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Lookup | None = None,
     offers: Sequence[Capabilities] | None = None,
 ) -> Manifest:
     """Read a manifest, from stdin when the path is `-`, and check all that needs no row of a table.
@@ -122,7 +139,8 @@ def _manifest(
         provider=provider,
         limits=_limits(root, provider, faults),
         output=_output(root, name, given[1], faults),
-        text=given[0],
+        references=_part(root, "references", ReferencesConfig, faults),
+        text=_without_password(given[0], provider),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
         keys_line=line_at(root, ("provider", "keys")),
@@ -131,6 +149,12 @@ def _manifest(
     )
     compile_all(manifest, faults)
     return manifest
+
+
+def _without_password(text: str, provider: ProviderConfig) -> str:
+    """Return the manifest's text without what provider.proxy says of user and password, as it is kept in the folder."""
+    known = (provider.proxy or "").rpartition("@")[0].rpartition("//")[2]
+    return text.replace(f"{known}@", f"{HIDDEN}@") if known else text
 
 
 def _top(root: Table, faults: Faults) -> None:
@@ -287,10 +311,11 @@ def _own(node: Node) -> Node:
     return Items(node.line, list(node.items)) if isinstance(node, Items) else node
 
 
-def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) -> Table:
+def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
     """Return the tree with the environment's values; note variables that are not set, and secrets written out.
 
-    `${NAME}` is looked up in `provider` and `webhook_secret`. A message shows the name, never the value.
+    `${NAME}` is looked up in `provider`, `providers`, `notify` and `webhook_secret`. A message shows the name,
+    never the value.
     """
 
     def walk(node: Node, path: KeyPath, line: int) -> Node:
@@ -298,7 +323,7 @@ def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) 
             _refuse_key(node, path, faults)
         of_provider = secret = False
         match path:
-            case ("provider", *_):
+            case ("provider" | "providers" | "notify", *_):
                 of_provider = True
             case ("defaults", "webhook_secret") | ("jobs", int(), "webhook_secret"):
                 secret = not is_nothing(node)
@@ -309,7 +334,7 @@ def expand_environment(root: Table, environ: Mapping[str, str], faults: Faults) 
             return walk_table(node, path)
         if isinstance(node, Items):
             return Items(node.line, [walk(item, (*path, index), item.line) for index, item in enumerate(node.items)])
-        return _expanded(node, path, environ, faults) if of_provider or secret else node
+        return _expanded(node, path, secrets, faults) if of_provider or secret else node
 
     def walk_table(table: Table, path: KeyPath) -> Table:
         pairs = {key: walk(child, (*path, key), table.lines[key]) for key, child in table.pairs.items()}
@@ -326,20 +351,26 @@ def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
         faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")
 
 
-def _expanded(node: Scalar, path: KeyPath, environ: Mapping[str, str], faults: Faults) -> Scalar:
+def _expanded(node: Scalar, path: KeyPath, secrets: Lookup, faults: Faults) -> Scalar:
     if "${" not in node.text:
         return node
-    missing = False
+    missing, values = False, dict[str, str]()
     for name in _REFERENCE.findall(node.text):
         if VARIABLE.fullmatch(name) is None:
             message = f"found {quoted(f'${{{name}}}')}; allowed is ${{NAME}} with the name of an environment variable"
-        elif name not in environ:
-            message = f"the environment variable {name} is not set; set it"
         else:
-            continue
+            try:
+                found = secrets.get(name)
+            except ValueError as error:
+                message = str(error)
+            else:
+                if found or (found is not None and path[-1] != "webhook_secret"):
+                    values[name] = found
+                    continue
+                message = f"the environment variable {name} is {'not set; set it' if found is None else 'empty'}"
         missing = True
         faults.add(node.line, path, message)
     if missing:  # nothing stands there then, so that the field is not found wrong too
         return Scalar("", plain=True, line=node.line, shown=node.text)
-    text = _REFERENCE.sub(lambda match: environ[match[1]], node.text)
+    text = _REFERENCE.sub(lambda match: values[match[1]], node.text)
     return Scalar(text, node.plain, node.line, shown=node.text)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from batchflux.manifest.values import url as read_url
+from batchflux.manifest.reading.values import url as read_url
 
 _FRONT_URL = re.compile(r"\s*(https?://\S+)(?:\s+|\Z)", re.IGNORECASE)
 

@@ -6,160 +6,46 @@ models; its jobs are entries, made of `defaults` and an element of `jobs` each.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, WithJsonSchema, create_model
-from pydantic_core import PydanticUseDefault, core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
-from batchflux.manifest import job_fields, values
-from batchflux.manifest.matrix import AXIS_SCHEMA, Axis, axis_spec
-from batchflux.manifest.values import Deadline, Rate, is_nothing, leaf, line_of_text, problem, scalar
-from batchflux.manifest.yaml_nodes import Scalar, plain_data, quoted
+from batchflux.manifest import job_fields, kinds
+from batchflux.manifest.kinds import (
+    Amount,
+    AxisSpec,
+    Delimiter,
+    Encoding,
+    Exclusion,
+    MaybeText,
+    Price,
+    Text,
+    Truth,
+    Where,
+)
+from batchflux.manifest.reading import values
+from batchflux.manifest.reading.values import (
+    AutoTimeout,
+    Deadline,
+    Rate,
+    line_of_text,
+)
 from batchflux.models import DIFFERENCES, Verify
+from batchflux.photos import Photos, Settings, reach_of
+from batchflux.secrets import Secrets
+from batchflux.tables import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+    from decimal import Decimal
 
+    from batchflux.manifest.matrix import Axis
     from batchflux.models import Capabilities
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
-_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
-_MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
-
-
-def _node(check: Callable[[object], Any], schema: dict[str, Any]) -> GetPydanticSchema:
-    """Return how a node is checked, and its JSON Schema; what `check` returns None for has the default."""
-
-    def go(value: object) -> Any:
-        if not isinstance(value, _MADE):
-            return value
-        if (made := check(value)) is None:
-            raise PydanticUseDefault
-        return made
-
-    return GetPydanticSchema(
-        lambda kind, handler: core_schema.no_info_before_validator_function(go, handler(kind)),
-        lambda _core, _handler: schema.copy(),
-    )
-
-
-def _leaf(read: Callable[[str], Any], *types: str, **more: Any) -> GetPydanticSchema:
-    return _node(leaf(read), _types(*types, **more))
-
-
-def _word(*words: str) -> GetPydanticSchema:
-    return _leaf(lambda text: values.one_of(text, words), "string", enum=list(words))
-
-
-def _whole(highest: int, **more: int) -> GetPydanticSchema:
-    return _leaf(lambda text: values.whole(text, 1, highest), "integer", minimum=1, **more)
-
-
-def _types(*types: str, **more: Any) -> dict[str, Any]:
-    return {"type": list(types) if len(types) > 1 else types[0], **more}
-
-
-def _given_text(value: object) -> str:
-    node = scalar(value, "text")
-    if node.is_null and node.shown is not None:  # a variable that is not set, which is noted already
-        return node.shown
-    text = None if node.is_null else line_of_text(node.text)
-    if text is None:
-        raise problem("found nothing; allowed is text")
-    return text
-
-
-def _keys(value: object) -> tuple[str, ...]:
-    """Check names of environment variables; one may stand without a list. A value is never shown: it may be the key."""
-    items = value if isinstance(value, list) else [value]
-    if len(items) == 1 and is_nothing(items[0]):
-        return ()
-    names = tuple(scalar(item, "the name of an environment variable").text for item in items)
-    for name in names:
-        if not VARIABLE.fullmatch(name) or _looks_like_key(name):
-            message = "this is no name of an environment variable; put the key into a variable and name it here"
-            raise problem(f"{message}, as TUZI_API_KEY")
-    if len(set(names)) != len(names):
-        raise problem("a name stands here twice; name each environment variable once")
-    return names
-
-
-def _looks_like_key(name: str) -> bool:
-    mixed = any(c.islower() for c in name) and any(c.isupper() for c in name) and any(c.isdigit() for c in name)
-    return len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
-
-
-def _price(value: object) -> Decimal | dict[str, Decimal] | None:
-    read = leaf(values.money)
-    if not isinstance(value, dict):
-        return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
-    prices: dict[str, Decimal] = {}
-    for model, item in value.items():
-        if is_nothing(item):
-            raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
-        try:
-            prices[model] = read(item)
-        except ValueError as error:
-            raise problem(f"of {quoted(model)}: {error}") from None
-    return prices or None
-
-
-def _excluded(value: object) -> str:
-    return "" if is_nothing(value) else scalar(value).text
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if is_nothing(value):
-        return ()
-    items = value if isinstance(value, list) else [value]
-    return tuple(_given_text(item) for item in items)
-
-
-def _accepted(value: object) -> tuple[str, ...]:
-    return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in _texts(value))
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    return tuple(map(values.allowed_host, _texts(value)))
-
-
-def _headers(value: object) -> dict[str, str]:
-    made: dict[str, str] = {}
-    for name, item in values.mapping(value).items():
-        if values.header_name(name).lower() in map(str.lower, made):
-            raise problem(f"the header {quoted(name)} stands here twice; keep one of them")
-        node = scalar(item, "text")
-        if node.shown is None and _SECRET_HEADER.search(name) and not node.is_null:
-            message = "holds a secret, which does not belong in a manifest; put it into an environment variable"
-            raise problem(f"the header {quoted(name)} {message} and write ${{NAME}} here")
-        try:
-            made[name] = "" if node.is_null else values.header_value(node.text)
-        except ValueError as error:
-            raise problem(f"of {quoted(name)}: {error}") from None
-    return made
-
-
-def _options(value: object) -> Any:
-    return plain_data(values.mapping(value))
-
-
-_LIST = _types("array", "string", items={"type": "string"})
-_ACCEPT = _types("array", "string", items={"enum": [*DIFFERENCES, "any"]})
-_HEADERS = _types("object", "null", additionalProperties={"type": "string"})
-_AMOUNT = _types("number", "string", minimum=0)
-_PRICE = {"anyOf": [_AMOUNT, {"type": "object", "additionalProperties": _AMOUNT}]}
-Text = Annotated[str, _node(_given_text, _types("string", "number", "boolean"))]
-Price = Annotated[Decimal | dict[str, Decimal] | None, _node(_price, _PRICE)]
-MaybeText = Annotated[str | None, _leaf(line_of_text, "string", "number", "null")]
-AxisSpec = Annotated[Any, _node(axis_spec, AXIS_SCHEMA)]
-_Excluded = Annotated[str, _node(_excluded, _types("string", "number", "boolean", "null"))]
-Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
+NO_KEY = "(no key)"
 
 
 class Part(BaseModel):
@@ -176,31 +62,36 @@ class ProviderConfig(Part):
 
     name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
     api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
-    style: Annotated[str, _word(*job_fields.STYLES)] = Field(
+    style: Annotated[str, kinds.word(*job_fields.STYLES)] = Field(
         job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
     )
     model: Text = Field("flux-kontext-pro", description="the model's name at the provider")
-    base_url: Annotated[str | None, _leaf(values.base_url, "string", "null")] = Field(
+    base_url: Annotated[str | None, kinds.of_text(values.base_url, "string", "null")] = Field(
         None, description="where the API is, as https://api.tu-zi.com"
     )
-    keys: Annotated[tuple[str, ...], _node(_keys, _LIST)] = Field(
+    keys: Annotated[tuple[str, ...], kinds.of_node(kinds.keys, kinds.LIST)] = Field(
         (), description="NAMES of environment variables that hold API keys; several are a pool"
     )
     price: Price = Field(None, description="price of one image in `currency`, or of one by each model: {MODEL: PRICE}")
     currency: Text = Field("USD", description="the currency of price and budget")
-    params: Annotated[Literal["strict", "drop"], _word("strict", "drop")] = Field(
+    params: Annotated[Literal["strict", "drop"], kinds.word("strict", "drop")] = Field(
         "strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it"
     )
-    options: Annotated[dict[str, Any], _node(_options, _types("object", "null"))] = Field(
+    options: Annotated[dict[str, Any], kinds.of_node(kinds.options, kinds.types_of("object", "null"))] = Field(
         default_factory=dict,
         repr=False,  # it may hold what ${NAME} stands for
         description="what only this API knows; the simulator's latency, limits and faults",
     )
 
-    allow_hosts: Annotated[tuple[str, ...], _node(_hosts, _LIST)] = Field(
+    allow_hosts: Annotated[tuple[str, ...], kinds.of_node(kinds.hosts, kinds.LIST)] = Field(
         (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
     )
-    download_headers: Annotated[dict[str, str], _node(_headers, _HEADERS)] = Field(
+    proxy: Annotated[str | None, kinds.of_text(values.proxy, "string", "null")] = Field(
+        None,
+        repr=False,
+        description="the proxy for calls and downloads, or direct; left out: HTTP(S)_PROXY, ALL_PROXY and NO_PROXY",
+    )
+    download_headers: Annotated[dict[str, str], kinds.of_node(kinds.headers, kinds.HEADERS)] = Field(
         default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
     )
 
@@ -208,6 +99,11 @@ class ProviderConfig(Part):
     def simulated(self) -> bool:
         """Whether the embedded simulator answers, which costs nothing."""
         return self.base_url is None
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of its keys; of one that stands for none, where its API wants none."""
+        return self.keys or (NO_KEY,)
 
     def price_of(self, model: str) -> Decimal | None:
         """Return the price of one image by a model; None when none is known."""
@@ -217,27 +113,26 @@ class ProviderConfig(Part):
 class LimitsConfig(Part):
     """How much, how fast, how long. `timeout` in seconds for one API call, `budget` in the provider's currency."""
 
-    concurrency: Annotated[int, _whole(10_000, maximum=10_000)] = Field(8, description="requests in flight")
-    rate: Annotated[Rate | None, _leaf(values.rate, "string", "null")] = Field(
+    concurrency: Annotated[int, kinds.whole(10_000, maximum=10_000)] = Field(8, description="requests in flight")
+    rate: Annotated[Rate | None, kinds.of_text(values.rate, "string", "null")] = Field(
         None, description="requests started in a time: N/s, N/min or N/h"
     )
-    attempts: Annotated[int, _whole(100, maximum=100)] = Field(5, description="attempts for each job")
-    timeout: Annotated[float, _leaf(values.timeout, "string", "number")] = Field(
-        360.0, description="bound of one API call, as 360s or 6m"
+    attempts: Annotated[int, kinds.whole(100, maximum=100)] = Field(5, description="attempts for each job")
+    timeout: Annotated[float | AutoTimeout, kinds.of_node(kinds.timeout, kinds.TIMEOUT)] = Field(
+        values.LONGEST_CALL,
+        description="bound of one API call, as 360s or 6m; auto, or {auto: 2m} for at least that: from what calls take",
     )
-    budget: Annotated[Decimal | None, _node(leaf(values.money), _AMOUNT)] = Field(
-        None, description="never spend more than this, in the provider's currency"
-    )
-    deadline: Annotated[Deadline | None, _leaf(values.deadline, "string", "null")] = Field(
+    budget: Amount = Field(None, description="never spend more than this, in the provider's currency")
+    deadline: Annotated[Deadline | None, kinds.of_text(values.deadline, "string", "null")] = Field(
         None, description='stop at a clock time, "06:00", or after a duration, 5h'
     )
-    max_consecutive_failures: Annotated[int, _whole(1_000_000)] = Field(
+    max_consecutive_failures: Annotated[int, kinds.whole(1_000_000)] = Field(
         20, description="stop the run after so many failures in a row"
     )
-    patience: Annotated[float | None, _leaf(values.timeout, "string", "number")] = Field(
+    patience: Annotated[float | None, kinds.of_text(values.timeout, "string", "number")] = Field(
         None, description="how long an outage is waited out; left out: 30m, with a deadline until then"
     )
-    canary: Annotated[int, _leaf(lambda text: values.whole(text, 0, 10_000), "integer", minimum=0)] = Field(
+    canary: Annotated[int, kinds.of_text(lambda text: values.whole(text, 0, 10_000), "integer", minimum=0)] = Field(
         4, description="requests bought from a provider until its first picture is kept; 0: no bound"
     )
 
@@ -245,18 +140,41 @@ class LimitsConfig(Part):
 class OutputConfig(Part):
     """Where pictures go, and how they are checked. `dir` is absolute once loaded, `max_bytes` bounds one picture."""
 
-    dir: Annotated[Path, _leaf(line_of_text, "string", "number", "null")] = Field(
+    dir: Annotated[Path, kinds.of_text(line_of_text, "string", "number", "null")] = Field(
         default_factory=lambda: Path("out"), description="the output folder; relative to the current folder"
     )
     file_name: Text = Field("{{ id }}.{{ ext }}", description="template of a picture's name within images/")
-    verify: Annotated[Verify, _word(*get_args(Verify))] = Field(
+    verify: Annotated[Verify, kinds.word(*get_args(Verify))] = Field(
         "decode", description="decode every pixel, or check the file's structure only"
     )
-    max_bytes: Annotated[int, _leaf(values.size, "string", "integer")] = Field(
+    max_bytes: Annotated[int, kinds.of_text(values.size, "string", "integer")] = Field(
         50_000_000, description="the largest picture that is accepted, as 50MB"
     )
-    accept: Annotated[tuple[str, ...], _node(_accepted, _ACCEPT)] = Field(
+    csv: Annotated[Literal["plain", "excel"], kinds.word("plain", "excel")] = Field(
+        "plain", description="excel: results.csv begins with the mark by which Excel reads all letters right"
+    )
+    accept: Annotated[tuple[str, ...], kinds.of_node(kinds.accepted, kinds.ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
+    )
+
+
+class ReferencesConfig(Part):
+    """What is done to local reference photos before they are sent. `max_side` in pixels, `max_bytes` in bytes."""
+
+    orient: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
+        True, description="send photos upright, as their EXIF orientation has them seen"
+    )
+    max_side: Annotated[int | None, kinds.whole(100_000, maximum=100_000)] = Field(
+        None, description="scale photos so that their longer side has at most so many pixels, as 2048"
+    )
+    max_bytes: Annotated[int | None, kinds.of_text(values.size, "string", "integer")] = Field(
+        None, description="encode and scale photos so that their files are no larger, as 10MB"
+    )
+    flatten: Annotated[str | None, kinds.of_text(values.colour, "string", "null")] = Field(
+        None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
+    )
+    strip_metadata: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
+        False, description="send photos without EXIF data (place, camera), comments and the like"
     )
 
 
@@ -264,12 +182,18 @@ DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
 def _job_fields(*rows: job_fields.JobField) -> dict[str, Any]:
-    kinds = [Annotated[row.kind, WithJsonSchema(_types(*row.types.split(), **row.more))] for row in rows]
-    return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, kinds, strict=True)}
+    made = [Annotated[row.kind, WithJsonSchema(kinds.types_of(*row.types.split(), **row.more))] for row in rows]
+    return {row.name: (kind, Field(None, description=row.description)) for row, kind in zip(rows, made, strict=True)}
 
 
-_TABLE = "a table, one job a row: csv, tsv, jsonl (also .gz) or parquet"
+_TABLE = "a table, one job a row: csv, tsv, json, jsonl (each also .gz), xlsx or parquet"
+_ENCODING = "how the table is encoded, as cp1252, gbk or utf-16; left out: found where it is certain"
+_DELIMITER = 'what parts the cells of a csv or tsv table, as ";" or tab; left out: what its header proves'
+_WHERE = "a template that keeps a row; nothing, 0, false, no and off leave it out"
+_ALLOW_EMPTY = "whether an empty cell, or one that says nan, None, NULL or #N/A, is empty text in a template"
+_SKIP_EMPTY = "whether rows whose reference is empty are left out"
 _AXES = "axes whose product is made; an axis named like a job field sets it"
+_ZIP = "axes whose values go together, the first of each, the second of each, ...; as long as each other"
 _LEFT_OUT = "combinations of axis values that are left out"
 _DEFAULTS = "Fields that every job has unless it says otherwise."
 Defaults = create_model("Defaults", __base__=Part, __doc__=_DEFAULTS, **_job_fields(*job_fields.FIELDS))
@@ -279,6 +203,12 @@ JobEntry = create_model(
     __doc__="One job, or many made from a table and a matrix.",
     **_job_fields(job_fields.ID),
     source=(MaybeText, Field(None, alias="from", description=_TABLE)),
+    encoding=(Encoding, Field(None, description=_ENCODING)),
+    delimiter=(Delimiter, Field(None, description=_DELIMITER)),
+    where=(Where, Field(None, description=_WHERE)),
+    allow_empty=(Truth, Field(False, description=_ALLOW_EMPTY)),
+    skip_empty=(Truth, Field(False, description=_SKIP_EMPTY)),
+    zipped=(Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)], Field({}, alias="zip", description=_ZIP)),
     matrix=(Annotated[dict[str, AxisSpec], BeforeValidator(values.mapping)], Field({}, description=_AXES)),
     exclude=(Annotated[list[Exclusion], BeforeValidator(values.sequence)], Field([], description=_LEFT_OUT)),
 )
@@ -288,6 +218,10 @@ _DOCUMENT: dict[str, Any] = {
     "provider": (ProviderConfig | str, Field("simulator", description="which API to call, and how")),
     "limits": (LimitsConfig | None, Field(None, description="how much, how fast, how long")),
     "output": (OutputConfig | None, Field(None, description="where pictures go, and how they are checked")),
+    "references": (
+        ReferencesConfig | None,
+        Field(None, description="what is done to local photos before they are sent"),
+    ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
 }
@@ -331,6 +265,10 @@ class Entry:
     fields: Mapping[str, Any]
     lines: Mapping[str, int]
     source: str | None = None
+    given: Given = field(default_factory=Given)
+    where: str | None = None
+    allow_empty: bool = False
+    skip_empty: bool = False
     axes: tuple[Axis, ...] = ()
     exclude: tuple[Mapping[str, str], ...] = ()
 
@@ -342,7 +280,7 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
-    are where output.file_name and provider.keys stand.
+    are where output.file_name and provider.keys stand. `env_file` has values of variables, as --env-file names it.
     """
 
     path: Path
@@ -352,18 +290,29 @@ class Manifest:
     provider: ProviderConfig
     limits: LimitsConfig
     output: OutputConfig
+    references: ReferencesConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
     keys_line: int = field(default=1, repr=False)
     out_given: bool = False
+    env_file: Path | None = None
     dir_given: bool = False
+
+    def secrets(self, environ: Mapping[str, str]) -> Secrets:
+        """Return where keys are looked up in, beginning with `environ`."""
+        return Secrets(environ, self.base, self.env_file)
 
     @property
     def tag_names(self) -> tuple[str, ...]:
         """The names of all tags, in the order in which the manifest first writes them."""
         pairs = (pair for entry in self.entries for pair in entry.fields.get("tags", ()))
         return tuple(dict.fromkeys(name for name, _ in pairs))
+
+    def photos(self, output: Path | None = None) -> Photos:
+        """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
+        reaches = reach_of(self.provider.base_url, self.provider.allow_hosts)
+        return Photos(self.base, Settings(**self.references.model_dump()), output, reaches)
 
     def beside(self, source: str) -> str:
         """Return how a message names a file that the manifest names: as the user would type it from where they are."""

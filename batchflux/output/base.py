@@ -23,6 +23,7 @@ ANSWERS = "answers"  # what an API answered, where no picture was found in it
 THUMBS = "thumbs"
 REFERENCES = f"{THUMBS}/references"
 SPOOL = ".spool"
+CACHE = ".cache"  # what is remembered of reference photos, and the copies that are sent; worthless when it is lost
 REPLACED = ".replaced"  # holds pictures whose job was edited
 _NOT_IN_NAMES = re.compile(r"[^\w.\-]")
 _LONGEST_ID = 180  # bytes of a name, which may have 255 in all

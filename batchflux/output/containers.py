@@ -148,7 +148,9 @@ def _check_png_header(data: bytes, pixels: int, seen: set[bytes]) -> None:
         raise bad("the PNG's header holds values that no PNG has")
     if colour == PALETTE and b"PLTE" not in seen:
         raise bad("the PNG has no palette though its header promises one")
-    if height * (1 + (width + 7) // 8) > (pixels + 1) * _DEFLATE_BEST:  # with the fewest bits that a pixel can have
+    if (
+        not pixels or height * (1 + (width + 7) // 8) > (pixels + 1) * _DEFLATE_BEST
+    ):  # with the fewest bits that a pixel can have
         raise bad(f"the PNG holds {pixels} bytes of pixel data, too few for {width}x{height}")
 
 

@@ -60,25 +60,29 @@ def unreadable(path: Path, error: OSError) -> StorageError:
 
 def write_new(path: Path, data: bytes) -> None:
     """Create `path` with `data`; nothing is left of it when that fails (OSError: the path is taken, say)."""
-    with path.open("xb", buffering=0) as file:
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[file.write(left) :]
-            reach("file.written")
-            sync(file.fileno())
-            reach("file.synced")
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        reach("file.written")
+        sync(descriptor)
+        reach("file.synced")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def write_temporary(root: Path, data: bytes) -> Path:
     """Write bytes to a new file in the spool of the output folder `root`, which is made again where it is gone."""
-    spool = root / SPOOL
-    make_folders(root, spool, PRIVATE)
-    temporary = spool / f"{TEMPORARY}{uuid.uuid4().hex}"
-    write_new(temporary, data)
+    temporary = root / f"{SPOOL}/{TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        write_new(temporary, data)
+    except FileNotFoundError:
+        make_folders(root, temporary.parent, PRIVATE)
+        write_new(temporary, data)
     return temporary
 
 

@@ -28,7 +28,7 @@ def iso(at: float | None) -> str:
     """Return epoch seconds as UTC ISO 8601 with milliseconds, '' for None."""
     if at is None:
         return ""
-    return f"{datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return f"{datetime.fromtimestamp(at, UTC).isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
 def ledger_of(folder: Path) -> Path:

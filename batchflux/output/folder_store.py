@@ -82,9 +82,12 @@ class FolderStore:
             raise durable.unreadable(self._root / name, error) from error
 
     def _move(self, source: Path, target: Path) -> None:
-        durable.make_folders(self._root, target.parent)
         reach("picture.moving")
-        durable.move(source, target)
+        try:
+            durable.move(source, target)
+        except FileNotFoundError:
+            durable.make_folders(self._root, target.parent)
+            durable.move(source, target)
         reach("picture.moved")
         durable.sync_folder(target.parent)
 

@@ -69,6 +69,7 @@ class ImageStore:
         self._mark = mark or LowWaterMark(root)
         self._accept = accepted(accept)
         self._before = _by_attempt(self._root, REJECTED)
+        self._spooled: dict[str, bytes] = {}  # from `spool` to `store`, which follows at once: read and hashed no more
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
@@ -76,7 +77,7 @@ class ImageStore:
 
     async def spool(self, job: Job, picture: Inline) -> str:
         """Keep the picture of an answer, crash or not; return its name in the spool, for `store`. StorageError."""
-        return await self._in_thread(lambda: self._spool(job.key, picture.data))
+        return await self._in_thread(lambda: self._spool(job.key, picture))
 
     async def store(self, job: Job, source: Fetched | str, attempt: int) -> Stored:
         """Verify a downloaded, spooled or rejected picture and put it in its place; its suffix follows its bytes.
@@ -89,6 +90,13 @@ class ImageStore:
         source cannot be read or the store cannot take it; a spooled source is left.
         """
         return await self._in_thread(lambda: self._store(job, source, attempt))
+
+    async def store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
+        """Keep a whole picture beside the job's own as the `number`th: `mug_2.png`; return its name.
+
+        No other file is written over: it takes the next number. JobError: it is no whole picture. StorageError.
+        """
+        return await self._in_thread(lambda: self._store_beside(job, file_name, number, source))
 
     async def kept_before(self, job: Job, attempt: int) -> Stored | None:
         """Store the picture of an attempt that an earlier run has put into `rejected/`; None when there is none."""
@@ -125,15 +133,18 @@ class ImageStore:
         """Do `work` in a thread; it is done also when its caller is cancelled: the picture is paid for."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work))
 
-    def _spool(self, key: str, data: bytes) -> str:
+    def _spool(self, key: str, picture: Inline) -> str:
         reach("spool.begun")
-        place = self._spool_folder / f"{key}-{hashlib.sha256(data).hexdigest()}"
+        data = picture.data
+        place = self._spool_folder / f"{key}-{picture.sha256 or hashlib.sha256(data).hexdigest()}"
         with durable.storing(place):
             durable.move(durable.write_temporary(self._root, data), place)
             durable.sync_folder(self._spool_folder)
         reach("spool.kept")
         self._mark.came(len(data))
-        return f"{SPOOL}/{place.name}"
+        name = f"{SPOOL}/{place.name}"
+        self._spooled[name] = data
+        return name
 
     def _keep_answer(self, job: Job, attempt: int, body: bytes | Path) -> str:
         data = body if isinstance(body, bytes) else body.read_bytes()
@@ -153,14 +164,15 @@ class ImageStore:
         if not isinstance(source, str) and source.path is None:
             return self._put(job, source.data or b"", None, attempt)
         place = self._root / (source if isinstance(source, str) else str(source.path))
+        known = self._spooled.pop(source, None) if isinstance(source, str) else None
         try:
-            data = place.read_bytes()
+            data = place.read_bytes() if known is None or not place.is_file() else known
         except FileNotFoundError:
             return self._stored_before(job, place, attempt)
         except OSError as error:
             raise durable.unreadable(place, error) from error
         try:
-            return self._put(job, data, place, attempt)
+            return self._put(job, data, place, attempt, _spooled_as(place) if data is known else None)
         except (JobError, StorageError) as error:
             # After a full disk a spooled picture stays: it was paid for, and the next run takes it up.
             if isinstance(source, str) and isinstance(error, JobError) and error.code is Code.BAD_IMAGE:
@@ -169,8 +181,8 @@ class ImageStore:
                 place.unlink(missing_ok=True)
             raise
 
-    def _put(self, job: Job, data: bytes, place: Path | None, attempt: int) -> Stored:
-        stored, kind = self._judged(job, data)
+    def _put(self, job: Job, data: bytes, place: Path | None, attempt: int, sha256: str | None = None) -> Stored:
+        stored, kind = self._judged(job, data, sha256)
         self._mark.came(len(data))
         refused = None
         if not self._accept.issuperset(stored.differs):
@@ -188,9 +200,32 @@ class ImageStore:
         reach("rejected.kept")
         return replace(stored, file_name=name, refused=(refused[0], f"{refused[1]}. It is kept as {name}."))
 
-    def _judged(self, job: Job, data: bytes) -> tuple[Stored, Kind]:
+    def _store_beside(self, job: Job, file_name: str, number: int, source: Fetched | bytes) -> str:
+        place = None if isinstance(source, bytes) or source.path is None else Path(source.path)
+        try:
+            if isinstance(source, bytes):
+                data = source
+            else:
+                with durable.storing(self._root):
+                    data = source.data or b"" if place is None else place.read_bytes()
+            stored, kind = self._judged(job, data)
+            own = PurePosixPath(file_name)
+            while True:
+                name = str(own.with_name(f"{own.stem}_{number}{SUFFIXES[kind][0]}"))
+                there = self._assets.get(name)
+                if there is None:
+                    self._assets.put(name, data)
+                    self._mark.came(len(data))
+                if there is None or hashlib.sha256(there).hexdigest() == stored.sha256:
+                    return name
+                number += 1
+        finally:
+            if place is not None:
+                place.unlink(missing_ok=True)
+
+    def _judged(self, job: Job, data: bytes, sha256: str | None = None) -> tuple[Stored, Kind]:
         """Return what bytes are, in no place yet; JobError when they are no whole picture."""
-        shape, digest, differs = check(data, expected_of(job), self._verify)
+        shape, digest, differs = check(data, expected_of(job), self._verify, sha256)
         stored = Stored(
             file_name="",
             width=shape.width,
@@ -212,7 +247,7 @@ class ImageStore:
         if place.name.startswith(TEMPORARY):
             raise JobError(Code.DOWNLOAD, f"the downloaded file {place} is gone, so it has to be fetched again")
         spooled = place.parent == self._spool_folder
-        wanted = place.name.rpartition("-")[2]
+        wanted = _spooled_as(place)
         for name in variants(_checked(job.file_name)):
             data = self._assets.get(name)
             if data is not None and (not spooled or hashlib.sha256(data).hexdigest() == wanted):
@@ -237,6 +272,11 @@ class ImageStore:
                     raise _kept_as(f"{ANSWERS}/{path.name}", error) from error
 
 
+def _spooled_as(place: Path) -> str:
+    """Return the hex digest in the name of a spooled picture."""
+    return place.name.rpartition("-")[2]
+
+
 def _kept_as(name: str, error: JobError) -> JobError:
     """Return what to raise of bytes that are no picture and are kept."""
     return JobError(error.code, f"{error.message}. What came is kept as {name}.", final=error.final)
@@ -252,7 +292,7 @@ def expected_of(job: Job) -> Expected:
     return Expected(
         kind=None if "output_format" in job.dropped else job.output_format,
         ratio=None if "aspect_ratio" in job.dropped else job.aspect_ratio,
-        references=frozenset(image.sha256 for image in job.images if image.sha256 is not None),
+        references=frozenset(digest for image in job.images for digest in image.digests),
     )
 
 

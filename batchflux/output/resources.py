@@ -13,22 +13,28 @@ from batchflux.output.durable import storing
 if TYPE_CHECKING:
     from pathlib import Path
 
-_AT_REST = 64 + 8  # open files: the program, ledger, log, tables, a thread's or two; and downloads (tuning.fetches)
+_AT_REST = 64 + 8  # open files: the program, ledger, log, tables, a thread's or two; and a few downloads
 _A_REQUEST = 5  # open files: its connection, up to two downloads and their files, a reference being read
+_A_DOWNLOAD = 3  # open files: its connection and its file, and a connection that may be of use again
+MORE_DOWNLOADS = 1024  # each may hold 200 kB in buffers
 MB = 1 << 20
 RESERVE = 64 * MB  # bytes that stay free for the ledger, the log and what other programs write meanwhile
 GUESS = 8 * MB  # bytes of a picture, until one came
 
 
-def ensure_open_files(at_once: int) -> None:
-    """See that `at_once` requests and their downloads can be open at once, or UsageError; the soft limit may rise."""
+def ensure_open_files(at_once: int) -> int:
+    """See that `at_once` requests, and two downloads for each, can be open at once, or UsageError.
+
+    The soft limit may rise. Return how many downloads more can be open then, at most MORE_DOWNLOADS.
+    """
     needed = _AT_REST + _A_REQUEST * at_once
+    wanted = needed + _A_DOWNLOAD * MORE_DOWNLOADS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        return
+    may = wanted if resource.RLIM_INFINITY in {soft, hard} else min(wanted, max(soft, hard))
+    if may >= needed:
+        if soft != resource.RLIM_INFINITY and soft < may:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (may, hard))
+        return (may - needed) // _A_DOWNLOAD
     fits = (hard - _AT_REST) // _A_REQUEST
     lower = f", or lower limits.concurrency to {fits}" if fits > 0 else ""
     raise UsageError(

@@ -66,9 +66,9 @@ class Judgement(NamedTuple):
     differs: dict[str, str]
 
 
-def check(data: bytes, expect: Expected, how: Verify) -> Judgement:
-    """Judge a picture; JobError `echoed_input`, or `bad_image` when it is no whole one."""
-    digest = hashlib.sha256(data).hexdigest()
+def check(data: bytes, expect: Expected, how: Verify, sha256: str | None = None) -> Judgement:
+    """Judge a picture, with its hex digest where that is known; JobError `echoed_input`, `bad_image`: no whole one."""
+    digest = sha256 or hashlib.sha256(data).hexdigest()
     if digest in expect.references:
         message = "the answer is a reference image, unchanged; reword the prompt or take another model"
         raise JobError(Code.ECHOED_INPUT, message)

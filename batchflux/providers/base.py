@@ -83,6 +83,7 @@ class Provider(ABC):
 
 def file_of(image: Reference, encoding: Encoding = "data_url") -> LocalImage:
     """Return what stands in a request for a local reference; JobError `reference` when it could not be read."""
+    image = image.copy or image
     if image.path is None or image.sha256 is None or image.media_type is None:
         raise JobError(Code.REFERENCE, image.fault or f"the reference {image.source} could not be read")
     return LocalImage(path=image.path, sha256=image.sha256, media_type=image.media_type, encoding=encoding)

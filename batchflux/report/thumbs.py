@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 from batchflux.errors import StorageError
 from batchflux.output.base import REFERENCES, THUMBS
 from batchflux.output.folder_store import FolderStore
+from batchflux.photos import heic, joined, on_disk
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f-]{24,29}\.jpg\.([1-9][0-9]{0,8})\.[0-9]+\.tm
 THUMB_SIDE = 320
 REFERENCE_SIDE = 1600
 _LONGEST_LABEL = 120
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 _AT_ONCE = 256
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError)
 _BROKEN_TOO = (TypeError, ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
@@ -101,7 +102,7 @@ class PictureUrls:
         if self._base is None or is_url(source):
             return ""
         try:
-            path = Path(os.path.normpath(self._base / source))
+            path = Path(on_disk(self._base, source) or joined(self._base, source))
             found = path.stat()
         except (OSError, ValueError):
             return ""
@@ -176,7 +177,7 @@ def shrink(source: Path | None, target: Path, side: int) -> bool:
     if source is None:
         return False
     try:
-        with Image.open(source, formats=_FORMATS) as picture:
+        with Image.open(source, formats=(*_FORMATS, "HEIF") if heic.can_read() else _FORMATS) as picture:
             picture.draft("RGB", (side * 3 // 2, side * 3 // 2))
             picture.thumbnail((side, side), reducing_gap=2.0)
             small = _flat(ImageOps.exif_transpose(picture))

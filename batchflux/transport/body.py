@@ -18,7 +18,7 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchflux.transport.connections import Until
+    from batchflux.transport.connecting.connections import Until
 
 PIECE = 1 << 18  # bytes of a decoded piece, so that what grows without end is counted as it grows
 LOOK_SECONDS = 1.0  # aiohttp does not tell a reader that the connection of an answer with garbled chunks was closed
@@ -184,12 +184,17 @@ _CODINGS: dict[str, tuple[str, Callable[[], _Decoder | None]]] = {
 
 
 async def _next_piece(response: aiohttp.ClientResponse, until: Until, idle: float) -> bytes:
+    content = response.content
+    if data := content.read_nowait():  # what is there already needs no timer
+        return data
+    if content.at_eof():
+        return b""
     clock = asyncio.get_running_loop().time
     silent_at = clock() + idle
     while True:
         try:
             async with until.bound(min(LOOK_SECONDS, silent_at - clock())) as bound:
-                return await response.content.readany()
+                return await content.readany()
         except TimeoutError:
             if not bound.expired() or clock() >= min(until.at, silent_at):
                 raise

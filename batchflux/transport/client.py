@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple, Self
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from multidict import CIMultiDict
 
@@ -16,23 +18,27 @@ from batchflux.errors import Code, JobError
 from batchflux.models import BASE, SECONDS, Exchanged
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, Names, Sent, TransportOptions, Until, open_session
+from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
+from batchflux.transport.connecting.ssrf import Allowed, Guard
 from batchflux.transport.content import encode
 from batchflux.transport.downloads import Downloads, check_downloads
+from batchflux.transport.encoded import EncodedPhotos
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
 from batchflux.transport.links import origin_of, to_url
-from batchflux.transport.ssrf import Allowed, Guard
+from batchflux.transport.threads import in_thread
 from batchflux.transport.waits import wait_in_words
-from batchflux.transport.wire_errors import WIRE_ERRORS, lost, shown, unanswered
+from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse
+    from yarl import URL
 
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
+AT_ONCE = 1 << 16  # bytes of an answer that are read in less time than a thread takes to be woken
 _ACCEPT = {"Accept": "application/json, text/event-stream"}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _CREDENTIAL = re.compile(r"(?:[!-~]+ )?[!-~]+")
@@ -43,12 +49,13 @@ class _TooLargeError(Exception):
 
 
 class _Open(NamedTuple):
-    """What a transport has while it is entered: `once` never uses a connection again, `kept` does."""
+    """What a transport has while it is entered."""
 
-    once: ClientSession
-    kept: ClientSession
+    routes: Routes
+    guard: Guard
     names: Names
     downloads: Downloads
+    reading: ThreadPoolExecutor  # one thread, since reading holds the interpreter: more would only hold more memory
 
 
 class Transport:
@@ -61,20 +68,21 @@ class Transport:
         self._origin = origin_of(self._base)
         check_downloads(options.allow_hosts, options.download_headers)
         self._allowed = tuple(map(Allowed.of, options.allow_hosts))
+        self._photos = EncodedPhotos()
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
         guard = Guard(self._allowed)
         names = Names(guard, self._origin, self._options.resolve)
-        once, kept = (open_session(guard, names, self._options, reuse=reuse) for reuse in (False, True))
-        self._open = _Open(once, kept, names, Downloads(kept, guard, self._options))
+        routes, reading = Routes(guard, names, self._options), ThreadPoolExecutor(1, "batchflux-answers")
+        self._open = _Open(routes, guard, names, Downloads(routes, guard, self._options), reading)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         opened, self._open = self._opened(), None
-        await opened.once.close()
-        await opened.kept.close()
+        await opened.routes.close()
         await opened.names.close()
+        opened.reading.shutdown(wait=False)
 
     def _opened(self) -> _Open:
         if self._open is None:
@@ -127,24 +135,11 @@ class Transport:
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
         absolute = _ABSOLUTE.match(request.url)
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
-        data, described = await encode(request.content)
-        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
-        for more in (described, request.headers, headers):
-            known.update(more)
-        session = opened.kept if request.repeatable else opened.once
         clock = asyncio.get_running_loop().time
         started = clock()
-        until = Until(started + self._options.timeout)
-        own = url.origin() == self._origin.origin()
-        try:
-            async with until.bound():
-                if not own:  # it may live where the provider's own origin does, which no call has told yet
-                    await opened.names.learn()
-                response = await session.request(
-                    request.method, url, data=data, headers=known, allow_redirects=False, trace_request_ctx=sent
-                )
-        except WIRE_ERRORS as error:
-            raise unanswered(error, url, sent=sent.done, repeatable=request.repeatable, own=own) from None
+        due = self._options.due
+        until = Until(started + self._options.timeout) if due is None else Until(due(started), lambda: due(started))
+        response = await self._ask(opened, request, url, headers, (sent, until))
         answered = lowered(response.headers)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
@@ -159,14 +154,43 @@ class Transport:
             response.close()  # the connection is kept all the same if the answer was read to its end
         return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
 
+    async def _ask(
+        self, opened: _Open, request: HttpRequest, url: URL, headers: Mapping[str, str], course: tuple[Sent, Until]
+    ) -> ClientResponse:
+        """Send a request, by a proxy or directly, and return its answer once that begins; `course` takes note of it."""
+        route = opened.routes.of(url, reuse=request.repeatable)
+        data, described = await encode(request.content, self._photos)
+        known: CIMultiDict[str] = CIMultiDict(_ACCEPT)
+        for more in (described, request.headers, headers, route.headers):
+            known.update(more)
+        own = url.origin() == self._origin.origin()
+        (sent, until), clock = course, asyncio.get_running_loop().time
+        started = clock()
+        try:
+            async with until.bound():
+                if not own and route.proxy is None:  # it may live where the provider's own origin does: not told yet
+                    await opened.names.learn()
+                elif not own and not opened.guard.allow_literal(url, resolved=False):
+                    raise unsafe(url)
+                ways: Any = {"allow_redirects": False, "trace_request_ctx": sent, "proxy_headers": route.tunnel}
+                response = await route.session.request(request.method, url, data=data, headers=known, **ways)
+        except WIRE_ERRORS as error:
+            states = {"sent": sent.done, "repeatable": request.repeatable, "own": own}
+            raise unanswered(error, url, **states, proxy=route.proxy) from None
+        if route.refused(response.status, response.headers, clock() - started):
+            response.close()
+            raise refused_by(route.proxy, url, response.status)
+        return response
+
     async def _answer(
         self, request: HttpRequest, response: ClientResponse, headers: dict[str, str], until: Until
     ) -> Reply:
         reader = request.reader(response.status, headers)
         body = Body(response)
-        cut = await self._read(body, reader, until)
+        cut, size = await self._read(body, reader, until)
+        finish = partial(reader.finish, complete=cut is None)
         try:
-            return reader.finish(complete=cut is None)
+            return await in_thread(finish, self._opened().reading) if size > AT_ONCE else finish()
         except JobError as error:
             if body.missing and error.code is Code.BAD_ANSWER:  # what was paid for is in it, and would come so again
                 error.message = f"the answer is packed in a way that only Python's {body.missing} can undo: install it"
@@ -175,24 +199,27 @@ class Transport:
                 raise
             if isinstance(cut, _TooLargeError):
                 error.answer = None
-                size, remedy = (
+                largest, remedy = (
                     f"{self._body_cap / MIB:.0f} MiB",
                     "raise output.max_bytes if its pictures are that large",
                 )
-                message = f"the answer of {shown(response.url)} is larger than {size} and was given up; {remedy}"
+                message = f"the answer of {shown(response.url)} is larger than {largest} and was given up; {remedy}"
                 raise JobError(Code.BAD_ANSWER, message, billed=not request.repeatable) from error
             raise (lost(cut, response.url) if request.repeatable else error) from None
 
-    async def _read(self, body: Body, reader: Reader, until: Until) -> Exception | None:
-        """Feed the body to the reader as it arrives, decoded; return what cut it off, None when it is whole."""
-        left = self._body_cap
+    async def _read(self, body: Body, reader: Reader, until: Until) -> tuple[Exception | None, int]:
+        """Feed the body to the reader as it arrives, decoded.
+
+        Return what cut it off, None when it is whole, and its size in bytes.
+        """
+        size = 0
         try:
             while data := await body.next(until, self._options.idle_timeout):
-                left -= len(data)
-                if left < 0:
-                    return _TooLargeError()
+                size += len(data)
+                if size > self._body_cap:
+                    return _TooLargeError(), size
                 if reader.feed(data):
                     break
         except WIRE_ERRORS as error:
-            return error
-        return None
+            return error, size
+        return None, size

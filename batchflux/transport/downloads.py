@@ -4,8 +4,8 @@ It gets no key and no cookies, only the headers that the user set for hosts of p
 over a redirect to another origin none of those but what every browser sends: a link's host may hand on to anyone. Each
 redirect is dialled through the guard, and a picture's bytes are counted as they are decoded. From https a redirect may
 lead to http: a paid picture should not be lost for it. A host that refuses (401, 403, 451) may have the picture still;
-only 404 and 410 say that it is gone. The bytes wait in memory while few, then in a temporary file whose name starts
-with `.tmp-`: the output folder's sweep removes what a crash leaves behind.
+only 404 and 410 say that it is gone. The bytes wait in memory while few, and fewer the more downloads there are, then
+in a temporary file whose name starts with `.tmp-`: the output folder's sweep removes what a crash leaves behind.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from multidict import CIMultiDict
 from batchflux.errors import Code, JobError, StorageError
 from batchflux.models import Fetched
 from batchflux.transport.body import Body
-from batchflux.transport.connections import MIB, TransportOptions, Until
+from batchflux.transport.connecting.connections import MIB, UNKNOWN_TO_PROXY, TransportOptions, Until
+from batchflux.transport.connecting.ssrf import Allowed
 from batchflux.transport.headers import SUCCESS, check_sendable, lowered, wait_asked
 from batchflux.transport.links import to_url
-from batchflux.transport.ssrf import Allowed
-from batchflux.transport.wire_errors import WIRE_ERRORS, shown, unfetched, unsafe
+from batchflux.transport.wire_errors import WIRE_ERRORS, refused_by, shown, unfetched, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
 
     from aiofiles.threadpool.binary import AsyncBufferedIOBase
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientResponse
     from yarl import URL
 
-    from batchflux.transport.ssrf import Guard
+    from batchflux.transport.connecting.connections import Routes
+    from batchflux.transport.connecting.ssrf import Guard
 
 HOPS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -58,12 +59,12 @@ def check_downloads(allow_hosts: Iterable[str], headers: Mapping[str, str]) -> N
 
 
 class Downloads:
-    """Fetches pictures through a session that never uses a connection again."""
+    """Fetches pictures over connections that are kept."""
 
-    def __init__(self, session: ClientSession, guard: Guard, options: TransportOptions) -> None:
-        self._session = session
+    def __init__(self, routes: Routes, guard: Guard, options: TransportOptions) -> None:
+        self._routes = routes
         self._guard = guard
-        self._options = options
+        self._options, self._slots = options, options.slots
         self._timeout = ClientTimeout(connect=options.connect_timeout, sock_read=options.idle_timeout)
         self._headers = CIMultiDict(_HEADERS)
         self._headers.update(options.download_headers)
@@ -75,12 +76,19 @@ class Downloads:
         clock = asyncio.get_running_loop().time
         started, url = clock(), to_url(link)
         until = Until(started + self._options.download_timeout)
-        spool = _Spool(self._spool_dir, self._options.spool_over)
+        spool = _Spool(self._spool_dir)
         try:
             async with until.bound():
                 data, path = await self._download(url, until, spool)
         except WIRE_ERRORS as error:
-            raise unfetched(error, url) from None
+            failure = unfetched(error, url)
+            self._slots.ended(turned_away=failure.cause is not None)
+            raise failure from None
+        except JobError as error:
+            self._slots.ended(turned_away=error.cause is not None)
+            raise
+        self._slots.sized(spool.size)
+        self._slots.ended(turned_away=False)
         return Fetched(data=data, path=path, size=spool.size, seconds=clock() - started)
 
     async def _download(self, url: URL, until: Until, spool: _Spool) -> tuple[bytes | None, str | None]:
@@ -89,9 +97,10 @@ class Downloads:
             self._check(response)
             body = Body(response)
             while data := await body.next(until):
+                self._slots.came(len(data))
                 if spool.size + len(data) > self._options.max_bytes:
                     raise self._too_big(response.url)
-                await spool.add(data)
+                await spool.add(data, min(self._options.spool_over, self._slots.share))
             return await spool.done()
         finally:
             response.close()
@@ -100,13 +109,25 @@ class Downloads:
     async def _follow(self, url: URL) -> ClientResponse:
         first = url
         for _ in range(HOPS + 1):
-            if not self._guard.allow_literal(url):
+            route = self._routes.of(url, reuse=True)
+            if not self._guard.allow_literal(url, resolved=route.proxy is None):
                 raise unsafe(url)
             headers = self._headers if url.origin() == first.origin() else self._public
+            if route.headers:
+                headers = CIMultiDict((*headers.items(), *route.headers.items()))
             try:
-                response = await self._session.get(url, headers=headers, timeout=self._timeout, allow_redirects=False)
+                response = await route.session.get(
+                    url, headers=headers, timeout=self._timeout, allow_redirects=False, proxy_headers=route.tunnel
+                )
             except WIRE_ERRORS as error:
-                raise unfetched(error, url) from None  # of this hop: it may be another host than the link's
+                raise unfetched(
+                    error, url, route.proxy
+                ) from None  # of this hop: it may be another host than the link's
+            if response.status == UNKNOWN_TO_PROXY and route.passed_on:
+                response.close()
+                failure = refused_by(route.proxy, url, response.status)
+                failure.code, failure.cause = Code.DOWNLOAD, Code.NETWORK
+                raise failure
             target = response.headers.get("Location")
             if response.status not in _REDIRECTS or not target:
                 return response
@@ -129,8 +150,10 @@ class Downloads:
             failure.cause = Code.SERVER if status in _BUSY or status >= _AWAY else None
             raise failure
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self._options.max_bytes:
-            raise self._too_big(response.url)
+        if length.isdecimal():
+            if int(length) > self._options.max_bytes:
+                raise self._too_big(response.url)
+            self._slots.sized(int(length))
 
     def _too_big(self, url: URL) -> JobError:
         cap = self._options.max_bytes
@@ -141,20 +164,19 @@ class Downloads:
 
 
 class _Spool:
-    """Takes the bytes of one download: at most `over` in memory, the rest in a file (StorageError where it cannot)."""
+    """Takes the bytes of one download: the first in memory, many in a file (StorageError where it cannot)."""
 
-    def __init__(self, folder: Path, over: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.size = 0
         self._path = folder / f".tmp-{uuid.uuid4().hex}"
-        self._over = over
         self._held = bytearray()
         self._file: AsyncBufferedIOBase | None = None
 
-    async def add(self, data: bytes) -> None:
-        """Take the next bytes."""
+    async def add(self, data: bytes, over: int) -> None:
+        """Take the next bytes; more than `over` are not left in memory."""
         self._held += data
         self.size += len(data)
-        if len(self._held) > self._over:
+        if len(self._held) > over:
             await self._settled(self._flush())
 
     async def done(self) -> tuple[bytes | None, str | None]:

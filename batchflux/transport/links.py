@@ -11,7 +11,7 @@ import re
 from yarl import URL
 
 from batchflux.errors import Code, JobError, UsageError
-from batchflux.transport.ssrf import parse
+from batchflux.transport.connecting.ssrf import parse
 
 _CLEAN = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _HOST_END = re.compile(r"[/?#\\]")

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import Code, JobError
-from batchflux.transport.ssrf import UnsafeAddressError
+from batchflux.redaction import tidy
+from batchflux.transport.connecting.ssrf import UnsafeAddressError
 
 if TYPE_CHECKING:
     from yarl import URL
 
+    from batchflux.transport.connecting.proxies import Proxy
+
 _SHOWN = 300  # characters of an address
+_PROXY_WORDS = {
+    403: "forbids it",
+    407: "wants another user and password",
+    502: "did not reach it",
+    503: "did not reach it",
+    504: "did not reach it in time",
+}
 WIRE_ERRORS = (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
 
 # The first that fits counts, so the narrower stand above the wider.
@@ -36,11 +47,17 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool) -> JobError:
+class ProxyFailedError(aiohttp.ClientConnectionError):
+    """A SOCKS proxy was not reached, or refused; nothing was sent to where the request was to go."""
+
+
+def unanswered(
+    error: Exception, url: URL, *, sent: bool, repeatable: bool, own: bool, proxy: Proxy | None = None
+) -> JobError:
     """Return what a call that got no answer comes to; `own` says whether it went to the provider's own origin."""
     if sent and repeatable:
-        return lost(error, url)
-    what, place = describe(error), shown(url)
+        return lost(error, url, proxy)
+    what, place = through(error, proxy), shown(url)
     if sent:
         message = f"no answer from {place}: {what}; the request had left, so the picture may have been billed"
         return JobError(Code.UNKNOWN, message)
@@ -52,22 +69,28 @@ def unanswered(error: Exception, url: URL, *, sent: bool, repeatable: bool, own:
     return JobError(_code(error), f"{place} was not reached: {what}; nothing was sent")
 
 
-def lost(error: Exception, url: URL) -> JobError:
+def refused_by(proxy: Proxy | None, url: URL, status: int) -> JobError:
+    """Return what a call comes to that a proxy answered itself, in place of passing it on."""
+    what = f"the proxy {proxy} {_PROXY_WORDS[status]} (HTTP {status})"
+    return JobError(Code.NETWORK, f"{shown(url)} was not reached: {what}; nothing was sent")
+
+
+def lost(error: Exception, url: URL, proxy: Proxy | None = None) -> JobError:
     """Return what a lost answer to a free request comes to."""
-    message = f"no answer from {shown(url)}: {describe(error)}; it is free and can be asked for again"
+    message = f"no answer from {shown(url)}: {through(error, proxy)}; it is free and can be asked for again"
     return JobError(_code(error), message)
 
 
-def unfetched(error: Exception, url: URL) -> JobError:
+def unfetched(error: Exception, url: URL, proxy: Proxy | None = None) -> JobError:
     """Return what a picture that could not be fetched comes to; `url` is where its link, or a redirect, led."""
     if is_unsafe(error):
         return unsafe(url)
     if isinstance(error, aiohttp.InvalidURL) or is_misnamed(error):
         return JobError(Code.UNSAFE_URL, f"{shown(url)} is not a valid URL, so it was not fetched")
-    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {describe(error)}")
+    failure = JobError(Code.DOWNLOAD, f"{shown(url)} could not be fetched: {through(error, proxy)}")
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         failure.cause = Code.SERVER
-    elif isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+    elif isinstance(error, OSError | aiohttp.ClientConnectionError | aiohttp.ClientHttpProxyError):
         failure.cause = Code.NETWORK
     return failure
 
@@ -107,6 +130,9 @@ def _unconnected(error: aiohttp.ClientConnectorCertificateError | aiohttp.Client
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it is not valid"
         remedy = "if your network or provider has an authority of its own, name its file in SSL_CERT_FILE"
+        named = os.environ.get("SSL_CERT_FILE")
+        if named and not Path(named).is_file():
+            remedy = f"SSL_CERT_FILE names {named}, which is no file"
         return f"its TLS certificate is not trusted ({why}): {remedy}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         why = (getattr(error.os_error, "reason", None) or "it was broken off").replace("_", " ").lower()
@@ -123,6 +149,17 @@ def _said_by_the_system(error: BaseException) -> str:
     if error.errno and error.strerror.startswith("Connect call failed"):  # asyncio's words, not the system's
         return os.strerror(error.errno).lower()
     return error.strerror.lower()
+
+
+def through(error: BaseException, proxy: Proxy | None) -> str:
+    """Describe an error, and name the proxy that was asked."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy {proxy} {_PROXY_WORDS.get(error.status, 'does not connect to it')} (HTTP {error.status})"
+    if isinstance(error, ProxyFailedError):
+        return f"the proxy {proxy} does not connect to it ({tidy(str(error))})"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {proxy} was not reached ({_said_by_the_system(error.os_error)})"
+    return describe(error) if proxy is None else f"{describe(error)}, through the proxy {proxy}"
 
 
 def shown(url: URL) -> str:

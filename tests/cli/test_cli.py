@@ -19,7 +19,8 @@ from click.testing import CliRunner
 import batchflux
 from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manifest, plan, run
 from batchflux.cli import COMMANDS, cli, main
-from batchflux.cli.terminal import count, duration, money, place
+from batchflux.cli.terminal import count, duration, learned_lines, money, place
+from batchflux.state import Lesson
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "version: 1\nname: q\nprovider: {name: simulator, options: {latency: 0, size: 64}}\njobs:\n"
@@ -248,3 +249,9 @@ def test_on_windows_it_says_where_it_runs(monkeypatch: pytest.MonkeyPatch, capsy
         main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == "batchflux runs on Linux and macOS; on Windows install and run it in WSL.\n"
+
+
+def test_what_keys_were_found_to_allow_is_said_of_those_that_met_a_limit() -> None:
+    learned = {"A": (4.87, None), "B": (0.2, 24), "C": (None, 3), "D": (None, None)}
+    known = {name: Lesson(rate=rate, active=active, at=0.0) for name, (rate, active) in learned.items()}
+    assert learned_lines(known, "- ") == ["- A allows 4.9/s", "- B allows 12.0/min, 24 at once", "- C allows 3 at once"]

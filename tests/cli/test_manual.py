@@ -16,6 +16,8 @@ import yaml
 
 from batchflux.docs import TOPICS, page
 from batchflux.errors import EXIT_CODES, UsageError
+from batchflux.manifest import schema
+from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +105,7 @@ def test_init_leads_editors_to_the_schema_and_overwrites_nothing(tmp_path: Path)
 
 
 def faults(data: Any) -> Sequence[Any]:
-    known = json.loads(batchflux("schema").stdout)
+    known = schema(capabilities())
     jsonschema.Draft202012Validator.check_schema(known)
     return list(jsonschema.Draft202012Validator(known).iter_errors(data))
 

@@ -123,54 +123,47 @@ def test_the_folder_holds_all_that_the_manual_lists(program: Program, bank: Bank
         assert json.loads(line)["event"]
 
 
-@pytest.mark.parametrize(
-    ("prompt", "style", "code", "status", "attempts"),
-    [
-        ("x #500*2", "standard", "", "done", "3"),
-        ("x #502*1", "chat", "", "done", "2"),
-        ("x #500", "standard", "server", "failed", "3"),
-        ("x #429*2", "standard", "", "done", "1"),
-        ("x #429date*1", "chat", "", "done", "1"),
-        ("x #limited200*1", "standard", "", "done", "1"),
-        ("x #moderated", "standard", "moderated", "failed", "1"),
-        ("x #invalid", "chat", "invalid_request", "failed", "1"),
-        ("x #empty*1", "standard", "", "done", "2"),
-        ("x #nojson", "standard", "bad_answer", "failed", "2"),
-        ("x #b64", "standard", "", "done", "1"),
-        ("x #link503*2", "standard", "", "done", "1"),
-        ("x #link404", "standard", "download", "failed", "1"),
-        ("x #linkhalf", "standard", "bad_image", "failed", "1"),
-        ("x #linkhtml", "chat", "bad_image", "failed", "1"),
-        ("x #linkprivate", "standard", "unsafe_url", "failed", "1"),
-        ("x #reset*1", "standard", "", "done", "2"),
-        ("x #reset", "chat", "unknown", "unknown", "2"),
-    ],
-)
-def test_each_failure_has_its_code_and_its_price(  # noqa: PLR0913, PLR0917  one argument a column of the table
-    program: Program,
-    bank: Bank,
-    manifest: Callable[..., str],
-    prompt: str,
-    style: str,
-    code: str,
-    status: str,
-    attempts: str,
-) -> None:
-    name = manifest(f"  - {{id: a, prompt: '{prompt}'}}\n", style=style, limits=", attempts: 3")
-    ended = program("run", name)
-    assert ended.code == (0 if status == "done" else 1), ended.err
-    (row,) = program.rows()
-    assert (row["status"], row["error_code"], row["attempts"]) == (status, code, attempts)
-    posts = len(bank.seen)
-    if "429" in prompt or "limited" in prompt:
-        assert posts == 1 + int(prompt.split("*")[1])
-    else:
-        assert posts == int(attempts)
-    assert int(row["possibly_billed"]) == sum(word in prompt for word in ("#reset", "#empty")) + (
-        2 if "#nojson" in prompt else 0
-    ) + (1 if prompt.endswith("#reset") else 0)
-    assert (program.folder / "out/m" / (row["file_name"] or "images")).exists()
-    assert len(list((program.folder / "out/m/images").iterdir())) == (1 if status == "done" else 0)
+FAILURES = [  # fault, style, and what comes of it: code, status, attempts
+    ("#500*2", "standard", "", "done", "3"),
+    ("#502*1", "chat", "", "done", "2"),
+    ("#500", "standard", "server", "failed", "3"),
+    ("#429*2", "standard", "", "done", "1"),
+    ("#429date*1", "chat", "", "done", "1"),
+    ("#limited200*1", "standard", "", "done", "1"),
+    ("#moderated", "standard", "moderated", "failed", "1"),
+    ("#invalid", "chat", "invalid_request", "failed", "1"),
+    ("#empty*1", "standard", "", "done", "2"),
+    ("#nojson", "standard", "bad_answer", "failed", "2"),
+    ("#b64", "standard", "", "done", "1"),
+    ("#link503*2", "standard", "", "done", "1"),
+    ("#link404", "standard", "download", "failed", "1"),
+    ("#linkhalf", "standard", "bad_image", "failed", "1"),
+    ("#linkhtml", "chat", "bad_image", "failed", "1"),
+    ("#linkprivate", "standard", "unsafe_url", "failed", "1"),
+    ("#reset*1", "standard", "", "done", "2"),
+    ("#reset", "chat", "unknown", "unknown", "2"),
+]
+
+
+def test_each_failure_has_its_code_and_its_price(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    """All in one run: what goes wrong with one job is none of another's."""
+    jobs = "".join(
+        f"  - {{id: a{number}, prompt: 'job a{number} {fault}', style: {style}}}\n"
+        for number, (fault, style, *_) in enumerate(FAILURES)
+    )
+    ended = program("run", manifest(jobs, limits=", attempts: 3"))
+    assert ended.code == 1, ended.err
+    rows = {row["id"]: row for row in program.rows()}
+    images = program.folder / "out/m/images"
+    for number, (fault, _, code, status, attempts) in enumerate(FAILURES):
+        row, posts = rows[f"a{number}"], bank.posts[f"a{number}"]
+        assert (row["status"], row["error_code"], row["attempts"]) == (status, code, attempts), fault
+        free = int(fault.split("*")[1]) if "429" in fault or "limited" in fault else 0
+        assert posts == int(attempts) + free, fault
+        billed = sum(word in fault for word in ("#reset", "#empty")) + 2 * (fault == "#nojson") + (fault == "#reset")
+        assert int(row["possibly_billed"]) == billed, fault
+        assert (images.parent / (row["file_name"] or "images")).exists()
+    assert len(list(images.iterdir())) == sum(status == "done" for *_, status, _ in FAILURES)
 
 
 @pytest.mark.parametrize("fault", ["quota", "auth"])

@@ -41,7 +41,8 @@ class Inside(Program):
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY, "XDG_STATE_HOME": str(tmp_path / "state")}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY}
+    environ |= dict.fromkeys(("XDG_STATE_HOME", "XDG_CACHE_HOME"), str(tmp_path / "state"))
     return Inside(tmp_path, tmp_path / "out", environ)
 
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import random
-import selectors
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.key_pool import Key
-from batchflux.engine.pace import Pace, Window
 from batchflux.engine.ports import World
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
@@ -63,71 +61,14 @@ from batchflux.models import (
     Submitted,
 )
 from batchflux.providers import Provider, providers
+from batchflux.transport import CallTimes, DownloadSlots
 from tests.conftest import numbered_job
+from tests.engine.clock import VirtualLoop
 
 if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
 
 DUSK = 1_800_000_000.0
-
-
-class DeadlockError(AssertionError):
-    """Nothing is ready and no timer is set: the program would wait for ever."""
-
-
-class _Skipper(selectors.DefaultSelector):
-    """Never waits: the time that the loop wants to wait is what its clock jumps by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-        self.lag: Callable[[], float] = float
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Look at real files, such as the loop's own pipe, only when no timer is set: a system call a turn adds up."""
-        if timeout is None:
-            ready = super().select(0)
-            if not ready:
-                raise DeadlockError(f"at {self.now:.3f} s nothing is ready and no timer is set: it would hang here")
-            return ready
-        if timeout > 0:
-            self.now += timeout + self.lag()
-        return []
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer when nothing is ready.
-
-    Args:
-        lag: returns how late, in seconds, the next timer fires; never late by default.
-        kill_after: stop dead after so many turns, as SIGKILL does.
-    """
-
-    def __init__(self, lag: Callable[[], float] = float, kill_after: int | None = None) -> None:
-        self._skipper = _Skipper()
-        self._skipper.lag = lag
-        self._turns_left = kill_after
-        super().__init__(self._skipper)
-
-    def time(self) -> float:
-        return self._skipper.now
-
-    def _run_once(self) -> None:
-        if self._turns_left is not None:
-            self._turns_left -= 1
-            if self._turns_left < 0:
-                self._turns_left = None
-                self.stop()
-        super()._run_once()  # type: ignore[misc]  # not in the stubs: it is asyncio's one turn
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """Do the work at once: on virtual time, a thread takes none."""
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001  it belongs to whoever awaits
-            future.set_exception(error)
-        return future
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +285,9 @@ class InProcess:
         self.answers[attempt] = body
         return f"answers/{job.id}-{attempt}.txt"
 
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        raise AssertionError("no answer here has two pictures")
+
     async def collect(self, job: Job, asset: Link | str, attempt: int) -> Collected:
         if isinstance(asset, str):
             return Collected(stored=await self._pictures.store(job, asset))
@@ -471,6 +415,7 @@ class Terms:
     workers: int | None = None
     downloads: int | None = None
     timeout: float = 360.0
+    floor: float | None = None
     prices: Mapping[str, Decimal] | None = None
     commit_seconds: float = 0.002
     lag: Callable[[], float] = float
@@ -580,15 +525,8 @@ class Night:
 
 
 def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
-    keys = [
-        Key(
-            name=name,
-            secret=name,
-            pace=_pace(asked),
-            window=Window(asked.concurrency, known=asked.interval is not None or asked.rate is not None),
-        )
-        for name in asked.keys
-    ]
+    rate = asked.rate or (None if asked.interval is None else (1 / asked.interval, 1.0))
+    keys = [Key(name=name, secret=name, rate=rate) for name in asked.keys]
     breaker = CircuitBreaker(asked.max_consecutive_failures, gate, asked.patience)
     budget = Budget(
         limit=None if asked.budget is None else nanos(asked.budget),
@@ -603,18 +541,17 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
-        downloads=asked.downloads or 2 * asked.concurrency + 8,
-        timeout=asked.timeout,
+        downloads=_slots(asked),
+        times=CallTimes(asked.timeout, asked.floor),
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
 
 
-def _pace(asked: Terms) -> Pace:
-    if asked.rate is not None:
-        return Pace(*asked.rate)
-    return Pace() if asked.interval is None else Pace(1 / asked.interval)
+def _slots(asked: Terms) -> DownloadSlots:
+    least = asked.downloads or 2 * asked.concurrency + 8
+    return DownloadSlots(least, asked.downloads or 1024)
 
 
 def _reader(folder: Path) -> Any:

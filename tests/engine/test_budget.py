@@ -17,7 +17,8 @@ from batchflux.errors import Code, StopRun
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.engine.conftest import Night, NightFactory, VirtualLoop
+    from tests.engine.clock import VirtualLoop
+    from tests.engine.conftest import Night, NightFactory
 
 PRICE = Decimal("0.14")
 NANOS = 140_000_000

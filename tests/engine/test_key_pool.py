@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
+from batchflux.engine.gcra import LATENESS
 from batchflux.engine.key_pool import (
-    FIRST_COOLING,
     LEAD,
-    LONGEST_COOLING,
     PATIENCE,
-    SHORTEST_COOLING,
     Key,
     KeyWatch,
     Lease,
 )
+from batchflux.engine.limit_finder import EVIDENCE, PAUSE, Learned
 from batchflux.engine.outages import DOWN_SECONDS, FIRST_PAUSE
-from batchflux.engine.pace import LATENESS, Pace, Window
 from batchflux.engine.rate_limiter import UNKNOWN, RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
@@ -74,11 +73,11 @@ class Scene:
     async def ends(self, lease: Lease, error: JobError | None = None) -> None:
         """End the request: with a picture, or a refusal."""
         await asyncio.sleep(0)
-        self.limits.release(lease)
         if error is None:
             self.limits.answered(lease)
         else:
             self.limits.refused(lease, error)
+        self.limits.release(lease)
 
     async def begun(self, *coroutines: Coroutine[object, object, Lease]) -> list[asyncio.Task[Lease]]:
         tasks = [asyncio.create_task(each) for each in coroutines]
@@ -87,65 +86,47 @@ class Scene:
 
 
 def paced(name: str, count: float, seconds: float = 1.0) -> Key:
-    return Key(name=name, secret=None, pace=Pace(count, seconds))
+    return Key(name=name, secret=None, rate=(count, seconds))
 
 
-def refusals(virtual: asyncio.Runner, key: Key, count: int) -> list[float]:
-    """Let every request be refused at once; return how long the key cooled each time."""
+def refusals(virtual: asyncio.Runner, key: Key, count: int, error: JobError = TOO_MANY) -> list[float]:
+    """Let every request be refused at once; return how long it was to the next each time."""
 
     async def scene() -> list[float]:
-        here, pauses = Scene(key), []
-        for _ in range(count):
+        here, times = Scene(key), list[float]()
+        for _ in range(count + 1):
             lease = await here.out()
-            await here.ends(lease, TOO_MANY)
-            pauses.append(key.cooling_until - here.now())
-        return pauses
+            times.append(here.now())
+            await asyncio.sleep(0.01)
+            await here.ends(lease, error)
+        return [after - before - 0.01 for before, after in pairwise(times)]
 
     return virtual.run(scene())
 
 
-def test_without_a_rate_the_first_cooling_is_half_a_second_and_doubles_to_a_minute(virtual: asyncio.Runner) -> None:
-    pauses = refusals(virtual, Key(name="A", secret=None), 10)
-    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60])
-    assert (pauses[0], pauses[-1]) == (FIRST_COOLING, LONGEST_COOLING)
+def test_a_key_that_refuses_everything_is_tried_after_ever_longer_pauses(virtual: asyncio.Runner) -> None:
+    pauses = refusals(virtual, Key(name="A", secret=None), EVIDENCE + 4)
+    assert pauses[: EVIDENCE - 1] == pytest.approx([0.0] * (EVIDENCE - 1), abs=0.02)
+    assert pauses[EVIDENCE - 1 :] == pytest.approx([PAUSE * number for number in (1, 2, 3, 4, 5)], abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("count", "seconds", "first"),
-    [(1000.0, 1.0, SHORTEST_COOLING), (10.0, 1.0, (1 + LATENESS) / 10), (1.0, 60.0, FIRST_COOLING)],
-)
-def test_with_a_rate_the_first_cooling_is_an_interval_within_bounds(
-    virtual: asyncio.Runner, count: float, seconds: float, first: float
-) -> None:
-    assert refusals(virtual, paced("A", count, seconds), 2) == pytest.approx([first, 2 * first], rel=0.01)
-
-
-def test_429s_of_requests_that_were_out_together_are_one_piece_of_news(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
-        here = Scene()
-        together = [await here.out() for _ in range(2)]
-        await asyncio.sleep(1)
-        for lease in together:
-            await here.ends(lease, TOO_MANY)
-        assert here.keys[0].refusals == 1
-        assert here.keys[0].cooling_until == here.now() + FIRST_COOLING
-        await here.ends(await here.out(), TOO_MANY)
-        assert here.keys[0].refusals == 2
-
-    virtual.run(scene())
+def test_a_key_that_refuses_everything_rests_as_long_as_it_says(virtual: asyncio.Runner) -> None:
+    error = JobError(Code.RATE_LIMITED, "no", retry_after=100.0)
+    pauses = refusals(virtual, Key(name="A", secret=None), EVIDENCE + 1, error)
+    assert pauses[EVIDENCE - 1 :] == pytest.approx([100.0, 100.0])
 
 
 def test_a_picture_ends_the_row_of_refusals(virtual: asyncio.Runner) -> None:
-    async def scene() -> None:
+    async def scene() -> bool:
         here = Scene()
-        for _ in range(3):
-            await here.ends(await here.out(), TOO_MANY)
-        await here.ends(await here.out())
-        assert here.keys[0].refusals == 0
-        await here.ends(await here.out(), TOO_MANY)
-        assert here.keys[0].cooling_until == here.now() + FIRST_COOLING
+        for count in (EVIDENCE - 1, EVIDENCE - 1):
+            for _ in range(count):
+                await here.ends(await here.out(), TOO_MANY)
+                await asyncio.sleep(0.1)
+            await here.ends(await here.out())
+        return here.keys[0].finder.shut
 
-    virtual.run(scene())
+    assert not virtual.run(scene())
 
 
 def test_a_long_time_of_nothing_but_429s_ends_the_run_in_a_sentence(virtual: asyncio.Runner) -> None:
@@ -180,7 +161,7 @@ def test_every_other_answer_renews_the_patience(virtual: asyncio.Runner, answer:
         if answer == "picture":
             here.limits.answered(second)
         elif answer == "failure":
-            here.limits.served(second)
+            here.limits.failed(second, JobError(Code.MODERATED, "no"))
         else:
             other = Lease(key=here.keys[1], clock=here.now)
             here.limits.refused(other, JobError(Code.AUTH, "no"))
@@ -208,9 +189,10 @@ def test_a_shorter_pause_does_not_end_a_longer_one(virtual: asyncio.Runner) -> N
     async def scene() -> float:
         here = Scene()
         first, second = await here.out(), await here.out()
-        await here.ends(first, JobError(Code.RATE_LIMITED, "no", retry_after=100.0))
-        await here.ends(second, JobError(Code.RATE_LIMITED, "no", retry_after=1.0))
-        return here.keys[0].cooling_until
+        await here.ends(first)
+        here.limits.answered(first, 100.0)
+        here.limits.answered(second, 1.0)
+        return here.keys[0].resting_until
 
     assert virtual.run(scene()) == 100.0
 
@@ -262,17 +244,36 @@ def test_no_more_leases_are_being_prepared_than_may_leave_within_the_lead(virtua
     assert virtual.run(scene()) == [5, 5, 6], "five intervals of 10 ms are the 50 ms of the lead"
 
 
-def test_a_full_window_takes_no_more_and_the_other_key_does(virtual: asyncio.Runner) -> None:
+def test_a_full_key_takes_no_more_and_the_other_does(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
-        small, big = Key(name="A", secret=None, window=Window(2, known=True)), Key(name="B", secret=None)
+        small, big = Key(name="A", secret=None, learned=Learned(active=2)), Key(name="B", secret=None)
         here = Scene(small, big)
         leases = [await here.out() for _ in range(6)]
         assert (small.leased, big.leased) == (2, 4)
         for lease in leases:
+            here.limits.answered(lease)
             here.limits.release(lease)
-        assert [(await here.out()).key.name for _ in range(3)] == ["A", "A", "B"]
 
     virtual.run(scene())
+
+
+def test_keys_share_the_work_evenly_and_a_slow_one_gets_less(virtual: asyncio.Runner) -> None:
+    async def scene(*seconds: float) -> list[int]:
+        here = Scene(*(Key(name=str(number), secret=None) for number in range(len(seconds))))
+
+        async def worker() -> None:
+            for _ in range(75):
+                lease = await here.out()
+                await asyncio.sleep(seconds[int(lease.key.name)])
+                await here.ends(lease)
+
+        await asyncio.gather(*(worker() for _ in range(8)))
+        return [key.schedule.sent for key in here.keys]
+
+    assert virtual.run(scene(1.0, 1.0, 1.0, 1.0)) == [150] * 4
+    uneven = virtual.run(scene(1.0, 1.0, 1.0, 10.0))
+    assert uneven[3] < 100
+    assert max(uneven[:3]) - min(uneven[:3]) < 20
 
 
 def test_work_goes_to_the_key_that_can_take_it_first(virtual: asyncio.Runner) -> None:
@@ -283,7 +284,7 @@ def test_work_goes_to_the_key_that_can_take_it_first(virtual: asyncio.Runner) ->
     assert sorted(virtual.run(scene())) == ["fast"] * 6 + ["slow"] * 3
 
 
-@pytest.mark.parametrize(("pause", "stays"), [(LEAD, True), (LEAD + 0.001, False)])
+@pytest.mark.parametrize(("pause", "stays"), [(LEAD, True), (2 * LEAD + 0.001, False)])
 def test_who_waits_to_leave_is_sent_back_when_the_key_cools_longer_than_the_lead(
     virtual: asyncio.Runner, *, pause: float, stays: bool
 ) -> None:
@@ -339,7 +340,7 @@ def test_a_closing_gate_ends_the_wait_to_leave(virtual: asyncio.Runner) -> None:
 
 def test_other_limits_hold_from_the_moment_they_are_given(virtual: asyncio.Runner) -> None:
     async def scene() -> None:
-        key = Key(name="A", secret=None, window=Window(1, known=False))
+        key = Key(name="A", secret=None)
         here = Scene(key, concurrency=1)
         await here.out()
         tasks = await here.begun(here.out(), here.out(), here.out())
@@ -348,13 +349,12 @@ def test_other_limits_hold_from_the_moment_they_are_given(virtual: asyncio.Runne
         here.limits.retune(3, (10.0, 1.0))
         await asyncio.sleep(1)
         assert [task.done() for task in tasks] == [True, True, False]
-        assert (here.limits.concurrency, key.window.size) == (3, 3)
-        assert key.pace.rate == pytest.approx(10 / (1 + LATENESS))
+        assert here.limits.concurrency == 3
+        assert key.schedule.ceiling == pytest.approx(10 / (1 + LATENESS))
         here.limits.retune(20, None)
-        await asyncio.sleep(0)
-        assert key.pace.rate == float("inf")
-        assert key.window.size == 3, "without a rate the window grows by answers only"
-        tasks[2].cancel()
+        await asyncio.sleep(0.2)
+        assert key.schedule.ceiling == float("inf")
+        assert tasks[2].done()
 
     virtual.run(scene())
 

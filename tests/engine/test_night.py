@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from batchflux.engine.worker_pool import workers_for
 from batchflux.errors import Code
+from tests.engine.limit_clients import most_in_a_window
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Call, Night, NightFactory, RunEnded
@@ -105,16 +106,6 @@ class Weather:
         if kind == 1:
             return self.scene.error(Code.DOWNLOAD, 0.2, dead=True)
         return self.scene.error(Code.DOWNLOAD if kind == 2 else Code.BAD_IMAGE, 30.0)
-
-
-def most_in_a_window(times: Sequence[float], seconds: float) -> int:
-    """The most of `times` in any half-open window of so many seconds, as a server counts them."""
-    most, first = 0, 0
-    for last, time in enumerate(times):
-        while time - times[first] >= seconds:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 def check_rate(calls: Sequence[Call], rate: tuple[float, float]) -> None:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
+from batchflux.engine.gcra import LATENESS
 from batchflux.engine.key_pool import Key, Lease
-from batchflux.engine.pace import LATENESS
+from batchflux.engine.limit_finder import EVIDENCE
 from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
@@ -77,15 +78,16 @@ def test_each_key_has_its_own_rate(night: NightOf) -> None:
     assert scene.server.calls[-1].at == pytest.approx(49, abs=1)
 
 
-def test_retry_after_cools_the_key_it_came_for_and_no_other(night: NightOf) -> None:
-    scene = night(60)
+def test_a_key_that_refuses_everything_rests_as_told_and_no_other(night: NightOf) -> None:
+    scene = night(100)
     scene.server.by_key = lambda key, number: (
-        scene.error(Code.RATE_LIMITED, 0.5, retry_after=30) if key == "A" and number == 0 else None
+        scene.error(Code.RATE_LIMITED, 0.5, retry_after=30) if key == "A" and number < EVIDENCE else None
     )
     scene.run(keys=("A", "B"), concurrency=2, interval=1.0)
     used_a = [call.at for call in scene.server.calls if call.key == "A"]
-    refused = used_a[0] + 0.5
-    assert [at for at in used_a[1:] if at < refused + 30] == []
+    assert len(used_a) > EVIDENCE
+    refused = used_a[EVIDENCE - 1] + 0.5
+    assert [at for at in used_a[EVIDENCE:] if at < refused + 30] == []
     assert any(at >= refused + 30 for at in used_a)
     assert any(refused < call.at < refused + 30 for call in scene.server.calls if call.key == "B")
     assert all(row.status == "done" and row.attempts == 1 for row in scene.rows().values())
@@ -104,14 +106,32 @@ def test_a_lease_that_is_granted_as_a_key_has_cooled_is_not_taken_for_too_early(
         assert ended.tally.done == 2
 
 
-def test_a_rate_limit_slows_all_workers(night: NightOf) -> None:
+def test_where_everything_is_refused_all_workers_wait_as_told(night: NightOf) -> None:
+    scene = night(40)
+    scene.server.by_key = lambda _, number: scene.error(Code.RATE_LIMITED, 0.5, retry_after=60) if number < 8 else None
+    scene.run(concurrency=8)
+    assert len([call for call in scene.server.calls if call.at <= 0.6]) == 8
+    assert [call.at for call in scene.server.calls if 0.6 < call.at < 60] == []
+    assert len(scene.rows()) == 40
+
+
+@pytest.mark.parametrize("keys", [("A",), ("A", "B")])
+def test_a_lone_refusal_holds_its_job_as_told_and_nobody_else(night: NightOf, keys: tuple[str, ...]) -> None:
     scene = night(40)
     scene.server.by_key = lambda _, number: scene.error(Code.RATE_LIMITED, 0.5, retry_after=60) if number < 1 else None
-    scene.run(concurrency=8)
-    out_together = [call for call in scene.server.calls if call.at <= 0.6]
-    assert [call.at for call in scene.server.calls if 0.6 < call.at < 60] == []
-    assert len(out_together) <= 8
-    assert len(scene.rows()) == 40
+    scene.run(concurrency=8, keys=keys)
+    refused = [call for call in scene.server.calls if call.reply.code is Code.RATE_LIMITED]
+    assert len(refused) == len(keys)
+    for call in refused:
+        assert all(
+            other.at >= call.at + 60.5
+            for other in scene.server.calls
+            if other.id == call.id and other.key == call.key and other is not call
+        )
+    others = {call.id for call in refused}
+    assert max(call.at for call in scene.server.calls if call.id not in others) < 20
+    if len(keys) > 1:
+        assert max(call.at for call in scene.server.calls) < 20, "another key serves it at once"
 
 
 def test_a_rate_limit_without_a_time_is_waited_out_longer_and_longer(night: NightOf) -> None:
@@ -218,13 +238,16 @@ def test_the_window_check_can_fail() -> None:
     assert crowded([0.0, 0.5], 1.0) == [(0.0, 0.5, 2)]
 
 
-@pytest.mark.parametrize("error", [JobError(Code.AUTH, "no"), JobError(Code.RATE_LIMITED, "slow", retry_after=9.0)])
-async def test_a_lease_of_a_key_that_cools_is_given_back_and_not_waited_for(error: JobError) -> None:
+@pytest.mark.parametrize("dead", [True, False])
+async def test_a_lease_of_a_key_that_rests_is_given_back_and_not_waited_for(*, dead: bool) -> None:
     gate = Gate()
     keys = [Key(name="A", secret="a"), Key(name="B", secret="b")]
     limits = RateLimiter(keys, concurrency=4, gate=gate, breaker=CircuitBreaker(20, gate))
     first = await limits.acquire()
     assert await limits.depart(first)
-    limits.refused(first, error)
+    if dead:
+        limits.refused(first, JobError(Code.AUTH, "no"))
+    else:
+        limits.answered(first, 9.0)
     late = Lease(key=first.key, clock=asyncio.get_running_loop().time)
     assert not await asyncio.wait_for(limits.depart(late), 5)

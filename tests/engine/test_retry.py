@@ -16,7 +16,8 @@ from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Night, VirtualLoop
+    from tests.engine.clock import VirtualLoop
+    from tests.engine.conftest import Night
 
 NightOf = Callable[[int], "Night"]
 STOP = StopRun("signal", "Stopped by SIGTERM.")
@@ -41,8 +42,11 @@ def test_which_codes_are_tried_again(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(FREE))
-def test_a_rate_limit_and_a_dead_key_cost_no_wait_of_their_own(code: Code) -> None:
-    assert RetryPolicy().api(Tries(used=1), error(code, 60.0), Random(1)) == 0.0
+def test_a_rate_limit_costs_a_short_wait_and_a_dead_key_none(code: Code) -> None:
+    for refused in range(1, 20):
+        wait = RetryPolicy().api(Tries(used=1, refused=refused), error(code, 60.0), Random(refused))
+        assert wait is not None
+        assert 0.25 <= wait <= 4.0 if code is Code.RATE_LIMITED else wait == 0.0
 
 
 @given(used=st.integers(1, 10_000), base=st.floats(0.01, 10), cap=st.floats(0.01, 600), seed=st.integers())

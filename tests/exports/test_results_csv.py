@@ -368,3 +368,19 @@ def test_what_the_ledger_knows_of_the_answer_is_shown() -> None:
     row = known()._replace(remarks="=asked for png", seed_used=7, revised_prompt="a better mug")
     shown = dict(zip(HEADER, cells(row, []), strict=True))
     assert [shown[name] for name in LATER] == ["'=asked for png", 7, "a better mug"]
+
+
+def test_a_file_for_excel_begins_with_the_mark_and_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    plain, excel = Results(path, []), Results(path, [], bom=True)
+    plain.append([known()])
+    assert not excel.intact()
+    excel.rewrite([known()])
+    assert excel.intact()
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfid,status,")
+    after = Results(path, [])  # as who brings in verdicts opens it
+    after.rewrite([known(), known()])
+    after.append([known()])
+    assert path.read_bytes().count(b"\xef\xbb\xbf") == 1
+    after.close()
+    assert after.intact()

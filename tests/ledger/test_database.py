@@ -99,7 +99,7 @@ async def test_an_answer_comes_after_the_commit_and_brings_the_result(tmp_path: 
 
 async def test_those_who_wait_share_a_commit(tmp_path: Path) -> None:
     commits: list[int] = []
-    database = Database(tmp_path / "l.db", after_commit=lambda: commits.append(1))
+    database = Database(tmp_path / "l.db", after_commit=lambda _: commits.append(1))
     await database.submit(make_table)
     first, go_on = await held_up(database)
     others = [database.submit(add(number)) for number in range(50)]
@@ -137,7 +137,7 @@ async def test_an_operation_that_fails_fails_alone(tmp_path: Path, fault: str) -
 
 async def test_a_commit_takes_no_more_than_a_batch_and_leaves_the_rest_to_the_next(tmp_path: Path) -> None:
     commits: list[int] = []
-    database = Database(tmp_path / "l.db", after_commit=lambda: commits.append(1))
+    database = Database(tmp_path / "l.db", after_commit=lambda _: commits.append(1))
     await database.submit(make_table)
     first, go_on = await held_up(database)
     turns = []
@@ -164,7 +164,7 @@ async def test_closing_from_within_a_batch_writes_what_waits_and_what_was_only_s
 
 
 async def test_what_follows_the_commit_fails_the_callers_too(tmp_path: Path) -> None:
-    def full() -> None:
+    def full(_: sqlite3.Connection) -> None:
         raise StorageError("results.csv cannot be written")
 
     database = Database(tmp_path / "l.db", after_commit=full)

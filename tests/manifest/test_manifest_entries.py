@@ -95,7 +95,7 @@ def test_empty_cells_leave_optional_fields_out(folder: Path, jobs: Jobs) -> None
     id: "{{ i }}"
     seed: "{{ s }}"
     output_format: "{{ f }}"
-    images: ["{{ p }}"]
+    images: ["{{ p | default('') }}"]
     prompt_upsampling: "{{ u }}"
     safety_tolerance: "{{ k }}"
     tags: {t: "{{ t }}!", n: 1.50}
@@ -198,11 +198,12 @@ def test_references_say_what_is_wrong_with_them(folder: Path, jobs: Jobs) -> Non
     (folder / "photos/big.png").write_bytes(bytes(21 << 20))
     names = ["none.png", "empty.png", "text.png", "big.png", "../photos", "mug.jpg"]
     made = jobs(HEAD + "  - {prompt: x, matrix: {image: [" + ", ".join(f"photos/{name}" for name in names) + "]}}\n")
+    smaller = "references.max_bytes: 10MB sends it smaller"
     assert [job.fault for job in made] == [
-        "the reference photos/none.png does not exist",
+        f"the reference photos/none.png does not exist: looked at {folder}/photos/none.png",
         "the reference photos/empty.png is empty",
         "the reference photos/text.png is not a PNG, JPEG, WEBP or GIF picture",
-        "the reference photos/big.png has 22020096 bytes; at most 20971520 can be sent",
+        f"the reference photos/big.png has 22020096 bytes; at most 20971520 can be sent; {smaller}",
         "the reference photos/../photos is not a file",
         None,
     ]

@@ -85,4 +85,4 @@ def test_one_broken_photo_is_one_line(folder: Path) -> None:
     assert planned.unreadable == 19
     first, second = planned.unreadable_samples
     assert first.startswith("the reference broken.jpg is not a PNG, JPEG, WEBP or GIF picture (18 jobs, the first ")
-    assert second == "cup: the reference gone.jpg does not exist"
+    assert second == f"cup: the reference gone.jpg does not exist: looked at {folder}/gone.jpg"

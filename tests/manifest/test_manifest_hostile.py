@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.errors import Fault
-from batchflux.manifest.diagnostics import MAX_FAULTS
 from batchflux.manifest.matrix import MAX_COMBINATIONS, combinations
-from batchflux.manifest.tables import MAX_LINE
+from batchflux.manifest.reading.diagnostics import MAX_FAULTS
+from batchflux.tables.streams import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +200,7 @@ def test_links_in_a_circle_are_followed_once(folder: Path, faults: Faulty, jobs:
 
 
 def test_a_pattern_looks_at_so_many_names(folder: Path, faults: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.manifest.matrix.MAX_LOOKED_AT", 3)
+    monkeypatch.setattr("batchflux.photos.globs.MAX_LOOKED_AT", 3)
     for name in "abcd":
         (folder / name).mkdir()
     (found,) = faults(f"{MATRIX}{{image: {{glob: '**/*.jpg'}}}}\n")
@@ -260,7 +260,7 @@ def test_a_packed_bomb_is_not_unpacked_to_its_end(
     folder: Path, faults: Faulty, monkeypatch: pytest.MonkeyPatch, rows: bytes, said: str
 ) -> None:
     if len(rows) < MAX_LINE:
-        monkeypatch.setattr("batchflux.manifest.tables.BOMB_BYTES", 1 << 20)
+        monkeypatch.setattr("batchflux.tables.streams.BOMB_BYTES", 1 << 20)
     data = rows if len(rows) > 2000 else rows * 2000
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"title\n" + data, 9))
     (found,) = [text for text in faults(f"{ROWS}t.csv.gz\n") if "jobs[0].from" in text]
@@ -268,7 +268,7 @@ def test_a_packed_bomb_is_not_unpacked_to_its_end(
 
 
 def test_an_honest_packed_table_is_read(folder: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.manifest.tables.BOMB_BYTES", 1)
+    monkeypatch.setattr("batchflux.tables.streams.BOMB_BYTES", 1)
     rows = "".join(f"a cat of colour {number}\n" for number in range(4000))
     (folder / "t.csv.gz").write_bytes(gzip.compress(f"title\n{rows}".encode()))
     assert len(jobs(f"{ROWS}t.csv.gz\n")) == 4000
@@ -277,11 +277,10 @@ def test_an_honest_packed_table_is_read(folder: Path, jobs: Jobs, monkeypatch: p
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("title\nA\n".encode("utf-16"), "t.csv:1: jobs[0].from: the byte 0xff is not UTF-8"),
         (b"title\n\xff\n", "t.csv:2: jobs[0].from: the byte 0xff is not UTF-8"),
         (b"title\nA\0B\n", "t.csv:2: jobs[0].prompt: found the character U+0000; remove it"),
         (b"\0title\nA\n", "m.yaml:3: jobs[0].prompt: the variable"),
-        (b"title\rA\r", "t.csv:1: jobs[0].from: the header cannot be read: new-line character"),
+        (b"title\nA\rB\n", "t.csv:2: jobs[0].from: the row cannot be read: a line end in a cell without quotes"),
         (b'title\n"A\nB\nC\n', "t.csv:2: jobs[0].from: the row cannot be read: unexpected end of data"),
         (b'title\n"' + b"x\n" * 700_000, "t.csv:2: jobs[0].from: a cell has more than 1048576 characters"),
         ("title\na\ud800b\n".encode("utf-8", "surrogatepass"), "t.csv:2: jobs[0].from: the byte 0xed is not UTF-8"),

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of, slug
+from batchflux.manifest.identity import checked_name, default_id, folded, former_key, key_of, on_windows
+from batchflux.manifest.templates import slug
 from batchflux.models import Reference
 
 if TYPE_CHECKING:
@@ -133,16 +134,16 @@ def test_equal_jobs_are_merged_and_variants_kept(expansion: Callable[[str], tupl
     ("prompt", "expected"),
     [
         ("Make the mug red!", "make-the-mug-red"),
-        ("你好", "job"),
+        ("你好", "你好"),
         ("Café crème", "cafe-creme"),
         ("a" * 60, "a" * 48),
         ("word " * 20, "word-word-word-word-word-word-word-word-word"),
-        ("--- ???", "job"),
+        ("--- ???", ""),
     ],
 )
 def test_slugs(prompt: str, expected: str) -> None:
     assert slug(prompt) == expected
-    assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected}-01234567"
+    assert default_id(prompt, "0123456789abcdef" * 4) == f"{expected or 'job'}-01234567"
 
 
 @settings(max_examples=60)
@@ -153,8 +154,40 @@ def test_no_name_leaves_the_folder(name: str) -> None:
     except ValueError:
         return
     path = os.path.normpath(os.path.join("/out", made))  # noqa: PTH118  as text, nothing is resolved
-    assert path == f"/out/images/{name}"
+    assert path == f"/out/{made}" == f"/out/images/{on_windows(name)}"
     assert all(part and not part.startswith(".") and len(part.encode()) <= 240 for part in name.split("/"))
+    for part in made.split("/"):
+        assert not set(part) & set('<>:"|?*\\')
+        assert part[-1] not in ". "
+        assert part.partition(".")[0].rstrip().upper() not in {"CON", "PRN", "AUX", "NUL", "COM1", "LPT9", "COM¹"}
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("SKU:12*3?.png", "SKU_12_3_.png"),
+        ('a<b>"c"|d\\e.png', "a_b__c__d_e.png"),
+        ("night. /x..jpg", "night__/x..jpg"),
+        ("con.png", "_con.png"),
+        ("a/COM1", "a/_COM1"),
+        ("lpt².tar.gz", "_lpt².tar.gz"),
+        ("console.png", "console.png"),
+        ("中文.png", "中文.png"),
+    ],
+)
+def test_names_that_windows_has_not_are_changed(name: str, made: str) -> None:
+    assert checked_name(name) == f"images/{made}"
+
+
+def test_no_two_jobs_share_a_changed_file_name(jobs: Jobs) -> None:
+    ids = ["a:b", "a?b", "a_b", "A|B", "x_y", "x:y"]
+    made = jobs(
+        "version: 1\njobs:\n" + "".join(f"  - {{id: '{name}', prompt: {name[0]}{n}}}\n" for n, name in enumerate(ids))
+    )
+    assert [job.id for job in made] == ids
+    assert made[0].file_name == "images/a_b.jpg"
+    assert made[4].file_name == "images/x_y.jpg"
+    assert len({folded(job.file_name) for job in made}) == len(ids)
 
 
 @settings(max_examples=60)

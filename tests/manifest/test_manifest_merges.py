@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.yaml_nodes import Table, plain_data, read_tree
+from batchflux.manifest.reading.yaml_nodes import Table, plain_data, read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -117,7 +117,7 @@ def test_an_alias_is_set_in_one_place_only(load: Load) -> None:
             "limits..rate=3",
             '--set: found the path "limits..rate"; allowed is a path of names and positions, as jobs.0.seed'),
         ("jobs.0.seed=one", '--set: jobs[0].seed: found "one"; allowed is a whole number of at most 64 bits, as 42'),
-        ("jobs.0=[1", "--set: not valid YAML: while parsing a flow sequence did not find expected ',' or ']'"),
+        ("jobs.0=[1", "--set: a [ or { is not closed here, or a text between them needs quotes"),
         ("provider.api_key=x", KEY),
         ("jobs.0.image=photos/mug.jpg", None),
     ],

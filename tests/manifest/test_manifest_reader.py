@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.errors import Fault, ManifestError
-from batchflux.manifest import Manifest, expand, load_manifest, starter, yaml_nodes
-from batchflux.manifest.yaml_nodes import plain_data, read_tree
+from batchflux.manifest import Manifest, expand, load_manifest, starter
+from batchflux.manifest.reading import yaml_nodes
+from batchflux.manifest.reading.yaml_nodes import plain_data, read_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest.templates import ImagePath, UndefinedError, compile_template
-from batchflux.manifest.yaml_nodes import Written
+from batchflux.tables.cells import Written
 
 PIECES = st.sampled_from(
     [

@@ -12,6 +12,7 @@ import pytest
 
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
+from batchflux.manifest.reading.values import AutoTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +133,22 @@ def test_rates(text: str, rate: tuple[float, float], load: Load) -> None:
 )
 def test_timeouts(text: str, seconds: float, load: Load) -> None:
     assert load(f"version: 1\nlimits: {{timeout: {text}}}\n{ONE}").limits.timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "floor"), [("auto", 60.0), ("'auto'", 60.0), ("{auto: 2m}", 120.0), ("{auto: 5}", 5.0)]
+)
+def test_a_timeout_by_what_calls_take_has_a_floor(text: str, floor: float, load: Load) -> None:
+    made = load(f"version: 1\nlimits: {{timeout: {text}}}\n{ONE}").limits.timeout
+    assert made == AutoTimeout(floor=floor)
+
+
+@pytest.mark.parametrize(
+    "text", ["{auto: soon}", "{auto: }", "{}", "{least: 2m}", "{auto: 2m, most: 9m}", "[auto]", "automatic"]
+)
+def test_what_is_no_timeout_says_what_is(text: str, load: Load) -> None:
+    with pytest.raises(ManifestError, match=r"limits\.timeout: found .*; allowed is a "):
+        load(f"version: 1\nlimits: {{timeout: {text}}}\n{ONE}")
 
 
 @pytest.mark.parametrize(

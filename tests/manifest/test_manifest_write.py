@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from batchflux.exports.redo_manifest import literal, plain_scalar, quoted_scalar, table, yaml_text
 from batchflux.manifest.job_fields import READERS
+from batchflux.manifest.reading.values import is_template
+from batchflux.manifest.reading.yaml_nodes import Items, Node, Scalar, Table, read_tree
 from batchflux.manifest.templates import compile_template
-from batchflux.manifest.values import is_template
-from batchflux.manifest.yaml_nodes import Items, Node, Scalar, Table, read_tree
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WILD = TEXT | st.sampled_from(

@@ -58,7 +58,7 @@ def test_a_run_that_needs_more_open_files_than_there_are_is_refused(monkeypatch:
     raised: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (50, 400))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
-    ensure_open_files(10)
-    assert raised == [(122, 400)]
+    assert ensure_open_files(10) == (400 - 122) // 3
+    assert raised == [(400, 400)]
     with pytest.raises(UsageError, match=r"ulimit -n 572\), or lower limits.concurrency to 65. Nothing was spent"):
         ensure_open_files(100)

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
@@ -411,6 +411,7 @@ def test_mutations_give_a_picture_or_a_job_error_and_nothing_else(name: str) -> 
 
 
 @settings(max_examples=300, deadline=None)
+@example(PNG[:33], PNG[-12:])  # a small picture without any pixel data
 @given(st.sampled_from([b"", PNG[:8], PNG[:33], JPEG[:3], JPEG[:200], WEBP[:12], WEBP[:30]]), st.binary(max_size=200))
 def test_any_bytes_behind_a_true_start_are_judged(start: bytes, rest: bytes) -> None:
     with pytest.raises(JobError):

@@ -99,9 +99,12 @@ def test_an_answer_that_broke_off(
 
 @pytest.mark.parametrize("done", ["data: [DONE]\n\n", "data:[DONE]\r\n\r\n", "event: done\ndata: [DONE] \n\n"])
 @pytest.mark.parametrize("cut", [0, 5])
-def test_reading_stops_at_done(answer: Callable[..., Any], make_job: Callable[..., Job], done: str, cut: int) -> None:
+@pytest.mark.parametrize("mentioned", ["", "[ [DONE] data: [DONE] "])
+def test_reading_stops_at_done(
+    answer: Callable[..., Any], make_job: Callable[..., Job], done: str, cut: int, mentioned: str
+) -> None:
     def packets() -> Any:
-        body = stream(OUT).replace("data: [DONE]\n\n", done).encode()
+        body = stream(mentioned, OUT).replace("data: [DONE]\n\n", done).encode()
         yield body[: len(body) - cut]
         yield body[len(body) - cut :]
         pytest.fail("read on after [DONE]")

@@ -703,3 +703,26 @@ async def test_an_answer_that_came_while_the_process_stood_still_is_read(pieces:
             time.sleep(1.5)  # noqa: ASYNC251  the loop stands still, and the server does not
             await asked
     assert asker.readers[0].data == b"hello" * pieces
+
+
+async def test_a_call_that_is_due_goes_on_for_as_long_as_it_may_then() -> None:
+    """Asked again at its time, and not before each piece: the last answer counts."""
+    asked: list[float] = []
+
+    def due(began: float) -> float:
+        asked.append(began)
+        return began + min(0.2 * len(asked), 0.6)
+
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", answer)
+    with serving(app) as url:
+        options = TransportOptions(base_url=url, timeout=9, due=due, connections=4, max_bytes=10**6, spool_dir=".")
+        async with Transport(options) as transport:
+            error = await Asker().fails(transport)
+    assert error.code is Code.UNKNOWN
+    assert len(set(asked)) == 1
+    assert len(asked) >= 4

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-import io
 import json
 import os
+from collections.abc import AsyncIterator
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Content, Finished, HttpRequest, Inline, Json, LocalImage, Multipart
-from batchflux.transport.content import encode
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from batchflux.transport.content import ONE_WRITE, Encoded
+from batchflux.transport.content import encode as encode_with
+from batchflux.transport.encoded import KEPT, PIECE, EncodedPhotos
 
 
 class Whole:
@@ -29,6 +32,20 @@ class Whole:
 
     def finish(self, *, complete: bool) -> Finished:
         return Finished(asset=Inline(data=b""))
+
+
+async def encode(content: Content) -> Encoded:
+    return await encode_with(content, EncodedPhotos())
+
+
+async def body_of(value: dict[str, Any], photos: EncodedPhotos) -> bytes:
+    """Return the bytes of a request's JSON, whose length is told where it goes out in pieces."""
+    data, headers = await encode_with(Json(value=value), photos)
+    assert isinstance(data, bytes | AsyncIterator)
+    whole = data if isinstance(data, bytes) else b"".join([piece async for piece in data])
+    told = {} if isinstance(data, bytes) else {"Content-Length": str(len(whole))}
+    assert headers == {"Content-Type": "application/json", **told}
+    return whole
 
 
 def image(path: Path, data: bytes, encoding: Literal["data_url", "base64"] = "data_url") -> LocalImage:
@@ -43,10 +60,7 @@ def chat(*images: LocalImage) -> dict[str, Any]:
 
 
 async def sent(body: dict[str, Any]) -> Any:
-    data, headers = await encode(Json(value=body))
-    assert headers == {"Content-Type": "application/json"}
-    assert isinstance(data, bytes | io.BytesIO)
-    return json.loads(data if isinstance(data, bytes) else data.getvalue())
+    return json.loads(await body_of(body, EncodedPhotos()))
 
 
 async def over_the_wire(
@@ -144,3 +158,99 @@ async def test_a_file_that_cannot_be_read_is_a_reference_error(tmp_path: Path, n
 async def test_what_is_no_json_is_a_bug_and_not_a_job_error() -> None:
     with pytest.raises(TypeError, match="a set cannot travel in JSON"):
         await encode(Json(value={"x": {1}}))
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["one", "two"]).map(Path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    value=st.dictionaries(
+        st.text(), st.recursive(LEAF, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    )
+)
+def test_the_bytes_are_those_that_the_json_of_the_whole_would_have(
+    tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    pictures = {name: image(folder / name, name.encode() * 300, "base64") for name in ("one", "two")}
+
+    def replaced(item: Any, by: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: replaced(inner, by) for key, inner in item.items()}
+        return [replaced(inner, by) for inner in item] if isinstance(item, list) else by(item)
+
+    def as_text(leaf: Any) -> Any:
+        return base64.b64encode(leaf.name.encode() * 300).decode() if isinstance(leaf, Path) else leaf
+
+    asked = replaced(value, lambda leaf: pictures[leaf.name] if isinstance(leaf, Path) else leaf)
+    whole = json.dumps(replaced(value, as_text), ensure_ascii=False, separators=(",", ":"))
+    assert asyncio.run(body_of(asked, EncodedPhotos())) == whole.encode()
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 4 * PIECE + 2, ONE_WRITE])
+async def test_a_picture_in_pieces_is_one_base64(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    picture = image(tmp_path / "a.png", data, "base64")
+    assert await body_of({"a": picture, "b": "ö"}, EncodedPhotos()) == b'{"a":"%b","b":"\xc3\xb6"}' % base64.b64encode(
+        data
+    )
+
+
+async def test_a_large_request_is_sent_whole(serve: Any, connect: Any, tmp_path: Path) -> None:
+    picture = image(tmp_path / "a.png", os.urandom(3 << 20))
+    headers, body = await over_the_wire(serve, connect, Json(value=chat(picture, picture)), "POST")
+    assert headers["Content-Length"] == str(len(body))
+    assert body == await body_of(chat(picture, picture), EncodedPhotos())
+
+
+async def test_a_picture_is_read_once_for_all_jobs_that_use_it_at_once_or_in_a_row(tmp_path: Path) -> None:
+    photos, picture = EncodedPhotos(), image(tmp_path / "a.png", os.urandom(1 << 20))
+    await asyncio.gather(*(body_of(chat(picture), photos) for _ in range(10)))
+    for _ in range(10):
+        await body_of(chat(picture), photos)
+    assert photos.counts == (20, 1)
+
+
+async def test_no_more_is_held_than_the_bound(tmp_path: Path) -> None:
+    photos = EncodedPhotos(bound=3000)
+    pictures = [image(tmp_path / f"{n}.png", os.urandom(900)) for n in range(4)]  # 1200 as base64
+    for picture in [*pictures, pictures[3], pictures[2], pictures[0]]:
+        await body_of(chat(picture), photos)
+    assert photos.counts == (7, 5)  # the last two were held, and the first no longer
+    large = image(tmp_path / "large.png", os.urandom(KEPT // 16))
+    for _ in range(2):
+        await body_of(chat(large), photos)
+    assert photos.counts == (9, 7)
+
+
+async def test_what_a_request_is_sending_is_not_read_again_however_little_is_held(tmp_path: Path) -> None:
+    photos, picture = EncodedPhotos(bound=0), image(tmp_path / "a.png", os.urandom(ONE_WRITE))
+    first, _ = await encode_with(Json(value=chat(picture)), photos)
+    second = await body_of(chat(picture), photos)
+    assert isinstance(first, AsyncIterator)
+    assert b"".join([piece async for piece in first]) == second
+    assert photos.counts == (2, 1)
+
+
+@pytest.mark.parametrize("change", ["written", "replaced", "removed", "emptied", "a pipe"])
+async def test_a_picture_that_changes_while_it_is_in_use_is_not_sent_from_memory(tmp_path: Path, change: str) -> None:
+    photos, path = EncodedPhotos(), tmp_path / "a.png"
+    picture = image(path, b"old")
+    await body_of(chat(picture), photos)
+    if change == "written":
+        path.write_bytes(b"new")
+    elif change == "emptied":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    if change == "replaced":
+        path.write_bytes(b"new")
+    elif change == "a pipe":
+        os.mkfifo(path)
+    with pytest.raises(JobError, match=r"a\.png") as caught:
+        await body_of(chat(picture), photos)
+    assert caught.value.code is Code.REFERENCE
+    path.unlink(missing_ok=True)
+    path.write_bytes(b"old")  # it is put back
+    assert json.loads(await body_of({"a": picture}, photos)) == {"a": "data:image/png;base64,b2xk"}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import re
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from batchflux.errors import Code, JobError, StorageError, UsageError
-from batchflux.transport import Transport, TransportOptions, check_downloads
+from batchflux.transport import DownloadSlots, Transport, TransportOptions, check_downloads
 from batchflux.transport.links import to_url
 from batchflux.transport.wire_errors import shown
 from tests.serving import ScriptedServer
@@ -134,6 +135,19 @@ async def test_around_the_bound_of_memory_all_bytes_come(serve: Any, connect: An
     assert (fetched.path is None) is (size <= MIB)
     assert fetched.size == size
     assert (fetched.data if fetched.path is None else contents(fetched.path)) == body
+
+
+@pytest.mark.parametrize("others", [0, 300])
+async def test_many_downloads_hold_no_more_in_memory_than_few(serve: Any, connect: Any, others: int) -> None:
+    slots, body = DownloadSlots(1000, 1000), b"x" * (MIB // 2)
+    server = await serve(["read", ok(body)])
+    transport = await connect(server.url, slots=slots)
+    async with AsyncExitStack() as stack:
+        for _ in range(others):
+            await stack.enter_async_context(slots)
+        fetched = await transport.fetch(server.url)
+    assert (fetched.path is None) is (others == 0)
+    assert fetched.size == len(body)
 
 
 FAULTS: dict[str, tuple[list[Any], str]] = {

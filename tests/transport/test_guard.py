@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchflux.transport.ssrf import Guard, is_public, parse
+from batchflux.transport.connecting.ssrf import Guard, is_public, parse
 
 PRIVATE_V4 = [
     "0.0.0.0",  # noqa: S104  an address to refuse

@@ -6,16 +6,17 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchflux.models import Collected
+from batchflux.errors import JobError
+from batchflux.models import Collected, Inline
 from batchflux.redaction import hushed, queries
 from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from yarl import URL
 
-    from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
+    from batchflux.models import Exchanged, HttpRequest, Job, Link, Stored
     from batchflux.output.image_store import ImageStore
     from batchflux.providers import Provider
     from batchflux.transport import Transport
@@ -64,6 +65,18 @@ class LocalExecutor:
             return Collected(stored=before)
         fetched = await self._transport.fetch(asset.url)
         return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
+
+    async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
+        """Keep further pictures of an answer beside the job's own; return that one with remarks that say so."""
+        said = [] if stored.remarks is None else [stored.remarks]
+        for number, asset in enumerate(more, 2):
+            try:
+                source = asset.data if isinstance(asset, Inline) else await self._transport.fetch(asset.url)
+                name = await self._images.store_beside(job, stored.file_name, number, source)
+                said.append(f"the answer had another picture, kept as {name}")
+            except JobError as error:
+                said.append(f"the answer had another picture, which could not be kept ({error.message})")
+        return replace(stored, remarks="; ".join(said))
 
 
 def _without(secrets: Collection[str], body: bytes) -> bytes:

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from batchflux.models import Inline
 from batchflux.providers.answers.markup import scan
 from batchflux.providers.answers.untrusted import objects
 from batchflux.redaction import HIDDEN
@@ -28,22 +29,26 @@ _OPENED_REQUEST = re.compile(r"\{\s*" + _FENCED_REQUEST.pattern)
 _URL_IN_PROMPT = re.compile(r"https?://[^\s<>\"'`]+", re.IGNORECASE)
 _SCHEME_AND_HOST = re.compile(r"^\w+://[^/?#]*")
 _ESCAPED = re.compile(r"\\([/_~*#&=+.()\[\]-])")
+_AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.IGNORECASE)
 _UNQUOTINGS = 3
 _SAFE_TO_CUT = 12
 
 
 def spelled_out(url: str) -> str:
     """Undo the JSON, HTML and markdown escapes that a URL may come with."""
-    url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
-    url = _ESCAPED.sub(r"\1", url)
-    return re.sub(r"&(?:amp|#38|#x26);", "&", url, flags=re.IGNORECASE)
+    if "\\" in url:
+        url = url.replace("\\u0026", "&").replace("\\u003d", "=").replace("\\u003D", "=")
+        url = _ESCAPED.sub(r"\1", url)
+    return _AMPERSAND.sub("&", url) if "&" in url else url
 
 
 def canonical(url: str) -> str:
     """Return the one form in which URLs are compared, http as https; never the one that is fetched."""
     url = spelled_out(url.strip())
     for _ in range(_UNQUOTINGS):
-        url = spelled_out(unquote(url))
+        quoted, url = url, spelled_out(unquote(url))
+        if url == quoted:
+            break
     url = url.partition("#")[0].rstrip("/?")
     return _SCHEME_AND_HOST.sub(lambda head: head[0].lower().partition("//")[2], url)
 
@@ -59,16 +64,17 @@ class Own:
         urls += [job.webhook_url] if job.webhook_url else []
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
-        self._digests = frozenset(image.sha256 for image in job.images if image.sha256 is not None)
+        self._digests = frozenset(digest for image in job.images for digest in image.digests)
         self._prompt = job.prompt
 
     def is_url(self, url: str) -> bool:
         """Whether the URL, in any spelling, is one that the request held."""
         return canonical(url) in self._urls
 
-    def is_picture(self, data: bytes) -> bool:
-        """Whether the bytes are one of the local references."""
-        return bool(self._digests) and hashlib.sha256(data).hexdigest() in self._digests
+    def inline(self, data: bytes) -> Inline | None:
+        """Return a picture that came with the answer; None when it is one of the local references."""
+        digest = hashlib.sha256(data).hexdigest() if self._digests else None
+        return None if digest in self._digests else Inline(data=data, sha256=digest)
 
     def asks_for(self, word: str) -> bool:
         """Whether the prompt has this word, so that a picture's name may have it too."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Inline, Link
+from batchflux.models import Link
 from batchflux.providers.answers.echoes import spelled_out, without_json
 from batchflux.providers.answers.markup import Candidate, Kind, scan
 from batchflux.providers.answers.signs import (
@@ -30,7 +30,9 @@ from batchflux.redaction import tidy
 if TYPE_CHECKING:
     from batchflux.models import Asset
     from batchflux.providers.answers.echoes import Own
+    from batchflux.providers.answers.inlined import Inlined
 
+MOST_MORE = 9  # APIs that make several pictures at once make at most 10
 _LONGEST_URL = 8192
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
@@ -48,25 +50,28 @@ _NO_WORDS = re.compile(
 
 
 class _Offer(NamedTuple):
-    """A candidate; among those of one rank the lowest `order` is taken first."""
+    """A candidate; among those of one rank the lowest `order` is taken first. `place` is where in JSON it stands."""
 
     rank: Rank
     doubt: bool
     order: tuple[int, int]
     candidate: Candidate
+    place: tuple[str, ...] = ()
 
 
 class Finder:
     """Takes what an answer holds, finds the picture, and remembers why a candidate was none.
 
-    Relative links lead on from `base`, the provider's address; without one they are none.
+    `inlined` is what was cut out of the answer. Relative links lead on from `base`, the provider's address; without one
+    they are none.
     """
 
-    def __init__(self, own: Own, base: str = "") -> None:
-        self._own, self._base = own, base
+    def __init__(self, own: Own, inlined: Inlined, base: str = "") -> None:
+        self._own, self._inlined, self._base = own, inlined, base
         self._offers: list[_Offer] = []
         self._prose: list[str] = []
         self._refused: set[Candidate] = set()
+        self._taken: _Offer | None = None
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.endless = False  # a picture was named by a link too long to be fetched
@@ -83,7 +88,7 @@ class Finder:
         lines = (line for line in self.prose.splitlines() if _NO_WORDS.sub("", line))
         return "\n".join(lines)
 
-    def named(self, value: str, sign: Sign, order: tuple[int, int]) -> bool:
+    def named(self, value: str, sign: Sign, order: tuple[int, int], place: tuple[str, ...] = ()) -> bool:
         """Take the value of a key if it is a link or a picture as base64; return whether it was."""
         text = value if len(value) > _LONGEST_URL else spelled_out(value.strip(_AROUND))
         if is_data_url(text) or _is_base64_of_picture(text):
@@ -95,7 +100,7 @@ class Finder:
                 self.unusable = f"it names a picture by what is no link: {tidy(text.partition('?')[0], limit=80)}"
             return False
         if (rank := rank_of_key(sign, candidate)) is not None:
-            self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate))
+            self._offers.append(_Offer(rank, is_doubtful_address(candidate.target), order, candidate, place))
         return True
 
     def in_text(self, text: str, *, whole: bool, words: bool) -> list[dict[str, Any]]:
@@ -103,7 +108,7 @@ class Finder:
 
         `words`: whether it is what the model says, and not the value of any key.
         """
-        rest, told = without_json(text, whole=whole)
+        rest, told = without_json(self._inlined.shortened(text), whole=whole)
         candidates, prose = scan(rest)
         if whole and not candidates and not told and len(rest.split()) == 1:
             self.named(rest, Sign.NONE, (0, 0))
@@ -124,9 +129,25 @@ class Finder:
         for offer in sorted((one for one in self._offers if one.rank <= worst), key=lambda one: one[:3]):
             picture = None if offer.candidate in self._refused else self._usable(offer.candidate)
             if picture is not None:
+                self._taken = offer
                 return picture
             self._refused.add(offer.candidate)
         return None
+
+    def more(self) -> tuple[Asset, ...]:
+        """Return the pictures that stand in one list with the one that was taken, at most MOST_MORE."""
+        taken = self._taken
+        found: dict[str, Asset] = {}
+        if taken is None or not taken.place:
+            return ()
+        like = (taken.rank, taken.doubt, taken.place, taken.order[0])
+        for offer in self._offers:
+            target = offer.candidate.target
+            if (offer.rank, offer.doubt, offer.place, offer.order[0]) == like and target != taken.candidate.target:
+                picture = None if target in found or len(found) == MOST_MORE else self._usable(offer.candidate)
+                if picture is not None:
+                    found[target] = picture
+        return tuple(found.values())
 
     @property
     def doubtful(self) -> bool:
@@ -184,16 +205,17 @@ class Finder:
 
     def _decoded(self, target: str) -> Asset | None:
         try:
-            data = decode_base64(target)
+            data = self._inlined.decoded(target)
         except UnreadableError:
             self.unusable = "its inline picture is not base64"
             return None
-        if self._own.is_picture(data):
+        picture = self._own.inline(data)
+        if picture is None:
             self.echoed = True
-            return None
-        if is_picture(data):
-            return Inline(data=data)
-        self.unusable = "its inline picture is none by its first bytes"
+        elif is_picture(data):
+            return picture
+        else:
+            self.unusable = "its inline picture is none by its first bytes"
         return None
 
 

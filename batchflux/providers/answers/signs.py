@@ -78,7 +78,8 @@ def _set(words: str) -> frozenset[str]:
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KINDS = ("type", "kind", "role", "purpose", "size", "variant")  # keys whose value says what stands beside them
 _NAME = re.compile(r"[\w.-]{1,60}")  # of a kind: a link is none
-_STATES = ("status", "state", "task_status", "taskStatus")
+STATES = ("status", "state", "task_status", "taskStatus")
+_BETWEEN = re.compile(r"[\s-]+")  # the words of a state
 TEXT_KEYS = frozenset({"content", "text", "delta", "answer", "response", "output_text"})  # in pieces, in a stream
 
 PENDING = _set(
@@ -88,6 +89,8 @@ PENDING = _set(
 _JUST_TOLD = _set("created accepted")  # also said of what was made
 READY = _set("ready success succeed succeeded successful completed complete done finished ok")
 FAILED = _set("error failed fail failure cancelled canceled expired aborted rejected timeout timed_out")
+_OF_ITSELF = frozenset((*_KINDS, *STATES, "thought"))
+_UNFINISHED = (PENDING | FAILED) - _JUST_TOLD
 
 TASK_IDS = ("id", "task_id", "taskId")
 SURE_TASK_IDS = ("task_id", "taskId", "polling_url", "status_url", "job_id", "prediction_id")
@@ -139,25 +142,34 @@ def below(parent: Sign, key: str) -> Sign:
 
 def of_object(parent: Sign, value: Mapping[str, Any]) -> Sign:
     """Return what holds for all that an object holds, by what it says of itself."""
-    said = [value[key] for key in _KINDS if isinstance(value.get(key), str)]
+    if _OF_ITSELF.isdisjoint(value):
+        return parent
+    said = [item for key in _KINDS if key in value and isinstance(item := value[key], str)]
     kinds = {sign_of(name) for name in said if _NAME.fullmatch(name)}
     if Sign.OURS in kinds or value.get("role") == "system":
         return Sign.OURS
     state = state_of(value)
-    unfinished = state in (PENDING | FAILED) - _JUST_TOLD and value.get("type") != "image_generation_call"
+    unfinished = state in _UNFINISHED and value.get("type") != "image_generation_call"
     return Sign.DOUBT if Sign.DOUBT in kinds or unfinished or value.get("thought") is True else parent
 
 
 def state_of(value: Mapping[str, Any]) -> str:
     """Return how the task stands that an object tells of, in lower case, with `_` between words; empty: it does not."""
-    said = next((value[key] for key in _STATES if isinstance(value.get(key), str)), "")
-    return re.sub(r"[\s-]+", "_", said[:60].strip()).casefold()
+    for key in STATES:
+        if key in value and isinstance(said := value[key], str):
+            return _BETWEEN.sub("_", said[:60].strip()).casefold()
+    return ""
+
+
+@lru_cache(maxsize=4096)
+def _end_of(key: str) -> str | None:
+    return _REASONS.get("_".join(words_of(key)))
 
 
 def bad_end(key: str, value: Any) -> str:
     """Return the reason by which an answer says that it came to no good end, as `finish_reason:safety`; else empty."""
-    kind = _REASONS.get("_".join(words_of(key)))
-    reason = "_".join(words_of(value)).strip("_") if kind and isinstance(value, str) else ""
+    kind = _end_of(key) if isinstance(value, str) else None
+    reason = "_".join(words_of(value)).strip("_") if kind else ""
     return f"{kind}:{reason}" if reason and reason not in _FINE else ""
 
 

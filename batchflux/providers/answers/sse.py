@@ -6,13 +6,10 @@ stream is still an event, because relays forget that line.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Event(NamedTuple):
@@ -26,8 +23,9 @@ class Event(NamedTuple):
 def events(text: str) -> Iterator[Event]:
     """Yield the events of a stream, which starts without BOM."""
     name, data = "", list[str]()
-    lines = _LINE_END.split(text)
-    for number, line in enumerate([*lines, ""]):
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for line, ended in _lines(text):
         field, _, value = line.partition(":")
         if field == "data":
             data.append(value.removeprefix(" "))
@@ -35,5 +33,15 @@ def events(text: str) -> Iterator[Event]:
             name = value.removeprefix(" ")
         elif not line:
             if data:
-                yield Event(name=name or "message", data="\n".join(data), closed=number < len(lines) - 1)
+                yield Event(name=name or "message", data="\n".join(data), closed=ended)
             name, data = "", []
+
+
+def _lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the lines, an empty one at last, and whether each ended: one by one, since a stream may have megabytes."""
+    at = 0
+    while (end := text.find("\n", at)) >= 0:
+        yield text[at:end], True
+        at = end + 1
+    yield text[at:], False
+    yield "", False

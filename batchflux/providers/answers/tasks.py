@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from batchflux.errors import Code, JobError
-from batchflux.models import BASE, Ended, Finished
-from batchflux.providers.answers.echoes import Own
+from batchflux.models import Ended, Finished
 from batchflux.providers.answers.failures import words_code
-from batchflux.providers.answers.pictures import Finder, no_picture
+from batchflux.providers.answers.pictures import no_picture
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, TASK_WRAPS, Rank, state_of
 from batchflux.providers.answers.transcript import Transcript
-from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_text
+from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text, without_bom
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.models import Asset, Job, Reply
+    from batchflux.providers.answers.pictures import Finder
 
 _CUT = re.compile(rf'"({"|".join((*TASK_IDS, *TASK_PLACES))})"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
@@ -68,8 +68,8 @@ class TaskReader(AnswerReader):
 
     def finish(self, *, complete: bool) -> Reply:
         """Return what became of the task, or the picture of a plain answer; JobError where there is neither."""
-        finder = Finder(Own(self._job), self._headers.get(BASE, ""))
-        task = self._task(text_of(bytes(self._body)), finder)
+        finder = self._new_finder()
+        task = self._task(without_bom(self._text), finder)
         reply = None if task is None else self._interpret(task)
         if reply is None:
             return super().finish(complete=complete)

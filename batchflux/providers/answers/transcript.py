@@ -13,6 +13,7 @@ from batchflux.providers.answers.signs import (
     FAILED,
     PENDING,
     READY,
+    STATES,
     SURE_TASK_IDS,
     TAKEN_ON,
     TEXT_KEYS,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from batchflux.providers.answers.pictures import Finder
 
+_TASK_IDS = frozenset(SURE_TASK_IDS)
+_NOTED = _TASK_IDS | {"seed", "revised_prompt", "error", "refusal", "description", *STATES}
 _RAW = ("",)  # the place of text that is no JSON
 _TELLING = 4  # characters that a text does not begin with twice by chance
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
@@ -64,7 +67,7 @@ class Transcript:
         complaints = complaints_in(document, certain=failed)
         self.complaints = self.complaints or complaints
         held = [one for one in (document if isinstance(document, list) else [document]) if isinstance(one, dict)]
-        known = isinstance(document, list) or any(key in one for one in held for key in ANSWER_KEYS)
+        known = isinstance(document, list) or any(not one.keys().isdisjoint(ANSWER_KEYS) for one in held)
         self.understood = self.understood or bool(complaints) or known
         if not failed:
             self._walk(document, sign)
@@ -74,8 +77,9 @@ class Transcript:
         for depth in range(_DEEPEST_TEXT):
             texts, self._texts = self._texts, {}
             for place, pieces in texts.items():
-                words = depth == 0 and (place[-1] in TEXT_KEYS)
-                for document in self._finder.in_text("".join(pieces), whole=whole, words=words):
+                words, text = depth == 0 and (place[-1] in TEXT_KEYS), "".join(pieces)
+                pieces.clear()  # they may be megabytes, once more
+                for document in self._finder.in_text(text, whole=whole, words=words):
                     self._documents += 1
                     self._walk(document, Sign.NONE)
 
@@ -101,29 +105,31 @@ class Transcript:
         self._values += 1
         goes_on = place in self._texts and self._last[place] < self._documents
         in_pieces = place[-1] in TEXT_KEYS or goes_on
-        named = not in_pieces and self._finder.named(value, sign, (-self._documents, self._values))
+        named = not in_pieces and self._finder.named(value, sign, (-self._documents, self._values), place)
         if not named and sign is not Sign.DOUBT:
             self.say(value, place)
 
     def _note(self, value: Mapping[str, Any]) -> None:
         """Note what an object says about the picture, wherever it stands, and about how it was made."""
-        seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
-        self.seed = self.seed if seed is None else seed
-        self.revised_prompt = prompt or self.revised_prompt
-        error = value.get("error")
-        if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state_of(value) in FAILED:
-            self.complaints = self.complaints or complaints_in(value)
-        refusal = value.get("refusal")
-        if isinstance(refusal, str) and refusal:
-            self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
         for key, item in value.items():
             if reason := bad_end(key, item):
                 said = told_text(value.get("finishMessage")) or told_text(value.get("blockReasonMessage")) or ""
                 self.end = self.end or Complaint(code=reason, message=said)
+        if _NOTED.isdisjoint(value):  # as most of a stream's thousands
+            return
+        seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
+        self.seed = self.seed if seed is None else seed
+        self.revised_prompt = prompt or self.revised_prompt
+        error, state = value.get("error"), state_of(value)
+        if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state in FAILED:
+            self.complaints = self.complaints or complaints_in(value)
+        refusal = value.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            self.complaints = self.complaints or (Complaint(code="content_filter", message=refusal),)
         ids = (told_text(str(value[key])) for key in SURE_TASK_IDS if isinstance(value.get(key), str | int))
         taken_on = isinstance(value.get("description"), str) and TAKEN_ON.search(value["description"][:200])
-        if state_of(value) in READY:
+        if state in READY:
             self.task = None
-        elif taken_on or state_of(value) in PENDING or any(key in value for key in SURE_TASK_IDS):
+        elif taken_on or state in PENDING or not _TASK_IDS.isdisjoint(value):
             named = next(ids, None) or told_text(value.get("id") or value.get("result"))
-            self.task = self.task or named or state_of(value) or "queued"
+            self.task = self.task or named or state or "queued"

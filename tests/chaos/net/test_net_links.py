@@ -17,7 +17,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchflux.errors import Code, JobError
-from batchflux.transport import Transport, TransportOptions, connections
+from batchflux.transport import Transport, TransportOptions
+from batchflux.transport.connecting import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

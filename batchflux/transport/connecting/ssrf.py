@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ _ISATAP = 0x00005EFE  # the upper half of an interface id that ends in an IPv4 a
 _UNIVERSAL_BIT = 0x02000000
 _LOW = 0xFFFFFFFF
 _LARGEST_PORT = 0xFFFF
+# Names of networks that are not the public one (RFC 6761, 6762, 8375, ICANN's .internal), or in no domain at all.
+_PRIVATE_NAME = re.compile(r"[^.]+|.*\.(?:localhost|local|localdomain|internal|intranet|corp|home|lan|home\.arpa)")
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^\[\]:/\s]+)(?::(\d{1,5}))?")
 
 
@@ -71,6 +74,7 @@ def _embedded(address: IPv6Address) -> Iterable[IPv4Address]:
         yield IPv4Address(bits & _LOW)
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> IPv4Address | IPv6Address | None:
     """Return the address that `text` is the standard form of, or None (a name, `127.1`, `0x7f.1`)."""
     try:
@@ -108,11 +112,14 @@ class Guard:
 
     def __init__(self, allowed: Iterable[Allowed] = ()) -> None:
         self._own: set[tuple[IPv4Address | IPv6Address, int]] = set()
+        self._named: set[tuple[str, int]] = set()
         self._allowed = tuple(allowed)
 
     def trust(self, address: str, port: int) -> None:
-        """Count `address` and `port` as the provider's own. Public addresses need no trust and are not kept."""
+        """Count `address`, or a name, and `port` as the provider's own. Public addresses need no trust."""
         parsed = parse(address)
+        if parsed is None:
+            self._named.add((address.lower().rstrip("."), port))
         if parsed is not None and not is_public(parsed):
             self._own.add((parsed, port))
 
@@ -123,10 +130,15 @@ class Guard:
             is_public(parsed) or (parsed, port) in self._own or any(self._allowing(parsed, port))
         )
 
-    def allow_literal(self, url: URL) -> bool:
-        """Whether a URL may be asked for as far as it can be told unresolved, as where a proxy resolves its name."""
-        host = url.raw_host or ""
-        return parse(host) is None or self.allow(host, url.port or 0)
+    def allow_literal(self, url: URL, *, resolved: bool = True) -> bool:
+        """Whether a URL may be asked for as far as it can be told before its name is resolved.
+
+        Not `resolved` by us, but by a proxy, which sees a network of its own, it may have no name of a private one.
+        """
+        host, port = (url.raw_host or "").lower().rstrip("."), url.port or 0
+        if parse(host) is not None:
+            return self.allow(host, port)
+        return resolved or not _PRIVATE_NAME.fullmatch(host) or (host, port) in self._named or self.names(host, port)
 
     def names(self, host: str, port: int) -> bool:
         """Whether the user allowed a host by this name, wherever it lives."""

@@ -15,9 +15,11 @@ from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from PIL import ImageColor
 from pydantic_core import PydanticCustomError
 
-from batchflux.manifest.yaml_nodes import Scalar, found, quoted
+from batchflux.errors import quoted
+from batchflux.manifest.reading.yaml_nodes import Scalar, found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,7 @@ MAX_TEMPLATE = 65_536
 MAX_URL = 8192
 MAX_HOST = 260
 MAX_TIMEOUT = 86_400
+LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
@@ -49,7 +52,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}  # by a unit's first letter
 _BYTES = {None: 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 _MEANS_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(?:https?|file|data|javascript|ftp|blob):", re.IGNORECASE | re.ASCII)
-_ENDPOINT = re.compile(r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$")
+_ENDPOINT = re.compile(
+    r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$"
+    r"|(?<=/v1)/(?:images|chat|flux-[\w.-]+)$"
+)
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
@@ -168,6 +174,18 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AutoTimeout:
+    """A time that a call may take which is found from what calls take, and is never under `floor` seconds."""
+
+    floor: float = 60.0
+
+    @property
+    def longest(self) -> float:
+        """How many seconds it is while too few calls have told."""
+        return max(LONGEST_CALL, self.floor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
     """When to stop: at `clock`, an (hour, minute) of local time, or `seconds` after the start. One of them is set."""
 
@@ -214,6 +232,11 @@ def timeout(text: str) -> float:
     return seconds
 
 
+def call_timeout(text: str) -> float | AutoTimeout:
+    """Read `auto`, or a duration as `timeout` does."""
+    return AutoTimeout() if text == "auto" else timeout(text)
+
+
 def deadline(text: str) -> Deadline:
     """Read a clock time, `06:00`, or a duration, `5h`."""
     clock = _CLOCK.fullmatch(text)
@@ -232,6 +255,17 @@ def size(text: str) -> int:
     if amount is None or not 0 < amount <= MAX_PICTURE:
         raise ValueError(f"found {quoted(text)}; allowed is a size up to 4GB, as 50MB or 500KB")
     return amount
+
+
+def colour(text: str) -> str | None:
+    """Read a colour by its name or as CSS writes it: `#rrggbb`; empty is not given."""
+    if not text:
+        return None
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise ValueError(f"found {quoted(text)}; allowed is a colour, as white or #f0f0f0") from None
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def money(text: str) -> Decimal:
@@ -281,6 +315,19 @@ def base_url(text: str) -> str | None:
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
+
+
+_PROXY = re.compile(
+    r"(?i:(?:https?|socks4a?|socks5h?)://)?(?:[^@\s]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?/?"
+)
+
+
+def proxy(text: str) -> str:
+    """Read the address of a proxy, or `direct`. A message never shows it: it may hold a password."""
+    if not _PROXY.fullmatch(text):
+        allowed = "http, https, socks5 or socks4://host:port, with ${NAME} for a password, or direct for none"
+        raise ValueError(f"this is no address of a proxy; allowed is {allowed}")
+    return text
 
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

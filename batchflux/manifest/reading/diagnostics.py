@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from batchflux.errors import Fault, ManifestError
-from batchflux.manifest.yaml_nodes import (
+from batchflux.errors import Fault, ManifestError, quoted
+from batchflux.manifest.reading.yaml_nodes import (
     OVERRIDE,
     KeyPath,
     Node,
@@ -24,7 +24,6 @@ from batchflux.manifest.yaml_nodes import (
     found,
     line_at,
     plain_data,
-    quoted,
     where,
 )
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from batchflux.errors import Fault, ManifestError
+from batchflux.errors import Fault, ManifestError, ReadError, quoted
+from batchflux.tables.cells import JUNK, Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,35 +31,34 @@ _BOOLS = {"true": True, "false": False}
 _INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]|[-+]?[0-9]+$")
-_SHOWN = 60
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
 MAX_ALIASED = 100_000  # nodes that all aliases together may stand for
 
 # The parser in C is 20 times faster; PyYAML lacks it where libyaml was missing when it was built.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_PLAIN_STYLES = (None, "")
+_TEXTS = frozenset({"prompt", "tags", "matrix", "zip"})
 _STR_TAGS = frozenset({"!", "tag:yaml.org,2002:str"})
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 MERGE = "<<"
+_VALUE = re.compile(r"\s*(?:- +)*(?:([\w.-]+) *:(?: +|$))?(.*)")
+_FLOW = re.compile(r"([\w.-]+): +([^,\[\]{}]*)")
+_GLUED = re.compile(r"\s*(?:- +)*([\w.-]+)[:\uff1a](?!//)\S")
+_COMMENT = re.compile(r"(?:^|\s)#")
+_NUMBER_LIKE = re.compile(r"[0-9.:x -]*")
+_CUT = "what stands behind the # is a comment and not part of the text; put the text in quotes"
+_COLUMN = "the line begins in another column than the keys that it belongs to"
+_PROBLEMS = {  # of what no single line shows
+    "expected ',' or": "a [ or { is not closed here, or a text between them needs quotes",
+    "mapping values are": f"{_COLUMN}, or its text needs quotes",
+    "indicator": _COLUMN,
+    "expected key": _COLUMN,
+    "end of stream": "a quote is opened and not closed",
+}
+_EXAMPLE = 40  # characters of a text in quotes that a message shows
 _ALLOWED = "allowed after << is the alias of a mapping, as *name, or a list of them"
-
-
-class Written(float):
-    """A decimal that prints as it was written: `1.50` stays `1.50` in a prompt, and can still be reckoned with."""
-
-    __slots__ = ("_text",)
-
-    _text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Make the number that `text` says."""
-        made = super().__new__(cls, text)
-        made._text = text
-        return made
-
-    def __str__(self) -> str:
-        return self._text
 
 
 @dataclass(slots=True)
@@ -123,13 +123,6 @@ def plain_data(node: object, *, loose: bool = False) -> Any:
     return float(value) if isinstance(value, Written) else value
 
 
-def quoted(text: str) -> str:
-    """The text in quotes, cut to a readable length, on one line."""
-    cut = text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-    visible = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
-    return f'"{visible}"'
-
-
 def found(value: object) -> str:
     """What was found, for a message: `"30:1"`, `a list`, `a mapping`, `nothing`."""
     if isinstance(value, Scalar):
@@ -173,15 +166,6 @@ def is_written(root: Node, *path: str) -> bool:
     return node is not None and not (isinstance(node, Scalar) and node.is_null and node.shown is None)
 
 
-class ReadError(Exception):
-    """A text cannot be read further: on which line, and why."""
-
-    def __init__(self, line: int | None, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
-
-
 def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node:
     """Read one YAML document, UTF-8 with or without a byte order mark.
 
@@ -189,7 +173,7 @@ def read_tree(data: bytes, file: str, on_fault: Callable[[Fault], None]) -> Node
     ManifestError with the one fault of a text that cannot be read at all; messages name it `file`.
     """
     try:
-        return _Builder(_events(_decoded(data)), file, on_fault).document()
+        return _Builder(_decoded(data), file, on_fault).document()
     except ReadError as stop:
         raise ManifestError([Fault(file=file, line=stop.line, where="", message=stop.message)]) from None
 
@@ -224,14 +208,65 @@ def _events(text: str) -> Iterator[Any]:
 
 
 def _syntax(text: str, line: int | None, error: yaml.MarkedYAMLError) -> str:
-    around = text.split("\n")[max(line - 1, 0)] if line is not None and line <= text.count("\n") + 1 else ""
-    if "\t" in around[: len(around) - len(around.lstrip())]:
-        return "a tab stands in the indentation; YAML allows spaces only"
     problem = " ".join(part for part in (error.context, error.problem) if part)
     if "maximum nesting depth" in problem:
         return _TOO_DEEP  # libyaml 0.2.6 and later give up before our own bound is reached
-    hint = '. Put quotes around a template: "{{ name }}"' if "{{" in around or "{%" in around else ""
-    return f"not valid YAML: {problem}{hint}"
+    lines = _lines(text)
+    at = [mark.line for mark in (error.problem_mark, error.context_mark) if mark is not None]
+    near = dict.fromkeys([*at, *(max(0, number - 1) for number in at[:1])])  # what is wrong may show a line later only
+    for number in (number for number in near if number < len(lines)):
+        if (remedy := _remedy(lines[number])) is not None:
+            return remedy if number + 1 == line else f"{remedy} (line {number + 1})"
+    for sign, remedy in _PROBLEMS.items():
+        if sign in problem:
+            return remedy
+    return f"not valid YAML: {problem}"
+
+
+def _lines(text: str) -> list[str]:
+    return re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text)  # where YAML's parser counts lines
+
+
+def _remedy(line: str) -> str | None:
+    """Return what is to be changed in a line so that it is YAML, where that shows; else None."""
+    indent = line[: len(line) - len(line.lstrip(f"{JUNK}-"))].strip(" -")
+    if indent:
+        name = "a tab" if "\t" in indent else f"the character U+{ord(indent[0]):04X}, which looks like a blank,"
+        return f"{name} stands in the indentation; YAML allows spaces only"
+    match = _VALUE.match(line)
+    key, value = (match[1] or "", match[2].strip()) if match is not None else ("", "")
+    if value[:1] not in {"'", '"'} and ("{{" in value or "{%" in value):
+        return f"put quotes around a template, as {_in_quotes(key, value if value[:1] != '[' else '{{ name }}')}"
+    if value[:1] in {"[", "{"}:
+        inner = (_why(found[2].strip(), found[1]) for found in _FLOW.finditer(value))
+        reason = next(filter(None, inner), None)
+        return reason or (_why(value, key) if re.search(r"[\]}]\s*[^\s,\]}#]", value) else None)
+    if not key and (glued := _GLUED.match(line)) is not None:
+        return f"a blank is missing behind the colon; write {glued[1]}: and then the value"
+    return _why(value, key)
+
+
+def _why(value: str, key: str) -> str | None:
+    """Return why a value must stand in quotes; None where it need not."""
+    first = value[:1]
+    if first and first in "\"'":
+        if first not in value[1:]:
+            return f"the quote in front of {quoted(value[1:])} is not closed"
+        if value.find(first, 1) == len(value) - 1:
+            return None  # all of it is in quotes
+    if (first and first in "\"'*&!@`%>|?,[{") or value.startswith("- "):
+        what = "a quote" if first in "\"'" else first
+        return f"a text that begins with {what} must stand in quotes as a whole, as {_in_quotes(key, value)}"
+    if re.search(r":\s", value):
+        return f"a text with a colon and a blank in it must stand in quotes, as {_in_quotes(key, value)}"
+    return f"{_CUT}, as {_in_quotes(key, value)}" if _COMMENT.search(value) else None
+
+
+def _in_quotes(key: str, value: str) -> str:
+    text = value if len(value) <= _EXAMPLE else f"{value[:_EXAMPLE]}..."
+    mark = "'" if '"' in text and "'" not in text else '"'
+    inner = text if mark == "'" else text.replace("\\", "\\\\").replace('"', '\\"')
+    return f"{key}{': ' if key else ''}{mark}{inner}{mark}"
 
 
 def _line(event: Any) -> int:
@@ -241,12 +276,15 @@ def _line(event: Any) -> int:
 class _Builder:
     """Turns events into nodes. Anchors keep their node, how many it would expand to, and the levels below it."""
 
-    def __init__(self, events: Iterator[Any], file: str, on_fault: Callable[[Fault], None]) -> None:
-        self._events = events
+    def __init__(self, text: str, file: str, on_fault: Callable[[Fault], None]) -> None:
+        self._text = text
+        self._lines: list[str] | None = None
+        self._events = _events(text)
         self._file = file
         self._on_fault = on_fault
         self._path: list[str | int] = []  # the open key of each mapping, the position in each list
         self._anchors: dict[str, tuple[Node, int, int] | None] = {}  # None: of what is being read
+        self._anchored: dict[str, tuple[int, str, KeyPath]] = {}  # prompts that begin with &, until an alias names them
         self._count = self._aliased = 0
 
     def document(self) -> Node:
@@ -256,6 +294,8 @@ class _Builder:
                 root, _ = self._node(event)
             elif isinstance(event, yaml.DocumentStartEvent) and root is not None:
                 raise ReadError(_line(event), "a second document starts here; a manifest is one document")
+        for at, message, path in self._anchored.values():
+            self._on_fault(Fault(file=self._file, line=at, where=where(path), message=message))
         if root is None:
             raise ReadError(None, 'the file is empty; a manifest starts with "version: 1"')
         return root
@@ -268,12 +308,16 @@ class _Builder:
         if len(self._path) >= MAX_DEPTH and not isinstance(event, yaml.ScalarEvent):
             raise ReadError(line, _TOO_DEEP)
         if event.tag is not None and not (isinstance(event, yaml.ScalarEvent) and event.tag in _STR_TAGS):
-            raise ReadError(line, f"the tag {quoted(event.tag)} is not allowed; write the value without a tag")
+            raise ReadError(
+                line, f"the tag {quoted(event.tag)} is not allowed; leave it out, or put the text in quotes"
+            )
         before = self._count
         self._count += 1
         node: Node
         if isinstance(event, yaml.ScalarEvent):
             node, depth = Scalar(event.value, event.implicit[0] and event.tag is None, line), 0
+            if event.style in _PLAIN_STYLES and self._is_text():
+                self._check_whole(event)
         else:
             self._anchors[event.anchor] = None
             read = self._mapping if isinstance(event, yaml.MappingStartEvent) else self._sequence
@@ -281,14 +325,41 @@ class _Builder:
         self._anchors[event.anchor] = (node, self._count - before, depth)
         return node, depth
 
+    def _is_text(self) -> bool:
+        """Whether words for a picture stand here: a prompt, a tag or a value of an axis."""
+        return any(key in _TEXTS for key in self._path[1:4]) and self._path[0] in {"jobs", "defaults"}
+
+    def _check_whole(self, event: Any) -> None:
+        """Note where an unquoted text is not all of what was meant: YAML takes some of it for a mark of its own."""
+        if self._lines is None:
+            self._lines = _lines(self._text)
+        start, end = event.start_mark, event.end_mark
+        behind = self._lines[end.line][end.column :] if end.line < len(self._lines) else ""
+        key = str(self._path[-1]) if isinstance(self._path[-1], str) else ""
+        comment = _COMMENT.search(behind)
+        is_prompt = "prompt" in self._path[1:4]
+        if comment is not None and not behind[: comment.start()].strip():
+            # Behind a number, or parted from the `#` by a blank, it is meant as a comment; but a prompt is not cut.
+            meant = behind.lstrip().startswith("# ") or _NUMBER_LIKE.fullmatch(event.value)
+            cut = re.sub(r"[,\]}].*", "", behind) if re.search(r"[\]}]", behind) else behind
+            if is_prompt or (not meant and event.value) or (not event.value and not behind.lstrip().startswith("# ")):
+                self._note(end.line + 1, f"{_CUT}, as {_in_quotes(key, (event.value + cut).strip())}")
+        if is_prompt and (event.tag is not None or event.anchor is not None):
+            written = self._lines[start.line][start.column :].strip() if start.line < len(self._lines) else event.value
+            if event.tag is not None:
+                self._note(start.line + 1, str(_why(written, key)))
+            else:
+                self._anchored[event.anchor] = start.line + 1, str(_why(written, key)), tuple(self._path)
+
     def _alias(self, anchor: str, line: int, *, merging: bool) -> tuple[Node, int]:
         known = self._anchors.get(anchor)
+        self._anchored.pop(anchor, None)
         if known is None and anchor in self._anchors:
             raise ReadError(line, f"the alias *{anchor} stands inside what it names")
         if known is None:
             message = f"the alias *{anchor} names an anchor that is not defined before it"
             if not merging:
-                raise ReadError(line, message)
+                raise ReadError(line, f"{message}; a text that begins with * must stand in quotes")
             self._note(line, message)
             return Table(line), 0  # merges nothing, so that the faults below are found too
         node, size, depth = known
@@ -339,6 +410,8 @@ class _Builder:
         node, _ = self._node(event)
         if not isinstance(node, Scalar) or node.is_null:
             raise ReadError(node.line, "a key must be text")
+        if node.plain and (remedy := _remedy(node.text) if node.text[0] in f"{JUNK}-" else None) is not None:
+            raise ReadError(node.line, remedy)
         return node
 
     def _merge(self, table: Table, line: int, value: Node) -> None:

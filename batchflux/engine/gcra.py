@@ -1,0 +1,78 @@
+"""The schedule of a rate that is told or was found: a GCRA (generic cell rate algorithm, ITU-T I.371) without a burst.
+
+Lateness of no more than `LATENESS` is made up for, so the rate is reached; idle time saves nothing up. The interval of
+N requests in W seconds is (W + a) / N, with an allowance a so that N + 1 requests span more than W; and the last N are
+remembered by the moment they were on the wire: no window of W seconds holds more than N, whatever was late.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+LATENESS, LONGEST_LATENESS = 0.007, 0.05
+MOST_REMEMBERED = 10_000
+
+
+class Cause(Enum):
+    """What a refusal says of itself: too many requests, for what is out at once, or a 5xx."""
+
+    RATE, SLOTS, SERVER = range(3)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Departure:
+    """A request that left: its number of the key's, when it left, and when it was written to its connection.
+
+    `ahead` is how many were out before it that were let through; `fate` whether it was, None while that is not known.
+    `wait` is what a refusal asked for, `cause` what it was. Times in seconds of the clock.
+    """
+
+    number: int
+    left: float
+    written: float
+    ahead: int = 0
+    fate: bool | None = None
+    wait: float | None = None
+    cause: Cause = Cause.RATE
+
+
+class Gcra:
+    """The schedule of one key, for the user's limit of `count` requests (None: no limit) in so many seconds."""
+
+    def __init__(self, count: float | None = None, seconds: float = 1.0) -> None:
+        self._tat = float("-inf")
+        self._wire: deque[Departure] = deque(maxlen=0)
+        self.sent = 0
+        self.retune(count, seconds)
+
+    def retune(self, count: float | None, seconds: float = 1.0) -> None:
+        """Let another limit of the user's hold from now on."""
+        self._window = seconds + min(LATENESS * max(seconds, 1.0), LONGEST_LATENESS)
+        self.ceiling = float("inf") if count is None else count / self._window
+        whole = count is not None and 1 <= count <= MOST_REMEMBERED
+        self._wire = deque(self._wire, maxlen=int(count) if whole and count is not None else 0)
+
+    def next_at(self, now: float) -> float:
+        """Return the earliest time a request may leave."""
+        full = self._wire and len(self._wire) == self._wire.maxlen
+        return max(self._tat, now, self._wire[0].written + self._window if full else now)
+
+    def take(self, now: float, rate: float) -> Departure:
+        """Count a request that leaves now; the next one keeps its distance by `rate`, or by the limit if that is lower.
+
+        `rate` is in requests a second, infinite for none.
+        """
+        rate = min(rate, self.ceiling)
+        if rate != float("inf"):
+            self._tat = (self._tat if now - self._tat <= LATENESS else now) + 1 / rate
+        self.sent += 1
+        departure = Departure(number=self.sent, left=now, written=now)
+        self._wire.append(departure)
+        return departure
+
+    def departed(self, at: float) -> None:
+        """Count a request that left at `at` before this schedule began: the next one keeps its distance to it."""
+        if self.ceiling != float("inf"):
+            self._tat = max(self._tat, at + min(1 / self.ceiling, self._window))

@@ -1,0 +1,59 @@
+"""A sample of a manifest's jobs: spread over entries, rows and axes, and the same ones each time.
+
+Of each entry the jobs whose keys come first are candidates, which is chance and yet no chance; from these one after
+another is taken whose entry, row and axis values were taken least. Nothing holds more than the candidates.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchflux.manifest import Expansion
+
+CANDIDATES = 200_000  # of all entries together, unless more are asked for
+_SPARE = 64
+_DIGITS = 15  # of a key, by which jobs are ordered
+
+Place = tuple[int, int | None, tuple[tuple[str, str], ...]]
+
+
+def sampled(jobs: Expansion, size: int, entries: int, only: str | None) -> frozenset[int]:
+    """Return the positions of `size` jobs, or of all where there are fewer, whose ids match `only` if that is given."""
+    room = min(8 * size + _SPARE, max(size, CANDIDATES // max(1, entries)))
+    found: dict[int, list[tuple[int, int, Place]]] = defaultdict(list)  # by entry: a heap, the last in order first
+    for job in jobs:
+        if job.redo_of is not None or (only is not None and not fnmatchcase(job.id, only)):
+            continue
+        place = jobs.place()
+        heap, rank = found[place[0]], -int(job.key[:_DIGITS], 16)
+        if len(heap) < room:
+            heapq.heappush(heap, (rank, job.position, place))
+        elif rank > heap[0][0]:
+            heapq.heapreplace(heap, (rank, job.position, place))
+    return _spread([candidate for heap in found.values() for candidate in heap], size)
+
+
+def _spread(candidates: list[tuple[int, int, Place]], size: int) -> frozenset[int]:
+    """Take those whose entry, row and axis values are taken least; what a job scores can only rise meanwhile."""
+    taken: Counter[tuple[object, ...]] = Counter()
+    chosen: set[int] = set()
+
+    def score(place: Place) -> tuple[int, int]:
+        entry, line, axes = place
+        return taken[entry,], taken[entry, line] + sum(taken[entry, axis] for axis in axes)
+
+    waiting = [((0, 0), -rank, position, place) for rank, position, place in candidates]
+    heapq.heapify(waiting)
+    while waiting and len(chosen) < size:
+        before, rank, position, place = heapq.heappop(waiting)
+        if (now := score(place)) != before:
+            heapq.heappush(waiting, (now, rank, position, place))
+            continue
+        chosen.add(position)
+        entry, line, axes = place
+        taken.update([(entry,), (entry, line), *((entry, axis) for axis in axes)])
+    return frozenset(chosen)

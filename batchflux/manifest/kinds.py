@@ -1,0 +1,192 @@
+"""What a value of a manifest may be: how a node is checked, and its JSON Schema; types for the fields of its parts."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, GetPydanticSchema
+from pydantic_core import PydanticUseDefault, core_schema
+
+from batchflux.errors import quoted
+from batchflux.manifest.matrix import AXIS_SCHEMA, axis_spec
+from batchflux.manifest.reading import values
+from batchflux.manifest.reading.values import AutoTimeout, is_nothing, leaf, line_of_text, problem, scalar
+from batchflux.manifest.reading.yaml_nodes import Scalar, found, plain_data
+from batchflux.models import DIFFERENCES
+from batchflux.tables.delimited import delimiter_of
+from batchflux.tables.encodings import named as encoding_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
+_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
+_MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
+
+
+def of_node(check: Callable[[object], Any], schema: dict[str, Any]) -> GetPydanticSchema:
+    """Return how a node is checked, and its JSON Schema; what `check` returns None for has the default."""
+
+    def go(value: object) -> Any:
+        if not isinstance(value, _MADE):
+            return value
+        if (made := check(value)) is None:
+            raise PydanticUseDefault
+        return made
+
+    return GetPydanticSchema(
+        lambda kind, handler: core_schema.no_info_before_validator_function(go, handler(kind)),
+        lambda _core, _handler: schema.copy(),
+    )
+
+
+def of_text(read: Callable[[str], Any], *types: str, **more: Any) -> GetPydanticSchema:
+    """How a text is read by `read`, which raises ValueError, and its JSON Schema by types."""
+    return of_node(leaf(read), types_of(*types, **more))
+
+
+def word(*words: str) -> GetPydanticSchema:
+    """One of these words."""
+    return of_text(lambda text: values.one_of(text, words), "string", enum=list(words))
+
+
+def whole(highest: int, **more: int) -> GetPydanticSchema:
+    """A whole number from 1 to `highest`."""
+    return of_text(lambda text: values.whole(text, 1, highest), "integer", minimum=1, **more)
+
+
+def types_of(*types: str, **more: Any) -> dict[str, Any]:
+    """Return a JSON Schema that allows these types."""
+    return {"type": list(types) if len(types) > 1 else types[0], **more}
+
+
+def _given_text(value: object) -> str:
+    node = scalar(value, "text")
+    if node.is_null and node.shown is not None:  # a variable that is not set, which is noted already
+        return node.shown
+    text = None if node.is_null else line_of_text(node.text)
+    if text is None:
+        raise problem("found nothing; allowed is text")
+    return text
+
+
+def keys(value: object) -> tuple[str, ...]:
+    """Check names of environment variables; one may stand without a list. A value is never shown: it may be the key."""
+    items = value if isinstance(value, list) else [value]
+    if len(items) == 1 and is_nothing(items[0]):
+        return ()
+    names = tuple(scalar(item, "the name of an environment variable").text for item in items)
+    for name in names:
+        if not VARIABLE.fullmatch(name) or _looks_like_key(name):
+            message = "this is no name of an environment variable; put the key into a variable and name it here"
+            raise problem(f"{message}, as TUZI_API_KEY")
+    if len(set(names)) != len(names):
+        raise problem("a name stands here twice; name each environment variable once")
+    return names
+
+
+def _looks_like_key(name: str) -> bool:
+    mixed = any(c.islower() for c in name) and any(c.isupper() for c in name) and any(c.isdigit() for c in name)
+    return len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
+
+
+def _price(value: object) -> Decimal | dict[str, Decimal] | None:
+    read = leaf(values.money)
+    if not isinstance(value, dict):
+        return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
+    prices: dict[str, Decimal] = {}
+    for model, item in value.items():
+        if is_nothing(item):
+            raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
+        try:
+            prices[model] = read(item)
+        except ValueError as error:
+            raise problem(f"of {quoted(model)}: {error}") from None
+    return prices or None
+
+
+def _condition(value: object) -> str | None:
+    node = scalar(value, "a template")
+    if not node.is_null and not values.is_template(node.text):
+        allowed = 'allowed is a template that says whether a row is kept, as "{{ stock | int > 0 }}"'
+        raise problem(f"found {quoted(node.text)}; {allowed}")
+    return None if node.is_null else values.template(node.text).text
+
+
+def _truth(text: str) -> bool:
+    return values.one_of(text.lower(), ("true", "false")) == "true"
+
+
+def _excluded(value: object) -> str:
+    return "" if is_nothing(value) else scalar(value).text
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if is_nothing(value):
+        return ()
+    items = value if isinstance(value, list) else [value]
+    return tuple(_given_text(item) for item in items)
+
+
+def accepted(value: object) -> tuple[str, ...]:
+    """Check what pictures may differ in."""
+    return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in _texts(value))
+
+
+def hosts(value: object) -> tuple[str, ...]:
+    """Check hosts, host:port and networks."""
+    return tuple(map(values.allowed_host, _texts(value)))
+
+
+def headers(value: object) -> dict[str, str]:
+    """Check HTTP headers; a secret comes from ${NAME}, and none stands twice."""
+    made: dict[str, str] = {}
+    for name, item in values.mapping(value).items():
+        if values.header_name(name).lower() in map(str.lower, made):
+            raise problem(f"the header {quoted(name)} stands here twice; keep one of them")
+        node = scalar(item, "text")
+        if node.shown is None and _SECRET_HEADER.search(name) and not node.is_null:
+            message = "holds a secret, which does not belong in a manifest; put it into an environment variable"
+            raise problem(f"the header {quoted(name)} {message} and write ${{NAME}} here")
+        try:
+            made[name] = "" if node.is_null else values.header_value(node.text)
+        except ValueError as error:
+            raise problem(f"of {quoted(name)}: {error}") from None
+    return made
+
+
+def options(value: object) -> Any:
+    """Return a mapping as plain data; the API checks it."""
+    return plain_data(values.mapping(value))
+
+
+def timeout(value: object) -> float | AutoTimeout | None:
+    """Check a time, `auto`, or `{auto: FLOOR}`."""
+    if not isinstance(value, dict):
+        return leaf(values.call_timeout)(value)  # type: ignore[no-any-return]  # as call_timeout reads
+    if list(value) != ["auto"] or is_nothing(value["auto"]):
+        raise problem(f"found {found(value)}; allowed is a duration, as 360s, auto, or {{auto: 2m}}")
+    return AutoTimeout(floor=leaf(values.timeout)(value["auto"]))
+
+
+LIST = types_of("array", "string", items={"type": "string"})
+ACCEPT = types_of("array", "string", items={"enum": [*DIFFERENCES, "any"]})
+HEADERS = types_of("object", "null", additionalProperties={"type": "string"})
+_TIME = types_of("string", "number")
+TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
+AMOUNT = types_of("number", "string", minimum=0)
+_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": AMOUNT}]}
+Text = Annotated[str, of_node(_given_text, types_of("string", "number", "boolean"))]
+Price = Annotated[Decimal | dict[str, Decimal] | None, of_node(_price, _PRICE)]
+Amount = Annotated[Decimal | None, of_node(leaf(values.money), AMOUNT)]
+MaybeText = Annotated[str | None, of_text(line_of_text, "string", "number", "null")]
+Encoding = Annotated[str | None, of_text(encoding_named, "string", "null")]
+Delimiter = Annotated[str | None, of_text(delimiter_of, "string", "null")]
+Where = Annotated[str | None, of_node(_condition, types_of("string", "null"))]
+Truth = Annotated[bool, of_text(_truth, "boolean", "null")]
+AxisSpec = Annotated[Any, of_node(axis_spec, AXIS_SCHEMA)]
+_Excluded = Annotated[str, of_node(_excluded, types_of("string", "number", "boolean", "null"))]
+Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]

@@ -1,0 +1,100 @@
+"""Looks up what `${NAME}` in a manifest and the names of keys stand for; the first place that has the name counts.
+
+The places are the environment; the file that `NAME_FILE` names there (as container platforms mount secrets); the file
+`$CREDENTIALS_DIRECTORY/NAME` (systemd.exec(5), LoadCredential=); the file that --env-file names; `.env` beside the
+manifest. Line ends around a value are none of it. A value never enters a message.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from batchflux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LARGEST = 1 << 20  # bytes of a file that is looked into
+_ENDS = "\r\n"
+
+
+class Lookup(Protocol):
+    """Finds values by name; a mapping does."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value; None: it is not set anywhere. ValueError says in one sentence why it cannot be read."""
+        ...
+
+
+class Secrets:
+    """Looks values up for one manifest, which lies in `beside`; UsageError where `env_file` cannot be read."""
+
+    def __init__(self, environ: Mapping[str, str], beside: Path, env_file: Path | None = None) -> None:
+        self._environ = environ
+        self._beside = beside / ".env"
+        try:
+            self._given = {} if env_file is None else _assigned(env_file)
+        except ValueError as error:
+            raise UsageError(f"--env-file: {error}") from None
+
+    def get(self, name: str, /) -> str | None:
+        """Return the value; None: it is not set anywhere. ValueError says in one sentence why it cannot be read."""
+        if name in self._environ:
+            return self._environ[name].strip(_ENDS)
+        if file := self._environ.get(f"{name}_FILE"):
+            return _text(Path(file), f"{name}_FILE names {file}").strip(_ENDS)
+        if folder := self._environ.get("CREDENTIALS_DIRECTORY"):
+            credential = Path(folder) / name
+            if credential.exists():
+                return _text(credential, str(credential)).strip(_ENDS)
+        found = self._given.get(name)
+        return self._own.get(name) if found is None else found
+
+    @cached_property
+    def _own(self) -> Mapping[str, str]:
+        return _assigned(self._beside) if self._beside.is_file() else {}
+
+
+def wrong_key(name: str, secrets: Lookup) -> str | None:
+    """Return why what a key's name stands for cannot be a key, or None. The value is not shown."""
+    try:
+        secret = secrets.get(name)
+    except ValueError as error:
+        return str(error)
+    if secret is None:
+        return f"the environment variable {name} is not set; export {name}=..., put it into .env, or name another"
+    return None if (wrong := _wrong(secret.strip())) is None else f"the environment variable {name} {wrong}"
+
+
+def _wrong(secret: str) -> str | None:
+    if not secret:
+        return "is empty; put the key into it"
+    if secret.lower().startswith("bearer"):
+        return "begins with the word Bearer, which is added by itself; put the bare key into it"
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        return "holds a blank, a line end or another character that no key has; put the bare key into it"
+    return None
+
+
+def _text(path: Path, named: str) -> str:
+    """Return a file's text; ValueError, which calls it as `named`, where that cannot be."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{named}, which is not text in UTF-8; write it anew") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "this is no path"
+        raise ValueError(f"{named}, which cannot be read ({why}); mend it") from None
+
+
+def _assigned(path: Path) -> Mapping[str, str]:
+    """Return what a file of lines `NAME=value` assigns; ValueError where it cannot be read."""
+    from dotenv import dotenv_values  # noqa: PLC0415  most runs have no such file
+
+    text = io.StringIO(_text(path, str(path)), newline=None)
+    pairs = dotenv_values(stream=text, interpolate=False)
+    return {name: value.strip(_ENDS) for name, value in pairs.items() if value is not None}

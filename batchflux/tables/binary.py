@@ -1,0 +1,151 @@
+"""Tables of Parquet and Excel files. Each needs a library that an extra brings."""
+
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+import zipfile
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import ReadError, quoted
+from batchflux.tables.cells import is_empty, trimmed
+from batchflux.tables.delimited import twice
+from batchflux.tables.streams import BOMB_BYTES, BOMB_RATIO, check_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchflux.tables.cells import Report, Row
+
+BATCH = 1024  # rows of Parquet held at a time
+
+
+class Parquet:
+    """One Parquet file."""
+
+    blank_rows = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._opened() as file:
+            self.columns: tuple[str, ...] = tuple(file.schema_arrow.names)
+
+    def rows(self, _report: Report) -> Iterator[tuple[int, Row]]:
+        """Yield each row with its number."""
+        number = 0
+        with self._opened() as file:
+            try:
+                for batch in file.iter_batches(batch_size=BATCH):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield number, row
+            except (ValueError, OSError) as error:  # pyarrow's own errors are kinds of these two
+                raise ReadError(number + 1, f"cannot be read further: {error}") from None
+
+    def _opened(self) -> Any:
+        try:
+            from pyarrow import parquet  # noqa: PLC0415  an extra, and heavy
+        except ImportError:
+            raise ReadError(None, _missing("pyarrow", "parquet")) from None
+        try:
+            check_file(self._path)
+            file = parquet.ParquetFile(self._path)
+        except (ValueError, OSError) as error:
+            raise ReadError(None, f"is no Parquet file that can be read: {error}") from None
+        if name := twice(file.schema_arrow.names):
+            file.close()
+            raise ReadError(None, f"has the column {name} twice")
+        return file
+
+
+class Sheet:
+    """The first sheet of an Excel file that has rows: what its cells show, formulas as they were last reckoned."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.blank_rows = 0
+        self.name = ""
+        header = next(self._filled(), None)
+        if header is None:
+            raise ReadError(None, "is empty; it needs a header and at least one row")
+        names = ["" if cell is None else trimmed(str(cell)) for cell in header[1]]
+        if name := twice(filter(None, names)):
+            raise ReadError(header[0], f"the column {name} stands twice in the header")
+        self._names = names
+        self.columns = tuple(filter(None, names))
+
+    def rows(self, report: Report) -> Iterator[tuple[int, Row]]:
+        """Yield each row with its number in the sheet."""
+        names, width = self._names, len(self._names)
+        rows = self._filled()
+        next(rows, None)
+        self.blank_rows = 0
+        for number, cells in rows:
+            row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+            for name in names[len(cells) :]:
+                row[name] = None
+            bad = [at for at, cell in enumerate(cells) if not is_empty(cell) and (at >= width or not names[at])]
+            if bad and not (bad == [0] and isinstance(cells[0], int)):  # which is the index that pandas wrote
+                report(number, f"column {bad[-1] + 1} has {quoted(str(cells[bad[-1]]))} and no name in the header")
+            else:
+                row.pop("", None)
+                yield number, row
+
+    def left_out(self) -> int:
+        """Return how many columns between those that have one are left out, for they have no name."""
+        named = [at for at, name in enumerate(self._names) if name]
+        return self._names[: named[-1]].count("") if named else 0
+
+    def _filled(self) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the rows in which something stands, with their numbers."""
+        with closing(self._opened()) as book:
+            sheets = [sheet for sheet in book.worksheets if self.name in {"", sheet.title}]
+            for sheet in sheets:
+                with suppress(AttributeError):
+                    sheet.reset_dimensions()  # some programs write a wrong one
+                for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
+                    if all(map(is_empty, cells)):
+                        self.blank_rows += self.name != ""
+                        continue
+                    self.name = sheet.title
+                    yield number, list(map(_value, cells))
+                if self.name:
+                    return
+
+    def _opened(self) -> Any:
+        try:
+            from openpyxl import load_workbook  # noqa: PLC0415  an extra, and heavy
+            from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415  as above
+        except ImportError:
+            raise ReadError(None, _missing("openpyxl", "excel")) from None
+        try:
+            check_file(self._path)
+            self._check_size()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of styles and the like, which no cell's value needs
+                return load_workbook(self._path, read_only=True, data_only=True)
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile, InvalidFileException) as error:
+            raise ReadError(None, f"is no Excel file that can be read: {error}") from None
+
+    def _check_size(self) -> None:
+        with zipfile.ZipFile(self._path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
+            raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
+
+
+def _value(cell: Any) -> Any:
+    """Return what a cell shows: a whole number without .0, a ratio that Excel took for a time as it was typed."""
+    if isinstance(cell, float) and cell.is_integer():
+        return int(cell)
+    if isinstance(cell, dt.time) and not cell.second:
+        return f"{cell.hour}:{cell.minute}"
+    if isinstance(cell, dt.datetime) and cell.time() == dt.time():
+        return cell.date().isoformat()
+    return cell.isoformat(" ") if isinstance(cell, dt.datetime) else cell
+
+
+def _missing(library: str, extra: str) -> str:
+    return f"needs {library}, which is not installed; run: pip install 'batchflux[{extra}]'"

@@ -1,0 +1,100 @@
+"""Tables of JSON and Excel."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import openpyxl
+import pytest
+
+from batchflux.tables.streams import CHUNK
+
+if TYPE_CHECKING:
+    from tests.tables.conftest import Read
+
+ROWS = [{"title": "cup", "seed": 42}, {"title": "bowl", "seed": 7.0}, {"title": "", "seed": None}]
+SEEDED = 'prompt: "{{ title }}"\nseed: "{{ seed }}"'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.json", json.dumps(ROWS)),
+        ("t.json", json.dumps(ROWS, indent=2)),
+        ("t.json", "\n".join(map(json.dumps, ROWS))),
+        ("t.jsonl", json.dumps(ROWS)),
+        ("t.ndjson", "\n".join(map(json.dumps, ROWS))),
+        ("t.json", json.dumps({"A": ROWS[0], "B": ROWS[1]})),
+        ("t.json", json.dumps({"count": 2, "rows": ROWS})),
+        ("t.json", json.dumps({"title": {"0": "cup", "1": "bowl"}, "seed": {"0": 42, "1": 7}})),
+        ("t.json", json.dumps({"title": ["cup", "bowl"], "seed": [42, 7]})),
+        ("t.json", json.dumps(ROWS).replace("null", "NaN")),
+    ],
+)
+def test_json_in_any_shape_is_rows(name: str, text: str, read: Read) -> None:
+    jobs, faults, _ = read(name, text, SEEDED)
+    assert ([(job.prompt, job.seed) for job in jobs], faults) == ([("cup", 42), ("bowl", 7)], [])
+
+
+def test_a_long_list_of_json_streams(read: Read) -> None:
+    rows = [{"title": f"cup {n} " + "x" * 100} for n in range(3 * CHUNK // 100)]
+    jobs, faults, _ = read("t.json.gz", gzip.compress(json.dumps(rows).encode()))
+    assert (faults, [job.prompt for job in jobs]) == ([], [row["title"] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"title": "a"},\n {"title": "b"', "t.json:2: jobs[0].from: the list is not JSON: Expecting"),
+        ('[{"title": "a"},\n 3]', "t.json:2: jobs[0].from: the line is not a JSON object"),
+        ('"title"', "t.json:1: jobs[0].from: the file is no list of JSON objects"),
+        ('{"title": ', "t.json:1: jobs[0].from: the file is not JSON"),
+        ('[{"title": "a", "title": "b"}]', 't.json:1: jobs[0].from: the row is not allowed: the column "title" stands'),
+        ('[{"title": "a"}', "t.json:1: jobs[0].from: the list does not end; is the file whole?"),
+    ],
+)
+def test_json_that_is_none_says_where(text: str, said: str, read: Read) -> None:
+    _, faults, _ = read("t.json", text)
+    assert [fault.startswith(said) for fault in faults] == [True], faults
+
+
+def book(*rows: tuple[Any, ...]) -> bytes:
+    made = openpyxl.Workbook()
+    made.active.title = "Notes"
+    sheet = made.create_sheet("Products")
+    for row in rows:
+        sheet.append(row)
+    made.save("made.xlsx")
+    return Path("made.xlsx").read_bytes()
+
+
+def test_a_sheet_is_a_table(read: Read) -> None:
+    entry = 'prompt: "{{ title }} of {{ day }}"\nseed: "{{ seed }}"\naspect_ratio: "{{ ratio }}"'
+    data = book(
+        ("title ", "seed", "ratio", "day", None),
+        ("cup", 42.0, dt.time(16, 9), dt.date(2026, 3, 1)),
+        (None, None, None, None),
+        ("bowl", "'7", "1:1 ", "May"),
+    )
+    jobs, faults, tables = read("t.xlsx", data, entry)
+    assert faults == []
+    assert [(job.prompt, job.seed, job.aspect_ratio) for job in jobs] == [
+        ("cup of 2026-03-01", 42, "16:9"),
+        ("bowl of May", 7, "1:1"),
+    ]
+    assert tables == [{"table": "t.xlsx", "rows": 2, "sheet": "Products", "blank_rows": 1}]
+
+
+def test_an_excel_file_that_cannot_be_read(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, (fault,), _ = read("t.xlsx", b"PK\x03\x04 no book")
+    assert fault.startswith("m.yaml:3: jobs[0].from: the table t.xlsx is no Excel file that can be read")
+    _, (fault,), _ = read("t.xlsx", book(("title",), ("a",)), 'prompt: "{{ title }}"\nencoding: gbk')
+    assert fault.endswith("a .xlsx table has no encoding; remove encoding")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    _, (fault,), _ = read("t.xlsx", b"PK\x03\x04")
+    assert fault.endswith("needs openpyxl, which is not installed; run: pip install 'batchflux[excel]'")
