@@ -69,7 +69,8 @@ def _spending(standing: Standing) -> list[str]:
     state, budget = standing.state, standing.run.budget
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:
-        spent += f", of it {money(state.spent_possibly, state.currency)} possibly ({count(state.possibly_billed, 'attempt')})"
+        possibly = f"{money(state.spent_possibly, state.currency)} possibly"
+        spent += f", of it {possibly} ({count(state.possibly_billed, 'attempt')})"
     text = [f"  attempts   {state.attempts:>9,}", spent]
     if budget is not None:
         left = max(budget - state.spent, Decimal(0))
