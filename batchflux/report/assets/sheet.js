@@ -49,7 +49,8 @@ export function showSheet(rows) {
   for (const [k, line] of lines.entries()) {
     line.height = lineHeight(line, values, width, Boolean(table.vertical.picture));
     for (const [c, value] of values.entries())
-      for (const [i, row] of shownIn(line, value).entries()) places.set(row, [k, c, i]);
+      // What a full cell has no room for is where its last picture is.
+      for (const [i, row] of (line.cells.get(value) ?? []).entries()) places.set(row, [k, c, Math.min(i, IN_CELL - 1)]);
   }
   layout = { lines, values, places };
   takeShown(lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? [])));
@@ -220,6 +221,7 @@ export function focusCurrentShot() {
   const place = layout.places.get(current);
   const scroller = find(host, ".scroller");
   if (!place) return scroller?.focus({ preventScroll: true });
+  setCurrentRow(shownIn(layout.lines[place[0]], layout.values[place[1]])[place[2]]);
   sheetLines.reveal(place[0], barHeight() + find(host, ".heads").offsetHeight);
   for (const [row, { node }] of shots) if (!node.isConnected) shots.delete(row);
   markShot();
