@@ -140,7 +140,7 @@ def test_status_says_what_unknown_means(scene: Scene) -> None:
     assert "unknown" in text
     assert "sent and never answered" in text
     assert "--on-unknown" in text
-    assert "of it 0.14 CNY possibly (1 attempts)" in text
+    assert "of it 0.14 CNY possibly (1 attempt)" in text
 
 
 def test_an_unknown_word_is_refused(scene: Scene) -> None:
