@@ -11,6 +11,7 @@ the first's, and so do files and texts that are called after them.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -29,7 +30,18 @@ from batchflux.ledger.reviews import join_reviews
 from batchflux.ledger.tables import KEYS, LAST, get_meta, set_meta
 from batchflux.manifest.identity import folded, mark
 from batchflux.output import durable
-from batchflux.output.base import ANSWERS, IMAGES, LEDGER, LOCK, MANIFEST, REJECTED, REPLACED, SPOOL, TEMPORARY
+from batchflux.output.base import (
+    ANSWERS,
+    IMAGES,
+    LEDGER,
+    LOCK,
+    MANIFEST,
+    REJECTED,
+    REPLACED,
+    SPOOL,
+    TEMPORARY,
+    next_names,
+)
 from batchflux.output.folder import FolderLock, ledger_of
 from batchflux.output.image_store import kept_files
 
@@ -187,6 +199,7 @@ class _Joint:
         self._attempts: int = connection.execute("SELECT COALESCE(MAX(number), 0) FROM main.attempts").fetchone()[0]
         self._bumped: dict[int, int] = {}  # the first folder's attempts that get a number behind the second's
         self._names: dict[str, str | None] = {}  # the second's pictures that get another name; None: none of its own
+        self._placed: set[str] = set()  # pictures of the second's jobs, by their new names
         self._ids = {mark(folded(name)) for (name,) in connection.execute("SELECT id FROM jobs")}
         named = connection.execute("SELECT planned, file_name FROM jobs")
         self._files = {mark(folded(name)) for row in named for name in row if name is not None}
@@ -230,10 +243,22 @@ class _Joint:
                 _link(self._first / name, work / _renumbered(name, self._of_first))
             for name in _files_of(self._second):
                 target = self._names.get(name, _renumbered(name, self._of_second))
-                if target is not None and not (work / target).exists():
-                    _link(self._second / name, work / target)
+                if target is not None:
+                    self._bring_beside(self._second / name, work / target, theirs=target in self._placed)
             for folder in {path.parent for path in work.rglob("*")}:
                 durable.sync_folder(folder)
+
+    def _bring_beside(self, source: Path, target: Path, *, theirs: bool) -> None:
+        """Put a file of the second folder where one of the first may lie; that of no job gets another name."""
+        free = target
+        if target.exists():
+            if filecmp.cmp(source, target, shallow=False):
+                return
+            free = next(free for free in map(target.with_name, next_names(target.name)) if not free.exists())
+            if theirs:
+                target.rename(free)
+                free = target
+        _link(source, free)
 
     def _add(self, pair: Pair, behind: int) -> int:
         """Add a job that only the second folder has, behind the first's."""
@@ -267,6 +292,7 @@ class _Joint:
         if mark(folded(name)) in self._files and name != planned:
             name = self._names[pair.file_name] = _marked(name, pair.key)
         self._files.add(mark(folded(name)))
+        self._placed.add(name)
         return name
 
     def _let_stand(self, job: int, *, theirs: bool) -> None:

@@ -105,6 +105,17 @@ def test_of_two_pictures_of_a_job_the_first_stands_and_the_other_is_kept(tmp_pat
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_further_picture_of_one_makes_way_for_a_job_of_the_other(tmp_path: Path, order: str) -> None:
+    made(tmp_path / order[0], "id: mug, prompt: a mug, output_format: png")
+    (tmp_path / order[0] / "images/mug_2.png").write_bytes(b"further")
+    made(tmp_path / order[1], "id: mug_2, prompt: another mug, output_format: png")
+    joined(tmp_path)
+    images = {path.name: path.read_bytes() for path in (tmp_path / "c" / "images").iterdir()}
+    assert images["mug_2.png"] == (tmp_path / order[1] / "images/mug_2.png").read_bytes()
+    assert (len(images), images["mug_3.png"]) == (3, b"further")
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
 def test_done_stands_before_what_is_not(tmp_path: Path, order: str) -> None:
     first, second = (tmp_path / name for name in order)
     made(first, "id: mug, prompt: a mug; id: jar, prompt: a jar")
