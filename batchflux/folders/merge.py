@@ -1,7 +1,8 @@
 """Joins two output folders into a third: all pictures, all that was paid and all that was said of it; nothing is sent.
 
-A job that both have (one key) is one job. The further along of the two stands: done, then with a picture or task still
-to be had, then failed, unknown, pending; of two alike the first folder's. What the other cost counts as well. All is
+A job that both have (one key) is one job. The further along of the two stands: done, then with a picture that is kept,
+then with a task or link that may give one, then with what is left of one (a link that failed, a picture that was
+refused), then failed, unknown, pending; of two alike the first folder's. What the other cost counts as well. All is
 made in a folder of another name beside the target, which gets the target's name at the very end: so a kill leaves
 nothing that looks like an output folder, and the same command begins anew.
 
@@ -52,9 +53,14 @@ _PARTS = (IMAGES, REJECTED, ANSWERS, REPLACED, SPOOL)
 _NUMBERED = re.compile(rf"\b((?:{REJECTED}|{ANSWERS})/[\w.\-]+-)(\d+)(?=\.\w+)")
 _DIGITS = 8  # of a key, behind a name that is taken
 _RANK = (
-    "CASE WHEN {job}.status = 'done' THEN 0 WHEN EXISTS (SELECT 1 FROM {at}.attempts AS a WHERE a.job = {job}.number"
-    " AND (a.state = 'submitted' OR COALESCE(a.link, a.spool) IS NOT NULL)) THEN 1"
-    " ELSE INSTR('failed unknown pending', {job}.status) + 1 END"
+    "CASE WHEN {job}.status = 'done' THEN 0 ELSE COALESCE((SELECT CASE"
+    " WHEN last.spool IS NOT NULL AND {job}.status != 'failed' THEN 1"
+    " WHEN last.state = 'submitted' OR last.state = 'unknown' AND handle IS NOT NULL"
+    " OR last.link IS NOT NULL AND {job}.status != 'failed' THEN 2"
+    " WHEN last.link IS NOT NULL OR {job}.file_name LIKE 'rejected/%' THEN 3 END"
+    " FROM {at}.attempts AS last LEFT JOIN {at}.submissions AS sent ON sent.number = last.submission WHERE last.number"
+    " = (SELECT MAX(number) FROM {at}.attempts WHERE job = {job}.number AND billed IS NOT 'no')),"
+    " INSTR('failed unknown pending', {job}.status) + 3) END"
 )
 _PAIRS = (
     "SELECT their.number, lower(hex(their.key)), their.id, their.planned, their.file_name, their.sha256, our.number,"  # noqa: S608  constants

@@ -131,6 +131,35 @@ def test_done_stands_before_what_is_not(tmp_path: Path, order: str) -> None:
     assert sql(tmp_path / "c", "SELECT in_flight FROM totals") == [(0,)]
 
 
+HELD = "state = 'captured', billed = 'yes', link = NULL, spool = '.spool/x'"
+LINKED = "state = 'captured', billed = 'yes', code = 'download', spool = NULL, link = 'https://x.example/gone.png'"
+POLLED = "state = 'unknown', billed = 'maybe', code = 'unknown', link = NULL, spool = NULL"
+REFUSED = "state = 'failed', billed = 'maybe', code = 'no_image', link = NULL, spool = NULL"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (("pending", HELD), ("failed", LINKED)),
+        (("unknown", POLLED), ("failed", LINKED)),
+        (("unknown", POLLED), ("failed", REFUSED)),
+    ],
+)
+def test_what_may_still_give_a_picture_unpaid_stands(
+    tmp_path: Path, order: str, better: tuple[str, str], worse: tuple[str, str]
+) -> None:
+    for name, (status, attempt) in zip(order, (better, worse), strict=True):
+        made(tmp_path / name, "id: mug, prompt: a mug")
+        sql(tmp_path / name, "UPDATE jobs SET status = ?, file_name = NULL, sha256 = NULL", status)
+        sql(tmp_path / name, f"UPDATE attempts SET {attempt}")  # noqa: S608  constants
+        sql(tmp_path / name, "UPDATE submissions SET handle = ?", "t-1" if attempt == POLLED else None)
+    joined(tmp_path)
+    [found] = sql(tmp_path / "c", "SELECT status, spool, handle IS NOT NULL, link FROM known")
+    held = better[1] == HELD
+    assert found == (better[0], ".spool/x" if held else None, int(not held), None)
+
+
 def test_files_that_are_called_after_attempts_follow_their_numbers(tmp_path: Path) -> None:
     for name, jobs in (("a", "id: mug, prompt: a mug; id: jar, prompt: a jar"), ("b", "id: cup, prompt: a cup")):
         made(tmp_path / name, jobs)
