@@ -21,9 +21,9 @@ More than `HEAVY` is a cap if only those were refused that had as many ahead of 
 was let through. That is a trial. If half of the share is refused after it too, it was in vain, and after `VAIN` such
 trials it was chance. Less than `HEAVY` are slots lost, and no more.
 
-**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds or the
-time of `DOUBLES_BY` requests, whichever is longer. A refusal sets t to 0; only one that comes after `RISEN` says that
-the limit itself has risen.
+**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds, for a rate
+at least the time of `DOUBLES_BY` requests: a rate that is passed costs many refusals, a cap one. A refusal sets t to 0;
+only one that comes after `RISEN` says that the limit itself has risen.
 
 A refusal comes soon and an answer late. So what is out for twice as long as refusals take was let through.
 """
@@ -148,7 +148,7 @@ class LimitFinder:
         self._last = max(self.out, default=0)
         rate, active = learned.rate, learned.active
         self._rate = None if rate is None else _limit(rate, 0.0, rate)
-        self._cap = None if active is None else _limit(active, 0.0, rate or NEVER)
+        self._cap = None if active is None else Limit(active, 0.0, DOUBLES_IN)
         self._fresh = True  # nothing has left since: growth begins with the first that does
         self._sample = _Sample(after=self._last)
         self._cycle = _Sample(after=self._last)
@@ -291,11 +291,7 @@ class LimitFinder:
         """Let as many be out as were before a refusal; the order of those that left at once is not that of arrival."""
         at_once = self._cap is not None and departure.left <= self._cap_of + LATENESS
         most = max(departure.ahead, int(self._cap.value) if at_once and self._cap is not None else 1)
-        self._cap, self._cap_of = self._limit(most, now, now), departure.left
-
-    def _limit(self, value: float, since: float, now: float) -> Limit:
-        """A cap, which grows as fast as answers come now."""
-        return _limit(value, since, self._cycle.rate(now))
+        self._cap, self._cap_of = Limit(most, now, DOUBLES_IN), departure.left
 
     def _overshot(self, rate: Limit, now: float) -> None:
         """Let growth begin anew; from what was reached, as a trial, if that shows that the limit has risen."""
@@ -320,7 +316,7 @@ class LimitFinder:
             open_ = sum(young.fate is None and now - young.left < self._verdict for young in self._young)
             most = max(self._row_ahead, len(self.out) - open_)
             if most and self._sample.passed_with(most) <= 1 and (self._cap is None or most < self._cap.value):
-                self._cap, self._guessed = self._limit(most, NEVER, now), True
+                self._cap, self._guessed = Limit(most, NEVER, DOUBLES_IN), True
         elif departure.left > self._shut_at:
             self._tried += 1
             if self._guessed and self._cap is not None and departure.ahead <= max(self._cap.value - 2, 0):
@@ -373,7 +369,7 @@ class LimitFinder:
             if self._trial is not None:
                 self._rate, self._trial = self._former[0], None
             self._prove(now)
-            self._cap = self._limit(cap, now, now)
+            self._cap = Limit(cap, now, DOUBLES_IN)
             self._measure(now, cycle=True)
             return
         self._vain = self._vain + 1 if in_vain else 0
@@ -406,7 +402,7 @@ class LimitFinder:
         """Begin a trial with fewer out at once."""
         most = self._sample.most_out
         self._begin_trial(share, now)
-        self._cap, self._guessed = self._limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, now), False
+        self._cap, self._guessed = Limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, DOUBLES_IN), False
 
     def _begin_trial(self, share: float, now: float) -> None:
         if self._trial is None:
