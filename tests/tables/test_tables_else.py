@@ -54,6 +54,7 @@ HTML = b"\xef\xbb\xbf\r\n<!DOCTYPE html><html><table><tr><td>title</td></tr></ta
         ("t.csv", "title,b\nmug,1\n\ufefftitle, b\n", "t.csv:3: jobs[0].from: the row says the same as the header"),
         ("t.xlsx", book(["title", 1], ["title", 1], ["mug", 2]), "t.xlsx:2: jobs[0].from: the row says the same as"),
     ],
+    ids=map(str, range(15)),  # the files hold the time at which they were made
 )
 def test_what_is_no_table_is_said_to_be_what_it_is(name: str, data: bytes | str, said: str, read: Read) -> None:
     _, (fault,), _ = read(name, data)
