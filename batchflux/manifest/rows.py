@@ -22,7 +22,7 @@ _EXPRESSIONS = re.compile(r"\{\{[-+]?(.*?)[-+]?\}\}", re.DOTALL)
 _OTHERS = re.compile(r"\$?\{[ \t]*([^{}%]+?)[ \t]*\}|%\(([^()]+)\)s")  # how other programs name a variable
 _NOT_WORD = re.compile(r"\W+")
 _TEXT_MARK = "'"  # in front of a number that a spreadsheet is to keep as text
-_WHOLE = re.compile(r"([-+]?[0-9]+)\.0+")
+_WHOLE = re.compile(r"(?![-+]?[0-9]{1,3}\.000$)([-+]?[0-9]+)\.0+")  # but 1.000, which is a thousand to many
 _TIME = re.compile(r"0?([1-9][0-9]?):0?([1-9][0-9]?)(?::00)?")  # what a spreadsheet makes of 16:9
 _PARTS = re.compile(r"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?=https?://)|\s+(?=https?://)", re.IGNORECASE)
 _LOCAL_PARTS = re.compile(r"\s*[,;]\s*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import warnings
 import zipfile
 from contextlib import closing, contextmanager, suppress
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from batchflux.tables.cells import Report, Row
 
 _PACKED = b"PK\x03\x04"  # begins an Excel file, also one that is cut off
+_FORMULA = re.compile(  # a cell that has one, and no value or an empty one
+    rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_CELL = re.compile(rb'\br="(\w+)"')
+_LONGEST = 16 << 10  # bytes of a cell with a formula
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -139,8 +146,25 @@ class Sheet:
             )
         with zipfile.ZipFile(self._path) as packed:
             size = sum(part.file_size for part in packed.infolist())
-        if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
-            raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
+            if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
+                raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
+            for name in packed.namelist():
+                if name.startswith("xl/worksheets/") and (cell := _never_reckoned(packed, name)) is not None:
+                    message = f"holds formulas that were never reckoned, as in cell {cell}"
+                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
+    """Return the first cell of a sheet that has a formula without what it comes to, as programs write them."""
+    rest = b""
+    with packed.open(name) as sheet:
+        while chunk := sheet.read(CHUNK):
+            rest += chunk
+            for match in _FORMULA.finditer(rest):
+                if b't="str"' not in match[1]:  # which comes to an empty text
+                    return (_CELL.search(match[1]) or [b"", b"?"])[1].decode()
+            rest = rest[-_LONGEST:]
+    return None
 
 
 @contextmanager

@@ -52,9 +52,14 @@ HTML = b"\xef\xbb\xbf\r\n<!DOCTYPE html><html><table><tr><td>title</td></tr></ta
         ("t.csv", 'title,b\n"a 12" mug",1\n', 'write quotes inside a cell twice, as "a 12"" mug"'),
         ("t.csv", 'title,b\n"a mug,1\nb,2\n', "t.csv:2: jobs[0].from: the row cannot be read: a quote opens here"),
         ("t.csv", "title,b\nmug,1\n\ufefftitle, b\n", "t.csv:3: jobs[0].from: the row says the same as the header"),
+        (
+            "t.xlsx",
+            book(["title", "b"], ["mug", '="a"&1']),
+            "formulas that were never reckoned, as in cell B2; open it",
+        ),
         ("t.xlsx", book(["title", 1], ["title", 1], ["mug", 2]), "t.xlsx:2: jobs[0].from: the row says the same as"),
     ],
-    ids=map(str, range(15)),  # the files hold the time at which they were made
+    ids=map(str, range(16)),  # the files hold the time at which they were made
 )
 def test_what_is_no_table_is_said_to_be_what_it_is(name: str, data: bytes | str, said: str, read: Read) -> None:
     _, (fault,), _ = read(name, data)
