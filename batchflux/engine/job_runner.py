@@ -350,9 +350,8 @@ class JobRunner:
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
-            spare = run.tries.used < self._rules.policy.attempts
-            counts = self._outages.failed(lease.key.place, run.work.job.id, error, left_at, now, spare=spare)
-            counts = counts and not overload
+            job, spare = run.work.job.id, run.tries.used < self._rules.policy.attempts
+            counts = self._outages.failed(lease.key.place, job, error, left_at, now, spare=spare) and not overload
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):

@@ -9,19 +9,21 @@ Four things are told apart:
 | rate     | all is refused until some time has passed; or fewer | what was let through (a decrease that aims, as in  |
 |          | are refused when less is asked                      | TCP Westwood, Mascolo et al., MobiCom 2001), held  |
 |          |                                                     | until it has proved; then cubic growth             |
-| overload | as the two above, by 503s                           | the same                                           |
+| overload | fewer 5xx when fewer are out                        | fewer out, by the share refused and at most by     |
+|          |                                                     | half (AIMD, Chiu and Jain, 1989); cubic growth     |
 | chance   | going slower lowers nothing                         | what was lowered for nothing is taken back, and    |
 |          |                                                     | the next refusals teach nothing                    |
 
 **Evidence** is `EVIDENCE` refusals. In a row, with nothing let through that left after the first of them, they shut the
 key: it is tried with one request at a time, when an answer has made room, else after ever longer pauses or as told.
-What opens it says whether it was a cap or a rate. Scattered ones are a share, of the requests it took to see so many:
-more than `HEAVY` lowers the rate to what was let through. That is a trial. If after it as many come in twice as many
-requests, it was in vain, and after `VAIN` such trials it was chance. Less than `HEAVY` are slots lost, and no more.
+What opens it says whether it was a cap or a rate. Scattered ones are a share, of the requests it took to see so many.
+More than `HEAVY` is a cap if only those were refused that had as many ahead of them; else it lowers the rate to what
+was let through. That is a trial. If half of the share is refused after it too, it was in vain, and after `VAIN` such
+trials it was chance. Less than `HEAVY` are slots lost, and no more.
 
-**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds or the
-time of `DOUBLES_BY` requests, whichever is longer, up to `SLOWEST`. A refusal sets t to 0; only one that comes after
-`RISEN` says that the limit itself has risen.
+**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds, for a rate
+at least the time of `DOUBLES_BY` requests: a rate that is passed costs many refusals, a cap one. A refusal sets t to 0;
+only one that comes after `RISEN` says that the limit itself has risen.
 
 A refusal comes soon and an answer late. So what is out for twice as long as refusals take was let through.
 """
@@ -37,15 +39,14 @@ from batchflux.engine.gcra import LATENESS, Cause
 if TYPE_CHECKING:
     from batchflux.engine.gcra import Departure
 
-EVIDENCE = 8
-HEAVY = 0.05
-VAIN = 2
-DOUBLES_IN, DOUBLES_BY, SLOWEST = 40.0, 400.0, 400.0
-RISEN = 0.25
+EVIDENCE = 8  # refusals: in a row they are 1 in 1,500 where 40 % come by chance
+HEAVY = 0.05  # of requests refused; no more than that costs next to nothing
+VAIN = 2  # trials: the first measures what was let through only roughly, after a burst or a change
+DOUBLES_IN, DOUBLES_BY = 40.0, 400.0  # a limit that has doubled is found within a minute; a steady one met twice in it
+RISEN = 0.25  # by more a limit is not passed with the tokens of a second's burst
 DEAF, LONGEST_DEAF = 1000, 8000  # requests after which it is tried again whether refusals are still by chance
-WORSE = 3.0  # times as many refusals, or half of what is still answered, are not the chance from before
-PAUSE, LONGEST_PAUSE = 0.5, 60.0
-REMEMBERED = 400
+WORSE = 3.0  # times as many refusals, or half of what was still answered, are more than the chance from before
+PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds; each pause is `PAUSE` longer: a minute takes 15 tries and is missed by 8 s
 NEVER = float("inf")
 
 
@@ -78,7 +79,7 @@ class Limit:
 
 
 def _limit(value: float, since: float, rate: float) -> Limit:
-    return Limit(value, since, min(max(DOUBLES_IN, DOUBLES_BY / max(rate, 1.0)), SLOWEST))
+    return Limit(value, since, max(DOUBLES_IN, DOUBLES_BY / max(rate, 1.0)))
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class _Sample:
     refused: int = 0
     server: int = 0
     most_out: int = 1
-    passed_ahead: deque[int] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    passed_ahead: deque[int] = field(default_factory=lambda: deque(maxlen=int(DOUBLES_BY)))
     refused_ahead: int | None = None
 
     def add(self, departure: Departure) -> None:
@@ -147,7 +148,7 @@ class LimitFinder:
         self._last = max(self.out, default=0)
         rate, active = learned.rate, learned.active
         self._rate = None if rate is None else _limit(rate, 0.0, rate)
-        self._cap = None if active is None else _limit(active, 0.0, rate or NEVER)
+        self._cap = None if active is None else Limit(active, 0.0, DOUBLES_IN)
         self._fresh = True  # nothing has left since: growth begins with the first that does
         self._sample = _Sample(after=self._last)
         self._cycle = _Sample(after=self._last)
@@ -170,10 +171,11 @@ class LimitFinder:
 
     @property
     def learned(self) -> Learned:
-        """What is known now."""
+        """What is known now, without what has yet to prove itself."""
+        rate, cap = self._former if self._trial is not None else (self._rate, None if self._guessed else self._cap)
         return Learned(
-            rate=None if self._rate is None else self._rate.value,
-            active=None if self._cap is None else int(self._cap.value),
+            rate=None if rate is None else rate.value,
+            active=None if cap is None else int(cap.value),
         )
 
     def rate(self, now: float) -> float:
@@ -289,11 +291,7 @@ class LimitFinder:
         """Let as many be out as were before a refusal; the order of those that left at once is not that of arrival."""
         at_once = self._cap is not None and departure.left <= self._cap_of + LATENESS
         most = max(departure.ahead, int(self._cap.value) if at_once and self._cap is not None else 1)
-        self._cap, self._cap_of = self._limit(most, now, now), departure.left
-
-    def _limit(self, value: float, since: float, now: float) -> Limit:
-        """A cap, which grows as fast as answers come now."""
-        return _limit(value, since, self._cycle.rate(now))
+        self._cap, self._cap_of = Limit(most, now, DOUBLES_IN), departure.left
 
     def _overshot(self, rate: Limit, now: float) -> None:
         """Let growth begin anew; from what was reached, as a trial, if that shows that the limit has risen."""
@@ -318,7 +316,7 @@ class LimitFinder:
             open_ = sum(young.fate is None and now - young.left < self._verdict for young in self._young)
             most = max(self._row_ahead, len(self.out) - open_)
             if most and self._sample.passed_with(most) <= 1 and (self._cap is None or most < self._cap.value):
-                self._cap, self._guessed = self._limit(most, NEVER, now), True
+                self._cap, self._guessed = Limit(most, NEVER, DOUBLES_IN), True
         elif departure.left > self._shut_at:
             self._tried += 1
             if self._guessed and self._cap is not None and departure.ahead <= max(self._cap.value - 2, 0):
@@ -371,7 +369,7 @@ class LimitFinder:
             if self._trial is not None:
                 self._rate, self._trial = self._former[0], None
             self._prove(now)
-            self._cap = self._limit(cap, now, now)
+            self._cap = Limit(cap, now, DOUBLES_IN)
             self._measure(now, cycle=True)
             return
         self._vain = self._vain + 1 if in_vain else 0
@@ -404,7 +402,7 @@ class LimitFinder:
         """Begin a trial with fewer out at once."""
         most = self._sample.most_out
         self._begin_trial(share, now)
-        self._cap, self._guessed = self._limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, now), False
+        self._cap, self._guessed = Limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, DOUBLES_IN), False
 
     def _begin_trial(self, share: float, now: float) -> None:
         if self._trial is None:

@@ -154,6 +154,7 @@ def test_selected_pictures_are_compared_side_by_side(review: str, opened: Opener
     assert {name for name, (review, _) in said(takes).items() if review == "accept"} == {"0-4-1:1", "1-4-1:1"}
 
 
+@pytest.mark.slow
 def test_a_text_is_replaced_in_the_prompts_of_a_selection(review: str, opened: Opener, takes: Path) -> None:
     page = opened(f"{review}#ratio=1:1")
     page.locator("#gallery").focus()
@@ -169,6 +170,7 @@ def test_a_text_is_replaced_in_the_prompts_of_a_selection(review: str, opened: O
         assert [one.redo.prompt for one in waiting_redos(connection)] == 3 * ["mug 0 on marble"]
 
 
+@pytest.mark.slow
 def test_the_name_is_asked_once_and_single_keys_and_going_on_can_be_turned_off(
     review: str, opened: Opener, takes: Path
 ) -> None:

@@ -57,6 +57,7 @@ def english(page: Page) -> set[str]:
     return words - ALLOWED
 
 
+@pytest.mark.slow
 def test_every_string_is_chinese_where_chinese_is_asked_for(folder: Path, opened: Opener) -> None:
     with serving(folder.parent) as url:
         page = opened(f"{url}&lang=zh")

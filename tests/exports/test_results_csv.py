@@ -374,6 +374,7 @@ def test_a_file_for_excel_begins_with_the_mark_and_keeps_it(tmp_path: Path) -> N
     path = tmp_path / "results.csv"
     plain, excel = Results(path, []), Results(path, [], bom=True)
     plain.append([known()])
+    plain.close()
     assert not excel.intact()
     excel.rewrite([known()])
     assert excel.intact()

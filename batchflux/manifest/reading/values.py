@@ -318,12 +318,14 @@ def base_url(text: str) -> str | None:
 
 
 _PROXY = re.compile(
-    r"(?i:(?:https?|socks4a?|socks5h?)://)?(?:[^@\s]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?/?"
+    r"(?i:(?:https?|socks4a?|socks5h?)://)?(?:[^\s/]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(?::\d{1,5})?/?"
 )
 
 
-def proxy(text: str) -> str:
+def proxy(text: str) -> str | None:
     """Read the address of a proxy, or `direct`. A message never shows it: it may hold a password."""
+    if not text:
+        return None
     if not _PROXY.fullmatch(text):
         allowed = "http, https, socks5 or socks4://host:port, with ${NAME} for a password, or direct for none"
         raise ValueError(f"this is no address of a proxy; allowed is {allowed}")

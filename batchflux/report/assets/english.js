@@ -207,7 +207,7 @@ export const ENGLISH = {
   noServer: "The review server cannot be reached; the verdict or note is not kept.",
   answered: (status) => `The server answered ${status}.`,
   refused: {}, // the server's own sentence says it
-  made_: (id) => `${id} has been made.`,
+  redoMade: (id) => `${id} has been made.`,
   show: "Show",
   serverBack: "The review server is back.",
   serverRefuses: "The review does not take this page any more: if it was started anew, open the address that it printed.",

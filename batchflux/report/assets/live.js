@@ -18,7 +18,7 @@ export function takeRows(rows) {
     if (fresh) last = row;
   }
   if (last !== null && REDO.test(columns.id[last])) {
-    tell(say.made_(columns.id[last]), {
+    tell(say.redoMade(columns.id[last]), {
       action: h("button", { type: "button", onclick: () => openLarge(last) }, say.show),
     });
   }

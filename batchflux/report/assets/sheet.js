@@ -18,6 +18,7 @@ const OWN_PICTURE = 52; // of a line's name
 const NO_SHAPE = 0.5; // height by width of where there are no pictures
 let sheetLines = null;
 let sheetFor = "";
+let cellWidth = 0;
 let layout = { lines: [], values: [], places: new Map() }; // places: row -> [line, column, place in the cell]
 const shots = new Map(); // row -> {node, small, version}: pictures in the document, kept when the sheet is laid out anew
 
@@ -43,11 +44,13 @@ export function showSheet(rows) {
   const table = sheetTable(rows);
   const { lines, values } = table;
   const [names, width] = sheetWidths(values.length);
+  cellWidth = width;
   const places = new Map();
   for (const [k, line] of lines.entries()) {
     line.height = lineHeight(line, values, width, Boolean(table.vertical.picture));
     for (const [c, value] of values.entries())
-      for (const [i, row] of shownIn(line, value).entries()) places.set(row, [k, c, i]);
+      // What a full cell has no room for is where its last picture is.
+      for (const [i, row] of (line.cells.get(value) ?? []).entries()) places.set(row, [k, c, Math.min(i, IN_CELL - 1)]);
   }
   layout = { lines, values, places };
   takeShown(lines.flatMap(({ cells }) => values.flatMap((value) => cells.get(value) ?? [])));
@@ -100,8 +103,8 @@ function sheetWidths(count) {
 
 const shownIn = ({ cells }, value) => (cells.get(value) ?? []).slice(0, IN_CELL);
 
-// How many pictures stand beside one another in a cell of so many.
-const besides = (count) => Math.min(4, Math.ceil(Math.sqrt(count)));
+// How many pictures stand beside one another in a cell of so many: as a square, and three in a line where there is room.
+const besides = (count) => (count === 3 && cellWidth >= 390 ? 3 : Math.min(4, Math.ceil(Math.sqrt(count))));
 
 // The heights of the rows of pictures in a cell: each as high as its highest picture.
 function cellHeights(rows, width) {
@@ -122,7 +125,7 @@ function lineHeight(line, values, width, pictured) {
     const heights = cellHeights(shownIn(line, value), width);
     return heights.reduce((sum, height) => sum + height, 0) + GAP_IN_CELL * Math.max(0, heights.length - 1);
   });
-  const name = 16 + 3 * TEXT_LINE + (pictured ? OWN_PICTURE : 0);
+  const name = 16 + 2 * TEXT_LINE + (pictured ? OWN_PICTURE : 0);
   return Math.max(name, 2 * PADDING + Math.max(0, ...cells)) + 1;
 }
 
@@ -218,6 +221,7 @@ export function focusCurrentShot() {
   const place = layout.places.get(current);
   const scroller = find(host, ".scroller");
   if (!place) return scroller?.focus({ preventScroll: true });
+  setCurrentRow(shownIn(layout.lines[place[0]], layout.values[place[1]])[place[2]]);
   sheetLines.reveal(place[0], barHeight() + find(host, ".heads").offsetHeight);
   for (const [row, { node }] of shots) if (!node.isConnected) shots.delete(row);
   markShot();
