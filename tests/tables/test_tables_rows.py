@@ -201,3 +201,8 @@ def test_axes_that_cannot_be(entry: str, said: str, read: Read) -> None:
     _, faults, _ = read("t.csv", "title\ncup\n", f"prompt: x\n{entry}")
     assert len(faults) == 1, faults
     assert said in faults[0]
+
+
+def test_a_thousand_as_many_write_it_is_no_seed_of_1(read: Read) -> None:
+    jobs, (fault,), _ = read("t.csv", "title,seed\na,42.00\nb,1.000\nc,1234.000\n", 'prompt: x\nseed: "{{ seed }}"')
+    assert ([job.seed for job in jobs], fault.partition(";")[0]) == ([42, 1234], 't.csv:3: jobs[0].seed: found "1.000"')

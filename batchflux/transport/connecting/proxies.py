@@ -50,7 +50,7 @@ class Proxy:
             allowed = "allowed is http, https, socks5 or socks4://[user:password@]host:port"
             raise UsageError(f"{by} holds no address of a proxy; {allowed}")
         if url.scheme.startswith("socks") and find_spec("aiohttp_socks") is None:
-            raise UsageError(f"{by} names a {url.scheme} proxy; install the extra: pip install batchflux[socks]")
+            raise UsageError(f"{by} names a {url.scheme} proxy; install the extra: pip install 'batchflux[socks]'")
         return cls(url=bare, by=by, user=url.user, password=url.password)
 
     def __str__(self) -> str:
