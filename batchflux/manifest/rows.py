@@ -135,6 +135,16 @@ def without_blanks(variables: Row) -> Row:
     return made
 
 
+def of_paths(variables: Row) -> Row:
+    """Return the variables as parts of a path: without what spreadsheets leave around a cell."""
+    made: dict[str, Any] = {
+        name: tidy("images", value) if type(value) is str else value for name, value in variables.items()
+    }
+    if isinstance(row := made.get("row"), Mapping):
+        made["row"] = of_paths(row)
+    return made
+
+
 def as_written(variables: Row) -> Row:
     """Return the variables with blank cells as they stand in the table."""
     made: dict[str, Any] = {
