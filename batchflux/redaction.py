@@ -32,6 +32,8 @@ _RANDOM = 20
 _MAY_HOLD_SECRETS = re.compile(r"[?#@]")
 _URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
+_WITHIN_CODES = re.compile(r"[\s-]+")
+
 LONGEST = 300
 _TIDIED = 6000
 _DATA_URL = re.compile(r"data:[\w/.+-]{0,60};\s*base64\s*,[A-Za-z0-9+/=_-]*", re.IGNORECASE)
@@ -92,13 +94,18 @@ def _forms(secret: str) -> list[str]:
     """Return how a secret is written: in URLs, JSON and HTML too, and in base64, by where in three bytes it begins."""
     as_url = [quote(secret, safe="", errors="replace"), quote(secret, errors="replace")]
     forms = [secret, *as_url, quote_plus(secret, errors="replace"), json.dumps(secret)[1:-1]]
-    forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;")]
+    forms += [secret.replace("&", r"\u0026"), secret.replace("&", "&amp;"), as_code(secret)]
     if len(secret) >= _ENCODED:
         for before in range(3):
             data = bytes(before) + secret.encode(errors="replace")
             own = slice(-(-before * 8 // 6), len(data) * 8 // 6)  # characters that neighbours have no bits in
             forms += [encode(data).decode()[own] for encode in (b64encode, urlsafe_b64encode)]
     return forms
+
+
+def as_code(value: object) -> str:
+    """Return a code of a stranger as codes are compared: its first 100 characters, in lower case with `_` within."""
+    return _WITHIN_CODES.sub("_", str(value)[:100].strip().lower())
 
 
 def hush(error: JobError, secrets: Iterable[str]) -> None:

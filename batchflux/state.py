@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HOLDS = 7 * 86_400.0  # seconds; a relay that worked a week ago may be another today
+MOST_ACTIVE = 1_000_000  # requests at once; what says more is damaged
 SLOWEST = 1e-3  # requests a second; no provider allows less, and what says so is damaged
 
 
@@ -44,7 +45,7 @@ def read_lesson(data: object) -> Lesson | None:
     rate, active, at = (data.get(name) for name in ("rate", "active", "at"))
     sound = (
         (rate is None or (isinstance(rate, float) and SLOWEST <= rate < math.inf))
-        and (active is None or (type(active) is int and active > 0))
+        and (active is None or (type(active) is int and 0 < active <= MOST_ACTIVE))
         and _holds(at)
     )
     return Lesson(rate=rate, active=active, at=at) if sound and isinstance(at, float) else None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchflux.redaction import HIDDEN, hushed, queries, redacted
+from batchflux.redaction import HIDDEN, as_code, hushed, queries, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,11 @@ def test_a_secret_goes_from_base64_too(before: bytes, after: bytes, encode: Call
     assert text.startswith(left)
     assert text.endswith(right)
     assert len(text) - len(left) - len(right) >= len(secret) * 8 // 6 - 1, "all but what neighbours have a part in"
+
+
+def test_a_secret_goes_from_an_error_code_too() -> None:
+    secret = "Relay-9F3c-known shape"
+    assert hushed(f"HTTP 400 ({as_code('bad ' + secret)})", [secret]) == "HTTP 400 (bad_***)"
 
 
 def test_what_of_a_jobs_links_is_a_key_leaves_an_answer_that_echoes_them() -> None:

@@ -1,7 +1,8 @@
 """Joins two output folders into a third: all pictures, all that was paid and all that was said of it; nothing is sent.
 
-A job that both have (one key) is one job. The further along of the two stands: done, then with a picture or task still
-to be had, then failed, unknown, pending; of two alike the first folder's. What the other cost counts as well. All is
+A job that both have (one key) is one job. The further along of the two stands: done, then with a picture that is kept,
+then with a task or link that may give one, then with what is left of one (a link that failed, a picture that was
+refused), then failed, unknown, pending; of two alike the first folder's. What the other cost counts as well. All is
 made in a folder of another name beside the target, which gets the target's name at the very end: so a kill leaves
 nothing that looks like an output folder, and the same command begins anew.
 
@@ -11,6 +12,7 @@ the first's, and so do files and texts that are called after them.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -29,7 +31,18 @@ from batchflux.ledger.reviews import join_reviews
 from batchflux.ledger.tables import KEYS, LAST, get_meta, set_meta
 from batchflux.manifest.identity import folded, mark
 from batchflux.output import durable
-from batchflux.output.base import ANSWERS, IMAGES, LEDGER, LOCK, MANIFEST, REJECTED, REPLACED, SPOOL, TEMPORARY
+from batchflux.output.base import (
+    ANSWERS,
+    IMAGES,
+    LEDGER,
+    LOCK,
+    MANIFEST,
+    REJECTED,
+    REPLACED,
+    SPOOL,
+    TEMPORARY,
+    next_names,
+)
 from batchflux.output.folder import FolderLock, ledger_of
 from batchflux.output.image_store import kept_files
 
@@ -40,9 +53,14 @@ _PARTS = (IMAGES, REJECTED, ANSWERS, REPLACED, SPOOL)
 _NUMBERED = re.compile(rf"\b((?:{REJECTED}|{ANSWERS})/[\w.\-]+-)(\d+)(?=\.\w+)")
 _DIGITS = 8  # of a key, behind a name that is taken
 _RANK = (
-    "CASE WHEN {job}.status = 'done' THEN 0 WHEN EXISTS (SELECT 1 FROM {at}.attempts AS a WHERE a.job = {job}.number"
-    " AND (a.state = 'submitted' OR COALESCE(a.link, a.spool) IS NOT NULL)) THEN 1"
-    " ELSE INSTR('failed unknown pending', {job}.status) + 1 END"
+    "CASE WHEN {job}.status = 'done' THEN 0 ELSE COALESCE((SELECT CASE"
+    " WHEN last.spool IS NOT NULL AND {job}.status != 'failed' THEN 1"
+    " WHEN last.state = 'submitted' OR last.state = 'unknown' AND handle IS NOT NULL"
+    " OR last.link IS NOT NULL AND {job}.status != 'failed' THEN 2"
+    " WHEN last.link IS NOT NULL OR {job}.file_name LIKE 'rejected/%' THEN 3 END"
+    " FROM {at}.attempts AS last LEFT JOIN {at}.submissions AS sent ON sent.number = last.submission WHERE last.number"
+    " = (SELECT MAX(number) FROM {at}.attempts WHERE job = {job}.number AND billed IS NOT 'no')),"
+    " INSTR('failed unknown pending', {job}.status) + 3) END"
 )
 _PAIRS = (
     "SELECT their.number, lower(hex(their.key)), their.id, their.planned, their.file_name, their.sha256, our.number,"  # noqa: S608  constants
@@ -187,6 +205,7 @@ class _Joint:
         self._attempts: int = connection.execute("SELECT COALESCE(MAX(number), 0) FROM main.attempts").fetchone()[0]
         self._bumped: dict[int, int] = {}  # the first folder's attempts that get a number behind the second's
         self._names: dict[str, str | None] = {}  # the second's pictures that get another name; None: none of its own
+        self._placed: set[str] = set()  # pictures of the second's jobs, by their new names
         self._ids = {mark(folded(name)) for (name,) in connection.execute("SELECT id FROM jobs")}
         named = connection.execute("SELECT planned, file_name FROM jobs")
         self._files = {mark(folded(name)) for row in named for name in row if name is not None}
@@ -230,10 +249,22 @@ class _Joint:
                 _link(self._first / name, work / _renumbered(name, self._of_first))
             for name in _files_of(self._second):
                 target = self._names.get(name, _renumbered(name, self._of_second))
-                if target is not None and not (work / target).exists():
-                    _link(self._second / name, work / target)
+                if target is not None:
+                    self._bring_beside(self._second / name, work / target, theirs=target in self._placed)
             for folder in {path.parent for path in work.rglob("*")}:
                 durable.sync_folder(folder)
+
+    def _bring_beside(self, source: Path, target: Path, *, theirs: bool) -> None:
+        """Put a file of the second folder where one of the first may lie; that of no job gets another name."""
+        free = target
+        if target.exists():
+            if filecmp.cmp(source, target, shallow=False):
+                return
+            free = next(free for free in map(target.with_name, next_names(target.name)) if not free.exists())
+            if theirs:
+                target.rename(free)
+                free = target
+        _link(source, free)
 
     def _add(self, pair: Pair, behind: int) -> int:
         """Add a job that only the second folder has, behind the first's."""
@@ -267,6 +298,7 @@ class _Joint:
         if mark(folded(name)) in self._files and name != planned:
             name = self._names[pair.file_name] = _marked(name, pair.key)
         self._files.add(mark(folded(name)))
+        self._placed.add(name)
         return name
 
     def _let_stand(self, job: int, *, theirs: bool) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.errors import StorageError
 from batchflux.failpoints import reach
-from batchflux.output.base import ALL_SUFFIXES, REPLACED, SPOOL
+from batchflux.output.base import ALL_SUFFIXES, REPLACED, SPOOL, next_names
 from batchflux.output.durable import sync_folder
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def settle_moves(root: Path, connection: sqlite3.Connection) -> None:
         for path in (root / SPOOL).glob("move-*"):
             key = bytes.fromhex(path.name.removeprefix("move-"))
             row = connection.execute("SELECT file_name FROM jobs WHERE key = ?", (key,)).fetchone()
-            if row is not None and row[0] is not None and not (root / row[0]).exists():
+            if row is not None and row[0] is not None:
                 _put_down(path, root / row[0])
 
 
@@ -110,7 +110,10 @@ def _take_up(source: Path, transit: Path) -> bool:
 
 
 def _put_down(transit: Path, target: Path) -> None:
+    """Put a file in its place; one that is there, of no job, makes way."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(next(free for free in map(target.with_name, next_names(target.name)) if not free.exists()))
     transit.rename(target)
 
 

@@ -277,7 +277,9 @@ def known_as(connection: sqlite3.Connection) -> Callable[[str, str], KnownAs | N
 
     def find(key: str, former: str) -> KnownAs | None:
         keys = bytes.fromhex(key), bytes.fromhex(former)
-        row = connection.execute("SELECT key, id FROM jobs WHERE key IN (?, ?)", keys).fetchone()
+        # A merged folder may have both, of which one may have the picture.
+        query = "SELECT key, id FROM jobs WHERE key IN (?, ?) ORDER BY status != 'done'"
+        row = connection.execute(query, keys).fetchone()
         if row is None and has_aliases:
             row = connection.execute(by_alias, (bytes.fromhex(key),)).fetchone()
         return None if row is None else KnownAs(row[0].hex(), row[1])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 LEDGER = "ledger.db"
@@ -26,6 +27,7 @@ SPOOL = ".spool"
 CACHE = ".cache"  # what is remembered of reference photos, and the copies that are sent; worthless when it is lost
 REPLACED = ".replaced"  # holds pictures whose job was edited
 _NOT_IN_NAMES = re.compile(r"[^\w.\-]")
+NUMBERED = re.compile(r"(.+)_([2-9]|[1-9][0-9])", re.DOTALL)  # stems of further pictures of an answer
 _LONGEST_ID = 180  # bytes of a name, which may have 255 in all
 TEMPORARY = ".tmp-"  # begins the name of what is being written, which is worthless after a crash
 
@@ -54,6 +56,14 @@ def variants(name: str) -> list[str]:
     if path.suffix.lower() not in ALL_SUFFIXES:
         return [name]
     return list(dict.fromkeys((name, *(str(path.with_suffix(suffix)) for suffix in ALL_SUFFIXES))))
+
+
+def next_names(name: str) -> Iterator[str]:
+    """Yield, without end, the names that a file may have beside the one called so: `mug_2.png`, `mug_3.png`."""
+    path = PurePosixPath(name)
+    found = NUMBERED.fullmatch(path.stem)
+    stem, last = (found[1], int(found[2])) if found else (path.stem, 1)
+    return (str(path.with_name(f"{stem}_{number}{path.suffix}")) for number in count(last + 1))
 
 
 def kept_name(folder: str, job_id: str, attempt: int, suffix: str) -> str:

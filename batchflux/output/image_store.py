@@ -11,7 +11,9 @@ import asyncio
 import hashlib
 import os
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
@@ -24,12 +26,14 @@ from batchflux.output.base import (
     ALL_SUFFIXES,
     ANSWERS,
     IMAGES,
+    NUMBERED,
     REJECTED,
     SPOOL,
     SUFFIXES,
     TEMPORARY,
     attempt_of,
     kept_name,
+    next_names,
     variants,
 )
 from batchflux.output.folder_store import FolderStore
@@ -70,6 +74,7 @@ class ImageStore:
         self._accept = accepted(accept)
         self._before = _by_attempt(self._root, REJECTED)
         self._spooled: dict[str, bytes] = {}  # from `spool` to `store`, which follows at once: read and hashed no more
+        self._numbered = threading.Lock()  # held while a name is taken that a further picture of an answer may have
         self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 2), "batchflux-images")
         with durable.storing(self._root):
             durable.make_folders(self._root, self._root / IMAGES)
@@ -190,9 +195,10 @@ class ImageStore:
         else:
             try:
                 name = _placed(_checked(job.file_name), kind)
-                self._check_free(name, stored.sha256)
-                self._assets.put(name, place or data)
-                return replace(stored, file_name=name)
+                with self._numbered if NUMBERED.fullmatch(PurePosixPath(name).stem) else nullcontext():
+                    said = [stored.remarks, self._made_way(name, stored.sha256)]
+                    self._assets.put(name, place or data)
+                return replace(stored, file_name=name, remarks="; ".join(filter(None, said)) or None)
             except JobError as error:
                 refused = error.code, f"{error.message}; then the next run puts the picture there, without paying"
         name = kept_name(REJECTED, job.id, attempt, SUFFIXES[kind][0])
@@ -210,15 +216,16 @@ class ImageStore:
                     data = source.data or b"" if place is None else place.read_bytes()
             stored, kind = self._judged(job, data)
             own = PurePosixPath(file_name)
-            while True:
-                name = str(own.with_name(f"{own.stem}_{number}{SUFFIXES[kind][0]}"))
-                there = self._assets.get(name)
-                if there is None:
-                    self._assets.put(name, data)
-                    self._mark.came(len(data))
-                if there is None or hashlib.sha256(there).hexdigest() == stored.sha256:
-                    return name
-                number += 1
+            with self._numbered:
+                while True:
+                    name = str(own.with_name(f"{own.stem}_{number}{SUFFIXES[kind][0]}"))
+                    there = self._assets.get(name)
+                    if there is None:
+                        self._assets.put(name, data)
+                        self._mark.came(len(data))
+                    if there is None or hashlib.sha256(there).hexdigest() == stored.sha256:
+                        return name
+                    number += 1
         finally:
             if place is not None:
                 place.unlink(missing_ok=True)
@@ -237,10 +244,22 @@ class ImageStore:
         )
         return stored, shape.kind
 
-    def _check_free(self, name: str, sha256: str) -> None:
-        """Refuse to write over a file that is no job's; one of the same bytes is ours, placed before a kill."""
-        if self._assets.present([name]) and hashlib.sha256(self._assets.get(name) or b"").hexdigest() != sha256:
+    def _made_way(self, name: str, sha256: str) -> str | None:
+        """Refuse to write over a file that is no job's; one of the same bytes is ours, placed before a kill.
+
+        A further picture of another job's answer takes the next number; what is returned says so.
+        """
+        there = self._assets.get(name)
+        if there is None or hashlib.sha256(there).hexdigest() == sha256:
+            return None
+        path = PurePosixPath(name)
+        found = NUMBERED.fullmatch(path.stem)
+        first = [str(path.with_name(f"{found[1]}{suffix}")) for suffix in ALL_SUFFIXES] if found else []
+        if not self._assets.present(first):
             raise JobError(Code.INVALID_REQUEST, f"{self._root / name} is another file, of no job: move it away")
+        other = next(free for free in next_names(name) if not self._assets.present([free]))
+        self._assets.move(name, other)
+        return f"another job's further picture lay here and is now {other}"
 
     def _stored_before(self, job: Job, place: Path, attempt: int) -> Stored:
         """Find the picture of a file that is gone: a kill can fall between its move and the ledger's entry."""

@@ -105,6 +105,17 @@ def test_of_two_pictures_of_a_job_the_first_stands_and_the_other_is_kept(tmp_pat
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_further_picture_of_one_makes_way_for_a_job_of_the_other(tmp_path: Path, order: str) -> None:
+    made(tmp_path / order[0], "id: mug, prompt: a mug, output_format: png")
+    (tmp_path / order[0] / "images/mug_2.png").write_bytes(b"further")
+    made(tmp_path / order[1], "id: mug_2, prompt: another mug, output_format: png")
+    joined(tmp_path)
+    images = {path.name: path.read_bytes() for path in (tmp_path / "c" / "images").iterdir()}
+    assert images["mug_2.png"] == (tmp_path / order[1] / "images/mug_2.png").read_bytes()
+    assert (len(images), images["mug_3.png"]) == (3, b"further")
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
 def test_done_stands_before_what_is_not(tmp_path: Path, order: str) -> None:
     first, second = (tmp_path / name for name in order)
     made(first, "id: mug, prompt: a mug; id: jar, prompt: a jar")
@@ -118,6 +129,35 @@ def test_done_stands_before_what_is_not(tmp_path: Path, order: str) -> None:
     assert (tmp_path / "c" / found["mug"]["file_name"]).is_file()
     assert (found["mug"]["cost"], found["mug"]["possibly_billed"]) == ("0.5", "1"), "it may have been paid twice"
     assert sql(tmp_path / "c", "SELECT in_flight FROM totals") == [(0,)]
+
+
+HELD = "state = 'captured', billed = 'yes', link = NULL, spool = '.spool/x'"
+LINKED = "state = 'captured', billed = 'yes', code = 'download', spool = NULL, link = 'https://x.example/gone.png'"
+POLLED = "state = 'unknown', billed = 'maybe', code = 'unknown', link = NULL, spool = NULL"
+REFUSED = "state = 'failed', billed = 'maybe', code = 'no_image', link = NULL, spool = NULL"
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (("pending", HELD), ("failed", LINKED)),
+        (("unknown", POLLED), ("failed", LINKED)),
+        (("unknown", POLLED), ("failed", REFUSED)),
+    ],
+)
+def test_what_may_still_give_a_picture_unpaid_stands(
+    tmp_path: Path, order: str, better: tuple[str, str], worse: tuple[str, str]
+) -> None:
+    for name, (status, attempt) in zip(order, (better, worse), strict=True):
+        made(tmp_path / name, "id: mug, prompt: a mug")
+        sql(tmp_path / name, "UPDATE jobs SET status = ?, file_name = NULL, sha256 = NULL", status)
+        sql(tmp_path / name, f"UPDATE attempts SET {attempt}")  # noqa: S608  constants
+        sql(tmp_path / name, "UPDATE submissions SET handle = ?", "t-1" if attempt == POLLED else None)
+    joined(tmp_path)
+    [found] = sql(tmp_path / "c", "SELECT status, spool, handle IS NOT NULL, link FROM known")
+    held = better[1] == HELD
+    assert found == (better[0], ".spool/x" if held else None, int(not held), None)
 
 
 def test_files_that_are_called_after_attempts_follow_their_numbers(tmp_path: Path) -> None:

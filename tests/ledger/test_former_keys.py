@@ -19,7 +19,7 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import survey_jobs
-from batchflux.ledger.tables import known_by_key, prepare
+from batchflux.ledger.tables import empty_ledger, known_as, known_by_key, prepare
 from batchflux.manifest import load_manifest
 from batchflux.providers import capabilities
 from tests.ledger.test_format1 import FIXTURE, program
@@ -217,3 +217,20 @@ def test_jobs_made_a_second_time_are_the_same(folder: Path, monkeypatch: pytest.
         known = ledger.database.now(lambda connection: known_by_key(connection, [job.key for job in again]))
     assert (survey.total, survey.calls, survey.done) == (len(again), 3, 8), "three are listed before what they are like"
     assert {job.key for job in again} & set(known) == {former_key(*one) for one in BEFORE}
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_of_a_job_that_a_merged_folder_has_by_both_keys_the_picture_counts(done: int) -> None:
+    keys = ["11" * 32, "22" * 32]
+    with closing(empty_ledger()) as connection:
+        connection.execute("DELETE FROM meta WHERE name = 'keys'")
+        for number, key in enumerate(keys):
+            status = "done" if number == done else "failed"
+            row = (bytes.fromhex(key), f"job{number}", number, "images/x.png", "", "{}", status)
+            connection.execute(
+                "INSERT INTO jobs (key, id, position, planned, tags, spec, status) VALUES (?, ?, ?, ?, ?, ?, ?)", row
+            )
+        find = known_as(connection)
+        assert find is not None
+        for key, former in (keys, keys[::-1]):
+            assert find(key, former) == (keys[done], f"job{done}")

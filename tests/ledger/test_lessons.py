@@ -80,7 +80,7 @@ def test_what_is_read_as_a_lesson_can_be_begun_from(data: object) -> None:
     found = read_lesson(data)
     if found is not None:
         assert found.rate is None or state.SLOWEST <= found.rate < math.inf
-        assert found.active is None or found.active > 0
+        assert found.active is None or 0 < found.active <= state.MOST_ACTIVE
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,14 @@ def test_a_rename_also_into_a_new_folder(tmp_path: Path) -> None:
     assert files(tmp_path) == {"images/new/deep/b.png": "A"}
 
 
+def test_a_file_of_no_job_makes_way(tmp_path: Path) -> None:
+    for name, data in (("a", "A"), ("b_2", "of another's answer"), ("b_3", "another")):
+        put(tmp_path, f"images/{name}.png", data)
+    move_files(tmp_path, [move("A", "images/a.png", "images/b_2.png")], unrecorded)
+    found = {"images/b_2.png": "A", "images/b_3.png": "another", "images/b_4.png": "of another's answer"}
+    assert files(tmp_path) == found
+
+
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_a_ring_of_renames_in_any_order(tmp_path: Path, order: tuple[int, ...]) -> None:
     for name in "abc":

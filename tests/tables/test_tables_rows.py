@@ -85,6 +85,8 @@ def test_an_empty_reference_is_a_fault_or_leaves_its_row_out(read: Read) -> None
     ]
     jobs, faults, (table,) = read("t.csv", PHOTOS, f"{EDIT}\nskip_empty: true")
     assert ([job.prompt for job in jobs], faults, table["skip_empty"]) == (["Clean a"], [], 2)
+    jobs, faults, _ = read("t.csv", f"{PHOTOS}NaN,,\n", f"{EDIT}\nskip_empty: true")
+    assert (len(jobs), faults) == (1, []), "what else a row lacks is no fault when the row is left out"
     jobs, faults, _ = read("t.csv", PHOTOS, f"{EDIT}\nallow_empty: true")
     assert ([len(job.images) for job in jobs], faults) == ([1, 0, 0], [])
     jobs, faults, _ = read("t.csv", PHOTOS, EDIT.replace("photo }}", "photo | default('') }}"))

@@ -16,7 +16,7 @@ from batchflux.errors import Code, JobError
 from batchflux.models import SECONDS
 from batchflux.providers.answers.signs import FAILED, MODERATED_REASONS, state_of
 from batchflux.providers.answers.untrusted import UnreadableError, objects, parse
-from batchflux.redaction import tidy
+from batchflux.redaction import as_code, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -215,7 +215,7 @@ def _name(value: Any) -> str:
     """Return a code or type as the table spells it."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
-    return re.sub(r"[\s-]+", "_", str(value)[:100].strip().lower())
+    return as_code(value)
 
 
 def is_html(text: str) -> bool:
