@@ -18,8 +18,8 @@ JUNK = _BLANKS + _WIDTHLESS
 
 # What pandas, databases, JavaScript and spreadsheets write where there is nothing; in any of three spellings.
 _NOTHING = (
-    "nan -nan none null nat undefined n/a <na> #n/a #na #nv 1.#ind 1.#qnan -1.#ind -1.#qnan nan(ind) -nan(ind) n.a. [] {} "
-    "(null) (blank) (none) (empty) <null> #n/d #нд #ref #getting_data loading..."
+    "nan -nan none null nat undefined n/a <na> #n/a #na #nv 1.#ind 1.#qnan -1.#ind -1.#qnan nan(ind) -nan(ind) n.a. "
+    "(null) (blank) (none) (empty) <null> #n/d #нд #ref #getting_data loading... [] {}"
 )
 MISSING = frozenset(word for lower in _NOTHING.split() for word in (lower, lower.upper(), lower.capitalize()))
 MISSING |= {"[object Object]", "NA", "NaN", "-NaN", "NaT", "#N/A N/A", "\\N"}
