@@ -290,9 +290,16 @@ class Plan:
                 if name not in self._names and self._names:
                     self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, self._names)}")
 
+    def _named(self) -> Iterator[str]:
+        """Yield the names of columns and axes; the columns of the first row where each has its own."""
+        yield from (*self._columns, *self._names)
+        if self.table is not None and self.table.source.columns is None:
+            with suppress(ReadError):  # which is told when the rows are read
+                yield from next((row for _, row in self.table.source.rows(lambda *_: None)), ())
+
     def _compile(self) -> None:
         prompt = self.entry.fields.get("prompt", "")
-        said = foreign(prompt.text if isinstance(prompt, Template) else prompt or "", {*self._columns, *self._names})
+        said = foreign(prompt.text if isinstance(prompt, Template) else prompt or "", self._named())
         if said is not None:
             self._report("prompt", said)
         for name, value in self.entry.fields.items():

@@ -27,7 +27,7 @@ from batchflux.manifest.reading.diagnostics import (
 )
 from batchflux.manifest.reading.yaml_nodes import MERGE, Scalar, plain_data
 from batchflux.manifest.redo import choose
-from batchflux.manifest.rows import as_written, references_in, without_blanks
+from batchflux.manifest.rows import as_written, of_paths, references_in, without_blanks
 from batchflux.manifest.sameness import parted
 from batchflux.manifest.templates import BlankError, Compiled, UndefinedError
 from batchflux.models import Job
@@ -341,7 +341,8 @@ class Expansion:
         plan = self._plan
         try:
             try:
-                found = references_in(part.value(variables), split=plan.split)
+                cells = variables if part.lone or self._line is None else of_paths(variables)
+                found = references_in(part.value(cells), split=plan.split)
             except BlankError:
                 if not (plan.entry.allow_empty or plan.entry.skip_empty):
                     raise

@@ -32,6 +32,7 @@ AUTO = "auto"
 STYLES = (AUTO, "standard", "chat", "native")
 _SEED_BITS = 63
 _RATIO = re.compile(r"([1-9][0-9]{0,5}):([1-9][0-9]{0,5})")
+_SEVERAL = re.compile(r"[,;|]\s*https?://", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -88,6 +89,9 @@ def upsampling(text: str) -> bool:
 def reference(text: str) -> str | None:
     """Read a reference image: an http(s) URL, or the path of a local file; empty is not given."""
     if values.is_url(text):
+        if _SEVERAL.search(text) is not None:
+            remedy = 'part them, as images: {split: "{{ photos }}"}, or write the mark between them as %2C, %3B or %7C'
+            raise ValueError(f"found several addresses in one reference, {quoted(text)}; {remedy}")
         return values.url(text)
     return values.bounded(text, len(text), CONTROL, " in a path; remove it") or None
 

@@ -70,8 +70,9 @@ def hint(template: str, columns: Iterable[str]) -> str | None:
 
 def foreign(text: str, names: Iterable[str]) -> str | None:
     """Return what to write for a variable that a text has as other programs do, as {title}; None for none."""
-    by_name = {name.casefold(): name for name in names}
-    for match in _OTHERS.finditer(_EXPRESSIONS.sub("", text)):
+    found = list(_OTHERS.finditer(_EXPRESSIONS.sub("", text)))
+    by_name = {name.casefold(): name for name in names} if found else {}
+    for match in found:
         name = by_name.get((match[1] or match[2]).casefold())
         if name is not None:
             itself = f"{{{{ {json.dumps(match[0], ensure_ascii=False)} }}}}"
@@ -132,6 +133,16 @@ def without_blanks(variables: Row) -> Row:
     made: dict[str, Any] = {name: "" if isinstance(value, Blank) else value for name, value in variables.items()}
     if isinstance(row := made.get("row"), Mapping):
         made["row"] = without_blanks(row)
+    return made
+
+
+def of_paths(variables: Row) -> Row:
+    """Return the variables as parts of a path: without what spreadsheets leave around a cell."""
+    made: dict[str, Any] = {
+        name: tidy("images", value) if type(value) is str else value for name, value in variables.items()
+    }
+    if isinstance(row := made.get("row"), Mapping):
+        made["row"] = of_paths(row)
     return made
 
 

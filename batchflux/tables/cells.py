@@ -17,11 +17,14 @@ _WIDTHLESS = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202f\u205f\u2060\u3000
 JUNK = _BLANKS + _WIDTHLESS
 
 # What pandas, databases, JavaScript and spreadsheets write where there is nothing; in any of three spellings.
-_NOTHING = "nan -nan none null nat undefined n/a <na> #n/a #na #nv 1.#ind 1.#qnan -1.#ind -1.#qnan"
+_NOTHING = (
+    "nan -nan none null nat undefined n/a <na> #n/a #na #nv 1.#ind 1.#qnan -1.#ind -1.#qnan nan(ind) -nan(ind) n.a. "
+    "(null) (blank) (none) (empty) <null> #n/d #нд #ref #getting_data loading... [] {}"
+)
 MISSING = frozenset(word for lower in _NOTHING.split() for word in (lower, lower.upper(), lower.capitalize()))
-MISSING |= {"NA", "NaN", "-NaN", "NaT", "#N/A N/A", "\\N"}
+MISSING |= {"[object Object]", "NA", "NaN", "-NaN", "NaT", "#N/A N/A", "\\N"}
 _LONGEST = 24
-_ERROR = re.compile(r"#[A-ZÀ-Þ¡/0?_]{2,20}[!?]")  # #REF!, #DIV/0!, #NAME?, #¡VALOR!
+_ERROR = re.compile(r"#[A-ZÀ-ÞЀ-Я¡/0?_]{2,20}[!?]|#{3,}")  # #REF!, #DIV/0!, #NAME?, #¡VALOR!, #ЗНАЧ!; a narrow column
 
 
 class Written(float):

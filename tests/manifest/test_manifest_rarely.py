@@ -50,6 +50,8 @@ def job(fields: str) -> str:
          f"jobs[0].images: found a URL of {MAX_URL + 18} characters; allowed are at most {MAX_URL}"),
         ('prompt: x, images: ["https://h.example/a b"]',
          'found "https://h.example/a b", with a space or control character; write it as %20 or remove it'),
+        *((f"prompt: x, images: ['https://h.example/a{mark}https://h.example/b']", "several addresses in one reference")
+          for mark in (",", ", ", "|", ";")),
         *((f"prompt: x, {empty}", "found nothing; allowed is a path or a URL, or leave the reference out")
           for empty in ("images: [null]", "images: [~, a.jpg]", "images: ['']", "image: ''", "image: ' '")),
         ('prompt: "{{ \'%1000d\' % 1 }}"', "a width in a format has at most 3 digits"),

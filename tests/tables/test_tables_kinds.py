@@ -98,3 +98,8 @@ def test_an_excel_file_that_cannot_be_read(read: Read, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     _, (fault,), _ = read("t.xlsx", b"PK\x03\x04")
     assert fault.endswith("needs openpyxl, which is not installed; run: pip install 'batchflux[excel]'")
+
+
+def test_a_column_of_json_as_other_programs_name_it_is_a_fault(read: Read) -> None:
+    jobs, (fault,), _ = read("t.json", json.dumps(ROWS), "prompt: a {title}")
+    assert (jobs, "{title} would be sent as it stands; write {{ title }}" in fault) == ([], True)

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 BLANKS = (
     "",
+    "(null)",
+    "#N/D",
+    "#ЗНАЧ!",
+    "########",
+    "[object Object]",
     " ",
     "\u00a0",
     "nan",
@@ -206,3 +211,11 @@ def test_axes_that_cannot_be(entry: str, said: str, read: Read) -> None:
 def test_a_thousand_as_many_write_it_is_no_seed_of_1(read: Read) -> None:
     jobs, (fault,), _ = read("t.csv", "title,seed\na,42.00\nb,1.000\nc,1234.000\n", 'prompt: x\nseed: "{{ seed }}"')
     assert ([job.seed for job in jobs], fault.partition(";")[0]) == ([42, 1234], 't.csv:3: jobs[0].seed: found "1.000"')
+
+
+def test_what_stands_around_a_cell_is_no_part_of_a_path(read: Read) -> None:
+    data = "f,a b\n a.jpg\u00a0,1\n'b.jpg,2\n\u200bc d.jpg,3\n"
+    jobs, faults, _ = read("t.csv", data, 'prompt: "x {{ a_b }}"\nimages: ["p/{{ f }}", "q/{{ row[\'f\'] }}"]')
+    assert faults == []
+    names = ["a.jpg", "b.jpg", "c d.jpg"]
+    assert [[image.source for image in job.images] for job in jobs] == [[f"p/{name}", f"q/{name}"] for name in names]
