@@ -17,6 +17,7 @@ from batchflux.errors import CAUSES, EXIT_CODES, RULES, Code
 from batchflux.exports.base import COLUMNS
 from batchflux.manifest import schema
 from batchflux.providers import providers
+from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.options import SimulatorOptions
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def manifest() -> Iterable[str]:
             )
             yield ""
     yield "**simulator**: " + ", ".join(f"`{name}`" for name in SimulatorOptions.__dataclass_fields__ if name != "salt")
-    yield "(`batchflux simulate --help` says more)."
+    yield "(what they mean: [providers](providers.md))."
+    yield from ("", "## Faults of the simulator", "")
+    yield from table(("fault", "what it is"), [(f"`{fault.name}`", fault.doc) for fault in FAULTS.values()])
 
 
 def section(title: str, part: Mapping[str, Any], skip: Iterable[str]) -> Iterable[str]:
@@ -114,7 +117,7 @@ def kind(of: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
     if "$ref" in of:
         return "a mapping, see below"
     if "enum" in of or "const" in of:
-        return ", ".join(f"`{word}`" for word in of.get("enum", [of.get("const")]))
+        return ", ".join(f"`{word}`" for word in of.get("enum", [of.get("const")]) if word is not None)
     names = {
         "string": "text",
         "integer": "a whole number",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.summary import Standing
 
 _SHOWN = 3
-_VERDICTS = {"accept": "accepted", "reject": "rejected", "redo": "to redo"}
+_VERDICTS = {"accept": "accepted", "reject": "rejected", "redo": "redo"}
 
 
 @click.command("status")
@@ -69,7 +69,8 @@ def _spending(standing: Standing) -> list[str]:
     state, budget = standing.state, standing.run.budget
     spent = f"  spent      {money(state.spent, state.currency)}"
     if state.possibly_billed:
-        spent += f", of it {money(state.spent_possibly, state.currency)} possibly ({state.possibly_billed:,} attempts)"
+        possibly = f"{money(state.spent_possibly, state.currency)} possibly"
+        spent += f", of it {possibly} ({count(state.possibly_billed, 'attempt')})"
     text = [f"  attempts   {state.attempts:>9,}", spent]
     if budget is not None:
         left = max(budget - state.spent, Decimal(0))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchflux.cli.terminal import count
 from batchflux.errors import ManifestError, ReadError, UsageError
 from batchflux.ledger.reconcile import Selection
 from batchflux.manifest import schema as manifest_schema
@@ -98,8 +99,8 @@ class Column:
 def init(file: Path | None, source: Path | None, encoding: str | None) -> None:
     """Write a starter manifest to FILE (batchflux.yaml). It runs at once, on the simulator.
 
-    With --from it is a manifest for that table, or for the photos of that folder: one that plans without a fault.
-    Beside it goes batchflux.schema.json, by which editors complete and check what you write.
+    With --from it is a manifest for that table, or for the photos of that folder: one that plans without a fault; its
+    FILE is named like them. Beside it goes batchflux.schema.json, by which editors complete and check what you write.
     """
     name = "batchflux" if source is None else source.resolve().name.split(".")[0]
     file = file or Path(f"{name}.yaml")
@@ -107,7 +108,7 @@ def init(file: Path | None, source: Path | None, encoding: str | None) -> None:
         write_new(file, EDITORS + starter())
     else:
         result = _fitted(file, list(_from(source, file.parent, encoding)))
-        click.echo(f"{result.counts['total']:,} jobs from {source}.", err=True)
+        click.echo(f"{count(result.counts['total'], 'job')} from {source}.", err=True)
     with suppress(UsageError):  # one that is there may be of another manifest, and serves as well
         write_new(file.with_name(SCHEMA_FILE), _schema_text())
     click.echo(f"Wrote {file}. Next: batchflux plan {file}, then batchflux run {file}", err=True)
@@ -141,8 +142,13 @@ def _from(source: Path, base: Path, encoding: str | None) -> Iterator[dict[str, 
         if not any(path.suffix.lower() in PICTURES for path in source.iterdir()):
             raise UsageError(f"{source} holds no pictures ({', '.join(PICTURES)}): name the folder that does.")
         names = ",".join(suffix[1:] for suffix in PICTURES)
-        yield {"prompt": "Remove the background", "matrix": {"image": {"glob": f"{there}/*.{{{names}}}"}}}
+        entry: dict[str, Any] = {"prompt": "Remove the background"}
+        entry["matrix"] = {"image": {"glob": f"{there}/*.{{{names}}}"}}
+        yield {"id": "{{ image.stem }}", **entry}
+        yield entry
         return
+    if source.suffix.lower() in PICTURES:
+        raise UsageError(f"{source} is a picture: name its folder ({source.parent}), or a table.")
     try:
         table = opened(source, Given(encoding))
         columns, rows = _columns(table.source.rows(lambda _line, _message: None))
@@ -152,7 +158,7 @@ def _from(source: Path, base: Path, encoding: str | None) -> Iterator[dict[str, 
         ) from None
     if not rows:
         raise UsageError(f"{source} has no rows: name a table with one row for each picture.")
-    entry: dict[str, Any] = {"from": there}
+    entry = {"from": there}
     entry |= {key: table.assumed[key] for key in ("encoding", "delimiter") if key in table.assumed}
     entry |= {"encoding": encoding} if encoding else {}
     yield from _entries(entry, columns, source.parent, base)

@@ -56,7 +56,10 @@ async def _serve_review(out: Path, host: str, port: int, *, opens: bool) -> None
     help="YAML or JSON with latency, rate, faults, ...: the same keys as provider.options.",
 )
 def simulate(host: str, port: int, faults: Path | None) -> None:
-    """Serve the simulated image API, both call styles, until Ctrl-C. Its base URL is printed to stdout."""
+    """Serve the simulated image APIs, a relay's and BFL's, until Ctrl-C. Their base URL is printed to stdout.
+
+    `batchflux docs providers` shows how a rehearsal goes, `batchflux docs manifest` all faults.
+    """
     asyncio.run(_serve_api(parse_options({}) if faults is None else load_options(faults), host, port))
 
 

@@ -21,8 +21,8 @@ More than `HEAVY` is a cap if only those were refused that had as many ahead of 
 was let through. That is a trial. If half of the share is refused after it too, it was in vain, and after `VAIN` such
 trials it was chance. Less than `HEAVY` are slots lost, and no more.
 
-**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds, for a rate
-at least the time of `DOUBLES_BY` requests: a rate that is passed costs many refusals, a cap one. A refusal sets t to 0;
+**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds, of a
+rate at least the time of `DOUBLES_BY` requests, for passing a rate costs many refusals. A refusal sets t to 0;
 only one that comes after `RISEN` says that the limit itself has risen.
 
 A refusal comes soon and an answer late. So what is out for twice as long as refusals take was let through.

@@ -24,7 +24,7 @@ from batchflux.manifest.reading.diagnostics import (
 )
 from batchflux.manifest.reading.values import Template, is_nothing, is_template
 from batchflux.manifest.reading.yaml_nodes import Items, KeyPath, Scalar, Table, found
-from batchflux.manifest.rows import View, aliases, hint, tidied
+from batchflux.manifest.rows import View, aliases, foreign, hint, tidied
 from batchflux.manifest.schema import Entry, JobEntry, Manifest
 from batchflux.manifest.templates import Compiled, Renderer, compile_template
 from batchflux.tables import Given, opened, table_format
@@ -291,6 +291,10 @@ class Plan:
                     self._report(f"exclude[{index}]", f"{quoted(name)} is no axis; {nearest(name, self._names)}")
 
     def _compile(self) -> None:
+        prompt = self.entry.fields.get("prompt", "")
+        said = foreign(prompt.text if isinstance(prompt, Template) else prompt or "", {*self._columns, *self._names})
+        if said is not None:
+            self._report("prompt", said)
         for name, value in self.entry.fields.items():
             if isinstance(value, Template):
                 compiled = self._compiled(name, value.text, self._known)

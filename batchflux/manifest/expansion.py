@@ -223,6 +223,13 @@ class Expansion:
         """Make the job of one row and one choice of axis values; None when it is faulty or merged."""
         plan = self._plan
         values = {**plan.constants, **chosen}
+        if plan.images:
+            try:
+                found = [self._images(key, part, variables) for key, part in plan.images]
+            except _SkipError:
+                self._skipped = True
+                return None
+            values["images"] = tuple(chain.from_iterable(found))
         for name, compiled, render, read in plan.dynamic:
             try:
                 try:
@@ -235,13 +242,6 @@ class Expansion:
         for name, items in plan.pairs:
             read = _READ_PAIRS[name]
             values[name] = tuple([(label, self._value(key, part, read, variables)) for label, key, part in items])
-        if plan.images:
-            try:
-                found = [self._images(key, part, variables) for key, part in plan.images]
-            except _SkipError:
-                self._skipped = True
-                return None
-            values["images"] = tuple(chain.from_iterable(found))
         if self._failed:
             return None
         prompt = values["prompt"]

@@ -119,13 +119,19 @@ def _images(value: object) -> tuple[str | Template, ...]:
         return (Split(text=values.template(value.text).text),)
     if not isinstance(value, list):
         raise problem(f'found {found(value)}; allowed is a list, as [photo.jpg], or a template, as "{{{{ photos }}}}"')
-    made = [_reference(scalar(item, "a path or a URL")) for item in value]
-    return tuple(item for item in made if item is not None)
+    return tuple(_written(scalar(item, "a path or a URL")) for item in value)
 
 
 def _image(value: object) -> tuple[str | Template, ...]:
-    made = _reference(scalar(value, "one path or URL; use images for a list"))
-    return () if made is None else (made,)
+    return () if is_nothing(value) else (_written(scalar(value, "one path or URL; use images for a list")),)
+
+
+def _written(node: Scalar) -> str | Template:
+    """Check a reference that stands there: where nothing does, a job without its picture would be paid for."""
+    made: str | Template | None = _reference(node)
+    if not made or not node.text.strip():
+        raise problem("found nothing; allowed is a path or a URL, or leave the reference out")
+    return made
 
 
 def _model(value: object) -> Any:

@@ -19,9 +19,10 @@ from batchflux.tables.cells import MISSING, is_blank, trimmed
 Row = Mapping[str, Any]
 _LEAVES_OUT = frozenset({"0", "0.0", "false", "no", "n", "off", "[]", "{}"})
 _EXPRESSIONS = re.compile(r"\{\{[-+]?(.*?)[-+]?\}\}", re.DOTALL)
+_OTHERS = re.compile(r"\$?\{[ \t]*([^{}%]+?)[ \t]*\}|%\(([^()]+)\)s")  # how other programs name a variable
 _NOT_WORD = re.compile(r"\W+")
 _TEXT_MARK = "'"  # in front of a number that a spreadsheet is to keep as text
-_WHOLE = re.compile(r"([-+]?[0-9]+)\.0+")
+_WHOLE = re.compile(r"(?![-+]?[0-9]{1,3}\.000$)([-+]?[0-9]+)\.0+")  # but 1.000, which is a thousand to many
 _TIME = re.compile(r"0?([1-9][0-9]?):0?([1-9][0-9]?)(?::00)?")  # what a spreadsheet makes of 16:9
 _PARTS = re.compile(r"\s*[|\n]\s*|\s*[,;]\s+|\s*[,;](?=https?://)|\s+(?=https?://)", re.IGNORECASE)
 _LOCAL_PARTS = re.compile(r"\s*[,;]\s*")
@@ -64,6 +65,19 @@ def hint(template: str, columns: Iterable[str]) -> str | None:
             short = alias(column)
             read = f"{{{{ {written(column)} }}}}" + (f" or {{{{ {short} }}}}" if short else "")
             return f"the template {quoted(template)} names the column {quoted(column)}, which is read as {read}"
+    return None
+
+
+def foreign(text: str, names: Iterable[str]) -> str | None:
+    """Return what to write for a variable that a text has as other programs do, as {title}; None for none."""
+    by_name = {name.casefold(): name for name in names}
+    for match in _OTHERS.finditer(_EXPRESSIONS.sub("", text)):
+        name = by_name.get((match[1] or match[2]).casefold())
+        if name is not None:
+            itself = f"{{{{ {json.dumps(match[0], ensure_ascii=False)} }}}}"
+            return (
+                f"{match[0]} would be sent as it stands; write {{{{ {written(name)} }}}}, or {itself} for these marks"
+            )
     return None
 
 

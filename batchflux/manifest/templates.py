@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -66,6 +66,12 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 _IMAGE_PARTS = _words("path name stem")
 _WIDTH = re.compile(r"[0-9]{4,}|\*")
 _SLUG, _SLUG_READS = 48, 400  # characters of a slug, and of the text that it is made of
+_NO_TEXT: tuple[tuple[type | tuple[type, ...], str], ...] = (  # what would print as Python writes it, and what to do
+    (Mapping, "name one of its parts, as {{ row.title }}, or add | string"),
+    ((list, tuple, ItemsView, ValuesView), 'put its parts together, as {{ tags | join(", ") }}, or add | string'),
+    (Iterator, 'put its parts together with | join(", ")'),
+    (bytes, "leave that column out"),
+)
 _TOO_WIDE = "a width in a format has at most 3 digits"
 
 
@@ -130,6 +136,14 @@ class ImagePath(str):
         return PurePosixPath(self).stem
 
 
+class _Method(partial[Any]):
+    """A method that a template reads: there to be called, never printed, which would show where it lies in memory."""
+
+    def __str__(self) -> str:
+        name = self.func.__name__
+        raise TypeError(f".{name} is no column here; what is done to a text is called, as .{name}()")
+
+
 class Parts:
     """The parts of a value of an axis, each by its name; the text of one of them."""
 
@@ -151,6 +165,9 @@ def shown(value: Any) -> Any:
         return value
     if isinstance(value, Blank):
         str(value)  # which it refuses
+    for kinds, remedy in _NO_TEXT:
+        if isinstance(value, kinds):
+            raise SecurityError(f"a {type(value).__name__} is no text: {quoted(str(value))}; {remedy}")
     return "" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
@@ -169,6 +186,8 @@ def _refuse(tree: nodes.Template) -> None:
             raise TemplateSyntaxError(f"{kind.lower()} is not allowed in a manifest", node.lineno)
         if isinstance(node, nodes.For) and (node.recursive or any(node.find_all(nodes.For))):
             raise TemplateSyntaxError("a loop in a loop is not allowed in a manifest", node.lineno)
+        if isinstance(node, nodes.Name) and node.name == "self":
+            raise TemplateSyntaxError('self means the template; a column of that name is row["self"]', node.lineno)
         joined += len(node.nodes) if isinstance(node, nodes.Concat) else 0
         if joined > MAX_JOINED:
             raise TemplateSyntaxError(f"more than {MAX_JOINED} texts are joined with ~", node.lineno)
@@ -185,6 +204,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             if isinstance(obj, kind):
                 return attr in allowed
         return super().is_safe_attribute(obj, attr, value)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return a column in front of a method of its name, and a method only to be called."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        found = super().getattr(obj, attribute)
+        return _Method(found) if callable(found) and not isinstance(found, Undefined) else found
 
     def wrap_str_format(self, value: Any) -> Any:
         """Give no way to `str.format`, whose widths know no bound; the filter `format` has one."""

@@ -47,7 +47,7 @@ _ALPHA = frozenset({"LA", "PA", "RGBA", "RGBa", "La"})
 _PERSONAL = frozenset({"exif", "xmp", "comment", "photoshop", "XML:com.adobe.xmp", "mp"})  # of Pillow's `info`
 _UPRIGHT, _LAST = 1, 8  # EXIF orientations
 _PNG_DEPTH = 24  # the byte that holds it
-_DEEP, _BITS_PER_SAMPLE = 16, 258
+_DEEP, _WIDE, _BITS_PER_SAMPLE = 16, 32, 258
 _HEAD = 64  # bytes that tell a kind
 
 # Here and not around each decode: the filters are the process's own, and photos are decoded in several threads.
@@ -113,6 +113,8 @@ def _looked_at(data: bytes, kind: Kind, picture: Image.Image) -> Facts:
     moving = kind in {"gif", "webp", "png"} and bool(getattr(picture, "is_animated", False))
     orientation = _orientation(picture)
     mode = picture.mode
+    if mode == "I" and _WIDE in _bits(kind, picture):  # whose range nothing tells
+        raise RefusedError(f"is a {NAMES[kind]} with 32 bits a sample; save it with 8 or 16")
     if mode not in _MODES:
         raise RefusedError(f"is a {NAMES[kind]} with colours of the kind {mode}; save it with RGB colours")
     if kind == "jpeg":
@@ -174,8 +176,13 @@ def check_pixels(width: int, height: int, kind: Kind, most: int = MEGAPIXELS) ->
 def _is_deep(data: bytes, kind: Kind, picture: Image.Image) -> bool:
     if kind == "png":
         return data[_PNG_DEPTH] == _DEEP
+    return picture.mode.startswith(_GREY) or _DEEP in _bits(kind, picture)
+
+
+def _bits(kind: Kind, picture: Image.Image) -> tuple[int, ...]:
+    """Return how many bits each sample of a TIFF has."""
     bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()) if kind == "tiff" else ()
-    return picture.mode.startswith(_GREY) or _DEEP in (bits if isinstance(bits, tuple) else (bits,))
+    return bits if isinstance(bits, tuple) else (bits,)
 
 
 def _orientation(picture: Image.Image) -> int:

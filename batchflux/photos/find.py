@@ -82,6 +82,8 @@ def missing(base: Path, written: str) -> str:
     path = joined(base, text)
     if os.path.islink(path):
         return f"is a link to a file that does not exist: looked at {os.path.realpath(path)}"
+    if "*" in written:
+        return "does not exist; a pattern stands in a matrix, as matrix: {image: {glob: photos/*.jpg}}"
     near = _near(path)
     hint = f"; did you mean {os.path.join(os.path.dirname(text), near)}?" if near else ""
     folder = os.path.dirname(path)

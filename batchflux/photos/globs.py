@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import quoted
-from batchflux.photos.find import on_disk
+from batchflux.photos.find import joined, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +48,17 @@ def matches(patterns: Sequence[str], base: Path) -> list[str]:
         names |= dict.fromkeys(sorted(found))
     if not names:
         shown = " or ".join(map(_shown, patterns))
-        raise ValueError(f"no file matches {shown} beside the manifest")
+        raise ValueError(f"no file matches {shown} beside the manifest{_why(patterns[0], base)}")
     return list(names)
+
+
+def _why(pattern: str, base: Path) -> str:
+    """Return why nothing is found, as the end of a sentence, where folders tell."""
+    folder = pattern.rstrip("/")
+    if os.path.isdir(joined(base, folder)):
+        return f"; it is a folder: write {folder}/*.jpg"
+    above = re.split(r"/?[^/]*(?:[*?\[{]|$)", folder, maxsplit=1)[0]
+    return "" if os.path.isdir(joined(base, above)) else f"; there is no folder {above}"
 
 
 def _shown(pattern: str) -> str:

@@ -132,7 +132,7 @@ class Photos:
             fault = self._unfit(found)
             if fault is None:
                 digest, kind = self._digest(path, found)
-                fault = "is not a PNG, JPEG, WEBP or GIF picture" if kind is None else None
+                fault = "is not a PNG, JPEG, WEBP or GIF picture; save it as one, as PNG" if kind is None else None
         except (FileNotFoundError, NotADirectoryError):
             fault = missing(self._base, source)
         except OSError as error:

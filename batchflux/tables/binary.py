@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import warnings
 import zipfile
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError, quoted
 from batchflux.tables.cells import is_empty, trimmed
-from batchflux.tables.delimited import twice
-from batchflux.tables.streams import BOMB_BYTES, BOMB_RATIO, check_file
+from batchflux.tables.delimited import HEADER_AGAIN, twice
+from batchflux.tables.streams import BOMB_BYTES, BOMB_RATIO, CHUNK, check_file, check_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
     from batchflux.tables.cells import Report, Row
 
+_PACKED = b"PK\x03\x04"  # begins an Excel file, also one that is cut off
+_FORMULA = re.compile(  # a cell that has one, and no value or an empty one
+    rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
+    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+)
+_CELL = re.compile(rb'\br="(\w+)"')
+_LONGEST = 16 << 10  # bytes of a cell with a formula
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -70,7 +78,7 @@ class Sheet:
         header = next(self._filled(), None)
         if header is None:
             raise ReadError(None, "is empty; it needs a header and at least one row")
-        names = ["" if cell is None else trimmed(str(cell)) for cell in header[1]]
+        names = [*map(_text, header[1])]
         if name := twice(filter(None, names)):
             raise ReadError(header[0], f"the column {name} stands twice in the header")
         self._names = names
@@ -86,6 +94,9 @@ class Sheet:
             row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
             for name in names[len(cells) :]:
                 row[name] = None
+            if [*map(_text, cells[:width])] == names:
+                report(number, HEADER_AGAIN)
+                continue
             bad = [at for at, cell in enumerate(cells) if not is_empty(cell) and (at >= width or not names[at])]
             if bad and not (bad == [0] and isinstance(cells[0], int)):  # which is the index that pandas wrote
                 report(number, f"column {bad[-1] + 1} has {quoted(str(cells[bad[-1]]))} and no name in the header")
@@ -100,8 +111,9 @@ class Sheet:
 
     def _filled(self) -> Iterator[tuple[int, list[Any]]]:
         """Yield the rows in which something stands, with their numbers."""
-        with closing(self._opened()) as book:
-            sheets = [sheet for sheet in book.worksheets if self.name in {"", sheet.title}]
+        with closing(self._opened()) as book, _read("cannot be read further"):
+            seen = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
+            sheets = [sheet for sheet in seen if self.name in {"", sheet.title}]
             for sheet in sheets:
                 with suppress(AttributeError):
                     sheet.reset_dimensions()  # some programs write a wrong one
@@ -117,29 +129,65 @@ class Sheet:
     def _opened(self) -> Any:
         try:
             from openpyxl import load_workbook  # noqa: PLC0415  an extra, and heavy
-            from openpyxl.utils.exceptions import InvalidFileException  # noqa: PLC0415  as above
         except ImportError:
             raise ReadError(None, _missing("openpyxl", "excel")) from None
-        try:
-            check_file(self._path)
+        check_file(self._path)
+        with _read("is no Excel file that can be read"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of styles and the like, which no cell's value needs
             self._check_size()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of styles and the like, which no cell's value needs
-                return load_workbook(self._path, read_only=True, data_only=True)
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile, InvalidFileException) as error:
-            raise ReadError(None, f"is no Excel file that can be read: {error}") from None
+            return load_workbook(self._path, read_only=True, data_only=True)
 
     def _check_size(self) -> None:
+        if not zipfile.is_zipfile(self._path):
+            with self._path.open("rb") as file:
+                check_kind(file.read(CHUNK).removeprefix(_PACKED))
+            raise ReadError(
+                None, "is no Excel file that can be read: it is cut off, or text; save it again, or name it .csv"
+            )
         with zipfile.ZipFile(self._path) as packed:
             size = sum(part.file_size for part in packed.infolist())
-        if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
-            raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
+            if size > max(BOMB_BYTES, BOMB_RATIO * self._path.stat().st_size):
+                raise ReadError(None, f"unpacks to more than {BOMB_RATIO} times its size, as no table does")
+            for name in packed.namelist():
+                if name.startswith("xl/worksheets/") and (cell := _never_reckoned(packed, name)) is not None:
+                    message = f"holds formulas that were never reckoned, as in cell {cell}"
+                    raise ReadError(None, f"{message}; open it in a spreadsheet and save it")
+
+
+def _never_reckoned(packed: zipfile.ZipFile, name: str) -> str | None:
+    """Return the first cell of a sheet that has a formula without what it comes to, as programs write them."""
+    rest = b""
+    with packed.open(name) as sheet:
+        while chunk := sheet.read(CHUNK):
+            rest += chunk
+            for match in _FORMULA.finditer(rest):
+                if b't="str"' not in match[1]:  # which comes to an empty text
+                    return (_CELL.search(match[1]) or [b"", b"?"])[1].decode()
+            rest = rest[-_LONGEST:]
+    return None
+
+
+@contextmanager
+def _read(what: str) -> Iterator[None]:
+    """Say that a file is not what it should be; openpyxl raises a dozen kinds of errors for odd ones."""
+    try:
+        yield
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:
+        raise ReadError(None, f"{what}: {error}; open it in a spreadsheet and save it anew, or as .csv") from error
+
+
+def _text(cell: Any) -> str:
+    return "" if cell is None else trimmed(str(cell))
 
 
 def _value(cell: Any) -> Any:
     """Return what a cell shows: a whole number without .0, a ratio that Excel took for a time as it was typed."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)
+    if isinstance(cell, str):
+        return cell.replace("_x000D_\n", "\n")  # a line end that came from elsewhere, as the file format writes it
     if isinstance(cell, dt.time) and not cell.second:
         return f"{cell.hour}:{cell.minute}"
     if isinstance(cell, dt.datetime) and cell.time() == dt.time():

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from batchflux.tables.streams import TextFile
 
 SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+HEADER_AGAIN = "the row says the same as the header, and would be a job of its own; remove it"
+_REASONS = {  # part of what the parser says → what is to be done
+    "new-line": "a line end in a cell without quotes",
+    "expected after": 'a text goes on behind a closing quote; write quotes inside a cell twice, as "a 12"" mug"',
+    "unexpected end": "a quote opens here and is never closed; close it, or write it twice inside a cell in quotes",
+}
 _LOOKED_AT, _HEAD = 50, 1 << 20  # lines from which the delimiter is seen, and characters of them
 
 
@@ -46,6 +52,8 @@ class Delimited:
             csv.field_size_limit(MAX_CELL)  # the limit is the process's; it is only ever raised
         self._file = file
         head = _head(file)
+        if head and head[0].lstrip().startswith(("[{", '{"')):
+            raise ReadError(1, "is JSON; name the file .json, or .jsonl")
         told = _told(head[0]) if head else None
         self._before = 0 if told is None else 1  # lines in front of the header
         self.delimiter = given or told or _delimiter(head, preferred)
@@ -63,11 +71,14 @@ class Delimited:
         reader, before = self._reader(), self._before
         columns, bare = self.columns, self._names == self.columns
         next(reader)
+        names = list(self._names)
         width, start = len(columns), reader.line_num + before + 1
         try:
             for cells in reader:
                 line, start = start, reader.line_num + before + 1
-                if bare and len(cells) == width and cells[0][:1].isalnum():  # as nearly all are
+                if cells and trimmed(cells[0]) == names[0] and [*map(trimmed, cells)] == names:
+                    report(line, HEADER_AGAIN)
+                elif bare and len(cells) == width and cells[0][:1].isalnum():  # as nearly all are
                     yield line, dict(zip(columns, cells, strict=True))
                 elif any(map(trimmed, cells)):
                     try:
@@ -79,7 +90,7 @@ class Delimited:
         except csv.Error as error:
             if "field limit" in str(error):
                 raise ReadError(start, f"a cell has more than {MAX_CELL} characters; is a quote not closed?") from None
-            reason = "a line end in a cell without quotes" if "new-line" in str(error) else error
+            reason = next((says for part, says in _REASONS.items() if part in str(error)), str(error))
             raise ReadError(start, f"the row cannot be read: {reason}") from None
 
     def _fitted(self, cells: Sequence[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.errors import ReadError, quoted
-from batchflux.tables.streams import CR, LF, TextFile, check_file, chunks
+from batchflux.tables.streams import CR, LF, TextFile, check_file, check_kind, chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,7 @@ def text_file(path: Path, *, zipped: bool, encoding: str | None) -> tuple[TextFi
 def _text_file(path: str, zipped: bool, encoding: str | None, _state: tuple[int, int]) -> tuple[TextFile, bool]:  # noqa: FBT001  a key of the cache
     file = TextFile(Path(path), zipped)
     head = next(chunks(file.path, zipped=zipped))
+    check_kind(head)
     guessed = False
     if encoding is None:
         encoding = _marked(head) or _zeros(head)

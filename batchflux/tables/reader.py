@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON = {".json": False, ".jsonl": True, ".ndjson": True}  # whether an object stands on each line
 FORMATS = (*_DELIMITERS, *_JSON, ".parquet", ".xlsx")
-_INSTEAD = {".xls": ".xlsx", ".xlsb": ".xlsx", ".ods": ".xlsx", ".numbers": ".csv", ".txt": ".csv"}
+_INSTEAD = {".xls": ".xlsx", ".xlsb": ".xlsx", ".xlsm": ".xlsx", ".ods": ".xlsx", ".numbers": ".csv", ".txt": ".csv"}
 
 
 @dataclass(frozen=True, slots=True)

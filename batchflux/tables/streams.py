@@ -22,6 +22,16 @@ MAX_LINE = 16 << 20
 BOMB_BYTES, BOMB_RATIO = 32 << 20, 200  # from so many bytes on, no table of rows that differ packs so well
 LINE_COSTS = 16  # bytes that a line counts for besides its own: empty ones take time too
 CHUNK = 1 << 18
+_OTHERS = (  # the first bytes of files that are often named like tables, and what to do with them
+    (b"PK\x03\x04", "is a packed file, as Excel's are; name it .xlsx where it is one, or save it as .csv"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel file (.xls), or one with a password; save it as .xlsx without one"),
+    (b"PAR1", "is a Parquet file; name it .parquet"),
+    (b"\x1f\x8b", "is packed by gzip; name it so, as .csv.gz"),
+    (b"%pdf", "is a PDF; save the table as .csv"),
+    (b"{\\rtf", "is a formatted text (RTF); save it as plain text"),
+    *((mark, "is a web page or XML and no table; open it, and save the table as .csv")
+      for mark in (b"<!doctype", b"<html", b"<head", b"<meta", b"<table", b"<?xml")),
+)  # fmt: skip
 CR, LF = "\r", "\n"
 
 
@@ -72,6 +82,13 @@ def check_file(path: Path) -> None:
             raise ReadError(None, "is not a file" if path.exists() else "does not exist")
     except OSError as error:
         raise ReadError(None, f"cannot be read: {error.strerror}") from None
+
+
+def check_kind(head: bytes) -> None:
+    """Raise ReadError when a file begins like one of another kind."""
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip()[:16].lower()
+    if says := next((says for mark, says in _OTHERS if start.startswith(mark.lower())), None):
+        raise ReadError(None, says)
 
 
 def _open(path: Path, *, zipped: bool) -> io.BufferedReader | gzip.GzipFile:

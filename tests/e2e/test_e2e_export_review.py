@@ -28,7 +28,7 @@ def redo(program: Program, names: list[str], again: Again | None = None) -> None
 
 @pytest.mark.usefixtures("photo")
 def test_it_asks_for_what_was_asked_for(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
-    rows = [{"text": WILD, "n": "1"}, {"text": "null", "n": "{{2}}"}]
+    rows = [{"text": WILD, "n": "1"}, {"text": "no", "n": "{{2}}"}]
     program.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     jobs = (
         "  - {from: rows.jsonl, id: 'job {{ n }}', prompt: '{{ text }}', seed: 42, aspect_ratio: 16:9,"

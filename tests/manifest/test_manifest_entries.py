@@ -202,7 +202,7 @@ def test_references_say_what_is_wrong_with_them(folder: Path, jobs: Jobs) -> Non
     assert [job.fault for job in made] == [
         f"the reference photos/none.png does not exist: looked at {folder}/photos/none.png",
         "the reference photos/empty.png is empty",
-        "the reference photos/text.png is not a PNG, JPEG, WEBP or GIF picture",
+        "the reference photos/text.png is not a PNG, JPEG, WEBP or GIF picture; save it as one, as PNG",
         f"the reference photos/big.png has 22020096 bytes; at most 20971520 can be sent; {smaller}",
         "the reference photos/../photos is not a file",
         None,

@@ -84,5 +84,7 @@ def test_one_broken_photo_is_one_line(folder: Path) -> None:
     planned = plan(load_manifest("m.yaml"))
     assert planned.unreadable == 19
     first, second = planned.unreadable_samples
-    assert first.startswith("the reference broken.jpg is not a PNG, JPEG, WEBP or GIF picture (18 jobs, the first ")
+    assert first.startswith(
+        "the reference broken.jpg is not a PNG, JPEG, WEBP or GIF picture; save it as one, as PNG (18 "
+    )
     assert second == f"cup: the reference gone.jpg does not exist: looked at {folder}/gone.jpg"

@@ -281,7 +281,7 @@ def test_an_honest_packed_table_is_read(folder: Path, jobs: Jobs, monkeypatch: p
         (b"title\nA\0B\n", "t.csv:2: jobs[0].prompt: found the character U+0000; remove it"),
         (b"\0title\nA\n", "m.yaml:3: jobs[0].prompt: the variable"),
         (b"title\nA\rB\n", "t.csv:2: jobs[0].from: the row cannot be read: a line end in a cell without quotes"),
-        (b'title\n"A\nB\nC\n', "t.csv:2: jobs[0].from: the row cannot be read: unexpected end of data"),
+        (b'title\n"A\nB\nC\n', "t.csv:2: jobs[0].from: the row cannot be read: a quote opens here and is never"),
         (b'title\n"' + b"x\n" * 700_000, "t.csv:2: jobs[0].from: a cell has more than 1048576 characters"),
         ("title\na\ud800b\n".encode("utf-8", "surrogatepass"), "t.csv:2: jobs[0].from: the byte 0xed is not UTF-8"),
     ],

@@ -58,6 +58,8 @@ def test_a_prompt_that_needs_quotes(prompt: str, said: str, faults: Faulty) -> N
         ("jobs: [{prompt: a, images: [b.jpg}]\n", "m.yaml:2: a [ or { is not closed here, or a text between them"),
         ("jobs:\n  - prompt: x\n    matrix: {s: [white #FFF, oak]}\n", f'matrix.s[0]: {COMMENT}"white #FFF'),
         ("jobs:\n  - prompt: x\n    matrix:\n      s:\n        - a: b\n", 'quotes, as "a: b"'),
+        ('jobs: [{prompt: x, images: ["photos\\mug.jpg"]}]\n', "write single quotes, or / in a path"),
+        ('jobs: [{prompt: x, images: ["C:\\Users\\mug.jpg"]}]\n', "write single quotes, or / in a path"),
         ("jobs:\n  - prompt: {{ title }} cup\n", "Put quotes around a template"),
     ],
 )  # fmt: skip

@@ -50,6 +50,8 @@ def job(fields: str) -> str:
          f"jobs[0].images: found a URL of {MAX_URL + 18} characters; allowed are at most {MAX_URL}"),
         ('prompt: x, images: ["https://h.example/a b"]',
          'found "https://h.example/a b", with a space or control character; write it as %20 or remove it'),
+        *((f"prompt: x, {empty}", "found nothing; allowed is a path or a URL, or leave the reference out")
+          for empty in ("images: [null]", "images: [~, a.jpg]", "images: ['']", "image: ''", "image: ' '")),
         ('prompt: "{{ \'%1000d\' % 1 }}"', "a width in a format has at most 3 digits"),
         (f'prompt: "{{{{ {"(" * 300}1{")" * 300} }}}}"', "is nested too deeply"),
     ],
@@ -214,3 +216,14 @@ def test_the_remedy_for_what_a_style_cannot_carry(faults: Faulty, style: str, ex
     found = faults(job(f"prompt: x, seed: 1, style: {style}"))
     assert len(found) == bool(expected)
     assert all(expected in fault for fault in found)
+
+
+@pytest.mark.parametrize("written", ["{ Surface }", "${surface}", "%(surface)s"])
+def test_a_variable_as_other_programs_have_it_is_not_sent_as_it_stands(
+    faults: Faulty, jobs: Jobs, written: str
+) -> None:
+    entry = HEAD + "  - {prompt: '%s', matrix: {surface: [oak]}}\n"
+    (found,) = faults(entry % f"A mug on {written}")
+    assert found.startswith(f"m.yaml:3: jobs[0].prompt: {written} would be sent as it stands; write {{{{ surface }}}}")
+    (made,) = jobs(entry % f'{{{{ "{written}" }}}} {{x}} {{{{ surface }}}}')
+    assert made.prompt == f"{written} {{x}} oak"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,7 +77,13 @@ JSON = st.recursive(
     | st.booleans()
     | st.integers(-(10**17), 10**17)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="\ufeff\ufffe\uffff")),
+    | st.text(
+        st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="\ufeff\ufffe\uffff")
+    ).filter(
+        lambda text: (
+            not re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", text)
+        )  # a number in YAML 1.2, which PyYAML takes for text
+    ),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text("abc_<", min_size=1, max_size=3), inner, max_size=4)
     ),

@@ -69,9 +69,15 @@ def table(text: str | bytes, name: str = "t.csv") -> None:
         (
             'title,note\n"A",x\n"B"x,y\n',
             "",
-            "t.csv:3: jobs[0].from: the row cannot be read: ',' expected after '\"'",
+            ("t.csv:3: jobs[0].from: the row cannot be read: a text goes on behind a closing quote; write quotes "
+             'inside a cell twice, as "a 12"" mug"'),
         ),
-        ('title\nA\n"B\n', "", "t.csv:3: jobs[0].from: the row cannot be read: unexpected end of data"),
+        (
+            'title\nA\n"B\n',
+            "",
+            ("t.csv:3: jobs[0].from: the row cannot be read: a quote opens here and is never closed; close it, or "
+             "write it twice inside a cell in quotes"),
+        ),
         (
             "title,b\nA,x\nB\nC,x,y\n",
             "",

@@ -65,10 +65,12 @@ def test_an_unknown_variable_is_named(plain: bool) -> None:  # noqa: FBT001  wit
         ("{{ n }}{{ t }}{{ w }} {{ w * 2 }}", "true1.50 3.0"),
         ("{{ d.k }} {{ d['k'] }} {{ d.items() | list | length }}", "v v 1"),
         ("{{ missing | default('x') }}{{ 'y' if missing is defined }}", "x"),
+        ("{{ e.items }} {{ e.keys() | length }} {{ l | string }}", "pens 1 ['p', 'q']"),
     ],
 )
 def test_what_templates_can_do(text: str, expected: str) -> None:
     variables = {"a": "a/b", "b": 1, "l": ["p", "q"], "n": None, "t": True, "w": Written("1.50"), "d": {"k": "v"}}
+    variables["e"] = {"items": "pens"}
     assert compile_template(text).render(variables) == expected
 
 
@@ -91,6 +93,8 @@ def test_what_templates_can_do(text: str, expected: str) -> None:
         "{{ " + "[" * 500 + "a" + "]" * 500 + " }}", "{{ " + "-" * 5000 + "1 }}", "{{ a(1) }}", "{{ 1 and }}",
         "{% endif %}", "{{ a is callable }}", "{{ a is filter }}", "{{ l | select('callable') | list }}",
         "{{ l | map('string') | list }}", "{{ l | groupby(0) }}", "{{ " + "a ~ " * 65 + "a }}", "{{ a | e }}",
+        "{{ a.upper }}", "{{ a.upper | lower }}", "{{ a.upper ~ 1 }}", "{{ d.items }}", "{{ self }}", "{{ d }}",
+        "x{{ l }}", "{{ l | select }}", "{{ a, a }}", "{{ d.items() }}",
         "{% filter upper %}x{% endfilter %}", "{{ [big ~ big, big ~ big] | join }}",
     ],
 )  # fmt: skip

@@ -52,6 +52,12 @@ def test_the_home_folder_and_too_many_braces(base: Path) -> None:
     assert matches(["~/*.jpg"], base) == [str(base / "home/mine.jpg")]
     with pytest.raises(ValueError, match=r'no file matches the pattern "no/\*.jpg" or the pattern "x" beside'):
         matches(["no/*.jpg", "x"], base)
+    with pytest.raises(ValueError, match="it is a folder: write photos/"):
+        matches(["photos/"], base)
+    with pytest.raises(ValueError, match=r"there is no folder fotos$"):
+        matches(["fotos/*.jpg"], base)
+    with pytest.raises(ValueError, match=r'"photos/x\*" beside the manifest$'):
+        matches(["photos/x*"], base)
     with pytest.raises(ValueError, match="more than 256 patterns"):
         matches(["{a,b}" * 10], base)
 

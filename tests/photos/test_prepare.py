@@ -233,3 +233,8 @@ def test_damaged_bytes_are_judged_or_sent(data: bytes, damage: list[tuple[int, i
     with contextlib.suppress(ValueError):
         made = prepare(bytes(damaged), facts, Settings(max_side=60, strip_metadata=True), MOST)
         assert kind_of(made.data) in {made.kind, facts.kind}
+
+
+def test_a_grey_of_32_bits_is_refused_for_it_would_turn_black() -> None:
+    facts = inspect(encoded("TIFF", Image.new("I", (9, 9), 200)), "tiff")
+    assert facts.fault == "is a TIFF with 32 bits a sample; save it with 8 or 16"

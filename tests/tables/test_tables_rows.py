@@ -80,6 +80,8 @@ def test_an_empty_reference_is_a_fault_or_leaves_its_row_out(read: Read) -> None
     ]
     jobs, faults, (table,) = read("t.csv", PHOTOS, f"{EDIT}\nskip_empty: true")
     assert ([job.prompt for job in jobs], faults, table["skip_empty"]) == (["Clean a"], [], 2)
+    jobs, faults, _ = read("t.csv", f"{PHOTOS}NaN,,\n", f"{EDIT}\nskip_empty: true")
+    assert (len(jobs), faults) == (1, []), "what else a row lacks is no fault when the row is left out"
     jobs, faults, _ = read("t.csv", PHOTOS, f"{EDIT}\nallow_empty: true")
     assert ([len(job.images) for job in jobs], faults) == ([1, 0, 0], [])
     jobs, faults, _ = read("t.csv", PHOTOS, EDIT.replace("photo }}", "photo | default('') }}"))
@@ -199,3 +201,8 @@ def test_axes_that_cannot_be(entry: str, said: str, read: Read) -> None:
     _, faults, _ = read("t.csv", "title\ncup\n", f"prompt: x\n{entry}")
     assert len(faults) == 1, faults
     assert said in faults[0]
+
+
+def test_a_thousand_as_many_write_it_is_no_seed_of_1(read: Read) -> None:
+    jobs, (fault,), _ = read("t.csv", "title,seed\na,42.00\nb,1.000\nc,1234.000\n", 'prompt: x\nseed: "{{ seed }}"')
+    assert ([job.seed for job in jobs], fault.partition(";")[0]) == ([42, 1234], 't.csv:3: jobs[0].seed: found "1.000"')

@@ -50,11 +50,14 @@ _COMMENT = re.compile(r"(?:^|\s)#")
 _NUMBER_LIKE = re.compile(r"[0-9.:x -]*")
 _CUT = "what stands behind the # is a comment and not part of the text; put the text in quotes"
 _COLUMN = "the line begins in another column than the keys that it belongs to"
+_ESCAPE = "a \\ between double quotes is no plain sign; write single quotes, or / in a path"
 _PROBLEMS = {  # of what no single line shows
     "expected ',' or": "a [ or { is not closed here, or a text between them needs quotes",
     "mapping values are": f"{_COLUMN}, or its text needs quotes",
     "indicator": _COLUMN,
     "expected key": _COLUMN,
+    "unknown escape": _ESCAPE,
+    "hexdecimal": _ESCAPE,
     "end of stream": "a quote is opened and not closed",
 }
 _EXAMPLE = 40  # characters of a text in quotes that a message shows

@@ -17,7 +17,7 @@ MILLION = "{range: [1, 1000000]}"
 TABLE = '  - prompt: "{{ title }}"\n    from: '
 CASES = {
     "product": (f"  - {{prompt: x, matrix: {{seed: {MILLION}, variant: {MILLION}}}}}\n", "combinations"),
-    "packed": (f"{TABLE}bomb.csv.gz\n", "the line has more than"),
+    "packed": (f"{TABLE}bomb.csv.gz\n", "unpacks to more than 200 times its size"),
     "fifo": (f"{TABLE}fifo.csv\n", "is not a file"),
     "zero": ("  - {prompt: '{{ a }}', matrix: {a: {lines: /dev/zero}}}\n", "is not a file"),
     "aliases": ("".join(f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 1}]\n" for n in range(30)), "aliases"),
