@@ -30,6 +30,7 @@ def picture(shade: int) -> bytes:
 def test_further_pictures_are_kept_and_never_written_over(tmp_path: Path) -> None:
     first, second, third = (picture(shade) for shade in (1, 2, 3))
     front: list[str] = []
+    both = asyncio.Barrier(2)
 
     async def answer(request: web.Request) -> web.Response:
         inside = base64.b64encode(third).decode()
@@ -38,6 +39,8 @@ def test_further_pictures_are_kept_and_never_written_over(tmp_path: Path) -> Non
         return web.json_response({"data": links} if "links" in await request.text() else body)
 
     async def file(request: web.Request) -> web.Response:
+        if request.match_info["name"] in {"second.png", "gone.png"}:
+            await asyncio.wait_for(both.wait(), 20)  # none comes before the other was asked for
         kept = {"first.png": first, "second.png": second}.get(request.match_info["name"])
         return web.Response(body=kept, content_type="image/png") if kept else web.Response(status=404)
 

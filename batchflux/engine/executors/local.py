@@ -68,15 +68,17 @@ class LocalExecutor:
 
     async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
         """Keep further pictures of an answer beside the job's own; return that one with remarks that say so."""
-        said = [] if stored.remarks is None else [stored.remarks]
-        for number, asset in enumerate(more, 2):
-            try:
-                source = asset.data if isinstance(asset, Inline) else await self._transport.fetch(asset.url)
-                name = await self._images.store_beside(job, stored.file_name, number, source)
-                said.append(f"the answer had another picture, kept as {name}")
-            except JobError as error:
-                said.append(f"the answer had another picture, which could not be kept ({error.message})")
-        return replace(stored, remarks="; ".join(said))
+        # All at once: the job has not ended, and a drain waits, until the slowest of them came.
+        said = await asyncio.gather(*(self._one_beside(job, stored, *each) for each in enumerate(more, 2)))
+        return replace(stored, remarks="; ".join(filter(None, (stored.remarks, *said))))
+
+    async def _one_beside(self, job: Job, stored: Stored, number: int, asset: Link | Inline) -> str:
+        try:
+            source = asset.data if isinstance(asset, Inline) else await self._transport.fetch(asset.url)
+            name = await self._images.store_beside(job, stored.file_name, number, source)
+        except JobError as error:
+            return f"the answer had another picture, which could not be kept ({error.message})"
+        return f"the answer had another picture, kept as {name}"
 
 
 def _without(secrets: Collection[str], body: bytes) -> bytes:
