@@ -21,9 +21,10 @@ More than `HEAVY` is a cap if only those were refused that had as many ahead of 
 was let through. That is a trial. If half of the share is refused after it too, it was in vain, and after `VAIN` such
 trials it was chance. Less than `HEAVY` are slots lost, and no more.
 
-**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `DOUBLES_IN` seconds, of a
-rate at least the time of `DOUBLES_BY` requests, for passing a rate costs many refusals. A refusal sets t to 0;
-only one that comes after `RISEN` says that the limit itself has risen.
+**Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `CAP_DOUBLES_IN` seconds for a
+cap, and for a rate of `DOUBLES_IN` seconds or the time of `DOUBLES_BY` requests, whichever is longer: passing a rate
+costs many refusals. A refusal sets t to 0 (a 5xx only where the cap is for an overload, for single ones come by chance);
+only one that comes after `RISEN` says that the limit itself has risen. An outage teaches nothing.
 
 A refusal comes soon and an answer late. So what is out for twice as long as refusals take was let through.
 """
@@ -43,6 +44,7 @@ EVIDENCE = 8  # refusals: in a row they are 1 in 1,500 where 40 % come by chance
 HEAVY = 0.05  # of requests refused; no more than that costs next to nothing
 VAIN = 2  # trials: the first measures what was let through only roughly, after a burst or a change
 DOUBLES_IN, DOUBLES_BY = 40.0, 400.0  # a limit that has doubled is found within a minute; a steady one met twice in it
+CAP_DOUBLES_IN = 55.0
 RISEN = 0.25  # by more a limit is not passed with the tokens of a second's burst
 DEAF, LONGEST_DEAF = 1000, 8000  # requests after which it is tried again whether refusals are still by chance
 WORSE = 3.0  # times as many refusals, or half of what was still answered, are more than the chance from before
@@ -144,11 +146,19 @@ class LimitFinder:
         """Begin anew: the user has set other limits. What is out stays known."""
         self._begin_from(Learned())
 
+    def interrupted(self, now: float) -> None:
+        """Note that the provider was not there: what it refused before says nothing of what it allows."""
+        if self._trial is not None and 2 * self._sample.server >= self._sample.refused:
+            (self._rate, self._cap), self._trial = self._former, None
+            self._prove(now)
+        self._strained = False
+        self._measure(now, cycle=True)
+
     def _begin_from(self, learned: Learned) -> None:
         self._last = max(self.out, default=0)
         rate, active = learned.rate, learned.active
         self._rate = None if rate is None else _limit(rate, 0.0, rate)
-        self._cap = None if active is None else Limit(active, 0.0, DOUBLES_IN)
+        self._cap = None if active is None else Limit(active, 0.0, CAP_DOUBLES_IN)
         self._fresh = True  # nothing has left since: growth begins with the first that does
         self._sample = _Sample(after=self._last)
         self._cycle = _Sample(after=self._last)
@@ -157,6 +167,7 @@ class LimitFinder:
         self._vain = 0
         self._deaf, self._doubt, self._usual = 0, DEAF, 0.0
         self._guessed = False  # the cap is what a shut key had out, and may be none
+        self._strained = False  # the cap is for a provider that is overloaded
         self._cap_of = float("-inf")
         self._recent: deque[float] = deque(maxlen=2 * EVIDENCE)
         self._doubted, self._doubted_since = 0, 0.0  # refusals, in the order they came, since one was let through
@@ -276,22 +287,23 @@ class LimitFinder:
         if departure.cause is Cause.SLOTS:
             self._full(departure, now)
             return
-        if departure.cause is not Cause.SERVER:
+        by_server = departure.cause is Cause.SERVER  # by chance as often as not: only many of them are a sign
+        if not by_server:
             self._in_a_row(departure, now)
-        if self._cap is not None and departure.ahead >= int(self._cap.value):
+        if self._cap is not None and departure.ahead >= int(self._cap.value) and (self._strained or not by_server):
             if not self._guessed and self._cap.since < NEVER:
                 self._full(departure, now)
             return
         for sample in (self._sample, self._cycle):
             sample.add(departure)
-        if self._rate is not None and self._rate.since < NEVER and not self._deaf:
+        if self._rate is not None and self._rate.since < NEVER and not self._deaf and not by_server:
             self._overshot(self._rate, now)
 
     def _full(self, departure: Departure, now: float) -> None:
         """Let as many be out as were before a refusal; the order of those that left at once is not that of arrival."""
         at_once = self._cap is not None and departure.left <= self._cap_of + LATENESS
         most = max(departure.ahead, int(self._cap.value) if at_once and self._cap is not None else 1)
-        self._cap, self._cap_of = Limit(most, now, DOUBLES_IN), departure.left
+        self._cap, self._cap_of = Limit(most, now, CAP_DOUBLES_IN), departure.left
 
     def _overshot(self, rate: Limit, now: float) -> None:
         """Let growth begin anew; from what was reached, as a trial, if that shows that the limit has risen."""
@@ -316,7 +328,7 @@ class LimitFinder:
             open_ = sum(young.fate is None and now - young.left < self._verdict for young in self._young)
             most = max(self._row_ahead, len(self.out) - open_)
             if most and self._sample.passed_with(most) <= 1 and (self._cap is None or most < self._cap.value):
-                self._cap, self._guessed = Limit(most, NEVER, DOUBLES_IN), True
+                self._cap, self._guessed = Limit(most, NEVER, CAP_DOUBLES_IN), True
         elif departure.left > self._shut_at:
             self._tried += 1
             if self._guessed and self._cap is not None and departure.ahead <= max(self._cap.value - 2, 0):
@@ -369,7 +381,7 @@ class LimitFinder:
             if self._trial is not None:
                 self._rate, self._trial = self._former[0], None
             self._prove(now)
-            self._cap = Limit(cap, now, DOUBLES_IN)
+            self._cap = Limit(cap, now, CAP_DOUBLES_IN)
             self._measure(now, cycle=True)
             return
         self._vain = self._vain + 1 if in_vain else 0
@@ -402,7 +414,8 @@ class LimitFinder:
         """Begin a trial with fewer out at once."""
         most = self._sample.most_out
         self._begin_trial(share, now)
-        self._cap, self._guessed = Limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, DOUBLES_IN), False
+        self._cap, self._guessed = Limit(max(int(most * (1 - min(share, 0.5))), 1), NEVER, CAP_DOUBLES_IN), False
+        self._strained = True
 
     def _begin_trial(self, share: float, now: float) -> None:
         if self._trial is None:

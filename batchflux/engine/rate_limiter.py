@@ -191,6 +191,8 @@ class RateLimiter:
         now = self._clock()
         if lease.departure is not None:
             lease.key.finder.passed(lease.departure, now)
+        if lease.key.place.down:
+            lease.key.finder.interrupted(now)
         self._outages.answered(lease.key.place, self._loop.time())
         if wait:
             lease.key.resting_until = max(lease.key.resting_until, now + wait)
