@@ -23,8 +23,8 @@ trials it was chance. Less than `HEAVY` are slots lost, and no more.
 
 **Growth** is the convex part of CUBIC (RFC 9438, 4.2): limit * (1 + (t/K)^3), with K of `CAP_DOUBLES_IN` seconds for a
 cap, and for a rate of `DOUBLES_IN` seconds or the time of `DOUBLES_BY` requests, whichever is longer: passing a rate
-costs many refusals. A refusal sets t to 0 (a 5xx only where the cap is for an overload, for single ones come by chance);
-only one that comes after `RISEN` says that the limit itself has risen. An outage teaches nothing.
+costs many refusals. A refusal sets t to 0, a 5xx only where the cap is for an overload, for single ones come by chance.
+Only a refusal that comes after `RISEN` says that the limit itself has risen. An outage teaches nothing.
 
 A refusal comes soon and an answer late. So what is out for twice as long as refusals take was let through.
 """
@@ -44,7 +44,7 @@ EVIDENCE = 8  # refusals: in a row they are 1 in 1,500 where 40 % come by chance
 HEAVY = 0.05  # of requests refused; no more than that costs next to nothing
 VAIN = 2  # trials: the first measures what was let through only roughly, after a burst or a change
 DOUBLES_IN, DOUBLES_BY = 40.0, 400.0  # a limit that has doubled is found within a minute; a steady one met twice in it
-CAP_DOUBLES_IN = 55.0
+CAP_DOUBLES_IN = 55.0  # as fast, with less refused where the refusals come by chance
 RISEN = 0.25  # by more a limit is not passed with the tokens of a second's burst
 DEAF, LONGEST_DEAF = 1000, 8000  # requests after which it is tried again whether refusals are still by chance
 WORSE = 3.0  # times as many refusals, or half of what was still answered, are more than the chance from before
@@ -146,14 +146,6 @@ class LimitFinder:
         """Begin anew: the user has set other limits. What is out stays known."""
         self._begin_from(Learned())
 
-    def interrupted(self, now: float) -> None:
-        """Note that the provider was not there: what it refused before says nothing of what it allows."""
-        if self._trial is not None and 2 * self._sample.server >= self._sample.refused:
-            (self._rate, self._cap), self._trial = self._former, None
-            self._prove(now)
-        self._strained = False
-        self._measure(now, cycle=True)
-
     def _begin_from(self, learned: Learned) -> None:
         self._last = max(self.out, default=0)
         rate, active = learned.rate, learned.active
@@ -173,6 +165,14 @@ class LimitFinder:
         self._doubted, self._doubted_since = 0, 0.0  # refusals, in the order they came, since one was let through
         self._unsure = False  # it was shut, and too little has been let through to say at which rate it may be used
         self._row_over()
+
+    def interrupted(self, now: float) -> None:
+        """Note that the provider was not there: what it refused before says nothing of what it allows."""
+        if self._trial is not None and 2 * self._sample.server >= self._sample.refused:
+            (self._rate, self._cap), self._trial = self._former, None
+            self._prove(now)
+        self._strained = False
+        self._measure(now, cycle=True)
 
     def _row_over(self) -> None:
         self.shut = False
