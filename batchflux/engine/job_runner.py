@@ -346,12 +346,13 @@ class JobRunner:
             run.tries.used -= 1
             run.tries.refused += 1
             return False
-        overload = not accepted and self._limits.failed(lease, error)
+        if not accepted:
+            self._limits.failed(lease, error)
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
             job, spare = run.work.job.id, run.tries.used < self._rules.policy.attempts
-            counts = self._outages.failed(lease.key.place, job, error, left_at, now, spare=spare) and not overload
+            counts = self._outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
             self._breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):

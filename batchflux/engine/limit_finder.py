@@ -197,11 +197,6 @@ class LimitFinder:
         """How many may be out at once; infinite while no cap is known."""
         return NEVER if self._cap is None else max(int(self._cap.at(now) + 1e-9), 1)
 
-    @property
-    def holding_back(self) -> bool:
-        """Whether fewer requests leave than before, or than could, to see whether that ends refusals."""
-        return self._trial is not None
-
     def next_at(self, now: float) -> float:
         """Return the earliest time that a request may leave; NEVER: with the next answer."""
         self._settle(now)

@@ -169,21 +169,20 @@ class RateLimiter:
             self._breaker.gave_back()
         self._dispatch()
 
-    def failed(self, lease: Lease, error: JobError) -> bool:
-        """Note that a submit failed for another cause than its rate; return whether it may be for too much at once.
+    def failed(self, lease: Lease, error: JobError) -> None:
+        """Note that a submit failed for another cause than its rate.
 
         A 5xx is as good as a refusal: while more is asked of it than it can do, a provider answers so.
         """
         now = self._clock()
         self._refused_at = None
         if lease.departure is None or RULES[error.code].free:  # it left without reaching anybody, or not at all
-            return False
-        if error.code is not Code.SERVER:
+            return
+        if error.code is Code.SERVER:
+            lease.key.finder.refused(lease.departure, now, error.retry_after, Cause.SERVER)
+            self._dispatch()
+        else:
             lease.key.finder.passed(lease.departure, now)
-            return False
-        lease.key.finder.refused(lease.departure, now, error.retry_after, Cause.SERVER)
-        self._dispatch()
-        return lease.key.finder.holding_back
 
     def answered(self, lease: Lease, wait: float | None = None) -> None:
         """Note the answer to a submit; `wait` is how long nothing more is to be had, when the provider says so."""
