@@ -142,45 +142,40 @@ class Control:
 
 
 @contextmanager
+def _serving(name: str, port: int, *arguments: object) -> Iterator[None]:
+    """Run a script of this folder as a server on a port, in a process of its own."""
+    command = script(name, "--port", port, *arguments)
+    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_for(process, port, f"the {name.replace('_', ' ')}")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
 def bucket_server(
     picture: Path, *, rate: float = 0.0, capacity: float = 0.0, latency: float = 0.0, retry_after: bool = False
 ) -> Iterator[Control]:
     """Serve the API behind a token bucket per key (`rate` a second, 0: no limit), in a process of its own."""
     port = free_port()
-    arguments = ["--port", port, "--rate", rate, "--capacity", capacity, "--latency", latency, "--picture", picture]
-    command = script("bucket_server", *arguments, *(["--retry-after"] if retry_after else []))
-    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    try:
-        _wait_for(process, port, "the bucket server")
+    arguments = ["--rate", rate, "--capacity", capacity, "--latency", latency, "--picture", picture]
+    with _serving("bucket_server", port, *arguments, *(["--retry-after"] if retry_after else [])):
         yield Control(port)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager
 def limit_server(picture: Path, scene: str) -> Iterator[Control]:
     """Serve the API behind a model of tests/engine/limit_scenes.py, in a process of its own."""
     port = free_port()
-    command = script("limit_server", "--port", port, "--scene", scene, "--picture", picture)
-    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    try:
-        _wait_for(process, port, "the limit server")
+    with _serving("limit_server", port, "--scene", scene, "--picture", picture):
         yield Control(port)
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager
 def bytes_server(picture: Path) -> Iterator[str]:
     """Serve heavy answers with one picture, in a process of its own; give its base URL."""
     port = free_port()
-    command = script("bytes_server", "--port", port, "--picture", picture)
-    process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    try:
-        _wait_for(process, port, "the bytes server")
+    with _serving("bytes_server", port, "--picture", picture):
         yield f"http://{HOST}:{port}"
-    finally:
-        process.terminate()
-        process.wait()
