@@ -3,7 +3,8 @@
 The thread takes all operations (functions of the connection) that wait, runs them in one transaction, commits it
 durably and only then answers their callers: so an answer means that the write survives kill -9 and a power cut, and a
 hundred callers share one fsync. When one of them fails, the transaction is rolled back, and each is run again in one of
-its own: so it fails alone, and those that do not pay for it.
+its own: so it fails alone, and those that do not pay for it. When the commit fails, all of them do, and none is run
+again: a disk that could not sync its last write may hold the transaction.
 
 SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that has two or more connections ("WAL-reset bug", fixed in
 3.51.3 and in the 3.50.7 and 3.44.6 branches; https://sqlite.org/wal.html). `status` is a second connection, so on
@@ -137,7 +138,7 @@ class Database:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._threaded = threaded
-        self._committed = False
+        self._committing = False
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run `operation` in the writing thread; the future is done once it is committed, or raises StorageError."""
@@ -193,7 +194,7 @@ class Database:
         try:
             results = self._transact([operation for operation, _ in batch])
         except Exception as error:  # noqa: BLE001  handed to the callers of the batch
-            if len(batch) > 1 and not self._committed:
+            if len(batch) > 1 and not self._committing:
                 return False
             failure = error
         # The loop is gone when a second signal has ended the run; nobody waits for the answer then.
@@ -202,7 +203,7 @@ class Database:
         return True
 
     def _transact(self, operations: list[Operation]) -> list[Any]:
-        self._committed = False
+        self._committing = False
         self.check()
         if _identity(self.path) != self._identity:
             raise StorageError(
@@ -215,8 +216,8 @@ class Database:
                 connection.execute("BEGIN IMMEDIATE")
                 results = [operation(connection) for operation in operations]
                 reach("commit.begun")
+                self._committing = True  # one that fails on the disk may have been made all the same
                 connection.execute("COMMIT")
-                self._committed = True
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

@@ -295,3 +295,32 @@ async def test_what_runs_at_once_waits_for_what_was_submitted(tmp_path: Path) ->
     assert await database.submit(add(3)) == 30
     database.close()
     assert seen_by_another(tmp_path / "l.db") == [1, 2, 3]
+
+
+async def test_nothing_is_run_again_when_the_commit_itself_fails(tmp_path: Path) -> None:
+    """A disk that fails in the last sync of a commit may hold it, and an operation would meet itself."""
+
+    def no_commit(action: int, argument: str | None, *_: str | None) -> int:
+        return (
+            sqlite3.SQLITE_DENY if (action, argument) == (sqlite3.SQLITE_TRANSACTION, "COMMIT") else sqlite3.SQLITE_OK
+        )
+
+    ran: list[int] = []
+
+    def noted(number: int) -> Callable[[sqlite3.Connection], None]:
+        def operation(connection: sqlite3.Connection) -> None:
+            ran.append(number)
+            connection.set_authorizer(no_commit)
+
+        return operation
+
+    database = Database(tmp_path / "l.db")
+    await database.submit(make_table)
+    first, go_on = await held_up(database)
+    others = [database.submit(noted(number)) for number in range(3)]
+    go_on.set()
+    await first
+    ends = await asyncio.gather(*others, return_exceptions=True)
+    assert [type(end) for end in ends] == [StorageError] * 3
+    assert ran == [0, 1, 2]
+    database.close()
