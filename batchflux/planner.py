@@ -323,7 +323,7 @@ def _estimate(manifest: Manifest, calls: int, seconds_a_call: float, learned: Ma
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     try:
-        request = providers()[manifest.provider.api, job.style].submit(job)
+        request = providers()[manifest.provider.api, job.style].submit(job, 1)
     except JobError as error:  # its own run says so, too; the others are planned
         return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
     url = (manifest.provider.base_url or f"http://{SIMULATOR_HOST}") + request.url

@@ -209,7 +209,7 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
+        exchanged = await self._exchange(provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
         reach("answer.received")
         self._limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply

@@ -192,6 +192,12 @@ class Offers:
         if asked is not None and "output_format" in offer.fields and asked not in offer.formats:
             allowed = either(tuple(sorted(offer.formats))) if offer.formats else "none; remove it"
             yield "output_format", f"output_format {asked} cannot be made by {self._named(offer)}; allowed is {allowed}"
+        for name in offer.allowed:
+            if (value := values.get(name)) is not None and offer.value_for(name, value) is None:
+                allowed = either(tuple(map(str, offer.allowed[name])))
+                yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
+        if len(images) < offer.least_images:
+            yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
         if offer.most_images is not None and len(images) > offer.most_images:
             message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
             yield "images", f"{message}; take some out"

@@ -101,9 +101,14 @@ def _digest_of(values: Mapping[str, Any], by: str, prompt: str, images: Sequence
     """
     head, rest = _items(FORMAT, by, values["model"], values["style"]), _items(*map(values.get, KEY_FIELDS))
     if any(map(values.get, NAMED_KEY_FIELDS)):
-        rest += "," + _canonical({name: dict(value) for name in NAMED_KEY_FIELDS if (value := values.get(name))})
+        rest += "," + _canonical(_plain(values))
     text = f"[{head},{_canonical(prompt)},[{','.join(map(_canonical, images))}],{rest}]"
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name in NAMED_KEY_FIELDS if (value := values.get(name))}
+    return {name: dict(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def key_of_job(job: Job, api: str) -> str:

@@ -214,6 +214,7 @@ def _words(*words: str) -> Mapping[str, Any]:
 
 _SECRET = _one(leaf(str))
 _ASKED = "key sent spec"
+_NEW = "named sent spec"  # a field that came later: in the key only where it is given
 FIELDS: tuple[JobField, ...] = (
     _text("prompt", prompt, "string number boolean", "what to make; a Jinja2 template"),
     JobField("image", _one(_image), "string null", "one reference image: short for images with one"),
@@ -234,6 +235,10 @@ FIELDS: tuple[JobField, ...] = (
     _text(
         "prompt_upsampling", _given(upsampling), "boolean string null", "let the provider rewrite the prompt", _ASKED
     ),
+    _text("negative_prompt", _given(prompt), "string null", "what the picture must not show", _NEW),
+    _text("resolution", _given(values.line_of_text), "string null", "how large, as the API says it, as 2K", _NEW),
+    _text("quality", _given(values.line_of_text), "string null", "how good, as the API says it, as high", _NEW),
+    _text("background", _given(values.line_of_text), "string null", "what lies behind: transparent or opaque", _NEW),
     JobField("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
     replace(
         _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),

@@ -92,7 +92,7 @@ class Native(Provider):
             key_names=self.key_names,
         )
 
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the request that makes a task; JobError `reference` when a local reference could not be read."""
         body: dict[str, Any] = {"prompt": job.prompt}
         for number, image in enumerate(job.images, 1):
