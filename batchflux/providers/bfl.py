@@ -88,6 +88,9 @@ class Native(Provider):
             most_images=8 if model.startswith("flux-2") else 4,
             active_tasks=self.active_tasks,
             options=options_of(model),
+            files="base64",
+            tasks=True,
+            tells_cost=self.api == "bfl",
             base_url=self.base_url,
             key_names=self.key_names,
         )

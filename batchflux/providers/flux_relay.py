@@ -49,7 +49,7 @@ class Chat(Provider):
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""
-        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True, files="data URL")
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `reference` when a local reference could not be read."""
