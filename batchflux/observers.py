@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchflux.engine.budget import Budget
-    from batchflux.engine.rate_limiter import RateLimiter
+    from batchflux.engine.limits.rate_limiter import RateLimiter
     from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary

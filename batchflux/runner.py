@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import KeyWatch
+from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
     found_of,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from batchflux.engine.canary import Canary
-    from batchflux.engine.key_pool import Key
+    from batchflux.engine.limits.key_pool import Key
     from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault

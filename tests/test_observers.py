@@ -14,8 +14,8 @@ from tqdm.utils import disp_len
 
 from batchflux.engine.budget import Budget
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.key_pool import Key
-from batchflux.engine.rate_limiter import RateLimiter
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate
 from batchflux.engine.worker_pool import Tally
 from batchflux.errors import Code, JobError, StopRun

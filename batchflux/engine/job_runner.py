@@ -12,8 +12,8 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.limits.rate_limiter import UNKNOWN
 from batchflux.engine.outages import away
-from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from batchflux.engine.key_pool import Lease
+    from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
     from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Reference, Stored

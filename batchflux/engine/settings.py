@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.key_pool import Key
-from batchflux.engine.limit_finder import Learned
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.limit_finder import Learned
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.shutdown import Deadline
 from batchflux.errors import UsageError

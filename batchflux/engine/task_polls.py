@@ -19,10 +19,10 @@ from batchflux.models import Ended, Finished, Missing, Pending
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batchflux.engine.key_pool import Lease
+    from batchflux.engine.limits.key_pool import Lease
+    from batchflux.engine.limits.rate_limiter import RateLimiter, Rest
     from batchflux.engine.outages import Outages
     from batchflux.engine.ports import World
-    from batchflux.engine.rate_limiter import RateLimiter, Rest
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Exchanged, HttpRequest, Inline, Link
     from batchflux.providers import Provider

@@ -26,9 +26,9 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.ports import World
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate

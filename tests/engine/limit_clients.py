@@ -19,9 +19,9 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.ports import World
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
@@ -37,7 +37,7 @@ from tests.engine.clock import VirtualLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.limit_finder import Learned
+    from batchflux.engine.limits.limit_finder import Learned
     from tests.engine.limit_servers import Model
 
 LATE = 0.002  # seconds; timers fire up to so much late, and requests take up to so long to the server

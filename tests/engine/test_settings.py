@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
 from batchflux.engine.settings import keep_distance, keys_of, secrets_of
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import empty_ledger, last_activity

@@ -21,8 +21,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchflux.engine.gcra import Cause
-from batchflux.engine.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.limits.gcra import Cause
+from batchflux.engine.limits.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError

@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.gcra import Gcra
-from batchflux.engine.limit_finder import LimitFinder
+from batchflux.engine.limits.gcra import Gcra
+from batchflux.engine.limits.limit_finder import LimitFinder
 from batchflux.engine.outages import NEVER, Place
 from batchflux.errors import Code, JobError, StopRun
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.gcra import Departure
-    from batchflux.engine.limit_finder import Learned
+    from batchflux.engine.limits.gcra import Departure
+    from batchflux.engine.limits.limit_finder import Learned
     from batchflux.engine.ports import Observer
     from batchflux.models import Job, Outcome
 
