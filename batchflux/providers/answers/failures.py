@@ -114,7 +114,7 @@ _WORDS = tuple(
         (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
         (Code.QUOTA, r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)"),
         (Code.QUOTA, r"(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)|欠费|billing hard limit"),
-        (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low)|out of (?:credit|balance)|credit balance"),
+        (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low)|(?:out of|no) credits?\b|credit balance"),
         (Code.RATE_LIMITED, r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|throttl"),
         (Code.RATE_LIMITED, r"过于频繁|频率|限流|限速|并发|concurren\w{2,9}[_\s]limit"),
         (Code.QUOTA, r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted"),
