@@ -16,19 +16,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.models import BASE, Json, LocalImage
+from batchflux.models import BASE, HttpRequest, Json, LocalImage
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from batchflux.models import Capabilities, Encoding, Finished, HttpRequest, Job, Reference
+    from batchflux.models import Capabilities, Content, Encoding, Finished, Job, Reference
 
 
 MEGAPIXEL = 1 << 20
@@ -83,6 +84,10 @@ class Provider(ABC):
         reader.feed(body)
         return reader.picture(complete=True)
 
+    def one_call(self, job: Job, url: str, body: Content) -> HttpRequest:
+        """Return the step of an API that gives its picture at once, as `answers` reads it."""
+        return HttpRequest(method="POST", url=url, content=body, reader=partial(self.answers, job))
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step whose reader returns Uploaded, for `submit` to see the local reference as a URL."""
         return None
@@ -94,6 +99,11 @@ def file_of(image: Reference, encoding: Encoding = "data_url") -> LocalImage:
     if image.path is None or image.sha256 is None or image.media_type is None:
         raise JobError(Code.REFERENCE, image.fault or f"the reference {image.source} could not be read")
     return LocalImage(path=image.path, sha256=image.sha256, media_type=image.media_type, encoding=encoding)
+
+
+def in_json(image: Reference) -> str | LocalImage:
+    """Return a reference as it stands in JSON, where a link may, and a data URL; JobError as of `file_of`."""
+    return image.url if image.url is not None else file_of(image)
 
 
 def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from batchflux.errors import Code, JobError
 from batchflux.models import Capabilities, Cost, HttpRequest, Json, Multipart, Then
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
-from batchflux.providers.base import Provider, carried, file_of, size_of
+from batchflux.providers.base import Provider, carried, file_of, in_json, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.models import Finished, Job, LocalImage, Reference, Reply
+    from batchflux.models import Finished, Job, Reply
 
 _OWN = re.compile(r"(?:.*/)?(?:chatgpt-image|gpt-image-)")  # what is not OpenAI's own is left to its server to check
 _THREE_SIZES = re.compile(r"(?:.*/)?(?:chatgpt-image|gpt-image-1(?!\d))")  # later ones make any, up to a ratio of 3:1
@@ -157,33 +157,24 @@ class OpenAi(Provider):
             return self._edits(job, body, form or ("json" if own else None))
         if job.mask is not None:
             raise JobError(Code.INVALID_REQUEST, "a mask says what of a reference is painted anew; add images")
-        return HttpRequest(
-            method="POST",
-            url="/v1/images/generations",
-            content=Json(value=body),
-            reader=partial(self.answers, job),
-        )
+        return self.one_call(job, "/v1/images/generations", Json(value=body))
 
     def _edits(self, job: Job, body: dict[str, Any], form: str | None) -> HttpRequest:
         """Return the request with references: in JSON, in a form, or as they can travel (None)."""
         link = next((image for image in job.references if image.url is not None), None)
-        made = partial(HttpRequest, method="POST", url="/v1/images/edits")
+        url = "/v1/images/edits"
         if form == "multipart" and link is not None:
             message = f"a form cannot carry the link {link.source.partition('?')[0]}"
             remedy = "save the photo beside the manifest, or set options: {edits: json}"
             raise JobError(Code.INVALID_REQUEST, f"{message}; {remedy}")
-        in_form = None if link is not None else made(content=_form(job, body), reader=partial(self.answers, job))
+        in_form = None if link is not None else self.one_call(job, url, _form(job, body))
         if in_form is not None and form != "json":
             return in_form
-        told = {**body, "images": [{"image_url": _json(image)} for image in job.images]}
+        told = {**body, "images": [{"image_url": in_json(image)} for image in job.images]}
         if job.mask is not None:
-            told["mask"] = {"image_url": _json(job.mask)}
+            told["mask"] = {"image_url": in_json(job.mask)}
         instead = None if dict(job.options).get("edits") == "json" else in_form
-        return made(content=Json(value=told), reader=partial(self.answers, job, instead=instead))
-
-
-def _json(image: Reference) -> str | LocalImage:
-    return image.url if image.url is not None else file_of(image)
+        return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, instead=instead))
 
 
 def _form(job: Job, body: Mapping[str, Any]) -> Multipart:

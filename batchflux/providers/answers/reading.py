@@ -234,7 +234,7 @@ class AnswerReader:
 
 def recoded(error: JobError, code: Code, *, billed: bool | None = None) -> JobError:
     """Return an error of the same words under another code; `billed` left out, as RULES says."""
-    made = JobError(code, error.message, retry_after=error.retry_after, billed=billed)
+    made = JobError(code, error.message.removesuffix(failures.LEFT_OPEN), retry_after=error.retry_after, billed=billed)
     made.itself = error.itself
     return made
 
