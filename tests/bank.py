@@ -239,7 +239,7 @@ class Bank:
             self.open -= 1
 
     async def _answer(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
-        if seen.dialect is not None and fault in seen.dialect.refusals:
+        if seen.dialect is not None and fault is not None and fault in seen.dialect.refusals:
             status, refusal = seen.dialect.refusals[fault]
             return web.json_response(refusal, status=status)
         if fault in ERRORS and not (seen.is_task and fault in FAILED):
@@ -338,11 +338,8 @@ class Bank:
 @web.middleware
 async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     """Refuse a wrong key, and a key where none belongs."""
-    key = (
-        request.headers.get("x-key")
-        or request.headers.get("x-goog-api-key")
-        or request.headers.get("Authorization", "").removeprefix("Bearer ")
-    )
+    named = (request.headers.get(name) for name in ("x-key", "x-goog-api-key"))
+    key = next(filter(None, named), request.headers.get("Authorization", "").removeprefix("Bearer "))
     if request.path.startswith("/files/"):
         assert not key, "a key went to the host of pictures"
     elif not key.startswith("sk-"):

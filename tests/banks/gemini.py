@@ -1,4 +1,4 @@
-"""Gemini's generateContent: a draft that is marked as a thought, then the picture; `#cost` counts 1,000 tokens a cent."""
+"""Gemini's generateContent: a draft that is marked as a thought, then the picture; a cent is 1,000 tokens."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ class Shop:
         )
         (self.program.folder / "m.yaml").write_text(
             "version: 1\nname: m\n"
-            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', keys: [TEST_KEY], price: {self.way.price or price}{more}}}\n"
+            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', keys: [TEST_KEY], "
+            f"price: {self.way.price or price}{more}}}\n"
             f"limits: {{concurrency: 6, timeout: 20s{limits}}}\noutput: {{dir: {self.program.out}}}\njobs:\n{jobs}",
             encoding="utf-8",
         )
