@@ -24,9 +24,9 @@ def made(api: str, model: str, **fields: Any) -> Job:
     return Job(**{**known, "provider": api, "file_name": "images/a.png", "position": 0, **fields})
 
 
-def read(request: HttpRequest, answer: Any, status: int = 200, *, whole: bool = True, **headers: str) -> Any:
+def read(request: HttpRequest, answer: Any, status: int = 200, *, whole: bool = True, headers: Any = None) -> Any:
     """Return the reply to an answer, or the JobError in place of it."""
-    reader = request.reader(status, {name.replace("_", "-"): value for name, value in headers.items()})
+    reader = request.reader(status, headers or {})
     reader.feed(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
     try:
         reply: Reply | JobError = reader.finish(complete=whole)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Cost, Finished, Inline, LocalImage
+from batchflux.models import SECONDS, Cost, Finished, Inline, LocalImage
 from batchflux.providers import providers
 from tests.providers.answering import B64, LOCAL, PNG, REMOTE, body_of, made, read
 
@@ -113,8 +113,11 @@ def test_what_an_error_means_in_any_place(code: int, metadata: Any, means: Code)
 
 def test_a_budget_in_flight_and_a_gateway() -> None:
     request = ROUTER.submit(made("openrouter", FLUX), 1)
-    assert read(request, {"error": {"code": 402, "message": "x"}}, 402, retry_after="3").code is Code.RATE_LIMITED
+    assert (
+        read(request, {"error": {"code": 402, "message": "x"}}, 402, headers={"retry-after": "3"}).code
+        is Code.RATE_LIMITED
+    )
     for status in (504, 524):
         error = read(request, {"error": {"code": status, "message": "x"}}, status)
         assert (error.code, error.billed) == (Code.UNKNOWN, True)
-    assert read(request, "<html>502 Bad Gateway</html>", 502, **{":seconds": "40"}).code is Code.UNKNOWN
+    assert read(request, "<html>502 Bad Gateway</html>", 502, headers={SECONDS: "40"}).code is Code.UNKNOWN
