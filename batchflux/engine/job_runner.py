@@ -425,6 +425,8 @@ class JobRunner:
         exchanged = await self._executor.exchange(
             request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
         )
+        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
+            return await self._executor.exchange(exchanged.reply.request, provider=provider, secret=secret, at=at)
         while request.repeatable and isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.manifest.reading.values import Rate
-    from batchflux.models import Job
+    from batchflux.models import Cost, Job
     from batchflux.providers import Provider
 
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
@@ -133,10 +133,14 @@ def service_of(
     gate, slots = of_all
     own = Gate(gate) if len(manifest.providers) > 1 else gate
     breaker = CircuitBreaker(limits.max_consecutive_failures, own, _patience(manifest))
-    paid_in = provider.currency if provider.price is not None or not provider.simulated else None  # simulated: free
 
     def wire(job: Job) -> Provider:
         return providers()[provider.api, job.style]
+
+    def cost_of(job: Job, told: Cost | None) -> int | None:
+        free = provider.price is None and provider.simulated
+        cost = None if free else provider.cost_of(job.model, told)
+        return None if cost is None else nanos(cost)
 
     return Service(
         name=name,
@@ -155,7 +159,7 @@ def service_of(
         times=times,
         wire=wire,
         price_of=lambda job: nanos(wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
-        cost_of=lambda _job, cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
+        cost_of=cost_of,
     )
 
 
