@@ -43,7 +43,7 @@ class Reference:
     """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
     Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
-    bytes say (`image/png`, ...), or what its copy will be. Of a file that cannot be read, `sha256` is None and `fault`
+    bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that cannot be read, `sha256` is None and `fault`
     says why in one sentence. `settings` is what the manifest says under `references` of local files, as JSON. `steps`
     are what is done to the photo before it is sent; `copy` is what is sent in its place, once it is known.
     """
@@ -54,6 +54,7 @@ class Reference:
     sha256: str | None = None
     media_type: str | None = None
     fault: str | None = None
+    size: int | None = field(default=None, compare=False)
     settings: str = ""
     steps: tuple[str, ...] = ()
     copy: Reference | None = None
@@ -239,14 +240,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `tokens`.
+    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    Their kinds are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what; the
+    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what; the
     manifest has the prices.
     """
 
     amount: Decimal | None = None
     currency: str = "USD"
+    units: Decimal | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
