@@ -364,7 +364,8 @@ class Capabilities:
     can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
     `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
-    API knows. `by_model` returns what holds for a model, where models differ.
+    API knows; `unfit` takes a job's values and yields each field that they have no place for together, and why.
+    `by_model` returns what holds for a model, where models differ.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -384,6 +385,7 @@ class Capabilities:
     finds_lost: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
+    unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] | None = None
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None

@@ -35,7 +35,7 @@ from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchflux.models import Job, Reference, Reply
 
@@ -48,6 +48,7 @@ _FILE_LIFE, _MARGIN = 3600.0, 600.0  # seconds that an upload lives at least, an
 _MODERATED = re.compile(r"E005|flagged as sensitive|nsfw|moderat", re.IGNORECASE)
 _SERVER = re.compile(r"\b(?:E1000|E6716|E8765|E9243)\b|unexpected error", re.IGNORECASE)
 _RESETS = re.compile(r"resets in ~?(\d{1,5}(?:\.\d{1,3})?) ?s", re.IGNORECASE)
+_MOST_TOLERANCE = 2  # with an image
 _LONGEST_WAIT = 86_400  # seconds
 
 
@@ -78,6 +79,7 @@ class Replicate(Provider):
             files="data URL, upload",
             tasks=True,
             options=Options,
+            unfit=_unfit if flux else None,
             base_url="https://api.replicate.com",
             key_names=("REPLICATE_API_TOKEN",),
         )
@@ -150,6 +152,11 @@ class Replicate(Provider):
 
         form = Multipart(parts=(("content", file_of(image)),))
         return replace(uploading(image, stored), url="/v1/files", content=form)
+
+
+def _unfit(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if values["images"] and (values.get("safety_tolerance") or 0) > _MOST_TOLERANCE:
+        yield "safety_tolerance", "with references Replicate takes at most 2; lower it, or remove it"
 
 
 def _end(answer: DocumentReader) -> Reply | None:

@@ -151,6 +151,8 @@ class Offers:
             if (value := values.get(name)) is not None and offer.value_for(name, value) is None:
                 allowed = either(tuple(map(str, offer.allowed[name])))
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
+        if offer.unfit is not None:
+            yield from offer.unfit(values)
         if len(images) < offer.least_images:
             yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
         if offer.most_images is not None and len(images) > offer.most_images:

@@ -68,6 +68,11 @@ class DocumentReader(AnswerReader):
         return found if isinstance(found, dict) else {}
 
     @property
+    def understood(self) -> bool:
+        """Whether the answer is an object."""
+        return bool(self.document) or text_of(bytes(self._body)).removesuffix("}").strip() == "{"
+
+    @property
     def state(self) -> str:
         """What the answer says of the state of a task, in lower case with `_` between words; may be empty."""
         return state_of(self.document)
@@ -96,7 +101,9 @@ class DocumentReader(AnswerReader):
         """Return what an answer that failed means by the one table."""
         text = text_of(bytes(self._body))
         if self.ok:
-            return JobError(Code.BAD_ANSWER, f"the answer says nothing of the task: {tidy(text, limit=120) or '(empty)'}")
+            return JobError(
+                Code.BAD_ANSWER, f"the answer says nothing of the task: {tidy(text, limit=120) or '(empty)'}"
+            )
         return failures.from_answer(self._status, self._headers, text, hide=self._hide, paid=self._paid)
 
     def given(self) -> Finished:
@@ -156,7 +163,5 @@ def is_small(image: Reference) -> bool:
 
 def uploading(image: Reference, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
     """Return a free step of an upload, for its url and content to be put in; it has no job."""
-    job = Job(
-        id="", key="", prompt="", style="", model="", provider="", file_name="", position=0, images=(image,)
-    )
+    job = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0, images=(image,))
     return HttpRequest(method="POST", url="", reader=partial(DocumentReader, job, interpret), repeatable=True)
