@@ -43,9 +43,10 @@ class Reference:
     """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
     Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
-    bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that cannot be read, `sha256` is None and `fault`
-    says why in one sentence. `settings` is what the manifest says under `references` of local files, as JSON. `steps`
-    are what is done to the photo before it is sent; `copy` is what is sent in its place, once it is known.
+    bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that
+    cannot be read, `sha256` is None and `fault` says why in one sentence. `settings` is what the manifest says under
+    `references` of local files, as JSON. `steps` are what is done to the photo before it is sent; `copy` is what is sent
+    in its place, once it is known.
     """
 
     source: str
@@ -242,8 +243,8 @@ class Reader(Protocol):
 class Cost:
     """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what; the
-    manifest has the prices.
+    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out
+    where the answer does not say of what; the manifest has the prices.
     """
 
     amount: Decimal | None = None
@@ -385,7 +386,7 @@ class Capabilities:
     finds_lost: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
-    unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] | None = None
+    unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = lambda _: ()
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None

@@ -383,7 +383,7 @@ def _path(request: web.Request) -> str:
 
 def _dialect(request: web.Request, body: dict[str, Any]) -> Dialect | None:
     """Return the API that a call is made to; None: the relay, or BFL."""
-    own = (one for one in DIALECTS if _path(request) in one.paths)
+    own = (one for one in DIALECTS if _path(request) in {re.sub(r":[^}]+", "", path) for path in one.paths})
     return next((one for one in own if one.mine(request.path, body)), None)
 
 

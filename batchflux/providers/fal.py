@@ -226,26 +226,21 @@ def _meant(answer: DocumentReader) -> JobError:
     faults = [one for one in _list(answer.document.get("detail")) if isinstance(one, dict)]
     own = " ".join(filter(None, (answer.headers.get("x-fal-error-type"), answer.name("error_type"))))
     kinds = " ".join([own, *(text for one in faults for text in texts_in(one.get("type")))])
-    error = answer.failure()
-    match answer.status:
-        case 403:
-            said = answer.words("detail", "message", "error")
-            return recoded(error, Code.QUOTA if _NO_BALANCE.search(said) else Code.AUTH)
-        case 429:
-            return recoded(error, Code.RATE_LIMITED)
-        case 499:
-            ended = recoded(error, Code.UNKNOWN)
-            ended.final = True
-            return ended
-        case 401:
-            return error
-    if _MODERATED.search(kinds):
-        return recoded(error, Code.MODERATED, billed=False)
-    if own and error.code in (Code.UNKNOWN, Code.SERVER):  # said by fal itself, and not billed
-        return recoded(error, Code.SERVER, billed=False)
-    local = any(image.path is not None for image in answer.job.images)
-    if local and _PHOTO.search(kinds) and error.code is Code.INVALID_REQUEST:
-        return recoded(error, Code.REFERENCE)
+    error, local = answer.failure(), any(image.path is not None for image in answer.job.images)
+    by_status = {429: Code.RATE_LIMITED, 403: Code.AUTH}.get(answer.status)
+    if answer.status == 403 and _NO_BALANCE.search(answer.words("detail", "message", "error")):  # noqa: PLR2004  HTTP
+        by_status = Code.QUOTA
+    if by_status is not None:
+        return recoded(error, by_status)
+    if answer.status == 499:  # noqa: PLR2004  fal: canceled, or the client went away
+        error = recoded(error, Code.UNKNOWN)
+        error.final = True
+    elif _MODERATED.search(kinds):
+        error = recoded(error, Code.MODERATED, billed=False)
+    elif own and error.code in (Code.UNKNOWN, Code.SERVER):  # said by fal itself, and not billed
+        error = recoded(error, Code.SERVER, billed=False)
+    elif local and _PHOTO.search(kinds) and error.code is Code.INVALID_REQUEST:
+        error = recoded(error, Code.REFERENCE)
     return error
 
 

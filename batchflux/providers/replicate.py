@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
-_RATIOS = tuple("21:9 16:9 3:2 4:3 5:4 1:1 4:5 3:4 2:3 9:16 9:21 2:1 1:2".split())
+_RATIOS = ("21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16", "9:21", "2:1", "1:2")
 _WAIT = 5  # seconds; the id of a prediction is not known before, and a crash meanwhile would lose it
 _LONGEST = "30m"  # a prediction's own end, so never shorter than limits.timeout can be of use
 _FILE_LIFE, _MARGIN = 3600.0, 600.0  # seconds that an upload lives at least, and before its end when it is not used
@@ -79,7 +79,7 @@ class Replicate(Provider):
             files="data URL, upload",
             tasks=True,
             options=Options,
-            unfit=_unfit if flux else None,
+            unfit=_unfit if flux else lambda _: (),
             base_url="https://api.replicate.com",
             key_names=("REPLICATE_API_TOKEN",),
         )

@@ -115,7 +115,8 @@ class DocumentReader(AnswerReader):
             return self.picture(complete=self.complete)
         except JobError as error:
             if self.ok and error.code in _VAGUE:
-                raise JobError(Code.BAD_ANSWER, f"{error.message}, and no task", final=True) from None
+                said = "the answer names neither a task nor a picture; what was asked for may be in the making"
+                raise JobError(Code.BAD_ANSWER, said, final=True) from None
             raise
 
     def ended(self, key: str | None = None) -> Finished | Ended:
