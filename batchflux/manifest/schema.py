@@ -128,6 +128,9 @@ class ProviderConfig(Part):
         price = self.price.get(model) if isinstance(self.price, dict) else None
         if told is not None and told.amount is not None and told.currency == self.currency:
             return told.amount
+        if told is not None and told.units is not None:
+            each = self.price_of(model)
+            return None if each is None else each * told.units
         return price.of(told.tokens) if told and told.tokens and isinstance(price, kinds.TokenPrice) else None
 
 

@@ -151,11 +151,8 @@ class Offers:
             if (value := values.get(name)) is not None and offer.value_for(name, value) is None:
                 allowed = either(tuple(map(str, offer.allowed[name])))
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
-        if len(images) < offer.least_images:
-            yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
-        if offer.most_images is not None and len(images) > offer.most_images:
-            message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
-            yield "images", f"{message}; take some out"
+        yield from offer.unfit(values)
+        yield from self._miscounted(offer, images)
         if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
             shown = quoted(link.source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
@@ -164,6 +161,13 @@ class Offers:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
             message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
             yield "model", f"{message} (0 is one)"
+
+    def _miscounted(self, offer: Capabilities, images: Sequence[Reference]) -> Iterator[tuple[str, str]]:
+        if len(images) < offer.least_images:
+            yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
+        if offer.most_images is not None and len(images) > offer.most_images:
+            message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
+            yield "images", f"{message}; take some out"
 
     def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
         why, remedy = "", ""
