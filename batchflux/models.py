@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -139,6 +139,27 @@ class Job:
             dropped=way.dropped,
             fallbacks=(),
         )
+
+    def with_references(self, references: Sequence[Reference]) -> Job:
+        """Return the job with what became of its `references`, in their order."""
+        if references == self.references:
+            return self
+        own = len(self.images)
+        return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), None))
+
+
+class Asked(NamedTuple):
+    """Whom a request asks: what prices, trials and pace are of."""
+
+    provider: str
+    model: str
+    style: Style
+
+    @classmethod
+    def all_of(cls, job: Job) -> tuple[Asked, ...]:
+        """Return whom a job asks, and then those that it asks when that one cannot make it."""
+        others = [cls(way.provider, way.model, way.style) for way in job.fallbacks]
+        return cls(job.provider, job.model, job.style), *others
 
 
 class KnownAs(NamedTuple):

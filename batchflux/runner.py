@@ -133,7 +133,7 @@ class _Run:
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
-            plan = plan_of(self.manifest, survey, already, None, {})
+            plan = plan_of(self.manifest, survey, already)
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -260,7 +260,7 @@ class _Run:
             await asyncio.to_thread(note_proven, job.provider, job.model, job.style, place)
 
         canary.proven, canary.note = known, note
-        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1
+        canary.alone = plan.alone
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
@@ -329,7 +329,7 @@ class _Run:
             spent=state.spent,
             spent_possibly=state.spent_possibly,
             spent_this_run=state.spent - currency(already),
-            currency=self.manifest.provider.currency,
+            currency=self.manifest.currency,
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,

@@ -383,16 +383,16 @@ class JobRunner:
         """Return the job with its local references uploaded, where its API wants that."""
         job = run.work.job
         provider = self._rules.provider_of(job)
-        images = []
+        sent = []
         try:
-            for image in job.images:
+            for image in job.references:
                 request = None if image.url is not None else provider.upload(image)
-                images.append(image if request is None else await self._uploaded(image, request, provider, lease))
+                sent.append(image if request is None else await self._uploaded(image, request, provider, lease))
         except JobError as error:  # nothing was submitted, but the job must not be begun for ever
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        return job if images == [*job.images] else replace(job, images=tuple(images))
+        return job.with_references(tuple(sent))
 
     async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
         digest = (image.copy or image).sha256 or ""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
 
@@ -76,8 +76,9 @@ def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Faul
     """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
     secrets = manifest.secrets(environ)
     return {
-        name: keys_fault(manifest, index, wrong)
-        for index, name in enumerate(manifest.provider.keys)
+        name: keys_fault(manifest, provider, index, wrong)
+        for provider in manifest.may_ask
+        for index, name in enumerate(manifest.providers[provider].keys)
         if (wrong := wrong_key(name, secrets)) is not None
     }
 
@@ -177,9 +178,9 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         rules.deadline.retune(*_deadline(manifest))
 
 
-def proxies_of(manifest: Manifest, environ: Mapping[str, str]) -> Proxies:
-    """Return by which proxies a run goes; UsageError when the manifest or the environment names what is none."""
-    provider = manifest.provider
+def proxies_of(manifest: Manifest, environ: Mapping[str, str], provider: ProviderConfig | None = None) -> Proxies:
+    """Return by which proxies a provider is asked; UsageError: the manifest or the environment names what is none."""
+    provider = provider or manifest.provider
     return Proxies() if provider.simulated else Proxies.of(provider.proxy, environ)
 
 
@@ -205,9 +206,9 @@ def transport_options(
     )
 
 
-def canary_of(manifest: Manifest) -> int:
+def canary_of(manifest: Manifest, provider: ProviderConfig | None = None) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
-    provider = manifest.provider
+    provider = provider or manifest.provider
     return 0 if provider.simulated and not provider.price else manifest.limits.canary
 
 

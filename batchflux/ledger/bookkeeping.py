@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.survey import Survey, Through
     from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
-    from batchflux.models import Job
+    from batchflux.models import Asked, Job
 
 BATCH = 256
 
@@ -133,14 +133,14 @@ class Books:
         self._kept, survey.jobs = survey.jobs, None
         notes = {  # for who looks on (status, pages, exports); `base` is where local references are
             "total": str(survey.total),
-            "currency": manifest.provider.currency,
+            "currency": manifest.currency,
             "name": manifest.name,
             "base": str(manifest.base),
             "began": repr(self._began),
             "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
             "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
-            "simulated": "1" if manifest.provider.simulated else "0",
+            "simulated": "1" if manifest.simulated else "0",
             "dropped": json.dumps(dict(survey.dropped)),
         }
         if survey.edited or survey.moves:
@@ -245,8 +245,8 @@ class FreeFirst:
         return None
 
 
-def made_before(connection: sqlite3.Connection, job: Job) -> bool:
-    """Whether the folder has a picture of the job's provider, model and style."""
+def made_before(connection: sqlite3.Connection, job: Job | Asked) -> bool:
+    """Whether the folder has a picture of the provider, model and style that a job asks."""
     of = " AND ".join(f"json_extract(spec, '$.{name}') = ?" for name in ("provider", "model", "style"))
     query = f"SELECT 1 FROM jobs WHERE status = 'done' AND {of} LIMIT 1"  # noqa: S608  constants and marks
     return connection.execute(query, (job.provider, job.model, job.style)).fetchone() is not None

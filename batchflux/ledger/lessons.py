@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.ledger.connection import Database
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.state import Lesson
 
 SECONDS = 10.0  # between two notes of a run: a kill forgets no more
@@ -72,9 +72,11 @@ class Lessons:
             state.note_lesson(*self._place, name, lesson)
 
 
-def lessons_of(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Lesson]:
-    """Return what is known of a manifest's keys by their names, from the folder's ledger and the user's state."""
-    provider = manifest.provider
+def lessons_of(
+    manifest: Manifest, connection: sqlite3.Connection, provider: ProviderConfig | None = None
+) -> dict[str, Lesson]:
+    """Return what is known of a provider's keys by their names, from the folder's ledger and the user's state."""
+    provider = provider or manifest.provider
     if provider.base_url is None:
         return {}
     here = _read(_notes(connection).get(f"{provider.base_url} {provider.model}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -446,7 +447,7 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
     judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
     mended: dict[str, Any] = {
         "options": ({}, bool(of_provider & {"options"})),
-        "price": (None, bool(of_provider & {"", "name", "api", "base_url", "price"})),
+        "price": (Decimal(0), bool(of_provider & {"", "name", "api", "base_url", "price"})),
         "style": (AUTO, "style" in of_provider),
         "params": ("drop", bool(of_provider - _NO_PARAMS)),
     }
