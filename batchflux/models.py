@@ -148,20 +148,6 @@ class Job:
         return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), None))
 
 
-class Asked(NamedTuple):
-    """Whom a request asks: what prices, trials and pace are of."""
-
-    provider: str
-    model: str
-    style: Style
-
-    @classmethod
-    def all_of(cls, job: Job) -> tuple[Asked, ...]:
-        """Return whom a job asks, and then those that it asks when that one cannot make it."""
-        others = [cls(way.provider, way.model, way.style) for way in job.fallbacks]
-        return cls(job.provider, job.model, job.style), *others
-
-
 class KnownAs(NamedTuple):
     """The key and the id that the ledger has a job by, whatever today's rules would give it."""
 

@@ -22,7 +22,7 @@ from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.survey import survey_jobs
+from batchflux.ledger.survey import Asked, survey_jobs
 from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from batchflux.ledger.survey import Survey, Through
     from batchflux.ledger.tables import Known
     from batchflux.manifest import Manifest
-    from batchflux.models import Asked, Job
+    from batchflux.models import Job
 
 BATCH = 256
 

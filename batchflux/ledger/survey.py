@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
@@ -34,7 +34,7 @@ from batchflux.ledger.tables import (
 )
 from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
-from batchflux.models import Asked, Job, Redo, Status
+from batchflux.models import Job, Redo, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
 from batchflux.providers import capabilities
 
@@ -51,6 +51,20 @@ FAULTS = 1000  # different ones of references that are told apart
 KEPT_JOBS = 10_000  # about 10 MB
 KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pictures
 _BATCH = 500
+
+
+class Asked(NamedTuple):
+    """Whom a request asks: what prices, trials and pace are of."""
+
+    provider: str
+    model: str
+    style: str
+
+    @classmethod
+    def all_of(cls, job: Job) -> tuple[Asked, ...]:
+        """Return whom a job asks, and then those that it asks when that one cannot make it."""
+        others = [cls(way.provider, way.model, way.style) for way in job.fallbacks]
+        return cls(job.provider, job.model, job.style), *others
 
 
 @dataclass(slots=True, kw_only=True)

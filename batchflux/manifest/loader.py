@@ -213,6 +213,11 @@ def _limits(root: Table, made: Providers, faults: Faults) -> LimitsConfig:
     if limits.budget is not None and not priced and not unsure:
         message = "a budget needs the price of one image; add provider.price"
         faults.add(line_at(root, ("limits", "budget")), ("limits", "budget"), message)
+    for name in made.fallback if limits.budget is not None else ():
+        config, path = made.named[name], ("providers", name, "price")
+        if not config.simulated and config.price_of(config.model) is None and name not in faults.below("providers"):
+            message = f"a budget needs the price of the model {quoted(config.model)}, by which {name} takes jobs over"
+            faults.add(line_at(root, path), path, f"{message}; add it (0 is one)")
     return limits
 
 
@@ -239,10 +244,11 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
     """Change the tree as the command line says, `--set PATH=VALUE` and `--provider NAME`; note what cannot be.
 
     A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
-    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written.
+    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written, and in
+    place of several that of each.
     """
     if is_written(root, "providers"):
-        if provider is not None:
+        if provider is not None and (provider != SIMULATOR or is_written(root, "providers", provider)):
             root.pairs["provider"] = Scalar(provider, plain=False, line=OVERRIDE)
             root.lines["provider"] = OVERRIDE
         _set_all(root, sets, faults)

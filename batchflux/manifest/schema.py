@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchflux.manifest.matrix import Axis
-    from batchflux.models import Asked, Capabilities
+    from batchflux.models import Capabilities
 
 NO_KEY = "(no key)"
 
@@ -286,13 +286,15 @@ def schema(offers: Iterable[Capabilities] = ()) -> dict[str, Any]:
     for offer in offers:
         if offer.options is not None:
             options.setdefault(offer.api, []).append(offer.options.model_json_schema())
-    made["$defs"]["ProviderConfig"]["allOf"] = [
+    chosen = [
         {
             "if": {"anyOf": [{"properties": {key: {"const": api}}, "required": [key]} for key in ("api", "name")]},
             "then": {"properties": {"options": {"anyOf": [*known, {"type": "null"}]}}},
         }
         for api, known in options.items()
     ]
+    for part in ("ProviderConfig", "NamedProvider"):
+        made["$defs"][part]["allOf"] = chosen
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "patternProperties": {"^x-": {}}}
 
 
@@ -386,10 +388,10 @@ class Manifest:
             names |= {text or default for text in texts}
         return tuple(name for name in self.providers if name in (names or {default}))
 
-    def price_of(self, asked: Asked) -> Decimal | None:
-        """Return the price of one image by whom it is asked of; None when none is known, or nothing costs anything."""
-        provider = self.providers[asked.provider]
-        price = provider.price_of(asked.model)
+    def price_of(self, name: str, model: str) -> Decimal | None:
+        """Return the price of one image by a provider's model; None when none is known, or nothing costs anything."""
+        provider = self.providers[name]
+        price = provider.price_of(model)
         return Decimal(0) if price is None and provider.simulated and not self.free else price
 
     def limits_of(self, name: str) -> LimitsConfig:

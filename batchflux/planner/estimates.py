@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batchflux.engine.settings import canary_of
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.lessons import lessons_of
-from batchflux.models import Asked
+from batchflux.ledger.survey import Asked
 from batchflux.state import proven
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def cost_of(manifest: Manifest, asked: Mapping[tuple[Asked, ...], int], *, worst
     """
     total = Decimal(0)
     for ways, calls in asked.items():
-        prices = [manifest.price_of(way) for way in (ways if worst else ways[:1])]
+        prices = [manifest.price_of(way.provider, way.model) for way in (ways if worst else ways[:1])]
         known = [price for price in prices if price is not None]
         if len(known) < len(prices):
             return None
