@@ -379,7 +379,8 @@ def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
 
 def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
     """A key is known by its first letters, wherever it stands; keys of the provider have their own check."""
-    of_provider, key = path[0] == "provider", str(path[1]) if len(path) > 1 else ""
+    of_provider = path[0] in {"provider", "providers"}
+    key = next(map(str, path[1 if path[0] == "provider" else 2 :]), "")
     if _KEY.fullmatch(node.text) and not (of_provider and (key == "keys" or is_key_name(key))):
         name = "name it under keys" if of_provider else "name it under provider.keys"
         faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")

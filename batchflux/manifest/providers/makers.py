@@ -35,7 +35,7 @@ class Makers:
         manifest, said = self._manifest, values.get("provider")
         name = said or manifest.provider.name
         if name not in self._by_name and (manifest.several or not manifest.chosen):
-            raise ValueError(not_listed(name, manifest.providers))
+            raise ValueError(f"found the provider {not_listed(name, manifest.providers)}")
         values["key_provider"] = name if says_so and said else None
         values["provider"] = manifest.provider.name if manifest.chosen else name
         return self._by_name[values["provider"]]
@@ -51,8 +51,8 @@ class Makers:
 
 
 def not_listed(name: str, listed: Mapping[str, object]) -> str:
-    """Say that there is no provider of this name, and which there are."""
-    return f"found {quoted(name)}, which is no provider of this manifest; {nearest(name, listed)}"
+    """Say of a name that was found that no provider has it, and which there are."""
+    return f"{quoted(name)}, which is no provider of this manifest; {nearest(name, listed)}"
 
 
 def api_in_keys(provider: ProviderConfig) -> str:

@@ -44,7 +44,7 @@ def providers_of(
     if isinstance(node, Table) and node.pairs:
         return _several(root, node, offers, faults, chosen)
     if is_written(root, "providers"):
-        what = found(node) if node is not None else "nothing"
+        what = "nothing" if node is None or isinstance(node, Table) else found(node)
         faults.add(line_at(root, ("providers",)), ("providers",), f"found {what}; allowed are providers by names")
     given = root.pairs.get("provider")
     config = ProviderConfig() if given is None else check_sound(ProviderConfig, given, ("provider",), faults)[0]
@@ -72,7 +72,7 @@ def _several(
     fallback = _listed(root, "fallback", texts, faults)
     for name in fallback:
         if name not in named:
-            faults.add(line_at(root, ("fallback",)), ("fallback",), not_listed(name, named))
+            faults.add(line_at(root, ("fallback",)), ("fallback",), f"found {not_listed(name, named)}")
     return Providers(
         default=named[default],
         named=named,
@@ -94,7 +94,7 @@ def _default(root: Table, named: Mapping[str, ProviderConfig], faults: Faults) -
         return first
     if node.text in named:
         return node.text
-    faults.add(line_at(root, ("provider",)), ("provider",), not_listed(node.text, named))
+    faults.add(line_at(root, ("provider",)), ("provider",), f"found {not_listed(node.text, named)}")
     return first
 
 
