@@ -135,7 +135,7 @@ class _Run:
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
-            plan = plan_of(self.manifest, survey, already, None, {})
+            plan = plan_of(self.manifest, survey, already)
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -267,7 +267,7 @@ class _Run:
             await asyncio.to_thread(note_proven, job.provider, job.model, job.style, places[job.provider])
 
         canary.proven, canary.note = known, note
-        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1 and len(self.manifest.providers) == 1
+        canary.alone = plan.alone
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
