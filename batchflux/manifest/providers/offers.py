@@ -189,9 +189,10 @@ class Offers:
         """Return a job's options and the provider's, as the API's model reads them; a FieldError refuses one."""
         if offer.options is None:
             return given
-        known = key_names(offer.options)
+        known, takes_all = key_names(offer.options), offer.options.model_config.get("extra") == "allow"
         of_provider = {} if self._provider.simulated else self._provider.options
-        merged = {**{name: value for name, value in of_provider.items() if name in known}, **dict(given)}
+        own = {name: value for name, value in of_provider.items() if takes_all or name in known}
+        merged = {**own, **dict(given)}
         if not merged:
             return ()
         for name, message in option_faults(merged, offer):
