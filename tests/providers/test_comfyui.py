@@ -148,8 +148,9 @@ def test_what_is_not_in_the_history_is_in_the_queue_or_forgotten(job: Job) -> No
     for odd in ("", "[]", "{oops", {TASK: 3}, {TASK: None, "x": 1}):
         reply = read(poll, odd)
         assert not isinstance(reply, Ended)
-    for odd in ({}, {"queue_running": []}, "oops"):
-        assert read(queue, odd).code is Code.BAD_ANSWER
+    unclear: tuple[object, ...] = ({}, {"queue_running": []}, "oops")
+    for answer in unclear:
+        assert read(queue, answer).code is Code.BAD_ANSWER
 
 
 def test_a_picture_that_was_saved_comes_before_previews(job: Job) -> None:

@@ -98,8 +98,9 @@ def test_what_has_not_finished_is_asked_for(job: Job) -> None:
     for state in ("starting", "processing", "queued", "a new word"):
         assert read(poll, prediction(state)) == Pending()
     assert read(poll, {"detail": "Not found."}, status=404) == Missing()
-    for odd in (prediction(None), prediction("succeeded", id="p2", output=OUT), "<html>", []):
-        assert read(poll, odd).code is Code.BAD_ANSWER
+    odd: tuple[Any, ...] = (prediction(None), prediction("succeeded", id="p2", output=OUT), "<html>", [])
+    for answer in odd:
+        assert read(poll, answer).code is Code.BAD_ANSWER
     assert read(submit, {"status": "starting"}, status=201).final
 
 
