@@ -1,6 +1,7 @@
 """Write the manual's pages that follow from the program's own tables: python .readme/make_pages.py [--check].
 
-With --check nothing is written; the exit code is 1 when a page is not what it would be.
+So are the tables of APIs in README.md and its translation, between their marks. With --check nothing is written; the
+exit code is 1 when a page is not what it would be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from batchflux.cli import COMMANDS, cli
 from batchflux.errors import CAUSES, EXIT_CODES, RULES, Code
 from batchflux.exports.base import COLUMNS
 from batchflux.manifest import schema
+from batchflux.manifest.job_fields import REQUEST_FIELDS
 from batchflux.providers import providers
 from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.options import SimulatorOptions
@@ -23,8 +25,11 @@ from batchflux.simulator.options import SimulatorOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-PAGES = Path(__file__).parents[1] / "batchflux" / "docs"
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "batchflux" / "docs"
+READMES = {"README.md": "en", ".readme/README.zh.md": "zh"}
 MADE = "<!-- written by .readme/make_pages.py; change the tables it reads -->\n"
+SHOWN = [name for name in (*REQUEST_FIELDS, "mask") if not name.startswith("webhook")]
 FOLLOWS = {
     "backoff": "sent again after a pause",
     "once": "asked again at most once",
@@ -33,6 +38,20 @@ FOLLOWS = {
     "never": "not sent again",
 }
 BILLED = {"no": "no", "maybe": "possibly", "yes": "yes"}
+BEGIN, END = "<!-- apis -->\n", "<!-- /apis -->"
+HEADS = {
+    "en": (
+        "API",
+        "key in",
+        "carries",
+        "references",
+        "local photos travel as",
+        "lost request can be found",
+        "tells its cost",
+    ),
+    "zh": ("API", "密钥在", "能承载的字段", "参考图", "本地照片的传送方式", "丢失的请求能否找回", "是否告知费用"),
+}
+YES = {"en": ("yes", "no", "any number", "none", "none needed"), "zh": ("是", "否", "不限", "无", "不需要")}
 
 
 def main() -> int:
@@ -44,8 +63,10 @@ def main() -> int:
         "commands": commands,
     }
     stale = []
-    for topic, lines in made.items():
-        page, text = PAGES / f"{topic}.md", MADE + "\n".join(lines()) + "\n"
+    whole = {PAGES / f"{topic}.md": MADE + "\n".join(lines()) + "\n" for topic, lines in made.items()}
+    for page, text in (
+        whole | {ROOT / name: with_apis(ROOT / name, language) for name, language in READMES.items()}
+    ).items():
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             stale.append(page.name)
             if "--check" not in sys.argv:
@@ -54,6 +75,34 @@ def main() -> int:
         sys.stderr.write(f"Not current: {', '.join(stale)}. Run python .readme/make_pages.py and commit them.\n")
         return 1
     return 0
+
+
+def with_apis(page: Path, language: str) -> str:
+    """Return a page with its table of APIs as the providers say it."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}" + "\n".join(["", *apis(language), "", f"{END}{after}"])
+
+
+def apis(language: str) -> Iterable[str]:
+    """Yield the table of what each API carries, one row a call style."""
+    yes, no, any_number, none, free = YES[language]
+    rows = []
+    for provider in providers().values():
+        able = provider.capabilities("")
+        most = any_number if able.most_images is None else f"≤ {able.most_images}" if able.most_images else none
+        rows.append(
+            (
+                f"`{able.api}`" + (f" {able.style}" if able.style != able.api else ""),
+                ", ".join(f"`{name}`" for name in able.key_names) or ("" if able.base_url is None else free),
+                ", ".join(f"`{name}`" for name in SHOWN if name in able.fields),
+                most,
+                able.files or no,
+                yes if able.finds_lost else no,
+                yes if able.tells_cost else no,
+            )
+        )
+    yield from table(HEADS[language], rows)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:

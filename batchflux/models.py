@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pydantic import BaseModel
 
@@ -22,6 +22,9 @@ Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
 Encoding = Literal["data_url", "base64"]
+RATIO_TOLERANCE = 0.08
+"""How far a picture's ratio may be off from what was ordered, as a share of it."""
+
 DIFFERENCES = ("format", "ratio", "colour", "trailing", "animated")
 """What a whole picture may differ in from what was ordered; see `Stored.differs`."""
 
@@ -62,14 +65,27 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a provider makes a job: by its name in the manifest, with what of a job is its own there."""
+
+    provider: str
+    style: Style
+    model: str
+    options: tuple[tuple[str, Any], ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One image to make.
 
     `key` is the content hash (64 hex digits) that the ledger knows the job by. Fields that the user did not ask for are
     None, and not sent. `file_name` is relative to the output folder (`images/x.jpg`), `position` counts from 0.
+    `provider` is the manifest's name of it, `fallbacks` are the ways by which others make the job, in order.
     `dropped` names the fields that `params: drop` took out of the request. `tags` and `options` are pairs in the order
     written. `redo_of` is the key of the job that a person asked to have tried again; None for the manifest's own.
-    `alias` is the key by today's rules of a job that the ledger knows by an older one.
+    `alias` is the key by today's rules of a job that the ledger knows by an older one. `key_provider` is the provider's
+    name where the job itself says it: then it is part of the key.
     """
 
     id: str
@@ -90,15 +106,39 @@ class Job:
     webhook_url: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
     tags: tuple[tuple[str, str], ...] = ()
+    negative_prompt: str | None = None
+    mask: Reference | None = None
+    resolution: str | None = None
+    quality: str | None = None
+    background: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
     dropped: tuple[str, ...] = ()
+    fallbacks: tuple[Way, ...] = ()
     redo_of: str | None = None
     alias: str | None = None
+    key_provider: str | None = None
 
     @property
     def fault(self) -> str | None:
         """Why a reference cannot be sent, or None."""
-        return next((image.fault for image in self.images if image.fault is not None), None)
+        return next((image.fault for image in self.references if image.fault is not None), None)
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """All pictures that the job is made from: its images, then its mask."""
+        return self.images if self.mask is None else (*self.images, self.mask)
+
+    def by(self, way: Way) -> Job:
+        """Return the same job, of the same key, as another provider makes it."""
+        return replace(
+            self,
+            provider=way.provider,
+            style=way.style,
+            model=way.model,
+            options=way.options,
+            dropped=way.dropped,
+            fallbacks=(),
+        )
 
 
 class KnownAs(NamedTuple):
@@ -254,7 +294,14 @@ class Uploaded:
     expires: float | None = None
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Then:
+    """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example."""
+
+    request: HttpRequest
+
+
+Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,15 +311,17 @@ class HttpRequest:
     `url` is absolute, or a path below the provider's base URL. `reader` makes the Reader of the body from the answer's
     status and headers (names in lower case, BASE and SECONDS among them). `repeatable`: the step is free and may be
     done again (a poll, an upload); another leaves at most once, and its lost answer is `unknown`. Credentials are added
-    by the transport, and only for hosts that the provider names.
+    by the transport, and only for hosts that the provider names. A request that is `keyless` goes where its `url` says
+    without them: an answer gave the address, with credentials of its own in `headers`, or in the address.
     """
 
     method: Literal["GET", "POST", "PUT"]
     url: str
     reader: Callable[[int, Mapping[str, str]], Reader]
     content: Content | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     repeatable: bool = False
+    keyless: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,15 +333,30 @@ class Exchanged:
     pause: float | None = None
 
 
+def nearest_ratio(ratio: str, allowed: Iterable[str]) -> str | None:
+    """Return the one of the ratios W:H that is nearest to another, None when all are off by RATIO_TOLERANCE or more."""
+
+    def off(other: str) -> float:
+        (wide, high), (width, height) = (map(int, text.split(":")) for text in (ratio, other))
+        share = (width * high) / (height * wide)
+        return max(share, 1 / share) - 1
+
+    best = min(allowed, key=off, default=None)
+    return best if best is not None and off(best) < RATIO_TOLERANCE else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What one way of calling an API can carry; the manifest is checked against it.
 
     `api` and `style` name it, `base_url` and `key_names` are what the API's own name brings. `fields` are the request
     fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
-    can, `most_images` how many references do (None: no bound).
+    can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
+    may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
     `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
     API knows. `by_model` returns what holds for a model, where models differ.
+    For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
+    `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
 
     api: str
@@ -301,12 +365,25 @@ class Capabilities:
     formats: frozenset[str] = frozenset({"jpeg", "png"})
     local_images: bool
     url_images: bool = True
+    least_images: int = 0
     most_images: int | None = None
+    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    files: str = ""
+    tasks: bool = False
+    tells_cost: bool = False
+    finds_lost: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None
+
+    def value_for(self, name: str, value: Any) -> Any:
+        """Return what the API takes for a field's value, of those that are `allowed`; None: it has nothing near it."""
+        allowed = self.allowed.get(name)
+        if allowed is None or value in allowed:
+            return value
+        return nearest_ratio(value, allowed) if name == "aspect_ratio" else None
 
     def for_model(self, model: str) -> Capabilities:
         """Return what holds for a model."""

@@ -19,7 +19,7 @@ from batchflux.engine.shutdown import Halted
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Finished, Leaving, Link, Received, Submitted, Uploaded
+from batchflux.models import Finished, Leaving, Link, Received, Submitted, Then, Uploaded
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(provider.submit(job), provider, attempt.lease, paid=True)
+        exchanged = await self._exchange(provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
         reach("answer.received")
         self._limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -367,9 +367,17 @@ class JobRunner:
     async def _exchange(
         self, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
     ) -> Exchanged:
-        return await self._executor.exchange(
-            request, provider=provider, secret=lease.key.secret, on_sent=lease.sent if paid else None
+        """Perform a step, and the free ones that have to follow it."""
+        secret = lease.key.secret
+        exchanged = await self._executor.exchange(
+            request, provider=provider, secret=secret, on_sent=lease.sent if paid else None
         )
+        while request.repeatable and isinstance(exchanged.reply, Then):
+            request = exchanged.reply.request
+            if not request.repeatable:
+                raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
+            exchanged = await self._executor.exchange(request, provider=provider, secret=secret)
+        return exchanged
 
     async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with its local references uploaded, where its API wants that."""

@@ -7,7 +7,8 @@ which is in the ledger, in this process or in one that starts days later.
 To add an API, write a module of this package that names its providers in `PROVIDERS`, and run tests/contract over it.
 The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong. The reader of `poll`
 returns Pending, Missing (not known, which may pass), Finished, or Ended (the task failed for good); what it raises is a
-poll that failed, and is repeated.
+poll that failed, and is repeated. The readers of `poll` and `upload` may return Then: one more free step, which the
+engine does at once. What is uploaded is Uploaded in the end.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ class Provider(ABC):
         return price
 
     @abstractmethod
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the step that may cost money; its reader returns Finished, or Submitted with a handle.
 
+        `attempt` is its number in the output folder, for an API that lets a client name its request: the same number
+        is never used for another. It must not change what is made.
         Raises JobError (`invalid_request`, `reference`) when the job cannot be sent this way.
         """
 

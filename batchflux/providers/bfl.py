@@ -88,11 +88,14 @@ class Native(Provider):
             most_images=8 if model.startswith("flux-2") else 4,
             active_tasks=self.active_tasks,
             options=options_of(model),
+            files="base64",
+            tasks=True,
+            tells_cost=self.api == "bfl",
             base_url=self.base_url,
             key_names=self.key_names,
         )
 
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the request that makes a task; JobError `reference` when a local reference could not be read."""
         body: dict[str, Any] = {"prompt": job.prompt}
         for number, image in enumerate(job.images, 1):

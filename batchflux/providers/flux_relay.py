@@ -10,13 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError
-from batchflux.manifest.job_fields import REQUEST_FIELDS
 from batchflux.models import Capabilities, HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
 
 if TYPE_CHECKING:
     from batchflux.models import Job
+
+
+_FIELDS = frozenset(
+    {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
+)
 
 
 class Standard(Provider):
@@ -26,15 +30,15 @@ class Standard(Provider):
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
-        return Capabilities(api=self.api, style=self.style, fields=frozenset(REQUEST_FIELDS), local_images=False)
+        return Capabilities(api=self.api, style=self.style, fields=_FIELDS, local_images=False)
 
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `invalid_request` when the job has a local reference."""
         local = next((image for image in job.images if image.url is None), None)
         if local is not None:
             message = f"the standard style cannot carry the local file {local.source}: use style chat, or give its URL"
             raise JobError(Code.INVALID_REQUEST, message)
-        body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, frozenset(REQUEST_FIELDS))}
+        body = {"model": job.model, "prompt": _led_by_urls(job), **carried(job, _FIELDS)}
         return _request("/v1/images/generations", job, body)
 
 
@@ -45,9 +49,9 @@ class Chat(Provider):
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""
-        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
+        return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True, files="data URL")
 
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `reference` when a local reference could not be read."""
         content: Any = _led_by_urls(job)
         files = [file_of(image) for image in job.images if image.url is None]

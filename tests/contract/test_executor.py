@@ -142,7 +142,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path, api: Api, make_j
 async def test_a_task_is_submitted_and_polled_at_the_providers_own_address(place: Place, api: Api) -> None:
     """Its answer names another host, which BFL does not vouch for: neither key nor poll goes there."""
     sent: list[bool] = []
-    reply = await place.ask(BFL.submit(place.job), lambda: sent.append(True))
+    reply = await place.ask(BFL.submit(place.job, 1), lambda: sent.append(True))
     assert isinstance(reply, Submitted)
     assert sent == [True]
     assert isinstance(await place.ask(BFL.poll(place.job, reply.handle)), Pending)
@@ -162,7 +162,7 @@ async def test_a_task_is_submitted_and_polled_at_the_providers_own_address(place
 
 
 async def test_a_lost_answer_is_unknown_only_where_it_may_cost(place: Place) -> None:
-    lost = await place.fails(BFL.submit(replace(place.job, prompt="lost")))
+    lost = await place.fails(BFL.submit(replace(place.job, prompt="lost"), 1))
     assert (lost.code, lost.billed) == (Code.UNKNOWN, True)
     cut = await place.fails(BFL.poll(place.job, json.dumps({"id": "cut"})))
     assert (cut.code, cut.billed) == (Code.NETWORK, False)
@@ -191,5 +191,5 @@ async def test_what_is_no_picture_is_not_put_in_place(
 
 
 async def test_steps_of_many_jobs_go_side_by_side(place: Place) -> None:
-    replies = await asyncio.gather(*(place.ask(BFL.submit(place.job)) for _ in range(12)))
+    replies = await asyncio.gather(*(place.ask(BFL.submit(place.job, 1)) for _ in range(12)))
     assert {type(reply) for reply in replies} == {Submitted}

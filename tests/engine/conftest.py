@@ -303,7 +303,7 @@ class Tasks(Provider):
     def capabilities(self, model: str) -> Capabilities:
         return Capabilities(api=self.api, style=self.style, fields=frozenset(), local_images=True)
 
-    def submit(self, job: Job) -> HttpRequest:
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
         return HttpRequest(method="POST", url="/", content=Json(value={"prompt": job.prompt}), reader=_unread)
 
     def poll(self, job: Job, handle: str) -> HttpRequest:

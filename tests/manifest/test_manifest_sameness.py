@@ -159,7 +159,7 @@ P1, P2 = "https://h.example/p1.jpg?Expires=1&Signature=s1", "https://h.example/p
 
 
 def sent(job: Job) -> Any:
-    content = providers()["flux-relay", job.style].submit(job).content
+    content = providers()["flux-relay", job.style].submit(job, 1).content
     assert isinstance(content, Json)
     return content.value["prompt"] if job.style == "standard" else content.value["messages"][0]["content"]
 

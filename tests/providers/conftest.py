@@ -66,7 +66,7 @@ def answer() -> Answer:
     """Read an answer to a job: its picture, or the error in place of it."""
 
     def run(job: Job, packets: bytes | Iterable[bytes], **how: Any) -> Asset | JobError:
-        request = provider_of(job).submit(job)
+        request = provider_of(job).submit(job, 1)
         reader = request.reader(how.get("status", 200), how.get("headers", {}))
         for packet in [packets] if isinstance(packets, bytes) else packets:
             if reader.feed(packet):

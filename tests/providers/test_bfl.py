@@ -61,7 +61,7 @@ def test_the_body_says_what_the_job_asks_for(make_job: Callable[..., Job]) -> No
     remote = Reference(source="https://x.example/b.png", url="https://x.example/b.png")
     job = make_job(style="bfl", images=(local, remote), seed=7, aspect_ratio="16:9", safety_tolerance=0)
     for provider, path in ((BFL, "/v1/flux-kontext-pro"), (NATIVE, "/flux/v1/flux-kontext-pro")):
-        request = provider.submit(job)
+        request = provider.submit(job, 1)
         assert (request.method, request.url, request.repeatable) == ("POST", path, False)
         assert body_of(request) == {
             "prompt": "Make the mug red",
@@ -77,7 +77,7 @@ def test_the_body_says_what_the_job_asks_for(make_job: Callable[..., Job]) -> No
 
 @pytest.mark.parametrize("ratio", ["1:1", "16:9", "9:21", "4:5"])
 def test_models_that_know_sizes_get_one_near_the_ratio(make_job: Callable[..., Job], ratio: str) -> None:
-    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio=ratio)))
+    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio=ratio), 1))
     wide, high = map(int, ratio.split(":"))
     assert "aspect_ratio" not in sent
     assert sent["width"] % 16 == sent["height"] % 16 == 0
@@ -87,7 +87,7 @@ def test_models_that_know_sizes_get_one_near_the_ratio(make_job: Callable[..., J
 
 def test_a_size_that_is_asked_for_wins(make_job: Callable[..., Job]) -> None:
     options = (("width", 640), ("height", 320))
-    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio="1:1", options=options)))
+    sent = body_of(BFL.submit(make_job(model="flux-2-pro", aspect_ratio="1:1", options=options), 1))
     assert (sent["width"], sent["height"]) == (640, 320)
 
 
@@ -107,7 +107,7 @@ SUBMITTED = {"id": "t1", "polling_url": POLLING, "cost": 4.0, "input_mp": 1.05, 
 
 def test_an_accepted_task_is_asked_for_where_its_answer_says(make_job: Callable[..., Job]) -> None:
     job = make_job(style="bfl")
-    reply = read(BFL.submit(job), SUBMITTED)
+    reply = read(BFL.submit(job, 1), SUBMITTED)
     assert isinstance(reply, Submitted)
     assert reply.cost == Cost(amount=Decimal("0.04"), currency="USD")
     request = BFL.poll(job, reply.handle)
@@ -116,7 +116,7 @@ def test_an_accepted_task_is_asked_for_where_its_answer_says(make_job: Callable[
 
 def test_a_relays_task_is_asked_for_at_the_relay(make_job: Callable[..., Job]) -> None:
     job = make_job(style="native")
-    reply = read(NATIVE.submit(job), SUBMITTED)
+    reply = read(NATIVE.submit(job, 1), SUBMITTED)
     assert isinstance(reply, Submitted)
     assert reply.cost is None
     assert NATIVE.poll(job, reply.handle).url == "/flux/v1/get_result?id=t1"
@@ -124,7 +124,7 @@ def test_a_relays_task_is_asked_for_at_the_relay(make_job: Callable[..., Job]) -
 
 def test_without_a_polling_url_the_submitting_host_is_asked(make_job: Callable[..., Job]) -> None:
     job = make_job(style="bfl")
-    reply = read(BFL.submit(job), {"id": "a/b", "status": "Pending", "webhook_url": "https://h.example"})
+    reply = read(BFL.submit(job, 1), {"id": "a/b", "status": "Pending", "webhook_url": "https://h.example"})
     assert isinstance(reply, Submitted)
     assert BFL.poll(job, reply.handle).url == "/v1/get_result?id=a%2Fb"
 
@@ -132,7 +132,7 @@ def test_without_a_polling_url_the_submitting_host_is_asked(make_job: Callable[.
 def test_a_submit_answer_that_broke_off_behind_its_id_is_no_loss(make_job: Callable[..., Job]) -> None:
     whole = json.dumps(SUBMITTED)
     for cut in range(len(whole)):
-        reply = read(BFL.submit(make_job(style="bfl")), whole[:cut], complete=False)
+        reply = read(BFL.submit(make_job(style="bfl"), 1), whole[:cut], complete=False)
         if isinstance(reply, Submitted):
             handle = json.loads(reply.handle)
             assert handle["id"] == "t1"
@@ -218,7 +218,7 @@ def test_a_gateway_that_gave_up_leaves_a_submit_unknown_and_a_poll_to_be_repeate
     make_job: Callable[..., Job], status: int
 ) -> None:
     job = make_job(style="native")
-    for request, code in ((NATIVE.submit(job), Code.UNKNOWN), (NATIVE.poll(job, TASK), Code.SERVER)):
+    for request, code in ((NATIVE.submit(job, 1), Code.UNKNOWN), (NATIVE.poll(job, TASK), Code.SERVER)):
         error = read(request, "<html>", status=status)
         assert isinstance(error, JobError)
         assert error.code is code
@@ -232,7 +232,7 @@ def test_a_ready_task_tells_its_cost_and_seed(make_job: Callable[..., Job]) -> N
 
 def test_a_relay_may_answer_at_once(make_job: Callable[..., Job]) -> None:
     for answer in (READY, {"id": "t1", "status": "Ready", "sample": SAMPLE}, {"data": [{"url": SAMPLE}]}):
-        reply = read(NATIVE.submit(make_job(style="native")), answer)
+        reply = read(NATIVE.submit(make_job(style="native"), 1), answer)
         assert isinstance(reply, Finished)
         assert reply.asset == Link(url=SAMPLE)
 
@@ -256,7 +256,7 @@ def test_a_relay_may_answer_at_once(make_job: Callable[..., Job]) -> None:
 def test_what_a_refused_submit_means(
     make_job: Callable[..., Job], status: int, answer: Any, code: Code, *, billed: bool
 ) -> None:
-    error = read(BFL.submit(make_job(style="bfl")), answer, status=status)
+    error = read(BFL.submit(make_job(style="bfl"), 1), answer, status=status)
     assert isinstance(error, JobError)
     assert (error.code, error.billed) == (code, billed)
 
@@ -267,7 +267,7 @@ def test_no_bytes_crash_the_reader(data: bytes, status: int, complete: bool) -> 
         id="x", key="0" * 64, prompt="p", style="bfl", model="flux-kontext-pro", provider="bfl",
         file_name="images/x.jpg", position=0,
     )  # fmt: skip
-    for request in (BFL.submit(job), BFL.poll(job, TASK)):
+    for request in (BFL.submit(job, 1), BFL.poll(job, TASK)):
         reader = request.reader(status, {})
         reader.feed(data)
         with contextlib.suppress(JobError):
@@ -303,7 +303,7 @@ def test_what_an_answer_tells_can_be_kept(make_job: Callable[..., Job], seed: in
     answer = {"id": "t1", "status": "Ready", "result": {"sample": SAMPLE, "seed": seed, "revised_prompt": "\ud800x"}}
     plain = {"data": [{"url": SAMPLE, "seed": seed, "revised_prompt": "\ud800x"}]}
     standard = providers()["flux-relay", "standard"]
-    for reply in (read(BFL.poll(make_job(), TASK), answer), read(standard.submit(make_job(images=())), plain)):
+    for reply in (read(BFL.poll(make_job(), TASK), answer), read(standard.submit(make_job(images=()), 1), plain)):
         assert isinstance(reply, Finished)
         assert (reply.seed, reply.revised_prompt) == (kept, "?x")
 
@@ -311,7 +311,7 @@ def test_what_an_answer_tells_can_be_kept(make_job: Callable[..., Job], seed: in
 @pytest.mark.parametrize("place", ["https://h:abc/x", "https://h:99999", "http://[x", "https://h:0/", 7, ""])
 def test_an_address_that_is_none_does_not_lose_the_task(make_job: Callable[..., Job], place: Any) -> None:
     job = make_job(style="bfl")
-    reply = read(BFL.submit(job), {"id": "\ud800", "polling_url": place})
+    reply = read(BFL.submit(job, 1), {"id": "\ud800", "polling_url": place})
     assert isinstance(reply, Submitted)
     assert addressed(BFL.poll(job, reply.handle), BFL, "https://api.bfl.ai").url == "/v1/get_result?id=%3F"
 
@@ -324,7 +324,7 @@ def test_the_key_of_a_proxy_stays_at_the_proxy(make_job: Callable[..., Job]) -> 
 
 def test_a_refusal_with_an_id_is_no_task(make_job: Callable[..., Job]) -> None:
     for status, code in ((401, Code.AUTH), (402, Code.QUOTA), (429, Code.RATE_LIMITED), (503, Code.SERVER)):
-        error = read(BFL.submit(make_job(style="bfl")), {"id": "request-1", "detail": "no"}, status=status)
+        error = read(BFL.submit(make_job(style="bfl"), 1), {"id": "request-1", "detail": "no"}, status=status)
         assert isinstance(error, JobError)
         assert error.code is code
 
@@ -332,7 +332,7 @@ def test_a_refusal_with_an_id_is_no_task(make_job: Callable[..., Job]) -> None:
 def test_an_echo_beside_a_task_does_not_lose_it(make_job: Callable[..., Job]) -> None:
     own = "https://x.example/in.png"
     job = make_job(style="native", images=(Reference(source=own, url=own),))
-    assert isinstance(read(NATIVE.submit(job), {"id": "t1", "status": "Pending", "image_url": own}), Submitted)
+    assert isinstance(read(NATIVE.submit(job, 1), {"id": "t1", "status": "Pending", "image_url": own}), Submitted)
     assert isinstance(read(NATIVE.poll(job, TASK), {"id": "t1", "status": "Pending", "image_url": own}), Pending)
     ended = read(NATIVE.poll(job, TASK), {"id": "t1", "status": "Ready", "result": {"sample": own}})
     assert isinstance(ended, Ended)
@@ -341,6 +341,6 @@ def test_an_echo_beside_a_task_does_not_lose_it(make_job: Callable[..., Job]) ->
 
 def test_a_picture_at_once_needs_no_status(make_job: Callable[..., Job]) -> None:
     for answer in ({"id": "t1", "sample": SAMPLE}, {"id": 7, "result": {"sample": SAMPLE}}):
-        reply = read(NATIVE.submit(make_job(style="native")), answer)
+        reply = read(NATIVE.submit(make_job(style="native"), 1), answer)
         assert isinstance(reply, Finished)
         assert reply.asset == Link(url=SAMPLE)

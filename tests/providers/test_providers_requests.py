@@ -25,7 +25,7 @@ def url(address: str) -> Reference:
 
 
 def request_of(job: Job) -> HttpRequest:
-    return providers()["flux-relay", job.style].submit(job)
+    return providers()["flux-relay", job.style].submit(job, 1)
 
 
 def body_of(job: Job) -> Mapping[str, Any]:

@@ -47,5 +47,5 @@ async def test_words_count_where_no_header_tells(
     head = f"HTTP/1.1 429 X\r\n{header}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     transport = await connect((await serve(["read", (head + body).encode()])).url)
     with pytest.raises(JobError) as failed:
-        await transport.exchange(providers()["flux-relay", "standard"].submit(make_job()))
+        await transport.exchange(providers()["flux-relay", "standard"].submit(make_job(), 1))
     assert failed.value.retry_after == seconds

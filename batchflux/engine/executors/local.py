@@ -39,8 +39,8 @@ class LocalExecutor:
         self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
     ) -> Exchanged:
         """Perform one API step; the key goes to the provider's own hosts only. Raises JobError."""
-        request = addressed(request, provider, self._base)
-        headers = {} if secret is None else provider.authorize(secret)
+        headers = {} if secret is None or request.keyless else provider.authorize(secret)
+        request = request if request.keyless else addressed(request, provider, self._base)
         return await self._transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
 
     async def keep(self, job: Job, picture: Inline) -> str:
