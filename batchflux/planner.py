@@ -27,7 +27,7 @@ from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, empty_ledger, get_meta, paid_pictures, spent
 from batchflux.manifest import load_manifest as load
-from batchflux.manifest.capabilities import SIMULATOR
+from batchflux.manifest.providers.config import SIMULATOR
 from batchflux.output.base import LEDGER
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
@@ -323,10 +323,11 @@ def _estimate(manifest: Manifest, calls: int, seconds_a_call: float, learned: Ma
 
 def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
     try:
-        request = providers()[manifest.provider.api, job.style].submit(job, 1)
+        provider = manifest.providers[job.provider]
+        request = providers()[provider.api, job.style].submit(job, 1)
     except JobError as error:  # its own run says so, too; the others are planned
         return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
-    url = (manifest.provider.base_url or f"http://{SIMULATOR_HOST}") + request.url
+    url = (provider.base_url or f"http://{SIMULATOR_HOST}") + request.url
     return {"id": job.id, "method": request.method, "url": url, "body": _unsigned(preview(request))}
 
 
