@@ -112,10 +112,10 @@ def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
     return request
 
 
-def json_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in a body, or raise the Refusal of anything else."""
+def json_object(raw: bytes, named: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """Return the JSON object in a body, each object in it as `named` has it, or raise the Refusal of anything else."""
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, object_hook=named)
     except (ValueError, RecursionError) as error:
         raise invalid("The body is not valid JSON.", None) from error
     if not isinstance(body, dict):

@@ -1,9 +1,13 @@
-"""Gemini: `POST /v1beta/models/{model}:generateContent`, and `:streamGenerateContent?alt=sse`."""
+"""Gemini: `POST /v1beta/models/{model}:generateContent`, and `:streamGenerateContent?alt=sse`.
+
+Names are taken in snake_case, too, and base64 in its URL-safe alphabet: Google's own client mixes them, below `/v1`.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +55,8 @@ _STATUSES = {
 }
 _TYPES = "type.googleapis.com/google.rpc."
 _METRIC = "generativelanguage.googleapis.com/generate_content_requests"
+_SNAKE_BREAK = re.compile(r"_([a-z])")
+_URL_SAFE = str.maketrans("-_", "+/")
 _SNAKE = {"inlineData": "inline_data", "mimeType": "mime_type"}
 
 
@@ -58,7 +64,7 @@ def _parse(asked: Asked) -> ImageRequest:
     model = asked.path["model"]
     if model.startswith("missing-") or "image" not in model:
         raise Refusal(model_not_found(model))
-    body = json_object(asked.raw)
+    body = json_object(asked.raw, _named)
     refuse_unknown(body, _FIELDS)
     config = _mapping(body.get("generationConfig", {}), "generationConfig", _CONFIG)
     shape = _mapping(config.get("imageConfig", {}), "imageConfig", frozenset({"aspectRatio", "imageSize"}))
@@ -97,6 +103,11 @@ def _parse(asked: Asked) -> ImageRequest:
     )
 
 
+def _named(read: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with its names in camelCase."""
+    return {_SNAKE_BREAK.sub(lambda found: found[1].upper(), key): value for key, value in read.items()}
+
+
 def _mapping(value: Any, name: str, known: frozenset[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid(f"{name} must be an object.", name)
@@ -122,7 +133,7 @@ def _contents(contents: Any) -> tuple[str, list[str | Upload]]:
             case {"text": str(text)} if len(part) == 1:
                 texts.append(text)
             case {"inlineData": {"mimeType": str(kind), "data": str(data)}} if len(part) == 1:
-                images.append(upload_in(data, place, kind))
+                images.append(upload_in(data.translate(_URL_SAFE), place, kind))
             case {"fileData": {"fileUri": str(url)}} if len(part) == 1 and is_web_url(url):
                 images.append(url)
             case _:
@@ -223,7 +234,7 @@ def _region(_: ImageRequest) -> Reply:
 
 DIALECT = Dialect(
     name="gemini",
-    routes=(r"/v1beta/models/{model:[\w.-]+}:{action:generateContent|streamGenerateContent}",),
+    routes=(r"/{version:v1|v1beta}/models/{model:[\w.-]+}:{action:generateContent|streamGenerateContent}",),
     parse=_parse,
     answer=_answer,
     told=_told,
