@@ -239,10 +239,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case)."""
+    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `tokens`.
 
-    amount: Decimal
+    Their kinds are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what; the
+    manifest has the prices.
+    """
+
+    amount: Decimal | None = None
     currency: str = "USD"
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +301,10 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
-    """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example."""
+    """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
+
+    Of `submit`: the request was refused for its form, which cost nothing, and `request` is the same in another.
+    """
 
     request: HttpRequest
 

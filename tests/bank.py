@@ -34,12 +34,14 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from PIL import Image
 
+from tests.banks import Dialect, Picture, dialects
 from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+DIALECTS = dialects()
 PRICE = 0.14
 KEY = "sk-canary-5f1c0ffee0ddba11"
 CREDITS = 3.5  # what a task says that it cost, at 0.01 each
@@ -135,9 +137,12 @@ class Seen:
     headers: dict[str, str]
     at: float
     answered: bool = False
+    dialect: Dialect | None = None
 
     @property
     def text(self) -> str:
+        if self.dialect is not None:
+            return self.dialect.text(self.body)
         if "prompt" in self.body:
             return str(self.body["prompt"])
         content = self.body["messages"][0]["content"]
@@ -151,7 +156,7 @@ class Seen:
 
     @property
     def is_task(self) -> bool:
-        return "/flux-" in self.path
+        return self.dialect is None and "/flux-" in self.path
 
 
 @dataclass
@@ -189,8 +194,9 @@ class Bank:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 27, middlewares=[_guard])
-        app.router.add_post("/v1/images/generations", self.post)
-        app.router.add_post("/v1/chat/completions", self.post)
+        paths = {path for dialect in DIALECTS for path in dialect.paths}
+        for path in sorted(paths | {"/v1/images/generations", "/v1/chat/completions"}):
+            app.router.add_post(path, self.post)
         app.router.add_get("/files/{name}", self.file)
         for prefix in ("/v1", "/flux/v1"):
             app.router.add_get(f"{prefix}/get_result", self.result)
@@ -207,8 +213,13 @@ class Bank:
             counted.clear()
 
     async def post(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen(request.path, await request.json(), dict(request.headers), time.monotonic())
+        form = request.content_type != "application/json"
+        body = dict(await request.post()) if form else await request.json()
+        seen = Seen(request.path, body, dict(request.headers), time.monotonic(), dialect=_dialect(request, body))
         self.seen.append(seen)
+        unread = seen.dialect and seen.dialect.unread(request.path, request.content_type, body)
+        if unread:
+            return web.json_response(unread[1], status=unread[0])
         name = seen.name
         if self.fetched[name] or (self.out is not None and (self.out / "images" / f"{name}.png").exists()):
             self.again.append(name)
@@ -228,6 +239,9 @@ class Bank:
             self.open -= 1
 
     async def _answer(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
+        if seen.dialect is not None and fault is not None and fault in seen.dialect.refusals:
+            status, refusal = seen.dialect.refusals[fault]
+            return web.json_response(refusal, status=status)
         if fault in ERRORS and not (seen.is_task and fault in FAILED):
             status, code, headers = ERRORS[fault]
             body = {"error": {"message": f"simulated {code}", "type": "api_error", "param": None, "code": code}}
@@ -250,6 +264,10 @@ class Bank:
     async def _picture(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
         link, data = self._made(seen)
         inline = base64.b64encode(data[: len(data) // 2] if fault == "b64half" else data).decode()
+        if seen.dialect is not None:
+            cost = CREDITS / 100 if "#cost" in seen.text else None
+            made = Picture(link=link, base64=inline, cost=cost, body=seen.body, path=seen.path)
+            return web.json_response(seen.dialect.picture(made))
         if request.path.endswith("generations"):
             shown = {"b64_json": inline} if fault in INLINE else {"url": link}
             return web.json_response({"data": [shown], "created": 1})
@@ -320,7 +338,8 @@ class Bank:
 @web.middleware
 async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     """Refuse a wrong key, and a key where none belongs."""
-    key = request.headers.get("x-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+    named = (request.headers.get(name) for name in ("x-key", "x-goog-api-key"))
+    key = next(filter(None, named), request.headers.get("Authorization", "").removeprefix("Bearer "))
     if request.path.startswith("/files/"):
         assert not key, "a key went to the host of pictures"
     elif not key.startswith("sk-"):
@@ -328,6 +347,13 @@ async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     elif request.path.startswith("/v1/flux-") or request.path == "/v1/get_result":
         assert "x-key" in request.headers, "BFL's own API knows no bearer"
     return await handler(request)  # type: ignore[no-any-return]  # aiohttp leaves it open
+
+
+def _dialect(request: web.Request, body: dict[str, Any]) -> Dialect | None:
+    """Return the API that a call is made to; None: the relay, or BFL."""
+    here = request.match_info.route.resource
+    own = (one for one in DIALECTS if here is not None and here.canonical in one.paths)
+    return next((one for one in own if one.mine(request.path, body)), None)
 
 
 async def _stream(request: web.Request, text: str) -> web.StreamResponse:

@@ -253,7 +253,7 @@ class JobRunner:
 
     def _told(self, job: Job, told: Cost | None) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        cost = self._rules.cost_of(told)
+        cost = self._rules.cost_of(job, told)
         self._dearest[job.model] = max(self._dearest.get(job.model, 0), cost or 0)
         return cost
 
@@ -372,6 +372,8 @@ class JobRunner:
         exchanged = await self._executor.exchange(
             request, provider=provider, secret=secret, on_sent=lease.sent if paid else None
         )
+        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
+            return await self._executor.exchange(exchanged.reply.request, provider=provider, secret=secret)
         while request.repeatable and isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:

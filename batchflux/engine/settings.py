@@ -69,7 +69,7 @@ class Rules:
     times: CallTimes
     provider_of: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
-    cost_of: Callable[[Cost | None], int | None]
+    cost_of: Callable[[Job, Cost | None], int | None]
 
 
 def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
@@ -128,7 +128,11 @@ def rules_of(
     def provider_of(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
-    paid_in = provider.currency if provider.price is not None or not provider.simulated else None  # simulated: free
+    def cost_of(job: Job, told: Cost | None) -> int | None:
+        free = provider.price is None and provider.simulated
+        cost = None if free else provider.cost_of(job.model, told)
+        return None if cost is None else nanos(cost)
+
     return Rules(
         limits=RateLimiter(
             keys,
@@ -147,7 +151,7 @@ def rules_of(
         times=shared.times,
         provider_of=provider_of,
         price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
-        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
+        cost_of=cost_of,
     )
 
 

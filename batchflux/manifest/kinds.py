@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +20,13 @@ from batchflux.tables.delimited import delimiter_of
 from batchflux.tables.encodings import named as encoding_named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
+TOKENS = ("text_in", "image_in", "text_out", "image_out")  # kinds of tokens that have prices of their own
+MILLION = 1_000_000
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
@@ -104,19 +107,50 @@ def _looks_like_key(name: str) -> bool:
     return len(name) > _LONGEST_NAME or (mixed and len(name) >= _SHORTEST_KEY and "_" not in name)
 
 
-def _price(value: object) -> Decimal | dict[str, Decimal] | None:
-    read = leaf(values.money)
+@dataclass(frozen=True, slots=True)
+class TokenPrice:
+    """The price of a model that is paid by tokens: the `most` that one image may cost, and the `rates` of a million."""
+
+    most: Decimal
+    rates: dict[str, Decimal]
+
+    def of(self, tokens: Mapping[str, int]) -> Decimal:
+        """Return what so many tokens of each kind cost; a kind without a rate counts at the highest."""
+        highest = max(self.rates.values())
+        return sum((self.rates.get(kind, highest) * count for kind, count in tokens.items()), Decimal(0)) / MILLION
+
+
+def _price(value: object) -> Decimal | dict[str, Decimal | TokenPrice] | None:
     if not isinstance(value, dict):
-        return read(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
-    prices: dict[str, Decimal] = {}
+        return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
+    prices: dict[str, Decimal | TokenPrice] = {}
     for model, item in value.items():
-        if is_nothing(item):
-            raise problem(f"of {quoted(model)}: found nothing; allowed is an amount of 0 or more, as 0.14")
         try:
-            prices[model] = read(item)
+            prices[model] = _token_price(item) if isinstance(item, dict) else _amount(item)
         except ValueError as error:
             raise problem(f"of {quoted(model)}: {error}") from None
     return prices or None
+
+
+def _amount(value: object) -> Decimal:
+    if is_nothing(value):
+        raise problem("found nothing; allowed is an amount of 0 or more, as 0.14")
+    return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal, as money reads
+
+
+def _token_price(written: dict[str, object]) -> TokenPrice:
+    amounts: dict[str, Decimal] = {}
+    for name, item in written.items():
+        if name not in ("most", *TOKENS):
+            raise problem(f"found {quoted(name)}; allowed is most, {', '.join(TOKENS[:-1])} or {TOKENS[-1]}")
+        try:
+            amounts[name] = _amount(item)
+        except ValueError as error:
+            raise problem(f"{name}: {error}") from None
+    if "most" not in amounts or len(amounts) == 1:
+        example = "{most: 0.25, text_in: 5, image_in: 8, image_out: 30}"
+        raise problem(f"prices of a million tokens need most, the most that one image may cost, beside them: {example}")
+    return TokenPrice(amounts.pop("most"), amounts)
 
 
 def _condition(value: object) -> str | None:
@@ -196,9 +230,11 @@ HEADERS = types_of("object", "null", additionalProperties={"type": "string"})
 _TIME = types_of("string", "number")
 TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
 AMOUNT = types_of("number", "string", minimum=0)
-_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": AMOUNT}]}
+_RATES = {"type": "object", "properties": dict.fromkeys(("most", *TOKENS), AMOUNT)}
+_TOKEN_PRICE = {**_RATES, "required": ["most"], "minProperties": 2, "additionalProperties": False}
+_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": {"anyOf": [AMOUNT, _TOKEN_PRICE]}}]}
 Text = Annotated[str, of_node(_given_text, types_of("string", "number", "boolean"))]
-Price = Annotated[Decimal | dict[str, Decimal] | None, of_node(_price, _PRICE)]
+Price = Annotated[Decimal | dict[str, Decimal | TokenPrice] | None, of_node(_price, _PRICE)]
 Amount = Annotated[Decimal | None, of_node(leaf(values.money), AMOUNT)]
 MaybeText = Annotated[str | None, of_text(line_of_text, "string", "number", "null")]
 Encoding = Annotated[str | None, of_text(encoding_named, "string", "null")]

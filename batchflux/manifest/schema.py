@@ -43,9 +43,13 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.manifest.matrix import Axis
-    from batchflux.models import Capabilities
+    from batchflux.models import Capabilities, Cost
 
 NO_KEY = "(no key)"
+_PRICED = (
+    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of a model that is paid by tokens "
+    "{most: PRICE, text_in: ..., image_in: ..., text_out: ..., image_out: ...}: the most of one image, and of a million"
+)
 
 
 class Part(BaseModel):
@@ -76,7 +80,7 @@ class ProviderConfig(Part):
     keys: Annotated[tuple[str, ...], kinds.of_node(kinds.keys, kinds.LIST)] = Field(
         (), description="NAMES of environment variables that hold API keys; several are a pool"
     )
-    price: Price = Field(None, description="price of one image in `currency`, or of one by each model: {MODEL: PRICE}")
+    price: Price = Field(None, description=_PRICED)
     currency: Text = Field("USD", description="the currency of price and budget")
     params: Annotated[Literal["strict", "drop"], kinds.word("strict", "drop")] = Field(
         "strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it"
@@ -115,8 +119,16 @@ class ProviderConfig(Part):
         return self.keys or (NO_KEY,)
 
     def price_of(self, model: str) -> Decimal | None:
-        """Return the price of one image by a model; None when none is known."""
-        return self.price.get(model) if isinstance(self.price, dict) else self.price
+        """Return the price of one image by a model, the most where it is paid by tokens; None when none is known."""
+        price = self.price.get(model) if isinstance(self.price, dict) else self.price
+        return price.most if isinstance(price, kinds.TokenPrice) else price
+
+    def cost_of(self, model: str, told: Cost | None) -> Decimal | None:
+        """Return what an answer says that it cost, in `currency`; None when it does not, or in another currency."""
+        price = self.price.get(model) if isinstance(self.price, dict) else None
+        if told is not None and told.amount is not None and told.currency == self.currency:
+            return told.amount
+        return price.of(told.tokens) if told and told.tokens and isinstance(price, kinds.TokenPrice) else None
 
 
 class LimitsConfig(Part):

@@ -5,7 +5,8 @@ free, and keeps the record. Nothing of a provider lives between two steps: a sub
 which is in the ledger, in this process or in one that starts days later.
 
 To add an API, write a module of this package that names its providers in `PROVIDERS`, and run tests/contract over it.
-The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong. The reader of `poll`
+The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong; Then, where the request
+was refused for its form, which costs nothing, and is to be sent once more in another. The reader of `poll`
 returns Pending, Missing (not known, which may pass), Finished, or Ended (the task failed for good); what it raises is a
 poll that failed, and is repeated. The readers of `poll` and `upload` may return Then: one more free step, which the
 engine does at once. What is uploaded is Uploaded in the end.
@@ -15,21 +16,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.models import BASE, Json, LocalImage
+from batchflux.models import BASE, HttpRequest, Json, LocalImage
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from batchflux.models import Capabilities, Encoding, Finished, HttpRequest, Job, Reference
+    from batchflux.models import Capabilities, Content, Encoding, Finished, Job, Reference
 
 
+MEGAPIXEL = 1 << 20
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
 
@@ -39,6 +42,8 @@ class Provider(ABC):
 
     api: ClassVar[str]
     style: ClassVar[str]
+    answers: ClassVar[type[AnswerReader]] = AnswerReader
+    """Reads the answer of a request that gives its picture at once, and what was kept of one."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -75,9 +80,13 @@ class Provider(ABC):
         `body` is the answer's, whole and decoded; relative links lead on from `base_url`. Raises JobError, as the first
         reading did, when today's reader finds no picture either.
         """
-        reader = AnswerReader(job, 200, {BASE: base_url})
+        reader = self.answers(job, 200, {BASE: base_url})
         reader.feed(body)
         return reader.picture(complete=True)
+
+    def one_call(self, job: Job, url: str, body: Content) -> HttpRequest:
+        """Return the step of an API that gives its picture at once, as `answers` reads it."""
+        return HttpRequest(method="POST", url=url, content=body, reader=partial(self.answers, job))
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step whose reader returns Uploaded, for `submit` to see the local reference as a URL."""
@@ -92,10 +101,22 @@ def file_of(image: Reference, encoding: Encoding = "data_url") -> LocalImage:
     return LocalImage(path=image.path, sha256=image.sha256, media_type=image.media_type, encoding=encoding)
 
 
+def in_json(image: Reference) -> str | LocalImage:
+    """Return a reference as it stands in JSON, where a link may, and a data URL; JobError as of `file_of`."""
+    return image.url if image.url is not None else file_of(image)
+
+
 def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:
     """Return the optional fields that the job asks for and the request has a place for, then its `options`."""
     sent = {name: getattr(job, name) for name in REQUEST_FIELDS if name in fields and name not in job.dropped}
     return {**{name: value for name, value in sent.items() if value is not None}, **dict(job.options)}
+
+
+def size_of(ratio: str, pixels: int = MEGAPIXEL, step: int = 16) -> tuple[int, int]:
+    """Return width and height of about so many pixels in this ratio, each a multiple of `step`."""
+    wide, high = map(int, ratio.split(":"))
+    width = (pixels * wide / high) ** 0.5
+    return round(width / step) * step, round(width * high / wide / step) * step
 
 
 def preview(request: HttpRequest) -> dict[str, Any]:

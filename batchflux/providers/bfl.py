@@ -21,7 +21,7 @@ from batchflux.errors import Code, JobError
 from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
-from batchflux.providers.base import Provider, carried, file_of
+from batchflux.providers.base import Provider, carried, file_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,6 @@ _FIELDS = frozenset(
 )
 _SIZED = re.compile(r"flux-2-|flux-dev|flux-pro-1\.1$")  # models that take width and height in place of a ratio
 _PLAIN = re.compile(r"flux-2-(?!flex)")  # models whose prompts are always upsampled, or never
-_MEGAPIXEL, _STEP = 1 << 20, 16
 _HOST = re.compile(r"api\.(?:[a-z]{2}\d?\.)?bfl\.(?:ai|ml)")  # delivery hosts lie below bfl.ai too, and get no key
 _CREDIT = Decimal("0.01")  # USD
 
@@ -103,7 +102,8 @@ class Native(Provider):
             body[name] = image.url if image.url is not None else file_of(image, "base64")
         body |= {"output_format": "jpeg", **carried(job, _FIELDS)}  # always sent: BFL's default depends on the model
         if _SIZED.match(job.model) and "aspect_ratio" in body:
-            body = {**_size(body.pop("aspect_ratio")), **body}
+            width, height = size_of(body.pop("aspect_ratio"))
+            body = {"width": width, "height": height, **body}
         return HttpRequest(
             method="POST",
             url=f"{self.path}/{quote(job.model, safe='')}",
@@ -183,13 +183,6 @@ class Bfl(Native):
 
     def _cost(self, task: Task) -> Cost | None:
         return None if task.cost is None else Cost(amount=task.cost * _CREDIT)
-
-
-def _size(ratio: str) -> dict[str, int]:
-    """Return width and height of about a megapixel in this ratio, each a multiple of 16."""
-    wide, high = map(int, ratio.split(":"))
-    width = (_MEGAPIXEL * wide / high) ** 0.5
-    return {"width": round(width / _STEP) * _STEP, "height": round(width * high / wide / _STEP) * _STEP}
 
 
 PROVIDERS = (Bfl(), Native())

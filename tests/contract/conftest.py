@@ -19,24 +19,68 @@ __all__ = ["bank", "program"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One provider as a manifest names it: what stands in `provider`, and whether it works with tasks."""
+    """One provider as a manifest names it: what stands in `provider`, and whether it works with tasks.
+
+    `links`: its answers name a link, which can be gone; `formats`: a format can be asked for; `price` is what stands in
+    `price` where that is not one number; `quick`: its share of the suite is in the fast set, else one test at most.
+    """
 
     name: str
     provider: str
     tasks: bool
     tells_cost: bool = False
+    links: bool = True
+    formats: bool = True
+    price: str | None = None
+    quick: bool = False
 
 
 WAYS = (
-    Way(name="standard", provider="name: tuzi, style: standard", tasks=False),
-    Way(name="chat", provider="name: tuzi, style: chat", tasks=False),
-    Way(name="native", provider="name: tuzi, style: native", tasks=True),
-    Way(name="bfl", provider="name: bfl", tasks=True, tells_cost=True),
+    Way(name="standard", provider="name: tuzi, style: standard", tasks=False, quick=True),
+    Way(name="chat", provider="name: tuzi, style: chat", tasks=False, formats=False, quick=True),
+    Way(name="native", provider="name: tuzi, style: native", tasks=True, quick=True),
+    Way(name="bfl", provider="name: bfl", tasks=True, tells_cost=True, quick=True),
+    Way(
+        name="openai",
+        provider="name: openai, model: gpt-image-1.5",
+        tasks=False,
+        tells_cost=True,
+        links=False,
+        price="{gpt-image-1.5: {most: 0.14, image_out: 10}}",
+    ),
+    Way(
+        name="gemini",
+        provider="name: gemini, model: gemini-3-pro-image",
+        tasks=False,
+        tells_cost=True,
+        links=False,
+        formats=False,
+        price="{gemini-3-pro-image: {most: 0.14, image_out: 10}}",
+    ),
+    Way(
+        name="openrouter",
+        provider="name: openrouter, model: black-forest-labs/flux.2-pro",
+        tasks=False,
+        tells_cost=True,
+        links=False,
+    ),
+    Way(
+        name="openrouter-chat",
+        provider="name: openrouter, model: google/gemini-3-pro-image, options: {endpoint: chat}",
+        tasks=False,
+        tells_cost=True,
+        links=False,
+        formats=False,
+    ),
+    Way(name="together", provider="name: together, model: black-forest-labs/FLUX.2-dev", tasks=False),
+    Way(name="siliconflow", provider="name: siliconflow, model: Kwai/Kolors", tasks=False, formats=False),
 )
-"""Every provider; a new one is one more line."""
+"""Every provider; a new one is one more line, and for one that answers in a call a module of tests/banks."""
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: way.name)
+@pytest.fixture(
+    params=[pytest.param(way, marks=() if way.quick else pytest.mark.slow) for way in WAYS], ids=lambda way: way.name
+)
 def way(request: pytest.FixtureRequest) -> Way:
     found: Way = request.param
     return found
@@ -53,13 +97,13 @@ class Shop:
     def manifest(self, *prompts: str, price: float = PRICE, limits: str = "", more: str = "") -> None:
         """Write a manifest of jobs `a`, `b`, ... with these prompts."""
         jobs = "".join(
-            f"  - {{id: {name}, prompt: 'job {name} {prompt}', "
-            f"{'' if self.way.name == 'chat' else 'output_format: png'}}}\n"
+            f"  - {{id: {name}, prompt: 'job {name} {prompt}', {'output_format: png' if self.way.formats else ''}}}\n"
             for name, prompt in zip("abcdefgh", prompts, strict=False)
         )
         (self.program.folder / "m.yaml").write_text(
             "version: 1\nname: m\n"
-            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', keys: [TEST_KEY], price: {price}{more}}}\n"
+            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', keys: [TEST_KEY], "
+            f"price: {self.way.price or price}{more}}}\n"
             f"limits: {{concurrency: 6, timeout: 20s{limits}}}\noutput: {{dir: {self.program.out}}}\njobs:\n{jobs}",
             encoding="utf-8",
         )

@@ -40,6 +40,9 @@ one_a_provider = pytest.mark.parametrize(
     [pytest.param(way, marks=_marks(way)) for way in WAYS],
     ids=lambda way: way.name,
 )
+of_links = pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=_marks(way)) for way in WAYS if way.links], ids=lambda way: way.name
+)
 of_tasks = pytest.mark.parametrize(
     "way", [pytest.param(way, marks=_marks(way)) for way in WAYS if way.tasks], ids=lambda way: way.name
 )
@@ -83,6 +86,11 @@ def test_polls_are_one_attempt_and_no_rate(shop: Shop) -> None:
     assert shop.row()["attempts"] == "1"
 
 
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=[] if way.quick or way.tells_cost else [pytest.mark.slow]) for way in WAYS],
+    ids=lambda way: way.name,
+)
 def test_a_cost_that_is_told_replaces_the_price(shop: Shop) -> None:
     shop.manifest("#cost #wait*1", limits=", budget: 1.00")
     ended = shop.program.run()
@@ -170,7 +178,7 @@ def test_a_handle_survives_days(shop: Shop) -> None:
     assert (shop.bank.posts["a"], shop.row()["cost"]) == (1, "0.14")
 
 
-@one_a_provider
+@of_links
 def test_a_link_that_is_gone_is_paid_again_only_when_asked(shop: Shop) -> None:
     shop.manifest("#gone", limits=", attempts: 1")
     ended = shop.program.run()

@@ -545,7 +545,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         times=CallTimes(asked.timeout, asked.floor),
         provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
-        cost_of=lambda cost: nanos(cost.amount) if cost else None,
+        cost_of=lambda _, cost: nanos(cost.amount) if cost and cost.amount is not None else None,
     )
 
 

@@ -137,7 +137,7 @@ async def ours(client: Client, servers: Sequence[Model], seen: Seen) -> None:
         times=CallTimes(360.0),
         provider_of=lambda job: providers()["flux-relay", job.style],
         price_of=lambda _: 0,
-        cost_of=lambda _: None,
+        cost_of=lambda *_: None,
     )
     wire = _Wire(servers, random, seen)
     world = World(executor=wire, ledger=_Books(), observer=_Nobody(), gate=gate, random=random)

@@ -13,6 +13,7 @@ import pytest
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
 from batchflux.manifest.reading.values import AutoTimeout
+from batchflux.models import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,3 +337,16 @@ def test_tag_names_are_in_the_order_written(load: Load) -> None:
     jobs = "jobs:\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: y, tags: {c: 1, b: 2}}\n"
     made = load("version: 1\ndefaults: {tags: {b: 1}}\n" + jobs)
     assert made.tag_names == ("b", "a", "c")
+
+
+def test_a_model_may_be_paid_by_tokens(load: Load) -> None:
+    """What its answers count is priced by the million; a kind without a price counts at the highest."""
+    text = "{price: {m: {most: 0.25, text_in: 5, image_out: 30}, n: 0.1}, currency: EUR}"
+    made = load(f"version: 1\nprovider: {text}\nlimits: {{budget: 1}}\njobs: [{{prompt: x, model: m}}]\n").provider
+    assert (made.price_of("m"), made.price_of("n"), made.price_of("o")) == (Decimal("0.25"), Decimal("0.1"), None)
+    tokens = {"text_in": 100, "in": 10, "image_out": 4000}
+    assert made.cost_of("m", Cost(tokens=tokens)) == Decimal("0.1208")
+    assert made.cost_of("n", Cost(tokens=tokens)) is None
+    assert made.cost_of("m", Cost(amount=Decimal(1), currency="EUR", tokens=tokens)) == 1
+    assert made.cost_of("m", Cost(amount=Decimal(1), tokens=tokens)) == Decimal("0.1208")
+    assert (made.cost_of("m", None), made.cost_of("m", Cost())) == (None, None)

@@ -57,14 +57,14 @@ class Own:
     """What is the job's own and no result: its references, the URLs in its prompt and options, its webhook."""
 
     def __init__(self, job: Job) -> None:
-        urls = [image.url for image in job.images if image.url is not None]
+        urls = [image.url for image in job.references if image.url is not None]
         urls += [candidate.target for candidate in scan(job.prompt)[0]]
         urls += _URL_IN_PROMPT.findall(job.prompt)
         urls += _URL_IN_PROMPT.findall(str(dict(job.options)))
         urls += [job.webhook_url] if job.webhook_url else []
         urls += [f"{url.partition('?')[0]}?{HIDDEN}" for url in urls if "?" in url]  # as in an answer that was kept
         self._urls = frozenset(canonical(url) for url in urls)
-        self._digests = frozenset(digest for image in job.images for digest in image.digests)
+        self._digests = frozenset(digest for image in job.references for digest in image.digests)
         self._prompt = job.prompt
 
     def is_url(self, url: str) -> bool:

@@ -21,6 +21,7 @@ from batchflux.redaction import as_code, tidy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+LEFT_OPEN = "; it may still have been at work, and have billed it"
 _DEEPEST = 4
 _MESSAGES = ("message", "msg", "detail", "details", "error_description", "fail_reason", "failure_reason", "reason")
 _ANSWERS = ("data", "choices", "images", "output", "url", "b64_json")
@@ -75,7 +76,7 @@ _NAMES: Mapping[str, Code] = {
         Code.QUOTA: """insufficient_user_quota insufficient_quota insufficient_balance insufficient_credits
             insufficient_funds billing_hard_limit_reached billing_not_active quota_exceeded quota_not_enough
             user_quota_not_enough pre_consume_token_quota_failed payment_required token_quota_exhausted arrearage
-            accountoverdueerror base_resp:1008""",
+            accountoverdueerror base_resp:1008 30001""",
         Code.RATE_LIMITED: """rate_limit_exceeded rate_limit_error rate_limit rate_limit_reached rate_limited
             too_many_requests token_concurrency_limit_reached concurrency_limit_reached concurrency_limit_exceeded
             resource_exhausted throttled throttling throttlingexception requests_limit_reached
@@ -114,14 +115,15 @@ _WORDS = tuple(
         (Code.MODERATED, r"violat\w{1,9} (?:\w{1,20} ){0,4}polic"),
         (Code.QUOTA, r"insufficient[_\s-]?(?:\w{1,20}[_\s-]){0,2}(?:quota|balance|credit|funds)"),
         (Code.QUOTA, r"(?:余额|额度|配额)(?:已)?(?:不足|用尽|用完|耗尽)|欠费|billing hard limit"),
-        (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low)|out of (?:credit|balance)|credit balance"),
+        (Code.QUOTA, r"(?:balance|quota)(?: is)? (?:not enough|too low|insufficient)|credit balance"),
+        (Code.QUOTA, r"(?:out of|no) (?:credits?|balance)\b"),
         (Code.RATE_LIMITED, r"rate[_\s-]?limit|too many requests|requests? per (?:second|minute|hour|day)|throttl"),
         (Code.RATE_LIMITED, r"过于频繁|频率|限流|限速|并发|concurren\w{2,9}[_\s]limit"),
         (Code.QUOTA, r"quota (?:\w{1,20} ){0,3}exceeded|exceed\w{0,9} (?:\w{1,20} ){0,3}quota|quota exhausted"),
         (Code.AUTH, r"(?:invalid|incorrect|malformed) api[_\s-]?key"),
     )
 )
-_SURE_WORDS = 7  # rows that count under a 429 too, where a "quota" may be one per minute
+_SURE_WORDS = 8  # rows that count under a 429 too, where a "quota" may be one per minute
 _SURELY_FAILED = re.compile(r"失败|\bfail(?:ed|ure)\b", re.IGNORECASE)
 _FAILED = re.compile(
     r"失败|错误|超时|无法生成|\bfail(?:ed|ure)?\b|\berror\b|timed?[\s-]?out|\bunable to\b|(?:could|can|was) ?not\b"
@@ -256,7 +258,7 @@ def left_open(error: JobError, *, surely: bool = False) -> JobError:
     """Return what the error of a paid step comes to: `unknown` where a gateway gave up, or is said to have."""
     if error.code is not Code.SERVER or not (surely or _GAVE_UP_WORDS.search(error.message)):
         return error
-    return JobError(Code.UNKNOWN, f"{error.message}; it may still have been at work, and have billed it")
+    return JobError(Code.UNKNOWN, f"{error.message}{LEFT_OPEN}")
 
 
 def _from_answer(status: int, headers: Mapping[str, str], text: str, hide: str | None, *, paid: bool) -> JobError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import Code, JobError
 from batchflux.models import BASE, Finished
@@ -31,11 +31,12 @@ from batchflux.providers.answers.untrusted import (
     parse,
     text_of,
     unescape,
+    without_bom,
 )
 from batchflux.redaction import hush, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchflux.models import Asset, Inline, Job, Reply
 
@@ -57,7 +58,8 @@ _KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAF
 class AnswerReader:
     """Takes the body of an answer, of a failed one its first megabyte; `headers` have names in lower case.
 
-    `paid`: whether the step may cost money, so that a gateway's timeout leaves it unknown.
+    `paid`: whether the step may cost money, so that a gateway's timeout leaves it unknown. An API whose answers say
+    more (what they cost, who is billed for a failure) overrides `picture` and `explained`.
     """
 
     def __init__(
@@ -109,6 +111,13 @@ class AnswerReader:
         if error.code in _KEPT:
             error.answer = bytes(self._body)
         return error
+
+    def documents(self) -> Iterator[Any]:
+        """Yield the JSON documents of the answer in their order, with little left of each large picture in them."""
+        text = "" if is_picture(bytes(self._body[:32])) else without_bom(self._text)
+        for one in (text,) if text.startswith(("{", "[")) else (event.data for event in events(text)):
+            with contextlib.suppress(UnreadableError):
+                yield parse(one.strip())
 
     def _found(self, *, complete: bool) -> Asset:
         if not self._success:
@@ -221,6 +230,13 @@ class AnswerReader:
         shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
         raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+
+
+def recoded(error: JobError, code: Code, *, billed: bool | None = None) -> JobError:
+    """Return an error of the same words under another code; `billed` left out, as RULES says."""
+    made = JobError(code, error.message.removesuffix(failures.LEFT_OPEN), retry_after=error.retry_after, billed=billed)
+    made.itself = error.itself
+    return made
 
 
 def _task(named: str) -> JobError:

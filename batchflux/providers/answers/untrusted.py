@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DECODED_AT_ONCE = 1 << 18  # characters of base64, a multiple of 4; they keep the interpreter for a millisecond
 _LONGEST_INTEGER = 300
+_MOST = 10**9  # tokens of one answer
 _FREE_READING = 100_000
 _OBJECT_START = re.compile(r"\{\s*[\"}]")
 _DATA_URL = re.compile(r"\s*data:[^,]{0,200}?;\s*base64\s*,", re.IGNORECASE)
@@ -136,6 +137,19 @@ def unescape(text: str) -> str:
 def told_seed(value: Any) -> int | None:
     """Return the seed that an answer says was used; None where it is none, or more than 64 bits with a sign hold."""
     return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def told_counts(told: Any, **kinds: str) -> dict[str, int]:
+    """Return how many of each kind an object tells, by the keys that have them; a key without a count has 0.
+
+    Raises UnreadableError: a count is none, or there is no object.
+    """
+    if not isinstance(told, dict):
+        raise UnreadableError("no object with counts")
+    counts = {kind: 0 if told.get(key) is None else told[key] for kind, key in kinds.items()}
+    if not all(type(count) is int and 0 <= count < _MOST for count in counts.values()):
+        raise UnreadableError("no counts")
+    return counts
 
 
 def told_text(value: Any) -> str | None:

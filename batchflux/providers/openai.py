@@ -1,0 +1,204 @@
+"""OpenAI's images: one long call, whose answer holds the picture as base64; and servers that speak the same.
+
+OpenAI's own models take references as data URLs or links in JSON. Relays and the servers that people run themselves
+(vLLM-Omni, SGLang, LiteLLM, LocalAI) mostly know the older form only, so for models that are not OpenAI's files travel
+in a form; a server that refuses JSON without having read it is asked once more in a form. A call can not be asked for
+again by any id, and an answer that is lost stays lost: with `options: {stream: true, partial_images: 1}` the connection
+stays busy, which proxies that cut idle ones after a minute let live.
+Facts: https://developers.openai.com/api/reference/resources/images, and
+https://docs.vllm.ai/projects/vllm-omni/en/latest/serving/image_edit_api, read in November 2026.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batchflux.errors import Code, JobError
+from batchflux.models import Capabilities, Cost, HttpRequest, Json, Multipart, Then
+from batchflux.providers.answers.reading import AnswerReader, recoded
+from batchflux.providers.answers.untrusted import UnreadableError, told_counts
+from batchflux.providers.base import Provider, carried, file_of, in_json, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.models import Finished, Job, Reply
+
+_OWN = re.compile(r"(?:.*/)?(?:chatgpt-image|gpt-image-)")  # what is not OpenAI's own is left to its server to check
+_THREE_SIZES = re.compile(r"(?:.*/)?(?:chatgpt-image|gpt-image-1(?!\d))")  # later ones make any, up to a ratio of 3:1
+_SIZES = {"1:1": "1024x1024", "3:2": "1536x1024", "2:3": "1024x1536"}
+_FIELDS = frozenset({"aspect_ratio", "output_format", "quality", "background"})
+_ALLOWED = {"quality": ("auto", "low", "medium", "high"), "background": ("auto", "transparent", "opaque")}
+_UNREAD = re.compile(r"multipart|form-?data", re.IGNORECASE)  # said of a request whose form was not understood
+_LACKING = re.compile(
+    r"field required|content[-_ ]?type|boundary|\b(?:image|prompt|model)\b.{0,40}\b(?:required|missing)"
+    r"|\b(?:required|missing)\b.{0,40}\b(?:image|prompt|model)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_BLOCKED = re.compile(
+    r"(?:resource|account|organi[sz]ation) .{0,40}(?:blocked|suspended|disabled)|unsupported_country", re.IGNORECASE
+)
+_MADE = re.compile(r'"moderation_stage"\s*:\s*"output"')
+_BAD, _UNPROCESSABLE, _MEDIA, _FORBIDDEN, _FAILED = 400, 422, 415, 403, 500  # HTTP
+
+
+class Options(BaseModel):
+    """What only OpenAI's images know; `n` stays 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: str | None = Field(None, pattern=r"^(?:auto|[1-9]\d{1,4}x[1-9]\d{1,4})$")
+    moderation: Literal["auto", "low"] | None = None
+    output_compression: int | None = Field(None, ge=0, le=100)
+    input_fidelity: Literal["high", "low"] | None = None
+    stream: bool | None = None
+    partial_images: int | None = Field(None, ge=0, le=3)
+    safety_identifier: str | None = None
+    user: str | None = None
+    edits: Literal["json", "multipart"] | None = None
+
+
+class OpenOptions(Options):
+    """The same, and whatever else a server of one's own knows."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    n: Literal[1] | None = None
+
+
+class Answers(AnswerReader):
+    """Reads OpenAI's answers; `instead` is the same request in a form, for a server that refuses the JSON of this."""
+
+    def __init__(
+        self, job: Job, status: int, headers: Mapping[str, str], *, instead: HttpRequest | None = None, **how: Any
+    ) -> None:
+        super().__init__(job, status, headers, **how)
+        self._instead = instead
+
+    def finish(self, *, complete: bool) -> Reply:
+        """Return the picture, or the same request in another form; JobError with the code of what came instead."""
+        try:
+            return self.picture(complete=complete)
+        except JobError as error:
+            if self._instead is None or not self._unread(error):
+                raise
+            return Then(request=self._instead)
+
+    def picture(self, *, complete: bool) -> Finished:
+        """Return the picture, and how many tokens it took."""
+        finished = super().picture(complete=complete)
+        usage = next((one["usage"] for one in self.documents() if isinstance(one, dict) and one.get("usage")), None)
+        return replace(finished, cost=_cost(usage))
+
+    def explained(self, error: JobError) -> JobError:
+        """Return what OpenAI means: a blocked account is no prompt's fault, and a picture that was made may be paid."""
+        if self._status == _FORBIDDEN and _BLOCKED.search(self._text):
+            error = recoded(error, Code.AUTH)
+        elif error.code is Code.MODERATED and _MADE.search(self._text):
+            error = recoded(error, Code.MODERATED, billed=True)
+        return super().explained(error)
+
+    def _unread(self, error: JobError) -> bool:
+        """Whether a request was refused because its JSON was not understood, and nothing can have been made of it."""
+        if error.code not in (Code.INVALID_REQUEST, Code.SERVER):
+            return False
+        if self._status in (_BAD, _UNPROCESSABLE, _FAILED) and _UNREAD.search(self._text):
+            return True
+        lacking = self._status in (_BAD, _UNPROCESSABLE) and _LACKING.search(self._text) is not None
+        return self._status == _MEDIA or lacking
+
+
+class OpenAi(Provider):
+    """`POST /v1/images/generations`, and `/v1/images/edits` where there are references."""
+
+    api = style = "openai"
+    answers = Answers
+
+    def capabilities(self, model: str) -> Capabilities:
+        """Return what OpenAI's models make; of others, that they may know a seed and any size."""
+        own = _OWN.match(model) is not None
+        sizes = {"aspect_ratio": tuple(_SIZES)} if _THREE_SIZES.match(model) else {}
+        return Capabilities(
+            api=self.api,
+            style=self.style,
+            fields=_FIELDS | {"mask"} | (frozenset() if own else {"seed", "negative_prompt"}),
+            formats=frozenset({"jpeg", "png", "webp"}),
+            local_images=True,
+            most_images=16 if own else None,
+            allowed=_ALLOWED | sizes if own else {},
+            files="data URL, or form",
+            tells_cost=True,
+            options=Options if own else OpenOptions,
+            base_url="https://api.openai.com",
+            key_names=("OPENAI_API_KEY",),
+        )
+
+    def submit(self, job: Job, attempt: int) -> HttpRequest:
+        """Return the one request; JobError `reference`, or `invalid_request`, which says what it cannot carry."""
+        offer, own = self.capabilities(job.model), _OWN.match(job.model) is not None
+        asked = carried(job, offer.fields - {"mask"})
+        form = asked.pop("edits", None)
+        if (ratio := asked.pop("aspect_ratio", None)) is not None:
+            known = _SIZES.get(offer.value_for("aspect_ratio", ratio)) if own else None
+            asked = {"size": known or "{}x{}".format(*size_of(ratio)), **asked}
+        clear = asked.get("background") == "transparent"
+        if own and clear and asked.get("output_format") == "jpeg":
+            message = "a jpeg has no transparent background; set output_format: png or webp"
+            raise JobError(Code.INVALID_REQUEST, message)
+        if own:  # always sent, as for other APIs: OpenAI's default is png
+            asked = {"output_format": "png" if clear else "jpeg", **asked}
+        body = {"model": job.model, "prompt": job.prompt, **asked}
+        if job.images:
+            return self._edits(job, body, form or ("json" if own else None))
+        if job.mask is not None:
+            raise JobError(Code.INVALID_REQUEST, "a mask says what of a reference is painted anew; add images")
+        return self.one_call(job, "/v1/images/generations", Json(value=body))
+
+    def _edits(self, job: Job, body: dict[str, Any], form: str | None) -> HttpRequest:
+        """Return the request with references: in JSON, in a form, or as they can travel (None)."""
+        link = next((image for image in job.references if image.url is not None), None)
+        url = "/v1/images/edits"
+        if form == "multipart" and link is not None:
+            message = f"a form cannot carry the link {link.source.partition('?')[0]}"
+            remedy = "save the photo beside the manifest, or set options: {edits: json}"
+            raise JobError(Code.INVALID_REQUEST, f"{message}; {remedy}")
+        in_form = None if link is not None else self.one_call(job, url, _form(job, body))
+        if in_form is not None and form != "json":
+            return in_form
+        told = {**body, "images": [{"image_url": in_json(image)} for image in job.images]}
+        if job.mask is not None:
+            told["mask"] = {"image_url": in_json(job.mask)}
+        instead = None if dict(job.options).get("edits") == "json" else in_form
+        return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, instead=instead))
+
+
+def _form(job: Job, body: Mapping[str, Any]) -> Multipart:
+    """Return a request as a form; a single picture stands where all servers look for it."""
+    name = "image" if len(job.images) == 1 else "image[]"
+    texts = [(key, str(value).lower() if isinstance(value, bool) else str(value)) for key, value in body.items()]
+    files = [(name, file_of(image)) for image in job.images]
+    mask = [] if job.mask is None else [("mask", file_of(job.mask))]
+    return Multipart(parts=(*texts, *files, *mask))
+
+
+def _cost(usage: Any) -> Cost | None:
+    """Return how many tokens an answer counts; None where it does not, or what it counts does not add up."""
+    try:
+        whole = told_counts(usage, taken="input_tokens", given="output_tokens")
+        taken = told_counts(usage.get("input_tokens_details") or {}, text_in="text_tokens", image_in="image_tokens")
+        given = told_counts(usage.get("output_tokens_details") or {}, text_out="text_tokens")
+    except UnreadableError:
+        return None
+    rest, image_out = whole["taken"] - sum(taken.values()), whole["given"] - given["text_out"]
+    if rest < 0 or image_out <= 0:
+        return None
+    counts = {**taken, "in": rest, **given, "image_out": image_out}
+    return Cost(tokens={kind: count for kind, count in counts.items() if count})
+
+
+PROVIDERS = (OpenAi(),)

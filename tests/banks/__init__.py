@@ -1,0 +1,48 @@
+"""How APIs that answer in one call say things: what the bank reads and writes in each, a module an API.
+
+They share no code with batchflux or its simulator, and are written from the APIs' own documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """What was made: as a link, as base64, and what it says that it cost, in USD (None: nothing)."""
+
+    link: str
+    base64: str
+    cost: float | None
+    body: Mapping[str, Any]
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """An API: the paths of its paid calls, and how it speaks there.
+
+    `mine` tells by the path and the body whether a call is this API's: some share their paths. `text` is the prompt in
+    a body. `refusals` are answers to the faults that it does not tell as others do: status and JSON. `unread` returns
+    what a call gets that it does not understand.
+    """
+
+    paths: tuple[str, ...]
+    text: Callable[[Mapping[str, Any]], str]
+    picture: Callable[[Picture], Any]
+    mine: Callable[[str, Mapping[str, Any]], bool] = lambda *_: True
+    refusals: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
+    unread: Callable[[str, str, Mapping[str, Any]], tuple[int, Any] | None] = lambda *_: None
+
+
+def dialects() -> tuple[Dialect, ...]:
+    """Return those of all modules here."""
+    found = (import_module(f"{__name__}.{info.name}").DIALECT for info in iter_modules(__path__))
+    return tuple(found)
