@@ -29,7 +29,14 @@ __all__ = ["program"]
 
 CACHE = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
 COMMAND = Path(os.environ.get("BATCHFLUX_NODE") or f"{CACHE}/batchflux-node") / "node_modules/.bin/llmock"
-ENDPOINTS = {"openai": "image", "standard": "image", "gemini": "chat", "openrouter": "chat", "chat": "chat"}
+ENDPOINTS = {
+    "openai": "image",
+    "standard": "image",
+    "gemini": "chat",
+    "openrouter": "chat",
+    "chat": "chat",
+    "fal": "fal",
+}
 LISTENS = re.compile(r"http://[\d.]+:\d+")
 
 

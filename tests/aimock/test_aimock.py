@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from tests.bank import picture_of
+from tests.serving import serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.aimock.conftest import Mock
     from tests.program import Program
 
@@ -69,3 +74,38 @@ def test_an_edit_goes_as_a_form_to_whoever_is_not_openai_itself(program: Program
     rows = run(program, aimock, WAYS["openai"][0], "  - {id: a, prompt: 'an edited mug', image: p.png}\n")
     assert rows["a"]["status"] == "done", rows["a"]["error"]
     assert aimock.asked("an edited mug") == [("/v1/images/edits", 200)]
+
+
+@pytest.fixture
+def queue(aimock: Mock) -> Iterator[str]:
+    """The address of fal's queue: the mock is told by a header which of fal's hosts it is, and names that host."""
+
+    async def forward(http: web.Request) -> web.Response:
+        headers = {"x-fal-target-host": "queue.fal.run", "Content-Type": "application/json"}
+        async with aiohttp.request(
+            http.method, f"{aimock.url}/fal{http.path}", data=await http.read(), headers=headers
+        ) as answer:
+            body = (await answer.read()).replace(b"https://queue.fal.run", f"http://{http.host}".encode())
+            told = {
+                name: answer.headers[name] for name in ("Retry-After", "x-fal-billable-units") if name in answer.headers
+            }
+            return web.Response(status=answer.status, body=body, content_type="application/json", headers=told)
+
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_route("*", "/{path:.*}", forward)
+    with serving(app) as url:
+        yield url
+
+
+def test_a_task_of_fals_queue_is_submitted_once(program: Program, aimock: Mock, queue: str) -> None:
+    provider = f"name: fal, base_url: '{queue}', model: fal-ai/flux-pro/kontext"
+    names = ("a", "b", "limited")
+    jobs = "".join(f"  - {{id: {name}, prompt: 'the fal mug {name}', output_format: png}}\n" for name in names)
+    rows = run(program, aimock, provider, jobs)
+    assert {row["status"] for row in rows.values()} == {"done"}, [row["error"] for row in rows.values()]
+    for row in rows.values():
+        assert (program.out / row["file_name"]).read_bytes() == aimock.picture
+        assert row["cost"] == "0.04"
+    once = [("/fal/fal-ai/flux-pro/kontext/text-to-image", 200)]
+    asked = {name: aimock.asked(f"the fal mug {name}") for name in names}
+    assert asked == {"a": once, "b": once, "limited": [(once[0][0], 429), *once]}
