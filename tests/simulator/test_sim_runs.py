@@ -68,3 +68,23 @@ def test_pictures_come_and_what_is_spent_is_what_the_simulator_charged(program: 
     assert journal.repeated == 0
     told = sum(charge["credits"] for charge in journal.charges) / 100
     assert float(program.summary()["spent"]) == pytest.approx(told, abs=1e-6)
+
+
+def test_several_apis_are_simulated_side_by_side(program: Program) -> None:
+    models = {
+        "openai": "gpt-image-1.5",
+        "gemini": "gemini-3-pro-image",
+        "openrouter": "google/gemini-3-pro-image",
+        "together": "black-forest-labs/FLUX.2-dev",
+        "siliconflow": "Qwen/Qwen-Image",
+        "bfl": "flux-kontext-pro",
+    }
+    several = "".join(
+        f"  {api}: {{api: {api}, base_url: simulator, model: {model}, options: {{latency: 0, size: 96}}}}\n"
+        for api, model in models.items()
+    )
+    jobs = "".join(f"  - {{id: {api}, prompt: A mug, provider: {api}}}\n" for api in models)
+    program.write("m.yaml", f"version: 1\nname: m\nproviders:\n{several}output: {{dir: {program.out}}}\njobs:\n{jobs}")
+    ended = program.run()
+    assert ended.code == 0, ended.said
+    assert {row["id"]: row["status"] for row in program.rows()} == dict.fromkeys(models, "done")
