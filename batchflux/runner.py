@@ -373,6 +373,6 @@ async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Red
 
     # A request does not tell its job's variant, and a redo must not be the same picture once more.
     salt = 0 if redos is None else sum(map(len, redos.asked.values()))
-    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt))
+    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt), provider.api)
     stack.push_async_callback(asyncio.to_thread, simulator.stop)
     return await asyncio.to_thread(simulator.start)
