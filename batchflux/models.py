@@ -371,6 +371,7 @@ class Capabilities:
     fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
     can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
+    `model` is that of a manifest that names none ("": one must be named).
     `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
     API knows; `unfit` takes a job's values and yields each field that they have no place for together, and why.
     `by_model` returns what holds for a model, where models differ.
@@ -391,6 +392,7 @@ class Capabilities:
     tasks: bool = False
     tells_cost: bool = False
     finds_lost: bool = False
+    model: str = "flux-kontext-pro"
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
     unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = lambda _: ()

@@ -86,6 +86,7 @@ class ComfyUI(Provider):
         """Return what a workflow may have a place for; `unfit` says what that of a job has none for."""
         return Capabilities(
             api=self.api,
+            model="workflow",
             style=self.style,
             fields=frozenset({"seed", "aspect_ratio", "output_format", "negative_prompt"}),
             formats=frozenset({"jpeg", "png", "webp"}),

@@ -86,6 +86,7 @@ class Fal(Provider):
         kind = kontext[2] if kontext else None
         return Capabilities(
             api=self.api,
+            model="fal-ai/flux-pro/kontext",
             style=self.style,
             fields=frozenset(_FIELDS if kontext else {**_FIELDS, **_MORE}),
             local_images=True,

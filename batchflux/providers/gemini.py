@@ -96,6 +96,7 @@ class Gemini(Provider):
         small = _SMALL.match(_name(model)) is not None
         return Capabilities(
             api=self.api,
+            model="gemini-2.5-flash-image",
             style=self.style,
             fields=_FIELDS - {"resolution"} if small else _FIELDS,
             formats=frozenset(),

@@ -137,6 +137,7 @@ class OpenAi(Provider):
         sizes = {"aspect_ratio": tuple(_SIZES)} if _THREE_SIZES.match(model) else {}
         return Capabilities(
             api=self.api,
+            model="gpt-image-1.5",
             style=self.style,
             fields=_FIELDS | {"mask"} | (frozenset() if own else {"seed", "negative_prompt"}),
             formats=frozenset({"jpeg", "png", "webp"}),

@@ -77,6 +77,7 @@ class OpenRouter(Provider):
         """Return that most fields have a place; which of them a model takes, OpenRouter says for free."""
         return Capabilities(
             api=self.api,
+            model="",
             style=self.style,
             fields=_FIELDS,
             formats=frozenset({"jpeg", "png", "webp"}),

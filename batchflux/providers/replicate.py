@@ -70,6 +70,7 @@ class Replicate(Provider):
         flux, kontext = "black-forest-labs/flux-" in model, "flux-kontext" in model
         return Capabilities(
             api=self.api,
+            model="black-forest-labs/flux-kontext-pro",
             style=self.style,
             fields=_FIELDS if kontext else _FIELDS | _MORE,
             formats=frozenset({"jpeg", "png"} if kontext else {"jpeg", "png", "webp"}),

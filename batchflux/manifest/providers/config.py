@@ -14,12 +14,12 @@ from batchflux.manifest.providers.offers import FLUX_RELAY, no_style, option_fau
 from batchflux.manifest.reading.diagnostics import nearest
 from batchflux.manifest.reading.values import EMBEDDED
 from batchflux.manifest.reading.yaml_nodes import Table, is_written, line_at
+from batchflux.manifest.schema import ProviderConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchflux.manifest.reading.diagnostics import Faults
-    from batchflux.manifest.schema import ProviderConfig
     from batchflux.models import Capabilities
 
 SIMULATOR = "simulator"
@@ -76,8 +76,10 @@ def provider_config(
     `simulate`: the command line says that the simulator takes its place, which speaks its API.
     """
     written = given.api if section.has("api") else None
-    called = given.name if len(section.path) == 1 or section.has("name") else section.path[1]
     embedded = given.addresses == (EMBEDDED,)
+    unnamed = len(section.path) == 1 and not section.has("name") and given.addresses and not embedded
+    called = given.name if len(section.path) == 1 or section.has("name") else section.path[1]
+    called = written if unnamed and written is not None else called
     named = known_providers(offers)
     api = api_of(called, written, named)
     simulated = simulate or embedded or SIMULATOR in (called, written)
@@ -93,12 +95,14 @@ def provider_config(
         elif offers is None or any(offer.api == api for offer in offers):  # of an unknown API only that is said
             section.add(f"the API {api} has no address of its own; add base_url", "api")
     own = given.addresses or (() if known.base_url is None else (known.base_url,))
-    elsewhere = section.has("base_url") and called not in named  # a server of the user's own: not with the API's key
+    # A server of the user's own: not with the API's key.
+    elsewhere = section.has("base_url") and (unnamed or called not in named)
     keys = given.keys if "keys" in given.model_fields_set else () if elsewhere else known.keys
     made = given.model_copy(
         update={
-            "name": section.path[1] if len(section.path) > 1 else given.name,
+            "name": section.path[1] if len(section.path) > 1 else called,
             "api": api,
+            "model": given.model if section.has("model") else _model_of(api, offers),
             "addresses": () if simulated else own,
             "keys": () if simulate else keys,
             **({"options": {}, "price": None} if simulate else {}),
@@ -107,6 +111,12 @@ def provider_config(
     if offers is not None and sure:
         _check_api(section, made, offers)
     return made
+
+
+def _model_of(api: str, offers: Sequence[Capabilities] | None) -> str:
+    """Return the model that an API makes pictures with where none is named; "" where one must be."""
+    found = (offer.model for offer in offers or () if offer.api == api)
+    return next(found, str(ProviderConfig.model_fields["model"].default))
 
 
 def _check_api(section: Section, provider: ProviderConfig, offers: Sequence[Capabilities]) -> None:

@@ -90,6 +90,9 @@ class Offers:
         """Return what the job goes by; a ValueError says that the API has no such style, or cannot carry a file."""
         if self._auto is None:
             raise ValueError(f"the API {self._provider.api} is not known")
+        if not model:
+            place = f"providers.{self._provider.name}.model" if self._several else "provider.model"
+            raise ValueError(f"the API {self._provider.api} has models of many makers; name one, as {place}")
         local = _local_file(references)
         auto = self._auto if local is None or self._local is None else self._local
         offer = auto if wanted == AUTO else self._own.get(wanted)
