@@ -160,6 +160,7 @@ class Offers:
             shown = quoted(link.source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
             yield "images", f"{message}; save the photo beside the manifest"
+        yield from offer.conflicts(values)
         if self._prices and self._provider.price_of(values["model"]) is None:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
             message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
