@@ -351,6 +351,11 @@ class Exchanged:
     pause: float | None = None
 
 
+def no_conflicts(_: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Return that all fields of a job can be together."""
+    return ()
+
+
 def nearest_ratio(ratio: str, allowed: Iterable[str]) -> str | None:
     """Return the one of the ratios W:H that is nearest to another, None when all are off by RATIO_TOLERANCE or more."""
 
@@ -373,8 +378,8 @@ class Capabilities:
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
     `model` is that of a manifest that names none ("": one must be named).
     `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
-    API knows; `unfit` takes a job's values and yields each field that they have no place for together, and why.
-    `by_model` returns what holds for a model, where models differ.
+    API knows. `by_model` returns what holds for a model, where models differ. `conflicts` yields what of a job's fields
+    cannot be together, by the field's name with the reason and the remedy.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -395,10 +400,10 @@ class Capabilities:
     model: str = "flux-kontext-pro"
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
-    unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = lambda _: ()
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None
+    conflicts: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_conflicts
 
     def value_for(self, name: str, value: Any) -> Any:
         """Return what the API takes for a field's value, of those that are `allowed`; None: it has nothing near it."""

@@ -83,7 +83,7 @@ class ComfyUI(Provider):
     api = style = "comfyui"
 
     def capabilities(self, model: str) -> Capabilities:
-        """Return what a workflow may have a place for; `unfit` says what that of a job has none for."""
+        """Return what a workflow may have a place for; `conflicts` says what that of a job has none for."""
         return Capabilities(
             api=self.api,
             model="workflow",
@@ -95,7 +95,7 @@ class ComfyUI(Provider):
             files="upload",
             tasks=True,
             options=Options,
-            unfit=_unfit,
+            conflicts=_conflicts,
             base_url="http://127.0.0.1:8188",
         )
 
@@ -227,7 +227,7 @@ def _put(graph: Mapping[str, Any], place: str, value: Any) -> None:
     held[place.partition(".")[2]] = value
 
 
-def _unfit(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each field of a job that its workflow has no place for, and why."""
     options = dict(values["options"])
     if not options:

@@ -103,7 +103,7 @@ class Gemini(Provider):
             local_images=True,
             most_images=None if small else 14,
             allowed={"aspect_ratio": _RATIOS} | ({} if small else {"resolution": _SIZES}),
-            files="base64 in JSON",
+            files="base64",
             tells_cost=True,
             options=Options,
             base_url="https://generativelanguage.googleapis.com",

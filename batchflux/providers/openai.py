@@ -25,7 +25,7 @@ from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of, in_json, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchflux.models import Finished, Job, Reply
 
@@ -149,6 +149,7 @@ class OpenAi(Provider):
             options=Options if own else OpenOptions,
             base_url="https://api.openai.com",
             key_names=("OPENAI_API_KEY",),
+            conflicts=_conflicts,
         )
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
@@ -160,26 +161,20 @@ class OpenAi(Provider):
             known = _SIZES.get(offer.value_for("aspect_ratio", ratio)) if own else None
             asked = {"size": known or "{}x{}".format(*size_of(ratio)), **asked}
         clear = asked.get("background") == "transparent"
-        if own and clear and asked.get("output_format") == "jpeg":
-            message = "a jpeg has no transparent background; set output_format: png or webp"
+        names = ("images", "mask", "background", "output_format", "options")
+        for _, message in _conflicts({name: getattr(job, name) for name in names}):
             raise JobError(Code.INVALID_REQUEST, message)
         if own:  # always sent, as for other APIs: OpenAI's default is png
             asked = {"output_format": "png" if clear else "jpeg", **asked}
         body = {"model": job.model, "prompt": job.prompt, **asked}
         if job.images:
             return self._edits(job, body, form or ("json" if own else None))
-        if job.mask is not None:
-            raise JobError(Code.INVALID_REQUEST, "a mask says what of a reference is painted anew; add images")
         return self.one_call(job, "/v1/images/generations", Json(value=body))
 
     def _edits(self, job: Job, body: dict[str, Any], form: str | None) -> HttpRequest:
         """Return the request with references: in JSON, in a form, or as they can travel (None)."""
         link = next((image for image in job.references if image.url is not None), None)
         url = "/v1/images/edits"
-        if form == "multipart" and link is not None:
-            message = f"a form cannot carry the link {link.source.partition('?')[0]}"
-            remedy = "save the photo beside the manifest, or set options: {edits: json}"
-            raise JobError(Code.INVALID_REQUEST, f"{message}; {remedy}")
         in_form = None if link is not None else self.one_call(job, url, _form(job, body))
         if in_form is not None and form != "json":
             return in_form
@@ -194,6 +189,18 @@ class OpenAi(Provider):
                 "remedy": "; it may take files in a form only: save the photos and name the files",
             }
         return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, **how))
+
+
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if values.get("background") == "transparent" and values.get("output_format") == "jpeg":
+        yield "background", "a jpeg has no transparent background; set output_format: png or webp"
+    images, mask = values["images"], values.get("mask")
+    if mask is not None and not images:
+        yield "mask", "a mask says what of a reference is painted anew; add images"
+    link = next((one for one in (*images, mask) if one is not None and one.url is not None), None)
+    if link is not None and dict(values["options"]).get("edits") == "multipart":
+        message = f"a form cannot carry the link {link.source.partition('?')[0]}"
+        yield "options", f"{message}; save the photo beside the manifest, or set options: {{edits: json}}"
 
 
 def _form(job: Job, body: Mapping[str, Any]) -> Multipart:

@@ -88,6 +88,7 @@ class OpenRouter(Provider):
             options=Options,
             base_url="https://openrouter.ai/api",
             key_names=("OPENROUTER_API_KEY",),
+            conflicts=_conflicts,
         )
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
@@ -104,10 +105,16 @@ class OpenRouter(Provider):
         return self.one_call(job, "/v1/chat/completions" if by_chat else "/v1/images", Json(value=body))
 
 
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    options = dict(values["options"])
+    asked = {name for name, value in {**values, **options}.items() if value is not None}
+    unfit = sorted(asked & (_FIELDS - _CHAT.keys() - {"seed"} | {"size", "output_compression"}))
+    if unfit and options.get("endpoint") == "chat":
+        yield unfit[0], f"chat has no place for {', '.join(unfit)}; remove it, or options.endpoint"
+
+
 def _chat(job: Job, asked: dict[str, Any], references: list[dict[str, Any]]) -> dict[str, Any]:
-    unfit = sorted(asked.keys() & (_FIELDS - _CHAT.keys() - {"seed"} | {"size", "output_compression"}))
-    if unfit:
-        message = f"chat has no place for {', '.join(unfit)}; remove it, or options.endpoint"
+    for _, message in _conflicts({**asked, "options": job.options}):
         raise JobError(Code.INVALID_REQUEST, message)
     config = {key: asked.pop(name) for name, key in _CHAT.items() if name in asked}
     content = [{"type": "text", "text": job.prompt}, *references] if references else job.prompt

@@ -29,6 +29,7 @@ from batchflux.models import (
     Pending,
     Submitted,
     Uploaded,
+    no_conflicts,
 )
 from batchflux.providers.answers.documents import DocumentReader, is_small, uploading
 from batchflux.providers.answers.reading import recoded
@@ -80,7 +81,7 @@ class Replicate(Provider):
             files="data URL, upload",
             tasks=True,
             options=Options,
-            unfit=_unfit if flux else lambda _: (),
+            conflicts=_conflicts if flux else no_conflicts,
             base_url="https://api.replicate.com",
             key_names=("REPLICATE_API_TOKEN",),
         )
@@ -155,7 +156,7 @@ class Replicate(Provider):
         return replace(uploading(image, stored), url="/v1/files", content=form)
 
 
-def _unfit(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if values["images"] and (values.get("safety_tolerance") or 0) > _MOST_TOLERANCE:
         yield "safety_tolerance", "with references Replicate takes at most 2; lower it, or remove it"
 

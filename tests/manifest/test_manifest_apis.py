@@ -183,6 +183,36 @@ def test_an_api_may_take_any_option(load: Callable[..., Manifest]) -> None:
     assert dict(job.options) == {"num_inference_steps": 20, "size": "512x512", "cfg": 4}
 
 
+@pytest.mark.parametrize(
+    ("provider", "job", "said"),
+    [
+        (
+            "openai, model: gpt-image-1.5",
+            "background: transparent, output_format: jpg",
+            "set output_format: png or webp",
+        ),
+        ("openai, model: gpt-image-1.5", "aspect_ratio: 16:9", "allowed is 1:1, 3:2 or 2:3"),
+        ("openai, model: gpt-image-1.5", "seed: 1", "seed cannot be carried by the API openai"),
+        ("openai, model: gpt-image-2, options: {edits: multipart}", "image: 'http://h/a.png'", "edits: json"),
+        ("openrouter, model: x/y, options: {endpoint: chat}", "quality: high", "chat has no place for quality"),
+        ("gemini, model: gemini-2.5-flash-image", "resolution: 2K", "resolution cannot be carried by the API gemini"),
+        (
+            "gemini, model: gemini-3-pro-image",
+            "output_format: png",
+            "output_format cannot be carried by the API",
+        ),
+    ],
+)
+def test_what_one_model_cannot_make_is_a_fault_with_the_remedy(
+    provider: str, job: str, said: str, load: Callable[..., Manifest]
+) -> None:
+    text = f"version: 1\nprovider: {{name: {provider}}}\njobs: [{{prompt: x, {job}}}]\n"
+    found: list[Fault] = []
+    assert list(expand(load(text, offers=capabilities()), capabilities(), found.append)) is not None
+    assert len(found) == 1
+    assert said in str(found[0])
+
+
 # --- prices -----------------------------------------------------------------------------------------------------------
 
 

@@ -154,12 +154,12 @@ class Offers:
             if (value := values.get(name)) is not None and offer.value_for(name, value) is None:
                 allowed = either(tuple(map(str, offer.allowed[name])))
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
-        yield from offer.unfit(values)
         yield from self._miscounted(offer, images)
         if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
             shown = quoted(link.source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
             yield "images", f"{message}; save the photo beside the manifest"
+        yield from offer.conflicts(values)
         if self._prices and self._provider.price_of(values["model"]) is None:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
             message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
