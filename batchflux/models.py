@@ -364,9 +364,10 @@ class Capabilities:
     fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
     can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
-    `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
-    API knows; `unfit` takes a job's values and yields each field that they have no place for together, and why.
-    `by_model` returns what holds for a model, where models differ.
+    `active_tasks` is the API's own cap of tasks that have not ended. `options` is the model of what only this API
+    knows, `option_files` are those that may be the path of a JSON file in place of what it holds. `unfit` takes a job's
+    values and yields each field that has no place beside the others, and why. `by_model` returns what holds for a
+    model, where models differ.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -386,6 +387,7 @@ class Capabilities:
     finds_lost: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
+    option_files: tuple[str, ...] = ()
     unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = lambda _: ()
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
