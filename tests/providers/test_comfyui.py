@@ -41,9 +41,11 @@ def plan(tmp_path: Path) -> Plan:
         )
         (tmp_path / "m.yaml").write_text(text, encoding="utf-8")
         faults: list[Fault] = []
-        return list(
-            expand(load_manifest(tmp_path / "m.yaml", environ={}, offers=capabilities()), capabilities(), faults.append)
-        )
+        manifest = load_manifest(tmp_path / "m.yaml", environ={}, offers=capabilities())
+        jobs = list(expand(manifest, capabilities(), faults.append))
+        if faults:
+            raise ManifestError(faults)
+        return jobs
 
     return made
 
