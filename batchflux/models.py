@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -141,6 +141,13 @@ class Job:
             dropped=way.dropped,
             fallbacks=(),
         )
+
+    def with_references(self, references: Sequence[Reference]) -> Job:
+        """Return the job with what became of its `references`, in their order."""
+        if references == self.references:
+            return self
+        own = len(self.images)
+        return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), None))
 
 
 class KnownAs(NamedTuple):

@@ -135,7 +135,7 @@ class _Run:
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
-            plan = plan_of(self.manifest, survey, already, None, {})
+            plan = plan_of(self.manifest, survey, already)
             reach("run.surveyed")
             remember_folder(self.manifest)
             self.log = RunLog(self.folder / RUN_LOG)
@@ -267,7 +267,7 @@ class _Run:
             await asyncio.to_thread(note_proven, job.provider, job.model, job.style, places[job.provider])
 
         canary.proven, canary.note = known, note
-        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1 and len(self.manifest.providers) == 1
+        canary.alone = plan.alone
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
@@ -373,6 +373,6 @@ async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Red
 
     # A request does not tell its job's variant, and a redo must not be the same picture once more.
     salt = 0 if redos is None else sum(map(len, redos.asked.values()))
-    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt))
+    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt), provider.api)
     stack.push_async_callback(asyncio.to_thread, simulator.stop)
     return await asyncio.to_thread(simulator.start)

@@ -1,4 +1,4 @@
-"""The program as a real process that can be killed, in a folder of its own, run against the bank."""
+"""The program in a folder of its own, run against the bank: within this process, or as one that can be killed."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from PIL import Image
 from batchflux.failpoints import VARIABLE
 from tests import bank as banks
 from tests.bank import KEY, PRICE, picture_of
+from tests.inside import inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tests.bank import Bank
 
 ROOT = Path(__file__).resolve().parents[1]
+AT_IMPORT = (VARIABLE, "SSL_CERT_FILE")  # variables that are read as the program is imported
 COLUMNS = (  # noqa: SIM905  reads like the table
     "id status file_name prompt images seed aspect_ratio output_format model provider style width height bytes sha256 "
     "attempts possibly_billed cost error_code error started_at finished_at api_seconds download_seconds result_url key "
@@ -54,13 +56,18 @@ class Ended:
 
 @dataclass
 class Program:
-    """batchflux in a folder of its own; `out` is where `m.yaml` puts its output."""
+    """batchflux in a folder of its own; `out` is where `m.yaml` puts its output.
+
+    What is started is a process. What is only called is one where `apart` says so, or it dies, or other limits hold
+    for it; otherwise it is called within this process, many times faster.
+    """
 
     folder: Path
     out: Path
     environ: dict[str, str]
     wrapper: tuple[str, ...] = ()
     preexec: Callable[[], None] | None = None
+    apart: bool = False
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def manifest(self, url: str, jobs: str, *, limits: str = "", more: str = "") -> None:
@@ -111,7 +118,11 @@ class Program:
         return Ended(process.returncode, out, err)
 
     def __call__(self, *arguments: str, **environ: str) -> Ended:
-        return self.finish(self.start(*arguments, **environ))
+        known = self.environ | environ
+        other = any(known.get(name) != os.environ.get(name) for name in AT_IMPORT)
+        if self.apart or self.wrapper or self.preexec or other:
+            return self.finish(self.start(*arguments, **environ))
+        return Ended(*inside(self.folder, known, *arguments))
 
     def run(self, *arguments: str, **environ: str) -> Ended:
         return self("run", "m.yaml", *arguments, **environ)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchflux.manifest import Manifest
     from batchflux.models import Job
+    from batchflux.planner import ProviderPlan
 
 CHECKING_SECONDS = 1.0  # what takes no longer is not worth a line
 LIMITS = ("concurrency", "rate", "budget")  # those with an option of their own
@@ -134,7 +135,9 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return the plan as a person reads it."""
     counts = result.counts
     jobs = count(counts["total"], "job")
-    text = [f"{result.name}: {jobs} for {result.provider} ({result.model}) -> {place(result.folder)}"]
+    makers = ", ".join(name for name, one in result.providers.items() if one.jobs or not counts["total"])
+    made_by = makers if manifest.several else f"{result.provider} ({result.model})"
+    text = [f"{result.name}: {jobs} for {made_by} -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
@@ -150,12 +153,13 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
-    call = "call" if result.provider == "simulator" else "paid call"
+    call = "call" if manifest.free else "paid call"
     kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
         f"  cost      {_cost(result, manifest)}",
+        *(provider_lines(result, manifest) if manifest.several else ()),
         *_time_lines(result, manifest),
     ]
     text += [*_access(result), *photo_lines(result)]
@@ -189,6 +193,8 @@ def _access(result: Plan) -> list[str]:
     if result.renamed:
         text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    if len({one.proxy for one in result.providers.values()}) > 1:
+        return [*text, *(f"  proxy     of {name}: {one.proxy or 'none'}" for name, one in result.providers.items())]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
 
 
@@ -222,14 +228,24 @@ def settle(manifest: Manifest, *, asks: bool) -> None:
         raise UsageError("Not started: nothing was spent.")
 
 
+def unpriced(result: Plan, manifest: Manifest) -> str:
+    """Return which price is missing, where what a run costs is not known."""
+    if not manifest.several:
+        return "provider.price is not set"
+    asked = [name for name, one in result.providers.items() if one.calls and one.cost is None]
+    return f"the price of {' and '.join(asked)} is not set"
+
+
 def _cost(result: Plan, manifest: Manifest) -> str:
     if result.cost is None:
-        return "nothing (simulated)" if result.provider == "simulator" else "not known: provider.price is not set"
-    prices = {model: manifest.provider.price_of(model) for model in result.models or [result.model]}
-    calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
-    if len({*prices.values()}) > 1:  # models have prices of their own
-        calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
-    text = f"{money(result.cost, result.currency)} ({calls})"
+        return "nothing (simulated)" if manifest.free else f"not known: {unpriced(result, manifest)}"
+    text = money(result.cost, result.currency)
+    if not manifest.several:
+        prices = {model: manifest.provider.price_of(model) for model in result.models or [result.model]}
+        calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
+        if len({*prices.values()}) > 1:  # models have prices of their own
+            calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
+        text += f" ({calls})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"
     if result.budget is not None:
@@ -237,3 +253,29 @@ def _cost(result: Plan, manifest: Manifest) -> str:
         if result.cost + result.spent > result.budget:
             text += ", which will stop the run before its end"
     return text
+
+
+def provider_lines(result: Plan, manifest: Manifest) -> list[str]:
+    """Return what each of several providers has to do, what of it others can take over, and what that may cost."""
+    width = max(9, *map(len, result.providers))
+    text = [f"  {name:<{width}} {_share(one, result.currency)}" for name, one in result.providers.items()]
+    if not manifest.fallback or manifest.chosen or not result.calls:
+        return text
+    takers = {name: one.takes_over for name, one in result.providers.items() if one.takes_over}
+    takers |= {"none": result.without_fallback} if result.without_fallback else {}
+    over = [f"{name} can take over {count(calls, 'call')}" for name, calls in takers.items()]
+    text.append(f"  fallback  {', '.join(over)}")
+    if result.worst_cost is not None and result.cost is not None and result.worst_cost > result.cost:
+        most = f"  at most   {money(result.worst_cost, result.currency)}, if the dearest made all they can take over"
+        beyond = result.budget is not None and result.worst_cost + result.spent > result.budget
+        text.append(f"{most}; the budget would stop that before its end" if beyond else most)
+    return text
+
+
+def _share(one: ProviderPlan, currency: str) -> str:
+    calls = f"{count(one.jobs, 'job')}, {count(one.calls, 'call')}"
+    if one.cost is not None and one.calls:
+        calls += f" for {money(one.cost, currency)}"
+    pace = f"{one.concurrency:,} at once"
+    pace += "" if one.rate is None else f", {60 * one.rate:,.0f}/min of each key"
+    return f"{calls}; {pace}" + (f"; {_about(one.seconds)}" if one.calls else "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
-from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle
+from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
 from batchflux.engine.shutdown import stranded
@@ -72,12 +72,13 @@ def run(load: Callable[[], Manifest], selection: Selection, *, watch: bool, yes:
 
 
 def _confirm(manifest: Manifest, proposed: Plan) -> bool:
-    costs_nothing = proposed.cost == 0 or (proposed.cost is None and manifest.provider.simulated)
-    if proposed.calls == 0 or costs_nothing:
+    if proposed.calls == 0 or manifest.free or proposed.worst_cost == 0:
         return True
     click.echo("\n".join(plan_lines(proposed, manifest)), err=True)
-    unknown = "an unknown sum (provider.price is not set)"
+    unknown = f"an unknown sum ({unpriced(proposed, manifest)})"
     what = unknown if proposed.cost is None else money(proposed.cost, proposed.currency)
+    if proposed.worst_cost and proposed.cost is not None and proposed.worst_cost > proposed.cost:
+        what += f" (at most {money(proposed.worst_cost, proposed.currency)})"
     return click.confirm(f"\nSpend {what} on {count(proposed.calls, 'call')}?", err=True)
 
 

@@ -12,7 +12,7 @@ import click
 
 from batchflux.ledger.summary import read_state
 from batchflux.review.listen import serve
-from batchflux.simulator import Simulator, SimulatorOptions, load_options, parse_options
+from batchflux.simulator import SERVED, Simulator, load_options, parse_options
 
 _tell = partial(click.echo, err=True)
 
@@ -55,16 +55,18 @@ async def _serve_review(out: Path, host: str, port: int, *, opens: bool) -> None
     type=click.Path(path_type=Path, dir_okay=False),
     help="YAML or JSON with latency, rate, faults, ...: the same keys as provider.options.",
 )
-def simulate(host: str, port: int, faults: Path | None) -> None:
-    """Serve the simulated image APIs, a relay's and BFL's, until Ctrl-C. Their base URL is printed to stdout.
+@click.option("--api", type=click.Choice(SERVED), help="Serve this API alone; left out: all of them.")
+def simulate(host: str, port: int, faults: Path | None, api: str | None) -> None:
+    """Serve the simulated image APIs, all on one port, until Ctrl-C. Their base URL is printed to stdout.
 
     `batchflux docs providers` shows how a rehearsal goes, `batchflux docs manifest` all faults.
     """
-    asyncio.run(_serve_api(parse_options({}) if faults is None else load_options(faults), host, port))
+    simulator = Simulator(parse_options({}) if faults is None else load_options(faults), api)
+    asyncio.run(_serve_api(simulator, host, port))
 
 
-async def _serve_api(options: SimulatorOptions, host: str, port: int) -> None:
-    simulator, stopped = Simulator(options), _stop_signal()
+async def _serve_api(simulator: Simulator, host: str, port: int) -> None:
+    stopped = _stop_signal()
     url = await simulator.start(host, port)
     click.echo(url)
     if simulator.opens is not None:

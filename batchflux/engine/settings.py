@@ -72,9 +72,9 @@ def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Faul
     """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
     secrets = manifest.secrets(environ)
     return {
-        name: keys_fault(manifest, provider.name, index, wrong)
-        for provider in manifest.providers.values()
-        for index, name in enumerate(provider.keys)
+        name: keys_fault(manifest, provider, index, wrong)
+        for provider in manifest.may_ask
+        for index, name in enumerate(manifest.providers[provider].keys)
         if (wrong := wrong_key(name, secrets)) is not None
     }
 
@@ -244,9 +244,11 @@ def transport_options(
     )
 
 
-def canary_of(manifest: Manifest) -> int:
+def canary_of(manifest: Manifest, provider: ProviderConfig | None = None) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
-    free = all(provider.simulated and not provider.price for provider in manifest.providers.values())
+    if provider is not None:
+        return 0 if provider.simulated and not provider.price else manifest.limits.canary
+    free = all(one.simulated and not one.price for one in manifest.providers.values())
     return 0 if free else manifest.limits.canary
 
 

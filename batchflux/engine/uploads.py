@@ -29,9 +29,7 @@ class Uploads:
     async def done(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with URLs in place of the files that its API wants uploaded. Raises JobError."""
         job = run.work.job
-        images = tuple([await self._placed(run, image, lease) for image in job.images])
-        mask = None if job.mask is None else await self._placed(run, job.mask, lease)
-        return job if (images, mask) == (job.images, job.mask) else replace(job, images=images, mask=mask)
+        return job.with_references(tuple([await self._placed(run, image, lease) for image in job.references]))
 
     async def _placed(self, run: JobRun, image: Reference, lease: Lease) -> Reference:
         provider = run.service.wire(run.work.job)

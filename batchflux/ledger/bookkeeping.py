@@ -22,7 +22,7 @@ from batchflux.ledger.means import NOTE as READER_NOTE
 from batchflux.ledger.moves import move_files, record_moves, settle_moves
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.reviews import is_stale, shown, verdicts
-from batchflux.ledger.survey import survey_jobs
+from batchflux.ledger.survey import Asked, survey_jobs
 from batchflux.ledger.tables import ended_rows, get_meta, known_as, set_meta
 from batchflux.manifest import Redos, expand
 from batchflux.output.base import CACHE, LEDGER, LOCK, MANIFEST
@@ -133,14 +133,14 @@ class Books:
         self._kept, survey.jobs = survey.jobs, None
         notes = {  # for who looks on (status, pages, exports); `base` is where local references are
             "total": str(survey.total),
-            "currency": manifest.provider.currency,
+            "currency": manifest.currency,
             "name": manifest.name,
             "base": str(manifest.base),
             "began": repr(self._began),
             "waiting": "",
             "budget": "" if budget is None else format(budget, "f"),
             "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
-            "simulated": "1" if manifest.provider.simulated else "0",
+            "simulated": "1" if manifest.simulated else "0",
             "dropped": json.dumps(dict(survey.dropped)),
         }
         if survey.edited or survey.moves:
@@ -245,8 +245,8 @@ class FreeFirst:
         return None
 
 
-def made_before(connection: sqlite3.Connection, job: Job) -> bool:
-    """Whether the folder has a picture of the job's provider, model and style."""
+def made_before(connection: sqlite3.Connection, job: Job | Asked) -> bool:
+    """Whether the folder has a picture of the provider, model and style that a job asks."""
     of = " AND ".join(f"json_extract(spec, '$.{name}') = ?" for name in ("provider", "model", "style"))
     query = f"SELECT 1 FROM jobs WHERE status = 'done' AND {of} LIMIT 1"  # noqa: S608  constants and marks
     return connection.execute(query, (job.provider, job.model, job.style)).fetchone() is not None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import Fault, ManifestError
 from batchflux.ledger.means import NO_MEANS, Means, exists_in, means_of
@@ -21,7 +21,17 @@ from batchflux.ledger.moves import Move, followed, set_aside
 from batchflux.ledger.reconcile import Selection, Work, standing, work_for
 from batchflux.ledger.reviews import is_pinned, pin, redos, waiting_redos
 from batchflux.ledger.sample import sampled
-from batchflux.ledger.tables import LEAN, Known, known_as, known_by_key, note_alias, paid_pictures, select, tags_text
+from batchflux.ledger.tables import (
+    LEAN,
+    Known,
+    free_providers,
+    known_as,
+    known_by_key,
+    note_alias,
+    paid_pictures,
+    select,
+    tags_text,
+)
 from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Redo, Status
@@ -43,21 +53,36 @@ KEPT_CHARACTERS = 16 << 20  # of prompts and references, which may be whole pict
 _BATCH = 500
 
 
+class Asked(NamedTuple):
+    """Whom a request asks: what prices, trials and pace are of."""
+
+    provider: str
+    model: str
+    style: str
+
+    @classmethod
+    def all_of(cls, job: Job) -> tuple[Asked, ...]:
+        """Return whom a job asks, and then those that it asks when that one cannot make it."""
+        others = [cls(way.provider, way.model, way.style) for way in job.fallbacks]
+        return cls(job.provider, job.model, job.style), *others
+
+
 @dataclass(slots=True, kw_only=True)
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
     `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
-    `models` counts requests by the model that they ask. `redo` of those to do were asked for in a review; `redos` are
-    all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs that the manifest does not
-    list as they were, so nothing makes them. `set_aside` counts the pictures that were paid for and make way for
-    another job's, `remade` the requests of those jobs by model. `dropped` counts the jobs of which a field was dropped,
-    by its name. `reference_faults` has what cannot be read, with the first job that needs it and how many do, of which
-    `references` is the count; `photos` are counted as photos.Seen does. `redone` has a byte for each row of the ledger,
-    by number: whether it is worked on. `missed` says that no job's id is like the selection's `only`. `renamed` has how
-    many file names were changed to such that Windows has, and the first. `jobs` are all of them, in order, where they
-    are few enough to be kept: a run need not make them a second time. `tables` says of each what was assumed and left
-    out, `selection` is what was asked, a sample found.
+    `made_by` counts all jobs by the provider and style that make them; `asked` the requests by whom they ask, and
+    then by whom they ask when that one cannot: its fallbacks, in order. `redo` of those to do were asked for in a
+    review; `redos` are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs
+    that the manifest does not list as they were, so nothing makes them. `set_aside` counts the pictures that were
+    paid for and make way for another job's, `remade` the requests of those jobs, as `asked`. `dropped` counts the
+    jobs of which a field was dropped, by its name. `reference_faults` has what cannot be read, with the first job
+    that needs it and how many do, of which `references` is the count; `photos` are counted as photos.Seen does.
+    `redone` has a byte for each row of the ledger, by number: whether it is worked on. `missed` says that no job's
+    id is like the selection's `only`. `renamed` has how many file names were changed to such that Windows has, and
+    the first. `jobs` are all of them, in order, where they are few enough to be kept: a run need not make them a
+    second time. `tables` says of each what was assumed and left out, `selection` is what was asked, a sample found.
     """
 
     total: int = 0
@@ -75,14 +100,14 @@ class Survey:
     retried: int = 0
     calls: int = 0
     maybe: int = 0
-    models: Counter[str] = field(default_factory=Counter)
+    made_by: Counter[tuple[str, str]] = field(default_factory=Counter)
+    asked: Counter[tuple[Asked, ...]] = field(default_factory=Counter)
     references: int = 0
     reference_faults: dict[str, tuple[str, int]] = field(default_factory=dict)
     photos: dict[str, Any] = field(default_factory=dict)
     set_aside: int = 0
-    remade: Counter[str] = field(default_factory=Counter)
+    remade: Counter[tuple[Asked, ...]] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    styles: dict[str, int] = field(default_factory=dict)
     samples: list[Job] = field(default_factory=list)
     moves: dict[int, Move] = field(default_factory=dict)
     edited: bool = False
@@ -104,7 +129,8 @@ class Survey:
 class Surveyor:
     """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it.
 
-    `leads` says whether a job is the first of its row: samples are of different rows, where there are as many.
+    `leads` says whether a job is the first of its row: samples are of different rows, where there are as many. `free`
+    are the names of providers whose pictures were not paid for.
     """
 
     def __init__(
@@ -117,6 +143,7 @@ class Surveyor:
         apply: bool,
         leads: Callable[[Job], bool] = lambda _: True,
     ) -> None:
+        self.free = free_providers(connection, ())
         self._leads = leads
         self._others: list[Job] = []  # samples where there are too few rows
         self._connection = connection
@@ -156,21 +183,21 @@ class Surveyor:
         # A listed job's file goes where its own name says; only the others make way.
         away = {number: move for number, move in self._away.items() if not self._seen[number]}
         result.moves.update(away)
-        result.set_aside = paid_pictures(self._connection, numbers=away)
+        result.set_aside = paid_pictures(self._connection, self.free, numbers=away)
         return result
 
     def _keep(self, batch: Sequence[Job]) -> None:
         if self.result.jobs is None:
             return
         self.result.jobs += batch
-        self._characters += sum(len(job.prompt) + sum(len(image.source) for image in job.images) for job in batch)
+        self._characters += sum(len(job.prompt) + sum(len(image.source) for image in job.references) for job in batch)
         if len(self.result.jobs) > KEPT_JOBS or self._characters > KEPT_CHARACTERS:
             self.result.jobs = None
 
     def _count(self, job: Job, known: Known | None) -> None:
         result = self.result
         result.total += 1
-        result.styles[job.style] = result.styles.get(job.style, 0) + 1
+        result.made_by[job.provider, job.style] += 1
         if job.dropped:
             result.dropped.update(job.dropped)
         full = result.todo == self._selection.limit
@@ -189,9 +216,10 @@ class Surveyor:
         if work.costs or work.may_cost:
             result.calls += 1
             result.maybe += not work.costs
-            result.models[job.model] += 1
+            asked = Asked.all_of(job)
+            result.asked[asked] += 1
             if job.id in self._remade:
-                result.remade[job.model] += 1
+                result.remade[asked] += 1
             shown = result.samples if self._leads(job) else self._others
             if len(shown) < SAMPLES:
                 shown.append(job)
@@ -199,7 +227,7 @@ class Surveyor:
     def _count_faults(self, job: Job) -> None:
         self.result.references += 1
         known = self.result.reference_faults
-        for fault in {image.fault: None for image in job.images if image.fault is not None}:
+        for fault in {image.fault: None for image in job.references if image.fault is not None}:
             first, jobs = known.get(fault, (job.id, 0))
             if jobs or len(known) < FAULTS:
                 known[fault] = first, jobs + 1
@@ -300,6 +328,7 @@ def survey_jobs(
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
+    surveyor.free = free_providers(connection, manifest.providers)
     survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)

@@ -295,6 +295,11 @@ def note_alias(connection: sqlite3.Connection, job: Job) -> None:
             connection.execute("UPDATE jobs SET spec = ? WHERE key = ?", (spec_text(job), pair[1]))
 
 
+def free_providers(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """Return the names of providers that were paid nothing: simulator, and `names` if the last run was simulated."""
+    return ["simulator", *(names if get_meta(connection, "simulated") == "1" else ())]
+
+
 def paid_pictures(
     connection: sqlite3.Connection, free: Sequence[str] = ("simulator",), numbers: Iterable[int] | None = None
 ) -> int:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import ReadError, quoted
+from batchflux.errors import ReadError
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
-from batchflux.manifest.providers.config import SIMULATOR
-from batchflux.manifest.providers.offers import Offers
+from batchflux.manifest.providers.makers import Makers, api_in_keys
 from batchflux.manifest.reading.diagnostics import (
     Causes,
     FieldError,
     entry_fault,
     job_fault,
-    nearest,
     row_fault,
     unknown_variable,
 )
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
     from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
-    from batchflux.manifest.schema import Entry, Manifest, ProviderConfig
-    from batchflux.models import Capabilities, KnownAs, Reference, Way
+    from batchflux.manifest.schema import Entry, Manifest
+    from batchflux.models import Capabilities, KnownAs, Reference
     from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
@@ -83,7 +82,7 @@ class Expansion:
         known_as: Callable[[str, str], KnownAs | None] | None = None,
     ) -> None:
         self._manifest = manifest
-        self._offers = {name: Offers(manifest, name, offers) for name in manifest.providers}
+        self._makers = Makers(manifest, offers)
         self._redos = redos
         self._photos: Photos | None = None
         self._known_as = known_as
@@ -203,8 +202,8 @@ class Expansion:
     def _redone(self, redos: Redos) -> Iterator[Job]:
         """Yield the redos, but for those whose very job the manifest lists by now."""
         for root, parent, redo in redos.wanted():
-            offers = self._offers[parent.provider]
-            offer, api = offers.of(parent.style, parent.model), _api_in_keys(offers.provider)
+            offers = self._makers.named(parent.provider)
+            offer, api = offers.of(parent.style, parent.model), api_in_keys(offers.provider)
             job = choose(parent, redo, offer, api, lambda key: not redos.is_known(key) and self._is_new(key))
             if redo.variant is not None and not self._is_new(job.key):
                 self.merged += 1
@@ -259,7 +258,11 @@ class Expansion:
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
     ) -> Job | None:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
-        if (offers := self._maker(values)) is None:
+        said = values.get("provider")
+        try:
+            offers = self._makers.choose(values, says_so=self._plan.entry.names_provider)
+        except ValueError as error:
+            self._once("provider", str(said), str(error), values)
             return None
         provider, written = offers.provider, {**values}
         values["model"] = values.get("model") or provider.model
@@ -277,32 +280,11 @@ class Expansion:
             return None
         values["style"] = offer.style
         values["dropped"] = offers.dropped(offer, values)
-        values["key"] = key_of(values, _api_in_keys(provider))
+        values["key"] = key_of(values, api_in_keys(provider))
         for name, message in offers.refusals(offer, values, wanted):
             self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
-        values["fallbacks"] = self._fallbacks(written, values, provider.api)
+        values["fallbacks"] = self._makers.fallbacks(written, values)
         return self._identified(values, variables, prompt, images)
-
-    def _maker(self, values: dict[str, Any]) -> Offers | None:
-        """Find who makes a job, by what it says, and whether its key says so too; None after a fault was reported."""
-        manifest = self._manifest
-        name = values.get("provider") or manifest.provider.name
-        if name not in self._offers:
-            message = f"found {quoted(name)}, which is no provider of this manifest; {nearest(name, self._offers)}"
-            self._once("provider", name, message, values)
-            return None
-        said = self._plan.entry.names_provider and manifest.several and bool(values.get("provider"))
-        values["key_provider"] = name if said else None
-        values["provider"] = manifest.provider.name if manifest.chosen else name
-        return self._offers[values["provider"]]
-
-    def _fallbacks(self, written: dict[str, Any], values: dict[str, Any], api: str) -> tuple[Way, ...]:
-        """Return how others make a job when its provider cannot; not one that says who makes it."""
-        manifest = self._manifest
-        if not manifest.fallback or values["key_provider"] is not None or manifest.chosen:
-            return ()
-        others = (self._offers[name] for name in manifest.fallback if name != values["provider"])
-        return tuple(way for one in others if (way := one.way(written, api)) is not None)
 
     def _identified(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
@@ -410,11 +392,6 @@ class Expansion:
             self._report(job_fault(self._manifest, self._plan.entry, key, message, name))
 
 
-def _api_in_keys(provider: ProviderConfig) -> str:
-    """Return what stands in a job's key for what makes it."""
-    return SIMULATOR if provider.simulated else provider.api
-
-
 _READ_PAIRS: dict[str, Callable[[str], Any]] = {
     "tags": tag,
     "options": lambda text: plain_data(Scalar(text, plain=True, line=0)),
@@ -446,7 +423,7 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
     judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
     mended: dict[str, Any] = {
         "options": ({}, bool(of_provider & {"options"})),
-        "price": (None, bool(of_provider & {"", "name", "api", "base_url", "price"})),
+        "price": (Decimal(0), bool(of_provider & {"", "name", "api", "base_url", "price"})),
         "style": (AUTO, "style" in of_provider),
         "params": ("drop", bool(of_provider - _NO_PARAMS)),
     }

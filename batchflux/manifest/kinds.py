@@ -74,6 +74,8 @@ def addresses(value: object) -> tuple[str, ...]:
     made = [leaf(values.base_url)(item) for item in items]
     if isinstance(value, list) and (None in made or len({*made}) < len(made)):
         raise problem("found an address that is empty, or stands there twice; remove it")
+    if len(made) > 1 and values.EMBEDDED in made:
+        raise problem("the embedded simulator is one address; write base_url: simulator")
     return tuple(one for one in made if one is not None)
 
 

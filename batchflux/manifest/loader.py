@@ -213,6 +213,11 @@ def _limits(root: Table, made: Providers, faults: Faults) -> LimitsConfig:
     if limits.budget is not None and not priced and not unsure:
         message = "a budget needs the price of one image; add provider.price"
         faults.add(line_at(root, ("limits", "budget")), ("limits", "budget"), message)
+    for name in made.fallback if limits.budget is not None else ():
+        config, path = made.named[name], ("providers", name, "price")
+        if not config.simulated and config.price_of(config.model) is None and name not in faults.below("providers"):
+            message = f"a budget needs the price of the model {quoted(config.model)}, by which {name} takes jobs over"
+            faults.add(line_at(root, path), path, f"{message}; add it (0 is one)")
     return limits
 
 
@@ -239,10 +244,11 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
     """Change the tree as the command line says, `--set PATH=VALUE` and `--provider NAME`; note what cannot be.
 
     A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
-    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written.
+    nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written, and in
+    place of several that of each.
     """
     if is_written(root, "providers"):
-        if provider is not None:
+        if provider is not None and (provider != SIMULATOR or is_written(root, "providers", provider)):
             root.pairs["provider"] = Scalar(provider, plain=False, line=OVERRIDE)
             root.lines["provider"] = OVERRIDE
         _set_all(root, sets, faults)
@@ -373,7 +379,8 @@ def expand_environment(root: Table, secrets: Lookup, faults: Faults) -> Table:
 
 def _refuse_key(node: Scalar, path: KeyPath, faults: Faults) -> None:
     """A key is known by its first letters, wherever it stands; keys of the provider have their own check."""
-    of_provider, key = path[0] == "provider", str(path[1]) if len(path) > 1 else ""
+    of_provider = path[0] in {"provider", "providers"}
+    key = next(map(str, path[1 if path[0] == "provider" else 2 :]), "")
     if _KEY.fullmatch(node.text) and not (of_provider and (key == "keys" or is_key_name(key))):
         name = "name it under keys" if of_provider else "name it under provider.keys"
         faults.add(node.line, path, f"this looks like an API key; {_ADVICE} and {name}")

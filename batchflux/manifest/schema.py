@@ -7,6 +7,7 @@ models; its jobs are entries, made of `defaults` and an element of `jobs` each.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -31,6 +32,7 @@ from batchflux.manifest.reading.values import (
     AutoTimeout,
     Deadline,
     Rate,
+    Template,
     line_of_text,
 )
 from batchflux.models import DIFFERENCES, Verify
@@ -40,7 +42,6 @@ from batchflux.tables import Given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from decimal import Decimal
 
     from batchflux.manifest.matrix import Axis
     from batchflux.models import Capabilities, Cost
@@ -300,13 +301,15 @@ def schema(offers: Iterable[Capabilities] = ()) -> dict[str, Any]:
     for offer in offers:
         if offer.options is not None:
             options.setdefault(offer.api, []).append(offer.options.model_json_schema())
-    made["$defs"]["ProviderConfig"]["allOf"] = [
+    chosen = [
         {
             "if": {"anyOf": [{"properties": {key: {"const": api}}, "required": [key]} for key in ("api", "name")]},
             "then": {"properties": {"options": {"anyOf": [*known, {"type": "null"}]}}},
         }
         for api, known in options.items()
     ]
+    for part in ("ProviderConfig", "NamedProvider"):
+        made["$defs"][part]["allOf"] = chosen
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "patternProperties": {"^x-": {}}}
 
 
@@ -344,7 +347,7 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
-    output.file_name stands, `keys_lines` where the keys of providers do. `env_file` has values of variables, as
+    output.file_name stands, `keys_lines` where each provider's keys do. `env_file` has values of variables, as
     --env-file names it.
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
@@ -378,10 +381,33 @@ class Manifest:
         return all(provider.simulated for provider in self.providers.values())
 
     @property
+    def free(self) -> bool:
+        """Whether nothing can cost anything: all is simulated, and nothing has a price."""
+        return self.simulated and all(provider.price is None for provider in self.providers.values())
+
+    @property
     def currency(self) -> str:
         """The currency of all prices and of the budget."""
-        priced = (one for one in self.providers.values() if one.price is not None)
-        return next(priced, self.provider).currency
+        return self.provider.currency
+
+    @property
+    def may_ask(self) -> tuple[str, ...]:
+        """The names of the providers that jobs ask, or may ask when one cannot: all, where a template or file says."""
+        default, names = self.provider.name, {*(() if self.chosen else self.fallback)}
+        for entry in () if self.chosen else self.entries:
+            axis = next((axis for axis in entry.axes if axis.name == "provider"), None)
+            said = entry.fields.get("provider")
+            if isinstance(said, Template) or (axis is not None and axis.kind != "list"):
+                return tuple(self.providers)
+            texts = [said] if axis is None else [value.text for value in axis.values(self.base)]
+            names |= {text or default for text in texts}
+        return tuple(name for name in self.providers if name in (names or {default}))
+
+    def price_of(self, name: str, model: str) -> Decimal | None:
+        """Return the price of one image by a provider's model; None when none is known, or nothing costs anything."""
+        provider = self.providers[name]
+        price = provider.price_of(model)
+        return Decimal(0) if price is None and provider.simulated and not self.free else price
 
     def limits_of(self, name: str) -> LimitsConfig:
         """Return the limits that hold for a provider."""

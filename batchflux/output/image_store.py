@@ -311,7 +311,7 @@ def expected_of(job: Job) -> Expected:
     return Expected(
         kind=None if "output_format" in job.dropped else job.output_format,
         ratio=None if "aspect_ratio" in job.dropped else job.aspect_ratio,
-        references=frozenset(digest for image in job.images for digest in image.digests),
+        references=frozenset(digest for image in job.references for digest in image.digests),
     )
 
 

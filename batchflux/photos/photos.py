@@ -198,9 +198,8 @@ class Photos:
         stream = iter(jobs)
         while batch := list(islice(stream, _BATCH)):
             for job in batch:
-                if any(image.path is not None for image in job.images):
-                    images = tuple(map(self._judge, job.images))
-                    yield job if images == job.images else replace(job, images=images)
+                if any(image.path is not None for image in job.references):
+                    yield job.with_references(tuple(map(self._judge, job.references)))
                 else:
                     yield job
         if self._cache is not None:
@@ -261,9 +260,9 @@ class Photos:
 
         Raises JobError `reference`: a photo changed, or cannot be converted; StorageError: no copy can be kept.
         """
-        if not any(image.steps for image in job.images):
+        if not any(image.steps for image in job.references):
             return job
-        return replace(job, images=tuple([await self._with_copy(image) for image in job.images]))
+        return job.with_references(tuple([await self._with_copy(image) for image in job.references]))
 
     async def _with_copy(self, image: Reference) -> Reference:
         if not image.steps or image.sha256 is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from batchflux.simulator.faults import FAULTS
 from batchflux.simulator.options import SimulatorOptions, load_options, parse_options
+from batchflux.simulator.replies import SERVED
 from batchflux.simulator.server import EmbeddedSimulator, Simulator
 
-__all__ = ["FAULTS", "EmbeddedSimulator", "Simulator", "SimulatorOptions", "load_options", "parse_options"]
+__all__ = ["FAULTS", "SERVED", "EmbeddedSimulator", "Simulator", "SimulatorOptions", "load_options", "parse_options"]

@@ -1,4 +1,4 @@
-"""Answer the calls whose answer holds the picture: `POST /v1/images/generations` and `POST /v1/chat/completions`.
+"""Answer the calls whose answer holds the picture: a relay's images and chat here, all others by their dialect.
 
 A stream is written packet by packet; its noise (an echo of the request, progress) is drawn, so that it repeats.
 """
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from batchflux.simulator.apis import DIALECTS, Made
 from batchflux.simulator.images import link, media_type_of, picture
+from batchflux.simulator.options import MIN_SIZE
 from batchflux.simulator.replies import DONE, STREAM_TYPE, Reply, json_reply, reset
 
 if TYPE_CHECKING:
@@ -31,35 +33,70 @@ _IN_CHARACTER = re.compile(rb"(?<=[\xc0-\xff])[\x80-\xbf]")  # UTF-8: the second
 
 
 async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _: str) -> web.StreamResponse:
-    """Answer a call of the images API or of the chat API that was let in."""
+    """Answer a call whose answer holds the picture, and that was let in."""
     turn = endpoint.turn(request)
+    dialect = DIALECTS.get(request.api)
+    if dialect is not None and turn.of("instead") in dialect.billed:
+        endpoint.journal.bill(request.content, price=request.price)
     if (instead := await endpoint.instead(http, request, turn)) is not None:
         return instead
-    endpoint.journal.bill(request.content)
+    endpoint.journal.bill(request.content, price=request.price)
     if "reset" in turn.faults:
         await endpoint.pause(turn.latency)
         return reset(http)
     recipe = await endpoint.recipe(request, turn)
     url = link(recipe, f"{http.scheme}://{http.host}", request.urls)
-    chunks, data = turn.chunks(request.model), None
-    if turn.faults & {"b64_json", "data_url"} and url not in request.urls:
+    data = None
+    if _is_inline(request, turn) and (request.inline or url not in request.urls):
         data = await asyncio.to_thread(picture, recipe, endpoint.cache)
-    if request.api == "chat":
-        packets = _packets(chunks, [*_noise(request, turn, url), *_picture(recipe, url, data, turn)], turn)
-        if "cut" not in turn.faults:
-            return await _stream(http, request, packets, turn, endpoint)
-        reply = Reply(content_type=STREAM_TYPE, body=b"".join(packets))
+    said: Reply | list[bytes]
+    if dialect is not None:
+        said = dialect.answer(await _made(endpoint, request, turn, (recipe, url, data)))
+    elif request.api == "chat":
+        said = _packets(
+            turn.chunks(request.model), [*_noise(request, turn, url), *_picture(recipe, url, data, turn)], turn
+        )
     else:
         image = {"url": url} if data is None else {"b64_json": base64.b64encode(data).decode()}
-        reply = json_reply({"created": chunks.created, "data": [image]})
+        said = json_reply({"created": turn.chunks(request.model).created, "data": [image]})
+    if isinstance(said, list):
+        if "cut" not in turn.faults:
+            return await _stream(http, request, said, turn, endpoint)
+        said = Reply(content_type=STREAM_TYPE, body=b"".join(said))
     await endpoint.pause(turn.latency)
     if "cut" in turn.faults:
-        return await endpoint.cut(http, reply)
-    response = endpoint.response(reply, request.api)
+        return await endpoint.cut(http, said)
+    response = endpoint.response(said, request.api)
     await response.prepare(http)
     await response.write_eof()
     endpoint.journal.answer(request.content)
     return response
+
+
+def _is_inline(request: ImageRequest, turn: Turn) -> bool:
+    """Whether the picture comes in the answer: as the API has it, unless a fault has it the other way."""
+    if request.inline:
+        return "as_link" not in turn.faults
+    return bool(turn.faults & {"b64_json", "data_url"})
+
+
+async def _made(endpoint: Endpoint, request: ImageRequest, turn: Turn, found: tuple[Recipe, str, bytes | None]) -> Made:
+    recipe, url, data = found
+    draft = b""
+    if request.drafts:
+        small = recipe.model_copy(update={"size": MIN_SIZE, "fault": ""})
+        draft = await asyncio.to_thread(picture, small, endpoint.cache)
+    chunks = turn.chunks(request.model)
+    return Made(
+        request=request,
+        url=url,
+        media_type=f"image/{recipe.output_format}" if data is None else media_type_of(recipe, data),
+        data=data,
+        draft=draft,
+        forms=turn.faults,
+        id=chunks.id.removeprefix("chatcmpl-"),
+        created=chunks.created,
+    )
 
 
 async def _stream(

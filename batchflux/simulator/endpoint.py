@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from batchflux.simulator import replies
+from batchflux.simulator.apis import DIALECTS, Asked, is_own, key_in, told
 from batchflux.simulator.faults import CALLS, FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
@@ -44,9 +45,8 @@ _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None) -> str:
-    """Return a request's `x-key` (at BFL) or bearer token, "" without one, or raise Refusal: it is none of `keys`."""
-    kind, _, token = headers.get("Authorization", "").partition(" ")
-    key = headers.get("x-key", "") if api == "bfl" else token if kind.lower() == "bearer" else ""
+    """Return the key of a request, "" without one, or raise Refusal: it is none of `keys`."""
+    key = key_in(headers, api)
     if keys is None:
         return key
     if api == "bfl" and not key:
@@ -57,6 +57,31 @@ def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None)
     if not any(known):
         raise Refusal(replies.plain_error("auth"))
     return key
+
+
+async def _asked(http: web.Request) -> Asked:
+    """Read a request whole; of a multipart body its parts."""
+    path, query = http.match_info, http.query
+    if http.content_type != "multipart/form-data":
+        return Asked(raw=await http.read(), path=path, query=query)
+    try:
+        parts = [(name, await _part(value)) for name, value in (await http.post()).items()]
+    except ValueError as error:
+        raise replies.invalid("The body is not valid multipart/form-data.", None) from error
+    return Asked(form=tuple(parts), path=path, query=query)
+
+
+async def _part(value: str | bytes | bytearray | web.FileField) -> str | bytes:
+    if isinstance(value, web.FileField):
+        with value.file as file:
+            return await asyncio.to_thread(file.read)
+    return value if isinstance(value, str) else bytes(value)
+
+
+def _own_answer(request: ImageRequest, turn: Turn) -> Reply | None:
+    """Return what the API itself answers in the place of a good one, where a fault is its own."""
+    fault = DIALECTS[request.api].faults.get(turn.of("instead")) if request.api in DIALECTS else None
+    return None if fault is None else fault(request)
 
 
 class Throttle:
@@ -165,10 +190,12 @@ class Endpoint:
         """Return what `answer` gives for a request that is let in and its key, or the refusal."""
         self.journal.received += 1
         try:
-            raw = await http.read()
+            asked = await _asked(http)
+            if api == "standard" and is_own(asked.raw):
+                api = "openai"
             key = authorize(http.headers, api, self.options.keys)
             with self.throttle.admitted():
-                return await answer(http, await self._validated(raw, api, model), key)
+                return await answer(http, await self._validated(asked, api, model), key)
         except web.HTTPRequestEntityTooLarge:
             says = "The request is larger than 64 MB."
             reply = error_reply(413, says, "invalid_request_error", "request_too_large")
@@ -180,9 +207,9 @@ class Endpoint:
 
     def response(self, reply: Reply, api: Api) -> web.Response:
         """Return `reply` in the form of the API, and count it."""
-        told = replies.as_detail(reply) if api == "bfl" else reply
-        self.journal.by_status[told.status] += 1
-        return replies.whole(told, self.throttle.headers())
+        said = told(reply, api)
+        self.journal.by_status[said.status] += 1
+        return replies.whole(said, self.throttle.headers())
 
     async def cut(self, http: web.Request, reply: Reply) -> web.StreamResponse:
         """Send the first half of `reply` and close the connection, whose length promised the rest."""
@@ -202,9 +229,12 @@ class Endpoint:
         await self.closing.wait()
         return replies.reset(http)
 
-    async def _validated(self, raw: bytes, api: Api, model: str) -> ImageRequest:
+    async def _validated(self, asked: Asked, api: Api, model: str) -> ImageRequest:
         """Return the request in a body once its uploads are kept, or raise the Refusal of what is wrong."""
-        request = await asyncio.to_thread(parse_request, api, raw, model)
+        if api in DIALECTS:
+            request = await asyncio.to_thread(DIALECTS[api].parse, asked)
+        else:
+            request = await asyncio.to_thread(parse_request, api, asked.raw, model)
         for upload in request.uploads:
             try:
                 await asyncio.to_thread(self.cache.keep, upload)
@@ -233,15 +263,20 @@ class Endpoint:
         """Return the answer of the fault by which nothing is made; None when there is no such fault."""
         if "hang" in turn.faults:
             return await self.hang(http)
-        error = replies.error_answer(turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick"))
+        error = _own_answer(request, turn) or replies.error_answer(
+            turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick")
+        )
         if error is not None and request.api in CALLS:
             await self.pause(turn.latency)
         return None if error is None else self.response(error, request.api)
 
     async def recipe(self, request: ImageRequest, turn: Turn) -> Recipe:
         """Return the recipe of the picture; when it is to echo an upload, the upload's own bytes are kept."""
-        recipe = recipe_for(request, self.options, turn.of("link"), turn.number)
-        if recipe.fault == "echoed_input" and request.uploads and not request.urls:
+        fault = turn.of("link")
+        if fault == "echoed_input" and request.inline and not request.uploads:
+            fault = ""  # what stands behind a URL cannot come in the answer
+        recipe = recipe_for(request, self.options, fault, turn.number)
+        if recipe.fault == "echoed_input" and request.uploads and (request.inline or not request.urls):
             await asyncio.to_thread(self.cache.keep, request.uploads[0], "orig")
         return recipe
 

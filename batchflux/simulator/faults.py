@@ -9,9 +9,14 @@ from batchflux.simulator.replies import Api
 
 Stage = Literal["instead", "form", "link", "task", "poll"]
 
-STANDARD, CHAT, BFL, TASK_RELAY = (frozenset({api}) for api in get_args(Api))
-CALLS, TASKS, RELAYS = STANDARD | CHAT, BFL | TASK_RELAY, STANDARD | CHAT | TASK_RELAY
+STANDARD, CHAT, BFL, TASK_RELAY, OPENAI, GEMINI, OPENROUTER, TOGETHER, SILICONFLOW = (
+    frozenset({api}) for api in get_args(Api)
+)
+INLINE = OPENAI | GEMINI | OPENROUTER
+CALLS = STANDARD | CHAT | INLINE | TOGETHER | SILICONFLOW
+TASKS, RELAYS = BFL | TASK_RELAY, STANDARD | CHAT | TASK_RELAY
 ALL = CALLS | TASKS
+LINKED = ALL - INLINE
 
 FAULTY_POLLS = 2
 SLOW_POLLS = 5
@@ -40,23 +45,36 @@ _ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
         ("server_502_html", ALL, "502 with an HTML page"),
         ("server_524_html", ALL, "524 with an HTML page, as a proxy sends after its timeout"),
         ("upstream_error", RELAYS, "500 with one of the codes of a relay whose upstream fails"),
-        ("quota", ALL, "429 whose code says insufficient_user_quota; 402 at BFL"),
-        ("auth", ALL, "401, the key is not accepted; 403 at BFL"),
+        ("quota", ALL, "the balance is spent, or the day's share, as each API says it: 429, 402, 403"),
+        ("auth", ALL, "the key is not accepted: 401; 403 at BFL, 400 at Gemini"),
         ("key_format", BFL, "422 that says the key is malformed"),
-        ("forbidden", RELAYS, "403 access_denied"),
-        ("moderated", RELAYS, "400, the prompt is refused"),
+        ("forbidden", RELAYS | OPENAI, "403 access_denied; at OpenAI the organisation must be verified"),
+        ("key_limit", OPENROUTER, "403, the key's own limit is reached"),
+        ("region", GEMINI, "400 FAILED_PRECONDITION, not served at this place"),
+        ("billing_limit", OPENAI, "400 billing_hard_limit_reached"),
+        ("in_flight", OPENROUTER, "402 with Retry-After: too much is in flight for the balance, which is not spent"),
+        (
+            "moderated",
+            CALLS | TASK_RELAY,
+            "the prompt is refused: 400; 403 at OpenRouter, IMAGE_SAFETY under 200 at Gemini",
+        ),
+        ("moderated_output", OPENAI, "400 moderation_blocked of the finished picture; billed"),
+        ("moderated_raw", OPENROUTER, "502 in which the upstream's own answer says Request Moderated"),
+        ("blocked_prompt", GEMINI, "200 with a promptFeedback and no candidates"),
         ("moderated_prose", CHAT, "the refusal as prose under HTTP 200"),
-        ("model_not_found", ALL, "503 whose code says model_not_found; 404 at BFL"),
+        ("model_not_found", ALL, "503 whose code says model_not_found at a relay; 404 elsewhere, 400 at SiliconFlow"),
         ("reset", ALL, "the connection is reset once the request was read; a task is accepted and billed all the same"),
         ("cut", ALL, "the connection ends in the middle of the answer; a task is accepted and billed all the same"),
         ("hang", ALL, "no answer ever comes, and nothing is made"),
         ("bad_json", ALL, "200 with JSON that stops half-way; nothing is made"),
         ("empty_body", ALL, "200 without a body; nothing is made"),
-        ("no_image", CALLS, "200 without a picture in it"),
+        ("no_image", CALLS, "200 without a picture in it; billed at OpenAI, Gemini and OpenRouter"),
+        ("text_only", GEMINI, "200 with words in the place of the picture; billed"),
         ("no_task_id", TASKS, "200 without the task's id; the task is accepted and billed"),
         ("detail_passed_on", TASK_RELAY, "422 with the `detail` of BFL's API in place of the envelope"),
         ("code_and_message", TASK_RELAY, "500 with `code`, `message` and `data` in place of the envelope"),
-        ("error_event", CHAT, "an SSE error event under HTTP 200"),
+        ("error_event", CHAT | OPENAI, "an SSE error event under HTTP 200, where the answer is a stream"),
+        ("error_in_200", OPENROUTER, "an upstream's error under HTTP 200"),
     ),
     "form": (
         ("b64_json", STANDARD, "the picture as base64 in place of a link"),
@@ -69,21 +87,24 @@ _ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
         ("sample_on_top", TASK_RELAY, "the link stands as a top-level `sample`, without `result`"),
         ("relative_polling_url", BFL, "polling_url is a path without a host"),
         ("no_polling_url", TASKS, "the submit's answer names no polling_url"),
-        ("no_cost", BFL, "no answer says what the task costs"),
+        ("no_cost", BFL | OPENROUTER, "no answer says what the picture costs"),
+        ("no_usage", OPENAI | GEMINI, "the answer counts no tokens"),
+        ("as_link", OPENAI, "a link in place of base64, as some relays send"),
+        ("snake_case", GEMINI, "names such as inline_data in place of inlineData, as some gateways send"),
         ("settled_lower", BFL, "the finished task costs half of what the submit's answer said"),
     ),
     "link": (
         ("echoed_input", ALL, "the first reference is given back, unchanged; nothing happens without one"),
-        ("dead_link", ALL, "404 for the picture"),
-        ("refused_link", ALL, "403 for a picture that is asked for without a Referer"),
-        ("flaky_link", ALL, "503 for the first fetch of the link, then the picture"),
-        ("slow_link", ALL, "the picture comes at 1 KB a second"),
+        ("dead_link", LINKED, "404 for the picture"),
+        ("refused_link", LINKED, "403 for a picture that is asked for without a Referer"),
+        ("flaky_link", LINKED, "503 for the first fetch of the link, then the picture"),
+        ("slow_link", LINKED, "the picture comes at 1 KB a second"),
         ("truncated_image", ALL, "half of the picture's bytes, as if they were all"),
-        ("html_image", ALL, "an HTML page that says it is a picture"),
+        ("html_image", LINKED, "an HTML page that says it is a picture"),
         ("wrong_kind", ALL, "a PNG where a JPEG was asked for, and a JPEG where anything else was"),
         ("wrong_ratio", ALL, "a picture of quite another aspect ratio"),
-        ("unsafe_link", ALL, "a link to the address of a cloud's metadata service"),
-        ("redirect_loop", ALL, "the link redirects to itself"),
+        ("unsafe_link", LINKED, "a link to the address of a cloud's metadata service"),
+        ("redirect_loop", LINKED, "the link redirects to itself"),
     ),
     "task": (
         ("task_error", TASKS, "the task ends as Error; not billed"),

@@ -1,6 +1,6 @@
 """Write HTTP replies: error envelopes, the frames of a stream, the error answers of faults, broken connections.
 
-An error is `{"error": {"message", "type", "param", "code"}}`; at BFL's API `{"detail": ...}`.
+An error is `{"error": {"message", "type", "param", "code"}}`; `apis` says how each API that has another form puts it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import struct
 import time
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from aiohttp import web
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Api = Literal["standard", "chat", "bfl", "relay"]
+Api = Literal["standard", "chat", "bfl", "relay", "openai", "gemini", "openrouter", "together", "siliconflow"]
+RELAY = "flux-relay"
+_RELAY_STYLES = ("standard", "chat", "relay")
+SERVED = (RELAY, *(api for api in get_args(Api) if api not in _RELAY_STYLES))
+"""Every API that is served, by the name that manifests have for it; a relay's is three styles."""
 
 JSON_TYPE = "application/json"
 STREAM_TYPE = "text/event-stream"

@@ -67,8 +67,21 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an API that counts tokens counted: of the prompt, of the references, of the picture."""
+
+    text: int
+    images: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """A request that passed; `prompt` stands behind the URLs, `content` is the SHA-256 of everything that was asked."""
+    """A request that passed; `prompt` stands behind the URLs, `content` is the SHA-256 of everything that was asked.
+
+    `inline` is whether the picture comes in the answer, and `drafts` how many unfinished ones come before it. `price`
+    is in credits (1 = $0.01). `asks` is what only its API's answer needs to know.
+    """
 
     api: Api
     model: str
@@ -80,57 +93,72 @@ class ImageRequest:
     aspect_ratio: str | None = None
     output_format: Format = "jpeg"
     webhook_url: str | None = None
+    inline: bool = False
+    stream: bool = False
+    drafts: int = 0
+    usage: Usage | None = None
+    price: float = 0.0
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
     """Return the request in a body, or raise the Refusal of it; the `model` of a task is in its path."""
     if api in ("bfl", "relay") and model not in TASK_MODELS:
         raise Refusal(model_not_found(model))
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise invalid("The body is not valid JSON.", None) from error
-    _check(isinstance(body, dict), "The body must be a JSON object.", None)
+    body = json_object(raw)
     request = _chat(body) if api == "chat" else _fields(api, model, body)
     if request.model.startswith("missing-"):
         raise Refusal(model_not_found(request.model))
     return request
 
 
-def _check(holds: object, message: str, param: str | None, code: str | None = None) -> None:
+def json_object(raw: bytes, named: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """Return the JSON object in a body, each object in it as `named` has it, or raise the Refusal of anything else."""
+    try:
+        body = json.loads(raw, object_hook=named)
+    except (ValueError, RecursionError) as error:
+        raise invalid("The body is not valid JSON.", None) from error
+    if not isinstance(body, dict):
+        raise invalid("The body must be a JSON object.", None)
+    return body
+
+
+def check(holds: object, message: str, param: str | None, code: str | None = None) -> None:
+    """Raise the Refusal of what is wrong at `param`, unless it holds."""
     if not holds:
         raise invalid(message, param, code=code)
 
 
-def _hash(*parts: Any) -> str:
+def content_of(*parts: Any) -> str:
+    """Return the SHA-256 of what was asked."""
     return sha256(dumps(parts)).hexdigest()
 
 
 def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
     """Return the request of a body that is a flat list of fields; null is absent where that is allowed."""
     message = "input_image is not supported for now; send references as URLs in front of prompt."
-    _check(api != "standard" or "input_image" not in body, message, "input_image")
+    check(api != "standard" or "input_image" not in body, message, "input_image")
     known = TASK_MODELS.get(path_model, _STANDARD)
-    _refuse_unknown(body, known.fields)
+    refuse_unknown(body, known.fields)
     given = {key: value for key, value in body.items() if value is not None or key not in _NULLABLE}
     for name, (is_allowed, words) in _RULES.items():
-        _check(name not in given or is_allowed(given[name]), f"{name} must be {words}.", name)
+        check(name not in given or is_allowed(given[name]), f"{name} must be {words}.", name)
     message = f"safety_tolerance must be at most {known.freest} for {path_model}."
-    _check(given.get("safety_tolerance", 0) <= known.freest, message, "safety_tolerance")
-    prompt = _text(body, "prompt")
+    check(given.get("safety_tolerance", 0) <= known.freest, message, "safety_tolerance")
+    prompt = text_in(body, "prompt")
     images = {name: given[name] for name in _INPUT_IMAGES if name in given}
     for name, value in images.items():
-        _check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
-    urls = tuple(value for value in images.values() if _is_web_url(value))
-    uploads = tuple(_upload(value, name) for name, value in images.items() if not _is_web_url(value))
+        check(isinstance(value, str) and value, f"{name} must be an image as base64, or its URL.", name)
+    urls = tuple(value for value in images.values() if is_web_url(value))
+    uploads = tuple(upload_in(value, name) for name, value in images.items() if not is_web_url(value))
     if api == "standard":
         urls, prompt = split_urls(prompt, "prompt")
     digests = {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
         api=api,
-        model=path_model or _text(body, "model"),
+        model=path_model or text_in(body, "model"),
         prompt=prompt,
-        content=_hash(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
+        content=content_of(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
         urls=urls,
         uploads=uploads,
         seed=given.get("seed"),
@@ -141,29 +169,29 @@ def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
 
 
 def _chat(body: dict[str, Any]) -> ImageRequest:
-    _refuse_unknown(body, frozenset({"model", "messages", "stream"}))
-    model = _text(body, "model")
-    _check(body.get("stream") is True, "This model answers as a stream only: set stream to true.", "stream")
+    refuse_unknown(body, frozenset({"model", "messages", "stream"}))
+    model = text_in(body, "model")
+    check(body.get("stream") is True, "This model answers as a stream only: set stream to true.", "stream")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid("messages must be a list with at least one message.", "messages")
     for index, message in enumerate(messages):
         place = f"messages[{index}]"
-        _check(isinstance(message, dict), f"{place} must be an object with role and content.", place)
-        _refuse_unknown(message, frozenset({"role", "content"}), f"{place}.")
+        check(isinstance(message, dict), f"{place} must be an object with role and content.", place)
+        refuse_unknown(message, frozenset({"role", "content"}), f"{place}.")
         known = message.get("role") in ("system", "user", "assistant")
-        _check(known, f"{place}.role must be system, user or assistant.", f"{place}.role")
+        check(known, f"{place}.role must be system, user or assistant.", f"{place}.role")
         text, uploads = _content(message.get("content"), f"{place}.content")
-    _check(message["role"] == "user", "The last message must be the user's.", "messages")
+    check(message["role"] == "user", "The last message must be the user's.", "messages")
     urls, prompt = split_urls(text, "messages")
-    content = _hash("chat", model, text, *(upload.sha256 for upload in uploads))
+    content = content_of("chat", model, text, *(upload.sha256 for upload in uploads))
     return ImageRequest(api="chat", model=model, prompt=prompt, content=content, urls=urls, uploads=uploads)
 
 
 def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
     if isinstance(content, str):
         return content, ()
-    _check(isinstance(content, list) and content, f"{place} must be a string or a list of parts.", place)
+    check(isinstance(content, list) and content, f"{place} must be a string or a list of parts.", place)
     texts: list[str] = []
     uploads: list[Upload] = []
     for index, part in enumerate(content):
@@ -174,7 +202,7 @@ def _content(content: Any, place: str) -> tuple[str, tuple[Upload, ...]]:
         if kind == "image_url":
             uploads.append(_picture(part["image_url"], f"{where}.image_url"))
         else:
-            _check(isinstance(part["text"], str), f"{where}.text must be a string.", f"{where}.text")
+            check(isinstance(part["text"], str), f"{where}.text must be a string.", f"{where}.text")
             texts.append(part["text"])
     return "\n".join(texts), tuple(uploads)
 
@@ -187,17 +215,35 @@ def _picture(value: Any, place: str) -> Upload:
     if found is None:
         remedy = "URL references belong in front of the text" if url.startswith("http") else "allowed: png, jpeg, webp"
         raise invalid(f"{place}.url must be a data:image/...;base64 URL; {remedy}.", f"{place}.url")
-    return _upload(url[found.end() :], f"{place}.url", found[1])
+    return upload_in(url[found.end() :], f"{place}.url", found[1])
 
 
-def _upload(text: str, place: str, said: str = "") -> Upload:
+def image_in(value: Any, place: str) -> str | Upload:
+    """Return the reference in a field that takes an http or https URL or a data URL, or raise its Refusal."""
+    found = _DATA_URL.match(value) if isinstance(value, str) else None
+    if found is not None:
+        return upload_in(value[found.end() :], place, found[1])
+    if not isinstance(value, str) or not is_web_url(value):
+        raise invalid(
+            f"{place} must be an http or https URL, or a data:image/...;base64 URL of png, jpeg or webp.", place
+        )
+    return value
+
+
+def upload_in(text: str, place: str, said: str = "") -> Upload:
+    """Return the picture in base64, or raise the Refusal of what is none."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise invalid(f"{place} is not valid base64.", place) from error
+    return upload_of(data, place, said)
+
+
+def upload_of(data: bytes, place: str, said: str = "") -> Upload:
+    """Return the picture in `data`, which `said` calls by its media type, or raise the Refusal of what is none."""
     kind = sniff(data)
-    _check(kind, f"{place} is no PNG, JPEG or WebP.", place)
-    _check(said in ("", kind), f"{place} says {said}, but its bytes are not that.", place)
+    check(kind, f"{place} is no PNG, JPEG or WebP.", place)
+    check(said in ("", kind), f"{place} says {said}, but its bytes are not that.", place)
     return Upload(sha256=sha256(data).hexdigest(), place=place, data=data)
 
 
@@ -206,27 +252,29 @@ def split_urls(text: str, param: str) -> tuple[tuple[str, ...], str]:
     urls: list[str] = []
     rest = text
     while found := _FRONT_URL.match(rest):
-        _check(_is_web_url(found[1]), f"{found[1][:80]!r} is not a URL.", param)
+        check(is_web_url(found[1]), f"{found[1][:80]!r} is not a URL.", param)
         urls.append(found[1])
         rest = rest[found.end() :]
     apart = not urls or not rest[:1].isspace() or not _FRONT_URL.match(rest.lstrip())
-    _check(apart, "Reference URLs must be separated by exactly one space.", param)
-    _check(rest.strip(), "The prompt must not be empty.", param)
+    check(apart, "Reference URLs must be separated by exactly one space.", param)
+    check(rest.strip(), "The prompt must not be empty.", param)
     return tuple(urls), rest
 
 
-def _refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
+def refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = "") -> None:
+    """Raise the Refusal of a field that is not among the known ones."""
     for key in body:
         name = f"{place}{key}"
-        _check(key in known, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+        check(key in known, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
+def text_in(body: Mapping[str, Any], name: str) -> str:
+    """Return a required text, or raise the Refusal of what stands there."""
     value = body.get(name)
     if not isinstance(value, str):
         code = None if name in body else "missing_parameter"
         raise invalid(f"{name} is required and must be a string.", name, code=code)
-    _check(value.strip(), f"{name} must not be empty.", name)
+    check(value.strip(), f"{name} must not be empty.", name)
     return value
 
 
@@ -243,16 +291,18 @@ def _ratio_of_sides(given: Mapping[str, Any]) -> str | None:
     if not (width := given.get("width", 0)) or not (height := given.get("height", 0)):
         return None
     ratio = f"{width}:{height}"
-    _check(width * height <= _MOST_PIXELS, "width and height must come to at most 4 megapixels.", "width")
-    _check(parse_ratio(ratio), "width and height must be within 21:9 and 9:21.", "width")
+    check(width * height <= _MOST_PIXELS, "width and height must come to at most 4 megapixels.", "width")
+    check(parse_ratio(ratio), "width and height must be within 21:9 and 9:21.", "width")
     return ratio
 
 
-def _whole(value: Any, low: int, high: int) -> bool:
+def whole_number(value: Any, low: int, high: int) -> bool:
+    """Whether a value is a whole number from `low` to `high`."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_web_url(value: Any) -> bool:
+def is_web_url(value: Any) -> bool:
+    """Whether a value is an http or https URL with a host."""
     try:
         return isinstance(value, str) and bool(_WEB_URL.match(value) and urlsplit(value).hostname)
     except ValueError:
@@ -260,18 +310,18 @@ def _is_web_url(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    return value == 0 or (_whole(value, _SMALLEST_SIDE, _MOST_PIXELS) and value % _SIDE_STEP == 0)
+    return value == 0 or (whole_number(value, _SMALLEST_SIDE, _MOST_PIXELS) and value % _SIDE_STEP == 0)
 
 
 # Field: what its value must be, as a test and in words.
 _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "seed": (lambda value: _whole(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
+    "seed": (lambda value: whole_number(value, -_LARGEST_SEED, _LARGEST_SEED), "an integer of 64 bits"),
     "aspect_ratio": (lambda value: value == "" or parse_ratio(value), "W:H from 21:9 to 9:21"),
     "output_format": (lambda value: value in get_args(Format), "jpeg, png or webp"),
     "width": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
     "height": (_is_side, f"0, or a multiple of {_SIDE_STEP} from {_SMALLEST_SIDE}"),
-    "safety_tolerance": (lambda value: _whole(value, 0, _FREEST), f"an integer from 0 to {_FREEST}"),
+    "safety_tolerance": (lambda value: whole_number(value, 0, _FREEST), f"an integer from 0 to {_FREEST}"),
     "prompt_upsampling": (lambda value: isinstance(value, bool), "true or false"),
-    "webhook_url": (_is_web_url, "an http or https URL"),
+    "webhook_url": (is_web_url, "an http or https URL"),
     "webhook_secret": (lambda value: isinstance(value, str), "a string"),
 }

@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from batchflux.errors import UsageError
+from batchflux.simulator.apis import DIALECTS
 from batchflux.simulator.calls import answer
 from batchflux.simulator.endpoint import Endpoint, authorize, between
 from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
 from batchflux.simulator.journal import Journal, Tally
-from batchflux.simulator.replies import Refusal, Reply, error_reply, json_reply, reset, whole
+from batchflux.simulator.replies import RELAY, SERVED, Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
 from batchflux.simulator.tasks import Tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from aiohttp.typedefs import Handler
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.options import SimulatorOptions
+    from batchflux.simulator.replies import Api
 
 _BODY_LIMIT = 64 << 20
 _GRACE = 1.0
+_BELOW_THEIR_NAMES = frozenset({"together", "siliconflow"})
 _SLOW_BYTES, _SLOW_SECONDS = 1024, 1.0
 _PAGE = b"<!DOCTYPE html>\n<html><head><title>Please wait</title></head><body>Checking your browser</body></html>\n"
 
@@ -88,11 +91,12 @@ class Files:
 class Simulator:
     """Serves the APIs in the running event loop, from `start` to `stop`; `requests` are its counters.
 
-    `opens` says whom it lets in when that is not this machine only.
+    `api`, one of SERVED, is the only one served. `opens` says whom it lets in when that is not this machine only.
     """
 
-    def __init__(self, options: SimulatorOptions) -> None:
+    def __init__(self, options: SimulatorOptions, api: str | None = None) -> None:
         self.options, self.requests = options, Journal()
+        self._api = api
         self.host, self.port = "", 0
         self.opens: str | None = None
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
@@ -133,13 +137,15 @@ class Simulator:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
         tasks = self._tasks
         call = partial(self._endpoint.admit, answer=partial(answer, self._endpoint))
-        app.router.add_post("/v1/images/generations", partial(call, api="standard"))
-        app.router.add_post("/v1/chat/completions", partial(call, api="chat"))
-        app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
-        app.router.add_get("/v1/credits", tasks.credits)
-        app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
-        app.router.add_get("/flux/v1/get_result", partial(tasks.poll, api="relay"))
-        app.router.add_post(r"/flux/v1/{model:[\w.-]+}", partial(tasks.submit, api="relay"))
+        for path, name in self._paths():
+            app.router.add_post(path, partial(call, api=name))
+        if self._api in (None, "bfl"):
+            app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
+            app.router.add_get("/v1/credits", tasks.credits)
+            app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
+        if self._api in (None, RELAY):
+            app.router.add_get("/flux/v1/get_result", partial(tasks.poll, api="relay"))
+            app.router.add_post(r"/flux/v1/{model:[\w.-]+}", partial(tasks.submit, api="relay"))
         app.router.add_get("/v1/files/{path:.+}", Files(self._endpoint).serve)
         for path, told in (
             ("/v1/models", self._models),
@@ -149,6 +155,22 @@ class Simulator:
         ):
             app.router.add_get(path, partial(_tell, told=told))
         return app
+
+    def _paths(self) -> Iterator[tuple[str, Api]]:
+        """Yield the paths of calls and whose they are; the first of two has it.
+
+        Every API but a relay's is also below its own name. `/v1/images/generations` is a relay's and OpenAI's, whom the
+        model tells apart; others who have it are found below their names only, or when they are served alone.
+        """
+        if self._api in (None, RELAY):
+            yield "/v1/images/{action:generations}", "standard"
+            yield "/v1/chat/completions", "chat"
+        for name, dialect in DIALECTS.items():
+            if self._api in (None, name):
+                for path in dialect.routes:
+                    yield f"/{name}{path}", name
+                    if self._api == name or name not in _BELOW_THEIR_NAMES:
+                        yield path, name
 
     def _models(self, http: web.Request) -> dict[str, Any]:
         authorize(http.headers, "standard", self.options.keys)
@@ -177,10 +199,13 @@ async def _documented_errors(request: web.Request, handler: Handler) -> web.Stre
 
 
 class EmbeddedSimulator:
-    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop`."""
+    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop`.
 
-    def __init__(self, options: SimulatorOptions) -> None:
-        self._options = options
+    It serves `api` alone, where that is one of SERVED.
+    """
+
+    def __init__(self, options: SimulatorOptions, api: str | None = None) -> None:
+        self._options, self._api = options, api if api in SERVED else None
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] = lambda: None
 
@@ -201,7 +226,7 @@ class EmbeddedSimulator:
             self._thread = None
 
     async def _serve(self, ready: Future[Simulator]) -> None:
-        stopping, simulator = asyncio.Event(), Simulator(self._options)
+        stopping, simulator = asyncio.Event(), Simulator(self._options, self._api)
         try:
             await simulator.start()
         except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that called start

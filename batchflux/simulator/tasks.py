@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from batchflux.simulator import replies
+from batchflux.simulator.apis import told
 from batchflux.simulator.endpoint import authorize
 from batchflux.simulator.faults import FAULTY_POLLS, SLOW_POLLS
 from batchflux.simulator.images import link
@@ -202,9 +203,9 @@ class Tasks:
         return await self._endpoint.hang(http) if fault == "hang" else replies.reset(http)
 
     def _poll_error(self, reply: Reply, api: Api) -> web.Response:
-        told = replies.as_detail(reply) if api == "bfl" else reply
-        self._endpoint.journal.polls[str(told.status)] += 1
-        return whole(told, {})
+        said = told(reply, api)
+        self._endpoint.journal.polls[str(said.status)] += 1
+        return whole(said, {})
 
     def _polled(self, status: str, body: dict[str, Any], code: int = 200) -> web.Response:
         self._endpoint.journal.polls[status] += 1

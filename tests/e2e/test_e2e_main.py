@@ -90,6 +90,7 @@ def test_chat_style_sends_text_as_a_string(program: Program, bank: Bank, manifes
 
 
 def test_the_folder_holds_all_that_the_manual_lists(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    program.apart = True
     name = manifest(
         "  - {id: one, prompt: '=cmd()', seed: 3, aspect_ratio: 9:16, tags: {sku: M-1}}\n"
         "  - {id: two, prompt: second, output_format: png, tags: {shelf: 007}}\n"
@@ -405,6 +406,7 @@ def test_a_consistently_failing_provider_stops_the_run(
 
 
 def test_no_secret_reaches_the_folder_or_the_screen(program: Program, bank: Bank, manifest: Callable[..., str]) -> None:
+    program.apart = True
     name = manifest(
         "  - {id: a, prompt: 'x #500*1', webhook_url: 'https://h.example', webhook_secret: '${OTHER_KEY}'}\n"
     )

@@ -137,6 +137,7 @@ def test_a_bug_ends_the_run_with_its_own_exit_code(program: Program) -> None:
             "pool.Tally.add = broken\n"
         )
         program.environ["PYTHONPATH"] = f"{program.folder}:{program.environ['PYTHONPATH']}"
+        program.apart = True
         ended = program.run()
     assert ended.code == 70
     assert "KeyError: batchflux ended by a bug of its own" in ended.err

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from batchflux.cli import cli
-from batchflux.errors import BatchfluxError
-from tests.bank import KEY
-from tests.program import ROOT, Ended, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.bank import Bank
+    from tests.program import Program
 
     Manifest = Callable[..., str]
     Terminal = Callable[..., tuple[int, str]]
-
-
-class Inside(Program):
-    """The program called within this process, many times faster; without a terminal."""
-
-    def __call__(self, *arguments: str, **environ: str) -> Ended:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self.folder)
-            ended = CliRunner(env=self.environ | environ).invoke(cli, arguments, standalone_mode=False)
-        error: Any = ended.exception
-        if error is not None and not isinstance(error, BatchfluxError):
-            raise error
-        code = ended.return_value if error is None else error.exit_code
-        return Ended(code or 0, ended.stdout, ended.stderr + ("" if error is None else str(error)))
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_KEY": KEY}
-    environ |= dict.fromkeys(("XDG_STATE_HOME", "XDG_CACHE_HOME"), str(tmp_path / "state"))
-    return Inside(tmp_path, tmp_path / "out", environ)
 
 
 def files(folder: Path) -> dict[str, bytes]:

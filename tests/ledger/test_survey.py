@@ -129,9 +129,9 @@ def test_a_folder_without_a_ledger_is_all_new(empty: sqlite3.Connection, job_num
     surveyor = Surveyor(empty, Selection(), lambda _: False, apply=False)
     survey = surveyor.take(job_number(n, style="chat" if n == 2 else "standard") for n in range(3))
     assert counts(survey) == {"total": 3, "new": 3, "todo": 3}
-    assert (survey.calls, survey.styles, [job.id for job in survey.samples]) == (
+    assert (survey.calls, survey.made_by, [job.id for job in survey.samples]) == (
         3,
-        {"standard": 2, "chat": 1},
+        {("tuzi", "standard"): 2, ("tuzi", "chat"): 1},
         ["j0", "j1", "j2"],
     )
 
@@ -336,8 +336,9 @@ def test_few_jobs_are_kept_for_the_run_and_many_are_made_again(
     assert kept(1, images=(Reference(source="x" * 60_000),)) is None
 
 
-def test_calls_are_counted_by_the_model_that_they_ask(folder: Folder, job_number: JobOf) -> None:
+def test_calls_are_counted_by_whom_they_ask(folder: Folder, job_number: JobOf) -> None:
     jobs = [job_number(number, model=model) for number, model in enumerate(("pro", "max", "pro", "pro"))]
     folder.run(jobs[:1])
     survey = folder.survey(jobs)
-    assert (survey.calls, survey.models) == (3, {"max": 1, "pro": 2})
+    asked = {ways[0].model: calls for ways, calls in survey.asked.items()}
+    assert (survey.calls, asked) == (3, {"max": 1, "pro": 2})

@@ -124,9 +124,9 @@ async def serve(tmp_path: Path, session: aiohttp.ClientSession) -> AsyncIterator
     """Starts simulators that answer at once with small pictures, unless told otherwise; stops them all."""
     started: list[Simulator] = []
 
-    async def start(**options: Any) -> Client:
+    async def start(*, api: str | None = None, **options: Any) -> Client:
         told = {"latency": 0, "size": 64, "cache_dir": str(tmp_path / "uploads"), **options}
-        simulator = Simulator(parse_options(told))
+        simulator = Simulator(parse_options(told), api)
         started.append(simulator)
         return Client(await simulator.start(), session, simulator)
 

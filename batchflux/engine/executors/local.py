@@ -61,7 +61,7 @@ class LocalExecutor:
 
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         """Keep an answer that was not understood, without secrets; return its name. Raises StorageError."""
-        secrets = [*queries((image.url for image in job.images), job.webhook_url), *self._secrets]
+        secrets = [*queries((image.url for image in job.references), job.webhook_url), *self._secrets]
         secrets += filter(None, [job.webhook_secret])
         quiet = await asyncio.to_thread(_without, secrets, body)
         return await self._images.keep_answer(job, attempt, quiet)

@@ -87,8 +87,11 @@ def provider_config(
         message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
         section.add(message, "base_url")
     if sure and not simulated and known.base_url is None and not section.has("base_url"):
-        message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
-        section.add(message, *(["name"] if len(section.path) == 1 or section.has("name") else []))
+        if written is None:
+            message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
+            section.add(message, *(["name"] if len(section.path) == 1 or section.has("name") else []))
+        elif offers is None or any(offer.api == api for offer in offers):  # of an unknown API only that is said
+            section.add(f"the API {api} has no address of its own; add base_url", "api")
     own = given.addresses or (() if known.base_url is None else (known.base_url,))
     elsewhere = section.has("base_url") and called not in named  # a server of the user's own: not with the API's key
     keys = given.keys if "keys" in given.model_fields_set else () if elsewhere else known.keys

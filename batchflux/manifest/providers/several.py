@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from batchflux.errors import quoted
 from batchflux.manifest.kinds import fallback_on, texts
 from batchflux.manifest.providers.config import SIMULATOR, Section, provider_config
-from batchflux.manifest.reading.diagnostics import Faults, check_sound, nearest
+from batchflux.manifest.providers.makers import not_listed
+from batchflux.manifest.reading.diagnostics import Faults, check_sound
 from batchflux.manifest.reading.yaml_nodes import Scalar, Table, found, is_written, line_at, plain_data
 from batchflux.manifest.schema import NamedProvider, ProviderConfig
 
@@ -40,34 +41,38 @@ def providers_of(
     `chosen` is who makes all jobs, by the command line; the simulator then speaks the API of each.
     """
     node = root.pairs.get("providers")
-    if not is_written(root, "providers") or not isinstance(node, Table) or not node.pairs:
-        if is_written(root, "providers"):
-            what = found(node) if node is not None else "nothing"
-            faults.add(line_at(root, ("providers",)), ("providers",), f"found {what}; allowed are providers by names")
-        given = root.pairs.get("provider")
-        config = ProviderConfig() if given is None else check_sound(ProviderConfig, given, ("provider",), faults)[0]
-        one = provider_config(Section(root, faults, "provider"), config, offers)
-        fallback = _listed(root, "fallback", texts, faults)
-        if fallback:
+    if isinstance(node, Table) and node.pairs:
+        return _several(root, node, offers, faults, chosen)
+    if is_written(root, "providers"):
+        what = "nothing" if node is None or isinstance(node, Table) else found(node)
+        faults.add(line_at(root, ("providers",)), ("providers",), f"found {what}; allowed are providers by names")
+    given = root.pairs.get("provider")
+    config = ProviderConfig() if given is None else check_sound(ProviderConfig, given, ("provider",), faults)[0]
+    one = provider_config(Section(root, faults, "provider"), config, offers)
+    for key in ("fallback", "fallback_on"):
+        if _listed(root, key, texts, faults):
             message = "there is one provider only; list it and the others under providers, by names"
-            faults.add(line_at(root, ("fallback",)), ("fallback",), message)
-        return Providers(default=one, named={one.name: one})
-    simulate = chosen == SIMULATOR and SIMULATOR not in node.pairs
+            faults.add(line_at(root, (key,)), (key,), message)
+    return Providers(default=one, named={one.name: one}, chosen=chosen is not None)
+
+
+def _several(
+    root: Table, node: Table, offers: Sequence[Capabilities] | None, faults: Faults, chosen: str | None
+) -> Providers:
+    simulate = chosen == SIMULATOR and not is_written(root, "providers", chosen)
     named: dict[str, ProviderConfig] = {}
     for name, given in node.pairs.items():
         if not name or len(name) > _NAME or name != name.strip() or not name.isprintable():
-            faults.add(
-                node.lines[name], ("providers", name), f"a name is text on one line of at most {_NAME} characters"
-            )
+            message = f"a name is text on one line of at most {_NAME} characters"
+            faults.add(node.lines[name], ("providers", name), message)
         config = check_sound(NamedProvider, given, ("providers", name), faults)[0]
         named[name] = provider_config(Section(root, faults, "providers", name), config, offers, simulate=simulate)
-    default = next(iter(named)) if simulate else _default(root, named, faults)
-    _one_currency(root, named, faults)
+    default = _default(root, named, faults)
+    named = _in_one_currency(root, named, named[default].currency, faults)
     fallback = _listed(root, "fallback", texts, faults)
     for name in fallback:
         if name not in named:
-            message = f"found {quoted(name)}, which is no provider of this manifest; {nearest(name, named)}"
-            faults.add(line_at(root, ("fallback",)), ("fallback",), message)
+            faults.add(line_at(root, ("fallback",)), ("fallback",), f"found {not_listed(name, named)}")
     return Providers(
         default=named[default],
         named=named,
@@ -89,22 +94,30 @@ def _default(root: Table, named: Mapping[str, ProviderConfig], faults: Faults) -
         return first
     if node.text in named:
         return node.text
-    message = f"found {quoted(node.text)}, which is no provider of this manifest; {nearest(node.text, named)}"
-    faults.add(line_at(root, ("provider",)), ("provider",), message)
+    faults.add(line_at(root, ("provider",)), ("provider",), f"found {not_listed(node.text, named)}")
     return first
 
 
-def _one_currency(root: Table, named: Mapping[str, ProviderConfig], faults: Faults) -> None:
-    """Note prices in another currency than the first: one budget counts them all."""
-    priced = [(name, one.currency) for name, one in named.items() if one.price is not None]
-    for name, currency in priced:
-        if currency != (first := priced[0])[1]:
+def _in_one_currency(
+    root: Table, named: Mapping[str, ProviderConfig], default: str, faults: Faults
+) -> dict[str, ProviderConfig]:
+    """Return the providers in the currency of all prices, `default` where there are none; note those in another.
+
+    What answers tell in another currency counts for nothing then: one sum has them all.
+    """
+    said = {name: is_written(root, "providers", name, "currency") for name in named}
+    priced = [name for name, one in named.items() if one.price is not None and (one.price != 0 or said[name])]
+    first = next(iter(priced), None)
+    currency = default if first is None else named[first].currency
+    for name in priced:
+        if (other := named[name].currency) != currency:
             message = (
-                f"found {quoted(currency)}, and the price of {first[0]} is in {quoted(first[1])}; one budget counts all"
+                f"found {quoted(other)}, and the price of {first} is in {quoted(currency)}; one budget counts all"
                 " prices, so write them in one currency"
             )
-            path = ("providers", name, "currency" if is_written(root, "providers", name, "currency") else "price")
+            path = ("providers", name, "currency" if said[name] else "price")
             faults.add(line_at(root, path), path, message)
+    return {name: one.model_copy(update={"currency": currency}) for name, one in named.items()}
 
 
 def _listed(root: Table, key: str, check: Callable[[object], tuple[str, ...]], faults: Faults) -> tuple[str, ...]:

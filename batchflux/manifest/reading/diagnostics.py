@@ -10,7 +10,7 @@ import difflib
 import heapq
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,7 +62,7 @@ def is_key_name(name: str) -> bool:
 
 def unknown_key(name: str, path: KeyPath, model: type[BaseModel]) -> str:
     """Return the message for a key that the part at `path` does not have."""
-    if path == ("provider",) and is_key_name(name):
+    if path and path in {("provider",), ("providers", path[-1])} and is_key_name(name):
         return "a key does not belong in a manifest; put it into an environment variable and name that under keys"
     return f"unknown key {quoted(name)}; {nearest(name, key_names(model))}"
 
@@ -171,10 +171,20 @@ def check_sound(model: type[Model], node: Node, path: KeyPath, faults: Faults) -
         items = error.errors(include_url=False, include_input=False)
     for item in items:
         loc = tuple(item["loc"])
-        told = unknown_key(str(loc[-1]), path, model) if item["type"] == "extra_forbidden" else None
+        told = None
+        if item["type"] == "extra_forbidden":
+            told = unknown_key(str(loc[-1]), (*path, *loc[:-1]), _part_of(model, loc[:-1]))
         faults.add(line_at(node, loc), (*path, *loc), told or str(item["ctx"].get("message") or item["ctx"]["error"]))
     bad = {str(item["loc"][0]) for item in items}
     return model.model_validate({key: value for key, value in given.items() if key not in bad}), bad
+
+
+def _part_of(model: type[BaseModel], keys: Iterable[str | int]) -> type[BaseModel]:
+    """Return the model of a part within a part."""
+    for key in keys:
+        kinds = get_args(model.model_fields[str(key)].annotation)
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return model
 
 
 def entry_fault(manifest: Manifest, entry: Entry, key: str, message: str, line: int | None = None) -> Fault:
@@ -206,7 +216,7 @@ def file_name_fault(manifest: Manifest, message: str) -> Fault:
     return _placed(manifest.display, manifest.file_name_line, "output.file_name", message)
 
 
-def keys_fault(manifest: Manifest, name: str, index: int, message: str) -> Fault:
+def keys_fault(manifest: Manifest, provider: str, index: int, message: str) -> Fault:
     """Return a fault of one of a provider's keys, which a run brings to light."""
-    place = f"providers.{name}" if manifest.several else "provider"
-    return _placed(manifest.display, manifest.keys_lines.get(name, 1), f"{place}.keys[{index}]", message)
+    part = f"providers.{provider}" if manifest.several else "provider"
+    return _placed(manifest.display, manifest.keys_lines[provider], f"{part}.keys[{index}]", message)

@@ -16,6 +16,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import re
 import socket
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from tests.inside import inside
 from tests.serving import request_of
 
 if TYPE_CHECKING:
@@ -325,21 +327,25 @@ if "CHAOS_CRASH" in os.environ:
 
 @dataclass
 class Ended:
-    """How a call of the program ended; `peak` is the most memory it took, in MiB (0 where that is not known)."""
+    """How a call of the program ended; `peak` is the most memory a process took, in MiB (0 where that is not known)."""
 
     code: int
     out: str
     err: str
-    peak: float
+    peak: float = math.nan
 
 
 @dataclass
 class Program:
-    """Calls batchflux in a folder of its own, as a user's shell would."""
+    """Calls batchflux in a folder of its own: within this process, or `apart`, as a user's shell would.
+
+    Apart for what holds for a whole process: its peak of memory, its umask, what it reads as it starts.
+    """
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
     crashes: bool = False
+    apart: bool = False
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -349,8 +355,11 @@ class Program:
 
     def __call__(self, *arguments: str, umask: int = -1, **environ: str) -> Ended:
         """Call it; `environ` is added to its environment."""
+        known = {**os.environ, "TEST_KEY": KEY, **self.environ, **environ}
+        if not self.apart and umask < 0:
+            return Ended(*inside(self.folder, known, *arguments))
         site, peak = self.write("site/sitecustomize.py", SITE), self.folder / "site" / "peak"
-        known = {**os.environ, "PYTHONPATH": f"{site.parent}:{ROOT}", "TEST_KEY": KEY, **self.environ, **environ}
+        known["PYTHONPATH"] = f"{site.parent}:{ROOT}"
         if Path("/proc/self/status").exists():
             known["CHAOS_PEAK"] = str(peak)
         done = subprocess.run(

@@ -26,11 +26,13 @@ CASES = {
     "attribute": ("  - prompt: \"{{ ''.__class__.__mro__[1].__subclasses__() }}\"\n", "jobs[0].prompt"),
     "outside": ("  - {prompt: x, id: ../../etc/passwd}\n", "an id has no slash"),
 }
+BOMBS = {"packed", "aliases", "template"}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_hostile_manifest_spends_nothing_and_leaves_nothing(net: Net, program: Program, name: str) -> None:
     jobs, said = CASES[name]
+    program.apart = name in BOMBS
     if name == "packed":
         (program.folder / "bomb.csv.gz").write_bytes(gzip.compress(b"title\n" + b"a" * (200 << 20), 1))
     os.mkfifo(program.folder / "fifo.csv")
@@ -40,7 +42,7 @@ def test_a_hostile_manifest_spends_nothing_and_leaves_nothing(net: Net, program:
     assert ended.code == 2
     assert said in ended.err
     assert all(":" in line for line in ended.err.splitlines())
-    assert ended.peak < 200
+    assert name not in BOMBS or ended.peak < 200
     assert not (program.folder / "out/m").exists()
     assert net.proxy.connections == 0
 

@@ -145,7 +145,7 @@ def no_jpegs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_what_lies_behind_a_link_and_is_no_picture_lands_nowhere(net: Net, program: Program, kind: str) -> None:
-    cases = no_pictures() if kind == "png" else no_jpegs()
+    program.apart, cases = True, no_pictures() if kind == "png" else no_jpegs()
     for name, data in cases.items():
         net.gives(name, data)
     jobs = [{"prompt": f"#{name} cat", "output_format": kind, "aspect_ratio": "1:1"} for name in cases]

@@ -109,6 +109,7 @@ def told(net: Net) -> dict[str, bytes]:
 def noisy(program: Program) -> Program:
     """The program with all that anybody logs, and the canaries in its environment."""
     program.environ.update(KEYS, HOOK=HOOK, CHAOS_DEBUG="1", PYTHONASYNCIODEBUG="1")
+    program.apart = True
     return program
 
 

@@ -59,6 +59,7 @@ def authority(program: Program) -> trustme.CA:
     path = program.folder / "ca.pem"
     made.cert_pem.write_to_path(str(path))
     program.environ["SSL_CERT_FILE"] = str(path)
+    program.apart = True
     return made
 
 

@@ -1,0 +1,60 @@
+"""Who makes each job of a manifest: the provider that it names, and those that take over when that one cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchflux.errors import quoted
+from batchflux.manifest.providers.config import SIMULATOR
+from batchflux.manifest.providers.offers import Offers
+from batchflux.manifest.reading.diagnostics import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batchflux.manifest.schema import Manifest, ProviderConfig
+    from batchflux.models import Capabilities, Way
+
+
+class Makers:
+    """The providers of a manifest with what each can carry, for its jobs to choose among."""
+
+    def __init__(self, manifest: Manifest, offers: Sequence[Capabilities]) -> None:
+        self._manifest = manifest
+        self._by_name = {name: Offers(manifest, name, offers) for name in manifest.providers}
+
+    def named(self, name: str) -> Offers:
+        """Return what a provider of the manifest can carry."""
+        return self._by_name[name]
+
+    def choose(self, values: dict[str, Any], *, says_so: bool) -> Offers:
+        """Return who makes a job, and note it in its values; ValueError: it names none of the manifest's providers.
+
+        `says_so`: the job itself or an axis names it, so that the job's key does, too, whoever makes it in the end.
+        """
+        manifest, said = self._manifest, values.get("provider")
+        name = said or manifest.provider.name
+        if name not in self._by_name and (manifest.several or not manifest.chosen):
+            raise ValueError(f"found the provider {not_listed(name, manifest.providers)}")
+        values["key_provider"] = name if says_so and said else None
+        values["provider"] = manifest.provider.name if manifest.chosen else name
+        return self._by_name[values["provider"]]
+
+    def fallbacks(self, written: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Way, ...]:
+        """Return how others make a job, as it was `written`, when its provider cannot; not one that says who does."""
+        manifest, own = self._manifest, values["provider"]
+        if manifest.chosen or values["key_provider"] is not None:
+            return ()
+        api = manifest.providers[own].api
+        ways = (self._by_name[name].way(written, api) for name in manifest.fallback if name != own)
+        return tuple(way for way in ways if way is not None)
+
+
+def not_listed(name: str, listed: Mapping[str, object]) -> str:
+    """Say of a name that was found that no provider has it, and which there are."""
+    return f"{quoted(name)}, which is no provider of this manifest; {nearest(name, listed)}"
+
+
+def api_in_keys(provider: ProviderConfig) -> str:
+    """Return what stands in a job's key for what makes it."""
+    return SIMULATOR if provider.simulated else provider.api

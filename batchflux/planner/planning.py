@@ -1,0 +1,255 @@
+"""Loads a manifest, and plans what a run would do and what it would cost.
+
+It spends nothing, and writes nothing but what it remembers of photos.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarl import URL
+
+from batchflux.engine.settings import key_faults, proxies_of
+from batchflux.errors import JobError
+from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.survey import Survey, Through, survey_jobs
+from batchflux.ledger.tables import currency, spent
+from batchflux.manifest import load_manifest as load
+from batchflux.planner.doubts import check_currency, doubt_of, looked_at
+from batchflux.planner.estimates import canaries, cost_of, counted, mean_call, paces_of, provider_plans, whole_time
+from batchflux.providers import capabilities, preview, providers
+from batchflux.redaction import without_signatures
+from batchflux.secrets import Secrets
+from batchflux.transport import check_downloads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.models import Job
+    from batchflux.planner.estimates import Pace, ProviderPlan
+    from batchflux.state import Lesson
+
+SHOWN_REFERENCES = 20
+SIMULATOR_HOST = "simulator.localhost"  # a name of its own, so that links in results.csv outlive its port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run of a manifest would do.
+
+    `counts` as in summary.json; `calls` requests would cost `cost` in `currency` (None without a price), on top of
+    `spent` so far; `seconds` is an estimate, from the rate and from `seconds_a_call`. `requests` are the first ones
+    as they would be sent. `unreadable` counts jobs whose references cannot be read; `unreadable_samples` says why.
+    `photos` counts the local ones, as photos.Seen does.
+    `price` is of the manifest's model, `models` counts the calls by model: each has the price of its own. `providers`
+    says of each by its name what it has to do; of several, `provider`, `model`, `price` and `proxy` are those of the
+    one that jobs have which name none. Calls that no fallback can take over are `without_fallback`; were each made by
+    the dearest that can, it would be `worst_cost`. `set_aside`
+    counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
+    which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
+    sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
+    cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
+    before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
+    out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
+    `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
+    is the first.
+    """
+
+    name: str
+    folder: str
+    provider: str
+    model: str
+    counts: dict[str, int]
+    styles: dict[str, int]
+    calls: int
+    price: Decimal | None
+    cost: Decimal | None
+    spent: Decimal
+    budget: Decimal | None
+    currency: str
+    seconds: float
+    seconds_a_call: float
+    requests: tuple[dict[str, Any], ...]
+    unreadable: int
+    unreadable_samples: tuple[str, ...]
+    models: dict[str, int] = field(default_factory=dict)
+    photos: dict[str, Any] = field(default_factory=dict)
+    set_aside: int = 0
+    set_aside_cost: Decimal | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    canary: int = 0
+    missed: str | None = None
+    maybe: int = 0
+    retried: int = 0
+    doubt: str | None = None
+    tables: tuple[dict[str, Any], ...] = ()
+    learned: dict[str, Lesson] = field(default_factory=dict)
+    keys_missing: tuple[str, ...] = ()
+    proxy: str | None = None
+    renamed: int = 0
+    renamed_sample: str = ""
+    providers: dict[str, ProviderPlan] = field(default_factory=dict)
+    without_fallback: int = 0
+    worst_cost: Decimal | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether all calls ask one provider, model and style."""
+        asked = sum(one.calls + one.takes_over > 0 for one in self.providers.values())
+        return max(asked, len(self.models), len(self.styles)) <= 1
+
+
+def load_manifest(
+    path: str | os.PathLike[str],
+    *,
+    sets: Sequence[str] = (),
+    provider: str | None = None,
+    out: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    env_file: str | os.PathLike[str] | None = None,
+) -> Manifest:
+    """Read and check a manifest; spends nothing.
+
+    `sets` are `PATH=VALUE` texts that replace values, as `limits.rate=10/s`; `out` replaces output.dir, `provider` its
+    name: another provider's base_url, keys and options are dropped, and its api, or with the simulator (which speaks
+    it) its price. `${NAME}` is looked up in `environ`, by default the process's environment, then as Secrets says;
+    `env_file` has lines `NAME=value`.
+
+    Raises:
+        ManifestError: with every fault. A manifest that is sound but for its rows has them listed by `plan` and `run`.
+    """
+    values_in = None if env_file is None else Path(env_file)
+    secrets = Secrets(os.environ if environ is None else environ, Path(path).absolute().parent, values_in)
+    manifest = load(path, sets=sets, provider=provider, out=out, environ=secrets, offers=capabilities())
+    return replace(manifest, env_file=values_in)
+
+
+def plan(
+    manifest: Manifest,
+    selection: Selection | None = None,
+    *,
+    through: Through = iter,
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
+    """Check every job and reference of the manifest, and say what running it would do.
+
+    The jobs go `through` that on their way. Keys and proxies are looked up in `environ`, the process's when None.
+
+    Raises ManifestError: with all faults; UsageError: provider.options holds what the provider does not know, or the
+    folder's spend is in another currency; StorageError: the ledger in the output folder cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    check_options(manifest, environ)
+    missing = tuple(key_faults(manifest, environ))
+    with looked_at(manifest.output.dir) as ledger, closing(manifest.photos(manifest.output.dir)) as photos:
+        check_currency(manifest, ledger)
+        chosen = selection or Selection()
+        survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
+        made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger))
+        tried = canaries(manifest, survey, ledger)
+        made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
+    each = {
+        name: replace(
+            made.providers[name],
+            canary=tried[name],
+            keys_missing=tuple(key for key in provider.keys if key in missing),
+            proxy=_proxy(environ, provider),
+        )
+        for name, provider in manifest.providers.items()
+    }
+    return replace(made, proxy=each[manifest.provider.name].proxy, providers=each)
+
+
+def _proxy(environ: Mapping[str, str], provider: ProviderConfig) -> str | None:
+    """Return by which proxy a provider is asked, and where that was said; None: directly."""
+    proxy = proxies_of(provider, environ).for_url(URL(provider.base_url or ""))
+    return None if proxy is None else f"{proxy} ({proxy.by})"
+
+
+def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
+    """Check what providers leave to those who use it; UsageError when they cannot.
+
+    They are the embedded simulator's options, allow_hosts, download_headers and proxies.
+    """
+    for provider in manifest.providers.values():
+        proxies_of(provider, environ)
+        check_downloads(provider.allow_hosts, provider.download_headers)
+        if provider.simulated:
+            from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which others do not need
+
+            parse_options(provider.options)
+
+
+def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
+    """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
+    paces, provider, asked = paces or {}, manifest.provider, survey.asked
+    each = provider_plans(manifest, survey, paces)
+    own = each[provider.name]
+    return Plan(
+        name=manifest.name,
+        folder=str(manifest.output.dir),
+        provider=provider.name,
+        model=provider.model,
+        counts=survey.as_counts(),
+        styles=counted((style, jobs) for (_, style), jobs in survey.made_by.items()),
+        calls=survey.calls,
+        price=own.price,
+        cost=cost_of(manifest, asked) if asked else own.cost,
+        spent=currency(already),
+        budget=manifest.limits.budget,
+        currency=manifest.currency,
+        seconds=whole_time(manifest, each.values()),
+        seconds_a_call=mean_call(own, each.values()),
+        requests=tuple(_preview(manifest, job) for job in survey.samples),
+        unreadable=survey.references,
+        unreadable_samples=tuple(_reference_faults(survey)),
+        models=counted((ways[0].model, calls) for ways, calls in asked.items()),
+        photos=survey.photos,
+        set_aside=survey.set_aside,
+        set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
+        dropped=dict(survey.dropped),
+        missed=survey.missed,
+        maybe=survey.maybe,
+        retried=survey.retried,
+        tables=tuple(survey.tables),
+        learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
+        renamed=survey.renamed[0],
+        renamed_sample=survey.renamed[1],
+        providers=each,
+        without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
+        worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
+    )
+
+
+def _reference_faults(survey: Survey) -> Iterator[str]:
+    """Yield what cannot be read, each once, with the job that needs it or how many do."""
+    for fault, (first, jobs) in islice(survey.reference_faults.items(), SHOWN_REFERENCES):
+        yield f"{first}: {fault}" if jobs == 1 else f"{fault} ({jobs:,} jobs, the first of them {first})"
+    if (more := len(survey.reference_faults) - SHOWN_REFERENCES) > 0:
+        yield f"... and {more:,} more photos"
+
+
+def _preview(manifest: Manifest, job: Job) -> dict[str, Any]:
+    try:
+        provider = manifest.providers[job.provider]
+        request = providers()[provider.api, job.style].submit(job, 1)
+    except JobError as error:  # its own run says so, too; the others are planned
+        return {"id": job.id, "method": "", "url": "", "body": {"error": error.message}}
+    url = (provider.base_url or f"http://{SIMULATOR_HOST}") + request.url
+    return {"id": job.id, "method": request.method, "url": url, "body": _unsigned(preview(request))}
+
+
+def _unsigned(value: Any) -> Any:
+    """Take the signatures out of the URLs of a request that is shown."""
+    if isinstance(value, str):
+        return without_signatures(value)
+    if isinstance(value, dict):
+        return {key: _unsigned(item) for key, item in value.items()}
+    return [_unsigned(item) for item in value] if isinstance(value, list) else value
