@@ -377,9 +377,10 @@ class Capabilities:
     can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
     `model` is that of a manifest that names none ("": one must be named).
-    `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
-    API knows. `by_model` returns what holds for a model, where models differ. `conflicts` yields what of a job's fields
-    cannot be together, by the field's name with the reason and the remedy.
+    `active_tasks` is the API's own cap of tasks that have not ended. `options` is the model of what only this API
+    knows, `option_files` are those that may be the path of a JSON file in place of what it holds. `by_model` returns
+    what holds for a model, where models differ. `conflicts` yields what of a job's fields cannot be together, by the
+    field's name with the reason and the remedy.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -400,6 +401,7 @@ class Capabilities:
     model: str = "flux-kontext-pro"
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
+    option_files: tuple[str, ...] = ()
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None

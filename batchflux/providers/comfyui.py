@@ -1,9 +1,10 @@
 """A ComfyUI server, with the user's own workflow: nothing is paid, so what the server has forgotten is sent again.
 
-`options.workflow` is a workflow in API format, `options.inputs` says where in it a job's fields belong: `{prompt:
-6.text, seed: 3.seed, image: 10.image}` by node and input. The id of a prompt comes from the job's key and the attempt,
-so that a request whose answer was lost can be told from all others. SaveImage writes PNG only; another format is made
-by the server as the picture is fetched. Facts: https://docs.comfy.org/development/comfyui-server/comms_routes and
+`options.workflow` is a workflow in API format, or the path of its file; `options.inputs` says where in it a job's
+fields belong: `{prompt: 6.text, seed: 3.seed, image: 10.image}` by node and input. The id of a prompt comes from the
+job's key and the attempt, so that a request whose answer was lost can be told from all others. SaveImage writes PNG
+only; another format is made by the server as the picture is fetched. Facts:
+https://docs.comfy.org/development/comfyui-server/comms_routes and
 https://github.com/Comfy-Org/ComfyUI/blob/master/server.py, read in November 2026.
 """
 
@@ -18,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from batchflux.errors import Code, JobError
@@ -60,21 +61,26 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    workflow: dict[str, Any] = Field(min_length=1)
+    workflow: dict[str, Any] | str = Field(min_length=1)
     inputs: dict[Place, str | list[str]] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _points_somewhere(self) -> Options:
-        if isinstance(self.workflow.get("nodes"), list):
-            raise PydanticCustomError("comfyui", "the workflow is not in API format: use File > Export (API)")
-        for name, places in self.inputs.items():
+    @field_validator("workflow")
+    @classmethod
+    def _is_of_the_api(cls, workflow: dict[str, Any] | str) -> dict[str, Any] | str:
+        if isinstance(workflow, dict) and isinstance(workflow.get("nodes"), list):
+            raise PydanticCustomError("comfyui", "it is not in API format; use File > Export (API)")
+        return workflow
+
+    @field_validator("inputs")
+    @classmethod
+    def _point_somewhere(cls, inputs: dict[Place, str | list[str]], info: ValidationInfo) -> dict[Place, Any]:
+        workflow = info.data.get("workflow")
+        for name, places in inputs.items() if isinstance(workflow, dict) else ():  # else a file, read at plan time
             for place in [places] if isinstance(places, str) else places:
-                if _inputs_at(self.workflow, place) is None:
-                    said = (
-                        f"inputs.{name} names {place}, and the workflow has no such input; write NODE.INPUT, as 6.text"
-                    )
+                if _inputs_at(workflow or {}, place) is None:
+                    said = f"{name} names {place}, which is no input of the workflow; write NODE.INPUT, as 6.text"
                     raise PydanticCustomError("comfyui", said.replace("{", "{{").replace("}", "}}"))
-        return self
+        return inputs
 
 
 class ComfyUI(Provider):
@@ -96,6 +102,7 @@ class ComfyUI(Provider):
             tasks=True,
             options=Options,
             conflicts=_conflicts,
+            option_files=("workflow",),
             base_url="http://127.0.0.1:8188",
         )
 
@@ -238,7 +245,7 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field, names in {**needed, "aspect_ratio": ("width", "height")}.items():
         lacking = [name for name in names if not _places(inputs, name)]
         if lacking and values.get(field) is not None and field not in values.get("dropped", ()):
-            yield field, f"the workflow has no place for it; add {' and '.join(lacking)} to options.inputs"
+            yield field, f"the workflow has no place for {field}; add {' and '.join(lacking)} to options.inputs"
     if (values.get("seed") or 0) < 0:
         yield "seed", f"found {values['seed']}; ComfyUI takes a seed of 0 or more"
     found, places = len(values["images"]), len(_places(inputs, "image"))

@@ -33,8 +33,8 @@ class SiliconFlow(Provider):
     def capabilities(self, model: str) -> Capabilities:
         """Return that three fields have a place, and up to three references; the format is the model's."""
         return Capabilities(
-            api=self.api, model="", style=self.style, fields=_FIELDS, local_images=True, most_images=3, files="data URL",
-            options=Options, base_url="https://api.siliconflow.cn", key_names=("SILICONFLOW_API_KEY",),
+            api=self.api, model="", style=self.style, fields=_FIELDS, local_images=True, most_images=3,
+            files="data URL", options=Options, base_url="https://api.siliconflow.cn", key_names=("SILICONFLOW_API_KEY",),
         )  # fmt: skip
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:

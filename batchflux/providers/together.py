@@ -36,9 +36,9 @@ class Together(Provider):
     def capabilities(self, model: str) -> Capabilities:
         """Return that four fields have a place; a reference of the older models is one, of FLUX.2 several."""
         return Capabilities(
-            api=self.api, model="", style=self.style, fields=_FIELDS, local_images=True, files="data URL", options=Options,
+            api=self.api, model="", style=self.style, fields=_FIELDS, local_images=True, files="data URL",
             most_images=8 if not model or "flux.2" in model.lower() else 1, base_url="https://api.together.ai",
-            key_names=("TOGETHER_API_KEY",),
+            options=Options, key_names=("TOGETHER_API_KEY",),
         )  # fmt: skip
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:

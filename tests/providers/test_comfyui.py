@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
 
-from batchflux.errors import Code, JobError
+from batchflux.errors import Code, Fault, JobError, ManifestError
+from batchflux.manifest import expand, load_manifest
 from batchflux.models import Ended, Finished, Job, Link, LocalImage, Multipart, Pending, Reference, Submitted, Uploaded
-from batchflux.providers import providers
+from batchflux.providers import capabilities, providers
 from tests.providers.apis import WORKFLOW
 from tests.providers.driving import HOME, body_of, read, then
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 COMFY = providers()["comfyui", "comfyui"]
 OFFER = COMFY.capabilities("any")
 INPUTS = {"prompt": "6.text", "seed": "3.seed", "width": "5.width", "height": "5.height", "image": "10.image"}
 TASK = "0c2ee2d8-6ba1-5c0c-8b32-0d3fbb2ea0aa"
 HANDLE = json.dumps({"id": TASK, "faults": ""})
+
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Plan = Callable[[dict[str, Any]], list[Job]]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Return the jobs of a manifest with these options."""
+
+    def made(options: dict[str, Any]) -> list[Job]:
+        text = (
+            f"version: 1\nname: m\nprovider: {{name: comfyui, options: {json.dumps(options)}}}\njobs: [{{prompt: p}}]\n"
+        )
+        (tmp_path / "m.yaml").write_text(text, encoding="utf-8")
+        faults: list[Fault] = []
+        manifest = load_manifest(tmp_path / "m.yaml", environ={}, offers=capabilities())
+        jobs = list(expand(manifest, capabilities(), faults.append))
+        if faults:
+            raise ManifestError(faults)
+        return jobs
+
+    return made
 
 
 @pytest.fixture
@@ -80,12 +104,12 @@ def test_an_id_of_its_own_for_each_job_and_attempt(job: Job) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"workflow": WORKFLOW, "inputs": {"prompt": "7.text"}}, "inputs.prompt names 7.text"),
-        ({"workflow": WORKFLOW, "inputs": {"prompt": "6.words"}}, "no such input"),
-        ({"workflow": WORKFLOW, "inputs": {"image": ["10.image", "6"]}}, "inputs.image names 6"),
+        ({"workflow": WORKFLOW, "inputs": {"prompt": "7.text"}}, "prompt names 7.text"),
+        ({"workflow": WORKFLOW, "inputs": {"prompt": "6.words"}}, "no input of the workflow"),
+        ({"workflow": WORKFLOW, "inputs": {"image": ["10.image", "6"]}}, "image names 6"),
         ({"workflow": WORKFLOW, "inputs": {"words": "6.text"}}, "prompt"),
         ({"workflow": {"nodes": [], "links": []}, "inputs": {"prompt": "6.text"}}, "not in API format"),
-        ({"workflow": {"6": None}, "inputs": {"prompt": "6.text"}}, "no such input"),
+        ({"workflow": {"6": None}, "inputs": {"prompt": "6.text"}}, "no input of the workflow"),
         ({"workflow": {}, "inputs": {"prompt": "6.text"}}, "at least 1"),
         ({"inputs": {"prompt": "6.text"}}, "required"),
     ],
@@ -185,3 +209,25 @@ def test_how_a_prompt_fails(job: Job, messages: Any, code: Code) -> None:
     reply = read(COMFY.poll(job, HANDLE), history(status=status))
     assert isinstance(reply, Ended)
     assert (reply.error.code, reply.error.billed) == (code, False)
+
+
+def test_the_workflow_may_lie_in_a_file_and_what_it_holds_counts(tmp_path: Path, plan: Plan) -> None:
+    def key() -> str:
+        return plan({"workflow": "w.json", "inputs": {"prompt": "6.text"}})[0].key
+
+    (tmp_path / "w.json").write_text(json.dumps(WORKFLOW), encoding="utf-8")
+    before = key()
+    assert plan({"workflow": WORKFLOW, "inputs": {"prompt": "6.text"}})[0].key == before
+    (tmp_path / "w.json").write_text(json.dumps({**WORKFLOW, "11": {"inputs": {}}}), encoding="utf-8")
+    assert key() != before
+    for text, said in (
+        ("{", "no JSON"),
+        (None, "cannot be read"),
+        ('{"nodes": []}', "API format"),
+        ("{}", "at least 1"),
+    ):
+        (tmp_path / "w.json").unlink(missing_ok=True)
+        if text is not None:
+            (tmp_path / "w.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ManifestError, match=said):
+            key()

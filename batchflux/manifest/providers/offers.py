@@ -7,6 +7,8 @@ its place under `params: drop`.
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -19,6 +21,7 @@ from batchflux.models import Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from batchflux.manifest.schema import Manifest
     from batchflux.models import Capabilities, Reference
@@ -68,12 +71,28 @@ def _local_file(references: Sequence[Reference]) -> str | None:
     return None
 
 
+def _held(path: Path, name: str) -> Any:
+    """Return what a JSON file holds that an option names; a FieldError says why it cannot be had."""
+    try:
+        found = path.stat()
+        return _read(path, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        raise FieldError(f"options.{name}", f"{quoted(str(path))} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise FieldError(f"options.{name}", f"{quoted(str(path))} holds no JSON; export it again") from None
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _changed: int, _size: int) -> Any:
+    return json.loads(path.read_bytes())
+
+
 class Offers:
     """What one provider of a manifest can carry, asked for each job."""
 
     def __init__(self, manifest: Manifest, name: str, offers: Sequence[Capabilities]) -> None:
         self.provider = self._provider = provider = manifest.providers[name]
-        self._several = manifest.several
+        self._several, self._base = manifest.several, manifest.base
         by_model = isinstance(provider.price, dict) or manifest.several
         self._prices = manifest.limits.budget is not None and by_model and not provider.simulated
         own = [offer for offer in offers if offer.api == provider.api]
@@ -198,6 +217,9 @@ class Offers:
         merged = {**own, **dict(given)}
         if not merged:
             return ()
+        for name in offer.option_files:
+            if isinstance(path := merged.get(name), str):
+                merged[name] = _held(self._base / path, name)
         for name, message in option_faults(merged, offer):
             raise FieldError(f"options.{name}", message)
         made = offer.options.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
