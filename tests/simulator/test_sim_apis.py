@@ -241,9 +241,10 @@ async def test_one_api_alone_has_its_own_paths_and_no_others(serve: Serve, api: 
 
 
 WORDS = (
-    "model prompt n size quality stream images image_url mask contents parts input class_type inputs image_url text inlineData data generationConfig "
+    "model prompt n size quality stream images image_url mask contents parts text inlineData data generationConfig "
     "imageConfig aspectRatio responseModalities messages content type url modalities image input_references seed width "
-    "height image_size partial_images output_format background user 1:1 png IMAGE gpt-image-2 missing-x"
+    "height image_size partial_images input class_type inputs output_format background user 1:1 png IMAGE gpt-image-2 "
+    "missing-x"
 )
 NAMES = st.sampled_from(WORDS.split())
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | NAMES

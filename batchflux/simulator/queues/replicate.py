@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
 
 from batchflux.simulator import replies
 from batchflux.simulator.images import link
@@ -15,8 +18,6 @@ from batchflux.simulator.queues.base import Queue, Task, origin_of
 from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from batchflux.simulator.queues.base import Said
     from batchflux.simulator.requests import ImageRequest
 
@@ -55,7 +56,7 @@ class ReplicateQueue(Queue):
         life = _life(http)
         if life is not None:
             task.data["deadline"] = task.created + life
-            asyncio.get_running_loop().call_later(life, self._cancel, task)
+            asyncio.get_running_loop().call_later(life, self._cancel, task, "aborted")
         if (wait := _waits(http)) is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(task.ends.wait(), wait)
@@ -115,28 +116,28 @@ class ReplicateQueue(Queue):
         """Keep a file, and answer its URL."""
         try:
             self.key(http)
-            form = await http.post()
-            content = form.get("content")
-            if content is None or isinstance(content, str):
+            content = (await http.post()).get("content")
+            if not isinstance(content, web.FileField):
                 raise replies.invalid("The file content is missing", "content")
-            data = content if isinstance(content, bytes | bytearray) else content.file.read()
-            url = await self.store(http, bytes(data))
+            data = content.file.read()
+            url = await self.store(http, data)
         except Refusal as refusal:
             return self.refused(refusal.reply)
-        now, digest = datetime.now(UTC).timestamp(), sha256(data).hexdigest()
-        kind = "application/octet-stream" if isinstance(content, bytes | bytearray) else content.content_type
-        about = {"id": digest, "content_type": kind, "size": len(data), "etag": digest, "checksums": {"sha256": digest}}
+        now, digest = time.time(), sha256(data).hexdigest()
+        about = {"id": digest, "name": content.filename, "content_type": content.content_type, "size": len(data)}
+        sums = {"etag": digest, "checksums": {"sha256": digest}, "metadata": {}}
         times = {"created_at": _iso(now), "expires_at": _iso(now + _FILE_LIFE)}
-        return whole(json_reply({**about, "metadata": {}, **times, "urls": {"get": url}}, 201), {})
+        return whole(json_reply({**about, **sums, **times, "urls": {"get": url}}, 201), {})
 
-    def _cancel(self, task: Task) -> None:
-        """Cancel a prediction: one that has started is billed all the same."""
-        if task.ended is None:
-            task.data["status"] = "canceled" if task.progress else "aborted"
-            if task.progress:
-                self.end(task)
-            else:
-                self.cancel(task)
+    def _cancel(self, task: Task, waiting: str = "canceled") -> None:
+        """Cancel a prediction: one that has started is billed all the same, one that is `waiting` ends as that."""
+        if task.ended is not None:
+            return
+        task.data["status"] = "canceled" if task.progress else waiting
+        if task.progress:
+            self.end(task)
+        else:
+            self.cancel(task)
 
     def _prediction(self, task: Task, http: web.Request) -> dict[str, Any]:
         request, base = task.request, f"{origin_of(http, 'replicate')}/v1/predictions/{task.id}"
