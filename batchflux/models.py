@@ -43,9 +43,10 @@ class Reference:
     """One reference image of a job: a URL, or a local file with the hex digest of its bytes.
 
     Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
-    bytes say (`image/png`, ...), or what its copy will be. Of a file that cannot be read, `sha256` is None and `fault`
-    says why in one sentence. `settings` is what the manifest says under `references` of local files, as JSON. `steps`
-    are what is done to the photo before it is sent; `copy` is what is sent in its place, once it is known.
+    bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that
+    cannot be read, `sha256` is None and `fault` says why in one sentence. `settings` is what the manifest says under
+    `references` of local files, as JSON. `steps` are what is done to the photo before it is sent; `copy` is what is sent
+    in its place, once it is known.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Reference:
     sha256: str | None = None
     media_type: str | None = None
     fault: str | None = None
+    size: int | None = field(default=None, compare=False)
     settings: str = ""
     steps: tuple[str, ...] = ()
     copy: Reference | None = None
@@ -239,14 +241,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `tokens`.
+    """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    Their kinds are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what; the
-    manifest has the prices.
+    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out
+    where the answer does not say of what; the manifest has the prices.
     """
 
     amount: Decimal | None = None
     currency: str = "USD"
+    units: Decimal | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -362,7 +365,8 @@ class Capabilities:
     can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
     may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
     `active_tasks` is the API's own cap of tasks that have not. `options` is the model of what only this
-    API knows. `by_model` returns what holds for a model, where models differ.
+    API knows; `unfit` takes a job's values and yields each field that they have no place for together, and why.
+    `by_model` returns what holds for a model, where models differ.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -382,6 +386,7 @@ class Capabilities:
     finds_lost: bool = False
     active_tasks: int | None = None
     options: type[BaseModel] | None = None
+    unfit: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = lambda _: ()
     base_url: str | None = None
     key_names: tuple[str, ...] = ()
     by_model: Callable[[str], Capabilities] | None = None

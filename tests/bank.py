@@ -28,13 +28,13 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from PIL import Image
 
-from tests.banks import Dialect, Picture, dialects
+from tests.banks import Dialect, Picture, Task, dialects
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIALECTS = dialects()
+KEYLESS = {path for dialect in DIALECTS if not dialect.keyed for path in (*dialect.paths, *dialect.asks)}
 PRICE = 0.14
 KEY = "sk-canary-5f1c0ffee0ddba11"
 CREDITS = 3.5  # what a task says that it cost, at 0.01 each
@@ -156,7 +157,7 @@ class Seen:
 
     @property
     def is_task(self) -> bool:
-        return self.dialect is None and "/flux-" in self.path
+        return "/flux-" in self.path if self.dialect is None else self.dialect.accepted is not None
 
 
 @dataclass
@@ -190,6 +191,7 @@ class Bank:
     open: int = 0
     most_at_once: int = 0
     _tasks: dict[str, str | None] = field(default_factory=dict)
+    _ids: dict[str, str] = field(default_factory=dict)
     _files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
     def app(self) -> web.Application:
@@ -197,7 +199,11 @@ class Bank:
         paths = {path for dialect in DIALECTS for path in dialect.paths}
         for path in sorted(paths | {"/v1/images/generations", "/v1/chat/completions"}):
             app.router.add_post(path, self.post)
+        for dialect in DIALECTS:
+            for number, path in enumerate(dialect.asks):
+                app.router.add_get(path, partial(self.asked, dialect, path, counts=number == 0))
         app.router.add_get("/files/{name}", self.file)
+        app.router.add_get("/view", self.file)
         for prefix in ("/v1", "/flux/v1"):
             app.router.add_get(f"{prefix}/get_result", self.result)
             app.router.add_post(f"{prefix}/{{model}}", self.post)
@@ -292,12 +298,34 @@ class Bank:
 
     def _accept(self, seen: Seen, fault: str | None) -> web.StreamResponse:
         self._tasks[seen.name] = fault
-        self._made(seen)
+        link, _ = self._made(seen)
+        if seen.dialect is not None and seen.dialect.accepted is not None:
+            task = Task(id=seen.dialect.task(seen.body) or seen.name, word="pending", url=self.url, link=link)
+            self._ids[task.id] = seen.name
+            return web.json_response(seen.dialect.accepted(task))
         polling = f"{self.url}{seen.path.rpartition('/')[0]}/get_result?id={seen.name}"
         if seen.path.startswith("/flux/"):  # a relay hands on BFL's own address, where the relay's key must never go
             polling = f"https://api.us1.bfl.ai/v1/get_result?id={seen.name}"
         cost = {"cost": CREDITS} if "#cost" in seen.text else {}
         return web.json_response({"id": seen.name, "polling_url": polling, **cost})
+
+    async def asked(self, dialect: Dialect, path: str, request: web.Request, *, counts: bool) -> web.StreamResponse:
+        """Answer for a task of a dialect; what ended badly is not billed."""
+        number = request.match_info.get("id", "")
+        name = self._ids.get(number, "")
+        fault = said(self.prompts[name], POLLS, self.polls[name]) if name and counts else None
+        self.polls[name] += counts
+        if fault in {"poll429", "poll500"}:
+            return web.json_response({"detail": "not now"}, status=int(fault.removeprefix("poll")))
+        failed = {"500": "failed", "moderated": "moderated"}.get(self._tasks.get(name) or "")
+        word = "missing" if fault == "missing" or (number and not name) else "pending" if fault else failed or "ready"
+        cost = CREDITS / 100 if "#cost" in self.prompts.get(name, "") else None
+        link = f"{self.url}/files/{name}.png"
+        task = Task(id=number, word=word, url=self.url, link=link, cost=cost, all=tuple(self._ids))
+        if failed and word == failed and counts:
+            self.billed[name] -= 1
+        status, body, headers = dialect.asks[path](task)
+        return web.json_response(body, status=status, headers=headers)
 
     async def result(self, request: web.Request) -> web.StreamResponse:
         name = request.query["id"]
@@ -318,7 +346,7 @@ class Bank:
         return web.json_response({"id": name, "status": "Ready", "result": {"sample": f"{self.url}/files/{name}.png"}})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        name, data = self._files[request.match_info["name"]]
+        name, data = self._files[request.match_info.get("name") or request.query["filename"]]
         text = self.prompts[name]
         fault = said(text, FILES, self.downloads[name])
         self.downloads[name] += 1
@@ -339,9 +367,9 @@ class Bank:
 async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     """Refuse a wrong key, and a key where none belongs."""
     named = (request.headers.get(name) for name in ("x-key", "x-goog-api-key"))
-    key = next(filter(None, named), request.headers.get("Authorization", "").removeprefix("Bearer "))
-    if request.path.startswith("/files/"):
-        assert not key, "a key went to the host of pictures"
+    key = next(filter(None, named), request.headers.get("Authorization", "").rpartition(" ")[2])
+    if request.path.startswith(("/files/", "/view")) or _path(request) in KEYLESS:
+        assert not key, "a key went where none belongs"
     elif not key.startswith("sk-"):
         return web.json_response({"detail": "Not authenticated - Invalid Authentication"}, status=403)
     elif request.path.startswith("/v1/flux-") or request.path == "/v1/get_result":
@@ -349,10 +377,13 @@ async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     return await handler(request)  # type: ignore[no-any-return]  # aiohttp leaves it open
 
 
+def _path(request: web.Request) -> str:
+    return getattr(request.match_info.route.resource, "canonical", "")
+
+
 def _dialect(request: web.Request, body: dict[str, Any]) -> Dialect | None:
     """Return the API that a call is made to; None: the relay, or BFL."""
-    here = request.match_info.route.resource
-    own = (one for one in DIALECTS if here is not None and here.canonical in one.paths)
+    own = (one for one in DIALECTS if _path(request) in {re.sub(r":[^}]+", "", path) for path in one.paths})
     return next((one for one in own if one.mine(request.path, body)), None)
 
 

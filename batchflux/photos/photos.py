@@ -125,11 +125,11 @@ class Photos:
         return Reference(source=source, url=source, fault=fault)
 
     def _found(self, source: str) -> Reference:
-        path, fault, digest, kind = joined(self._base, source), None, None, None
+        path, fault, digest, kind, size = joined(self._base, source), None, None, None, None
         try:
             path = on_disk(self._base, source) or path
             found = Path(path).stat()
-            fault = self._unfit(found)
+            size, fault = found.st_size, self._unfit(found)
             if fault is None:
                 digest, kind = self._digest(path, found)
                 fault = "is not a PNG, JPEG, WEBP or GIF picture; save it as one, as PNG" if kind is None else None
@@ -145,6 +145,7 @@ class Photos:
             source=source,
             path=path,
             sha256=digest,
+            size=size,
             media_type=None if kind is None else _media_type(target_of(kind, transparent=False), kind),
             fault=None if fault is None else f"the reference {source} {fault}",
             settings=self._written,

@@ -72,22 +72,34 @@ class OpenOptions(Options):
 
 
 class Answers(AnswerReader):
-    """Reads OpenAI's answers; `instead` is the same request in a form, for a server that refuses the JSON of this."""
+    """Reads OpenAI's answers; `instead` is the same request in a form, for a server that refuses the JSON of this.
+
+    Where it cannot travel so, `remedy` says what would.
+    """
 
     def __init__(
-        self, job: Job, status: int, headers: Mapping[str, str], *, instead: HttpRequest | None = None, **how: Any
+        self,
+        job: Job,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        instead: HttpRequest | None = None,
+        remedy: str = "",
     ) -> None:
-        super().__init__(job, status, headers, **how)
-        self._instead = instead
+        super().__init__(job, status, headers)
+        self._instead, self._remedy = instead, remedy
 
     def finish(self, *, complete: bool) -> Reply:
         """Return the picture, or the same request in another form; JobError with the code of what came instead."""
         try:
             return self.picture(complete=complete)
         except JobError as error:
-            if self._instead is None or not self._unread(error):
+            if not self._unread(error):
                 raise
-            return Then(request=self._instead)
+            if self._instead is not None:
+                return Then(request=self._instead)
+            error.message += self._remedy
+            raise
 
     def picture(self, *, complete: bool) -> Finished:
         """Return the picture, and how many tokens it took."""
@@ -173,8 +185,14 @@ class OpenAi(Provider):
         told = {**body, "images": [{"image_url": in_json(image)} for image in job.images]}
         if job.mask is not None:
             told["mask"] = {"image_url": in_json(job.mask)}
-        instead = None if dict(job.options).get("edits") == "json" else in_form
-        return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, instead=instead))
+        if dict(job.options).get("edits") == "json":
+            how: dict[str, Any] = {"remedy": "; set options: {edits: multipart}"}
+        else:
+            how = {
+                "instead": in_form,
+                "remedy": "; it may take files in a form only: save the photos and name the files",
+            }
+        return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, **how))
 
 
 def _form(job: Job, body: Mapping[str, Any]) -> Multipart:

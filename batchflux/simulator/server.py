@@ -18,7 +18,7 @@ from batchflux.simulator.endpoint import Endpoint, authorize, between
 from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
 from batchflux.simulator.journal import Journal, Tally
 from batchflux.simulator.queues import QUEUES
-from batchflux.simulator.replies import RELAY, Refusal, Reply, error_reply, json_reply, reset, whole
+from batchflux.simulator.replies import RELAY, SERVED, Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
 
 if TYPE_CHECKING:
@@ -213,10 +213,13 @@ async def _documented_errors(request: web.Request, handler: Handler) -> web.Stre
 
 
 class EmbeddedSimulator:
-    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop`."""
+    """A simulator in a daemon thread, on a free loopback port, from `start` to `stop`.
 
-    def __init__(self, options: SimulatorOptions) -> None:
-        self._options = options
+    It serves `api` alone, where that is one of SERVED.
+    """
+
+    def __init__(self, options: SimulatorOptions, api: str | None = None) -> None:
+        self._options, self._api = options, api if api in SERVED else None
         self._thread: threading.Thread | None = None
         self._end: Callable[[], object] = lambda: None
 
@@ -237,7 +240,7 @@ class EmbeddedSimulator:
             self._thread = None
 
     async def _serve(self, ready: Future[Simulator]) -> None:
-        stopping, simulator = asyncio.Event(), Simulator(self._options)
+        stopping, simulator = asyncio.Event(), Simulator(self._options, self._api)
         try:
             await simulator.start()
         except BaseException as error:  # noqa: BLE001  it is raised again, in the thread that called start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class Way:
     """One provider as a manifest names it: what stands in `provider`, and whether it works with tasks.
 
     `links`: its answers name a link, which can be gone; `formats`: a format can be asked for; `price` is what stands in
-    `price` where that is not one number; `quick`: its share of the suite is in the fast set, else one test at most.
+    `price` where that is not one number; `keyed`: it wants a key; `moderates`: it may refuse what a prompt says; `quick`: its share of the suite is in the fast set, else one test at most.
     """
 
     name: str
@@ -32,9 +33,20 @@ class Way:
     links: bool = True
     formats: bool = True
     price: str | None = None
+    keyed: bool = True
+    moderates: bool = True
     quick: bool = False
 
 
+WORKFLOW = json.dumps(
+    {
+        "workflow": {
+            "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["4", 1]}},
+            "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "flux", "images": ["6", 0]}},
+        },
+        "inputs": {"prompt": "6.text"},
+    }
+)
 WAYS = (
     Way(name="standard", provider="name: tuzi, style: standard", tasks=False, quick=True),
     Way(name="chat", provider="name: tuzi, style: chat", tasks=False, formats=False, quick=True),
@@ -74,6 +86,9 @@ WAYS = (
     ),
     Way(name="together", provider="name: together, model: black-forest-labs/FLUX.2-dev", tasks=False),
     Way(name="siliconflow", provider="name: siliconflow, model: Kwai/Kolors", tasks=False, formats=False),
+    Way(name="fal", provider="name: fal, model: fal-ai/flux-pro/kontext", tasks=True, tells_cost=True),
+    Way(name="replicate", provider="name: replicate, model: black-forest-labs/flux-kontext-pro", tasks=True),
+    Way(name="comfyui", provider=f"name: comfyui, options: {WORKFLOW}", tasks=True, keyed=False, moderates=False),
 )
 """Every provider; a new one is one more line, and for one that answers in a call a module of tests/banks."""
 
@@ -102,7 +117,7 @@ class Shop:
         )
         (self.program.folder / "m.yaml").write_text(
             "version: 1\nname: m\n"
-            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', keys: [TEST_KEY], "
+            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', {'keys: [TEST_KEY], ' if self.way.keyed else ''}"
             f"price: {self.way.price or price}{more}}}\n"
             f"limits: {{concurrency: 6, timeout: 20s{limits}}}\noutput: {{dir: {self.program.out}}}\njobs:\n{jobs}",
             encoding="utf-8",

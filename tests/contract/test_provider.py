@@ -100,7 +100,9 @@ def test_a_cost_that_is_told_replaces_the_price(shop: Shop) -> None:
     assert Decimal(str(shop.program.summary()["spent"])) == cost
 
 
-@one_a_provider
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=_marks(way)) for way in WAYS if way.keyed], ids=lambda way: way.name
+)
 def test_a_wrong_key_ends_the_run_and_costs_nothing(shop: Shop) -> None:
     shop.manifest("", "")
     ended = shop.program.run(TEST_KEY="wrong-key-0000")
@@ -111,7 +113,9 @@ def test_a_wrong_key_ends_the_run_and_costs_nothing(shop: Shop) -> None:
     assert shop.program.run().code == 0
 
 
-@one_a_provider
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=_marks(way)) for way in WAYS if way.moderates], ids=lambda way: way.name
+)
 def test_what_is_moderated_is_free_and_not_asked_again(shop: Shop) -> None:
     shop.manifest("#moderated")
     ended = shop.program.run()

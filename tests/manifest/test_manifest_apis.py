@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.manifest import ProviderConfig
+from batchflux.manifest import ProviderConfig, expand
+from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,8 @@ BFL = "version: 1\nprovider: {name: bfl}\n"
         ("bfl", {"api": "bfl", "base_url": "https://api.bfl.ai", "keys": ("BFL_API_KEY",)}),
         ("{name: mine, api: bfl}", {"api": "bfl", "base_url": "https://api.bfl.ai", "keys": ("BFL_API_KEY",)}),
         ("{name: mine, api: bfl, base_url: 'http://h', keys: []}", {"api": "bfl", "base_url": "http://h", "keys": ()}),
+        ("{name: mine, api: bfl, base_url: 'http://h'}", {"api": "bfl", "base_url": "http://h", "keys": ()}),
+        ("{name: bfl, base_url: 'http://h'}", {"api": "bfl", "base_url": "http://h", "keys": ("BFL_API_KEY",)}),
         ("{name: bfl, api: flux-relay}", {"api": "flux-relay", "base_url": "https://api.bfl.ai"}),
         ("tuzi", {"api": "flux-relay", "base_url": "https://api.tu-zi.com", "simulated": False}),
         ("{name: other, base_url: 'http://h'}", {"api": "flux-relay", "base_url": "http://h", "keys": ()}),
@@ -167,6 +170,17 @@ def test_options_that_are_refused(folder: Any, faults: Faulty) -> None:
     assert found == "m.yaml:3: jobs[0].options: found a list; allowed is a mapping"
     (found,) = faults(f"{BFL}jobs: [{{prompt: x, options: {{raw: ['{{{{ a }}}}']}}}}]\n")
     assert found.startswith("m.yaml:3: jobs[0].options.raw: found a list with a template in it")
+
+
+def test_an_api_may_take_any_option(load: Callable[..., Manifest]) -> None:
+    """A server of one's own knows more than is known of it."""
+    options = "{num_inference_steps: 20, size: 512x512}"
+    text = f"{{name: mine, api: openai, base_url: 'http://h', model: Qwen-Image, options: {options}}}"
+    made = load(f"version: 1\nprovider: {text}\njobs: [{{prompt: x, options: {{cfg: 4}}}}]\n", offers=capabilities())
+    found: list[Fault] = []
+    (job,) = expand(made, capabilities(), found.append)
+    assert found == []
+    assert dict(job.options) == {"num_inference_steps": 20, "size": "512x512", "cfg": 4}
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------

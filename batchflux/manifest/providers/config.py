@@ -90,7 +90,8 @@ def provider_config(
         message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
         section.add(message, *(["name"] if len(section.path) == 1 or section.has("name") else []))
     own = given.addresses or (() if known.base_url is None else (known.base_url,))
-    keys = given.keys if "keys" in given.model_fields_set else known.keys
+    elsewhere = section.has("base_url") and called not in named  # a server of the user's own: not with the API's key
+    keys = given.keys if "keys" in given.model_fields_set else () if elsewhere else known.keys
     made = given.model_copy(
         update={
             "name": section.path[1] if len(section.path) > 1 else given.name,

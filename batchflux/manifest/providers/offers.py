@@ -151,11 +151,8 @@ class Offers:
             if (value := values.get(name)) is not None and offer.value_for(name, value) is None:
                 allowed = either(tuple(map(str, offer.allowed[name])))
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
-        if len(images) < offer.least_images:
-            yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
-        if offer.most_images is not None and len(images) > offer.most_images:
-            message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
-            yield "images", f"{message}; take some out"
+        yield from offer.unfit(values)
+        yield from self._miscounted(offer, images)
         if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
             shown = quoted(link.source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
@@ -164,6 +161,13 @@ class Offers:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
             message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
             yield "model", f"{message} (0 is one)"
+
+    def _miscounted(self, offer: Capabilities, images: Sequence[Reference]) -> Iterator[tuple[str, str]]:
+        if len(images) < offer.least_images:
+            yield "images", f"{self._named(offer)} makes this model's pictures from a reference only; add images"
+        if offer.most_images is not None and len(images) > offer.most_images:
+            message = f"found {len(images)} references; {self._named(offer)} takes at most {offer.most_images}"
+            yield "images", f"{message}; take some out"
 
     def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
         why, remedy = "", ""
@@ -185,9 +189,10 @@ class Offers:
         """Return a job's options and the provider's, as the API's model reads them; a FieldError refuses one."""
         if offer.options is None:
             return given
-        known = key_names(offer.options)
+        known, takes_all = key_names(offer.options), offer.options.model_config.get("extra") == "allow"
         of_provider = {} if self._provider.simulated else self._provider.options
-        merged = {**{name: value for name, value in of_provider.items() if name in known}, **dict(given)}
+        own = {name: value for name, value in of_provider.items() if takes_all or name in known}
+        merged = {**own, **dict(given)}
         if not merged:
             return ()
         for name, message in option_faults(merged, offer):

@@ -72,13 +72,21 @@ class TaskReader(AnswerReader):
         task = self._task(without_bom(self._text), finder)
         reply = None if task is None else self._interpret(task)
         if reply is None:
-            return super().finish(complete=complete)
+            return self._plain(complete=complete)
         if self._asked and task and task.id not in (None, self._asked) and isinstance(reply, Finished | Ended):
             raise JobError(Code.BAD_ANSWER, f"the answer is about another task ({tidy(task.id or '', limit=80)})")
         if isinstance(reply, Ended) and reply.error.code is Code.NO_IMAGE:
             why = no_picture(finder, hide=self._hide)
             return Ended(error=self.explained(reply.error if why.code is Code.NO_IMAGE else why))
         return reply
+
+    def _plain(self, *, complete: bool) -> Reply:
+        try:
+            return super().finish(complete=complete)
+        except JobError as error:
+            # What was accepted and is not understood may be in the making: it is not bought again by itself.
+            error.final = error.final or (self._success and error.code in (Code.BAD_ANSWER, Code.NO_IMAGE))
+            raise
 
     def _task(self, text: str, finder: Finder) -> Task | None:
         try:

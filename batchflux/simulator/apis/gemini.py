@@ -181,7 +181,12 @@ def _candidate(*parts: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
 def _usage(request: ImageRequest, *, made: bool = True) -> dict[str, Any]:
     used = request.usage or Usage(text=0, images=0, output=0)
     read, written = used.text + used.images, used.output if made else 0
-    details = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": written}]} if made else {}
+    taken = {"TEXT": used.text, "IMAGE": used.images}
+    details: dict[str, Any] = {
+        "promptTokensDetails": [{"modality": kind, "tokenCount": count} for kind, count in taken.items() if count]
+    }
+    if made:
+        details["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": written}]
     counts = {"promptTokenCount": read, "candidatesTokenCount": written, "totalTokenCount": read + written}
     return {"usageMetadata": {**counts, **details}}
 

@@ -201,7 +201,7 @@ def _moderated_raw(_: ImageRequest) -> Reply:
 
 DIALECT = Dialect(
     name="openrouter",
-    routes=("/api/v1/{action:images|chat/completions}",),
+    routes=("/api/v1/{action:images|chat/completions}", "/v1/{action:images}", "/v1/{action:chat/completions}"),
     parse=_parse,
     answer=_answer,
     told=_told,
