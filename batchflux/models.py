@@ -45,8 +45,8 @@ class Reference:
     Exactly one of `url` and `path` (absolute) is set; `source` is what the user wrote, `media_type` what a file's first
     bytes say (`image/png`, ...), or what its copy will be, `size` how many bytes it has, where known. Of a file that
     cannot be read, `sha256` is None and `fault` says why in one sentence. `settings` is what the manifest says under
-    `references` of local files, as JSON. `steps` are what is done to the photo before it is sent; `copy` is what is sent
-    in its place, once it is known.
+    `references` of local files, as JSON. `steps` are what is done to the photo before it is sent; `copy` is what is
+    sent in its place, once it is known.
     """
 
     source: str

@@ -49,8 +49,8 @@ class Dialect:
     `mine` tells by the path and the body whether a call is this API's: some share their paths. `text` is the prompt in
     a body. `refusals` are answers to the faults that it does not tell as others do: status and JSON. `unread` returns
     what a call gets that it does not understand. An API of tasks has `accepted`, the answer to a paid call, and `asks`,
-    what is told of a task at each path, the first of them the one that counts as a poll; `task` is a task's id where the
-    call names it. `keyed`: whether it wants a key.
+    what is told of a task at each path, the first of them the one that counts as a poll; `task` is a task's id where
+    the call names it. `keyed`: whether it wants a key.
     """
 
     paths: tuple[str, ...]

@@ -23,7 +23,8 @@ class Way:
     """One provider as a manifest names it: what stands in `provider`, and whether it works with tasks.
 
     `links`: its answers name a link, which can be gone; `formats`: a format can be asked for; `price` is what stands in
-    `price` where that is not one number; `keyed`: it wants a key; `moderates`: it may refuse what a prompt says; `quick`: its share of the suite is in the fast set, else one test at most.
+    `price` where that is not one number; `keyed`: it wants a key; `moderates`: it may refuse what a prompt says;
+    `quick`: its share of the suite is in the fast set, else one test at most.
     """
 
     name: str
@@ -115,9 +116,10 @@ class Shop:
             f"  - {{id: {name}, prompt: 'job {name} {prompt}', {'output_format: png' if self.way.formats else ''}}}\n"
             for name, prompt in zip("abcdefgh", prompts, strict=False)
         )
+        keys = "keys: [TEST_KEY], " if self.way.keyed else ""
         (self.program.folder / "m.yaml").write_text(
             "version: 1\nname: m\n"
-            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', {'keys: [TEST_KEY], ' if self.way.keyed else ''}"
+            f"provider: {{{self.way.provider}, base_url: '{self.bank.url}', {keys}"
             f"price: {self.way.price or price}{more}}}\n"
             f"limits: {{concurrency: 6, timeout: 20s{limits}}}\noutput: {{dir: {self.program.out}}}\njobs:\n{jobs}",
             encoding="utf-8",
