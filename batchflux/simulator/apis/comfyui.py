@@ -25,6 +25,7 @@ OUTPUTS = ("SaveImage", "PreviewImage")
 _TEXTS, _SEEDS = ("text", "prompt", "clip_l", "t5xxl"), ("seed", "noise_seed")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _INVALID = 400
+_PREFIX = "filename_prefix"  # where a picture is put is no part of what it is
 _LINK = 2
 
 
@@ -39,18 +40,22 @@ def _parse(asked: Asked) -> ImageRequest:
     texts, seeds = [*_inputs(graph, _TEXTS, str)], [*_inputs(graph, _SEEDS, int)]
     last = next(name for name, node in graph.items() if node["class_type"] in OUTPUTS)
     plain = {name: [node["class_type"], node["inputs"]] for name, node in graph.items()}
+    drawn = {
+        name: [kind, {key: one for key, one in told.items() if key != _PREFIX}] for name, (kind, told) in plain.items()
+    }
     return ImageRequest(
         api="comfyui",
         model="workflow",
         prompt="\n".join(texts) or "workflow",
-        content=content_of("comfyui", sorted((name, str(node)) for name, node in plain.items())),
+        content=content_of("comfyui", sorted((name, str(node)) for name, node in drawn.items())),
         seed=seeds[0] if seeds else None,
         aspect_ratio=_ratio(graph),
         output_format="png",
         asks={
             "graph": graph,
+            "whole": content_of(sorted((name, str(node)) for name, node in plain.items())),
             "output": last,
-            "prefix": graph[last]["inputs"].get("filename_prefix", "ComfyUI"),
+            "prefix": graph[last]["inputs"].get(_PREFIX, "ComfyUI"),
             "type": "output" if graph[last]["class_type"] == "SaveImage" else "temp",
             "prompt_id": body.get("prompt_id"),
             "client_id": body.get("client_id"),

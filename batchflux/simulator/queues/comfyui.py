@@ -63,7 +63,7 @@ class ComfyQueue(Queue):
         task = super().made(request, recipe, turn, key)
         self._number += 1
         task.id = asked or str(uuid4())
-        task.data = {"number": self._number, "file": self._cache.get(request.content)}
+        task.data = {"number": self._number, "file": self._cache.get(_whole(request))}
         task.free = task.data["file"] is not None
         return task
 
@@ -76,7 +76,7 @@ class ComfyQueue(Queue):
         """End a job: its picture is on the disk."""
         if task.ended is None and task.billed and task.fault != "no_sample":
             task.data["file"] = self._written(task.request.asks["prefix"], task.recipe)
-            _keep(self._cache, task.request.content, task.data["file"])
+            _keep(self._cache, _whole(task.request), task.data["file"])
             if "preview_first" in task.turn.faults:
                 small = task.recipe.model_copy(update={"size": MIN_SIZE})
                 task.data["preview"] = self._written("ComfyUI_temp", small)
@@ -233,6 +233,11 @@ class ComfyQueue(Queue):
         if "preview" in task.data:
             images.insert(0, _image(task.data["preview"], "temp"))
         return {asks["output"]: {"images": images}}
+
+
+def _whole(request: ImageRequest) -> str:
+    """Return what a graph must equal, to the letter, to be served from the cache."""
+    return f"{request.asks['whole']} {request.content}"
 
 
 def _image(path: str, kind: str) -> dict[str, str]:
