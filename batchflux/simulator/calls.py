@@ -50,7 +50,7 @@ async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _
     if _is_inline(request, turn) and (request.inline or url not in request.urls):
         data = await asyncio.to_thread(picture, recipe, endpoint.cache)
     said: Reply | list[bytes]
-    if dialect is not None:
+    if dialect is not None and dialect.answer is not None:
         said = dialect.answer(await _made(endpoint, request, turn, (recipe, url, data)))
     elif request.api == "chat":
         said = _packets(

@@ -14,7 +14,7 @@ import math
 import re
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +25,7 @@ from batchflux.simulator.apis import DIALECTS, Asked, is_own, key_in, told
 from batchflux.simulator.faults import CALLS, FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
-from batchflux.simulator.requests import parse_request
+from batchflux.simulator.requests import parse_request, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -41,13 +41,15 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request, ImageRequest, str], Awaitable[web.StreamResponse]]
 
 T = TypeVar("T")
+NO_FILE = "file_download_error"
+_UPLOADED = re.compile(r"/v1/files/uploads/([0-9a-f]{64})\.\w+\Z")
 _KEY = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def authorize(headers: Mapping[str, str], api: Api, keys: frozenset[str] | None) -> str:
     """Return the key of a request, "" without one, or raise Refusal: it is none of `keys`."""
     key = key_in(headers, api)
-    if keys is None:
+    if keys is None or (api in DIALECTS and DIALECTS[api].open):
         return key
     if api == "bfl" and not key:
         raise Refusal(replies.json_reply({"detail": "Not authenticated"}, 403))
@@ -235,6 +237,7 @@ class Endpoint:
             request = await asyncio.to_thread(DIALECTS[api].parse, asked)
         else:
             request = await asyncio.to_thread(parse_request, api, asked.raw, model)
+        request = await asyncio.to_thread(self._uploaded, request)
         for upload in request.uploads:
             try:
                 await asyncio.to_thread(self.cache.keep, upload)
@@ -244,6 +247,19 @@ class Endpoint:
                 message = f"The simulator cannot keep an upload: {error.strerror}; free or change its cache_dir."
                 raise Refusal(error_reply(500, message, "server_error")) from error
         return request
+
+    def _uploaded(self, request: ImageRequest) -> ImageRequest:
+        """Return the request with the pictures that were uploaded here before, in the place of links to them."""
+        uploads, urls = [], []
+        for url in request.urls:
+            if (found := _UPLOADED.search(url)) is None:
+                urls.append(url)
+                continue
+            try:
+                uploads.append(upload_of(self.cache.read(found[1], "orig"), "upload"))
+            except NoPictureError as error:
+                raise replies.invalid(f"Failed to download the file {url}", None, code=NO_FILE) from error
+        return replace(request, urls=tuple(urls), uploads=(*request.uploads, *uploads)) if uploads else request
 
     def turn(self, request: ImageRequest) -> Turn:
         """Count a request and choose its latency and faults: the first that replaces the answer stands alone."""

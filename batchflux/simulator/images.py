@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 
 from batchflux.errors import UsageError
 from batchflux.output.base import SUFFIXES
-from batchflux.simulator.drawing import LONGEST_CAPTION, REFERENCES_DRAWN, Recipe, draw, parse_ratio
+from batchflux.simulator.drawing import LONGEST_CAPTION, REFERENCES_DRAWN, Recipe, draw, parse_ratio, pixels
 from batchflux.simulator.replies import dumps
 from batchflux.simulator.requests import sniff
 
@@ -154,6 +154,10 @@ def picture(recipe: Recipe, cache: ReferenceCache) -> bytes:
     """Return the picture's bytes, as its fault would have them, or raise NoPictureError when a reference is gone."""
     if recipe.fault == "echoed_input":
         return cache.read(recipe.references[0][1:] if recipe.references else "", "orig")
+    if recipe.fault == "nsfw_picture":
+        out = BytesIO()
+        Image.new("RGB", pixels(parse_ratio(recipe.ratio) or 1, recipe.size)).save(out, recipe.output_format)
+        return out.getvalue()
     changes = {}
     if recipe.fault == "wrong_kind":
         changes = {"output_format": "png" if recipe.output_format == "jpeg" else "jpeg"}

@@ -19,7 +19,20 @@ from aiohttp import web
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-Api = Literal["standard", "chat", "bfl", "relay", "openai", "gemini", "openrouter", "together", "siliconflow"]
+Api = Literal[
+    "standard",
+    "chat",
+    "bfl",
+    "relay",
+    "openai",
+    "gemini",
+    "openrouter",
+    "together",
+    "siliconflow",
+    "fal",
+    "replicate",
+    "comfyui",
+]
 RELAY = "flux-relay"
 _RELAY_STYLES = ("standard", "chat", "relay")
 SERVED = (RELAY, *(api for api in get_args(Api) if api not in _RELAY_STYLES))

@@ -165,6 +165,7 @@ def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
         aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
         output_format=given.get("output_format", known.output_format),
         webhook_url=given.get("webhook_url"),
+        price=known.credits,
     )
 
 

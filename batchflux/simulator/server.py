@@ -17,9 +17,9 @@ from batchflux.simulator.calls import answer
 from batchflux.simulator.endpoint import Endpoint, authorize, between
 from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
 from batchflux.simulator.journal import Journal, Tally
+from batchflux.simulator.queues import QUEUES
 from batchflux.simulator.replies import RELAY, SERVED, Refusal, Reply, error_reply, json_reply, reset, whole
 from batchflux.simulator.requests import TASK_MODELS
-from batchflux.simulator.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.options import SimulatorOptions
+    from batchflux.simulator.queues.base import Queue
     from batchflux.simulator.replies import Api
 
 _BODY_LIMIT = 64 << 20
@@ -46,7 +47,19 @@ class Files:
 
     async def serve(self, http: web.Request) -> web.StreamResponse:
         """Answer a link."""
-        path, fault = http.match_info["path"], ""
+        return await self.give(http, http.match_info["path"])
+
+    async def uploaded(self, http: web.Request) -> web.StreamResponse:
+        """Answer the link of an upload."""
+        digest, _, kind = http.match_info["name"].partition(".")
+        try:
+            return web.Response(body=self._endpoint.cache.read(digest, "orig"), content_type=f"image/{kind}")
+        except NoPictureError:
+            return web.Response(status=404)
+
+    async def give(self, http: web.Request, path: str) -> web.StreamResponse:
+        """Answer with the picture that a link's path says."""
+        fault = ""
         try:
             recipe = decode(path.removeprefix("download/"))
             await self._endpoint.pause(between(*self._endpoint.options.download_latency, "download", path))
@@ -100,7 +113,7 @@ class Simulator:
         self.host, self.port = "", 0
         self.opens: str | None = None
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
-        self._tasks = Tasks(self._endpoint)
+        self._queues: list[Queue] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -135,18 +148,12 @@ class Simulator:
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=_BODY_LIMIT, middlewares=[_documented_errors])
-        tasks = self._tasks
         call = partial(self._endpoint.admit, answer=partial(answer, self._endpoint))
         for path, name in self._paths():
             app.router.add_post(path, partial(call, api=name))
-        if self._api in (None, "bfl"):
-            app.router.add_get("/v1/get_result", partial(tasks.poll, api="bfl"))
-            app.router.add_get("/v1/credits", tasks.credits)
-            app.router.add_post(r"/v1/{model:flux-[\w.-]+}", partial(tasks.submit, api="bfl"))
-        if self._api in (None, RELAY):
-            app.router.add_get("/flux/v1/get_result", partial(tasks.poll, api="relay"))
-            app.router.add_post(r"/flux/v1/{model:[\w.-]+}", partial(tasks.submit, api="relay"))
-        app.router.add_get("/v1/files/{path:.+}", Files(self._endpoint).serve)
+        files = Files(self._endpoint)
+        app.router.add_get(r"/v1/files/uploads/{name:[0-9a-f]{64}\.\w+}", files.uploaded)
+        app.router.add_get("/v1/files/{path:.+}", files.serve)
         for path, told in (
             ("/v1/models", self._models),
             ("/v1/simulator/stats", self._stats),
@@ -154,6 +161,9 @@ class Simulator:
             ("/healthz", lambda _: {"status": "ok"}),
         ):
             app.router.add_get(path, partial(_tell, told=told))
+        for served, add in QUEUES.items():
+            if self._api in (None, served):
+                self._queues.append(add(app.router, self._endpoint, files.give, self._api is not None))
         return app
 
     def _paths(self) -> Iterator[tuple[str, Api]]:
@@ -178,7 +188,11 @@ class Simulator:
         return {"object": "list", "data": [{"id": name, **model} for name in TASK_MODELS]}
 
     def _stats(self, _: web.Request) -> dict[str, Any]:
-        return {**self.requests.as_dict(), "in_flight": self.in_flight, "active_tasks": self._tasks.active.total()}
+        return {
+            **self.requests.as_dict(),
+            "in_flight": self.in_flight,
+            "active_tasks": sum(queue.unfinished for queue in self._queues),
+        }
 
 
 async def _tell(http: web.Request, told: Callable[[web.Request], dict[str, Any]]) -> web.Response:

@@ -243,7 +243,8 @@ async def test_one_api_alone_has_its_own_paths_and_no_others(serve: Serve, api: 
 WORDS = (
     "model prompt n size quality stream images image_url mask contents parts text inlineData data generationConfig "
     "imageConfig aspectRatio responseModalities messages content type url modalities image input_references seed width "
-    "height image_size partial_images output_format background user 1:1 png IMAGE gpt-image-2 missing-x"
+    "height image_size partial_images input class_type inputs output_format background user 1:1 png IMAGE gpt-image-2 "
+    "missing-x"
 )
 NAMES = st.sampled_from(WORDS.split())
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | NAMES
@@ -254,19 +255,26 @@ PATHS = {
     "openai": {"action": "edits"},
     "gemini": {"action": "generateContent", "model": "gemini-3-pro-image"},
     "openrouter": {"action": "chat/completions"},
+    "fal": {"endpoint": "fal-ai/other"},
+    "replicate": {"owner": "somebody", "name": "model"},
+}
+QUEUED: dict[str, dict[str, Any]] = {
+    "fal": {"prompt": "A mug"},
+    "replicate": {"input": {"prompt": "A mug"}},
+    "comfyui": {"prompt": {"1": {"class_type": "SaveImage", "inputs": {"text": "A mug"}}}},
 }
 
 
 @settings(max_examples=60)
 @given(st.sampled_from(sorted(DIALECTS)), st.dictionaries(NAMES, WILD, max_size=5), st.booleans())
 def test_any_body_is_taken_or_refused_in_the_words_of_the_api(api: Api, body: dict[str, Any], good: bool) -> None:  # noqa: FBT001
-    whole = {**(ASKS[api][1] if good else {}), **body}
-    path = PATHS.get(api, {}) if not good or api == "gemini" else {"action": "images"}
+    whole = {**((QUEUED.get(api) or ASKS[api][1]) if good else {}), **body}
+    path = {"action": "images"} if good and api not in ("gemini", *QUEUED) else PATHS.get(api, {})
     try:
         request = DIALECTS[api].parse(Asked(raw=json.dumps(whole).encode(), path=path))
     except Refusal as refusal:
         reply = told(refusal.reply, api)
-        assert reply.status in (400, 404, 500)
+        assert reply.status in (400, 404, 422, 500)
         assert json.loads(reply.body)
         return
     assert request.prompt.strip()

@@ -480,7 +480,7 @@ async def test_polls_take_nothing_from_the_rate(serve: Serve, api: str) -> None:
 
 
 async def test_the_oldest_finished_tasks_are_forgotten(serve: Serve, api: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.simulator.tasks.KEPT_TASKS", 2)
+    monkeypatch.setattr("batchflux.simulator.queues.base.KEPT_TASKS", 2)
     talk = await talking(serve, api)
     tasks = [(await talk.submit(f"mug {index}")).json["id"] for index in range(3)]
     assert [(await talk.poll(task)).status for task in tasks] == [404, 200, 200]

@@ -1,13 +1,14 @@
-"""The APIs whose answer holds the picture, one module each: `Dialect` in `base` is what each of them says of itself.
+"""The APIs, one module each: `Dialect` in `base` is what each of them says of itself.
 
-To add one: a module with a DIALECT, its name in `replies.Api`, and its faults in `faults`.
+To add one: a module with a DIALECT, its name in `replies.Api`, and its faults in `faults`; where a task is made of a
+request, a class in `queues`, too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.simulator.apis import gemini, openai, openrouter, siliconflow, together
+from batchflux.simulator.apis import comfyui, fal, gemini, openai, openrouter, replicate, siliconflow, together
 from batchflux.simulator.apis.base import Asked, Dialect, Made, bearer
 from batchflux.simulator.apis.openai import is_own
 from batchflux.simulator.replies import as_detail
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["DIALECTS", "Asked", "Dialect", "Made", "is_own", "key_in", "told"]
 
 DIALECTS: dict[Api, Dialect] = {
-    module.DIALECT.name: module.DIALECT for module in (openai, gemini, openrouter, together, siliconflow)
+    module.DIALECT.name: module.DIALECT
+    for module in (openai, gemini, openrouter, together, siliconflow, fal, replicate, comfyui)
 }
 
 

@@ -58,17 +58,18 @@ class Made:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One API. `answer` returns a whole reply, or the packets of a stream.
+    """One API. `answer` returns a whole reply, or the packets of a stream; None: it makes tasks, see `queues`.
 
     `faults` are its own answers in the place of a good one; one that returns None cannot be shown to that request. Of
-    those in `billed` the picture is paid for all the same.
+    those in `billed` the picture is paid for all the same. One that is `open` asks for no key.
     """
 
     name: Api
-    routes: tuple[str, ...]
     parse: Callable[[Asked], ImageRequest]
-    answer: Callable[[Made], Reply | list[bytes]]
     told: Callable[[Reply], Reply]
+    routes: tuple[str, ...] = ()
+    answer: Callable[[Made], Reply | list[bytes]] | None = None
+    open: bool = False
     key: Callable[[Mapping[str, str]], str] = bearer
     faults: Mapping[str, Callable[[ImageRequest], Reply | None]] = field(default_factory=dict)
     billed: frozenset[str] = frozenset()
