@@ -332,7 +332,7 @@ class Manifest:
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
     `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
-    output.file_name stands, `keys_lines` where each provider's keys do. `env_file` has values of variables, as
+    output.file_name stands, `keys_lines` where the keys of providers do. `env_file` has values of variables, as
     --env-file names it.
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those

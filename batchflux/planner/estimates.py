@@ -146,9 +146,9 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
         kinds[ways[0]] += calls
     tried: Counter[str] = Counter()
     for kind, calls in kinds.items():
-        provider = manifest.providers[kind.provider]
-        if 0 < canary_of(manifest, provider) < calls and not _proven(ledger, kind, provider):
-            tried[kind.provider] += canary_of(manifest, provider)
+        provider, places = manifest.providers[kind.provider], canary_of(manifest)
+        if 0 < places < calls and not _proven(ledger, kind, provider):
+            tried[kind.provider] += places
     return tried
 
 
@@ -163,6 +163,5 @@ def paces_of(manifest: Manifest, ledger: sqlite3.Connection) -> dict[str, Pace]:
     query = f"SELECT {name}, AVG(api_seconds) FROM ({calls}) GROUP BY 1"  # noqa: S608  constants
     measured = dict(ledger.execute(query, () if manifest.several else (manifest.provider.name,)).fetchall())
     return {
-        name: Pace(measured.get(name), lessons_of(manifest, ledger, provider))
-        for name, provider in manifest.providers.items()
+        name: Pace(measured.get(name), lessons_of(provider, ledger)) for name, provider in manifest.providers.items()
     }

@@ -160,16 +160,16 @@ def plan(
             made.providers[name],
             canary=tried[name],
             keys_missing=tuple(key for key in provider.keys if key in missing),
-            proxy=_proxy(manifest, environ, provider),
+            proxy=_proxy(provider, environ),
         )
         for name, provider in manifest.providers.items()
     }
     return replace(made, proxy=each[manifest.provider.name].proxy, providers=each)
 
 
-def _proxy(manifest: Manifest, environ: Mapping[str, str], provider: ProviderConfig) -> str | None:
+def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
     """Return by which proxy a provider is asked, and where that was said; None: directly."""
-    proxy = proxies_of(manifest, environ, provider).for_url(URL(provider.base_url or ""))
+    proxy = proxies_of(provider, environ).for_url(URL(provider.base_url or ""))
     return None if proxy is None else f"{proxy} ({proxy.by})"
 
 
@@ -179,7 +179,7 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     They are the embedded simulator's options, allow_hosts, download_headers and proxies.
     """
     for provider in manifest.providers.values():
-        proxies_of(manifest, environ, provider)
+        proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)
         if provider.simulated:
             from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which others do not need
