@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux import load_manifest, plan
+from batchflux.cli.manifest import plan_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,3 +39,45 @@ def test_nothing_to_do_costs_nothing(tmp_path: Path) -> None:
     )
     planned = plan(load_manifest(tmp_path / "m.yaml"))
     assert (planned.calls, planned.unreadable, planned.price, planned.cost) == (0, 1, Decimal("0.14"), Decimal(0))
+
+
+SEVERAL = """
+version: 1
+name: several
+providers:
+  cheap: {api: flux-relay, base_url: "http://127.0.0.1:9", keys: [CHEAP_KEY], price: 0.02}
+  best: {api: bfl, keys: [BEST_KEY], price: 0.08, limits: {concurrency: 2}}
+  spare: {api: bfl, keys: [SPARE_KEY], price: 1}
+fallback: [best]
+limits: {concurrency: 4, budget: 0.5}
+jobs:
+  - {prompt: A cup, matrix: {seed: {range: [1, 6]}}}
+  - {prompt: A pot, matrix: {provider: [cheap, best]}}
+"""
+
+
+def test_a_plan_says_what_each_provider_does_and_who_takes_over(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(SEVERAL, encoding="utf-8")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    planned = plan(manifest, environ={"BEST_KEY": "k"})
+    each = planned.providers
+    assert {name: (one.jobs, one.calls, one.takes_over) for name, one in each.items()} == {
+        "cheap": (7, 7, 0),
+        "best": (1, 1, 6),
+        "spare": (0, 0, 0),
+    }
+    assert (each["cheap"].cost, each["best"].cost, planned.cost) == (Decimal("0.14"), Decimal("0.08"), Decimal("0.22"))
+    assert (planned.without_fallback, planned.worst_cost) == (2, Decimal("0.58"))
+    assert (planned.keys_missing, each["cheap"].keys_missing) == (("CHEAP_KEY",), ("CHEAP_KEY",))
+    assert (each["cheap"].concurrency, each["best"].concurrency, planned.canary) == (4, 2, 4)
+    text = "\n".join(plan_lines(planned, manifest))
+    assert "fallback  best can take over 6 calls, none can take over 2 calls" in text
+    assert "at most   0.58 USD, if the dearest made all they can take over; the budget would stop that" in text
+
+
+def test_simulated_all_of_several_cost_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(SEVERAL, encoding="utf-8")
+    manifest = load_manifest(tmp_path / "m.yaml", provider="simulator")
+    planned = plan(manifest, environ={})
+    assert (planned.calls, planned.cost, planned.keys_missing, planned.canary) == (8, None, (), 0)
+    assert "nothing (simulated)" in "\n".join(plan_lines(planned, manifest))

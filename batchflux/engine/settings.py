@@ -69,7 +69,10 @@ class Rules:
 
 
 def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
-    """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
+    """Return by its name what is wrong with each key that is not set, or cannot be one, of providers that may be asked.
+
+    A run needs them all.
+    """
     secrets = manifest.secrets(environ)
     return {
         name: keys_fault(manifest, provider, index, wrong)
@@ -80,7 +83,7 @@ def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Faul
 
 
 def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the keys of all providers by their names, or one that is None where an API wants none.
+    """Return the keys of all providers by their names; None where an API wants none, or none is set and none needed.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
@@ -88,7 +91,7 @@ def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str 
     if faults := key_faults(manifest, environ):
         raise UsageError("\n".join(map(str, faults.values())))
     providers, looked_up = manifest.providers.values(), manifest.secrets(environ)
-    secrets = {name: (looked_up.get(name) or "").strip() for provider in providers for name in provider.keys}
+    secrets = {name: (looked_up.get(name) or "").strip() or None for provider in providers for name in provider.keys}
     return {name: secrets.get(name) for provider in providers for name in provider.key_names}
 
 
@@ -244,11 +247,9 @@ def transport_options(
     )
 
 
-def canary_of(manifest: Manifest, provider: ProviderConfig | None = None) -> int:
+def canary_of(manifest: Manifest) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
-    if provider is not None:
-        return 0 if provider.simulated and not provider.price else manifest.limits.canary
-    free = all(one.simulated and not one.price for one in manifest.providers.values())
+    free = all(provider.simulated and not provider.price for provider in manifest.providers.values())
     return 0 if free else manifest.limits.canary
 
 

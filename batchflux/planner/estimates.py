@@ -146,9 +146,9 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
         kinds[ways[0]] += calls
     tried: Counter[str] = Counter()
     for kind, calls in kinds.items():
-        provider = manifest.providers[kind.provider]
-        if 0 < canary_of(manifest, provider) < calls and not _proven(ledger, kind, provider):
-            tried[kind.provider] += canary_of(manifest, provider)
+        provider, places = manifest.providers[kind.provider], canary_of(manifest)
+        if 0 < places < calls and not _proven(ledger, kind, provider):
+            tried[kind.provider] += places
     return tried
 
 

@@ -160,14 +160,14 @@ def plan(
             made.providers[name],
             canary=tried[name],
             keys_missing=tuple(key for key in provider.keys if key in missing),
-            proxy=_proxy(environ, provider),
+            proxy=_proxy(provider, environ),
         )
         for name, provider in manifest.providers.items()
     }
     return replace(made, proxy=each[manifest.provider.name].proxy, providers=each)
 
 
-def _proxy(environ: Mapping[str, str], provider: ProviderConfig) -> str | None:
+def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
     """Return by which proxy a provider is asked, and where that was said; None: directly."""
     proxy = proxies_of(provider, environ).for_url(URL(provider.base_url or ""))
     return None if proxy is None else f"{proxy} ({proxy.by})"
