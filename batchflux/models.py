@@ -84,7 +84,8 @@ class Job:
     `provider` is the manifest's name of it, `fallbacks` are the ways by which others make the job, in order.
     `dropped` names the fields that `params: drop` took out of the request. `tags` and `options` are pairs in the order
     written. `redo_of` is the key of the job that a person asked to have tried again; None for the manifest's own.
-    `alias` is the key by today's rules of a job that the ledger knows by an older one.
+    `alias` is the key by today's rules of a job that the ledger knows by an older one. `key_provider` is the provider's
+    name where the job itself says it: then it is part of the key.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Job:
     fallbacks: tuple[Way, ...] = ()
     redo_of: str | None = None
     alias: str | None = None
+    key_provider: str | None = None
 
     @property
     def fault(self) -> str | None:

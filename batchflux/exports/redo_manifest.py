@@ -19,10 +19,10 @@ from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.connection import beside
 from batchflux.ledger.reviews import waiting_redos
 from batchflux.ledger.tables import get_meta, known_by_key
-from batchflux.manifest.capabilities import api_of, known_providers
 from batchflux.manifest.identity import checked_name, folded, redo_id
 from batchflux.manifest.job_fields import MAX_ID, STYLES, asked, from_asked
 from batchflux.manifest.loader import apply_overrides
+from batchflux.manifest.providers.config import api_of, known_providers
 from batchflux.manifest.reading.diagnostics import Faults
 from batchflux.manifest.reading.values import is_template, is_url
 from batchflux.manifest.reading.yaml_nodes import Items, Node, Scalar, Table, plain_data, read_tree
@@ -85,20 +85,23 @@ def redo_manifest(out: Path, place: Path) -> Exported:
         jobs = _jobs(connection, waiting, parents, root)
     folder = f"{out}-redo"
     document = _document(root, jobs, folder)
-    options = _section(Table(0, _section(root, "provider")), "options")
-    document.pairs["jobs"] = Items(0, [_entry(job, base, place, options) for job in jobs])
+    entries = []
+    for job in jobs:
+        options = _section(Table(0, _of_provider(root, job)), "options")
+        entries.append(_entry(job, base, place, options, several="providers" in document.pairs))
+    document.pairs["jobs"] = Items(0, entries)
     head = f"{MARK} from {json.dumps(str(out), ensure_ascii=True)}: what a review asked to redo.\n"
     return Exported(text=head + yaml_text(document), jobs=len(jobs), folder=folder)
 
 
 def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: Sequence[Job], root: Table) -> list[Job]:
     """Return what the redos come to. Their keys are not those of a run: only what differs matters."""
-    given = {key: node.text for key, node in _section(root, "provider").items() if isinstance(node, Scalar)}
-    api = api_of(parents[0].provider, given.get("api"), known_providers(capabilities()))
-    offers = {offer.style: offer for offer in capabilities() if offer.api == api}
     jobs: dict[str, Job] = {}
     taken: set[str] = set()
     for one, parent in zip(waiting, parents, strict=True):
+        given = {key: node.text for key, node in _of_provider(root, parent).items() if isinstance(node, Scalar)}
+        api = api_of(given.get("name", parent.provider), given.get("api"), known_providers(capabilities()))
+        offers = {offer.style: offer for offer in capabilities() if offer.api == api}
         if parent.style not in offers:
             raise UsageError(f"The API {api} has no call style {parent.style}: put back the manifest.yaml of the run.")
         job = choose(parent, one.redo, offers[parent.style].for_model(parent.model), api, lambda key: key not in taken)
@@ -154,6 +157,9 @@ def _document(root: Table, jobs: Sequence[Job], folder: str) -> Table:
         version=plain_scalar(1),
         name=quoted_scalar(f"{name.strip()[:_NAME]}-redo"),
         provider=root.pairs.get("provider"),
+        providers=root.pairs.get("providers"),
+        fallback=root.pairs.get("fallback"),
+        fallback_on=root.pairs.get("fallback_on"),
         limits=root.pairs.get("limits"),
         references=root.pairs.get("references"),
         output=table(
@@ -171,6 +177,12 @@ def _section(root: Table, name: str) -> dict[str, Node]:
     return section.pairs if isinstance(section, Table) else {}
 
 
+def _of_provider(root: Table, job: Job) -> dict[str, Node]:
+    """Return what the manifest says of the provider that made a job."""
+    several = _section(root, "providers").get(job.provider)
+    return several.pairs if isinstance(several, Table) else _section(root, "provider")
+
+
 def _name_files(jobs: Sequence[Job]) -> bool:
     """Whether the jobs' ids can name their files."""
     try:
@@ -179,7 +191,7 @@ def _name_files(jobs: Sequence[Job]) -> bool:
         return False
 
 
-def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node]) -> Node:
+def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, Node], *, several: bool) -> Node:
     """Write a job out: all that it asks for, but what its style left out."""
     given = {name: value for name, value in asked(job).items() if name not in job.dropped}
     variant, options = given.pop("variant", None), given.pop("options", {})
@@ -188,6 +200,7 @@ def _entry(job: Job, base: Path, beside_target: Path, of_provider: Mapping[str, 
         "prompt": job.prompt,
         "images": [_source(image.source, base, beside_target) for image in job.images] or None,
         **given,
+        "provider": job.provider if several else None,
         "model": job.model,
         "style": job.style if job.style in STYLES else None,
         "options": {key: value for key, value in options.items() if not _says(of_provider.get(key), value)} or None,

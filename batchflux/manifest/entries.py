@@ -114,6 +114,7 @@ def _entry(index: int, model: Any, node: Table, base: Fields, faults: Faults) ->
         skip_empty=model.skip_empty,
         axes=axes,
         exclude=tuple(model.exclude),
+        names_provider="provider" in own or any(axis.name == "provider" for axis in axes),
     )
 
 

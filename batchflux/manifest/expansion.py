@@ -12,16 +12,18 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from batchflux.errors import ReadError
-from batchflux.manifest.capabilities import SIMULATOR, Offers
+from batchflux.errors import ReadError, quoted
 from batchflux.manifest.entries import APART, Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
 from batchflux.manifest.job_fields import AUTO, reference, tag
+from batchflux.manifest.providers.config import SIMULATOR
+from batchflux.manifest.providers.offers import Offers
 from batchflux.manifest.reading.diagnostics import (
     Causes,
     FieldError,
     entry_fault,
     job_fault,
+    nearest,
     row_fault,
     unknown_variable,
 )
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
-    from batchflux.manifest.schema import Entry, Manifest
-    from batchflux.models import Capabilities, KnownAs, Reference
+    from batchflux.manifest.schema import Entry, Manifest, ProviderConfig
+    from batchflux.models import Capabilities, KnownAs, Reference, Way
     from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
@@ -81,9 +83,7 @@ class Expansion:
         known_as: Callable[[str, str], KnownAs | None] | None = None,
     ) -> None:
         self._manifest = manifest
-        self._provider = manifest.provider
-        self._api = SIMULATOR if manifest.provider.simulated else manifest.provider.api  # as it stands in keys
-        self._offers = Offers(manifest.provider, manifest.limits, offers)
+        self._offers = {name: Offers(manifest, name, offers) for name in manifest.providers}
         self._redos = redos
         self._photos: Photos | None = None
         self._known_as = known_as
@@ -203,8 +203,9 @@ class Expansion:
     def _redone(self, redos: Redos) -> Iterator[Job]:
         """Yield the redos, but for those whose very job the manifest lists by now."""
         for root, parent, redo in redos.wanted():
-            offer = self._offers.of(parent.style, parent.model)
-            job = choose(parent, redo, offer, self._api, lambda key: not redos.is_known(key) and self._is_new(key))
+            offers = self._offers[parent.provider]
+            offer, api = offers.of(parent.style, parent.model), _api_in_keys(offers.provider)
+            job = choose(parent, redo, offer, api, lambda key: not redos.is_known(key) and self._is_new(key))
             if redo.variant is not None and not self._is_new(job.key):
                 self.merged += 1
                 continue
@@ -251,31 +252,57 @@ class Expansion:
         images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
+        values["mask"] = self._reference(mask) if (mask := values.get("mask")) else None
         return self._carried(values, variables, prompt, images)
 
     def _carried(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
     ) -> Job | None:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
-        values["model"] = values.get("model") or self._provider.model
+        if (offers := self._maker(values)) is None:
+            return None
+        provider, written = offers.provider, {**values}
+        values["model"] = values.get("model") or provider.model
         values["variant"] = values.get("variant") or 1
-        wanted = values.get("style") or self._provider.style
+        wanted = values.get("style") or provider.style
         try:
-            offer = self._offers.choose(wanted, values["model"], values["images"])
+            offer = offers.choose(wanted, values["model"], values["images"])
         except ValueError as error:
             self._once("style", wanted, str(error), values)
             return None
         try:
-            values["options"] = self._offers.options(offer, values["options"])
+            values["options"] = offers.options(offer, values["options"])
         except FieldError as error:
             self._fail(error.key, error, variables)
             return None
         values["style"] = offer.style
-        values["dropped"] = self._offers.dropped(offer, values)
-        values["key"] = key_of(values, self._api)
-        for name, message in self._offers.refusals(offer, values, wanted):
-            self._once(name, values["model"] if name == "model" else offer.style, message, values)
+        values["dropped"] = offers.dropped(offer, values)
+        values["key"] = key_of(values, _api_in_keys(provider))
+        for name, message in offers.refusals(offer, values, wanted):
+            self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
+        values["fallbacks"] = self._fallbacks(written, values, provider.api)
         return self._identified(values, variables, prompt, images)
+
+    def _maker(self, values: dict[str, Any]) -> Offers | None:
+        """Find who makes a job, by what it says, and whether its key says so too; None after a fault was reported."""
+        manifest = self._manifest
+        name = values.get("provider") or manifest.provider.name
+        if name not in self._offers:
+            message = f"found {quoted(name)}, which is no provider of this manifest; {nearest(name, self._offers)}"
+            self._once("provider", name, message, values)
+            return None
+        said = self._plan.entry.names_provider and manifest.several and bool(values.get("provider"))
+        values["key_provider"] = name if said else None
+        values["provider"] = manifest.provider.name if manifest.chosen else name
+        return self._offers[values["provider"]]
+
+    def _fallbacks(self, written: dict[str, Any], values: dict[str, Any], api: str) -> tuple[Way, ...]:
+        """Return how others make a job when its provider cannot; not one that says who makes it."""
+        manifest = self._manifest
+        if not manifest.fallback or values["key_provider"] is not None or manifest.chosen:
+            return ()
+        others = (self._offers[name] for name in manifest.fallback if name != values["provider"])
+        return tuple(way for one in others if (way := one.way(written, api)) is not None)
 
     def _identified(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
@@ -286,7 +313,7 @@ class Expansion:
         key = values["key"]
         is_new, had = self._is_new(key), None
         if self._known_as is not None:
-            known = self._known_as(key, former_key(values, self._provider.name, prompt, images))
+            known = self._known_as(key, former_key(values, values["provider"], prompt, images))
             if known is not None:
                 values["key"], had = known
             if values["key"] != key:
@@ -383,6 +410,11 @@ class Expansion:
             self._report(job_fault(self._manifest, self._plan.entry, key, message, name))
 
 
+def _api_in_keys(provider: ProviderConfig) -> str:
+    """Return what stands in a job's key for what makes it."""
+    return SIMULATOR if provider.simulated else provider.api
+
+
 _READ_PAIRS: dict[str, Callable[[str], Any]] = {
     "tags": tag,
     "options": lambda text: plain_data(Scalar(text, plain=True, line=0)),
@@ -406,8 +438,10 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
     No fault is noted that mending the others would take away. So an entry goes without its faulty fields, or is left
     out; and what faults of `provider` and output.file_name may hide is taken as it suits.
     """
-    faulty, of_provider = faults.below("jobs"), faults.below("provider").keys()
-    if of_provider & {"", "name", "api", "style"} and not any(offer.api == manifest.provider.api for offer in offers):
+    faulty = faults.below("jobs")
+    of_provider = {*faults.below("provider"), *(key for keys in faults.below("providers").values() for key in keys)}
+    known = {offer.api for offer in offers}
+    if of_provider & {"", "name", "api", "style"} and not all(one.api in known for one in manifest.providers.values()):
         return
     judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
     mended: dict[str, Any] = {
@@ -416,12 +450,13 @@ def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: F
         "style": (AUTO, "style" in of_provider),
         "params": ("drop", bool(of_provider - _NO_PARAMS)),
     }
-    provider, output = manifest.provider, manifest.output
-    provider = provider.model_copy(update={name: value for name, (value, unsure) in mended.items() if unsure})
+    output, update = manifest.output, {name: value for name, (value, unsure) in mended.items() if unsure}
+    providers = {name: one.model_copy(update=update) for name, one in manifest.providers.items()}
+    provider = providers[manifest.provider.name]
     if "file_name" in faults.below("output"):
         output = output.model_copy(update={"file_name": _NEVER_EQUAL})
     entries = tuple(entry for entry in judged if entry is not None)
-    sound = replace(manifest, entries=entries, provider=provider, output=output)
+    sound = replace(manifest, entries=entries, provider=provider, providers=providers, output=output)
     for _ in expand(sound, offers, faults.note, most=MAX_SALVAGED):
         pass
 

@@ -68,7 +68,7 @@ def key_of(values: Mapping[str, Any], api: str) -> str:
     `api` is what the job's provider speaks, `simulator` where it is simulated: the provider's own name does not count,
     so that it can be renamed. Neither does what was `dropped`, a URL's signature, or blanks at the prompt's ends.
     """
-    images = [_counted(image) or (unsigned(image.url) if image.url else _missing(image)) for image in values["images"]]
+    images = [*map(_digest_or_place, values["images"])]
     if dropped := values.get("dropped"):
         values = {**values, **dict.fromkeys(dropped)}
     return _digest_of(values, api, same_prompt(values["prompt"]), images)
@@ -90,6 +90,10 @@ def _counted(image: Reference) -> str | None:
     return image.sha256 and image.sha256 + image.settings
 
 
+def _digest_or_place(image: Reference) -> str:
+    return _counted(image) or (unsigned(image.url) if image.url else _missing(image))
+
+
 def _missing(image: Reference) -> str:
     return f"missing:{image.source}"
 
@@ -108,6 +112,8 @@ def _digest_of(values: Mapping[str, Any], by: str, prompt: str, images: Sequence
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name in NAMED_KEY_FIELDS if (value := values.get(name))}
+    if given.get("mask"):
+        given["mask"] = _digest_or_place(given["mask"])
     return {name: dict(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 

@@ -18,7 +18,8 @@ from batchflux.errors import quoted
 from batchflux.manifest.reading import values
 from batchflux.manifest.reading.values import CONTROL, Template, is_nothing, is_template, leaf, mapping, problem, scalar
 from batchflux.manifest.reading.yaml_nodes import Scalar, found, plain_data
-from batchflux.models import Format
+from batchflux.models import Format, Reference
+from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -239,7 +240,9 @@ FIELDS: tuple[JobField, ...] = (
     _text("resolution", _given(values.line_of_text), "string null", "how large, as the API says it, as 2K", _NEW),
     _text("quality", _given(values.line_of_text), "string null", "how good, as the API says it, as high", _NEW),
     _text("background", _given(values.line_of_text), "string null", "what lies behind: transparent or opaque", _NEW),
+    _text("mask", reference, "string null", "a picture of what may change, where an API takes one", "named spec"),
     JobField("model", _one(_model), "string null", "another model than the provider's", read=values.line_of_text),
+    _text("provider", values.line_of_text, "string null", "one of `providers`, by its name: who makes the job"),
     replace(
         _text("style", _style, "string null", "the call style of a flux-relay: auto, standard, chat or native"),
         more=_words(*STYLES),
@@ -284,7 +287,7 @@ READERS: dict[str, Callable[[str], Any]] = {row.name: row.read for row in (ID, *
 FIELD_NAMES = frozenset(row.name for row in (ID, *FIELDS))
 AXIS_FIELDS = frozenset({*READERS, "image", "images"})  # an axis of such a name sets the field
 KEY_FIELDS = _names("key")
-NAMED_KEY_FIELDS = _names("named")
+NAMED_KEY_FIELDS = (*_names("named"), "key_provider")  # the provider's name counts where the job itself says it
 REQUEST_FIELDS = _names("sent")  # in the order in which they are sent
 SPEC_FIELDS = {row.name: row.default for row in FIELDS if "spec" in row.uses.split()}  # with its default
 _PAIRS = frozenset(name for name, default in SPEC_FIELDS.items() if default == ())
@@ -293,12 +296,15 @@ _PAIRS = frozenset(name for name, default in SPEC_FIELDS.items() if default == (
 def asked(job: Job) -> dict[str, Any]:
     """Return the optional fields that a job was asked for as JSON data: what the ledger keeps beside the prompt."""
     given = ((name, getattr(job, name)) for name, default in SPEC_FIELDS.items())
-    return {name: dict(value) if name in _PAIRS else value for name, value in given if value != SPEC_FIELDS[name]}
+    found = {name: dict(value) if name in _PAIRS else value for name, value in given if value != SPEC_FIELDS[name]}
+    return found if job.mask is None else {**found, "mask": redacted(job.mask.source)}
 
 
 def from_asked(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a Job that `asked` has, the others as nobody asked for them."""
-    return {
+    found = {
         name: tuple(spec.get(name, {}).items()) if name in _PAIRS else spec.get(name, default)
         for name, default in SPEC_FIELDS.items()
     }
+    mask = spec.get("mask")
+    return found if mask is None else {**found, "mask": Reference(source=str(mask))}

@@ -63,6 +63,17 @@ def types_of(*types: str, **more: Any) -> dict[str, Any]:
     return {"type": list(types) if len(types) > 1 else types[0], **more}
 
 
+def addresses(value: object) -> tuple[str, ...]:
+    """Check the address of an API, or the list of a fleet's."""
+    items = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not value:
+        raise problem("the list is empty; allowed is an address, as https://api.tu-zi.com, or several")
+    made = [leaf(values.base_url)(item) for item in items]
+    if isinstance(value, list) and (None in made or len({*made}) < len(made)):
+        raise problem("found an address that is empty, or stands there twice; remove it")
+    return tuple(one for one in made if one is not None)
+
+
 def _given_text(value: object) -> str:
     node = scalar(value, "text")
     if node.is_null and node.shown is not None:  # a variable that is not set, which is noted already
@@ -124,7 +135,8 @@ def _excluded(value: object) -> str:
     return "" if is_nothing(value) else scalar(value).text
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def texts(value: object) -> tuple[str, ...]:
+    """Check a text, or a list of texts."""
     if is_nothing(value):
         return ()
     items = value if isinstance(value, list) else [value]
@@ -133,12 +145,17 @@ def _texts(value: object) -> tuple[str, ...]:
 
 def accepted(value: object) -> tuple[str, ...]:
     """Check what pictures may differ in."""
-    return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in _texts(value))
+    return tuple(values.one_of(text, (*DIFFERENCES, "any")) for text in texts(value))
+
+
+def fallback_on(value: object) -> tuple[str, ...]:
+    """Check the error codes for which another provider takes over."""
+    return tuple(values.one_of(text, ("moderated",)) for text in texts(value))
 
 
 def hosts(value: object) -> tuple[str, ...]:
     """Check hosts, host:port and networks."""
-    return tuple(map(values.allowed_host, _texts(value)))
+    return tuple(map(values.allowed_host, texts(value)))
 
 
 def headers(value: object) -> dict[str, str]:
@@ -173,6 +190,7 @@ def timeout(value: object) -> float | AutoTimeout | None:
 
 
 LIST = types_of("array", "string", items={"type": "string"})
+ADDRESSES = types_of("array", "string", "null", items={"type": "string"})
 ACCEPT = types_of("array", "string", items={"enum": [*DIFFERENCES, "any"]})
 HEADERS = types_of("object", "null", additionalProperties={"type": "string"})
 _TIME = types_of("string", "number")

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel
 
 from batchflux.errors import Fault, ManifestError, quoted
-from batchflux.manifest.capabilities import SIMULATOR, provider_config
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
 from batchflux.manifest.kinds import VARIABLE
+from batchflux.manifest.providers.config import SIMULATOR
+from batchflux.manifest.providers.several import providers_of
 from batchflux.manifest.reading.diagnostics import (
     OVERRIDE_FILE,
     Faults,
@@ -58,8 +59,9 @@ from batchflux.manifest.templates import compile_template
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from batchflux.manifest.providers.several import Providers
     from batchflux.models import Capabilities
     from batchflux.secrets import Lookup
 
@@ -104,7 +106,9 @@ def load_manifest(
         raise ManifestError(faults.found)
     apply_overrides(root, sets, provider, faults)
     root = expand_environment(root, os.environ if environ is None else environ, faults)
-    manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (data.decode("utf-8-sig"), out))
+    manifest = _manifest(
+        Path("stdin" if piped else display), root, faults, offers, (data.decode("utf-8-sig"), out, provider)
+    )
     if faults.found:
         if offers is not None:
             note_expansion(manifest, offers, faults)
@@ -126,24 +130,36 @@ def _read(path: Path, display: str) -> bytes:
 
 
 def _manifest(
-    path: Path, root: Table, faults: Faults, offers: Sequence[Capabilities] | None, given: tuple[str, str | None]
+    path: Path,
+    root: Table,
+    faults: Faults,
+    offers: Sequence[Capabilities] | None,
+    given: tuple[str, str | None, str | None],
 ) -> Manifest:
     _top(root, faults)
     name = _name(path.stem, root, faults)
-    provider = provider_config(root, _part(root, "provider", ProviderConfig, faults), offers, faults)
+    made = providers_of(root, offers, faults, given[2])
     manifest = Manifest(
         path=path.absolute(),
         base=path.absolute().parent,
         display=faults.file,
         name=name,
-        provider=provider,
-        limits=_limits(root, provider, faults),
+        provider=made.default,
+        providers=made.named,
+        several=made.several,
+        chosen=made.chosen,
+        fallback=made.fallback,
+        fallback_on=made.fallback_on,
+        limits=_limits(root, made, faults),
         output=_output(root, name, given[1], faults),
         references=_part(root, "references", ReferencesConfig, faults),
-        text=_without_password(given[0], provider),
+        text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
-        keys_line=line_at(root, ("provider", "keys")),
+        keys_lines={
+            name: line_at(root, ("providers", name, "keys") if made.several else ("provider", "keys"))
+            for name in made.named
+        },
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )
@@ -151,10 +167,12 @@ def _manifest(
     return manifest
 
 
-def _without_password(text: str, provider: ProviderConfig) -> str:
-    """Return the manifest's text without what provider.proxy says of user and password, as it is kept in the folder."""
-    known = (provider.proxy or "").rpartition("@")[0].rpartition("//")[2]
-    return text.replace(f"{known}@", f"{HIDDEN}@") if known else text
+def _without_passwords(text: str, providers: Iterable[ProviderConfig]) -> str:
+    """Return the manifest's text without what proxies say of user and password, as it is kept in the folder."""
+    for provider in providers:
+        known = (provider.proxy or "").rpartition("@")[0].rpartition("//")[2]
+        text = text.replace(f"{known}@", f"{HIDDEN}@") if known else text
+    return text
 
 
 def _top(root: Table, faults: Faults) -> None:
@@ -188,9 +206,9 @@ def _part(root: Table, key: str, model: type[Model], faults: Faults) -> Model:
     return model() if node is None else check_sound(model, node, (key,), faults)[0]
 
 
-def _limits(root: Table, provider: ProviderConfig, faults: Faults) -> LimitsConfig:
+def _limits(root: Table, made: Providers, faults: Faults) -> LimitsConfig:
     limits = _part(root, "limits", LimitsConfig, faults)
-    priced = provider.price is not None or provider.simulated
+    priced = made.several or made.default.price is not None or made.default.simulated  # of several, by each job
     unsure = {"", "name", "api", "base_url", "price"} & faults.below("provider").keys()
     if limits.budget is not None and not priced and not unsure:
         message = "a budget needs the price of one image; add provider.price"
@@ -223,6 +241,12 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
     A path names keys and list positions with dots; mappings on its way are made when missing. Another provider takes
     nothing of the manifest's that would lead to the wrong place; the simulator speaks the API that is written.
     """
+    if is_written(root, "providers"):
+        if provider is not None:
+            root.pairs["provider"] = Scalar(provider, plain=False, line=OVERRIDE)
+            root.lines["provider"] = OVERRIDE
+        _set_all(root, sets, faults)
+        return
     section = _provider_section(root)
     if provider is not None:
         name = section.pairs.get("name")
@@ -234,13 +258,17 @@ def apply_overrides(root: Table, sets: Sequence[str], provider: str | None, faul
         section.pairs["name"] = Scalar(provider, plain=False, line=OVERRIDE)
         root.pairs["provider"] = section
         section.lines["name"] = root.lines["provider"] = OVERRIDE
+    _set_all(root, sets, faults)
+    _provider_section(root)  # --set provider=NAME may have put a bare name there
+
+
+def _set_all(root: Table, sets: Sequence[str], faults: Faults) -> None:
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals or not path:
             faults.add(OVERRIDE, (), f"found {quoted(path)}; allowed is PATH=VALUE, as limits.rate=10/s")
         elif (node := _value(value, faults)) is not None:
             _walk(root, path, node, faults)
-    _provider_section(root)  # --set provider=NAME may have put a bare name there
 
 
 def _provider_section(root: Table) -> Table:

@@ -57,8 +57,10 @@ class Part(BaseModel):
 class ProviderConfig(Part):
     """Which API to call, and how.
 
-    `keys` are names of environment variables; `base_url` is None for the embedded simulator.
+    `keys` are names of environment variables; there are no `addresses` for the embedded simulator.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
     api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
@@ -66,8 +68,10 @@ class ProviderConfig(Part):
         job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
     )
     model: Text = Field("flux-kontext-pro", description="the model's name at the provider")
-    base_url: Annotated[str | None, kinds.of_text(values.base_url, "string", "null")] = Field(
-        None, description="where the API is, as https://api.tu-zi.com"
+    addresses: Annotated[tuple[str, ...], kinds.of_node(kinds.addresses, kinds.ADDRESSES)] = Field(
+        (),
+        alias="base_url",
+        description="where the API is, as https://api.tu-zi.com; a list is a fleet; simulator is the embedded one",
     )
     keys: Annotated[tuple[str, ...], kinds.of_node(kinds.keys, kinds.LIST)] = Field(
         (), description="NAMES of environment variables that hold API keys; several are a pool"
@@ -98,7 +102,12 @@ class ProviderConfig(Part):
     @property
     def simulated(self) -> bool:
         """Whether the embedded simulator answers, which costs nothing."""
-        return self.base_url is None
+        return not self.addresses
+
+    @property
+    def base_url(self) -> str | None:
+        """Its first address; None for the embedded simulator."""
+        return next(iter(self.addresses), None)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -135,6 +144,27 @@ class LimitsConfig(Part):
     canary: Annotated[int, kinds.of_text(lambda text: values.whole(text, 0, 10_000), "integer", minimum=0)] = Field(
         4, description="requests bought from a provider until its first picture is kept; 0: no bound"
     )
+
+
+class ProviderLimits(Part):
+    """What of the limits a provider may have of its own; what is left out is as `limits` says."""
+
+    concurrency: Annotated[int | None, kinds.whole(10_000, maximum=10_000)] = Field(
+        None, description="its requests in flight"
+    )
+    rate: Annotated[Rate | None, kinds.of_text(values.rate, "string", "null")] = Field(
+        None, description="its requests started in a time, by each of its keys"
+    )
+    attempts: Annotated[int | None, kinds.whole(100, maximum=100)] = Field(None, description="attempts for each job")
+    timeout: Annotated[float | AutoTimeout | None, kinds.of_node(kinds.timeout, kinds.TIMEOUT)] = Field(
+        None, description="bound of one of its calls, as limits.timeout"
+    )
+
+
+class NamedProvider(ProviderConfig):
+    """One of several providers, by a name of the user's own, with limits of its own."""
+
+    limits: ProviderLimits | None = Field(None, description="what of the limits is its own")
 
 
 class OutputConfig(Part):
@@ -215,7 +245,24 @@ JobEntry = create_model(
 _DOCUMENT: dict[str, Any] = {
     "version": (Annotated[int, WithJsonSchema({"const": 1})], Field(description="the manifest's format: 1")),
     "name": (MaybeText, Field(None, description="the run's name; left out: the file's stem")),
-    "provider": (ProviderConfig | str, Field("simulator", description="which API to call, and how")),
+    "provider": (
+        ProviderConfig | str,
+        Field("simulator", description="which API to call, and how; beside `providers` the name of one of them"),
+    ),
+    "providers": (
+        dict[str, NamedProvider] | None,
+        Field(
+            None, description="several, by names of your own; a job chooses with `provider`, else the first makes it"
+        ),
+    ),
+    "fallback": (
+        Annotated[tuple[str, ...], kinds.of_node(kinds.texts, kinds.LIST)],
+        Field((), description="providers that take a job over, in order, when its own is down or takes no key"),
+    ),
+    "fallback_on": (
+        Annotated[tuple[str, ...], kinds.of_node(kinds.fallback_on, kinds.LIST)],
+        Field((), description="of what else they do: moderated"),
+    ),
     "limits": (LimitsConfig | None, Field(None, description="how much, how fast, how long")),
     "output": (OutputConfig | None, Field(None, description="where pictures go, and how they are checked")),
     "references": (
@@ -258,6 +305,7 @@ class Entry:
     """One element of `jobs`, defaults merged in. `lines` tells where each field stands.
 
     A field is a value, a Template, a tuple of texts and Templates (images), or pairs of a name and one (tags, options).
+    `names_provider`: it says itself, or by an axis, who makes its jobs, so that this is part of what they are.
     """
 
     index: int
@@ -271,6 +319,7 @@ class Entry:
     skip_empty: bool = False
     axes: tuple[Axis, ...] = ()
     exclude: tuple[Mapping[str, str], ...] = ()
+    names_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,8 +328,12 @@ class Manifest:
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
-    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
-    are where output.file_name and provider.keys stand. `env_file` has values of variables, as --env-file names it.
+    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
+    output.file_name stands, `keys_lines` where the keys of providers do. `env_file` has values of variables, as
+    --env-file names it.
+    `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
+    written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
+    that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
     """
 
     path: Path
@@ -294,10 +347,33 @@ class Manifest:
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
-    keys_line: int = field(default=1, repr=False)
+    keys_lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     out_given: bool = False
     env_file: Path | None = None
     dir_given: bool = False
+    providers: Mapping[str, ProviderConfig] = field(default_factory=dict)
+    several: bool = False
+    chosen: bool = False
+    fallback: tuple[str, ...] = ()
+    fallback_on: tuple[str, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the embedded simulator makes all jobs."""
+        return all(provider.simulated for provider in self.providers.values())
+
+    @property
+    def currency(self) -> str:
+        """The currency of all prices and of the budget."""
+        priced = (one for one in self.providers.values() if one.price is not None)
+        return next(priced, self.provider).currency
+
+    def limits_of(self, name: str) -> LimitsConfig:
+        """Return the limits that hold for a provider."""
+        provider = self.providers[name]
+        own = provider.limits if isinstance(provider, NamedProvider) else None
+        said = own.model_dump(exclude_none=True).keys() if own is not None else ()
+        return self.limits.model_copy(update={key: getattr(own, key) for key in said})
 
     def secrets(self, environ: Mapping[str, str]) -> Secrets:
         """Return where keys are looked up in, beginning with `environ`."""
@@ -311,8 +387,9 @@ class Manifest:
 
     def photos(self, output: Path | None = None) -> Photos:
         """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
-        reaches = reach_of(self.provider.base_url, self.provider.allow_hosts)
-        return Photos(self.base, Settings(**self.references.model_dump()), output, reaches)
+        reaches = [reach_of(one.base_url, one.allow_hosts) for one in self.providers.values()]
+        settings = Settings(**self.references.model_dump())
+        return Photos(self.base, settings, output, lambda url: any(reach(url) for reach in reaches))
 
     def beside(self, source: str) -> str:
         """Return how a message names a file that the manifest names: as the user would type it from where they are."""

@@ -52,7 +52,7 @@ output: {dir: out/spring, file_name: "{{ id }}.{{ ext }}", verify: decode}
 jobs: [{prompt: x}]
 """)
     assert made.provider == ProviderConfig(
-        name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",), price=Decimal("0.14"), currency="CNY"
+        name="tuzi", addresses=("https://api.tu-zi.com",), keys=("TUZI_API_KEY",), price=Decimal("0.14"), currency="CNY"
     )
     assert made.limits == LimitsConfig(
         concurrency=24,
@@ -177,14 +177,14 @@ def test_sizes(text: str, size: int, load: Load) -> None:
     ("text", "config"),
     [
         ("simulator", ProviderConfig()),
-        ("tuzi", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("TUZI_API_KEY",))),
+        ("tuzi", ProviderConfig(name="tuzi", addresses=("https://api.tu-zi.com",), keys=("TUZI_API_KEY",))),
         ("{name: relay, base_url: 'http://r:80/v1/images/generations'}",
-         ProviderConfig(name="relay", base_url="http://r:80")),
+         ProviderConfig(name="relay", addresses=("http://r:80",))),
         ("{name: relay, base_url: 'http://r:80/x/v1/chat/completions/'}",
-         ProviderConfig(name="relay", base_url="http://r:80/x")),
-        ("{name: relay, base_url: 'http://r:80/v1/'}", ProviderConfig(name="relay", base_url="http://r:80")),
-        ("{name: tuzi, keys: [A, B_2]}", ProviderConfig(name="tuzi", base_url=TUZI, keys=("A", "B_2"))),
-        ("{name: tuzi, keys: A}", ProviderConfig(name="tuzi", base_url="https://api.tu-zi.com", keys=("A",))),
+         ProviderConfig(name="relay", addresses=("http://r:80/x",))),
+        ("{name: relay, base_url: 'http://r:80/v1/'}", ProviderConfig(name="relay", addresses=("http://r:80",))),
+        ("{name: tuzi, keys: [A, B_2]}", ProviderConfig(name="tuzi", addresses=(TUZI,), keys=("A", "B_2"))),
+        ("{name: tuzi, keys: A}", ProviderConfig(name="tuzi", addresses=("https://api.tu-zi.com",), keys=("A",))),
         ("{options: {latency: 0.5, faults: [a, 1, true, null]}}",
          ProviderConfig(options={"latency": 0.5, "faults": ["a", 1, True, None]})),
     ],

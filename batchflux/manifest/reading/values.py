@@ -308,10 +308,16 @@ def url(text: str) -> str:
     return text
 
 
+EMBEDDED = "simulator"  # in place of an address: the API that is simulated in this process
+
+
 def base_url(text: str) -> str | None:
-    """Read the address of an API: no query or fragment; a call's own path is cut, and `/v1`, with which paths begin."""
-    if not text:
-        return None
+    """Read the address of an API: no query or fragment; a call's own path is cut, and `/v1`, with which paths begin.
+
+    The embedded simulator is `simulator`.
+    """
+    if text in {"", EMBEDDED}:
+        return text or None
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")

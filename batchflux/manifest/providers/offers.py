@@ -1,33 +1,30 @@
-"""Which API a provider speaks, and whether it can carry a job: style, fields, references, options and price.
+"""Whether a provider can carry a job: style, fields, references, options and price.
 
-A known name brings its API, its address and the name of its key's variable; any other name is a relay and needs a
-base_url. What an API can carry is handed in as offers, one for each call style. `auto` is standard where that carries
-the whole job, chat where a local file must travel. What cannot be carried is a fault that names the remedy; a field is
-dropped in its place under `params: drop`. Whether a key's variable is set is asked when the run starts, not here.
+What an API can carry is handed in as offers, one for each call style. `auto` is standard where that carries the whole
+job, chat where a local file must travel. What cannot be carried is a fault that names the remedy; a field is dropped in
+its place under `params: drop`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
-from batchflux.manifest.reading.diagnostics import FieldError, key_names, nearest, unknown_key
+from batchflux.manifest.reading.diagnostics import FieldError, key_names, unknown_key
 from batchflux.manifest.reading.values import either
-from batchflux.manifest.reading.yaml_nodes import Table, is_written, line_at
+from batchflux.models import Way
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from batchflux.manifest.reading.diagnostics import Faults
-    from batchflux.manifest.schema import LimitsConfig, ProviderConfig
+    from batchflux.manifest.schema import Manifest
     from batchflux.models import Capabilities, Reference
 
-SIMULATOR = "simulator"
 FLUX_RELAY = "flux-relay"
-_OPTIONAL = frozenset(REQUEST_FIELDS)
+_OPTIONAL = frozenset({*REQUEST_FIELDS, "mask"})
 _INSTEAD = {  # what does without a field what people want it for
     "seed": " (variant: {range: [1, 3]} in the matrix makes several takes)",
     "aspect_ratio": " (say the ratio in the prompt, or crop the picture afterwards)",
@@ -36,85 +33,15 @@ _INSTEAD = {  # what does without a field what people want it for
 Pairs = tuple[tuple[str, Any], ...]
 
 
-class Known(NamedTuple):
-    """What the name of a provider, or of its API, brings."""
-
-    api: str
-    base_url: str | None = None
-    keys: tuple[str, ...] = ()
-
-
-_TUZI = Known(FLUX_RELAY, "https://api.tu-zi.com", ("TUZI_API_KEY",))
-KNOWN = {SIMULATOR: Known(FLUX_RELAY), "tuzi": _TUZI}
-
-
-def known_providers(offers: Sequence[Capabilities] | None) -> dict[str, Known]:
-    """Return all providers that are known by name; that of an API with an address of its own is known, too."""
-    own = [offer for offer in offers or () if offer.base_url is not None]
-    return {offer.api: Known(offer.api, offer.base_url, offer.key_names) for offer in own} | KNOWN
-
-
-def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
-    """Return the API that a provider speaks, by what is written or by its name."""
-    if written is not None and written != SIMULATOR:
-        return written
-    return named[name].api if name in named and written is None else FLUX_RELAY
-
-
-def provider_config(
-    root: Table, given: ProviderConfig, offers: Sequence[Capabilities] | None, faults: Faults
-) -> ProviderConfig:
-    """Return the provider with what its name and API bring (no base_url for the simulator); note what is wrong."""
-    faulty = faults.below("provider")
-    written = given.api if is_written(root, "provider", "api") else None
-    named = known_providers(offers)
-    api = api_of(given.name, written, named)
-    simulated = SIMULATOR in (given.name, written)
-    known = KNOWN[SIMULATOR] if simulated else named.get(given.name) or named.get(api) or Known(api=api)
-    sure = "name" not in faulty and "api" not in faulty
-    if sure and simulated and given.base_url is not None:
-        message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
-        _add(root, faults, message, "base_url")
-    if sure and not simulated and known.base_url is None and not is_written(root, "provider", "base_url"):
-        message = f"found {quoted(given.name)}, which is not known; {nearest(given.name, named)}, or add base_url"
-        _add(root, faults, message, "name")
-    base_url = None if simulated else given.base_url or known.base_url
-    keys = given.keys if "keys" in given.model_fields_set else known.keys
-    made = given.model_copy(update={"api": api, "base_url": base_url, "keys": keys})
-    if offers is not None and sure:
-        _check_api(root, made, offers, faults)
-    return made
-
-
-def _add(root: Table, faults: Faults, message: str, *keys: str) -> None:
-    faults.add(line_at(root, ("provider", *keys)), ("provider", *keys), message)
-
-
-def _check_api(root: Table, provider: ProviderConfig, offers: Sequence[Capabilities], faults: Faults) -> None:
-    own = [offer for offer in offers if offer.api == provider.api]
-    if not own:
-        names = {SIMULATOR, *(offer.api for offer in offers)}
-        message = f"found {quoted(provider.api)}, which is not known; {nearest(provider.api, names)}"
-        _add(root, faults, message, "api")
-        return
-    able = [offer for offer in own if provider.style in (AUTO, offer.style)]
-    if provider.style != AUTO and (provider.api != FLUX_RELAY or not able):
-        _add(root, faults, _no_style(provider.style, provider.api, own), "style")
-    if provider.simulated or not provider.options:
-        return
-    found = [_option_faults(provider.options, offer) for offer in able or own]
-    for name, message in min(found, key=len):
-        _add(root, faults, message, "options", name)
-
-
-def _no_style(style: str, api: str, own: Sequence[Capabilities]) -> str:
+def no_style(style: str, api: str, own: Sequence[Capabilities]) -> str:
+    """Say that an API has no such call style, and which it has."""
     if api != FLUX_RELAY:
         return f"found {quoted(style)}; the API {api} has no call styles, so remove style"
     styles = {AUTO, *(offer.style for offer in own)}
     return f"found {quoted(style)}; allowed is {either(tuple(name for name in STYLES if name in styles))}"
 
 
-def _option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tuple[str, str]]:
+def option_faults(options: Mapping[str, Any], offer: Capabilities) -> list[tuple[str, str]]:
     """Return what is wrong with options, each with its name; a value is not shown, for it may be a secret."""
     if offer.options is None:
         return [(name, f"unknown key {quoted(name)}; the API {offer.api} has no options") for name in options]
@@ -142,11 +69,13 @@ def _local_file(references: Sequence[Reference]) -> str | None:
 
 
 class Offers:
-    """What one provider's API can carry, asked for each job."""
+    """What one provider of a manifest can carry, asked for each job."""
 
-    def __init__(self, provider: ProviderConfig, limits: LimitsConfig, offers: Sequence[Capabilities]) -> None:
-        self._provider = provider
-        self._prices = limits.budget is not None and isinstance(provider.price, dict) and not provider.simulated
+    def __init__(self, manifest: Manifest, name: str, offers: Sequence[Capabilities]) -> None:
+        self.provider = self._provider = provider = manifest.providers[name]
+        self._several = manifest.several
+        by_model = isinstance(provider.price, dict) or manifest.several
+        self._prices = manifest.limits.budget is not None and by_model and not provider.simulated
         own = [offer for offer in offers if offer.api == provider.api]
         own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
         self._own = {offer.style: offer for offer in own}
@@ -165,21 +94,47 @@ class Offers:
         auto = self._auto if local is None or self._local is None else self._local
         offer = auto if wanted == AUTO else self._own.get(wanted)
         if offer is None:
-            raise ValueError(_no_style(wanted, self._provider.api, list(self._own.values())))
+            raise ValueError(no_style(wanted, self._provider.api, list(self._own.values())))
         if local is not None and not offer.local_images:
             remedy = "give the photo as a URL" + (", or set style: auto" if self._local is not None else "")
             raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
         return offer.for_model(model)
 
+    def way(self, values: Mapping[str, Any], api: str) -> Way | None:
+        """Return how this provider makes a job of another's, which speaks `api`; None when it cannot carry all of it.
+
+        `values` are as the job was written: its options are those of its own API, and its model is that provider's.
+        """
+        given = values["options"]
+        if given and api != self._provider.api:
+            return None
+        try:
+            offer = self.choose(self._provider.style, self._provider.model, values["images"])
+            options = self.options(offer, given)
+        except ValueError:
+            return None
+        made = {**values, "model": self._provider.model, "style": offer.style, "options": options}
+        made["dropped"] = self.dropped(offer, made)
+        if next(self.refusals(offer, made, self._provider.style), None) is not None:
+            return None
+        return Way(
+            provider=self._provider.name,
+            style=offer.style,
+            model=self._provider.model,
+            options=options,
+            dropped=made["dropped"],
+        )
+
     def _named(self, offer: Capabilities) -> str:
-        return f"style {offer.style}" if offer.api == FLUX_RELAY else f"the API {offer.api}"
+        named = f"style {offer.style}" if offer.api == FLUX_RELAY else f"the API {offer.api}"
+        return f"{named} of {self._provider.name}" if self._several else named
 
     def dropped(self, offer: Capabilities, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the fields that were asked for and have no place in a request."""
         unfit = _OPTIONAL - offer.fields
         if unfit.isdisjoint(values) and not values["options"]:
             return ()
-        asked = (*REQUEST_FIELDS, "options") if values["options"] else REQUEST_FIELDS
+        asked = (*REQUEST_FIELDS, "mask", "options") if values["options"] else (*REQUEST_FIELDS, "mask")
         return tuple([name for name in asked if values.get(name) is not None and not _carries(offer, name)])
 
     def refusals(self, offer: Capabilities, values: Mapping[str, Any], wanted: str) -> Iterator[tuple[str, str]]:
@@ -206,7 +161,8 @@ class Offers:
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
             yield "images", f"{message}; save the photo beside the manifest"
         if self._prices and self._provider.price_of(values["model"]) is None:
-            message = f"a budget needs the price of the model {quoted(values['model'])}; add it to provider.price"
+            place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
+            message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
             yield "model", f"{message} (0 is one)"
 
     def _refusal(self, name: str, offer: Capabilities, wanted: str, local: str | None) -> str:
@@ -221,7 +177,8 @@ class Offers:
             why, remedy = ", which this job asks for", "set style: auto"
         elif others:
             remedy = f"set style: {others[0]}"
-        ways = ", ".join(filter(None, (remedy, f"remove {name}{_INSTEAD.get(name, '')}, or set provider.params: drop")))
+        drop = f"providers.{self._provider.name}.params" if self._several else "provider.params"
+        ways = ", ".join(filter(None, (remedy, f"remove {name}{_INSTEAD.get(name, '')}, or set {drop}: drop")))
         return f"{name} cannot be carried by {self._named(offer)}{why}; {ways}"
 
     def options(self, offer: Capabilities, given: Pairs) -> Pairs:
@@ -233,7 +190,7 @@ class Offers:
         merged = {**{name: value for name, value in of_provider.items() if name in known}, **dict(given)}
         if not merged:
             return ()
-        for name, message in _option_faults(merged, offer):
+        for name, message in option_faults(merged, offer):
             raise FieldError(f"options.{name}", message)
         made = offer.options.model_validate(merged).model_dump(mode="json", by_alias=True, exclude_unset=True)
         return tuple(made.items())

@@ -1,0 +1,122 @@
+"""The providers of a manifest: one, or several by names of the user's own; which API each speaks, and where.
+
+A known name brings its API, its address and the name of its key's variable; any other name is a relay and needs a
+base_url. Whether a key's variable is set is asked when the run starts, not here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchflux.errors import quoted
+from batchflux.manifest.job_fields import AUTO
+from batchflux.manifest.providers.offers import FLUX_RELAY, no_style, option_faults
+from batchflux.manifest.reading.diagnostics import nearest
+from batchflux.manifest.reading.values import EMBEDDED
+from batchflux.manifest.reading.yaml_nodes import Table, is_written, line_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batchflux.manifest.reading.diagnostics import Faults
+    from batchflux.manifest.schema import ProviderConfig
+    from batchflux.models import Capabilities
+
+SIMULATOR = "simulator"
+
+
+class Known(NamedTuple):
+    """What the name of a provider, or of its API, brings."""
+
+    api: str
+    base_url: str | None = None
+    keys: tuple[str, ...] = ()
+
+
+_TUZI = Known(FLUX_RELAY, "https://api.tu-zi.com", ("TUZI_API_KEY",))
+KNOWN = {SIMULATOR: Known(FLUX_RELAY), "tuzi": _TUZI}
+
+
+def known_providers(offers: Sequence[Capabilities] | None) -> dict[str, Known]:
+    """Return all providers that are known by name; that of an API with an address of its own is known, too."""
+    own = [offer for offer in offers or () if offer.base_url is not None]
+    return {offer.api: Known(offer.api, offer.base_url, offer.key_names) for offer in own} | KNOWN
+
+
+def api_of(name: str, written: str | None, named: Mapping[str, Known]) -> str:
+    """Return the API that a provider speaks, by what is written or by its name."""
+    if written is not None and written != SIMULATOR:
+        return written
+    return named[name].api if name in named and written is None else FLUX_RELAY
+
+
+class Section:
+    """Where a provider stands in the manifest: `provider`, or one of `providers`, whose key is its name."""
+
+    def __init__(self, root: Table, faults: Faults, *path: str) -> None:
+        self.path, self._root, self._faults = path, root, faults
+        below = faults.below(path[0])
+        self.faulty = below.keys() if len(path) == 1 else below.get(path[1], set())
+
+    def has(self, key: str) -> bool:
+        """Whether a key is written there."""
+        return is_written(self._root, *self.path, key)
+
+    def add(self, message: str, *keys: str) -> None:
+        """Note what is wrong with what stands there."""
+        path = (*self.path, *keys)
+        self._faults.add(line_at(self._root, path), path, message)
+
+
+def provider_config(
+    section: Section, given: ProviderConfig, offers: Sequence[Capabilities] | None, *, simulate: bool = False
+) -> ProviderConfig:
+    """Return the provider with what its name and API bring (no address for the simulator); note what is wrong.
+
+    `simulate`: the command line says that the simulator takes its place, which speaks its API.
+    """
+    written = given.api if section.has("api") else None
+    called = given.name if len(section.path) == 1 or section.has("name") else section.path[1]
+    embedded = given.addresses == (EMBEDDED,)
+    named = known_providers(offers)
+    api = api_of(called, written, named)
+    simulated = simulate or embedded or SIMULATOR in (called, written)
+    known = KNOWN[SIMULATOR] if simulated else named.get(called) or named.get(api) or Known(api=api)
+    sure = section.faulty.isdisjoint({"name", "api"})
+    if sure and simulated and given.addresses and not embedded and not simulate:
+        message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
+        section.add(message, "base_url")
+    if sure and not simulated and known.base_url is None and not section.has("base_url"):
+        message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
+        section.add(message, *(["name"] if len(section.path) == 1 or section.has("name") else []))
+    own = given.addresses or (() if known.base_url is None else (known.base_url,))
+    keys = given.keys if "keys" in given.model_fields_set else known.keys
+    made = given.model_copy(
+        update={
+            "name": section.path[1] if len(section.path) > 1 else given.name,
+            "api": api,
+            "addresses": () if simulated else own,
+            "keys": () if simulate else keys,
+            **({"options": {}, "price": None} if simulate else {}),
+        }
+    )
+    if offers is not None and sure:
+        _check_api(section, made, offers)
+    return made
+
+
+def _check_api(section: Section, provider: ProviderConfig, offers: Sequence[Capabilities]) -> None:
+    own = [offer for offer in offers if offer.api == provider.api]
+    if not own:
+        names = {SIMULATOR, *(offer.api for offer in offers)}
+        message = f"found {quoted(provider.api)}, which is not known; {nearest(provider.api, names)}"
+        section.add(message, "api")
+        return
+    able = [offer for offer in own if provider.style in (AUTO, offer.style)]
+    if provider.style != AUTO and (provider.api != FLUX_RELAY or not able):
+        section.add(no_style(provider.style, provider.api, own), "style")
+    if provider.simulated or not provider.options:
+        return
+    found = [option_faults(provider.options, offer) for offer in able or own]
+    for name, message in min(found, key=len):
+        section.add(message, "options", name)
