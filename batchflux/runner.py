@@ -33,6 +33,7 @@ from batchflux.engine.settings import (
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
+from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
@@ -295,6 +296,8 @@ class _Run:
         for name, lessons in self.lessons.items():
             lessons.note(self._found(name))
         self.books.put_in_order(survey)
+        if self.books.rewrote or not has_dataset(self.folder):
+            database.now(lambda connection: write_dataset(self.folder, connection))
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
         if self.options.selection.redo and survey.todo == 0:

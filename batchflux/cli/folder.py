@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place
+from batchflux.exports.dataset import write_dataset
 from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
 from batchflux.exports.redo_manifest import redo_manifest
@@ -21,6 +22,7 @@ from batchflux.output.folder import iso
 from batchflux.report.report import write_report
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
 
     from batchflux.ledger.summary import Standing
@@ -126,7 +128,7 @@ def merge(first: Path, second: Path, target: Path) -> None:
     A job that both have is one job; where both made a picture, A's stands and B's is kept in .replaced/. A manifest
     that lists the jobs of both goes on with `batchflux run MANIFEST --out C`.
     """
-    merged = merge_folders(first, second, target, write_results)
+    merged = merge_folders(first, second, target, _write_files)
     click.echo(f"Wrote {place(str(target))}: {count(merged.jobs, 'job')}, {merged.shared:,} of them in both.")
     for what, lines in (
         ("renamed, as another job has the name", [f"{old} -> {new}" for old, new in merged.renamed]),
@@ -134,6 +136,11 @@ def merge(first: Path, second: Path, target: Path) -> None:
     ):
         if lines:
             click.echo(f"  {len(lines):,} {what}: {', '.join(lines[:_SHOWN])}{', ...' if len(lines) > _SHOWN else ''}")
+
+
+def _write_files(folder: Path, connection: sqlite3.Connection) -> None:
+    write_results(folder, connection)
+    write_dataset(folder, connection)
 
 
 @click.command("prune")

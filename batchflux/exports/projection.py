@@ -41,7 +41,7 @@ def show_verdicts(folder: Path) -> Outcome:
             return "fresh"
         if FolderLock(folder).is_held():
             return "held"
-        results = Results(folder / RESULTS, _tag_names(folder, connection))
+        results = Results(folder / RESULTS, tag_names(folder, connection))
         results.verdicts = verdicts(connection)
         before = _moment(connection)
         rows = jobs_by_number(connection, ended_numbers(connection))
@@ -54,7 +54,7 @@ def show_verdicts(folder: Path) -> Outcome:
 
 def write_results(folder: Path, connection: sqlite3.Connection) -> None:
     """Write results.csv anew, with all verdicts, for a folder that nobody else has; StorageError."""
-    results = Results(folder / RESULTS, _tag_names(folder, connection))
+    results = Results(folder / RESULTS, tag_names(folder, connection))
     results.verdicts = verdicts(connection)
     results.rewrite(ended_rows(connection))
     shown(connection)
@@ -82,7 +82,7 @@ def _moment(connection: sqlite3.Connection) -> tuple[object, ...]:
     return get_meta(connection, "began"), last_revision(connection)
 
 
-def _tag_names(folder: Path, connection: sqlite3.Connection) -> list[str]:
+def tag_names(folder: Path, connection: sqlite3.Connection) -> list[str]:
     """Return the tags that have a column: those the file has now, else all that jobs have."""
     try:
         with (folder / RESULTS).open(encoding="utf-8", newline="") as file:

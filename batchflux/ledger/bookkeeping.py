@@ -70,6 +70,7 @@ class Books:
     def __init__(self, manifest: Manifest, ledger: Ledger, results: Projection, began: float) -> None:
         self.redos: Redos | None = None
         self.means = NO_MEANS
+        self.rewrote = False  # results.csv, so that other files that show the ledger are behind it, too
         self._manifest = manifest
         self.photos = manifest.photos(manifest.output.dir)
         self._folder = manifest.output.dir
@@ -157,6 +158,7 @@ class Books:
     def _rewrite(self, connection: sqlite3.Connection, skip: Callable[[int], bool] | None = None) -> None:
         self._results.verdicts = verdicts(connection)
         self._results.rewrite(ended_rows(connection, skip))
+        self.rewrote = True
         shown(connection)
 
 

@@ -34,7 +34,8 @@ class SiliconFlow(Provider):
         """Return that three fields have a place, and up to three references; the format is the model's."""
         return Capabilities(
             api=self.api, model="", style=self.style, fields=_FIELDS, local_images=True, most_images=3,
-            files="data URL", options=Options, base_url="https://api.siliconflow.cn", key_names=("SILICONFLOW_API_KEY",),
+            files="data URL", options=Options,
+            base_url="https://api.siliconflow.cn", key_names=("SILICONFLOW_API_KEY",),
         )  # fmt: skip
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:

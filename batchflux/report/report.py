@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import StorageError
+from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ENDED, ended_numbers, jobs_by_number
 from batchflux.output.base import REPORT
@@ -33,7 +34,7 @@ class Report(NamedTuple):
 
 
 def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = lambda _: lambda: None) -> Report:
-    """Write the report of an output folder; works while a run goes on, too.
+    """Write the report of an output folder, and its card where it has none; works while a run goes on, too.
 
     `started` is told how many jobs there are and returns what to call after each thumbnail. Raises UsageError: there is
     no ledger in it; StorageError: the ledger cannot be read or the folder cannot take the report.
@@ -54,6 +55,8 @@ def write_report(folder: Path, started: Callable[[int], Callable[[], object]] = 
                 temporary.unlink(missing_ok=True)
             remedy = "free space or repair its permissions, then try again."
             raise StorageError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+        if not has_dataset(folder):
+            write_dataset(folder, connection)
     return Report(path=path, rows=len(numbers), thumbs=thumbs, missing=tuple(missing))
 
 

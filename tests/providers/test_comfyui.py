@@ -133,7 +133,7 @@ def test_a_mapping_that_points_nowhere_is_told_at_once(options: dict[str, Any], 
 )
 def test_a_field_that_the_workflow_has_no_place_for_is_told_at_once(values: dict[str, Any], fields: list[str]) -> None:
     options = (("workflow", WORKFLOW), ("inputs", {"prompt": "6.text"}))
-    assert [name for name, _ in OFFER.unfit({"prompt": "p", "images": (), "options": options} | values)] == fields
+    assert [name for name, _ in OFFER.conflicts({"prompt": "p", "images": (), "options": options} | values)] == fields
 
 
 def test_the_id_that_the_server_gave_counts(job: Job) -> None:

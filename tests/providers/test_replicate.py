@@ -75,9 +75,9 @@ def test_several_references_and_too_much_tolerance_are_told_before(make_job: Cal
     assert made["input_images"] == list(urls)
     offer = REPLICATE.capabilities(PRO)
     assert offer.most_images == 1
-    assert [name for name, _ in offer.unfit({"images": images, "safety_tolerance": 3})] == ["safety_tolerance"]
-    assert not list(offer.unfit({"images": (), "safety_tolerance": 6}))
-    assert not list(offer.unfit({"images": images, "safety_tolerance": 2}))
+    assert [name for name, _ in offer.conflicts({"images": images, "safety_tolerance": 3})] == ["safety_tolerance"]
+    assert not list(offer.conflicts({"images": (), "safety_tolerance": 6}))
+    assert not list(offer.conflicts({"images": images, "safety_tolerance": 2}))
 
 
 @pytest.mark.parametrize("output", [OUT, [OUT], [OUT, f"{OUT}?2"]])
