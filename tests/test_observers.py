@@ -81,7 +81,7 @@ async def test_near_the_end_what_takes_long_is_named() -> None:
     gate, times = Gate(), CallTimes(360.0)
     limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
     budget, tally = Budget(limit=None, spent=0, gate=gate, label=""), Tally()
-    progress = Progress(tally, limits, budget, gate, times=times, todo=TELLING + 3)
+    progress = Progress(tally, limits, budget, gate, times=[times], todo=TELLING + 3)
     for number in range(TELLING):
         with times.watch(f"j{number}", "m"):
             tally.done += 1

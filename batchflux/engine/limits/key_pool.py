@@ -32,12 +32,15 @@ PATIENCE = 900.0  # seconds
 class Key:
     """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
 
+    Of a fleet there is one for each address; `address` is "" where its provider has one only.
+
     `rate` is the user's limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
     begins, and `found` what this run knows. It rests until `resting_until`, seconds of the clock, as the server said.
     """
 
     name: str
     secret: str | None = field(repr=False)
+    address: str = ""
     rate: InitVar[tuple[float, float] | None] = None
     learned: InitVar[Learned | None] = None
     schedule: Gcra = field(init=False)
