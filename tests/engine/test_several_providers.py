@@ -29,7 +29,7 @@ from batchflux.errors import Code, JobError
 from batchflux.ledger.connection import connect
 from batchflux.ledger.summary import state_of
 from batchflux.ledger.tables import currency, nanos, spent
-from batchflux.models import Cost, Ended, Finished, Job, Submitted, Way
+from batchflux.models import Cost, Ended, Finished, Job, Json, Submitted, Way
 from batchflux.providers import providers
 from batchflux.transport import CallTimes, DownloadSlots
 from tests.engine.conftest import TASKS, Reply, Server
@@ -132,7 +132,8 @@ class Street(Server):
             if isinstance(answer.reply, Ended | Finished):
                 self._settle(shop, answer, request.url)
             return answer
-        job = request.content.value["prompt"]  # type: ignore[union-attr]  the providers here send JSON
+        assert isinstance(request.content, Json)
+        job = request.content.value["prompt"]
         assert not self.underway[job], "a job is out twice at once"
         self.underway[job] += 1
         self._begin(shop)
