@@ -34,7 +34,7 @@ class Server:
                 await reader.readexactly(int(length[1]) if length else 0)
                 writer.write(await self._answer(head.split(b" ", 2)[1].decode()))
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):  # the last: the server ends
             writer.close()
 
     async def _answer(self, path: str) -> bytes:
