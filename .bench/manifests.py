@@ -28,6 +28,7 @@ class Spec:
     keys: int = 1
     rate: str | None = None
     verify: str = "structure"
+    api: str = "flux-relay"
 
 
 def write(folder: Path, spec: Spec) -> Path:
@@ -38,6 +39,7 @@ def write(folder: Path, spec: Spec) -> Path:
         "name: bench",
         "provider:",
         "  name: tuzi",
+        f"  api: {spec.api}",
         f"  base_url: {spec.url}",
         f"  keys: [{', '.join(KEYS[: spec.keys])}]",
         "  price: 0.01",

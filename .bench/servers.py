@@ -174,6 +174,14 @@ def limit_server(picture: Path, scene: str) -> Iterator[Control]:
 
 
 @contextmanager
+def poll_server(picture: Path, seconds: float) -> Iterator[Control]:
+    """Serve pictures that take so many seconds, in one call or as tasks, in a process of its own."""
+    port = free_port()
+    with _serving("poll_server", port, "--picture", picture, "--seconds", seconds):
+        yield Control(port)
+
+
+@contextmanager
 def bytes_server(picture: Path) -> Iterator[str]:
     """Serve heavy answers with one picture, in a process of its own; give its base URL."""
     port = free_port()

@@ -344,6 +344,7 @@ class _Run:
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
+            providers=state.providers,
         )
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
+    from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Stored
@@ -186,6 +187,7 @@ class JobRunner:
         if run.resumes:
             return await self._made(run, retried=retried)
         self._free_over(run)
+        halted: list[Service] = []
         waits = True
         while waits:
             waits = False
@@ -197,10 +199,12 @@ class JobRunner:
                     waits = True
                 except Halted:
                     self._gate.check()
-                    run.service.left |= run.service.gate.closed
+                    halted.append(run.service)
                 except JobError as error:
                     if error.code.value not in self._rules.fallback_on or not self._goes_on(run):
                         raise
+        for service in halted:
+            service.left |= service.gate.closed
         raise Halted
 
     def _goes_on(self, run: JobRun) -> bool:

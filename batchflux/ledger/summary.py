@@ -27,11 +27,27 @@ _REFUSALS = tuple(code.value for code in (Code.RATE_LIMITED, Code.AUTH, Code.QUO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderUse:
+    """What one provider made of the listed jobs, and what all that was sent to it came to, possibly billed included.
+
+    A job counts where it was sent last. `refused` are the attempts that it would not take: too many, its key, no money.
+    """
+
+    done: int = 0
+    failed: int = 0
+    unknown: int = 0
+    attempts: int = 0
+    spent: Decimal = Decimal(0)
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Counts of listed jobs in a ledger, money in the manifest's currency, rate in pictures a minute.
 
     `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended; `redo` the
     redos that a review asked for and no run has begun; `dropped` counts the jobs of which a field was dropped, by name.
+    `providers` has who was asked so far, or made jobs, by name.
     """
 
     total: int
@@ -50,6 +66,7 @@ class State:
     last_at: float | None
     redo: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+    providers: dict[str, ProviderUse] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +98,7 @@ class Summary:
     budget: Decimal | None = None
     images_per_minute: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
+    providers: dict[str, ProviderUse] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
@@ -89,7 +107,7 @@ class Summary:
         data |= {"seconds": round(self.seconds, 3), "images_per_minute": round(self.images_per_minute, 2)}
         for name in ("spent", "spent_possibly", "spent_this_run", "budget"):
             data[name] = None if data[name] is None else format(data[name], "f")
-        return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+        return json.dumps(data, default="{:f}".format, ensure_ascii=False, indent=2) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +208,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         last_at=last_at,
         redo=len(waiting_redos(connection)),
         dropped=json.loads(get_meta(connection, "dropped") or "{}"),
+        providers=_providers(connection, ended["done"], attempts, cost + maybe_cost),
     )
 
 
@@ -245,22 +264,64 @@ def _summary(folder: Path, began: float | None) -> dict[str, Any]:
 
 def _keys(connection: sqlite3.Connection) -> dict[str, KeyUse]:
     """Return the use of each key; a ledger of format 1 tells of none."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'submissions'").fetchone() is None:
+    return {
+        name: KeyUse(attempts=sent, spent=cost, refusals=no) for name, sent, cost, no in _sent(connection, "key_name")
+    }
+
+
+def _providers(connection: sqlite3.Connection, done: int, attempts: int, spent: int) -> dict[str, ProviderUse]:
+    """Return what each provider made, and what was sent to it; the rest are the folder's own sums.
+
+    They are its only provider's: a row's provider is in its `spec`, and to read a million takes a second.
+    """
+    if not _has_submissions(connection):
         return {}
+    names = [row[0] for row in connection.execute("SELECT DISTINCT provider FROM submissions").fetchall()]
+    by_status = "SELECT json_extract(spec, '$.provider'), COUNT(*) FROM jobs WHERE listed AND status = ? GROUP BY 1"
+    counts = {status: dict(connection.execute(by_status, (status,)).fetchall()) for status in ("failed", "unknown")}
+    if len(names) == 1:
+        refused = "SELECT COUNT(*) FROM attempts WHERE code IN (?, ?, ?)"
+        counts |= {"done": {names[0]: done}, "attempts": {names[0]: attempts}, "spent": {names[0]: currency(spent)}}
+        counts["refused"] = {names[0]: connection.execute(refused, _REFUSALS).fetchone()[0]}
+    else:
+        sent = _sent(connection, "provider")
+        counts["done"] = dict(connection.execute(by_status, ("done",)).fetchall())
+        counts["attempts"] = {name: number for name, number, _, _ in sent}
+        counts["spent"] = {name: money for name, _, money, _ in sent}
+        counts["refused"] = {name: sum(refusals.values()) for name, _, _, refusals in sent}
+    found = sorted({name for by_name in counts.values() for name in by_name})
+    return {
+        name: ProviderUse(**{what: by_name[name] for what, by_name in counts.items() if name in by_name})
+        for name in found
+    }
+
+
+def _has_submissions(connection: sqlite3.Connection) -> bool:
+    """Tell whether the ledger says what was sent where; one of format 1 does not."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'submissions'").fetchone() is not None
+
+
+def _sent(
+    connection: sqlite3.Connection, by: Literal["key_name", "provider"]
+) -> list[tuple[str, int, Decimal, dict[str, int]]]:
+    """Return of each key or provider its name, attempts, spend and refusals by code; of a format 1 ledger nothing."""
+    if not _has_submissions(connection):
+        return []
     refusals = ", ".join(f"COALESCE(SUM(code = '{code}'), 0)" for code in _REFUSALS)
     rows = connection.execute(
-        "SELECT key_name, SUM(counts), COALESCE(SUM(CASE WHEN billed IS NOT 'no' THEN COALESCE(cost, price) END), 0),"  # noqa: S608  constants
+        f"SELECT {by}, SUM(counts), COALESCE(SUM(CASE WHEN billed IS NOT 'no' THEN COALESCE(cost, price) END), 0),"  # noqa: S608  constants
         f" {refusals} FROM attempts JOIN submissions ON submissions.number = attempts.submission"
-        " WHERE state != 'voided' GROUP BY key_name ORDER BY key_name"
+        f" WHERE state != 'voided' GROUP BY {by} ORDER BY {by}"
     )
-    return {
-        name: KeyUse(
-            attempts=attempts,
-            spent=currency(spent),
-            refusals={code: number for code, number in zip(_REFUSALS, refused, strict=True) if number},
+    return [
+        (
+            name,
+            attempts,
+            currency(spent),
+            {code: number for code, number in zip(_REFUSALS, refused, strict=True) if number},
         )
         for name, attempts, spent, *refused in rows.fetchall()
-    }
+    ]
 
 
 def state_in(folder: Path, connection: sqlite3.Connection) -> tuple[State, bool]:

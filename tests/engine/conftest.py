@@ -447,6 +447,8 @@ class Night:
     jobs: list[Job]
     server: Server = field(default_factory=Server)
     pictures: Pictures = field(default_factory=Pictures)
+    rules: Callable[[Terms, Ledger, Gate], Rules] | None = None
+    """What holds the run back, where it is not one provider by the terms."""
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -484,7 +486,7 @@ class Night:
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
-        rules = _rules(asked, ledger, gate)
+        rules = (self.rules or _rules)(asked, ledger, gate)
         rules.canary.alone = asked.kinds == 1
         pool = WorkerPool(JobRunner(world, rules), world, asked.on_unknown)
         selection = Selection(

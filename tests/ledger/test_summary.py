@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import pytest
 from batchflux.errors import Code, JobError, StorageError, UsageError
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.summary import Summary, read_standing, read_state, state_of
-from batchflux.ledger.tables import set_meta
+from batchflux.ledger.summary import ProviderUse, Summary, read_standing, read_state, state_of
+from batchflux.ledger.tables import currency, set_meta
 from batchflux.models import Status
 from batchflux.output.folder import FolderLock
 from tests.attempts import fail, send
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
+    from batchflux.models import Job
     from tests.conftest import MakeJob
     from tests.ledger.conftest import Finish
 
@@ -46,6 +48,29 @@ async def test_counts_money_and_failures(ledger: Ledger, make_job: MakeJob, fini
     assert list(state.failures) == ["moderated", "unknown"]
     assert (state.spent, state.spent_possibly, state.currency) == (Decimal("0.7"), Decimal("0.28"), "CNY")
     assert state.last_at == 1010.0
+
+
+async def test_each_provider_has_its_part_of_pictures_money_and_refusals(
+    ledger: Ledger, make_job: MakeJob, finish: Finish
+) -> None:
+    def by(name: str, provider: str) -> Job:
+        return replace(make_job(name), provider=provider)
+
+    finish(ledger, by("a1", "a"), price=10)
+    finish(ledger, by("a2", "a"), price=10, status=Status.FAILED, error_code="moderated", error="no")
+    alone = ledger.database.now(state_of).providers
+    assert alone == {"a": ProviderUse(done=1, failed=1, attempts=2, spent=currency(10))}
+    finish(ledger, by("b1", "b"), price=70)
+    finish(ledger, by("b2", "b"), price=70, status=Status.UNKNOWN, error_code="unknown", error="?")
+    await send(ledger, by("moved", "b"), price=70, at=1.0)
+    await fail(ledger, by("moved", "b"), JobError(Code.QUOTA, "no money"), counts=False)
+    finish(ledger, by("moved", "a"), price=10)
+    state = ledger.database.now(state_of)
+    assert state.providers == {
+        "a": ProviderUse(done=2, failed=1, attempts=3, spent=currency(20)),
+        "b": ProviderUse(done=1, unknown=1, attempts=2, spent=currency(140), refused=1),
+    }
+    assert sum((use.spent for use in state.providers.values()), Decimal(0)) == state.spent
 
 
 def test_an_empty_ledger(ledger: Ledger) -> None:
