@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from unicodedata import east_asian_width
 
 from batchflux.ledger.tables import currency
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from batchflux.engine.budget import Budget
-    from batchflux.engine.rate_limiter import RateLimiter
     from batchflux.engine.shutdown import Gate
     from batchflux.engine.worker_pool import Tally
     from batchflux.ledger.summary import Summary
@@ -45,17 +44,32 @@ class Watcher:
         """The run ended."""
 
 
+class Limits(Protocol):
+    """What holds requests back: of one provider, or of all."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many are out."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many may be out."""
+
+    def waiting_for(self) -> tuple[str, float] | None:
+        """Return what keeps requests back, for how many seconds; None when nothing does for long."""
+
+
 class Progress:
     """The numbers of a run under way; `tally` counts the jobs that ended in this run, of `todo`."""
 
     def __init__(
         self,
         tally: Tally,
-        limits: RateLimiter,
+        limits: Limits,
         budget: Budget,
         gate: Gate,
         *,
-        times: CallTimes | None = None,
+        times: Collection[CallTimes] = (),
         todo: int = 0,
     ) -> None:
         self.tally = tally
@@ -91,7 +105,8 @@ class Progress:
     def _stragglers(self, width: int) -> str | None:
         """Return which calls the end of the run waits for: none is left to begin, and these take longer than most."""
         left = self._todo - self.tally.done - self.tally.failed - self.tally.unknown
-        slow, usual = ([], 0.0) if self._times is None or left > self._limits.concurrency else self._times.slow()
+        found = [times.slow() for times in self._times] if left <= self._limits.concurrency else []
+        slow, usual = max(found, key=lambda pair: len(pair[0]), default=([], 0.0))
         if not slow:
             return None
         name, seconds = slow[0]

@@ -147,14 +147,17 @@ def plan(
         check_currency(manifest, ledger)
         chosen = selection or Selection()
         survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
-        made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons_of(manifest, ledger))
+        lessons: dict[str, Lesson] = {}
+        for provider in manifest.providers.values():
+            lessons |= lessons_of(provider, ledger)
+        made = plan_of(manifest, survey, spent(ledger), _measured(ledger), lessons)
         made = replace(made, doubt=_doubt(manifest, ledger), canary=_canary(manifest, survey, ledger))
         return replace(made, keys_missing=tuple(key_faults(manifest, environ)), proxy=_proxy(manifest, environ))
 
 
 def _proxy(manifest: Manifest, environ: Mapping[str, str]) -> str | None:
     """Return by which proxy the provider is asked, and where that was said; None: directly."""
-    proxy = proxies_of(manifest, environ).for_url(URL(manifest.provider.base_url or ""))
+    proxy = proxies_of(manifest.provider, environ).for_url(URL(manifest.provider.base_url or ""))
     return None if proxy is None else f"{proxy} ({proxy.by})"
 
 
@@ -238,12 +241,13 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 
     They are provider.options, which only the simulator has, allow_hosts, download_headers and proxies.
     """
-    proxies_of(manifest, environ)
-    check_downloads(manifest.provider.allow_hosts, manifest.provider.download_headers)
-    if manifest.provider.base_url is None:
-        from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
+    for provider in manifest.providers.values():
+        proxies_of(provider, environ)
+        check_downloads(provider.allow_hosts, provider.download_headers)
+        if provider.simulated:
+            from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which other providers do not need
 
-        parse_options(manifest.provider.options)
+            parse_options(provider.options)
 
 
 def plan_of(

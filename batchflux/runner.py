@@ -12,12 +12,13 @@ import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import KeyWatch
+from batchflux.engine.limits.key_pool import KeyWatch
 from batchflux.engine.ports import World
 from batchflux.engine.settings import (
     found_of,
@@ -55,13 +56,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from batchflux.engine.canary import Canary
-    from batchflux.engine.key_pool import Key
+    from batchflux.engine.limits.key_pool import Key
     from batchflux.engine.ports import Source
     from batchflux.engine.settings import Rules, Shared
     from batchflux.errors import Fault
     from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
-    from batchflux.manifest import Manifest, Redos
+    from batchflux.manifest import Manifest, ProviderConfig, Redos
     from batchflux.models import Job, Outcome
     from batchflux.state import Lesson
 
@@ -113,7 +114,7 @@ class _Run:
         self.selection = options.selection  # with the sample found, once all jobs were surveyed
         self.watcher = options.watcher or Watcher()
         self.secrets = secrets
-        self.keys: list[Key] = []
+        self.keys: dict[str, list[Key]] = {}  # of each provider
         self.folder = manifest.output.dir
         self.began, self.started = time.time(), time.monotonic()
         self.loop = asyncio.get_running_loop()
@@ -129,7 +130,8 @@ class _Run:
     async def whole(self) -> Summary:
         try:
             self.ledger.database.now(lambda connection: check_currency(self.manifest, connection))
-            self.lessons = Lessons(self.manifest, self.ledger.database)
+            named = self.manifest.providers.items()
+            self.lessons = {name: Lessons(provider, self.ledger.database) for name, provider in named}
             survey = self.books.survey(self.options.selection, self.watcher.checking)
             self.selection = survey.selection
             already = self.ledger.database.now(spent)
@@ -184,7 +186,9 @@ class _Run:
             mark = LowWaterMark(self.folder)
             images = ImageStore(self.folder, self.manifest.output.verify, mark=mark, accept=self.manifest.output.accept)
             stack.callback(images.close)
-            self.keys = keys_of(self.manifest, self.secrets, self.lessons.known)
+            for name, provider in self.manifest.providers.items():
+                rate = self.manifest.limits_of(name).rate
+                self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
             executor = await _executor(stack, self.manifest, images, shared, self.books.redos, self.secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
@@ -193,7 +197,7 @@ class _Run:
             world = World(
                 executor=executor,
                 ledger=self.ledger,
-                observer=KeyWatch(self, self.keys),
+                observer=KeyWatch(self, [key for keys in self.keys.values() for key in keys]),
                 gate=self.gate,
                 random=random.Random(),
                 ready=self.books.photos.ready,
@@ -201,21 +205,20 @@ class _Run:
             )
             await self._pool(world, plan, already, shared)
 
-    async def _pool(self, world: World, plan: Plan, already: int, shared: Shared) -> None:
+    async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection
         rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
-        if manifest.limits.rate is not None:
-            keep_distance(self.keys, self.ledger.database.now(last_activity))
-        pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, selection.on_unknown)
+        paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
+        keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
+        pool = WorkerPool(JobRunner(world, rules), world, selection.on_unknown)
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
         free = plan.counts["todo"] - plan.calls + plan.maybe
         if plan.calls and free:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
-        progress = Progress(
-            pool.tally, rules.limits, rules.budget, self.gate, times=shared.times, todo=plan.counts["todo"]
-        )
+        times = [service.times for service in rules.services]
+        progress = Progress(pool.tally, rules.services, rules.budget, self.gate, times=times, todo=plan.counts["todo"])
         self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload
@@ -229,20 +232,24 @@ class _Run:
     @contextlib.asynccontextmanager
     async def _learning(self) -> AsyncIterator[None]:
         """Note meanwhile what the keys are found to allow."""
-        noting = asyncio.create_task(self.lessons.keep(self._found))
-        noting.add_done_callback(self._noted)
+        noting = [
+            asyncio.create_task(lessons.keep(partial(self._found, name))) for name, lessons in self.lessons.items()
+        ]
+        for task in noting:
+            task.add_done_callback(self._noted)
         try:
             yield
         finally:
-            noting.cancel()
-            await asyncio.wait([noting])
+            for task in noting:
+                task.cancel()
+            await asyncio.wait(noting)
 
     def _noted(self, noting: asyncio.Task[None]) -> None:
         if not noting.cancelled() and isinstance(error := noting.exception(), StorageError):
             self.gate.close(error)
 
-    def _found(self) -> dict[str, Lesson]:
-        return found_of(self.keys) if self.tally.done else {}
+    def _found(self, name: str) -> dict[str, Lesson]:
+        return found_of(self.keys.get(name, ())) if self.tally.done else {}
 
     def _feeder(self) -> Feeder:
         jobs = self.books.jobs(self._late_fault)
@@ -250,17 +257,17 @@ class _Run:
 
     def _watch_canary(self, canary: Canary, plan: Plan) -> None:
         """Let the canary know which kinds of requests have given a picture: in this folder, or lately in another."""
-        place = self.manifest.provider.base_url or ""
+        places = {name: provider.base_url or "" for name, provider in self.manifest.providers.items()}
 
         async def known(job: Job) -> bool:
             here = await self.ledger.database.submit(lambda connection: made_before(connection, job))
-            return here or await asyncio.to_thread(proven, job.provider, job.model, job.style, place)
+            return here or await asyncio.to_thread(proven, job.provider, job.model, job.style, places[job.provider])
 
         async def note(job: Job) -> None:
-            await asyncio.to_thread(note_proven, job.provider, job.model, job.style, place)
+            await asyncio.to_thread(note_proven, job.provider, job.model, job.style, places[job.provider])
 
         canary.proven, canary.note = known, note
-        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1
+        canary.alone = len(plan.models) <= 1 and len(plan.styles) <= 1 and len(self.manifest.providers) == 1
 
     def _read_limits(self, rules: Rules, pool: WorkerPool, reload: Callable[[], Manifest]) -> None:
         """Let the limits of the manifest as it stands now hold from here on."""
@@ -285,7 +292,8 @@ class _Run:
         if self.signals.cut_off:
             database.now(lambda connection: give_up_in_flight(connection, kept_files(self.folder)))
         ended = tally.done + tally.failed + tally.unknown
-        self.lessons.note(self._found())
+        for name, lessons in self.lessons.items():
+            lessons.note(self._found(name))
         self.books.put_in_order(survey)
         state = database.now(state_of)
         reason, message, code = verdict(state, self.gate, self.signals, left=survey.todo - ended)
@@ -329,7 +337,7 @@ class _Run:
             spent=state.spent,
             spent_possibly=state.spent_possibly,
             spent_this_run=state.spent - currency(already),
-            currency=self.manifest.provider.currency,
+            currency=self.manifest.currency,
             budget=self.manifest.limits.budget,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
@@ -340,21 +348,31 @@ async def _executor(
     stack: AsyncExitStack,
     manifest: Manifest,
     images: ImageStore,
-    shared: Shared,
+    shared: Mapping[str, Shared],
     redos: Redos | None,
     secrets: Mapping[str, str | None],
 ) -> LocalExecutor:
-    """Return what performs the steps, open until `stack` is closed; so is the embedded simulator, where it is asked."""
-    base_url = manifest.provider.base_url
-    resolve = {}
-    if base_url is None:
-        from batchflux.simulator import EmbeddedSimulator, parse_options  # noqa: PLC0415  a server, seldom needed
+    """Return what performs the steps, open until `stack` is closed, embedded simulators too."""
+    transports: dict[tuple[str, str], tuple[Transport, str]] = {}
+    for name, provider in manifest.providers.items():
+        resolve: dict[str, tuple[str, int]] = {}
+        addresses = provider.addresses
+        if provider.simulated:
+            resolve[SIMULATOR_HOST] = await _simulator(stack, provider, redos)
+            addresses = (f"http://{SIMULATOR_HOST}",)
+        for address in addresses:
+            options = transport_options(manifest, name, address, resolve, shared[name])
+            transport = await stack.enter_async_context(Transport(options))
+            transports[name, address if len(addresses) > 1 else ""] = transport, address
+    return LocalExecutor(transports, images, list(filter(None, secrets.values())))
 
-        # A request does not tell its job's variant, and a redo must not be the same picture once more.
-        salt = 0 if redos is None else sum(map(len, redos.asked.values()))
-        simulator = EmbeddedSimulator(replace(parse_options(manifest.provider.options), salt=salt))
-        resolve[SIMULATOR_HOST] = await asyncio.to_thread(simulator.start)
-        stack.push_async_callback(asyncio.to_thread, simulator.stop)
-        base_url = f"http://{SIMULATOR_HOST}"
-    transport = await stack.enter_async_context(Transport(transport_options(manifest, base_url, resolve, shared)))
-    return LocalExecutor(transport, images, base_url, list(filter(None, secrets.values())))
+
+async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Redos | None) -> tuple[str, int]:
+    """Start the embedded simulator as a provider's options say; return its host and port."""
+    from batchflux.simulator import EmbeddedSimulator, parse_options  # noqa: PLC0415  a server, seldom needed
+
+    # A request does not tell its job's variant, and a redo must not be the same picture once more.
+    salt = 0 if redos is None else sum(map(len, redos.asked.values()))
+    simulator = EmbeddedSimulator(replace(parse_options(provider.options), salt=salt))
+    stack.push_async_callback(asyncio.to_thread, simulator.stop)
+    return await asyncio.to_thread(simulator.start)

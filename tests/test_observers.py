@@ -14,8 +14,8 @@ from tqdm.utils import disp_len
 
 from batchflux.engine.budget import Budget
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.key_pool import Key
-from batchflux.engine.rate_limiter import RateLimiter
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate
 from batchflux.engine.worker_pool import Tally
 from batchflux.errors import Code, JobError, StopRun
@@ -81,7 +81,7 @@ async def test_near_the_end_what_takes_long_is_named() -> None:
     gate, times = Gate(), CallTimes(360.0)
     limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
     budget, tally = Budget(limit=None, spent=0, gate=gate, label=""), Tally()
-    progress = Progress(tally, limits, budget, gate, times=times, todo=TELLING + 3)
+    progress = Progress(tally, limits, budget, gate, times=[times], todo=TELLING + 3)
     for number in range(TELLING):
         with times.watch(f"j{number}", "m"):
             tally.done += 1

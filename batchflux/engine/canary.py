@@ -82,6 +82,10 @@ class Canary:
         self._changed = asyncio.Event()
         gate.on_close(self._changed.set)
 
+    def stops(self, job: Job) -> bool:
+        """Whether the trial of a job's kind has failed, so that nothing more is bought of it."""
+        return self._trial(job).failed
+
     async def take(self, job: Job) -> None:
         """Take a place for a request; wait for one. Raises Halted: the trial has failed, or the run stops."""
         trial = self._trial(job)

@@ -59,6 +59,11 @@ class CircuitBreaker:
             return NEVER if self._in_trouble and self._troubled_in_a_row >= self.limit else now
         return NEVER if self._probing or in_flight else max(now, self._probe_at)
 
+    @property
+    def away(self) -> bool:
+        """Whether it is open, and a probe has failed."""
+        return self.open and self._probes > 0
+
     def leaves(self) -> None:
         """Count a request that leaves: while the breaker is open, it is the probe."""
         self._probing = self.open

@@ -12,24 +12,26 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
 from batchflux.engine.outages import away
-from batchflux.engine.rate_limiter import UNKNOWN
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
+from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Finished, Leaving, Link, Received, Submitted, Then, Uploaded
+from batchflux.models import Finished, Leaving, Link, Received, Submitted, Then
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from batchflux.engine.key_pool import Lease
+    from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.engine.settings import Rules
-    from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Reference, Stored
+    from batchflux.ledger.reconcile import Work
+    from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Stored
     from batchflux.providers import Provider
 
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
@@ -42,21 +44,29 @@ class JobRunner:
         self._world, self._rules, self.downloads = world, rules, rules.downloads
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
-        self._limits, self._budget, self._times = rules.limits, rules.budget, rules.times
-        self._breaker, self._canary, self._outages = rules.breaker, rules.canary, rules.breaker.outages
-        self._outages.event, self._outages.wall = world.observer.event, world.now
+        self._services, self._budget, self._canary = rules.services, rules.budget, rules.canary
+        for service in self._services:
+            service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
-        self._dearest: dict[str, int] = {}  # what answers told that a model cost, at most
         self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
-        self._tasks = TaskPolls(world, rules.limits, self._outages, self._exchange)
-        random = world.random
-        self._api = Retrying(lambda tries, error: rules.policy.api(tries, error, random), world.gate.sleep)
-        self._download = Retrying(lambda tries, error: rules.policy.fetch(tries, error, random), self._between_fetches)
-        self._upload = Retrying(lambda tries, error: rules.policy.upload(tries, error, random), world.gate.sleep)
+        self._tasks = TaskPolls(world, self._exchange)
+        self._uploads = Uploads(world, self._exchange)
+
+    def begin(self, work: Work, began: float) -> JobRun:
+        """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
+        service, tries = self._services.of(work.job), Tries(used=work.used, resent=work.resent, again=work.again)
+        run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
+        if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
+            maker = self._services.named(way.provider)
+            run.stranger = way.provider if maker is None else None
+            if maker is not None:
+                run.work, run.service = replace(work, job=work.job.by(way)), maker
+        return run
 
     def conclude(self) -> None:
         """Say why the run ends with jobs that it had no leave to buy, if it does."""
         self._canary.conclude()
+        self._services.conclude()
 
     def on_time(self) -> AbstractContextManager[None]:
         """Hold the run to its deadline while this is entered."""
@@ -102,12 +112,16 @@ class JobRunner:
         run.resumes = asset is None and work.handle is not None
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
+        if run.resumes and run.stranger is not None:
+            remedy = "put it back under providers, so that the task can be asked for; nothing is sent anew"
+            what = f"the manifest has no provider {run.stranger}, which has this job's task"
+            raise JobError(Code.UNKNOWN, f"{what}: {remedy}")
         if asset is None and work.answer is not None:
             asset = await self._read_again(run, work.answer)
         received = asset
         while True:
             if asset is None:
-                asset = await self._api(lambda: self._attempt(run), run.tries)
+                asset = await self._api(run)(lambda: self._attempt(run), run.tries)
             try:
                 return await self._collect(run, asset)
             except JobError as error:
@@ -117,7 +131,7 @@ class JobRunner:
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
                     self.relieve(run)
-                elif no_answer and not error.final and self._rules.policy.asks_again(run.tries):
+                elif no_answer and not error.final and run.service.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
                     run.answered = error.code, error.message
                 else:
@@ -128,9 +142,9 @@ class JobRunner:
     async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
-        received = await self._received(run, finished, self._told(run.work.job, finished.cost))
+        received = await self._received(run, finished, self._told(run, finished.cost))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
-            self._budget.settle(0, max(0, received.cost - self._rules.price_of(run.work.job)))
+            self._budget.settle(0, max(0, received.cost - run.service.price_of(run.work.job)))
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
@@ -138,7 +152,7 @@ class JobRunner:
 
     def _own_fault(self, run: JobRun, error: Exception) -> JobError:
         """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
-        secrets = [key.secret for key in self._limits.keys if key.secret is not None]
+        secrets = [key.secret for key in self._services.keys if key.secret is not None]
         what = tidy(hushed(f"{type(error).__name__}: {error}", secrets))
         place = "".join(traceback.format_tb(error.__traceback__))
         self._event(Code.INTERNAL.value, id=run.work.job.id, message=what, traceback=place)
@@ -159,21 +173,58 @@ class JobRunner:
         """Count the job among the troubled no longer; see the circuit breaker."""
         if run.troubled:
             run.troubled = False
-            self._breaker.relieved()
+            run.service.breaker.relieved()
 
     async def _attempt(self, run: JobRun) -> Link | str:
-        """Make one attempt, or take up the one of an earlier run; return its picture."""
+        """Make one attempt, or take up the one of an earlier run; return its picture.
+
+        The job's own provider comes first, each time; another takes it while that is not there, or takes no request.
+        """
         retried = run.tries.used + run.tries.excused > run.work.used
         if retried:
             await self._quota.take()
-        if not run.resumes:
-            self._free_over(run)
-            await self._canary.take(run.work.job)
-            run.placed = True
+        if run.resumes:
+            return await self._made(run, retried=retried)
+        self._free_over(run)
+        waits = True
+        while waits:
+            waits = False
+            for job in self._services.ways(run.own, run.refused):
+                run.service, run.work = self._services.of(job), replace(run.work, job=job)
+                try:
+                    return await self._bought(run, retried=retried)
+                except ElsewhereError:
+                    waits = True
+                except Halted:
+                    self._gate.check()
+                    run.service.left |= run.service.gate.closed
+                except JobError as error:
+                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run):
+                        raise
+        raise Halted
+
+    def _goes_on(self, run: JobRun) -> bool:
+        """Ask the provider that refused a job no more; return whether another can make it."""
+        run.refused.add(run.service.name)
+        self._event("handed_on", id=run.own.id, provider=run.service.name)
+        return bool(self._services.ways(run.own, run.refused))
+
+    def _elsewhere(self, run: JobRun) -> bool:
+        """Whether another provider can make the job at once."""
+        others = self._services.ways(run.own, {*run.refused, run.service.name})
+        return any(self._services.of(job).there and not self._canary.stops(job) for job in others)
+
+    async def _bought(self, run: JobRun, *, retried: bool) -> Link | str:
+        """Make one attempt at one provider."""
+        await self._canary.take(run.work.job)
+        run.placed = True
         try:
             return await self._made(run, retried=retried)
         except JobError as error:
             self._vacate(run, error)
+            raise
+        except (Halted, ElsewhereError):
+            self._vacate(run, None)
             raise
 
     async def _made(self, run: JobRun, *, retried: bool) -> Link | str:
@@ -181,7 +232,7 @@ class JobRunner:
         run.attempt = attempt.number
         try:
             try:
-                with self._times.watch(job.id, None if run.resumes else job.model):
+                with run.service.times.watch(job.id, None if run.resumes else job.model):
                     exchanged = await self._asked(run, attempt, job)
                 kept = await self._captured(run, attempt, exchanged)
             except JobError as error:
@@ -197,31 +248,31 @@ class JobRunner:
             finally:
                 run.resumes = False
         finally:
-            self._limits.release(attempt.lease)
+            run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
         self._rules.deadline.took(self._clock() - attempt.began)
         return kept
 
     async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
         """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
-        provider = self._rules.provider_of(job)
+        provider = run.service.wire(job)
         if run.resumes:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
         reach("answer.received")
-        self._limits.answered(attempt.lease, exchanged.pause)
+        run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
         if not isinstance(reply, Submitted):
             return exchanged
-        cost = self._told(job, reply.cost)
+        cost = self._told(run, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         reach("handle.recorded")
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
-        attempt.accepted, attempt.late_at = True, lambda: self._times.due(attempt.began)
+        attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -229,7 +280,7 @@ class JobRunner:
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = self._told(run.work.job, finished.cost)
+        cost = self._told(run, finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
@@ -251,32 +302,33 @@ class JobRunner:
             revised_prompt=finished.revised_prompt,
         )
 
-    def _told(self, job: Job, told: Cost | None) -> int | None:
+    def _told(self, run: JobRun, told: Cost | None) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        cost = self._rules.cost_of(told)
-        self._dearest[job.model] = max(self._dearest.get(job.model, 0), cost or 0)
+        job, service = run.work.job, run.service
+        cost = service.cost_of(job, told)
+        service.dearest[job.model] = max(service.dearest.get(job.model, 0), cost or 0)
         return cost
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
         run.work = replace(run.work, job=await self._world.ready(run.work.job))
-        model = run.work.job.model
+        service, model = run.service, run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await self._limits.acquire(failures, run.rest)
+            lease = await service.limits.acquire(failures, run.rest, lambda: self._elsewhere(run))
             number, reserved = None, False
-            price = max(self._rules.price_of(run.work.job), self._dearest.get(model, 0))
+            price = max(service.price_of(run.work.job), service.dearest.get(model, 0))
             try:
                 self._rules.deadline.check(self._clock())
-                if (full := self._world.room(self._limits.in_flight)) is not None:
+                if (full := self._world.room(self._services.in_flight)) is not None:
                     self._gate.close(full)
-                self._gate.check()
+                service.gate.check()
                 job = await self._with_uploads(run, lease)
                 if reserved := self._budget.try_reserve(price):
                     number = await self._authorized(run, lease, price)
             finally:
                 if number is None:
-                    self._limits.release(lease)
+                    service.limits.release(lease)
             if number is not None:
                 name = lease.key.name
                 return Attempt(number=number, lease=lease, reserved=price, began=self._clock(), key_name=name), job
@@ -293,7 +345,7 @@ class JobRunner:
             number = await self._ledger.authorize(job, leaving)
             reach("attempt.intended")
             try:
-                left = await self._limits.depart(lease)
+                left = await run.service.limits.depart(lease)
             finally:
                 if not left:
                     await self._ledger.voided(number, unanswered=run.tries.resent > 0)
@@ -306,11 +358,12 @@ class JobRunner:
     async def _taken_up(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
-        lease = await self._limits.resume(work.key_name)
+        lease = await run.service.limits.resume(work.key_name)
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
-        late_at = began + max(self._times.longest - age, min(self._times.longest, GRACE))
+        longest = run.service.times.longest
+        late_at = began + max(longest - age, min(longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
             lease=lease,
@@ -340,24 +393,24 @@ class JobRunner:
 
         `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
         """
-        now = self._clock()
+        now, service = self._clock(), run.service
         if not RULES[error.code].attempt:
-            run.rest = self._limits.refused(lease, error)
+            run.rest = service.limits.refused(lease, error)
             run.tries.used -= 1
             run.tries.refused += 1
             return False
         if not accepted:
-            self._limits.failed(lease, error)
+            service.limits.failed(lease, error)
         counts = True
         if away(error) and not accepted:
             left_at = now if lease.departed_at is None else lease.departed_at
-            job, spare = run.work.job.id, run.tries.used < self._rules.policy.attempts
-            counts = self._outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
-            self._breaker.gave_back()
+            job, spare = run.work.job.id, run.tries.used < service.policy.attempts
+            counts = service.outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
+            service.breaker.gave_back()
         else:
             if error.code not in UNASKED and not away(error):
-                self._outages.answered(lease.key.place, now)
-            self._breaker.failed(error, now)
+                service.outages.answered(lease.key.place, now)
+            service.breaker.failed(error, now)
         run.tries.failed(charged=counts)
         return counts
 
@@ -365,53 +418,43 @@ class JobRunner:
         self._event(name, id=run.work.job.id, code=error.code.value, message=error.message, attempt=attempt)
 
     async def _exchange(
-        self, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
+        self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
     ) -> Exchanged:
         """Perform a step, and the free ones that have to follow it."""
-        secret = lease.key.secret
+        at, secret = (run.service.name, lease.key.address), lease.key.secret
         exchanged = await self._executor.exchange(
-            request, provider=provider, secret=secret, on_sent=lease.sent if paid else None
+            request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
         )
         while request.repeatable and isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:
                 raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
-            exchanged = await self._executor.exchange(request, provider=provider, secret=secret)
+            exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
         return exchanged
+
+    def _api(self, run: JobRun) -> Retrying:
+        """Return what tries attempts at a job again, as its provider's limits say."""
+        return Retrying(
+            lambda tries, error: run.service.policy.api(tries, error, self._world.random), self._world.gate.sleep
+        )
 
     async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with its local references uploaded, where its API wants that."""
-        job = run.work.job
-        provider = self._rules.provider_of(job)
-        images = []
         try:
-            for image in job.images:
-                request = None if image.url is not None else provider.upload(image)
-                images.append(image if request is None else await self._uploaded(image, request, provider, lease))
+            return await self._uploads.done(run, lease)
         except JobError as error:  # nothing was submitted, but the job must not be begun for ever
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-        return job if images == [*job.images] else replace(job, images=tuple(images))
-
-    async def _uploaded(self, image: Reference, request: HttpRequest, provider: Provider, lease: Lease) -> Reference:
-        digest = (image.copy or image).sha256 or ""
-        url = await self._ledger.upload_of(provider.api, digest, self._world.now())
-        if url is None:
-            exchanged = await self._upload(lambda: self._exchange(request, provider, lease), Tries())
-            if not isinstance(exchanged.reply, Uploaded):
-                raise TypeError(f"an upload's reader returned {exchanged.reply!r}")
-            url = exchanged.reply.url
-            await self._ledger.uploaded(provider.api, digest, url, exchanged.reply.expires)
-        return replace(image, url=url)
 
     async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
         if isinstance(asset, str):
             stored = (await self._executor.collect(run.work.job, asset, run.attempt)).stored
-            self._outages.given(self._clock())
+            run.service.outages.given(self._clock())
             return stored
-        run.link = asset.url
-        collected = await self._download(lambda: self._collect_once(run, asset), run.downloads)
+        run.link, policy = asset.url, run.service.policy
+        fetching = Retrying(lambda tries, error: policy.fetch(tries, error, self._world.random), self._between_fetches)
+        collected = await fetching(lambda: self._collect_once(run, asset), run.downloads)
         run.download_seconds = collected.seconds
         return collected.stored
 
@@ -430,12 +473,13 @@ class JobRunner:
     def _trouble(self, run: JobRun) -> None:
         if not run.troubled:
             run.troubled = True
-            self._breaker.troubled()
+            run.service.breaker.troubled()
 
     async def _collect_once(self, run: JobRun, link: Link) -> Collected:
         fresh = link is not run.work.picture
         waits = fresh or not (run.work.renew and run.work.pay_again)  # else it is bought anew when it cannot be had
-        turn = self._outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
+        outages = run.service.outages
+        turn = outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
         async with turn as host, self.downloads:
             run.downloads.used += 1
             began = self._clock()
@@ -449,10 +493,10 @@ class JobRunner:
                 self._tell("fetch_failed", run, error, run.downloads.used)
                 charged = True
                 if away(error):
-                    charged = self._outages.failed(host, run.work.job.id, error, began, self._clock()) or not waits
+                    charged = outages.failed(host, run.work.job.id, error, began, self._clock()) or not waits
                 else:
-                    self._outages.fetched(host, self._clock())
+                    outages.fetched(host, self._clock())
                 run.downloads.failed(charged=charged)
                 raise
-            self._outages.fetched(host, self._clock())
+            outages.fetched(host, self._clock())
             return collected

@@ -32,9 +32,17 @@ class Executor(Protocol):
     """Performs a job's HTTP steps and puts its picture in place; knows neither limits nor money."""
 
     async def exchange(
-        self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
+        self,
+        request: HttpRequest,
+        *,
+        provider: Provider,
+        secret: str | None,
+        at: tuple[str, str],
+        on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
-        """Perform one API step of a provider; call `on_sent` when the request has left.
+        """Perform one API step; call `on_sent` when the request has left.
+
+        `at` is whom to ask: the manifest's name of a provider, and which of its addresses ("": its only one).
 
         Raises JobError: with the code of what happened; `unknown` when it left and no answer came.
         """

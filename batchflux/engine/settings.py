@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.key_pool import Key
-from batchflux.engine.limit_finder import Learned
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.limit_finder import Learned
+from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.outages import NEVER, PATIENCE
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.shutdown import Deadline
+from batchflux.engine.services import Service, Services
+from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest import AutoTimeout
@@ -28,13 +29,13 @@ from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from batchflux.engine.shutdown import Gate
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
-    from batchflux.manifest import Manifest
-    from batchflux.models import Cost, Job
+    from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest.reading.values import Rate
+    from batchflux.models import Job
     from batchflux.providers import Provider
 
 SHORTEST_IDLE, LONGEST_IDLE = 5.0, 60.0  # seconds between two pieces of an answer or a download
@@ -43,7 +44,7 @@ SHORTEST_DOWNLOAD, LONGEST_DOWNLOAD = 30.0, 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What engine and transport share: how long calls take, the slots of pictures on their way, and the ways out."""
+    """What engine and transport share of a provider: how long calls take, the slots of pictures, and the ways out."""
 
     times: CallTimes
     downloads: DownloadSlots
@@ -52,62 +53,69 @@ class Shared:
 
 @dataclass(slots=True, kw_only=True)
 class Rules:
-    """What holds the run back, and how its jobs are made; limits change while it runs when they are read again.
+    """What holds the run back, and who makes its jobs; limits change while it runs when they are read again.
 
-    `downloads` are the slots of pictures on their way, `times` how long a call or task may take.
-    `provider_of` tells by whom a job is made, `price_of` the most that it may cost (nanounits), `cost_of` what a told
-    cost is in nanounits of the run's currency (None: it is in another, or none was told).
+    `downloads` are the slots of pictures on their way, `slots` those of requests over all providers. `fallback_on` are
+    the error codes for which another provider takes a job over.
     """
 
-    limits: RateLimiter
-    breaker: CircuitBreaker
+    services: Services
     canary: Canary
     budget: Budget
     deadline: Deadline
-    policy: RetryPolicy
     downloads: DownloadSlots
-    times: CallTimes
-    provider_of: Callable[[Job], Provider]
-    price_of: Callable[[Job], int]
-    cost_of: Callable[[Cost | None], int | None]
+    slots: Slots
+    fallback_on: tuple[str, ...] = ()
 
 
 def key_faults(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, Fault]:
     """Return by its name what is wrong with each key that is not set, or cannot be one; a run needs them all."""
     secrets = manifest.secrets(environ)
     return {
-        name: keys_fault(manifest, index, wrong)
-        for index, name in enumerate(manifest.provider.keys)
+        name: keys_fault(manifest, provider.name, index, wrong)
+        for provider in manifest.providers.values()
+        for index, name in enumerate(provider.keys)
         if (wrong := wrong_key(name, secrets)) is not None
     }
 
 
 def secrets_of(manifest: Manifest, environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the keys by their names, or one that is None for an API that wants none.
+    """Return the keys of all providers by their names, or one that is None where an API wants none.
 
     Blanks and line ends around a key are none of it. Raises UsageError: a variable that the manifest names is not set,
     or holds what is no key.
     """
     if faults := key_faults(manifest, environ):
         raise UsageError("\n".join(map(str, faults.values())))
-    provider, looked_up = manifest.provider, manifest.secrets(environ)
-    secrets = {name: (looked_up.get(name) or "").strip() for name in provider.keys}
-    return {name: secrets.get(name) for name in provider.key_names}
+    providers, looked_up = manifest.providers.values(), manifest.secrets(environ)
+    secrets = {name: (looked_up.get(name) or "").strip() for provider in providers for name in provider.keys}
+    return {name: secrets.get(name) for provider in providers for name in provider.key_names}
 
 
-def keys_of(manifest: Manifest, secrets: Mapping[str, str | None], lessons: Mapping[str, Lesson]) -> list[Key]:
-    """Return the pool of keys by their names; each begins from what was found of it before, where limits allow that."""
-    limits = manifest.limits
-    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
-    return [
-        Key(
-            name=name,
-            secret=secret,
-            rate=rate,
-            learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
-        )
-        for name, secret in secrets.items()
-    ]
+def keys_of(
+    provider: ProviderConfig, rate: Rate | None, secrets: Mapping[str, str | None], lessons: Mapping[str, Lesson]
+) -> list[Key]:
+    """Return a provider's pool of keys, each for each of its addresses.
+
+    Each begins from what was found of it before, where limits allow that. The first address has the key's own name.
+    """
+    pace = None if rate is None else (rate.count, rate.seconds)
+    fleet = len(provider.addresses) > 1
+    made = []
+    for number, address in enumerate(provider.addresses or ("",)):
+        for key in provider.key_names:
+            name = f"{key} at {address}" if number else key
+            key_made = Key(
+                name=name,
+                secret=secrets[key],
+                address=address if fleet else "",
+                rate=pace,
+                learned=Learned(rate=known.rate, active=known.active) if (known := lessons.get(name)) else None,
+            )
+            if fleet:
+                key_made.place.name = f"provider at {address}"
+            made.append(key_made)
+    return made
 
 
 def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
@@ -116,38 +124,64 @@ def found_of(keys: Iterable[Key]) -> dict[str, Lesson]:
     return {name: Lesson(rate=found.rate, active=found.active, at=now) for name, found in each}
 
 
-def rules_of(
-    manifest: Manifest, keys: list[Key], shared: Shared, gate: Gate, already: int, on_unknown: OnUnknown
-) -> Rules:
-    """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
-    limits, provider = manifest.limits, manifest.provider
+def service_of(
+    manifest: Manifest, name: str, keys: list[Key], times: CallTimes, of_all: tuple[Gate, Slots], on_unknown: OnUnknown
+) -> Service:
+    """Return one of the manifest's providers as the engine knows it; its gate is the run's where it is the only one."""
+    provider, limits = manifest.providers[name], manifest.limits_of(name)
     offers = [offer.for_model(provider.model) for offer in capabilities() if offer.api == provider.api]
-    breaker = CircuitBreaker(limits.max_consecutive_failures, gate, _patience(manifest))
-    budget, budget_label = _budget(manifest)
+    gate, slots = of_all
+    own = Gate(gate) if len(manifest.providers) > 1 else gate
+    breaker = CircuitBreaker(limits.max_consecutive_failures, own, _patience(manifest))
+    paid_in = provider.currency if provider.price is not None or not provider.simulated else None  # simulated: free
 
-    def provider_of(job: Job) -> Provider:
+    def wire(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
-    paid_in = provider.currency if provider.price is not None or not provider.simulated else None  # simulated: free
-    return Rules(
+    return Service(
+        name=name,
+        gate=own,
         limits=RateLimiter(
             keys,
             concurrency=limits.concurrency,
-            gate=gate,
+            gate=own,
             breaker=breaker,
             active_tasks=min((offer.active_tasks for offer in offers if offer.active_tasks), default=None),
             clock=time.monotonic,
+            slots=slots,
         ),
         breaker=breaker,
+        policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
+        times=times,
+        wire=wire,
+        price_of=lambda job: nanos(wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
+        cost_of=lambda _job, cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
+    )
+
+
+def rules_of(
+    manifest: Manifest,
+    keys: Mapping[str, list[Key]],
+    shared: Mapping[str, Shared],
+    gate: Gate,
+    already: int,
+    on_unknown: OnUnknown,
+) -> Rules:
+    """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
+    budget, budget_label = _budget(manifest)
+    slots = Slots(manifest.limits.concurrency)
+    services = {
+        name: service_of(manifest, name, of_one, shared[name].times, (gate, slots), on_unknown)
+        for name, of_one in keys.items()
+    }
+    return Rules(
+        services=Services(services, gate),
         canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
         budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
         deadline=Deadline(*_deadline(manifest), gate),
-        policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
-        downloads=shared.downloads,
-        times=shared.times,
-        provider_of=provider_of,
-        price_of=lambda job: nanos(provider_of(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
-        cost_of=lambda cost: nanos(cost.amount) if cost and cost.currency == paid_in else None,
+        downloads=next(iter(shared.values())).downloads,
+        slots=slots,
+        fallback_on=manifest.fallback_on,
     )
 
 
@@ -166,28 +200,29 @@ def retune(rules: Rules, manifest: Manifest) -> None:
 
     What `timeout` bounds is under way already, and a duration as `deadline` counted from the start: both stay.
     """
-    limits = manifest.limits
-    rate = None if limits.rate is None else (limits.rate.count, limits.rate.seconds)
-    rules.limits.retune(limits.concurrency, rate)
+    limits, rules.slots.most = manifest.limits, manifest.limits.concurrency
+    for service in rules.services:
+        own = manifest.limits_of(service.name)
+        rate = None if own.rate is None else (own.rate.count, own.rate.seconds)
+        service.limits.retune(own.concurrency, rate)
+        service.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
+        service.policy = replace(service.policy, attempts=own.attempts)
     rules.budget.retune(*_budget(manifest))
     rules.canary.places = canary_of(manifest)
-    rules.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
-    rules.policy = replace(rules.policy, attempts=limits.attempts)
     if limits.deadline is None or limits.deadline.clock is not None:
         rules.deadline.retune(*_deadline(manifest))
 
 
-def proxies_of(manifest: Manifest, environ: Mapping[str, str]) -> Proxies:
-    """Return by which proxies a run goes; UsageError when the manifest or the environment names what is none."""
-    provider = manifest.provider
+def proxies_of(provider: ProviderConfig, environ: Mapping[str, str]) -> Proxies:
+    """Return by which proxies a provider is reached; UsageError: the manifest or the environment names what is none."""
     return Proxies() if provider.simulated else Proxies.of(provider.proxy, environ)
 
 
 def transport_options(
-    manifest: Manifest, base_url: str, resolve: Mapping[str, tuple[str, int]], shared: Shared
+    manifest: Manifest, name: str, base_url: str, resolve: Mapping[str, tuple[str, int]], shared: Shared
 ) -> TransportOptions:
-    """Return how the HTTP client behaves in a run of this manifest."""
-    limits, times = manifest.limits, shared.times
+    """Return how the HTTP client of one provider behaves in a run of this manifest."""
+    provider, limits, times = manifest.providers[name], manifest.limits_of(name), shared.times
     return TransportOptions(
         base_url=base_url,
         timeout=times.longest,
@@ -199,16 +234,16 @@ def transport_options(
         max_bytes=manifest.output.max_bytes,
         spool_dir=str(manifest.output.dir / ".spool"),
         resolve=resolve,
-        allow_hosts=manifest.provider.allow_hosts,
-        download_headers=manifest.provider.download_headers,
+        allow_hosts=provider.allow_hosts,
+        download_headers=provider.download_headers,
         proxies=shared.proxies,
     )
 
 
 def canary_of(manifest: Manifest) -> int:
     """Return how many requests are bought before a picture is kept, 0 for any number; what is free needs no trial."""
-    provider = manifest.provider
-    return 0 if provider.simulated and not provider.price else manifest.limits.canary
+    free = all(provider.simulated and not provider.price for provider in manifest.providers.values())
+    return 0 if free else manifest.limits.canary
 
 
 def _patience(manifest: Manifest) -> float:
@@ -218,19 +253,24 @@ def _patience(manifest: Manifest) -> float:
     return untold if limits.patience is None else limits.patience
 
 
-def shared_of(manifest: Manifest, environ: Mapping[str, str], spare: int) -> Shared:
-    """Return what transport and engine share; the system has open files for `spare` downloads more than it must."""
-    limits, timeout = manifest.limits, manifest.limits.timeout
-    times = CallTimes(timeout) if not isinstance(timeout, AutoTimeout) else CallTimes(timeout.longest, timeout.floor)
-    least = 2 * limits.concurrency + 8
-    downloads = DownloadSlots(least, least + spare)
-    return Shared(times=times, downloads=downloads, proxies=proxies_of(manifest, environ))
+def shared_of(manifest: Manifest, environ: Mapping[str, str], spare: int) -> dict[str, Shared]:
+    """Return what transport and engine share of each provider.
+
+    The slots of pictures are of all; the system has open files for `spare` downloads more than it must.
+    """
+    least = 2 * manifest.limits.concurrency + 8
+    downloads, made = DownloadSlots(least, least + spare), {}
+    for name, provider in manifest.providers.items():
+        timeout = manifest.limits_of(name).timeout
+        times = CallTimes(timeout.longest, timeout.floor) if isinstance(timeout, AutoTimeout) else CallTimes(timeout)
+        made[name] = Shared(times=times, downloads=downloads, proxies=proxies_of(provider, environ))
+    return made
 
 
 def _budget(manifest: Manifest) -> tuple[int | None, str]:
     """Return the limit in nanounits, and as a person reads it."""
     budget = manifest.limits.budget
-    return None if budget is None else nanos(budget), f"{budget} {manifest.provider.currency}"
+    return None if budget is None else nanos(budget), f"{budget} {manifest.currency}"
 
 
 def _deadline(manifest: Manifest) -> tuple[float | None, str]:

@@ -37,15 +37,18 @@ class Gate:
 
     What is out at the provider goes on behind a closed gate, but for tasks after a signal or on a full disk: those are
     left to the next run, which finds them by their handle. `resumes` tells whether tasks that an earlier run left are
-    still taken up: they cost nothing more, so neither a budget that is used up nor a deadline keeps them back.
+    still taken up: they cost nothing more, so neither a budget that is used up nor a deadline keeps them back. That of
+    one provider closes with the gate of its `run`, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Gate | None = None) -> None:
         self.reason: StopRun | None = None
         self.resumes = True
         self._closed = asyncio.Event()
         self._abandoned = asyncio.Event()
         self._listeners: list[Callable[[], object]] = []
+        if run is not None:
+            run.on_close(lambda: self._follow(run))
 
     @property
     def closed(self) -> bool:
@@ -63,6 +66,11 @@ class Gate:
         self._closed.set()
         for listener in self._listeners if news else ():
             listener()
+
+    def _follow(self, run: Gate) -> None:
+        if run.reason is not None:
+            self.close(run.reason)
+            self.resumes = self.resumes and run.resumes
 
     def on_close(self, listener: Callable[[], object]) -> None:
         """Call `listener` when the gate closes, and when `resumes` ends after that."""

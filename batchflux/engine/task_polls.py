@@ -19,12 +19,12 @@ from batchflux.models import Ended, Finished, Missing, Pending
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from batchflux.engine.key_pool import Lease
-    from batchflux.engine.outages import Outages
+    from batchflux.engine.limits.key_pool import Lease
+    from batchflux.engine.limits.rate_limiter import Rest
     from batchflux.engine.ports import World
-    from batchflux.engine.rate_limiter import RateLimiter, Rest
+    from batchflux.engine.services import Service
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Inline, Link
+    from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
@@ -36,6 +36,8 @@ GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old on
 class JobRun:
     """What has happened to one job in this run.
 
+    `work` has the job as `service` makes it, `own` as its own provider does; `refused` names those that refused it and
+    are asked no more. `stranger` is who accepted its task, by the name of a provider that the manifest does not have.
     `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
     first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
     those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
@@ -45,6 +47,10 @@ class JobRun:
     """
 
     work: Work
+    own: Job
+    service: Service
+    stranger: str | None = None
+    refused: set[str] = field(default_factory=set)
     tries: Tries = field(default_factory=Tries)
     downloads: Tries = field(default_factory=Tries)
     began: float = 0.0
@@ -82,14 +88,10 @@ class TaskPolls:
     """Asks for tasks with `exchange`, and tells limits and outages what it learns."""
 
     def __init__(
-        self,
-        world: World,
-        limits: RateLimiter,
-        outages: Outages,
-        exchange: Callable[[HttpRequest, Provider, Lease], Awaitable[Exchanged]],
+        self, world: World, exchange: Callable[[JobRun, HttpRequest, Provider, Lease], Awaitable[Exchanged]]
     ) -> None:
         self._gate, self._event = world.gate, world.observer.event
-        self._limits, self._outages, self._exchange = limits, outages, exchange
+        self._exchange = exchange
         self._clock = asyncio.get_running_loop().time
 
     async def followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
@@ -106,14 +108,14 @@ class TaskPolls:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                exchanged = await self._exchange(provider.poll(job, handle), provider, attempt.lease)
+                exchanged = await self._exchange(run, provider.poll(job, handle), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last
                 pause = min(2 * pause, LONGEST_UNHEARD)
             else:
                 said, heard_at = "", self._clock()
-                self._outages.reached(attempt.lease.key.place, heard_at)
+                run.service.outages.reached(attempt.lease.key.place, heard_at)
                 asked_to_wait = exchanged.pause or 0.0
                 match exchanged.reply:
                     case Finished():
@@ -140,13 +142,13 @@ class TaskPolls:
         self._event("poll_failed", id=run.work.job.id, code=error.code.value, message=error.message)
         place, now = attempt.lease.key.place, self._clock()
         if RULES[error.code].fault == "key":
-            self._limits.refused(attempt.lease, error)
-            self._limits.move(attempt.lease)
+            run.service.limits.refused(attempt.lease, error)
+            run.service.limits.move(attempt.lease)
         elif away(error):
-            self._outages.failed(place, run.work.job.id, error, now, now)
+            run.service.outages.failed(place, run.work.job.id, error, now, now)
             if place.down:
-                self._gate.check()
-                return now - heard_at < min(self._outages.patience, PATIENCE)
+                run.service.gate.check()
+                return now - heard_at < min(run.service.outages.patience, PATIENCE)
         return False
 
     def _unresolved(self, run: JobRun, said: str, *, missing: bool) -> JobError:

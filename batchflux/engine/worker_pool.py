@@ -13,16 +13,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.engine.retry import Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.engine.task_polls import JobRun
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
-    from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.job_runner import JobRunner
     from batchflux.engine.ports import Source, World
+    from batchflux.engine.task_polls import JobRun
     from batchflux.ledger.reconcile import OnUnknown, Work
     from batchflux.models import Stored
 
@@ -57,9 +55,9 @@ class Tally:
 class WorkerPool:
     """Works through a source of jobs; `run` returns when it is empty, or when the gate closed and all is in."""
 
-    def __init__(self, runner: JobRunner, world: World, breaker: CircuitBreaker, on_unknown: OnUnknown) -> None:
+    def __init__(self, runner: JobRunner, world: World, on_unknown: OnUnknown) -> None:
         self.tally = Tally()
-        self._runner, self._breaker, self._on_unknown = runner, breaker, on_unknown
+        self._runner, self._on_unknown = runner, on_unknown
         self._executor, self._ledger, self._observer, self._gate = (
             world.executor,
             world.ledger,
@@ -128,8 +126,7 @@ class WorkerPool:
                 self._gate.close(StopRun("bug", f"batchflux failed: {error!r}"))
 
     async def _job(self, work: Work) -> None:
-        tries = Tries(used=work.used, resent=work.resent, again=work.again)
-        run = JobRun(work=work, tries=tries, began=self._now(), answered=work.answered)
+        run = self._runner.begin(work, self._now())
         stored, failure = None, None
         try:
             stored = await self._runner.see_through(run)
@@ -144,7 +141,7 @@ class WorkerPool:
         self.tally.add(outcome)
         asked = work.costs or work.handle is not None or run.attempt != (work.attempt or 0)
         if asked or outcome.status is Status.DONE:
-            self._breaker.ended(outcome, self._clock())
+            run.service.breaker.ended(outcome, self._clock())
         self._runner.relieve(run)
         self._observer.ended(work.job, outcome)
 

@@ -61,7 +61,7 @@ _ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _AUTHORIZE_JOB = f"""
 {_JOB} ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
-    error_code = NULL, error = NULL
+    error_code = NULL, error = NULL, spec = excluded.spec
 RETURNING number
 """
 _SUBMISSION = "INSERT INTO submissions (provider, key_name, sent_at) VALUES (?, ?, ?) RETURNING number"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.ledger.connection import Database
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import ProviderConfig
     from batchflux.state import Lesson
 
 SECONDS = 10.0  # between two notes of a run: a kill forgets no more
@@ -28,17 +28,16 @@ _NOTE = "learned"
 
 
 class Lessons:
-    """Keeps the lessons of one run, of its manifest's keys: those that differ from what was known before.
+    """Keeps the lessons of one run, of one provider's keys: those that differ from what was known before.
 
     So what nobody has found again holds for no longer.
     """
 
-    def __init__(self, manifest: Manifest, database: Database) -> None:
-        provider = manifest.provider
+    def __init__(self, provider: ProviderConfig, database: Database) -> None:
         self._place = provider.base_url or "", provider.model
         self._simulated = provider.simulated  # its limits are the manifest's
         self._database = database
-        self.known = database.now(lambda connection: lessons_of(manifest, connection))
+        self.known = database.now(lambda connection: lessons_of(provider, connection))
         if self.known:
             database.now(partial(self._note, self.known))
         self._noted = {name: (lesson.rate, lesson.active) for name, lesson in self.known.items()}
@@ -72,9 +71,8 @@ class Lessons:
             state.note_lesson(*self._place, name, lesson)
 
 
-def lessons_of(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Lesson]:
-    """Return what is known of a manifest's keys by their names, from the folder's ledger and the user's state."""
-    provider = manifest.provider
+def lessons_of(provider: ProviderConfig, connection: sqlite3.Connection) -> dict[str, Lesson]:
+    """Return what is known of a provider's keys by their names, from the folder's ledger and the user's state."""
     if provider.base_url is None:
         return {}
     here = _read(_notes(connection).get(f"{provider.base_url} {provider.model}"))

@@ -23,6 +23,7 @@ that may still be had is bought anew with `--retry-failed --pay-again` only.
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -30,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 from batchflux.errors import RULES, Code, JobError
 from batchflux.ledger.means import NO_MEANS, Means
-from batchflux.models import Finished, Job, Link, Status
+from batchflux.models import Finished, Job, Link, Status, Way
 from batchflux.output.base import REJECTED, attempt_of
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Work:
     request when the picture turns out to be gone, `pay_again` also when it may only not be had now. `verdict` ends the
     job at once, as failed with that code and message. `attempt` is the attempt that gave this; with a `handle` it is
     polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and `price` nanounits of the budget are
-    its.
+    its. `made_by` is how it was made then, by the provider that it was sent to.
     """
 
     job: Job
@@ -88,6 +89,7 @@ class Work:
     key_name: str | None = None
     sent_at: float | None = None
     price: int = 0
+    made_by: Way | None = None
 
     @property
     def costs(self) -> bool:
@@ -142,7 +144,13 @@ def standing(known: Known) -> str:
 def _begun(work: Work, known: Known) -> Work:
     """Add the attempt from which something is still to come, if there is one."""
     begun = {name: getattr(known, name) for name in ("attempt", "handle", "key_name", "sent_at")}
-    return replace(work, price=known.reserved or 0, **begun)
+    return replace(work, price=known.reserved or 0, made_by=_made_by(known), **begun)
+
+
+def _made_by(known: Known) -> Way | None:
+    """Return by whom a job was sent last; None where only counts were read."""
+    spec = json.loads(known.spec or "{}")
+    return Way(provider=spec["provider"], style=spec["style"], model=spec["model"]) if "provider" in spec else None
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:

@@ -156,7 +156,10 @@ def _manifest(
         text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
-        keys_line=line_at(root, ("provider", "keys")),
+        keys_lines={
+            name: line_at(root, ("providers", name, "keys") if made.several else ("provider", "keys"))
+            for name in made.named
+        },
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )

@@ -328,8 +328,9 @@ class Manifest:
 
     `path` is absolute and `base` its folder, `display` the path as the user typed it, `text` the source as written
     (secrets unexpanded). `out_given` tells whether the output folder was named when the manifest was loaded,
-    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` and `keys_line`
-    are where output.file_name and provider.keys stand. `env_file` has values of variables, as --env-file names it.
+    `dir_given` whether it was that or is absolute, and so the same from everywhere. `file_name_line` is where
+    output.file_name stands, `keys_lines` where the keys of providers do. `env_file` has values of variables, as
+    --env-file names it.
     `providers` are all by their names, `provider` the one of jobs that name none; `several` tells whether they were
     written as such. `chosen`: the command line says that `provider` makes all jobs. `fallback` are the names of those
     that take jobs over, in order, `fallback_on` the error codes for which they do so besides.
@@ -346,7 +347,7 @@ class Manifest:
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
-    keys_line: int = field(default=1, repr=False)
+    keys_lines: Mapping[str, int] = field(default_factory=dict, repr=False)
     out_given: bool = False
     env_file: Path | None = None
     dir_given: bool = False

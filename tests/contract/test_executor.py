@@ -100,7 +100,8 @@ async def local(stack: AsyncExitStack, folder: Path, url: str) -> Executor:
     )
     images = ImageStore(folder, "decode")
     stack.callback(images.close)
-    return LocalExecutor(await stack.enter_async_context(Transport(options)), images, url, [KEY])
+    transport = await stack.enter_async_context(Transport(options))
+    return LocalExecutor({("bfl", ""): (transport, url)}, images, [KEY])
 
 
 EXECUTORS = {"local": local}
@@ -118,6 +119,7 @@ class Place:
             pickle.loads(pickle.dumps(request)),  # noqa: S301  our own, as another process would get it
             provider=pickle.loads(pickle.dumps(BFL)),  # noqa: S301  our own
             secret=KEY,
+            at=("bfl", ""),
             on_sent=on_sent,
         )
         assert pickle.loads(pickle.dumps(exchanged)) == exchanged  # noqa: S301  our own

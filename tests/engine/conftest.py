@@ -26,10 +26,11 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.ports import World
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
+from batchflux.engine.services import Service, Services
 from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
@@ -163,6 +164,7 @@ class Server:
         *,
         provider: Provider,
         secret: str | None,
+        at: tuple[str, str],
         on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
         if request.repeatable:
@@ -484,7 +486,7 @@ class Night:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
         rules = _rules(asked, ledger, gate)
         rules.canary.alone = asked.kinds == 1
-        pool = WorkerPool(JobRunner(world, rules), world, rules.breaker, asked.on_unknown)
+        pool = WorkerPool(JobRunner(world, rules), world, asked.on_unknown)
         selection = Selection(
             **{name: getattr(asked, name) for name in ("only", "limit", "retry_failed", "pay_again", "on_unknown")}
         )
@@ -534,18 +536,24 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         gate=gate,
         label=f"{asked.budget} CNY",
     )
-    return Rules(
+    service = Service(
+        name="tuzi",
+        gate=gate,
         limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
         breaker=breaker,
+        policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
+        times=CallTimes(asked.timeout, asked.floor),
+        wire=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
+        price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
+        cost_of=lambda _, cost: nanos(cost.amount) if cost else None,
+    )
+    return Rules(
+        services=Services({service.name: service}, gate),
+        slots=Slots(asked.concurrency),
         canary=Canary(asked.canary, gate, "out"),
         budget=budget,
         deadline=Deadline(asked.deadline, "06:00", gate),
-        policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
         downloads=_slots(asked),
-        times=CallTimes(asked.timeout, asked.floor),
-        provider_of=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
-        price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
-        cost_of=lambda cost: nanos(cost.amount) if cost else None,
     )
 
 

@@ -19,10 +19,11 @@ from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.ports import World
-from batchflux.engine.rate_limiter import RateLimiter
 from batchflux.engine.retry import RetryPolicy
+from batchflux.engine.services import Service, Services
 from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import WorkerPool, workers_for
@@ -37,7 +38,7 @@ from tests.engine.clock import VirtualLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.limit_finder import Learned
+    from batchflux.engine.limits.limit_finder import Learned
     from tests.engine.limit_servers import Model
 
 LATE = 0.002  # seconds; timers fire up to so much late, and requests take up to so long to the server
@@ -126,22 +127,28 @@ async def ours(client: Client, servers: Sequence[Model], seen: Seen) -> None:
         for number in range(client.keys)
     ]
     breaker = CircuitBreaker(20, gate)
-    rules = Rules(
+    service = Service(
+        name="tuzi",
+        gate=gate,
         limits=RateLimiter(keys, concurrency=client.slots, gate=gate, breaker=breaker),
         breaker=breaker,
+        policy=RetryPolicy(attempts=client.attempts),
+        times=CallTimes(360.0),
+        wire=lambda job: providers()["flux-relay", job.style],
+        price_of=lambda _: 0,
+        cost_of=lambda *_: None,
+    )
+    rules = Rules(
+        services=Services({service.name: service}, gate),
+        slots=Slots(client.slots),
         canary=Canary(0, gate),
         budget=Budget(limit=None, spent=0, gate=gate, label=""),
         deadline=Deadline(None, "", gate),
-        policy=RetryPolicy(attempts=client.attempts),
         downloads=DownloadSlots(10_000, 10_000),
-        times=CallTimes(360.0),
-        provider_of=lambda job: providers()["flux-relay", job.style],
-        price_of=lambda _: 0,
-        cost_of=lambda _: None,
     )
     wire = _Wire(servers, random, seen)
     world = World(executor=wire, ledger=_Books(), observer=_Nobody(), gate=gate, random=random)
-    pool = WorkerPool(JobRunner(world, rules), world, breaker, "retry")
+    pool = WorkerPool(JobRunner(world, rules), world, "retry")
     await pool.run(_Jobs(client.jobs), workers_for(client.slots))
 
     seen.failed = client.jobs - pool.tally.done
@@ -182,7 +189,7 @@ class _Wire:
         self._servers, self._random, self._seen = servers, random, seen
 
     async def exchange(
-        self, request: Any, *, provider: Any, secret: str | None, on_sent: Callable[[], None] | None = None
+        self, request: Any, *, provider: Any, secret: str | None, at: Any, on_sent: Callable[[], None] | None = None
     ) -> Exchanged:
         if on_sent is not None:
             on_sent()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.gcra import LATENESS, Gcra
+from batchflux.engine.limits.gcra import LATENESS, Gcra
 from batchflux.engine.outages import NEVER
 from tests.engine.limit_clients import most_in_a_window
 

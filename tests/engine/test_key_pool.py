@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.gcra import LATENESS
-from batchflux.engine.key_pool import (
+from batchflux.engine.limits.gcra import LATENESS
+from batchflux.engine.limits.key_pool import (
     LEAD,
     PATIENCE,
     Key,
     KeyWatch,
     Lease,
 )
-from batchflux.engine.limit_finder import EVIDENCE, PAUSE, Learned
+from batchflux.engine.limits.limit_finder import EVIDENCE, PAUSE, Learned
+from batchflux.engine.limits.rate_limiter import UNKNOWN, RateLimiter
 from batchflux.engine.outages import DOWN_SECONDS, FIRST_PAUSE
-from batchflux.engine.rate_limiter import UNKNOWN, RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome

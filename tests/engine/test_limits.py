@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.limit_finder import Learned
+from batchflux.engine.limits.limit_finder import Learned
 from tests.engine.limit_clients import LATE, Client, most_in_a_window, ours
 from tests.engine.limit_scenes import BY_NAME, LONG, REFUSED, SCENES, Scene
 from tests.engine.limit_servers import Bucket, Chance, Changing, Model, Overload, Slots, Window

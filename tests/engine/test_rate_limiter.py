@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.gcra import LATENESS
-from batchflux.engine.key_pool import Key, Lease
-from batchflux.engine.rate_limiter import RateLimiter
+from batchflux.engine.limits.gcra import LATENESS
+from batchflux.engine.limits.key_pool import Key, Lease
+from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
 

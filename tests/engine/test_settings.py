@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.engine.key_pool import Key
+from batchflux.engine.limits.key_pool import Key
 from batchflux.engine.settings import keep_distance, keys_of, secrets_of
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import empty_ledger, last_activity
@@ -56,7 +56,8 @@ def test_without_a_rate_or_an_earlier_run_nothing_waits() -> None:
 def test_a_key_is_trimmed_and_what_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MANIFEST)
     manifest = load_manifest(tmp_path / "m.yaml")
-    keys = keys_of(manifest, secrets_of(manifest, {"KEY_A": "sk-canary-1\r\n", "KEY_B": " sk-canary-2 "}), {})
+    secrets = secrets_of(manifest, {"KEY_A": "sk-canary-1\r\n", "KEY_B": " sk-canary-2 "})
+    keys = keys_of(manifest.provider, None, secrets, {})
     assert [key.secret for key in keys] == ["sk-canary-1", "sk-canary-2"]
     for value, said in (
         ("", "is empty"),

@@ -44,16 +44,16 @@ def lesson(rate: float | None = 4.9, active: int | None = 24, *, ago: float = 0.
 
 def test_the_later_note_counts_and_none_is_older_than_seven_days(manifest: Manifest) -> None:
     ledger = empty_ledger()
-    assert lessons_of(manifest, ledger) == {}
+    assert lessons_of(manifest.provider, ledger) == {}
     here, there, old = lesson(ago=20), lesson(9.0, ago=10), lesson(ago=HOLDS + 60)
     note(ledger, URL, MODEL, {"KEY_A": here, "KEY_B": old, "KEY_C": here})
-    assert lessons_of(manifest, ledger) == {"KEY_A": here}
+    assert lessons_of(manifest.provider, ledger) == {"KEY_A": here}
     state.note_lesson(URL, MODEL, "KEY_A", there)
     state.note_lesson(URL, MODEL, "KEY_B", old)
-    assert lessons_of(manifest, ledger) == {"KEY_A": there}
+    assert lessons_of(manifest.provider, ledger) == {"KEY_A": there}
     newest = lesson(None, None)
     note(ledger, URL, MODEL, {"KEY_A": newest})
-    assert lessons_of(manifest, ledger) == {"KEY_A": newest}
+    assert lessons_of(manifest.provider, ledger) == {"KEY_A": newest}
     assert noted(ledger) == {"KEY_A": newest, "KEY_C": here}
 
 
@@ -64,7 +64,7 @@ def test_it_holds_for_its_address_model_and_key_alone(manifest: Manifest) -> Non
     state.note_lesson(other, MODEL, "KEY_A", lesson())
     state.note_lesson(URL, "flux-kontext-max", "KEY_A", lesson())
     state.note_lesson(URL, MODEL, "KEY_C", lesson())
-    assert lessons_of(manifest, ledger) == {}
+    assert lessons_of(manifest.provider, ledger) == {}
 
 
 WILD = st.recursive(
@@ -90,9 +90,9 @@ def test_what_is_read_as_a_lesson_can_be_begun_from(data: object) -> None:
 def test_a_damaged_note_is_not_known_and_is_written_anew(text: str, manifest: Manifest) -> None:
     ledger, found = empty_ledger(), {"KEY_A": lesson()}
     set_meta(ledger, "learned", text)
-    assert lessons_of(manifest, ledger) == noted(ledger) == {}
+    assert lessons_of(manifest.provider, ledger) == noted(ledger) == {}
     note(ledger, URL, MODEL, found)
-    assert lessons_of(manifest, ledger) == found
+    assert lessons_of(manifest.provider, ledger) == found
 
 
 @pytest.mark.parametrize("bytes_kept", [b"", b"{", b"\xff", b'{"name": [], "value": 1}', json.dumps([1]).encode()])
@@ -117,7 +117,7 @@ async def test_a_run_notes_what_is_new_while_it_goes_on_and_a_new_folder_knows_i
     monkeypatch.setattr(lessons, "SECONDS", 0.001)
     found: dict[str, Lesson] = {}
     with closing(Ledger(tmp_path / "a.db")) as ledger:
-        keeping = asyncio.create_task(Lessons(manifest, ledger.database).keep(lambda: found))
+        keeping = asyncio.create_task(Lessons(manifest.provider, ledger.database).keep(lambda: found))
         found["KEY_A"] = lesson(ago=3600)
         while state.lesson(URL, MODEL, "KEY_A") != found["KEY_A"]:  # noqa: ASYNC110  a file tells nobody
             await asyncio.sleep(0.001)
@@ -125,7 +125,7 @@ async def test_a_run_notes_what_is_new_while_it_goes_on_and_a_new_folder_knows_i
         await asyncio.wait([keeping])
         assert ledger.database.now(noted) == found
     with closing(Ledger(tmp_path / "b.db")) as ledger:
-        second = Lessons(manifest, ledger.database)
+        second = Lessons(manifest.provider, ledger.database)
         assert second.known == ledger.database.now(noted) == found
         second.note({"KEY_A": lesson()})
         assert ledger.database.now(noted) == found, "nobody has found it again, so it holds for no longer"

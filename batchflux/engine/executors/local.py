@@ -12,7 +12,7 @@ from batchflux.redaction import hushed, queries
 from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from yarl import URL
 
@@ -23,25 +23,37 @@ if TYPE_CHECKING:
 
 
 class LocalExecutor:
-    """The Executor of one process, over an open transport.
+    """The Executor of one process, over open transports.
 
-    The key may go to the provider's address, `base_url`. `secrets` are all keys of the run: an answer may quote another
-    job's, and no message may show any.
+    `transports` has one, with the address to which the key may go, for each provider by its name, and for each address
+    of a fleet. `secrets` are all keys of the run: an answer may quote another job's, and no message may show any.
     """
 
-    def __init__(self, transport: Transport, images: ImageStore, base_url: str, secrets: Collection[str] = ()) -> None:
-        self._transport = transport
+    def __init__(
+        self,
+        transports: Mapping[tuple[str, str], tuple[Transport, str]],
+        images: ImageStore,
+        secrets: Collection[str] = (),
+    ) -> None:
+        self._transports = transports
+        self._downloads = {name: transport for (name, _), (transport, _) in reversed([*transports.items()])}
         self._images = images
-        self._base = base_url
         self._secrets = secrets
 
     async def exchange(
-        self, request: HttpRequest, *, provider: Provider, secret: str | None, on_sent: Callable[[], None] | None = None
+        self,
+        request: HttpRequest,
+        *,
+        provider: Provider,
+        secret: str | None,
+        at: tuple[str, str],
+        on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
         """Perform one API step; the key goes to the provider's own hosts only. Raises JobError."""
+        transport, base_url = self._transports[at]
         headers = {} if secret is None or request.keyless else provider.authorize(secret)
-        request = request if request.keyless else addressed(request, provider, self._base)
-        return await self._transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
+        request = request if request.keyless else addressed(request, provider, base_url)
+        return await transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
 
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return their name. Raises StorageError."""
@@ -63,7 +75,7 @@ class LocalExecutor:
             return Collected(stored=await self._images.store(job, asset, attempt))
         if (before := await self._images.kept_before(job, attempt)) is not None:
             return Collected(stored=before)
-        fetched = await self._transport.fetch(asset.url)
+        fetched = await self._downloads[job.provider].fetch(asset.url)
         return Collected(stored=await self._images.store(job, fetched, attempt), seconds=fetched.seconds)
 
     async def beside(self, job: Job, stored: Stored, more: Sequence[Link | Inline]) -> Stored:
@@ -74,7 +86,7 @@ class LocalExecutor:
 
     async def _one_beside(self, job: Job, stored: Stored, number: int, asset: Link | Inline) -> str:
         try:
-            source = asset.data if isinstance(asset, Inline) else await self._transport.fetch(asset.url)
+            source = asset.data if isinstance(asset, Inline) else await self._downloads[job.provider].fetch(asset.url)
             name = await self._images.store_beside(job, stored.file_name, number, source)
         except JobError as error:
             return f"the answer had another picture, which could not be kept ({error.message})"

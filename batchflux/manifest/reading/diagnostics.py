@@ -206,6 +206,7 @@ def file_name_fault(manifest: Manifest, message: str) -> Fault:
     return _placed(manifest.display, manifest.file_name_line, "output.file_name", message)
 
 
-def keys_fault(manifest: Manifest, index: int, message: str) -> Fault:
-    """Return a fault of one of provider.keys, which a run brings to light."""
-    return _placed(manifest.display, manifest.keys_line, f"provider.keys[{index}]", message)
+def keys_fault(manifest: Manifest, name: str, index: int, message: str) -> Fault:
+    """Return a fault of one of a provider's keys, which a run brings to light."""
+    place = f"providers.{name}" if manifest.several else "provider"
+    return _placed(manifest.display, manifest.keys_lines.get(name, 1), f"{place}.keys[{index}]", message)

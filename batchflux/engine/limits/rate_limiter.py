@@ -21,8 +21,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchflux.engine.gcra import Cause
-from batchflux.engine.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.limits.gcra import Cause
+from batchflux.engine.limits.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError
@@ -53,10 +53,38 @@ class _Waiter:
     failures: int
     future: asyncio.Future[Lease]
     rest: Rest | None
+    elsewhere: Callable[[], bool]
 
     def may(self, key: Key, now: float) -> bool:
         """Whether it may go with a key now."""
         return not self.future.done() and (self.rest is None or self.rest.key is not key or self.rest.until <= now)
+
+
+class ElsewhereError(Exception):
+    """The provider is not there, and the job can be made elsewhere at once."""
+
+
+def _nowhere() -> bool:
+    return False
+
+
+class Slots:
+    """How many requests may be out at once, over several rate limiters."""
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.taken = 0
+        self._limiters: list[RateLimiter] = []
+
+    def shared_by(self, limiter: RateLimiter) -> None:
+        """Wake a limiter when a slot is free."""
+        self._limiters.append(limiter)
+
+    def freed(self) -> None:
+        """Give a slot back; who has least out is asked first whether it takes it."""
+        self.taken -= 1
+        for limiter in sorted(self._limiters, key=lambda one: one.in_flight):
+            limiter.wake()
 
 
 class RateLimiter:
@@ -64,10 +92,11 @@ class RateLimiter:
 
     The gate is closed when all keys are dead; its closing ends all waits. The breaker holds everything back while the
     provider is failing. `active_tasks` is the provider's own cap, None for none. `clock` gives monotonic seconds, by
-    default the event loop's. (uvloop's moves once a turn and in milliseconds, which is too coarse for a pace.)
+    default the event loop's. (uvloop's moves once a turn and in milliseconds, which is too coarse for a pace.) `slots`
+    bounds what is out together with other limiters.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  all of it is of one provider, and none a part of another
         self,
         keys: Sequence[Key],
         *,
@@ -76,6 +105,7 @@ class RateLimiter:
         breaker: CircuitBreaker,
         active_tasks: int | None = None,
         clock: Callable[[], float] | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
@@ -83,6 +113,8 @@ class RateLimiter:
         self.keys = list(keys)
         self.concurrency = self._capped(concurrency)
         self.in_flight = 0
+        self._slots = slots or Slots(NEVER)
+        self._slots.shared_by(self)
         self._gate = gate
         self._breaker = breaker
         self._waiting: deque[_Waiter] = deque()
@@ -105,13 +137,26 @@ class RateLimiter:
             key.retune(rate)
         self._dispatch()
 
-    async def acquire(self, failures: int = 0, rest: Rest | None = None) -> Lease:
+    @property
+    def away(self) -> bool:
+        """Whether the provider is down, and a probe has shown it."""
+        places = [key.place for key in self._living()]
+        return self._breaker.away or (bool(places) and all(place.down and place.probes for place in places))
+
+    def wake(self) -> None:
+        """Look again who may go on: something has changed that is not this limiter's."""
+        self._dispatch()
+
+    async def acquire(
+        self, failures: int = 0, rest: Rest | None = None, elsewhere: Callable[[], bool] = _nowhere
+    ) -> Lease:
         """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
 
         `failures` is how often the job has failed before, UNKNOWN when it may have been billed; `rest` what a key that
-        refused it has asked for.
+        refused it has asked for. Raises ElsewhereError: the provider is down, and `elsewhere` says that the job can be
+        made at once by another; a probe that is due is made all the same.
         """
-        waiter = _Waiter(failures, self._loop.create_future(), rest)
+        waiter = _Waiter(failures, self._loop.create_future(), rest, elsewhere)
         self._waiting.append(waiter)
         return await self._granted(waiter.future)
 
@@ -167,7 +212,7 @@ class RateLimiter:
             lease.preparing = False
             lease.key.preparing -= 1
             self._breaker.gave_back()
-        self._dispatch()
+        self._slots.freed()
 
     def failed(self, lease: Lease, error: JobError) -> None:
         """Note that a submit failed for another cause than its rate.
@@ -250,6 +295,8 @@ class RateLimiter:
         self._grant_resumed()
         now = self._clock()
         wake = min(self._let_depart(now), self._grant(now))
+        if self._waiting and self.away:
+            self._send_elsewhere()
         if wake < NEVER:
             self._timer = self._loop.call_later(max(0.0, wake - self._clock()), self._dispatch)
 
@@ -275,7 +322,7 @@ class RateLimiter:
 
     def _grant_resumed(self) -> None:
         """Grant leases for tasks of earlier runs, as far as there are slots."""
-        while self._resuming and self.in_flight < self.concurrency:
+        while self._resuming and self._has_room():
             name, future = self._resuming.popleft()
             if not future.done():
                 key = min(self._living(), key=lambda key: (key.name != name, key.leased))
@@ -283,7 +330,7 @@ class RateLimiter:
 
     def _grant(self, now: float) -> float:
         """Grant leases to those who wait; return when to look again."""
-        while self._waiting and self.in_flight < self.concurrency:
+        while self._waiting and self._has_room():
             if self._waiting[0].future.done():
                 self._waiting.popleft()
                 continue
@@ -300,6 +347,13 @@ class RateLimiter:
             else:
                 return held
         return NEVER
+
+    def _send_elsewhere(self) -> None:
+        """Let those go who need not wait until the provider is back."""
+        for waiter in list(self._waiting):
+            if not waiter.future.done() and waiter.elsewhere():
+                self._waiting.remove(waiter)
+                waiter.future.set_exception(ElsewhereError())
 
     def _rested(self, key: Key) -> float:
         """Return when the first of those who wait may go with a key again that refused all of them."""
@@ -325,8 +379,12 @@ class RateLimiter:
         order = lambda waiter: waiter.failures if waiter.failures == UNKNOWN else sign * waiter.failures  # noqa: E731
         return min(waiting, key=order, default=None)
 
+    def _has_room(self) -> bool:
+        return self.in_flight < self.concurrency and self._slots.taken < self._slots.most
+
     def _lease(self, key: Key, *, preparing: bool) -> Lease:
         self.in_flight += 1
+        self._slots.taken += 1
         key.leased += 1
         probe = preparing and key.place.down
         key.place.probing |= probe

@@ -35,10 +35,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchflux.engine.gcra import LATENESS, Cause
+from batchflux.engine.limits.gcra import LATENESS, Cause
 
 if TYPE_CHECKING:
-    from batchflux.engine.gcra import Departure
+    from batchflux.engine.limits.gcra import Departure
 
 EVIDENCE = 8  # refusals: in a row they are 1 in 1,500 where 40 % come by chance
 HEAVY = 0.05  # of requests refused; no more than that costs next to nothing

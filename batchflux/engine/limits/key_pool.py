@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchflux.engine.gcra import Gcra
-from batchflux.engine.limit_finder import LimitFinder
+from batchflux.engine.limits.gcra import Gcra
+from batchflux.engine.limits.limit_finder import LimitFinder
 from batchflux.engine.outages import NEVER, Place
 from batchflux.errors import Code, JobError, StopRun
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from batchflux.engine.gcra import Departure
-    from batchflux.engine.limit_finder import Learned
+    from batchflux.engine.limits.gcra import Departure
+    from batchflux.engine.limits.limit_finder import Learned
     from batchflux.engine.ports import Observer
     from batchflux.models import Job, Outcome
 
@@ -32,12 +32,15 @@ PATIENCE = 900.0  # seconds
 class Key:
     """One key of the pool: `name` as written in the manifest, `secret` never shown; `place` is what it reaches.
 
+    Of a fleet there is one for each address; `address` is "" where its provider has one only.
+
     `rate` is the user's limit, requests in seconds; `learned` is what an earlier run found it to allow, from which it
     begins, and `found` what this run knows. It rests until `resting_until`, seconds of the clock, as the server said.
     """
 
     name: str
     secret: str | None = field(repr=False)
+    address: str = ""
     rate: InitVar[tuple[float, float] | None] = None
     learned: InitVar[Learned | None] = None
     schedule: Gcra = field(init=False)
