@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the programs that tests start are compiled once, not by each anew
-os.environ["SSL_CERT_FILE"] = os.devnull  # nor reads each of them the system's authorities, which no test calls
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")

@@ -21,12 +21,17 @@ from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manife
 from batchflux.cli import COMMANDS, cli, main
 from batchflux.cli.terminal import count, duration, learned_lines, money, place
 from batchflux.state import Lesson
+from tests.inside import inside
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "version: 1\nname: q\nprovider: {name: simulator, options: {latency: 0, size: 64}}\njobs:\n"
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess(arguments, *inside(folder, os.environ, *arguments))
+
+
+def call_apart(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
         cwd=folder,
@@ -40,7 +45,7 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_command_and_imports_none(tmp_path: Path) -> None:
-    ended = call(tmp_path, "--help")
+    ended = call_apart(tmp_path, "--help")
     assert ended.returncode == 0
     for command in COMMANDS:
         assert re.search(rf"^  {command} ", ended.stdout, re.MULTILINE)
@@ -86,11 +91,11 @@ def test_usage_faults_exit_2_with_one_sentence(tmp_path: Path) -> None:
 
 
 def test_init_writes_a_manifest_that_runs_and_never_overwrites(tmp_path: Path) -> None:
-    assert call(tmp_path, "init", "mine.yaml").returncode == 0
+    assert call_apart(tmp_path, "init", "mine.yaml").returncode == 0
     again = call(tmp_path, "init", "mine.yaml")
     assert again.returncode == 2
     assert "is there already" in again.stderr
-    ended = call(tmp_path, "run", "mine.yaml")
+    ended = call_apart(tmp_path, "run", "mine.yaml")
     assert ended.returncode == 0, ended.stderr
     assert any((tmp_path / "out" / "mine" / "images").iterdir())
 
@@ -103,7 +108,7 @@ def test_schema_is_json_schema(tmp_path: Path) -> None:
 
 def test_quiet_prints_nothing_and_json_logs_are_json(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text(QUICK + "  - {id: a, prompt: x}\n  - {id: b, prompt: y, image: gone.png}\n")
-    quiet = call(tmp_path, "run", "q.yaml", "--quiet", "--only", "a")
+    quiet = call_apart(tmp_path, "run", "q.yaml", "--quiet", "--only", "a")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
     logged = call(tmp_path, "run", "q.yaml", "--log-format", "json")
     assert logged.returncode == 1

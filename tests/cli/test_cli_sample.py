@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.inside import inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 TEXT = """\
 version: 1
 provider: {name: simulator, price: 1, options: {latency: 0, size: 64}}
@@ -18,11 +21,8 @@ jobs:
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state")}
-    words = [sys.executable, "-W", "error", "-m", "batchflux", *arguments]
-    return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+    return subprocess.CompletedProcess(arguments, *inside(folder, environment, *arguments))
 
 
 def test_a_sample_with_limits_of_its_own(tmp_path: Path) -> None:

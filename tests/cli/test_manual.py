@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from batchflux.docs import TOPICS, page
 from batchflux.errors import EXIT_CODES, UsageError
 from batchflux.manifest import schema
 from batchflux.providers import capabilities
+from tests.inside import inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +40,7 @@ Core.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.
 
 
 def batchflux(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "batchflux", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.CompletedProcess(arguments, *inside(cwd or Path.cwd(), os.environ, *arguments))
 
 
 def test_pages_that_are_made_are_current() -> None:

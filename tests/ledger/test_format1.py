@@ -27,6 +27,7 @@ from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.ledger.summary import read_state
 from batchflux.ledger.tables import COLUMNS, Known, get_meta, prepare, prepare_reading, spent
+from tests.inside import inside
 from tests.serving import serving
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def rows(connection: sqlite3.Connection) -> dict[str, tuple[Any, ...]]:
 
 def program(*arguments: str, url: str = "http://127.0.0.1:9", kill_at: str = "") -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"PYTHONPATH": str(ROOT), "STUDIO_URL": url}
-    environ |= {"BATCHFLUX_KILL_AT": kill_at} if kill_at else {}
+    if not kill_at:
+        return subprocess.CompletedProcess(arguments, *inside(Path.cwd(), environ, *arguments))
+    environ |= {"BATCHFLUX_KILL_AT": kill_at}
     command = [sys.executable, "-m", "batchflux", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
 

@@ -163,10 +163,10 @@ async def test_what_is_no_json_is_a_bug_and_not_a_job_error() -> None:
 LEAF = st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["one", "two"]).map(Path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(
     value=st.dictionaries(
-        st.text(), st.recursive(LEAF, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+        st.text(), st.recursive(LEAF, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
     )
 )
 def test_the_bytes_are_those_that_the_json_of_the_whole_would_have(
