@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ class Street(Server):
         else:
             what = "task" if isinstance(answer.reply, Submitted) else "picture"
             if isinstance(answer.reply, Finished) and answer.reply.cost is not None:
-                charged = nanos(answer.reply.cost.amount)
+                charged = nanos(answer.reply.cost.amount or Decimal(0))
             if isinstance(answer.reply, Submitted):
                 self.takers[answer.reply.handle] = shop.name
             return answer
@@ -169,7 +170,7 @@ class Street(Server):
         if isinstance(answer.reply, Ended):
             self.money[shop.name] -= shop.price
         elif isinstance(answer.reply, Finished) and answer.reply.cost is not None:
-            self.money[shop.name] += nanos(answer.reply.cost.amount) - shop.price
+            self.money[shop.name] += nanos(answer.reply.cost.amount or Decimal(0)) - shop.price
         self.busy[shop.name] -= 1
         self.underway[job] -= 1
         self.log.append((job, shop.name, "ended" if isinstance(answer.reply, Ended) else "picture"))
@@ -212,7 +213,7 @@ def _service(shop: Shop, asked: Terms, run: Gate, slots: Slots) -> Service:
         times=CallTimes(asked.timeout),
         wire=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda _: shop.price,
-        cost_of=lambda _, cost: nanos(cost.amount) if cost else None,
+        cost_of=lambda _, cost: nanos(cost.amount or Decimal(0)) if cost else None,
     )
 
 

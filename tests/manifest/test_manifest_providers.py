@@ -54,7 +54,7 @@ def test_the_command_line_wins_and_changes_no_key(
 ) -> None:
     def made(**how: Any) -> list[Job]:
         text = f"{HEAD}provider: best\nfallback: [cheap]\njobs: [{{prompt: x, provider: cheap}}, {{prompt: x}}]\n"
-        return list(expand(load(text, offers=offers, **how), offers, pytest.fail))
+        return list(expand(load(text, offers=offers, **how), offers, lambda fault: pytest.fail(str(fault))))
 
     assert [job.provider for job in made()] == ["cheap", "best"]
     chosen = made(provider="cheap")
