@@ -194,6 +194,7 @@ class Program:
         """Return files that do not belong into a folder whose run has ended."""
         allowed = {"images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log", ".lock", ".spool"}
         allowed |= {".cache"}  # of photos
+        allowed |= {"README.md", "metadata.jsonl"}  # by which it is a dataset
         top = [path.name for path in self.out.iterdir() if path.name not in allowed]
         return top + [f".spool/{path.name}" for path in (self.out / ".spool").glob("*")]
 

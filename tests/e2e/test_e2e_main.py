@@ -114,7 +114,7 @@ def test_the_folder_holds_all_that_the_manual_lists(program: Program, bank: Bank
         assert row["started_at"].endswith("Z")
         assert row["started_at"] <= row["finished_at"]
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
-        "images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log",
+        "images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log", "README.md", "metadata.jsonl",
     }  # fmt: skip
     for private in ("ledger.db", "run.log", ".lock"):
         assert stat.S_IMODE((out / private).stat().st_mode) == 0o600
