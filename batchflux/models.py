@@ -8,9 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from pydantic import BaseModel
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchflux.errors import Code, JobError
 
@@ -22,9 +20,6 @@ Style = str  # a call style of an API: standard, chat, ...
 Format = Literal["jpeg", "png", "webp"]
 Verify = Literal["decode", "structure"]
 Encoding = Literal["data_url", "base64"]
-RATIO_TOLERANCE = 0.08
-"""How far a picture's ratio may be off from what was ordered, as a share of it."""
-
 DIFFERENCES = ("format", "ratio", "colour", "trailing", "animated")
 """What a whole picture may differ in from what was ordered; see `Stored.differs`."""
 
@@ -349,74 +344,6 @@ class Exchanged:
     reply: Reply
     seconds: float
     pause: float | None = None
-
-
-def no_conflicts(_: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """Return that all fields of a job can be together."""
-    return ()
-
-
-def nearest_ratio(ratio: str, allowed: Iterable[str]) -> str | None:
-    """Return the one of the ratios W:H that is nearest to another, None when all are off by RATIO_TOLERANCE or more."""
-
-    def off(other: str) -> float:
-        (wide, high), (width, height) = (map(int, text.split(":")) for text in (ratio, other))
-        share = (width * high) / (height * wide)
-        return max(share, 1 / share) - 1
-
-    best = min(allowed, key=off, default=None)
-    return best if best is not None and off(best) < RATIO_TOLERANCE else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
-    """What one way of calling an API can carry; the manifest is checked against it.
-
-    `api` and `style` name it, `base_url` and `key_names` are what the API's own name brings. `fields` are the request
-    fields that it has a place for. `local_images` tells whether a file's bytes can travel, `url_images` whether a URL
-    can, `least_images` and `most_images` how many references do (None: no bound). `allowed` has the values that a field
-    may have, where that is a closed list; a ratio may be off by less than RATIO_TOLERANCE from one of them.
-    `model` is that of a manifest that names none ("": one must be named).
-    `active_tasks` is the API's own cap of tasks that have not ended. `options` is the model of what only this API
-    knows, `option_files` are those that may be the path of a JSON file in place of what it holds. `by_model` returns
-    what holds for a model, where models differ. `conflicts` yields what of a job's fields cannot be together, by the
-    field's name with the reason and the remedy.
-    For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
-    `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
-    """
-
-    api: str
-    style: Style
-    fields: frozenset[str]
-    formats: frozenset[str] = frozenset({"jpeg", "png"})
-    local_images: bool
-    url_images: bool = True
-    least_images: int = 0
-    most_images: int | None = None
-    allowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    files: str = ""
-    tasks: bool = False
-    tells_cost: bool = False
-    finds_lost: bool = False
-    model: str = "flux-kontext-pro"
-    active_tasks: int | None = None
-    options: type[BaseModel] | None = None
-    option_files: tuple[str, ...] = ()
-    base_url: str | None = None
-    key_names: tuple[str, ...] = ()
-    by_model: Callable[[str], Capabilities] | None = None
-    conflicts: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_conflicts
-
-    def value_for(self, name: str, value: Any) -> Any:
-        """Return what the API takes for a field's value, of those that are `allowed`; None: it has nothing near it."""
-        allowed = self.allowed.get(name)
-        if allowed is None or value in allowed:
-            return value
-        return nearest_ratio(value, allowed) if name == "aspect_ratio" else None
-
-    def for_model(self, model: str) -> Capabilities:
-        """Return what holds for a model."""
-        return self if self.by_model is None else self.by_model(model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

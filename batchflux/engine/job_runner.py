@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
 from batchflux.engine.outages import away
+from batchflux.engine.pictures import Pictures
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Collected, Cost, Exchanged, HttpRequest, Job, Stored
+    from batchflux.models import Cost, Exchanged, HttpRequest, Job, Stored
     from batchflux.providers import Provider
 
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
@@ -42,14 +43,14 @@ class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
 
     def __init__(self, world: World, rules: Rules) -> None:
-        self._world, self._rules, self.downloads = world, rules, rules.downloads
+        self._world, self._rules = world, rules
         self._executor, self._ledger, self._gate = world.executor, world.ledger, world.gate
         self._event, self._clock = world.observer.event, asyncio.get_running_loop().time
         self._services, self._budget, self._canary = rules.services, rules.budget, rules.canary
         for service in self._services:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
-        self.parked: Callable[[], object] = lambda: None  # a job of an earlier run waits for a host that is down
+        self.pictures = Pictures(world, rules)
         self._tasks = TaskPolls(world, self._exchange)
         self._uploads = Uploads(world, self._exchange)
 
@@ -97,7 +98,7 @@ class JobRunner:
             self._vacate(run, failure)
             raise failure from error
         finally:
-            self._free_over(run)
+            self.pictures.free_over(run)
         if stored.refused is None:
             await self._canary.kept(run.work.job, placed=run.placed)
         else:
@@ -124,14 +125,14 @@ class JobRunner:
             if asset is None:
                 asset = await self._api(run)(lambda: self._attempt(run), run.tries)
             try:
-                return await self._collect(run, asset)
+                return await self.pictures.collect(run, asset)
             except JobError as error:
                 # Bytes that came with the answer just now and are no picture cannot be fetched again: it was no answer.
                 no_answer = isinstance(asset, str) and asset is not received and error.code is Code.BAD_IMAGE
                 if asset is received and work.renew and (error.dead or work.pay_again):
                     self._event("link_dead", id=work.job.id, message=error.message)
                     run.downloads = Tries()
-                    self.relieve(run)
+                    self.pictures.relieve(run)
                 elif no_answer and not error.final and run.service.policy.asks_again(run.tries):
                     self._event("bad_picture", id=work.job.id, message=error.message)
                     run.answered = error.code, error.message
@@ -165,17 +166,6 @@ class JobRunner:
             run.placed = False
             self._canary.ended(run.work.job, error)
 
-    def _free_over(self, run: JobRun) -> None:
-        if run.free:
-            run.free = False
-            self._canary.free_over(run.work.job)
-
-    def relieve(self, run: JobRun) -> None:
-        """Count the job among the troubled no longer; see the circuit breaker."""
-        if run.troubled:
-            run.troubled = False
-            run.service.breaker.relieved()
-
     async def _attempt(self, run: JobRun) -> Link | str:
         """Make one attempt, or take up the one of an earlier run; return its picture.
 
@@ -186,7 +176,7 @@ class JobRunner:
             await self._quota.take()
         if run.resumes:
             return await self._made(run, retried=retried)
-        self._free_over(run)
+        self.pictures.free_over(run)
         halted: list[Service] = []
         waits = True
         while waits:
@@ -390,7 +380,8 @@ class JobRunner:
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
-        self._tell("attempt_failed", run, error, run.tries.used)
+        said = {"code": error.code.value, "message": error.message}
+        self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
 
     def _learn(self, run: JobRun, lease: Lease, error: JobError, *, accepted: bool = False) -> bool:
         """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
@@ -417,9 +408,6 @@ class JobRunner:
             service.breaker.failed(error, now)
         run.tries.failed(charged=counts)
         return counts
-
-    def _tell(self, name: str, run: JobRun, error: JobError, attempt: int) -> None:
-        self._event(name, id=run.work.job.id, code=error.code.value, message=error.message, attempt=attempt)
 
     async def _exchange(
         self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
@@ -452,57 +440,3 @@ class JobRunner:
             run.tries.used += 1
             self._learn(run, lease, error)
             raise
-
-    async def _collect(self, run: JobRun, asset: Link | str) -> Stored:
-        if isinstance(asset, str):
-            stored = (await self._executor.collect(run.work.job, asset, run.attempt)).stored
-            run.service.outages.given(self._clock())
-            return stored
-        run.link, policy = asset.url, run.service.policy
-        fetching = Retrying(lambda tries, error: policy.fetch(tries, error, self._world.random), self._between_fetches)
-        collected = await fetching(lambda: self._collect_once(run, asset), run.downloads)
-        run.download_seconds = collected.seconds
-        return collected.stored
-
-    async def _between_fetches(self, seconds: float) -> None:
-        """Wait before a picture is fetched again; it is free, so a closed gate ends long waits only."""
-        await (self._gate.sleep_polling if seconds <= GRACE else self._gate.sleep)(seconds)
-
-    def _waits(self, run: JobRun, *, fresh: bool) -> None:
-        """Let nothing else wait for a picture whose host is down: neither the canary nor, for old ones, a worker."""
-        if fresh:
-            self._trouble(run)
-        elif run.free:
-            self._free_over(run)
-            self.parked()
-
-    def _trouble(self, run: JobRun) -> None:
-        if not run.troubled:
-            run.troubled = True
-            run.service.breaker.troubled()
-
-    async def _collect_once(self, run: JobRun, link: Link) -> Collected:
-        fresh = link is not run.work.picture
-        waits = fresh or not (run.work.renew and run.work.pay_again)  # else it is bought anew when it cannot be had
-        outages = run.service.outages
-        turn = outages.turn(link.url, lambda: self._waits(run, fresh=fresh), waits=waits)
-        async with turn as host, self.downloads:
-            run.downloads.used += 1
-            began = self._clock()
-            try:
-                collected = await self._executor.collect(run.work.job, link, run.attempt)
-            except JobError as error:
-                if fresh:
-                    self._trouble(run)
-                if (error.retry_after or 0.0) > GRACE:
-                    self._free_over(run)
-                self._tell("fetch_failed", run, error, run.downloads.used)
-                charged = True
-                if away(error):
-                    charged = outages.failed(host, run.work.job.id, error, began, self._clock()) or not waits
-                else:
-                    outages.fetched(host, self._clock())
-                run.downloads.failed(charged=charged)
-                raise
-            outages.fetched(host, self._clock())
-            return collected

@@ -80,7 +80,7 @@ class WorkerPool:
         """
         self._source, self._free = source, free
         self._most = workers + MOST_PARKED
-        self._runner.parked = self._runner.downloads.grown = self._one_more
+        self._runner.pictures.parked = self._runner.pictures.slots.grown = self._one_more
         self.grow(workers)
         try:
             with self._runner.on_time():
@@ -142,7 +142,7 @@ class WorkerPool:
         asked = work.costs or work.handle is not None or run.attempt != (work.attempt or 0)
         if asked or outcome.status is Status.DONE:
             run.service.breaker.ended(outcome, self._clock())
-        self._runner.relieve(run)
+        self._runner.pictures.relieve(run)
         self._observer.ended(work.job, outcome)
 
     def _outcome(self, run: JobRun, stored: Stored | None, failure: JobError | None) -> Outcome:

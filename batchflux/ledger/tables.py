@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Job
 
-NANOS = 10**9
-FORMAT = 2
+NANOS, FORMAT = 10**9, 2
 KEYS = "4"  # the rules that all keys and ids of a ledger follow which notes it; in others some may be of before
 ENDED = "listed AND status IN ('done', 'failed', 'unknown')"  # a condition: the rows that results.csv shows
 _AT_ONCE = 500  # rows read at once beside a run
@@ -56,8 +55,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     differs TEXT,                   -- DIFFERENCES of its picture from the order, with blanks between
     seed_used INTEGER, revised_prompt TEXT
 );
-CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (id);
-CREATE INDEX IF NOT EXISTS jobs_by_planned ON jobs (planned);
+CREATE INDEX IF NOT EXISTS jobs_by_id ON jobs (id); CREATE INDEX IF NOT EXISTS jobs_by_planned ON jobs (planned);
 CREATE INDEX IF NOT EXISTS jobs_open ON jobs (status) WHERE status != 'done';
 CREATE TABLE IF NOT EXISTS submissions (
     number INTEGER PRIMARY KEY,

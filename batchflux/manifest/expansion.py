@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import ReadError
-from batchflux.manifest.entries import APART, Plan
+from batchflux.manifest.entries import Plan
 from batchflux.manifest.identity import Names, default_id, former_key, key_of, mark, references
-from batchflux.manifest.job_fields import AUTO, reference, tag
+from batchflux.manifest.job_fields import reference, tag
 from batchflux.manifest.providers.makers import Makers, api_in_keys
 from batchflux.manifest.reading.diagnostics import (
     Causes,
@@ -26,7 +25,7 @@ from batchflux.manifest.reading.diagnostics import (
     row_fault,
     unknown_variable,
 )
-from batchflux.manifest.reading.yaml_nodes import MERGE, Scalar, plain_data
+from batchflux.manifest.reading.yaml_nodes import Scalar, plain_data
 from batchflux.manifest.redo import choose
 from batchflux.manifest.rows import as_written, of_paths, references_in, without_blanks
 from batchflux.manifest.sameness import parted
@@ -36,17 +35,16 @@ from batchflux.models import Job
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
-    from batchflux.manifest.reading.diagnostics import Faults
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
-    from batchflux.models import Capabilities, KnownAs, Reference
+    from batchflux.models import KnownAs, Reference
     from batchflux.photos import Photos
 
 MAX_FAULTS = 1000
 _NO_REFERENCE = "skip_empty: true leaves such rows out, allow_empty: true makes the job without it"
-MAX_SALVAGED = 100_000  # jobs looked at; a manifest that has faults need not be read to its end to be sent back
 
 
 Variables = Mapping[str, Any]  # what templates see
@@ -397,58 +395,3 @@ _READ_PAIRS: dict[str, Callable[[str], Any]] = {
     "options": lambda text: plain_data(Scalar(text, plain=True, line=0)),
 }
 expand = Expansion  # what it is called as a step of a run
-_NO_PARAMS = frozenset({"name", "model", "base_url", "keys", "price", "currency", "options"})
-_NEVER_EQUAL = "{{ key }}.{{ ext }}"
-
-
-def compile_all(manifest: Manifest, faults: Faults) -> None:
-    """Note the faults that entries have without their rows."""
-    faulty = faults.below("jobs")
-    for entry in _judged(manifest, faults):
-        if MERGE not in faulty.get(str(entry.index), ()):  # what should have been merged may be all that it lacks
-            Plan(entry, manifest, faults.note)
-
-
-def note_expansion(manifest: Manifest, offers: Sequence[Capabilities], faults: Faults) -> None:
-    """Note what else is wrong with a manifest that has faults, by expanding what of it is sound.
-
-    No fault is noted that mending the others would take away. So an entry goes without its faulty fields, or is left
-    out; and what faults of `provider` and output.file_name may hide is taken as it suits.
-    """
-    faulty = faults.below("jobs")
-    of_provider = {*faults.below("provider"), *(key for keys in faults.below("providers").values() for key in keys)}
-    known = {offer.api for offer in offers}
-    if of_provider & {"", "name", "api", "style"} and not all(one.api in known for one in manifest.providers.values()):
-        return
-    judged = (_sound(entry, faulty.get(str(entry.index), set())) for entry in _judged(manifest, faults))
-    mended: dict[str, Any] = {
-        "options": ({}, bool(of_provider & {"options"})),
-        "price": (Decimal(0), bool(of_provider & {"", "name", "api", "base_url", "price"})),
-        "style": (AUTO, "style" in of_provider),
-        "params": ("drop", bool(of_provider - _NO_PARAMS)),
-    }
-    output, update = manifest.output, {name: value for name, (value, unsure) in mended.items() if unsure}
-    providers = {name: one.model_copy(update=update) for name, one in manifest.providers.items()}
-    provider = providers[manifest.provider.name]
-    if "file_name" in faults.below("output"):
-        output = output.model_copy(update={"file_name": _NEVER_EQUAL})
-    entries = tuple(entry for entry in judged if entry is not None)
-    sound = replace(manifest, entries=entries, provider=provider, providers=providers, output=output)
-    for _ in expand(sound, offers, faults.note, most=MAX_SALVAGED):
-        pass
-
-
-def _sound(entry: Entry, faulty: set[str]) -> Entry | None:
-    """Return the entry without its faulty fields; None when there is no saying what the rest means."""
-    if not faulty <= APART:
-        return None
-    bad = faulty | {"images"} if "image" in faulty else faulty
-    return replace(entry, fields={name: value for name, value in entry.fields.items() if name not in bad})
-
-
-def _judged(manifest: Manifest, faults: Faults) -> Iterator[Entry]:
-    """Yield the entries that have a prompt, or certainly lack one."""
-    unsure = bool(faults.below("defaults"))
-    for entry in manifest.entries:
-        if not unsure or "prompt" in entry.fields or any(axis.name == "prompt" for axis in entry.axes):
-            yield entry

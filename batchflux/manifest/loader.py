@@ -19,7 +19,6 @@ from pydantic import BaseModel
 
 from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.entries import read_entries
-from batchflux.manifest.expansion import compile_all, note_expansion
 from batchflux.manifest.job_fields import job_id
 from batchflux.manifest.kinds import VARIABLE
 from batchflux.manifest.providers.config import SIMULATOR
@@ -46,6 +45,7 @@ from batchflux.manifest.reading.yaml_nodes import (
     line_at,
     read_tree,
 )
+from batchflux.manifest.salvage import compile_all, note_expansion
 from batchflux.manifest.schema import (
     Defaults,
     Document,
@@ -61,8 +61,8 @@ from batchflux.redaction import HIDDEN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest.providers.several import Providers
-    from batchflux.models import Capabilities
     from batchflux.secrets import Lookup
 
 Model = TypeVar("Model", bound=BaseModel)

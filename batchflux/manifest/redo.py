@@ -20,7 +20,8 @@ from batchflux.models import Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from batchflux.models import Capabilities, Job, Redo
+    from batchflux.capabilities import Capabilities
+    from batchflux.models import Job, Redo
 
 SEEDS = 2**31 - 1  # what every provider takes as a seed
 

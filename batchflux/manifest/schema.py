@@ -43,8 +43,9 @@ from batchflux.tables import Given
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
-    from batchflux.models import Capabilities, Cost
+    from batchflux.models import Cost
 
 NO_KEY = "(no key)"
 _PRICED = (

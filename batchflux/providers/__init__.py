@@ -18,7 +18,7 @@ from batchflux.providers.base import READER, Provider, preview
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.models import Capabilities
+    from batchflux.capabilities import Capabilities
 
 __all__ = ["READER", "Provider", "capabilities", "preview", "providers"]
 

@@ -29,7 +29,8 @@ from batchflux.redaction import HIDDEN
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from batchflux.models import Capabilities, Content, Encoding, Finished, Job, Reference
+    from batchflux.capabilities import Capabilities
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
 
 
 MEGAPIXEL = 1 << 20

@@ -17,8 +17,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
+from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, size_of

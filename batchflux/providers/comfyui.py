@@ -22,10 +22,10 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
 from batchflux.models import (
     BASE,
-    Capabilities,
     Ended,
     Finished,
     HttpRequest,

@@ -19,20 +19,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import (
-    Bytes,
-    Capabilities,
-    Cost,
-    Ended,
-    HttpRequest,
-    Json,
-    Missing,
-    Pending,
-    Submitted,
-    Then,
-    Uploaded,
-)
+from batchflux.models import Bytes, Cost, Ended, HttpRequest, Json, Missing, Pending, Submitted, Then, Uploaded
 from batchflux.providers.answers.documents import DocumentReader, is_small, texts_in, uploading
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, HttpRequest, Json
+from batchflux.models import HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
 

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, HttpRequest, Json
+from batchflux.models import Cost, HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, HttpRequest, Json, Multipart, Then
+from batchflux.models import Cost, HttpRequest, Json, Multipart, Then
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of, in_json, size_of

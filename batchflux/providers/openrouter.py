@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, HttpRequest, Json
+from batchflux.models import Cost, HttpRequest, Json
 from batchflux.providers.answers.failures import complaints_in, from_complaints
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, parse

@@ -18,19 +18,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
+from batchflux.capabilities import Capabilities, no_conflicts
 from batchflux.errors import Code, JobError
-from batchflux.models import (
-    Capabilities,
-    Ended,
-    HttpRequest,
-    Json,
-    Missing,
-    Multipart,
-    Pending,
-    Submitted,
-    Uploaded,
-    no_conflicts,
-)
+from batchflux.models import Ended, HttpRequest, Json, Missing, Multipart, Pending, Submitted, Uploaded
 from batchflux.providers.answers.documents import DocumentReader, is_small, uploading
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json

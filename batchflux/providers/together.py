@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batchflux.models import Capabilities, HttpRequest, Job, Json
+from batchflux.capabilities import Capabilities
+from batchflux.models import HttpRequest, Job, Json
 from batchflux.providers.base import Provider, carried, in_json, size_of
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "negative_prompt"})

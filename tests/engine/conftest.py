@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.capabilities import Capabilities
 from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
@@ -40,7 +41,6 @@ from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
 from batchflux.models import (
-    Capabilities,
     Collected,
     Cost,
     Ended,

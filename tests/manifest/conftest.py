@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Fault, ManifestError
 from batchflux.manifest import Expansion, Manifest, expand, load_manifest
 from batchflux.manifest.job_fields import REQUEST_FIELDS
-from batchflux.models import Capabilities, Job
+from batchflux.models import Job
 
 
 class Knobs(BaseModel):

@@ -14,8 +14,8 @@ from batchflux.manifest.expansion import MAX_FAULTS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest import Manifest
-    from batchflux.models import Capabilities
 
     Faulty = Callable[[str | bytes], list[str]]
 
@@ -110,7 +110,7 @@ def test_faults_are_counted_up_to_a_thousand_of_rows(faults: Faulty) -> None:
 
 
 def test_no_more_than_so_many_jobs_are_looked_at(faults: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchflux.manifest.expansion.MAX_SALVAGED", 10)
+    monkeypatch.setattr("batchflux.manifest.salvage.MAX_SALVAGED", 10)
     Path("t.csv").write_text("s\n" + "1\n" * 9 + "a\nb\n")
     found = faults('version: 1\nnmae: x\njobs:\n  - {prompt: x, seed: "{{ s }}", from: t.csv}\n')
     assert [fault.split(": ")[0] for fault in found] == ["m.yaml:2", "t.csv:11"]

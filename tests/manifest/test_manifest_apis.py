@@ -13,9 +13,10 @@ from batchflux.providers import capabilities
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
     from batchflux.manifest import Expansion, Manifest
-    from batchflux.models import Capabilities, Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
     Faulty = Callable[[str | bytes], list[str]]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest import Manifest
-    from batchflux.models import Capabilities, Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
 

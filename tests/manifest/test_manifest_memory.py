@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PROGRAM = """
 import resource, sys
 from batchflux.manifest import expand, load_manifest
-from batchflux.models import Capabilities
+from batchflux.capabilities import Capabilities
 fields = frozenset({"output_format"})
 offer = Capabilities(api="flux-relay", style="standard", fields=fields, formats=frozenset({"png"}), local_images=False)
 for path in sys.argv[1:]:

@@ -12,8 +12,9 @@ from batchflux.manifest import expand
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest import Manifest
-    from batchflux.models import Capabilities, Job
+    from batchflux.models import Job
 
     Jobs = Callable[[str], list[Job]]
     Faulty = Callable[[str], list[str]]

@@ -19,7 +19,7 @@ from batchflux.manifest.reading.yaml_nodes import plain_data, read_tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from batchflux.models import Capabilities
+    from batchflux.capabilities import Capabilities
 
 RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=75)
 WORDS = st.sampled_from(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, Finished, Inline, LocalImage, Multipart, Then
+from batchflux.models import Cost, Finished, Inline, LocalImage, Multipart, Then
 from batchflux.providers import providers
 from tests.providers.answering import B64, DRAFT_64, LOCAL, PNG, REMOTE, body_of, made, read
+
+if TYPE_CHECKING:
+    from batchflux.capabilities import Capabilities
 
 OPENAI = providers()["openai", "openai"]
 FILE = LocalImage(path="/a.png", sha256="a" * 64, media_type="image/png")

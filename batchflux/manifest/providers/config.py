@@ -19,10 +19,11 @@ from batchflux.manifest.schema import ProviderConfig
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest.reading.diagnostics import Faults
-    from batchflux.models import Capabilities
 
 SIMULATOR = "simulator"
+_RUNS_INSIDE = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
 
 
 class Known(NamedTuple):
@@ -58,6 +59,11 @@ class Section:
         below = faults.below(path[0])
         self.faulty = below.keys() if len(path) == 1 else below.get(path[1], set())
 
+    @property
+    def name(self) -> tuple[str, ...]:
+        """The path below it to the provider's name; none where that is the section's own key."""
+        return ("name",) if len(self.path) == 1 or self.has("name") else ()
+
     def has(self, key: str) -> bool:
         """Whether a key is written there."""
         return is_written(self._root, *self.path, key)
@@ -78,20 +84,18 @@ def provider_config(
     written = given.api if section.has("api") else None
     embedded = given.addresses == (EMBEDDED,)
     unnamed = len(section.path) == 1 and not section.has("name") and given.addresses and not embedded
-    called = given.name if len(section.path) == 1 or section.has("name") else section.path[1]
-    called = written if unnamed and written is not None else called
+    called = written if unnamed and written is not None else given.name if section.name else section.path[1]
     named = known_providers(offers)
     api = api_of(called, written, named)
     simulated = simulate or embedded or SIMULATOR in (called, written)
     known = KNOWN[SIMULATOR] if simulated else named.get(called) or named.get(api) or Known(api=api)
     sure = section.faulty.isdisjoint({"name", "api"})
     if sure and simulated and given.addresses and not embedded and not simulate:
-        message = 'the simulator runs inside; remove base_url, or give the provider another name, as "local"'
-        section.add(message, "base_url")
+        section.add(_RUNS_INSIDE, "base_url")
     if sure and not simulated and known.base_url is None and not section.has("base_url"):
         if written is None:
             message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
-            section.add(message, *(["name"] if len(section.path) == 1 or section.has("name") else []))
+            section.add(message, *section.name)
         elif offers is None or any(offer.api == api for offer in offers):  # of an unknown API only that is said
             section.add(f"the API {api} has no address of its own; add base_url", "api")
     own = given.addresses or (() if known.base_url is None else (known.base_url,))
@@ -108,8 +112,7 @@ def provider_config(
             **({"options": {}, "price": None} if simulate else {}),
         }
     )
-    if offers is not None and sure:
-        _check_api(section, made, offers)
+    _check_api(section, made, offers if sure else None)
     return made
 
 
@@ -119,7 +122,9 @@ def _model_of(api: str, offers: Sequence[Capabilities] | None) -> str:
     return next(found, str(ProviderConfig.model_fields["model"].default))
 
 
-def _check_api(section: Section, provider: ProviderConfig, offers: Sequence[Capabilities]) -> None:
+def _check_api(section: Section, provider: ProviderConfig, offers: Sequence[Capabilities] | None) -> None:
+    if offers is None:
+        return
     own = [offer for offer in offers if offer.api == provider.api]
     if not own:
         names = {SIMULATOR, *(offer.api for offer in offers)}

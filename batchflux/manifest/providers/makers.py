@@ -12,8 +12,9 @@ from batchflux.manifest.reading.diagnostics import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest.schema import Manifest, ProviderConfig
-    from batchflux.models import Capabilities, Way
+    from batchflux.models import Way
 
 
 class Makers:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from batchflux.capabilities import Capabilities
     from batchflux.manifest.schema import Manifest
-    from batchflux.models import Capabilities, Reference
+    from batchflux.models import Reference
 
 FLUX_RELAY = "flux-relay"
 _OPTIONAL = frozenset({*REQUEST_FIELDS, "mask"})

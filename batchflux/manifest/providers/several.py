@@ -16,7 +16,7 @@ from batchflux.manifest.schema import NamedProvider, ProviderConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from batchflux.models import Capabilities
+    from batchflux.capabilities import Capabilities
 
 _NAME = 64  # characters
 

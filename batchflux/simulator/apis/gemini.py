@@ -70,10 +70,9 @@ def _parse(asked: Asked) -> ImageRequest:
     shape = _mapping(config.get("imageConfig", {}), "imageConfig", frozenset({"aspectRatio", "imageSize"}))
     wanted = config.get("responseModalities", ["TEXT", "IMAGE"])
     check(isinstance(wanted, list) and "IMAGE" in wanted, "responseModalities must name IMAGE.", "responseModalities")
-    check(
-        shape.get("aspectRatio", "1:1") in _RATIOS, f"aspectRatio must be one of {', '.join(_RATIOS)}.", "aspectRatio"
-    )
-    check(shape.get("imageSize", "1K") in _SIZES, f"imageSize must be one of {', '.join(_SIZES)}.", "imageSize")
+    ratio, size = shape.get("aspectRatio"), shape.get("imageSize", "1K")
+    check(ratio in (None, *_RATIOS), f"aspectRatio must be one of {', '.join(_RATIOS)}.", "aspectRatio")
+    check(size in _SIZES, f"imageSize must be one of {', '.join(_SIZES)}.", "imageSize")
     seed = config.get("seed")
     check(seed is None or whole_number(seed, -_LARGEST_SEED - 1, _LARGEST_SEED), "seed must be of 32 bits.", "seed")
     prompt, images = _contents(body.get("contents"))
@@ -81,7 +80,7 @@ def _parse(asked: Asked) -> ImageRequest:
     counted = Usage(
         text=text_tokens(prompt),
         images=_IMAGE_TOKENS * len(images),
-        output=_LARGE_TOKENS if shape.get("imageSize") == "4K" else _OUTPUT_TOKENS,
+        output=_LARGE_TOKENS if size == "4K" else _OUTPUT_TOKENS,
     )
     read, written = next((price for name, price in _PRICES.items() if model.startswith(name)), _USUAL_PRICE)
     return ImageRequest(
@@ -92,7 +91,7 @@ def _parse(asked: Asked) -> ImageRequest:
         urls=urls,
         uploads=uploads,
         seed=seed,
-        aspect_ratio=shape.get("aspectRatio"),
+        aspect_ratio=ratio,
         output_format="png",
         inline=True,
         stream=asked.path["action"].startswith("stream"),
