@@ -28,7 +28,7 @@ class Spec:
     keys: int = 1
     rate: str | None = None
     verify: str = "structure"
-    api: str = "flux-relay"
+    style: str = "standard"
 
 
 def write(folder: Path, spec: Spec) -> Path:
@@ -39,7 +39,8 @@ def write(folder: Path, spec: Spec) -> Path:
         "name: bench",
         "provider:",
         "  name: tuzi",
-        f"  api: {spec.api}",
+        "  api: flux-relay",
+        f"  style: {spec.style}",
         f"  base_url: {spec.url}",
         f"  keys: [{', '.join(KEYS[: spec.keys])}]",
         "  price: 0.01",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from servers import Control
 
 CONCURRENCY, SECONDS = 200, 5.0
-JOBS, QUICK_JOBS = 2000, 600
+JOBS, QUICK_JOBS = 1000, 600
 ROUNDS, QUICK_ROUNDS = 3, 1
 
 
@@ -53,8 +53,8 @@ def _measured(folder: Path, control: Control, what: str, jobs: int) -> Row:
 
 
 def _cpu(folder: Path, url: str, what: str, jobs: int) -> float:
-    api = "bfl" if what == "tasks" else "flux-relay"
-    spec = manifests.Spec(url=url, jobs=jobs, concurrency=CONCURRENCY, api=api)
+    style = "native" if what == "tasks" else "standard"
+    spec = manifests.Spec(url=url, jobs=jobs, concurrency=CONCURRENCY, style=style)
     measured = Child(ours("run", manifests.write(folder, spec), "--yes", "--no-progress"), folder / "ours.log").wait()
     rmtree(folder / "out")
     return measured.cpu

@@ -1,4 +1,4 @@
-"""A server whose pictures take some seconds: in one call, or as tasks that are polled (BFL's way).
+"""A server whose pictures take some seconds: in one call, or as tasks that are polled (BFL's way, behind a relay).
 
 Run as `python .bench/poll_server.py`; standard library only. `/stats` tells how many connections and polls there were.
 """
@@ -41,19 +41,21 @@ class Server:
         link, now = f"{self._url}/picture.png", asyncio.get_running_loop().time()
         if path.startswith("/picture"):
             return _reply("image/png", self._picture)
-        if path.startswith("/poll/"):
+        if path.startswith("/flux/v1/get_result"):
             self._seen["polls"] += 1
-            ready = now >= self._due[path]
-            return _json({"status": "Ready", "result": {"sample": link}} if ready else {"status": "Pending"})
+            task = path.rpartition("=")[2]
+            ready = now >= self._due[task]
+            more = {"status": "Ready", "result": {"sample": link}} if ready else {"status": "Pending", "result": None}
+            return _json({"id": task, **more, "progress": None, "details": None, "preview": None})
         if path == "/stats":
             return _json(self._seen)
         if path.startswith("/v1/images"):
             await asyncio.sleep(self._seconds)
             return _json({"data": [{"url": link}], "created": 1})
         self._seen["tasks"] += 1
-        name = f"/poll/{self._seen['tasks']}"
+        name = str(self._seen["tasks"])
         self._due[name] = now + self._seconds
-        return _json({"id": name[6:], "polling_url": self._url + name})
+        return _json({"id": name})
 
 
 def _json(value: object) -> bytes:

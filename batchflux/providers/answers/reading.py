@@ -71,10 +71,7 @@ class AnswerReader:
         self._largest = largest if self._success else LARGEST_ERROR_BODY
         self._body = bytearray()
         self._hide = job.webhook_secret
-        self._own = Own(job)
         self._inlined = Inlined()
-        self._finder = self._new_finder()
-        self._transcript = Transcript(self._finder)
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; True once the stream said `[DONE]` or more came than is held."""
@@ -135,6 +132,18 @@ class AnswerReader:
     def _text(self) -> str:
         """The whole body, without what is inlined in it."""
         return self._inlined.cut(self._body).decode("utf-8", "replace")
+
+    @cached_property
+    def _own(self) -> Own:
+        return Own(self._job)
+
+    @cached_property
+    def _finder(self) -> Finder:
+        return self._new_finder()
+
+    @cached_property
+    def _transcript(self) -> Transcript:
+        return Transcript(self._finder)
 
     def _new_finder(self) -> Finder:
         return Finder(self._own, self._inlined, self._headers.get(BASE, ""))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,7 +16,16 @@ from batchflux.models import Ended, Finished
 from batchflux.providers.answers.failures import words_code
 from batchflux.providers.answers.pictures import no_picture
 from batchflux.providers.answers.reading import AnswerReader
-from batchflux.providers.answers.signs import READY, TASK_IDS, TASK_PLACES, TASK_SAYS, TASK_WRAPS, Rank, state_of
+from batchflux.providers.answers.signs import (
+    PENDING,
+    READY,
+    TASK_IDS,
+    TASK_PLACES,
+    TASK_SAYS,
+    TASK_WRAPS,
+    Rank,
+    state_of,
+)
 from batchflux.providers.answers.transcript import Transcript
 from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text, without_bom
 from batchflux.redaction import tidy
@@ -68,17 +78,21 @@ class TaskReader(AnswerReader):
 
     def finish(self, *, complete: bool) -> Reply:
         """Return what became of the task, or the picture of a plain answer; JobError where there is neither."""
-        finder = self._new_finder()
-        task = self._task(without_bom(self._text), finder)
+        task = self._task(without_bom(self._text))
         reply = None if task is None else self._interpret(task)
         if reply is None:
             return self._plain(complete=complete)
         if self._asked and task and task.id not in (None, self._asked) and isinstance(reply, Finished | Ended):
             raise JobError(Code.BAD_ANSWER, f"the answer is about another task ({tidy(task.id or '', limit=80)})")
         if isinstance(reply, Ended) and reply.error.code is Code.NO_IMAGE:
-            why = no_picture(finder, hide=self._hide)
+            why = no_picture(self._task_finder, hide=self._hide)
             return Ended(error=self.explained(reply.error if why.code is Code.NO_IMAGE else why))
         return reply
+
+    @cached_property
+    def _task_finder(self) -> Finder:
+        """What finds the picture of a task: of a plain answer another does."""
+        return self._new_finder()
 
     def _plain(self, *, complete: bool) -> Reply:
         try:
@@ -88,7 +102,7 @@ class TaskReader(AnswerReader):
             error.final = error.final or (self._success and error.code in (Code.BAD_ANSWER, Code.NO_IMAGE))
             raise
 
-    def _task(self, text: str, finder: Finder) -> Task | None:
+    def _task(self, text: str) -> Task | None:
         try:
             document = parse(text)
         except UnreadableError:
@@ -99,20 +113,24 @@ class TaskReader(AnswerReader):
         document = _unwrapped(document)
         if not isinstance(document, dict) or not _is_task(document):
             return Task(http=self._status) if self._status >= 400 else None  # noqa: PLR2004  HTTP: failures
-        transcript = Transcript(finder)
-        transcript.take(document)
-        transcript.close(whole=True)
         status = state_of(document)
         ids = [name for key in TASK_IDS if (name := _name(document.get(key))) is not None]
-        inner = document.get("result")
-        layers = (document, inner if isinstance(inner, dict) else {})
-        return Task(
+        task = Task(
             http=self._status,
             id=self._asked if self._asked in ids else next(iter(ids), None),
             status=status,
             polling_url=_place(document),
-            asset=finder.best(Rank.POSSIBLE if status in READY else Rank.NAMED),
             cost=_amount(document.get("cost")),
+        )
+        if status in PENDING:  # as nearly all answers about tasks: nothing else in them counts yet
+            return task
+        transcript = Transcript(self._task_finder)
+        transcript.take(document)
+        transcript.close(whole=True)
+        inner = document.get("result")
+        layers = (document, inner if isinstance(inner, dict) else {})
+        return task._replace(
+            asset=self._task_finder.best(Rank.POSSIBLE if status in READY else Rank.NAMED),
             seed=transcript.seed,
             revised_prompt=transcript.revised_prompt,
             said=tidy(", ".join(dict.fromkeys(_texts([one.get(key) for one in layers for key in TASK_SAYS])))),
