@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place
+from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, provider_lines
 from batchflux.exports.dataset import write_dataset
 from batchflux.exports.projection import write_results
 from batchflux.exports.redo_manifest import export_review as write_redo_manifest
@@ -77,11 +77,7 @@ def _spending(standing: Standing) -> list[str]:
     if budget is not None:
         left = max(budget - state.spent, Decimal(0))
         text.append(f"  budget     {money(budget, state.currency)}, {money(left, state.currency)} left")
-    for name, made in state.providers.items() if len(state.providers) > 1 else ():
-        refused = f", {made.refused:,} refused" if made.refused else ""
-        failed = f", {made.failed:,} failed" if made.failed else ""
-        used = f"{count(made.attempts, 'attempt')}, {money(made.spent, state.currency)}{refused}"
-        text.append(f"  provider   {name}: {made.done:,} done{failed}, {used}")
+    text += provider_lines(state.providers, state.currency)
     for name, use in standing.keys.items():
         refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())
         used = f"{count(use.attempts, 'attempt')}, {money(use.spent, state.currency)}{refused}"

@@ -15,7 +15,7 @@ import uvloop
 
 from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
 from batchflux.cli.progress import Progress
-from batchflux.cli.terminal import count, dropped_fields, duration, money, place, same_again, say
+from batchflux.cli.terminal import count, dropped_fields, duration, money, place, provider_lines, same_again, say
 from batchflux.engine.shutdown import stranded
 from batchflux.errors import UsageError
 from batchflux.planner import Plan
@@ -95,6 +95,7 @@ def summary_lines(summary: Summary) -> list[str]:
         if summary.spent_possibly:
             spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
         text.append(spent)
+    text += provider_lines(summary.providers, summary.currency)
     if jobs.get("merged"):
         text.append(f"  merged     {same_again(jobs['merged'])}; made once")
     if summary.dropped:

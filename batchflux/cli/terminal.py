@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
+    from batchflux.ledger.summary import ProviderUse
     from batchflux.state import Lesson
 
 STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))  # in the order of their descriptors
@@ -100,3 +101,16 @@ def same_again(merged: int) -> str:
 def dropped_fields(dropped: Mapping[str, int]) -> str:
     """Return which fields were dropped of how many jobs: `seed of 120 jobs, options of 1 job`."""
     return ", ".join(f"{name} of {count(number, 'job')}" for name, number in dropped.items())
+
+
+def provider_lines(providers: Mapping[str, ProviderUse], currency: str) -> list[str]:
+    """Return what each of several providers made and came to, a line each; of one alone all has been said."""
+    text = []
+    for name, use in providers.items() if len(providers) > 1 else ():
+        ends = {"done": use.done, "failed": use.failed, "unknown": use.unknown}
+        made = ", ".join(f"{number:,} {end}" for end, number in ends.items() if number or end == "done")
+        refused = f", {use.refused:,} refused" if use.refused else ""
+        text.append(
+            f"  provider   {name}: {made}, {count(use.attempts, 'attempt')}, {money(use.spent, currency)}{refused}"
+        )
+    return text

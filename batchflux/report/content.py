@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         "not_judged": max(0, state.done - judged_done(connection)),
         **{name: getattr(state, name) for name in ("failures", "attempts", "possibly_billed", "currency")},
         **{name: format(getattr(state, name), "f") for name in ("spent", "spent_possibly")},
+        "providers": {name: {**asdict(use), "spent": format(use.spent, "f")} for name, use in state.providers.items()},
         "budget": None if budget is None else format(budget, "f"),
         "started_at": last.get("started_at") or iso(run.began) or None,
         "finished_at": last.get("finished_at"),

@@ -1,5 +1,5 @@
 // What the contact sheet lays out: two fields, their values in the manifest's order, and the pictures of each cell.
-import { distinct, field, SORTS, tagNames } from "./fields.js";
+import { distinct, field, makersCompared, SORTS, tagNames } from "./fields.js";
 import { state } from "./state.js";
 
 const MOST_COLUMNS = 60;
@@ -12,6 +12,8 @@ function sheetFields() {
     "ratio",
     "style",
     "model",
+    "provider",
+    ...(distinct("provider") > 1 ? ["maker"] : []), // elsewhere it says what the model does
     "variant",
     "status",
     ...tagNames().map((tag) => `tag.${tag}`),
@@ -28,7 +30,7 @@ export function sheetAxes() {
   const few = names.filter((name) => sizes.get(name) <= MOST_COLUMNS).sort((a, b) => sizes.get(a) - sizes.get(b));
   const cols = names.includes(state.cols)
     ? state.cols
-    : (["seed", "ratio"].find((name) => few.includes(name) && name !== state.rows) ??
+    : ((makersCompared() ? ["maker", "seed", "ratio"] : ["seed", "ratio"]).find((name) => few.includes(name) && name !== state.rows) ??
       few.find((name) => name !== state.rows) ??
       names[0] ??
       "status");

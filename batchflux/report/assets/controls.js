@@ -163,6 +163,7 @@ function arrangement() {
     "reference",
     "seed_ratio",
     "status",
+    "provider",
     "model",
     ...tagNames()
       .slice(0, MOST_TAGS)
@@ -211,7 +212,7 @@ function swapped(axes, name, value) {
 }
 
 // The filters: one control for each field that has more than one value.
-const FACETS = ["code", "style", "ratio", "seed", "model", "variant", "review", "reviewer"];
+const FACETS = ["code", "style", "ratio", "seed", "provider", "model", "variant", "review", "reviewer"];
 const MOST_CHOICES = 200;
 const MOST_TAGS = 6;
 

@@ -11,6 +11,7 @@ const FIELDS = {
   style: { label: labelOf("style"), of: text("style") },
   ratio: { label: labelOf("aspect_ratio"), of: text("aspect_ratio"), none: say.ownRatio },
   seed: { label: labelOf("seed"), of: text("seed"), none: say.noSeed },
+  provider: { label: labelOf("provider"), of: text("provider") },
   model: { label: labelOf("model"), of: text("model") },
   variant: { label: labelOf("variant"), of: text("variant") },
   review: {
@@ -33,6 +34,7 @@ const FIELDS = {
     say: (value) => value.replaceAll("\0", " · "),
     picture: (row) => columns.references[row][0]?.src,
   },
+  maker: { label: labelOf("maker"), of: (row) => `${columns.provider[row]} · ${columns.model[row]}` },
   seed_ratio: {
     label: labelOf("seed_ratio"),
     of: (row) =>
@@ -67,6 +69,14 @@ export const sayValue = (of, value) => (value === "" ? (of.none ?? say.none) : o
 // differ in seed, ratio, model or whatever else. A label that was cut short is told apart by its file.
 export const siblingsOf = (row) =>
   [columns.prompt[row], ...columns.references[row].map(({ label, src, url }) => (label.endsWith("…") ? (url ?? src ?? label) : label))].join("\0");
+
+// Whether the same was made at several providers, to compare them: more than half of what there is at each of them. Where
+// one only took jobs over from another, it has other pictures.
+export function makersCompared() {
+  if (distinct("provider") < 2) return false;
+  const made = new Set(presentRows().map((row) => `${siblingsOf(row)}\0${FIELDS.maker.of(row)}`));
+  return 2 * made.size > distinct("siblings") * distinct("maker");
+}
 
 // Distinct values of a field and how often each occurs, by name; the tags' names come from the rows themselves.
 export function countsOf(name) {

@@ -34,6 +34,7 @@ export function showHeader() {
       { class: "groups" },
       figureList(say.inAll, totals()),
       figureList(header.state === "running" ? say.thisRun : say.lastRun, lastRun()),
+      figureList(say.providersTitle, spentWhere()),
       figureList(say.verdictsTitle, judgedSoFar()),
     ),
     failuresList(),
@@ -98,6 +99,17 @@ function totals() {
     header.possibly_billed ? say.possiblyBilled(whole.format(header.possibly_billed)) : null,
   ]);
   return list;
+}
+
+// What each provider came to, where there is more to say of it than of all together.
+function spentWhere() {
+  const made = Object.entries(header.providers ?? {});
+  if (made.length < 2 && !made.some(([, { refused }]) => refused)) return [];
+  return made.map(([name, { done, spent, refused }]) => [
+    h("bdi", null, name),
+    money(spent, ""),
+    `${header.currency} · ${say.pictures(done)}${refused ? ` · ${say.refusedMany(whole.format(refused))}` : ""}`,
+  ]);
 }
 
 function lastRun() {

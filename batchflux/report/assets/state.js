@@ -7,6 +7,7 @@ const DEFAULTS = {
   style: "",
   ratio: "",
   seed: "",
+  provider: "",
   model: "",
   variant: "",
   review: "",
@@ -20,7 +21,7 @@ const DEFAULTS = {
   compare: "", // ids, a line each
   mode: "beside", // how the open picture is shown
 };
-const FILTERS = ["status", "code", "style", "ratio", "seed", "model", "variant", "review", "reviewer"];
+const FILTERS = ["status", "code", "style", "ratio", "seed", "provider", "model", "variant", "review", "reviewer"];
 export const state = { ...DEFAULTS };
 let showAll = (_how = {}) => {}; // shows the page anew
 let soon = 0;
