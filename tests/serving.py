@@ -1,4 +1,4 @@
-"""Servers on loopback for tests: an aiohttp application in a thread of its own, and one that answers byte for byte."""
+"""A server on loopback that answers byte for byte."""
 
 from __future__ import annotations
 
@@ -6,51 +6,9 @@ import asyncio
 import re
 import socket
 import struct
-import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
-
-from aiohttp import web
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+from contextlib import suppress
 
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
-
-
-@contextmanager
-def serving(app: web.Application, port: int = 0, **how: Any) -> Iterator[str]:
-    """Give the server's URL for as long as it is entered, at `port` or any; `how` goes to aiohttp's AppRunner."""
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    runner = web.AppRunner(app, shutdown_timeout=0.1, **how)
-
-    async def start() -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        ready.set()
-
-    async def stop() -> None:
-        await runner.cleanup()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(stop())
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    assert ready.wait(10)
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
 
 
 async def request_of(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

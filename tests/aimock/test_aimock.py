@@ -8,14 +8,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.bank import picture_of
-from tests.serving import serving
+from batchflux.testing.bank import picture_of
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchflux.testing.program import Program
     from tests.aimock.conftest import Mock
-    from tests.program import Program
 
 pytestmark = pytest.mark.slow
 

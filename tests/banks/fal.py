@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.banks import Dialect, Task, Told
+from batchflux.testing.dialect import Dialect, Task, Told
 
 
 def _accepted(task: Task) -> object:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.banks import Dialect
+from batchflux.testing.dialect import Dialect
 
 if TYPE_CHECKING:
-    from tests.banks import Picture
+    from batchflux.testing.dialect import Picture
 
 DRAFT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 
@@ -37,6 +37,7 @@ def _error(code: int, status: str, **more: Any) -> tuple[int, Any]:
 
 
 DIALECT = Dialect(
+    key="x-goog-api-key",
     paths=("/v1beta/models/{model}",),
     text=lambda body: str(body["contents"][0]["parts"][0]["text"]),
     picture=_picture,

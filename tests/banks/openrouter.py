@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.banks import Dialect
+from batchflux.testing.dialect import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.banks import Picture
+    from batchflux.testing.dialect import Picture
 
 
 def _text(body: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.banks import Dialect, Task, Told
+from batchflux.testing.dialect import Dialect, Task, Told
 
 _ERRORS = {
     "failed": "Director: unexpected error handling prediction (E6716)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.banks import Dialect
+from batchflux.testing.dialect import Dialect
 
 DIALECT = Dialect(
     paths=("/v1/images/generations",),

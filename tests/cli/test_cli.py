@@ -21,7 +21,7 @@ from batchflux import ManifestError, RunOptions, Selection, Watcher, load_manife
 from batchflux.cli import COMMANDS, cli, main
 from batchflux.cli.terminal import count, duration, learned_lines, money, place
 from batchflux.state import Lesson
-from tests.inside import inside
+from batchflux.testing.inside import inside
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "version: 1\nname: q\nprovider: {name: simulator, options: {latency: 0, size: 64}}\njobs:\n"

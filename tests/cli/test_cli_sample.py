@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.inside import inside
+from batchflux.testing.inside import inside
 
 if TYPE_CHECKING:
     from pathlib import Path

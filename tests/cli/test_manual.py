@@ -19,7 +19,7 @@ from batchflux.docs import TOPICS, page
 from batchflux.errors import EXIT_CODES, UsageError
 from batchflux.manifest import schema
 from batchflux.providers import capabilities
-from tests.inside import inside
+from batchflux.testing.inside import inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

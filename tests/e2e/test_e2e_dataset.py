@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.program import Program
+    from batchflux.testing.program import Program
 
 # `test` in a file's name makes a split of its own, where no card names the files; a column `*_file_name` is a picture.
 JOBS = """

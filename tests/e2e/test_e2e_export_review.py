@@ -13,8 +13,8 @@ from batchflux.ledger.reviews import Again
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 LEDGER = "out/m/ledger.db"
 WILD = 'say "hi" \\ {{ name }} {% if x %} {# no #} {{{ } \u202ertl 🦊\n second: line # \ttab\x85 it\'s ${TEST_KEY}'

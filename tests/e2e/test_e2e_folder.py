@@ -13,8 +13,8 @@ from tests.program import Scene
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 JOBS = "".join(f"  - {{id: j{n}, prompt: job j{n}, output_format: png}}\n" for n in range(8))
 

@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 VARYING = {"attempts", "possibly_billed", "started_at", "finished_at", "api_seconds", "download_seconds"}
 JOBS_200 = (

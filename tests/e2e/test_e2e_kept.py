@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from batchflux.providers import READER
-from tests.bank import KEY, LOOKS, looking, picture_of
+from batchflux.testing.bank import KEY, LOOKS, looking, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 DIFFERS = {"wide": "ratio", "plate": "colour", "trailing": "trailing", "moving": "animated"}
 SUFFIXES = {"tiff": ".tif", **{look: f".{look}" for look in ("webp", "gif", "bmp", "avif")}}

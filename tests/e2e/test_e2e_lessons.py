@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 JOBS = "  - {id: 'n{{ i }}', prompt: 'job n{{ i }} #url', output_format: png, matrix: {i: {range: [1, 24]}}}\n"
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from tests.bank import picture_of
-from tests.serving import serving
+from batchflux.testing.bank import picture_of
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 ODD = (
     "http://[]@",

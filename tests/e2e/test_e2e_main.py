@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.bank import KEY
-from tests.program import COLUMNS
+from batchflux.testing.bank import KEY
+from batchflux.testing.program import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 
 def test_standard_bodies_hold_what_was_asked_for_and_nothing_else(

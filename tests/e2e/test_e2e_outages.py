@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from tests.bank import Bank
-from tests.serving import serving
+from batchflux.testing.bank import Bank
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.program import Program
+    from batchflux.testing.program import Program
 
 
 def jobs(count: int, way: str = "url") -> str:

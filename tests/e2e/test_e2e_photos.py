@@ -13,8 +13,8 @@ from tests.photos.conftest import drawn, encoded, turned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 
 def received(bank: Bank) -> dict[str, Image.Image]:

@@ -14,8 +14,8 @@ from tests.proxying import PASSWORD, USER, proxying
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
     from tests.proxying import Proxy
 
 JOBS = "  - {id: a, prompt: 'job a #url', output_format: png}\n  - {id: b, prompt: 'job b #b64', output_format: png}\n"

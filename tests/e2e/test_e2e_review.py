@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 ADDRESS = re.compile(r"http://\S+/\?token=[A-Za-z0-9_-]{43}")
 

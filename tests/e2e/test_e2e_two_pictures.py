@@ -13,7 +13,7 @@ from PIL import Image
 
 from batchflux.planner import load_manifest
 from batchflux.runner import RunOptions, run
-from tests.serving import serving
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from pathlib import Path

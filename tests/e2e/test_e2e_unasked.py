@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
     Manifest = Callable[..., str]
     Terminal = Callable[..., tuple[int, str]]

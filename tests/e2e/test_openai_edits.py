@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.bank import picture_of
+from batchflux.testing.bank import picture_of
 from tests.program import bank, program
 
 if TYPE_CHECKING:
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 __all__ = ["bank", "program"]
 

@@ -27,8 +27,8 @@ from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.reviews import verdicts, waiting_redos
 from batchflux.ledger.summary import read_state
 from batchflux.ledger.tables import COLUMNS, Known, get_meta, prepare, prepare_reading, spent
-from tests.inside import inside
-from tests.serving import serving
+from batchflux.testing.inside import inside
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

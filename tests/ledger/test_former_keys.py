@@ -22,8 +22,8 @@ from batchflux.ledger.survey import survey_jobs
 from batchflux.ledger.tables import empty_ledger, known_as, known_by_key, prepare
 from batchflux.manifest import load_manifest
 from batchflux.providers import capabilities
+from batchflux.testing.serving import serving
 from tests.ledger.test_format1 import FIXTURE, program
-from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

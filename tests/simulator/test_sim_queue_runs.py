@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.simulator import EmbeddedSimulator, parse_options
-from tests.bank import KEY, picture_of
+from batchflux.testing.bank import KEY, picture_of
 from tests.program import program
 
 if TYPE_CHECKING:
-    from tests.program import Program
+    from batchflux.testing.program import Program
 
 __all__ = ["program"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchflux.simulator import EmbeddedSimulator, parse_options
-from tests.bank import KEY, picture_of
+from batchflux.testing.bank import KEY, picture_of
 from tests.program import program
 
 if TYPE_CHECKING:
-    from tests.program import Program
+    from batchflux.testing.program import Program
 
 __all__ = ["program"]
 

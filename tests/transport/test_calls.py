@@ -21,8 +21,8 @@ from aiohttp import web
 
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.models import BASE, SECONDS, Content, Exchanged, Finished, HttpRequest, Inline, Json
+from batchflux.testing.serving import serving
 from batchflux.transport import Transport, TransportOptions
-from tests.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from tests.program import ROOT, Scene, bank, program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.bank import Bank
-    from tests.program import Program
+    from batchflux.testing.bank import Bank
+    from batchflux.testing.program import Program
 
 __all__ = ["bank", "program"]
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.program import Ended, Scene
+    from batchflux.testing.program import Ended
+    from tests.program import Scene
 
 EACH = 2
 KINDS = (("fdatasync", "EIO"), ("fsync", "EIO"), ("pwrite64", "ENOSPC"), ("rename", "ENOSPC"))

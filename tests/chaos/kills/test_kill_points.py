@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.failpoints import POINTS, VARIABLE, armed
-from tests.bank import looking, picture_of
+from batchflux.testing.bank import looking, picture_of
 
 if TYPE_CHECKING:
     from tests.program import Scene

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.inside import inside
+from batchflux.testing.inside import inside
 from tests.serving import request_of
 
 if TYPE_CHECKING:

@@ -34,15 +34,13 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from PIL import Image
 
-from tests.banks import Dialect, Picture, Task, dialects
-from tests.serving import serving
+from batchflux.testing.dialect import Dialect, Picture, Task
+from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-DIALECTS = dialects()
-KEYLESS = {path for dialect in DIALECTS if not dialect.keyed for path in (*dialect.paths, *dialect.asks)}
 PRICE = 0.14
 KEY = "sk-canary-5f1c0ffee0ddba11"
 CREDITS = 3.5  # what a task says that it cost, at 0.01 each
@@ -142,6 +140,7 @@ class Seen:
 
     @property
     def text(self) -> str:
+        """The prompt."""
         if self.dialect is not None:
             return self.dialect.text(self.body)
         if "prompt" in self.body:
@@ -157,12 +156,13 @@ class Seen:
 
     @property
     def is_task(self) -> bool:
+        """Whether the answer is a task."""
         return "/flux-" in self.path if self.dialect is None else self.dialect.accepted is not None
 
 
 @dataclass
 class Bank:
-    """The APIs.
+    """The APIs: a relay's and BFL's own, and those of `dialects`.
 
     Between `delay` seconds pass before an answer, `link_delay` before a download; pictures of named jobs are `side`
     pixels wide; `query` ends their links, and `links` has others for some; `out` is the folder it looks into as a
@@ -171,6 +171,7 @@ class Bank:
     change it. `downloads` counts all of them by job, `fetched` those that gave the picture.
     """
 
+    dialects: tuple[Dialect, ...] = ()
     url: str = ""
     delay: tuple[float, float] = (0.0, 0.0)
     link_delay: float = 0.0
@@ -195,11 +196,12 @@ class Bank:
     _files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=1 << 27, middlewares=[_guard])
-        paths = {path for dialect in DIALECTS for path in dialect.paths}
+        """Return the server."""
+        app = web.Application(client_max_size=1 << 27, middlewares=[self._guard])
+        paths = {path for dialect in self.dialects for path in dialect.paths}
         for path in sorted(paths | {"/v1/images/generations", "/v1/chat/completions"}):
             app.router.add_post(path, self.post)
-        for dialect in DIALECTS:
+        for dialect in self.dialects:
             for number, path in enumerate(dialect.asks):
                 app.router.add_get(path, partial(self.asked, dialect, path, counts=number == 0))
         app.router.add_get("/files/{name}", self.file)
@@ -219,9 +221,10 @@ class Bank:
             counted.clear()
 
     async def post(self, request: web.Request) -> web.StreamResponse:
+        """Answer a paid call, and count it."""
         form = request.content_type != "application/json"
         body = dict(await request.post()) if form else await request.json()
-        seen = Seen(request.path, body, dict(request.headers), time.monotonic(), dialect=_dialect(request, body))
+        seen = Seen(request.path, body, dict(request.headers), time.monotonic(), dialect=self._dialect(request, body))
         self.seen.append(seen)
         unread = seen.dialect and seen.dialect.unread(request.path, request.content_type, body)
         if unread:
@@ -328,6 +331,7 @@ class Bank:
         return web.json_response(body, status=status, headers=headers)
 
     async def result(self, request: web.Request) -> web.StreamResponse:
+        """Answer for a task of BFL's."""
         name = request.query["id"]
         fault = said(self.prompts[name], POLLS, self.polls[name])
         self.polls[name] += 1
@@ -346,6 +350,7 @@ class Bank:
         return web.json_response({"id": name, "status": "Ready", "result": {"sample": f"{self.url}/files/{name}.png"}})
 
     async def file(self, request: web.Request) -> web.StreamResponse:
+        """Answer a download."""
         name, data = self._files[request.match_info.get("name") or request.query["filename"]]
         text = self.prompts[name]
         fault = said(text, FILES, self.downloads[name])
@@ -362,29 +367,28 @@ class Bank:
         self.fetched[name] += 1
         return web.Response(body=data, content_type="image/png")
 
+    def _dialect(self, request: web.Request, body: dict[str, Any]) -> Dialect | None:
+        """Return the API that a call is made to; None: the relay, or BFL."""
+        own = (one for one in self.dialects if _path(request) in {re.sub(r":[^}]+", "", path) for path in one.paths})
+        return next((one for one in own if one.mine(request.path, body)), None)
 
-@web.middleware
-async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuse a wrong key, and a key where none belongs."""
-    named = (request.headers.get(name) for name in ("x-key", "x-goog-api-key"))
-    key = next(filter(None, named), request.headers.get("Authorization", "").rpartition(" ")[2])
-    if request.path.startswith(("/files/", "/view")) or _path(request) in KEYLESS:
-        assert not key, "a key went where none belongs"
-    elif not key.startswith("sk-"):
-        return web.json_response({"detail": "Not authenticated - Invalid Authentication"}, status=403)
-    elif request.path.startswith("/v1/flux-") or request.path == "/v1/get_result":
-        assert "x-key" in request.headers, "BFL's own API knows no bearer"
-    return await handler(request)  # type: ignore[no-any-return]  # aiohttp leaves it open
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Refuse a wrong key, and a key where none belongs."""
+        named = (request.headers.get(name) for name in ("x-key", *(one.key for one in self.dialects)))
+        key = next(filter(None, named), request.headers.get("Authorization", "")).rpartition(" ")[2]
+        keyless = {path for one in self.dialects if not one.keyed for path in (*one.paths, *one.asks)}
+        if request.path.startswith(("/files/", "/view")) or _path(request) in keyless:
+            assert not key, "a key went where none belongs"
+        elif not key.startswith("sk-"):
+            return web.json_response({"detail": "Not authenticated - Invalid Authentication"}, status=403)
+        elif request.path.startswith("/v1/flux-") or request.path == "/v1/get_result":
+            assert "x-key" in request.headers, "BFL's own API knows no bearer"
+        return await handler(request)  # type: ignore[no-any-return]  # aiohttp leaves it open
 
 
 def _path(request: web.Request) -> str:
     return getattr(request.match_info.route.resource, "canonical", "")
-
-
-def _dialect(request: web.Request, body: dict[str, Any]) -> Dialect | None:
-    """Return the API that a call is made to; None: the relay, or BFL."""
-    own = (one for one in DIALECTS if _path(request) in {re.sub(r":[^}]+", "", path) for path in one.paths})
-    return next((one for one in own if one.mine(request.path, body)), None)
 
 
 async def _stream(request: web.Request, text: str) -> web.StreamResponse:
@@ -398,8 +402,8 @@ async def _stream(request: web.Request, text: str) -> web.StreamResponse:
 
 
 @contextmanager
-def opened() -> Iterator[Bank]:
-    """Serve a bank. Its handlers go on when a client dies: what was ordered is made, and billed."""
-    bank = Bank()
+def opened(*dialects: Dialect) -> Iterator[Bank]:
+    """Serve a bank that speaks these too; what was ordered is made, and billed, also when its client dies."""
+    bank = Bank(dialects)
     with serving(bank.app()) as bank.url:
         yield bank
