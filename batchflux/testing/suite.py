@@ -110,7 +110,8 @@ class ProviderSuite:
         if "shop" not in metafunc.fixturenames:
             return
         name = metafunc.function.__name__
-        ways = [way for way in self.ways if _HOLDS.get(name, lambda _: True)(way)]
+        holds: Callable[[Way], bool] = _HOLDS.get(name, bool)
+        ways = [way for way in self.ways if holds(way)]
         kills = "point" in metafunc.fixturenames
         metafunc.parametrize(
             ("way", "point") if kills else ("way",),
