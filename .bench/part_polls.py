@@ -1,6 +1,7 @@
 """(polls) CPU per job of tasks that are polled, against the same pictures in one call: 200 in flight, 5 s each.
 
-A task is asked for about once a second while it is young (0.5 s, then a quarter longer each time).
+A task is asked for about once a second while it is young (0.5 s, then a quarter longer each time), and not so early
+once it is known how long they take.
 """
 
 from __future__ import annotations

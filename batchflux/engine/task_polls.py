@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchflux.providers import Provider
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
+TOO_EARLY = 0.75  # of what the quickest of a model's last tasks took: none is asked for before that
 LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
@@ -103,7 +104,8 @@ class TaskPolls:
         """
         job, pause, missing_since, said, heard_at = run.work.job, FIRST_POLL, None, "", self._clock()
         if not run.resumes:
-            await self._gate.sleep_polling(pause)
+            wait, pause = self._first(run, attempt)
+            await self._gate.sleep_polling(wait)
         while True:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
@@ -132,6 +134,18 @@ class TaskPolls:
                 raise self._unresolved(run, said, missing=missing and attempt.lease.key.name == attempt.key_name)
             wait, left = max(pause, asked_to_wait), attempt.late_at() - self._clock()
             await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
+
+    def _first(self, run: JobRun, attempt: Attempt) -> tuple[float, float]:
+        """Return the seconds until a task is first asked for, and how far that poll is from the one before.
+
+        What would be asked too early is left out; the other polls come when they would have come all the same.
+        """
+        wait = pause = FIRST_POLL
+        early = attempt.began + TOO_EARLY * run.service.times.quickest(run.work.job.model) - self._clock()
+        while wait < early:
+            pause = min(pause * POLL_GROWTH, LONGEST_POLL)
+            wait += pause
+        return wait, pause
 
     def _stretched(self, run: JobRun, attempt: Attempt, error: JobError, heard_at: float) -> bool:
         """Take note of a poll that failed; return whether its task's time does not run out meanwhile.

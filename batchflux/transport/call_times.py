@@ -40,6 +40,10 @@ class _Times:
         if len(self._came) > REMEMBERED:
             del self._ordered[bisect_left(self._ordered, self._came.popleft())]
 
+    def quickest(self) -> float:
+        """Return what the quickest took; 0 while there are too few to tell."""
+        return self._ordered[0] if len(self._ordered) >= TELLING else 0.0
+
     def most(self, least: int) -> float | None:
         """Return what 99 of 100 took at most; None while there are fewer than `least`."""
         return self._ordered[int(QUANTILE * len(self._ordered))] if len(self._ordered) >= least else None
@@ -75,6 +79,10 @@ class CallTimes:
                 times.add(now - began)
         finally:
             self._under_way.pop(name, None)
+
+    def quickest(self, model: str) -> float:
+        """Return the seconds of the quickest of the last calls for a model; 0 while there are too few to tell."""
+        return self._of[model].quickest() if model in self._of else 0.0
 
     def due(self, began: float) -> float:
         """Return until when a call may go on that began then, as things stand; ask again when that time has come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -262,6 +263,25 @@ def test_a_task_is_polled_and_holds_its_slot_until_it_ends(night: NightOf, job_n
     assert len(scene.server.calls) == 6
     assert all(count > 5 for count in scene.server.polls.values())
     assert {row.attempts for row in scene.rows().values()} == {1}
+
+
+def test_a_task_is_not_asked_for_long_before_any_of_its_model_was_ready(
+    night: NightOf, job_number: Callable[..., Job]
+) -> None:
+    scene = night(60)
+    scene.jobs = tasks(60, job_number)
+    quick = {"j50", "j58"}
+    scene.server.api = lambda name, _: Reply(after=0.1, task=1.0 if name in quick else 30.0)
+    ended = scene.run(concurrency=1)
+    polls = {handle.partition("/")[0]: count for handle, count in scene.server.polls.items()}
+    assert ended.tally.done == 60
+    assert len({polls[f"j{number}"] for number in range(20)}) == 1, "until enough are known all are asked for alike"
+    assert polls["j0"] > 10
+    assert {polls[f"j{number}"] for number in range(21, 50)} <= {2, 3, 4}
+    took = {call.id: after.at - call.at for call, after in itertools.pairwise(scene.server.calls)}
+    assert took["j30"] == pytest.approx(took["j0"]), "none is noticed later for it"
+    assert took["j50"] < 26, "what nobody could expect is noticed still"
+    assert polls["j57"] > polls["j49"], "and from then on it is expected"
 
 
 def test_the_handle_is_recorded_before_the_first_poll(night: NightOf, job_number: Callable[..., Job]) -> None:
