@@ -64,14 +64,14 @@ class Answers(AnswerReader):
         if finished.more:
             *before, last = finished.more
             finished = replace(finished, asset=last, more=(finished.asset, *before))
-        return replace(finished, cost=_cost(self._usage()))
+        return replace(finished, cost=_cost(self._usage(), only_text=not self._job.images))
 
     def explained(self, error: JobError) -> JobError:
         """Return what Google means by its error, and whether a picture was made before it was refused."""
         if told := next(self._told("error"), None):
             error = _meant(error, told)
         elif error.code is Code.MODERATED:
-            error = recoded(error, Code.MODERATED, billed=_cost(self._usage()) is not None)
+            error = recoded(error, Code.MODERATED, billed=_cost(self._usage(), only_text=False) is not None)
         elif error.code is Code.NO_IMAGE and "MAX_TOKENS" in self._text:
             error.final = True
         return super().explained(error)
@@ -176,8 +176,11 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _cost(usage: Any) -> Cost | None:
-    """Return how many tokens an answer counts; None where it does not, or none for a picture."""
+def _cost(usage: Any, *, only_text: bool) -> Cost | None:
+    """Return how many tokens an answer counts; None where it does not, or none for a picture.
+
+    `only_text`: nothing but text was sent, so that is what a prompt is of whose parts are not told.
+    """
     try:
         told = _camel_keys(usage)
         whole = told_counts(
@@ -190,6 +193,8 @@ def _cost(usage: Any) -> Cost | None:
         taken, made = _by_kind(told.get("promptTokensDetails")), _by_kind(told.get("candidatesTokensDetails"))
     except UnreadableError:
         return None
+    if not taken and only_text:
+        taken = {"TEXT": whole["prompt"]}
     if not made:
         made = {"IMAGE": whole["made"]}
     counts = {

@@ -80,7 +80,9 @@ def test_the_last_picture_that_is_no_thought_counts() -> None:
     snake = {"inline_data": {"mime_type": "image/png", "data": B64}}
     usage = {"prompt_token_count": 5, "candidates_token_count": 1290}
     relayed = {"candidates": [{"content": {"parts": [snake]}}], "usage_metadata": usage}
-    assert read(request, relayed).cost == Cost(tokens={"in": 5, "image_out": 1290})
+    assert read(request, relayed).cost == Cost(tokens={"text_in": 5, "image_out": 1290})
+    edit = GEMINI.submit(made("gemini", PRO, images=(REMOTE,)), 1)
+    assert read(edit, relayed).cost == Cost(tokens={"in": 5, "image_out": 1290})
     for wrong in ({}, {"candidatesTokenCount": 0}, {"candidatesTokenCount": "9"}, {"promptTokenCount": 9}, [1], "x"):
         assert read(request, answer(part(B64), usage=wrong)).cost is None
 
