@@ -96,12 +96,16 @@ def test_a_reason_of_moderation(reason: str) -> None:
     assert (error.code, error.billed) == (Code.MODERATED, False)
     error = read(request, answer({"text": ""}, usage=USAGE, finishReason=reason))
     assert (error.code, error.billed) == (Code.MODERATED, True)
+    assert error.tokens["image_out"] == 1290
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "IMAGE_OTHER", "OTHER", "MAX_TOKENS", "MALFORMED_FUNCTION_CALL"])
 def test_a_reason_without_a_picture_is_not_asked_again(reason: str) -> None:
     error = read(GEMINI.submit(made("gemini", PRO), 1), {"candidates": [{"finishReason": reason, "index": 0}]})
-    assert (error.code, error.billed, error.final) == (Code.NO_IMAGE, True, True)
+    assert (error.code, error.billed, error.final, error.tokens) == (Code.NO_IMAGE, True, True, None)
+    told = {"promptTokenCount": 5, "candidatesTokenCount": 7, "thoughtsTokenCount": 100}
+    error = read(GEMINI.submit(made("gemini", PRO), 1), answer({"text": ""}, usage=told, finishReason=reason))
+    assert error.tokens == {"text_in": 5, "text_out": 100, "out": 7}
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "JAILBREAK",
