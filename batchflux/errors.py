@@ -220,10 +220,12 @@ class JobError(BatchfluxError):
     explains why there is no picture, so the same request would give the same again. `answer` is set by the reader of an
     answer to the whole body that it did not understand. `cause` is set, for `download`, to what the failure would be
     called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow. `itself`
-    is set, for `server`, where the API itself answered so, and not a gateway in its place.
+    is set, for `server`, where the API itself answered so, and not a gateway in its place. `tokens` are those that an
+    answer counts although it has no picture, as in `models.Cost`; None where it counts none.
     """
 
     answer: bytes | None = None
+    tokens: Mapping[str, int] | None = None
     cause: Code | None = None
     itself: bool = False
 
@@ -247,7 +249,8 @@ class JobError(BatchfluxError):
 
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        return make, (self.code, self.message), {"answer": self.answer, "cause": self.cause, "itself": self.itself}
+        names = ("answer", "cause", "itself", "tokens")
+        return make, (self.code, self.message), {name: getattr(self, name) for name in names}
 
 
 class ReadError(Exception):

@@ -122,8 +122,8 @@ class Job:
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """All pictures that the job is made from: its images, then its mask."""
-        return self.images if self.mask is None else (*self.images, self.mask)
+        """All pictures that the job is made from: its images, then its mask, unless that is dropped."""
+        return self.images if self.mask is None or "mask" in self.dropped else (*self.images, self.mask)
 
     def by(self, way: Way) -> Job:
         """Return the same job, of the same key, as another provider makes it."""
@@ -142,7 +142,7 @@ class Job:
         if references == self.references:
             return self
         own = len(self.images)
-        return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), None))
+        return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), self.mask))
 
 
 class KnownAs(NamedTuple):

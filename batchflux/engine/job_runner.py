@@ -21,7 +21,7 @@ from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Finished, Leaving, Link, Received, Submitted, Then
+from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted, Then
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Cost, Exchanged, HttpRequest, Job, Stored
+    from batchflux.models import Exchanged, HttpRequest, Job, Stored
     from batchflux.providers import Provider
 
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
@@ -373,12 +373,13 @@ class JobRunner:
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        self._budget.settle(attempt.reserved, attempt.reserved if error.billed else 0)
+        cost = self._told(run, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
+        self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None
         answer = None if body is None else await self._executor.keep_answer(run.work.job, attempt.number, body)
         unanswered = run.tries.resent > 0
-        await self._ledger.failed(attempt.number, error, counts=counts, answer=answer, unanswered=unanswered)
+        await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
         said = {"code": error.code.value, "message": error.message}
         self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)

@@ -90,10 +90,18 @@ class Ledger(Protocol):
         """Take back an attempt whose request has not left; `unanswered` when an earlier one still is."""
 
     def failed(
-        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+        self,
+        attempt: int,
+        error: JobError,
+        *,
+        counts: bool,
+        cost: int | None = None,
+        answer: str | None = None,
+        unanswered: bool = False,
     ) -> Awaitable[None]:
         """End an attempt that gave no picture; `counts` tells whether it is one of the job's attempts.
 
+        `cost` in nanounits is what its answer told, in place of the price.
         `answer` is the file that keeps what was answered, `unanswered` as in `voided`.
         """
 

@@ -232,9 +232,16 @@ class Ledger:
         return self.database.submit(write)
 
     def failed(
-        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
+        self,
+        attempt: int,
+        error: JobError,
+        *,
+        counts: bool,
+        cost: int | None = None,
+        answer: str | None = None,
+        unanswered: bool = False,
     ) -> asyncio.Future[None]:
-        """End the attempt without a picture; `counts=False` takes it off the job's attempts.
+        """End the attempt without a picture; `counts=False` takes it off the job's attempts, `cost` is what was told.
 
         `answer` is the name of the file that keeps what was answered. `unanswered`, as in `voided`: while nothing else
         may have been billed, the job stays `unknown`. An unknown attempt leaves the job so, and its handle stays,
@@ -253,7 +260,7 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             state: State = "unknown" if unknown else "failed"
-            job = _pass(connection, attempt, state, billed=billed, counts=counts, **why)
+            job = _pass(connection, attempt, state, billed=billed, counts=counts, cost=cost, **why)
             if unknown and error.dead:
                 connection.execute(_HANDLE, (None, attempt))
             connection.execute(_STANDS, (*stands, job))

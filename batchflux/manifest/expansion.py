@@ -207,7 +207,8 @@ class Expansion:
                 self.merged += 1
                 continue
             name, file_name = self._names.redo(root, redo.ordinal, job.key)
-            job = replace(job, id=name, file_name=file_name, position=root.position)
+            ways = self._makers.again(job)
+            job = replace(job, id=name, file_name=file_name, position=root.position, fallbacks=ways)
             redos.made(redo, root, job)
             yield job
 

@@ -117,9 +117,15 @@ class TokenPrice:
     rates: dict[str, Decimal]
 
     def of(self, tokens: Mapping[str, int]) -> Decimal:
-        """Return what so many tokens of each kind cost; a kind without a rate counts at the highest."""
-        highest = max(self.rates.values())
-        return sum((self.rates.get(kind, highest) * count for kind, count in tokens.items()), Decimal(0)) / MILLION
+        """Return what so many tokens of each kind cost; one without a rate counts at the highest it may have."""
+        return sum((self._rate(kind) * count for kind, count in tokens.items()), Decimal(0)) / MILLION
+
+    def _rate(self, kind: str) -> Decimal:
+        whole = kind.rpartition("_")[2]  # `in` of text_in
+        parts = [self.rates[name] for name in (f"text_{whole}", f"image_{whole}") if name in self.rates]
+        sure = kind == whole and len(parts) == len(("text", "image"))
+        highest = max(parts if sure else self.rates.values())
+        return self.rates.get(kind, self.rates.get(whole, highest))
 
 
 def _price(value: object) -> Decimal | dict[str, Decimal | TokenPrice] | None:

@@ -64,16 +64,20 @@ class Answers(AnswerReader):
         if finished.more:
             *before, last = finished.more
             finished = replace(finished, asset=last, more=(finished.asset, *before))
-        return replace(finished, cost=_cost(self._usage()))
+        return replace(finished, cost=_cost(self._usage(), only_text=not self._job.images))
 
     def explained(self, error: JobError) -> JobError:
         """Return what Google means by its error, and whether a picture was made before it was refused."""
         if told := next(self._told("error"), None):
             error = _meant(error, told)
-        elif error.code is Code.MODERATED:
-            error = recoded(error, Code.MODERATED, billed=_cost(self._usage()) is not None)
-        elif error.code is Code.NO_IMAGE and "MAX_TOKENS" in self._text:
-            error.final = True
+        elif error.code in (Code.MODERATED, Code.NO_IMAGE):
+            pictured = error.code is Code.MODERATED
+            cost = _cost(self._usage(), only_text=not self._job.images, pictured=pictured)
+            if pictured:
+                error = recoded(error, Code.MODERATED, billed=cost is not None)
+            elif "MAX_TOKENS" in self._text:
+                error.final = True
+            error.tokens = None if cost is None else cost.tokens
         return super().explained(error)
 
     def _usage(self) -> Any:
@@ -176,8 +180,12 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _cost(usage: Any) -> Cost | None:
-    """Return how many tokens an answer counts; None where it does not, or none for a picture."""
+def _cost(usage: Any, *, only_text: bool, pictured: bool = True) -> Cost | None:
+    """Return how many tokens an answer counts; None where it does not, or none for a picture that was made.
+
+    `pictured`: what was made is a picture, where the answer does not tell; otherwise its tokens are of anything.
+    `only_text`: nothing but text was sent, so that is what a prompt is of whose parts are not told.
+    """
     try:
         told = _camel_keys(usage)
         whole = told_counts(
@@ -190,7 +198,9 @@ def _cost(usage: Any) -> Cost | None:
         taken, made = _by_kind(told.get("promptTokensDetails")), _by_kind(told.get("candidatesTokensDetails"))
     except UnreadableError:
         return None
-    if not made:
+    if not taken and only_text:
+        taken = {"TEXT": whole["prompt"]}
+    if not made and pictured:
         made = {"IMAGE": whole["made"]}
     counts = {
         "text_in": taken.get("TEXT", 0),
@@ -200,7 +210,7 @@ def _cost(usage: Any) -> Cost | None:
         "image_out": made.get("IMAGE", 0),
         "out": whole["made"] - made.get("TEXT", 0) - made.get("IMAGE", 0),
     }
-    if min(counts.values()) < 0 or not counts["image_out"]:
+    if min(counts.values()) < 0 or not (counts["image_out"] if pictured else any(counts.values())):
         return None
     return Cost(tokens={kind: count for kind, count in counts.items() if count})
 

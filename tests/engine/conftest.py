@@ -370,11 +370,9 @@ class SlowDisk:
         await asyncio.sleep(self._half)
         return number
 
-    async def failed(
-        self, attempt: int, error: JobError, *, counts: bool, answer: str | None = None, unanswered: bool = False
-    ) -> None:
+    async def failed(self, attempt: int, error: JobError, *, counts: bool, **more: Any) -> None:
         await asyncio.sleep(self._half)
-        await self._ledger.failed(attempt, error, counts=counts, answer=answer, unanswered=unanswered)
+        await self._ledger.failed(attempt, error, counts=counts, **more)
         await asyncio.sleep(self._half)
 
     async def finish(self, job: Job, outcome: Outcome) -> None:

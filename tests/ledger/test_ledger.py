@@ -232,6 +232,9 @@ async def test_what_attempts_cost_adds_up(ledger: Ledger, make_job: MakeJob, row
     found = row(ledger)
     assert (found.cost, found.maybe_cost, found.possibly_billed, found.attempts) == (130, 12, 2, 4)
     assert ledger.database.now(spent) == 142
+    told = await send(ledger, job, price=50, at=1000.0)
+    await ledger.failed(told, failed(Code.NO_IMAGE, billed=True), counts=True, cost=3)
+    assert ledger.database.now(spent) == 145
 
 
 async def test_what_a_crash_adds_to_what_was_spent_before(

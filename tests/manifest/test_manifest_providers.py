@@ -130,6 +130,7 @@ def test_nothing_is_in_any_currency(load: Callable[..., Manifest], offers: tuple
          '5: jobs[0]: found the provider "bets", which is no provider of this manifest; did you mean "best"?'),
         (f"{HEAD}fallback: [bets]\n{ONE}", '5: fallback: found "bets", which is no provider of this manifest; did you'),
         (f"{HEAD}fallback: [best]\nfallback_on: [server]\n{ONE}", '6: fallback_on: found "server"; allowed is moderat'),
+        (f"{HEAD}fallback_on: [moderated]\n{ONE}", "5: fallback_on: nobody takes these jobs over; add fallback, the"),
         (f"version: 1\nprovider: tuzi\nfallback: [x]\n{ONE}", "3: fallback: there is one provider only; list it and"),
         (f"{HEAD.replace('concurrency', 'budget')}{ONE}", '4: providers.best.limits.budget: unknown key "budget"; All'),
         (f"{HEAD.replace('0.08', '0.08, currency: CNY')}{ONE}", '4: providers.best.currency: found "CNY", and the pri'),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest import Redos, expand, load_manifest
-from batchflux.models import Job, Redo
+from batchflux.models import Job, Redo, Way
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def stream(path: Path, asked: Mapping[str, Sequence[Redo]], known: Collection[st
     """Expand a manifest with redos; no fault is expected."""
     faults: list[Fault] = []
     redos = Redos(asked, known.__contains__)
-    jobs = list(expand(load_manifest(path, out="out"), capabilities(), faults.append, redos=redos))
+    jobs = list(
+        expand(load_manifest(path, out="out", offers=capabilities()), capabilities(), faults.append, redos=redos)
+    )
     assert faults == []
     return jobs, redos
 
@@ -168,3 +170,26 @@ def test_whatever_is_asked_for_every_job_is_another_picture(data: st.DataObject,
             taken = {job.key for job in jobs}
             assert stream(path, asked, taken)[0] == jobs
             known = jobs
+
+
+def test_who_takes_a_redo_over_can_carry_what_it_became(write: Callable[[str], Path]) -> None:
+    path = write(
+        "providers: {best: {api: bfl, model: max}, more: {name: bfl, model: other}, "
+        "plain: {api: openai, model: gpt-image-1}}\nprovider: best\nfallback: [more, plain]\n"
+        "jobs: [{id: a, prompt: x}]\n"
+    )
+    (a,) = stream(path, {})[0]
+    assert [way.provider for way in a.fallbacks] == ["more", "plain"]
+    jobs, _ = stream(path, {a.key: (redo(a), redo(a, 2, seed=9))})
+    assert [[way.provider for way in job.fallbacks] for job in jobs[1:]] == [["more", "plain"], ["more"]]
+
+
+def test_a_mask_that_is_dropped_is_neither_sent_nor_missed(write: Callable[[str], Path]) -> None:
+    path = write(
+        "provider: {name: bfl, params: drop}\njobs: [{id: a, prompt: x, mask: none.png}, {id: b, prompt: y}]\n"
+    )
+    a, b = stream(path, {})[0]
+    assert (a.dropped, a.references, a.fault) == (("mask",), (), None)
+    assert stream(write("provider: bfl\njobs: [{prompt: x}, {prompt: y}]\n"), {})[0][0].key == a.key != b.key
+    other = Way(provider="o", style="openai", model="m", options=(), dropped=())
+    assert [image.source for image in a.with_references(a.references).by(other).references] == ["none.png"]

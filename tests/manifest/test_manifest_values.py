@@ -12,6 +12,7 @@ import pytest
 
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
+from batchflux.manifest.kinds import TokenPrice
 from batchflux.manifest.reading.values import AutoTimeout
 from batchflux.models import Cost
 
@@ -347,6 +348,10 @@ def test_a_model_may_be_paid_by_tokens(load: Load) -> None:
     tokens = {"text_in": 100, "in": 10, "image_out": 4000}
     assert made.cost_of("m", Cost(tokens=tokens)) == Decimal("0.1208")
     assert made.cost_of("n", Cost(tokens=tokens)) is None
+    price = TokenPrice(Decimal(1), {"text_in": Decimal(5), "image_in": Decimal(8), "out": Decimal(30)})
+    assert price.of({"in": 10, "text_out": 1, "image_out": 1}) * 1_000_000 == 10 * 8 + 2 * 30
+    partial = TokenPrice(Decimal(1), {"text_in": Decimal(5), "image_out": Decimal(30)})
+    assert partial.of({"in": 1, "out": 1, "image_in": 1}) * 1_000_000 == 3 * 30
     assert made.cost_of("m", Cost(amount=Decimal(1), currency="EUR", tokens=tokens)) == 1
     assert made.cost_of("m", Cost(amount=Decimal(1), tokens=tokens)) == Decimal("0.1208")
     assert (made.cost_of("m", None), made.cost_of("m", Cost())) == (None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -320,6 +321,12 @@ def test_the_key_of_a_proxy_stays_at_the_proxy(make_job: Callable[..., Job]) -> 
     request = BFL.poll(make_job(style="bfl"), TASK)
     assert addressed(request, BFL, "https://api.bfl.ai").url == POLLING
     assert addressed(request, BFL, "https://proxy.example").url == "https://proxy.example/v1/get_result?id=t1"
+    below = "https://proxy.example/bfl/v1/get_result?id=t1"
+    assert addressed(request, BFL, "https://proxy.example/bfl/").url == below
+    assert (
+        addressed(replace(request, url=f"https://in.example{below[21:]}"), BFL, "https://proxy.example/bfl").url
+        == below
+    )
 
 
 def test_a_refusal_with_an_id_is_no_task(make_job: Callable[..., Job]) -> None:

@@ -80,7 +80,9 @@ def test_the_last_picture_that_is_no_thought_counts() -> None:
     snake = {"inline_data": {"mime_type": "image/png", "data": B64}}
     usage = {"prompt_token_count": 5, "candidates_token_count": 1290}
     relayed = {"candidates": [{"content": {"parts": [snake]}}], "usage_metadata": usage}
-    assert read(request, relayed).cost == Cost(tokens={"in": 5, "image_out": 1290})
+    assert read(request, relayed).cost == Cost(tokens={"text_in": 5, "image_out": 1290})
+    edit = GEMINI.submit(made("gemini", PRO, images=(REMOTE,)), 1)
+    assert read(edit, relayed).cost == Cost(tokens={"in": 5, "image_out": 1290})
     for wrong in ({}, {"candidatesTokenCount": 0}, {"candidatesTokenCount": "9"}, {"promptTokenCount": 9}, [1], "x"):
         assert read(request, answer(part(B64), usage=wrong)).cost is None
 
@@ -94,12 +96,16 @@ def test_a_reason_of_moderation(reason: str) -> None:
     assert (error.code, error.billed) == (Code.MODERATED, False)
     error = read(request, answer({"text": ""}, usage=USAGE, finishReason=reason))
     assert (error.code, error.billed) == (Code.MODERATED, True)
+    assert error.tokens["image_out"] == 1290
 
 
 @pytest.mark.parametrize("reason", ["NO_IMAGE", "IMAGE_OTHER", "OTHER", "MAX_TOKENS", "MALFORMED_FUNCTION_CALL"])
 def test_a_reason_without_a_picture_is_not_asked_again(reason: str) -> None:
     error = read(GEMINI.submit(made("gemini", PRO), 1), {"candidates": [{"finishReason": reason, "index": 0}]})
-    assert (error.code, error.billed, error.final) == (Code.NO_IMAGE, True, True)
+    assert (error.code, error.billed, error.final, error.tokens) == (Code.NO_IMAGE, True, True, None)
+    told = {"promptTokenCount": 5, "candidatesTokenCount": 7, "thoughtsTokenCount": 100}
+    error = read(GEMINI.submit(made("gemini", PRO), 1), answer({"text": ""}, usage=told, finishReason=reason))
+    assert error.tokens == {"text_in": 5, "text_out": 100, "out": 7}
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "JAILBREAK",

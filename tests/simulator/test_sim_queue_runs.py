@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from batchflux.simulator import EmbeddedSimulator, parse_options
 from batchflux.testing.bank import KEY, picture_of
@@ -51,6 +53,26 @@ def test_a_night_is_paid_once_a_picture(program: Program, api: str) -> None:
     assert done == {"plain", "late", "down", "polled", "edit"}, {name: row["error"] for name, row in rows.items()}
     journal = made.simulator.requests
     assert (journal.billed, journal.repeated) == (5, 0)
+
+
+@pytest.mark.parametrize("below", ["", "/fal"])
+def test_a_photo_too_large_for_the_request_is_uploaded_below_the_users_address(program: Program, below: str) -> None:
+    """The key goes to no host but that one, whatever hosts the API has for its files."""
+    made = EmbeddedSimulator(parse_options({"latency": 0, "size": 96, "keys": [KEY]}))
+    host, port = made.start()
+    try:
+        Image.frombytes("RGB", (1300, 1300), random.Random(1).randbytes(1300 * 1300 * 3)).save(program.folder / "p.png")
+        program.write(
+            "m.yaml",
+            f"version: 1\nname: m\nprovider: {{name: fal, base_url: 'http://{host}:{port}{below}', price: 1, "
+            f"keys: [TEST_KEY]}}\nlimits: {{timeout: 20s}}\noutput: {{dir: {program.out}}}\n"
+            f"jobs: [{{id: edit, prompt: Red, image: p.png}}]\n",
+        )
+        ended = program.run()
+    finally:
+        made.stop()
+    assert (ended.code, [row["status"] for row in program.rows()]) == (0, ["done"]), ended.said
+    assert made.simulator.requests.billed == 1
 
 
 def test_a_workflow_runs_again_where_the_server_was_started_anew(program: Program) -> None:

@@ -101,15 +101,18 @@ def addressed(request: HttpRequest, provider: Provider, base_url: str) -> HttpRe
     """Return the request as it may be sent with the provider's key.
 
     An answer may name any address for the next step. One that is neither the provider's own nor one that its API
-    vouches for gets no key; so the same path is asked for at the provider's own address. The key of a proxy before an
-    API stays at the proxy. JobError `unsafe_url`: the address is none.
+    vouches for gets no key; so the same path is asked for below the provider's own address. The key of a proxy before
+    an API stays at the proxy, as does what a provider asks of another host of its API. JobError `unsafe_url`: the
+    address is none.
     """
     if not request.url.lower().startswith(("http://", "https://")):
         return request
     there, own = to_url(request.url), to_url(base_url)
     if there.origin() == own.origin() or (_vouched(there, provider) and _vouched(own, provider)):
         return request
-    return replace(request, url=f"{own.origin()}{there.raw_path_qs}")
+    below = own.raw_path.rstrip("/")
+    below = "" if there.raw_path.startswith(f"{below}/") else below
+    return replace(request, url=f"{own.origin()}{below}{there.raw_path_qs}")
 
 
 def _vouched(url: URL, provider: Provider) -> bool:

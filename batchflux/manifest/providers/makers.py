@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.schema import Manifest, ProviderConfig
-    from batchflux.models import Way
+    from batchflux.models import Job, Way
 
 
 class Makers:
@@ -48,6 +48,11 @@ class Makers:
             return ()
         api = manifest.providers[own].api
         ways = (self._by_name[name].way(written, api) for name in manifest.fallback if name != own)
+        return tuple(way for way in ways if way is not None)
+
+    def again(self, job: Job) -> tuple[Way, ...]:
+        """Return those of a job's fallbacks that can carry what it became since, a redo with another seed, say."""
+        ways = (self._by_name[way.provider].again(job, way) for way in job.fallbacks)
         return tuple(way for way in ways if way is not None)
 
 

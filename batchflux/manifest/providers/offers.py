@@ -8,6 +8,7 @@ its place under `params: drop`.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.schema import Manifest
-    from batchflux.models import Reference
+    from batchflux.models import Job, Reference
 
 FLUX_RELAY = "flux-relay"
 _OPTIONAL = frozenset({*REQUEST_FIELDS, "mask"})
@@ -137,16 +138,20 @@ class Offers:
         except ValueError:
             return None
         made = {**values, "model": self._provider.model, "style": offer.style, "options": options}
+        return self._way(offer, made)
+
+    def again(self, job: Job, way: Way) -> Way | None:
+        """Return the way by which this provider makes what a job became since; None when it cannot carry all of it."""
+        written = {each.name: getattr(job, each.name) for each in fields(job)}
+        made = {**written, "model": way.model, "style": way.style, "options": way.options}
+        return self._way(self.of(way.style, way.model), made)
+
+    def _way(self, offer: Capabilities, made: dict[str, Any]) -> Way | None:
         made["dropped"] = self.dropped(offer, made)
         if next(self.refusals(offer, made, self._provider.style), None) is not None:
             return None
-        return Way(
-            provider=self._provider.name,
-            style=offer.style,
-            model=self._provider.model,
-            options=options,
-            dropped=made["dropped"],
-        )
+        taken = {name: made[name] for name in ("style", "model", "options", "dropped")}
+        return Way(provider=self._provider.name, **taken)
 
     def _named(self, offer: Capabilities) -> str:
         named = f"style {offer.style}" if offer.api == FLUX_RELAY else f"the API {offer.api}"
@@ -175,10 +180,12 @@ class Offers:
                 allowed = either(tuple(map(str, offer.allowed[name])))
                 yield name, f"{name} {value} cannot be made by {self._named(offer)}; allowed is {allowed}"
         yield from self._miscounted(offer, images)
-        if not offer.url_images and (link := next((image for image in images if image.url is not None), None)):
-            shown = quoted(link.source.split("?")[0])
+        mask = () if "mask" in values["dropped"] or not values.get("mask") else (values["mask"],)
+        links = [image for image in (*images, *mask) if image.url is not None]
+        if links and not offer.url_images:
+            shown = quoted(links[0].source.split("?")[0])
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
-            yield "images", f"{message}; save the photo beside the manifest"
+            yield "mask" if links[0] in mask else "images", f"{message}; save the photo beside the manifest"
         yield from offer.conflicts(values)
         if self._prices and self._provider.price_of(values["model"]) is None:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"

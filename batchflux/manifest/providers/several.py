@@ -73,13 +73,17 @@ def _several(
     for name in fallback:
         if name not in named:
             faults.add(line_at(root, ("fallback",)), ("fallback",), f"found {not_listed(name, named)}")
+    others = _listed(root, "fallback_on", fallback_on, faults)
+    if others and not is_written(root, "fallback"):
+        message = "nobody takes these jobs over; add fallback, the providers that do, in order"
+        faults.add(line_at(root, ("fallback_on",)), ("fallback_on",), message)
     return Providers(
         default=named[default],
         named=named,
         several=True,
         chosen=chosen is not None and not simulate,
         fallback=tuple(name for name in dict.fromkeys(fallback) if name in named),
-        fallback_on=_listed(root, "fallback_on", fallback_on, faults),
+        fallback_on=others,
     )
 
 
