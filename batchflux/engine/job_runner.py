@@ -89,6 +89,7 @@ class JobRunner:
             raise
         except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
+            run.service.left |= run.service.gate.closed
             if isinstance(end, Halted) and run.answered is not None:  # or each run might ask again, at a price
                 raise JobError(*run.answered) from end
             raise
@@ -198,7 +199,7 @@ class JobRunner:
                 except ElsewhereError:
                     waits = True
                 except Halted:
-                    self._gate.check()
+                    self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
                     if error.code.value not in self._rules.fallback_on or not self._goes_on(run):
@@ -206,6 +207,12 @@ class JobRunner:
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
+
+    def _goes_elsewhere(self, run: JobRun) -> None:
+        """Raise Halted when the whole run stops, or the job's request is out: that is nobody else's to make."""
+        self._gate.check()
+        if run.out:
+            raise Halted
 
     def _goes_on(self, run: JobRun) -> bool:
         """Ask the provider that refused a job no more; return whether another can make it."""
@@ -243,7 +250,7 @@ class JobRunner:
                 await self._failed(run, attempt, error)
                 raise
             except (Halted, StopRun):
-                run.answered = None  # what is out may bring another answer
+                run.answered, run.out = None, True  # what is out may bring another answer
                 raise
             except Exception as error:
                 failure = self._own_fault(run, error)
@@ -430,7 +437,9 @@ class JobRunner:
             request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
         )
         if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            return await self._executor.exchange(exchanged.reply.request, provider=provider, secret=secret, at=at)
+            await asyncio.sleep(lease.again())
+            request = exchanged.reply.request
+            return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
         while request.repeatable and isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:

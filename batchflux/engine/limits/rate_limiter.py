@@ -193,7 +193,7 @@ class RateLimiter:
 
     def move(self, lease: Lease) -> None:
         """Let a task whose key is dead be asked for with another; raise Halted when none is left."""
-        living = self._living()
+        living = [key for key in self._living() if key.address == lease.key.address]
         if not living:
             raise Halted
         lease.key.leased -= 1
