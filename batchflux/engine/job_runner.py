@@ -59,9 +59,11 @@ class JobRunner:
         run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
         if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
             maker = self._services.named(way.provider)
-            run.stranger = way.provider if maker is None else None
+            run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
                 run.work, run.service = replace(work, job=work.job.by(way)), maker
+        if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
+            run.stranger = f"address {address}"
         return run
 
     def conclude(self) -> None:
@@ -115,8 +117,8 @@ class JobRunner:
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
         if run.resumes and run.stranger is not None:
-            remedy = "put it back under providers, so that the task can be asked for; nothing is sent anew"
-            what = f"the manifest has no provider {run.stranger}, which has this job's task"
+            remedy = "put it back, so that the task can be asked for; nothing is sent anew"
+            what = f"the manifest has no {run.stranger}, which has this job's task"
             raise JobError(Code.UNKNOWN, f"{what}: {remedy}")
         if asset is None and work.answer is not None:
             asset = await self._read_again(run, work.answer)

@@ -144,7 +144,8 @@ class TaskPolls:
         place, now = attempt.lease.key.place, self._clock()
         if RULES[error.code].fault == "key":
             run.service.limits.refused(attempt.lease, error)
-            run.service.limits.move(attempt.lease)
+            if not run.service.limits.move(attempt.lease):
+                raise self._unresolved(run, f" ({error.message})", missing=False)
         elif away(error):
             run.service.outages.failed(place, run.work.job.id, error, now, now)
             if place.down:

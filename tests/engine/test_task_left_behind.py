@@ -95,11 +95,31 @@ def test_a_task_moves_to_another_key_of_its_own_address(virtual: asyncio.Runner)
         lease = await limits.acquire()
         there, wanted = lease.key.address, lease.key
         wanted.dead = JobError(Code.AUTH, "no")
-        limits.move(lease)
+        assert limits.move(lease)
         assert lease.key is not wanted
         assert lease.key.address == there
         lease.key.dead = JobError(Code.AUTH, "no")
+        assert not limits.move(lease), "another address does not know it"
+        for key in keys:
+            key.dead = JobError(Code.AUTH, "no")
         with pytest.raises(Halted):
             limits.move(lease)
 
     virtual.run(moved())
+
+
+def test_a_task_of_an_earlier_run_is_asked_for_where_it_was_accepted(virtual: asyncio.Runner) -> None:
+    async def resumed() -> None:
+        keys = [Key(name=f"{name} at {url}", secret=name, address=url) for url in ("u2", "u1") for name in "ab"]
+        gate = Gate()
+        limits = RateLimiter(keys, concurrency=9, gate=gate, breaker=CircuitBreaker(5, gate))
+        assert [(await limits.resume(name)).key.name for name in ("a at u1", "b at u2")] == ["a at u1", "b at u2"]
+        keys[2].dead = JobError(Code.AUTH, "no")
+        assert (await limits.resume("a at u1")).key.name == "b at u1"
+        keys[3].dead = JobError(Code.AUTH, "no")
+        assert (await limits.resume("a at u1")).key.address == "u1"
+        assert (await limits.resume("a")).key.address == "u2", "the only one there was, now the first"
+        assert limits.gone("a at u3") == "u3"
+        assert not limits.gone("a at u1") + limits.gone("a") + limits.gone(None)
+
+    virtual.run(resumed())

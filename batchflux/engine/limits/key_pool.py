@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import Observer
     from batchflux.models import Job, Outcome
 
+AT = " at "  # between the name of a key and the address of a fleet
 LEAD = 0.05
 PATIENCE = 900.0  # seconds
 
