@@ -204,7 +204,7 @@ class JobRunner:
                     self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
-                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run):
+                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run, error):
                         raise
         for service in halted:
             service.left |= service.gate.closed
@@ -216,8 +216,9 @@ class JobRunner:
         if run.out:
             raise Halted
 
-    def _goes_on(self, run: JobRun) -> bool:
-        """Ask the provider that refused a job no more; return whether another can make it."""
+    def _goes_on(self, run: JobRun, error: JobError) -> bool:
+        """Ask the provider that refused a job no more, nor in a later run; return whether another can make it."""
+        run.answered = error.code, error.message
         run.refused.add(run.service.name)
         self._event("handed_on", id=run.own.id, provider=run.service.name)
         return bool(self._services.ways(run.own, run.refused))

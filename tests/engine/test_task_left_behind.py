@@ -57,6 +57,18 @@ def test_a_task_is_not_bought_elsewhere_when_its_provider_leaves(night: Callable
     assert again.reason is not None
 
 
+def test_who_refused_a_job_is_not_asked_again_because_the_next_one_left(night: Callable[[int], Night]) -> None:
+    two = night(2)
+    refused = Reply(after=0.2, code=Code.MODERATED, billed=True)
+    corner = opened(two, lambda shop, *_: refused if shop == "queue" else Reply(after=0.2, code=Code.QUOTA))
+    rules = corner.rules
+    two.rules = lambda *of: replace(rules(*of), fallback_on=("moderated",))
+    for _ in range(2):
+        two.run()
+        assert [job for job, shop, _ in corner.log if shop == "queue"] == ["j0", "j1"]
+    assert {(row.status, row.error_code) for row in two.rows().values()} == {("failed", "moderated")}
+
+
 def test_the_gate_of_a_provider_ends_what_a_signal_ends() -> None:
     run = Gate()
     own, told = Gate(run), []
