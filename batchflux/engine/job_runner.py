@@ -60,9 +60,11 @@ class JobRunner:
         run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
         if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
             maker = self._services.named(way.provider)
-            run.stranger = way.provider if maker is None else None
+            run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
                 run.work, run.service = replace(work, job=work.job.by(way)), maker
+        if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
+            run.stranger = f"address {address}"
         return run
 
     def conclude(self) -> None:
@@ -90,6 +92,7 @@ class JobRunner:
             raise
         except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
+            run.service.left |= run.service.gate.closed
             if isinstance(end, Halted) and run.answered is not None:  # or each run might ask again, at a price
                 raise JobError(*run.answered) from end
             raise
@@ -115,8 +118,8 @@ class JobRunner:
         if work.job.fault is not None and asset is None and not run.resumes:
             raise JobError(Code.REFERENCE, work.job.fault)
         if run.resumes and run.stranger is not None:
-            remedy = "put it back under providers, so that the task can be asked for; nothing is sent anew"
-            what = f"the manifest has no provider {run.stranger}, which has this job's task"
+            remedy = "put it back, so that the task can be asked for; nothing is sent anew"
+            what = f"the manifest has no {run.stranger}, which has this job's task"
             raise JobError(Code.UNKNOWN, f"{what}: {remedy}")
         if asset is None and work.answer is not None:
             asset = await self._read_again(run, work.answer)
@@ -188,17 +191,24 @@ class JobRunner:
                 except ElsewhereError:
                     waits = True
                 except Halted:
-                    self._gate.check()
+                    self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
-                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run):
+                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run, error):
                         raise
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
 
-    def _goes_on(self, run: JobRun) -> bool:
-        """Ask the provider that refused a job no more; return whether another can make it."""
+    def _goes_elsewhere(self, run: JobRun) -> None:
+        """Raise Halted when the whole run stops, or the job's request is out: that is nobody else's to make."""
+        self._gate.check()
+        if run.out:
+            raise Halted
+
+    def _goes_on(self, run: JobRun, error: JobError) -> bool:
+        """Ask the provider that refused a job no more, nor in a later run; return whether another can make it."""
+        run.answered = error.code, error.message
         run.refused.add(run.service.name)
         self._event("handed_on", id=run.own.id, provider=run.service.name)
         return bool(self._services.ways(run.own, run.refused))
@@ -233,7 +243,7 @@ class JobRunner:
                 await self._failed(run, attempt, error)
                 raise
             except (Halted, StopRun):
-                run.answered = None  # what is out may bring another answer
+                run.answered, run.out = None, True  # what is out may bring another answer
                 raise
             except Exception as error:
                 failure = self._own_fault(run, error)
@@ -419,7 +429,9 @@ class JobRunner:
             request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
         )
         if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            return await self._executor.exchange(exchanged.reply.request, provider=provider, secret=secret, at=at)
+            await asyncio.sleep(lease.again())
+            request = exchanged.reply.request
+            return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
         while request.repeatable and isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:

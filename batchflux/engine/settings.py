@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from batchflux.engine.budget import Budget
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
-from batchflux.engine.limits.key_pool import Key
+from batchflux.engine.limits.key_pool import AT, Key
 from batchflux.engine.limits.limit_finder import Learned
 from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.outages import NEVER, PATIENCE
@@ -100,14 +100,15 @@ def keys_of(
 ) -> list[Key]:
     """Return a provider's pool of keys, each for each of its addresses.
 
-    Each begins from what was found of it before, where limits allow that. The first address has the key's own name.
+    Each begins from what was found of it before, where limits allow that. In a fleet its name tells the address, which
+    a later run goes by that asks for its tasks, whatever addresses there are then.
     """
     pace = None if rate is None else (rate.count, rate.seconds)
     fleet = len(provider.addresses) > 1
     made = []
-    for number, address in enumerate(provider.addresses or ("",)):
+    for address in provider.addresses or ("",):
         for key in provider.key_names:
-            name = f"{key} at {address}" if number else key
+            name = f"{key}{AT}{address}" if fleet else key
             key_made = Key(
                 name=name,
                 secret=secrets[key],

@@ -55,11 +55,14 @@ class Gate:
         """Whether no attempt may start any more."""
         return self.reason is not None
 
-    def close(self, reason: StopRun) -> None:
-        """Close it; the first reason stands, but what ends the polls of tasks does so also when it comes later."""
+    def close(self, reason: StopRun, *, resumes: bool = True) -> None:
+        """Close it; the first reason stands, but what ends the polls of tasks does so also when it comes later.
+
+        Tasks of earlier runs are taken up no more when the reason says so, or not `resumes`.
+        """
         if reason.reason in (SIGNAL, STORAGE):
             self._abandoned.set()
-        resumes = self.resumes and reason.reason in (BUDGET, DEADLINE, CANARY)
+        resumes = resumes and self.resumes and reason.reason in (BUDGET, DEADLINE, CANARY)
         news = not self.closed or resumes != self.resumes
         self.resumes = resumes
         self.reason = self.reason or reason
@@ -69,8 +72,7 @@ class Gate:
 
     def _follow(self, run: Gate) -> None:
         if run.reason is not None:
-            self.close(run.reason)
-            self.resumes = self.resumes and run.resumes
+            self.close(run.reason, resumes=run.resumes)
 
     def on_close(self, listener: Callable[[], object]) -> None:
         """Call `listener` when the gate closes, and when `resumes` ends after that."""

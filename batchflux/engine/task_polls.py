@@ -37,14 +37,14 @@ GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old on
 class JobRun:
     """What has happened to one job in this run.
 
-    `work` has the job as `service` makes it, `own` as its own provider does; `refused` names those that refused it and
-    are asked no more. `stranger` is who accepted its task, by the name of a provider that the manifest does not have.
-    `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while the job's
-    first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its download among
-    those that fail. `placed` while its request holds a place of the canary, `free` while the canary waits for what it
-    may get without one. `answered` is what the last answer came to while nothing is out or received but an answer after
-    which the job may be asked again. `rest` is what a key that refused it has asked for, `more` are pictures that came
-    beside its own.
+    `work` has the job as `service` makes it, `own` as its own provider does; `refused` names those that refused it
+    and are asked no more. `stranger` is who accepted its task, by the name of a provider that the manifest does not
+    have. `began` in epoch seconds; `attempt` is the number of the attempt that its picture is of. `resumes` while
+    the job's first step is to ask for a task of an earlier run. `troubled` while the circuit breaker counts its
+    download among those that fail. `out`: the run stops while its request or task is out. `placed` while its
+    request holds a place of the canary, `free` while the canary waits for what it may get without one. `answered`
+    is what the last answer came to while nothing is out or received but an answer after which the job may be asked
+    again. `rest` is what a key that refused it has asked for, `more` are pictures that came beside its own.
     """
 
     work: Work
@@ -62,6 +62,7 @@ class JobRun:
     more: tuple[Link | Inline, ...] = ()
     link: str | None = None
     troubled: bool = False
+    out: bool = False
     placed: bool = False
     free: bool = False
     answered: tuple[Code, str] | None = None
@@ -157,7 +158,8 @@ class TaskPolls:
         place, now = attempt.lease.key.place, self._clock()
         if RULES[error.code].fault == "key":
             run.service.limits.refused(attempt.lease, error)
-            run.service.limits.move(attempt.lease)
+            if not run.service.limits.move(attempt.lease):
+                raise self._unresolved(run, f" ({error.message})", missing=False)
         elif away(error):
             run.service.outages.failed(place, run.work.job.id, error, now, now)
             if place.down:

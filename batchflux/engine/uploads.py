@@ -37,7 +37,7 @@ class Uploads:
         if request is None:
             return image
         # One server's files are not another's, whatever they speak.
-        where = provider.api if not lease.key.address else f"{provider.api} {lease.key.address}"
+        where = " ".join(filter(None, (provider.api, run.service.name, lease.key.address)))
         digest, ledger = (image.copy or image).sha256 or "", self._world.ledger
         url = await ledger.upload_of(where, digest, self._world.now())
         if url is None:

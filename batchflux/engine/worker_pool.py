@@ -131,7 +131,7 @@ class WorkerPool:
         try:
             stored = await self._runner.see_through(run)
             if run.more and stored.refused is None:
-                stored = await self._executor.beside(work.job, stored, run.more)
+                stored = await self._executor.beside(run.work.job, stored, run.more)
             if stored.refused is not None:
                 failure = JobError(*stored.refused)
         except JobError as error:

@@ -54,7 +54,7 @@ NO_MEANS = Means()
 
 def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
     """Return the means of a run of this manifest."""
-    root, provider = manifest.output.dir, manifest.provider
+    root = manifest.output.dir
 
     def read(job: Job, name: str) -> Finished:
         try:
@@ -63,12 +63,15 @@ def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
             raise JobError(Code.BAD_ANSWER, f"the answer kept in {root / name} is gone") from None
         except OSError as error:
             raise unreadable(root / name, error) from error
-        reader = providers()[provider.api, job.style]
+        provider = manifest.providers.get(job.provider, manifest.provider)  # one that was renamed
+        reader = providers().get((provider.api, job.style))
+        if reader is None:
+            raise JobError(Code.BAD_ANSWER, f"{root / name} is of {job.provider}, which the manifest does not have")
         return reader.read_again(job, body, base_url=provider.base_url or "")
 
     return Means(
         accept=accepted(manifest.output.accept),
-        hosts=bool(provider.allow_hosts),
+        hosts=any(provider.allow_hosts for provider in manifest.providers.values()),
         newer=int(get_meta(connection, NOTE) or READER) < READER,
         read=read,
     )

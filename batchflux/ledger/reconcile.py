@@ -116,6 +116,11 @@ def work_for(
         return None
     if known is None:
         return Work(job=job)
+    work = _follows(job, known, selection, exists, means)
+    return work if work is None or work.costs else replace(work, made_by=_made_by(known))
+
+
+def _follows(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool], means: Means) -> Work | None:
     match standing(known):
         case Status.DONE:
             return _lost(job, known, selection, exists)
@@ -144,13 +149,19 @@ def standing(known: Known) -> str:
 def _begun(work: Work, known: Known) -> Work:
     """Add the attempt from which something is still to come, if there is one."""
     begun = {name: getattr(known, name) for name in ("attempt", "handle", "key_name", "sent_at")}
-    return replace(work, price=known.reserved or 0, made_by=_made_by(known), **begun)
+    return replace(work, price=known.reserved or 0, **begun)
 
 
 def _made_by(known: Known) -> Way | None:
     """Return by whom a job was sent last; None where only counts were read."""
     spec = json.loads(known.spec or "{}")
     return Way(provider=spec["provider"], style=spec["style"], model=spec["model"]) if "provider" in spec else None
+
+
+def _as_made(job: Job, known: Known) -> Job:
+    """Return a job as it was sent last, for its answers are to be read as that provider means them."""
+    way = _made_by(known)
+    return job if way is None else job.by(way)
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
@@ -191,10 +202,11 @@ def _received(job: Job, known: Known, selection: Selection) -> Work:
 
 def _read_again(job: Job, known: Known, means: Means) -> Work | None:
     """Return the work on a picture that today's reader finds in an answer that was kept, None when it finds none."""
+    made = _as_made(job, known) if known.answers else job
     for name in (known.answers or "").split():
         with contextlib.suppress(JobError):
-            means.read(job, name)
-            return Work(job=job, answer=partial(means.read, job, name), attempt=attempt_of(name))
+            means.read(made, name)
+            return Work(job=job, answer=partial(means.read, made, name), attempt=attempt_of(name))
     return None
 
 
@@ -202,7 +214,7 @@ def _asked_again(job: Job, known: Known, means: Means) -> Work:
     """Return the work on a job that was cut off after an answer without a picture: none after two, or a last word."""
     answered = Code(known.error_code or Code.BAD_ANSWER), known.error or "no picture was found in what was answered"
     answers, again = (known.answers or "").split(), known.again or 0
-    why = means.why(job, answers[0]) if answers else None
+    why = means.why(_as_made(job, known), answers[0]) if answers else None
     if again > 1 or (why is not None and why.final):
         return Work(job=job, verdict=(why.code, why.message) if why is not None else answered)
     return Work(job=job, used=known.attempts, again=again, answered=answered)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from batchflux.errors import Code, JobError
 from batchflux.ledger.means import Means
 from batchflux.ledger.reconcile import Selection, Work, work_for
 from batchflux.ledger.tables import Known
-from batchflux.models import Finished, Job, Link, Reference
+from batchflux.models import Finished, Job, Link, Reference, Way
 
 JobOf = Callable[..., Job]
 LINK = "https://cdn.example/a.png"
@@ -239,3 +241,23 @@ def test_a_pending_picture_is_bought_again_only_where_the_user_says_so(job_numbe
     work = decide(job_number(0), known("pending", link=LINK), pay_again=True)
     assert work is not None
     assert not work.renew
+
+
+def test_what_a_fallback_gave_is_taken_up_as_its_own(job_number: JobOf) -> None:
+    """Its link is fetched by its provider's rules, and its answers are read as that one means them."""
+    own = replace(job_number(0), provider="first", style="flux")
+    way = Way(provider="other", style="openai", model="gpt")
+    spec = json.dumps({"provider": "other", "style": "openai", "model": "gpt"})
+    for status, more in (("failed", {"error_code": "download"}), ("done", {"file_name": "images/gone.jpg"})):
+        work = decide(own, known(status, link=LINK, attempt=7, spec=spec, **more), files=False)
+        assert work is not None
+        assert (work.job, work.made_by) == (own, way)
+    asked: list[Job] = []
+
+    def read(job: Job, _: str) -> Finished:
+        asked.append(job)
+        raise JobError(Code.NO_IMAGE, "none")
+
+    decide(own, known("pending", answers="answers/a-1.txt", again=1, spec=spec), means=Means(read=read))
+    assert asked
+    assert {(job.provider, job.style) for job in asked} == {("other", "openai")}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import Observer
     from batchflux.models import Job, Outcome
 
+AT = " at "  # between the name of a key and the address of a fleet
 LEAD = 0.05
 PATIENCE = 900.0  # seconds
 
@@ -107,6 +108,17 @@ class Lease:
         self.key.preparing -= 1
         self.departure = self.key.schedule.take(at, self.key.finder.rate(at))
         self.key.finder.left(self.departure, at)
+
+    def again(self) -> float:
+        """Book the turn of one more request, after one that was refused for its form; return the seconds until it."""
+        now, key = self.clock(), self.key
+        if self.departure is not None:
+            key.finder.passed(self.departure, now)
+            key.finder.gone(self.departure)
+        at = max(key.resting_until, key.schedule.next_at(now))
+        self.departure = key.schedule.take(at, key.finder.rate(at))
+        key.finder.left(self.departure, at)
+        return at - now
 
     def sent(self) -> None:
         """Note that the request is written to its connection now."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.gcra import Cause
-from batchflux.engine.limits.key_pool import LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
+from batchflux.engine.limits.key_pool import AT, LEAD, PATIENCE, Key, Lease, all_dead, nothing_but_refusals
 from batchflux.engine.outages import NEVER
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError
@@ -160,8 +160,15 @@ class RateLimiter:
         self._waiting.append(waiter)
         return await self._granted(waiter.future)
 
+    def gone(self, key_name: str | None) -> str:
+        """Return the address of a task that was submitted with that key, if it is none of these any more."""
+        address = (key_name or "").partition(AT)[2]
+        return address if self.keys[0].address and not self._at(key_name) else ""
+
     async def resume(self, key_name: str | None) -> Lease:
         """Wait for a lease to poll a task of an earlier run, submitted with that key; another serves when it is dead.
+
+        Of a fleet it is one of the same address, which must not be `gone`.
 
         Give it back with `release`. Raises Halted when the run is stopping, for another cause than money or time.
         """
@@ -191,14 +198,20 @@ class RateLimiter:
         self._dispatch()
         return await future
 
-    def move(self, lease: Lease) -> None:
-        """Let a task whose key is dead be asked for with another; raise Halted when none is left."""
-        living = self._living()
-        if not living:
+    def move(self, lease: Lease) -> bool:
+        """Let a task whose key is dead be asked for with another; raise Halted when none is left.
+
+        False: none is left at its address, and it is known nowhere else.
+        """
+        if not self._living():
             raise Halted
+        living = [key for key in self._living() if key.address == lease.key.address]
+        if not living:
+            return False
         lease.key.leased -= 1
         lease.key = min(living, key=lambda key: key.leased)
         lease.key.leased += 1
+        return True
 
     def release(self, lease: Lease) -> None:
         """Give the lease back, however the request ended or whether it left at all."""
@@ -325,7 +338,7 @@ class RateLimiter:
         while self._resuming and self._has_room():
             name, future = self._resuming.popleft()
             if not future.done():
-                key = min(self._living(), key=lambda key: (key.name != name, key.leased))
+                key = min(self._at(name), key=lambda key: (key.dead is not None, key.name != name, key.leased))
                 future.set_result(self._lease(key, preparing=False))
 
     def _grant(self, now: float) -> float:
@@ -389,6 +402,14 @@ class RateLimiter:
         probe = preparing and key.place.down
         key.place.probing |= probe
         return Lease(key=key, clock=self._clock, preparing=preparing, probe=probe)
+
+    def _at(self, key_name: str | None) -> list[Key]:
+        """Return the keys that reach what a task was submitted to with that key.
+
+        A name without an address is of a time when there was one only, now the first.
+        """
+        address = (key_name or "").partition(AT)[2] or self.keys[0].address
+        return [key for key in self.keys if key.address in ("", address)]
 
     def _living(self) -> list[Key]:
         return [key for key in self.keys if key.dead is None]
