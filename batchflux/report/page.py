@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 INDEX = (  # noqa: SIM905  reads like a row
-    "id status error_code style provider model seed aspect_ratio variant prompt tags references thumb width height spent "
-    "attempts api_seconds started_at finished_at review note reviewer position key"
+    "id status error_code style provider model seed aspect_ratio variant prompt tags references thumb width height "
+    "spent attempts api_seconds started_at finished_at review note reviewer position key"
 ).split()
 FIRST = 120  # rows of the first block: more than a large screen shows
 SIZE = 2000
