@@ -9,7 +9,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.conftest import batchflux
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Made, Opener
@@ -179,6 +184,39 @@ def test_a_key_pressed_right_behind_closing_finds_the_picture_closed(rich: Made,
     )
     assert page.evaluate("document.activeElement.id") == "search"
     assert state(page) == {}
+
+
+COMPARED = """
+version: 1
+name: compared
+providers:
+  relay: {api: flux-relay, base_url: simulator, model: flux-kontext-pro, price: 0.02, currency: CNY}
+  bfl: {api: bfl, base_url: simulator, model: flux-kontext-max, price: 0.08, currency: CNY}
+jobs:
+  - prompt: "{{ thing }}"
+    matrix: {thing: [cup, bowl], seed: [1, 2], provider: [relay, bfl]}
+"""
+
+
+@pytest.mark.slow
+def test_the_contact_sheet_compares_providers(
+    tmp_path: Path, report_of: Callable[[Path], Made], opened: Opener
+) -> None:
+    (tmp_path / "compared.yaml").write_text(COMPARED, encoding="utf-8")
+    batchflux("run", "compared.yaml", "--out", "out", "--quiet", "--yes", cwd=tmp_path, codes=(0,))
+    made = report_of(tmp_path / "out")
+    page = opened(f"{made.url}#view=sheet")
+    assert page.get_by_role("columnheader").all_inner_texts()[1:] == [
+        "relay \u00b7 flux-kontext-pro",
+        "bfl \u00b7 flux-kontext-max",
+    ]
+    assert page.get_by_role("rowheader").all_inner_texts() == ["cup", "bowl"]
+    said = figures(page)
+    assert (said["relay"], said["bfl"]) == ("0.08 CNY \u00b7 4 pictures", "0.32 CNY \u00b7 4 pictures")
+    page.get_by_label("Provider", exact=True).select_option("bfl")
+    assert state(page)["provider"] == "bfl"
+    assert page.get_by_role("cell").get_by_role("button").count() == 4
+    assert opened(f"{made.url}?lang=zh#view=sheet").get_by_role("group", name="\u5404\u670d\u52a1\u5546").is_visible()
 
 
 def test_the_contact_sheet_lays_two_fields_out(rich: Made, opened: Opener) -> None:

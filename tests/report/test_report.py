@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from batchflux.cli.folder import report as report_command
+from batchflux.cli.folder import status
 from batchflux.errors import StorageError, UsageError
 from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import ended_numbers, jobs_by_number
@@ -241,3 +243,30 @@ def test_many_rows_are_streamed(
     )
     assert float(done.stdout) < memory / 1024
     assert (folder / "report.html").stat().st_size < page
+
+
+def test_the_head_tells_what_each_provider_came_to(filled: Callable[..., Path], tmp_path: Path) -> None:
+    def two(number: int, _row: dict[str, Any], spec: dict[str, Any]) -> None:
+        spec["provider"] = ("relay", "bfl")[number % 2]
+
+    folder = filled(tmp_path / "out", count=6, failing=3, change=two)
+    with closing(sqlite3.connect(folder / "ledger.db")) as connection, connection:
+        connection.execute("INSERT INTO submissions VALUES (1, 'relay', 'A', NULL, 0), (2, 'bfl', 'B', NULL, 0)")
+        connection.execute(
+            "UPDATE attempts SET submission ="
+            " (SELECT 1 + (json_extract(spec, '$.provider') = 'bfl') FROM jobs WHERE jobs.number = job)"
+        )
+        connection.execute(
+            "UPDATE attempts SET code = 'quota'"
+            " WHERE number = (SELECT MAX(number) FROM attempts WHERE state = 'failed' AND submission = 2)"
+        )
+    head = header_of(folder)
+    made = {name: (use["done"], use["failed"], use["refused"]) for name, use in head["providers"].items()}
+    assert made == {"relay": (2, 1, 0), "bfl": (2, 1, 1)}
+    assert sum(Decimal(use["spent"]) for use in head["providers"].values()) == Decimal(head["spent"])
+    write_report(folder)
+    setup = setup_of(folder / "report.html")
+    assert setup["header"]["providers"] == head["providers"]
+    assert "provider" in setup["columns"]
+    text = CliRunner().invoke(status, [str(folder)]).stdout
+    assert re.search(r"  provider   bfl: 2 done, 1 failed, \d attempts, 0\.\d\d CNY, 1 refused\n", text)
