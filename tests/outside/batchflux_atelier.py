@@ -30,7 +30,8 @@ class Atelier(Provider):
     def capabilities(self, model: str) -> Capabilities:
         return Capabilities(
             api=self.api, style=self.style, model="", fields=FIELDS, formats=frozenset({"png"}), local_images=False,
-            most_images=0, tasks=True, tells_cost=True, base_url="https://atelier.example", key_names=("ATELIER_TOKEN",),
+            most_images=0, tasks=True, tells_cost=True,
+            base_url="https://atelier.example", key_names=("ATELIER_TOKEN",),
         )  # fmt: skip
 
     def authorize(self, secret: str) -> Mapping[str, str]:

@@ -56,7 +56,7 @@ def test_its_capabilities_are_known_to_a_plan(call: Call, tmp_path: Path) -> Non
     (tmp_path / "m.yaml").write_text(MANIFEST.replace("SEED", ""), encoding="utf-8")
     ended = call("batchflux", "plan", "m.yaml", "--json")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert json.loads(ended.stdout)["to_submit"] == 1
+    assert json.loads(ended.stdout)["counts"]["todo"] == 1
     (tmp_path / "m.yaml").write_text(MANIFEST.replace("SEED", ", aspect_ratio: '1:1'"), encoding="utf-8")
     ended = call("batchflux", "plan", "m.yaml")
     assert ended.returncode == 2
