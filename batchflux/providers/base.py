@@ -4,7 +4,8 @@ A provider says which HTTP step it wants done, and reads the answer; the engine 
 free, and keeps the record. Nothing of a provider lives between two steps: a submitted task goes on from its `handle`,
 which is in the ledger, in this process or in one that starts days later.
 
-To add an API, write a module of this package that names its providers in `PROVIDERS`, and run tests/contract over it.
+To add an API, write a module of this package that names its providers in `PROVIDERS`, or a package with an entry
+point of the group `batchflux.providers`, and run `batchflux.testing` over it.
 The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong; Then, where the request
 was refused for its form, which costs nothing, and is to be sent once more in another. The reader of `poll`
 returns Pending, Missing (not known, which may pass), Finished, or Ended (the task failed for good); what it raises is a

@@ -1,7 +1,7 @@
 """For packages that bring a provider: the suite that batchflux's own are held to, to be run by pytest over theirs.
 
 A Way says how a manifest names the provider, a Dialect how its API answers; `class TestMine(ProviderSuite)` with both
-runs everything: each picture paid once, also when the program is killed at any point. `batchflux docs extending` shows
+runs everything: each picture paid once, also when the program is killed at any point. `batchflux docs providers` shows
 it. ImportError names the extra that is missing.
 """
 

@@ -81,14 +81,14 @@ class Shop:
         return next(row for row in self.program.rows() if row["id"] == name)
 
 
-Test = TypeVar("Test", bound="Callable[..., None]")
+_Test = TypeVar("_Test", bound="Callable[..., None]")
 _HOLDS: dict[str, Callable[[Way], bool]] = {}
 
 
-def only(holds: Callable[[Way], bool]) -> Callable[[Test], Test]:
+def only(holds: Callable[[Way], bool]) -> Callable[[_Test], _Test]:
     """Mark a test of the suite as one of some ways only."""
 
-    def marked(test: Test) -> Test:
+    def marked(test: _Test) -> _Test:
         _HOLDS[test.__name__] = holds
         return test
 
@@ -110,8 +110,7 @@ class ProviderSuite:
         if "shop" not in metafunc.fixturenames:
             return
         name = metafunc.function.__name__
-        holds: Callable[[Way], bool] = _HOLDS.get(name, bool)
-        ways = [way for way in self.ways if holds(way)]
+        ways = [way for way in self.ways if name not in _HOLDS or _HOLDS[name](way)]
         kills = "point" in metafunc.fixturenames
         metafunc.parametrize(
             ("way", "point") if kills else ("way",),

@@ -1,0 +1,75 @@
+"""A package of its own that brings a provider, beside batchflux as pip puts one: it runs, and its suite holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchflux.providers import GROUP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Call = Callable[..., subprocess.CompletedProcess[str]]
+
+OUTSIDE = Path(__file__).resolve().parents[1] / "outside"
+ROOT = OUTSIDE.parents[1]
+
+MANIFEST = """
+version: 1
+name: m
+provider: {name: mine, api: atelier, base_url: "http://127.0.0.1:9", keys: [TOKEN], model: gouache, price: 0.14}
+jobs: [{prompt: A red mug, seed: 7SEED}]
+"""
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Call:
+    """Call a module of Python in a folder, with the package put where pip puts one: its module and its metadata."""
+    project = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    site = tmp_path / "site"
+    metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    metadata.mkdir(parents=True)
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (metadata / "METADATA").write_text(head, encoding="utf-8")
+    points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"][GROUP].items())
+    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{points}", encoding="utf-8")
+    shutil.copy(OUTSIDE / "batchflux_atelier.py", site)
+    environ = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "TOKEN": "sk-outside-000000"}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_its_capabilities_are_known_to_a_plan(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(MANIFEST.replace("SEED", ""), encoding="utf-8")
+    ended = call("batchflux", "plan", "m.yaml", "--json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert json.loads(ended.stdout)["counts"]["todo"] == 1
+    (tmp_path / "m.yaml").write_text(MANIFEST.replace("SEED", ", aspect_ratio: '1:1'"), encoding="utf-8")
+    ended = call("batchflux", "plan", "m.yaml")
+    assert ended.returncode == 2
+    assert "aspect_ratio" in ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_suite_holds_for_it(call: Call, tmp_path: Path) -> None:
+    """Some tests of each kind: the others take as long for it as for the providers that they are run for already."""
+    some = "paid_once or handle.recorded or answer.recorded or told or wrong_key or moderated or poll_that or lost"
+    for name in ("pyproject.toml", "test_batchflux_atelier.py"):
+        shutil.copy(OUTSIDE / name, tmp_path)
+    ended = call("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-k", some, "test_batchflux_atelier.py")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "skipped" not in ended.stdout
