@@ -199,6 +199,9 @@ def _blocked(stage: str) -> dict[str, Any]:
         (504, _error(), Code.UNKNOWN, True),
         (520, "", Code.UNKNOWN, True),
         (200, {"data": [{}]}, Code.NO_IMAGE, True),
+        (200, {"data": [], "message": "It violates our content policy"}, Code.MODERATED, False),
+        (200, {"data": [{"url": None}], "reason": "it violates our content policy"}, Code.MODERATED, False),
+        (200, {"data": [], "message": "success"}, Code.NO_IMAGE, True),
     ],
 )  # fmt: skip
 def test_what_a_failure_means(status: int, answer: Any, code: Code, billed: bool) -> None:  # noqa: FBT001  a table

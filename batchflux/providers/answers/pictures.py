@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MOST_MORE = 9  # APIs that make several pictures at once make at most 10
 _LONGEST_URL = 8192
+_MOST_REMARKS = 20
 _WEB_URL = re.compile(r"https?://[^\s/?#\\]+(?:[/?#]\S*)?", re.IGNORECASE)  # with a user: fetched without it
 _SCHEME = re.compile(r"(?!https?:|data:)([a-z][a-z0-9+.-]{1,30}):(?!\d)", re.IGNORECASE)  # a digit: host:port
 _LINK = re.compile(r"(?:https?:)?(?:\\?/){2}(?:(?![,;|]https?://)\S)+", re.IGNORECASE)
@@ -75,12 +76,18 @@ class Finder:
         self.echoed = False  # a picture was there, but it is one of the references
         self.unusable: str | None = None  # what is said where a picture was named by no link and no base64
         self.endless = False  # a picture was named by a link too long to be fetched
+        self.beside: list[str] = []
         self.foreign: str | None = None  # the scheme of a link to a picture, which is none that is fetched
 
     @property
     def prose(self) -> str:
         """The words of the answer, without URLs, echoes and the prompt."""
         return self._own.without_prompt("\n".join(self._prose))
+
+    @property
+    def remarks(self) -> str:
+        """What stands beside a missing picture, as a `message`, without the prompt."""
+        return self._own.without_prompt("\n".join(self.beside[:_MOST_REMARKS]))
 
     @property
     def words(self) -> str:

@@ -231,7 +231,7 @@ class AnswerReader:
             raise in_words
         if not page and (picture := finder.best(Rank.POSSIBLE)) is not None:
             return picture
-        error = no_picture(finder, hide=self._hide)
+        error = _absent(finder, self._hide)
         if failures.is_html(text) and error.code is Code.NO_IMAGE:
             raise failures.from_answer(200, {}, text, hide=self._hide, paid=self._paid)
         if transcript.understood or error.code is not Code.NO_IMAGE or error.final:
@@ -239,6 +239,13 @@ class AnswerReader:
         shown = tidy(text[:_SHOWN].strip(), hide=self._hide, limit=120)
         what = f"it starts with: {shown}" if shown else "it is empty"
         raise JobError(Code.BAD_ANSWER, f"the answer is neither JSON nor an event stream we know: {what}")
+
+
+def _absent(finder: Finder, hide: str | None) -> JobError:
+    """Return why there is no picture, by what stands beside its empty place where nothing else says it."""
+    error = no_picture(finder, hide=hide)
+    unsaid = error.code is Code.NO_IMAGE and not error.final
+    return (failures.from_prose(finder.remarks, hide=hide) if unsaid else None) or error
 
 
 def recoded(error: JobError, code: Code, *, billed: bool | None = None) -> JobError:

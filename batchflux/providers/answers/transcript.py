@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from batchflux.providers.answers.pictures import Finder
 
 _TASK_IDS = frozenset(SURE_TASK_IDS)
-_NOTED = _TASK_IDS | {"seed", "revised_prompt", "error", "refusal", "description", *STATES}
+_REMARKS = ("message", "msg", "detail", "reason")  # may say why there is no picture, where no failure is told
+_NOTED = _TASK_IDS | {"seed", "revised_prompt", "error", "refusal", "description", *_REMARKS, *STATES}
 _RAW = ("",)  # the place of text that is no JSON
 _TELLING = 4  # characters that a text does not begin with twice by chance
 _DEEPEST_TEXT = 3  # JSON as text in JSON as text
@@ -120,6 +121,7 @@ class Transcript:
         seed, prompt = told_seed(value.get("seed")), told_text(value.get("revised_prompt"))
         self.seed = self.seed if seed is None else seed
         self.revised_prompt = prompt or self.revised_prompt
+        self._finder.beside += [text for key in _REMARKS if (text := told_text(value.get(key)))]
         error, state = value.get("error"), state_of(value)
         if isinstance(error, dict) or (isinstance(error, str) and "delta" in value) or state in FAILED:
             self.complaints = self.complaints or complaints_in(value)
