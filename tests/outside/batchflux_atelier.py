@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Capabilities, Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
+from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
 from batchflux.providers import Provider
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import carried
