@@ -113,7 +113,7 @@ class Reply:
                 dead=self.dead,
                 final=self.final,
             )
-            error.cause = self.cause
+            error.cause, error.tokens = self.cause, self.cost.tokens if self.cost else None
             raise error
 
 
@@ -545,7 +545,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         times=CallTimes(asked.timeout, asked.floor),
         wire=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
-        cost_of=lambda _, cost: nanos(cost.amount) if cost and cost.amount is not None else None,
+        cost_of=lambda _, cost: nanos(cost.amount or Decimal(sum(cost.tokens.values()))) if cost else None,
     )
     return Rules(
         services=Services({service.name: service}, gate),

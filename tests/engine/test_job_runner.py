@@ -422,6 +422,13 @@ def test_a_told_cost_replaces_the_price_and_the_budget_counts_it(
     assert (ended.tally.done, scene.spent()) == (3, 3 * 30_000_000)
 
 
+def test_what_an_answer_without_a_picture_counts_is_what_it_costs(night: NightOf) -> None:
+    scene = night(1)
+    scene.server.api = {"j0": [scene.error(Code.NO_IMAGE, billed=True, final=True, cost=Cost(tokens={"out": 2}))]}
+    scene.run()
+    assert scene.spent() == 2 * 10**9
+
+
 def test_a_signal_leaves_tasks_to_the_next_run(night: NightOf, job_number: Callable[..., Job]) -> None:
     scene = night(2)
     scene.jobs = tasks(2, job_number)
