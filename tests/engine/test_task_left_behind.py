@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,13 +15,14 @@ from batchflux.engine.limits.key_pool import Key, Lease
 from batchflux.engine.limits.rate_limiter import RateLimiter
 from batchflux.engine.shutdown import BUDGET, SIGNAL, Gate, Halted
 from batchflux.errors import Code, JobError, StopRun
-from tests.engine.conftest import Reply
+from batchflux.models import Exchanged, Then
+from tests.engine.conftest import Reply, Server
 from tests.engine.test_several_providers import NEVER, UNIT, Shop, Street
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from batchflux.models import HttpRequest
     from tests.engine.conftest import Night
 
 QUEUE = Shop(name="queue", style="tasks", price=5 * UNIT, concurrency=4, keys={"q1": NEVER})
@@ -97,6 +100,29 @@ def test_a_request_in_another_form_waits_for_its_turn(found: float | None) -> No
     assert len(key.finder.out) == 1
     if not found:
         assert key.schedule.next_at(now[0]) >= now[0] + 10.0, "the next one keeps its distance to it"
+
+
+class Refusing(Server):
+    """Refuses each request's form once, for free, and takes the next."""
+
+    times: list[float]
+
+    async def exchange(self, request: HttpRequest, **how: Any) -> Exchanged:
+        self.times.append(asyncio.get_running_loop().time())
+        if len(self.times) % 2:
+            await asyncio.sleep(0.3)
+            return Exchanged(reply=Then(request=request), seconds=0.3)
+        return await super().exchange(request, **how)
+
+
+def test_requests_in_two_forms_keep_to_the_rate_together(night: Callable[[int], Night]) -> None:
+    three = night(3)
+    three.server = server = Refusing()
+    server.times = []
+    ended = three.run(interval=10.0, concurrency=1)
+    assert ended.tally.done == 3
+    assert len(server.times) == 6
+    assert all(later - sooner >= 9.99 for sooner, later in pairwise(server.times))
 
 
 def test_a_task_moves_to_another_key_of_its_own_address(virtual: asyncio.Runner) -> None:
