@@ -147,7 +147,7 @@ class JobRunner:
     async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
-        received = await self._received(run, finished, self._told(run, finished.cost))
+        received = await self._received(run, finished, run.service.told(run.work.job, finished.cost))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
             self._budget.settle(0, max(0, received.cost - run.service.price_of(run.work.job)))
         run.attempt = await self._ledger.found(run.attempt, received)
@@ -270,7 +270,7 @@ class JobRunner:
         reply = exchanged.reply
         if not isinstance(reply, Submitted):
             return exchanged
-        cost = self._told(run, reply.cost)
+        cost = run.service.told(run.work.job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         reach("handle.recorded")
         if cost is not None:
@@ -284,7 +284,7 @@ class JobRunner:
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = self._told(run, finished.cost)
+        cost = run.service.told(run.work.job, finished.cost)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
@@ -305,13 +305,6 @@ class JobRunner:
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
         )
-
-    def _told(self, run: JobRun, told: Cost | None) -> int | None:
-        """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        job, service = run.work.job, run.service
-        cost = service.cost_of(job, told)
-        service.dearest[job.model] = max(service.dearest.get(job.model, 0), cost or 0)
-        return cost
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
@@ -383,7 +376,7 @@ class JobRunner:
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        cost = self._told(run, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
+        cost = run.service.told(run.work.job, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None

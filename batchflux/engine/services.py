@@ -55,6 +55,12 @@ class Service:
         """Whether it can be asked: its keys are taken, and it is not down, or has yet to be probed."""
         return not (self.gate.closed or self.limits.away)
 
+    def told(self, job: Job, told: Cost | None) -> int | None:
+        """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
+        cost = self.cost_of(job, told)
+        self.dearest[job.model] = max(self.dearest.get(job.model, 0), cost or 0)
+        return cost
+
 
 class Services:
     """All providers of a run by their names; `gate` is the run's."""
