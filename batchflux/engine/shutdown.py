@@ -95,8 +95,7 @@ class Gate:
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
     if not event.is_set():
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0.0)):  # wait_for would make a task each time
-                await event.wait()
+            await asyncio.wait_for(event.wait(), max(seconds, 0.0))
     if event.is_set():
         raise Halted
 
