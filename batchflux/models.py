@@ -305,6 +305,18 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A batch has ended: `files` are the ids of those that hold its answers. What is in none was not made, and is free.
+
+    `error` says why nothing was made, where its file was refused.
+    """
+
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    files: tuple[str, ...] = ()
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -314,7 +326,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Closed | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
