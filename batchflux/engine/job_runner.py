@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
@@ -63,7 +62,8 @@ class JobRunner:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
-                run.work, run.service = replace(work, job=work.job.by(way)), maker
+                run.service = maker
+                run.turn_to(work.job.by(way))
         if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
             run.stranger = f"address {address}"
         return run
@@ -188,7 +188,8 @@ class JobRunner:
         while waits:
             waits = False
             for job in self._services.ways(run.own, run.refused):
-                run.service, run.work = self._services.of(job), replace(run.work, job=job)
+                run.service = self._services.of(job)
+                run.turn_to(job)
                 try:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
@@ -318,7 +319,7 @@ class JobRunner:
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
-        run.work = replace(run.work, job=await self._world.ready(run.work.job))
+        run.turn_to(await self._world.ready(run.work.job))
         service, model = run.service, run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
