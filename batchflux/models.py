@@ -245,13 +245,15 @@ class Reader(Protocol):
 class Cost:
     """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out
-    where the answer does not say of what; the manifest has the prices.
+    A unit is what the model's price is of; `megapixels` are those of the picture and of its references, rounded up.
+    Kinds of tokens are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what;
+    the manifest has the prices.
     """
 
     amount: Decimal | None = None
     currency: str = "USD"
     units: Decimal | None = None
+    megapixels: int | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -274,8 +276,7 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
-    a submit's answer had both: by it the task is told from others in the API's list.
+    `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
     """
 
     asset: Link | Inline
@@ -299,15 +300,6 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
-
-    attempt: int
-    sent_at: float
-    until: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """The handles of the tasks that a lost request may have given; `whole`: also of those that have not ended."""
 
@@ -324,6 +316,18 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A batch has ended: `files` are the ids of those that hold its answers. What is in none was not made, and is free.
+
+    `error` says why nothing was made, where its file was refused.
+    """
+
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    files: tuple[str, ...] = ()
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -333,7 +337,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -424,10 +428,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
-
-    `handle` is of a task that has not been recorded before.
-    """
+    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
 
     asset: Link | str
     cost: int | None = None

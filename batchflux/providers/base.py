@@ -18,14 +18,17 @@ the reader of `recover` returns Listed, or Ended (with what the attempt comes to
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import BASE, HttpRequest, Json, LocalImage
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
@@ -34,12 +37,24 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
-    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
+    from batchflux.providers.batches import BatchApi
 
 
-MEGAPIXEL = 1 << 20
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered.
+
+    What it gave ends by `until`; both in epoch seconds.
+    """
+
+    attempt: int
+    sent_at: float
+    until: float
 
 
 class Provider(ABC):
@@ -49,6 +64,9 @@ class Provider(ABC):
     style: ClassVar[str]
     answers: ClassVar[type[AnswerReader]] = AnswerReader
     """Reads the answer of a request that gives its picture at once, and what was kept of one."""
+
+    batches: ClassVar[BatchApi | None] = None
+    """How it takes batches, where it sells some."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -65,6 +83,10 @@ class Provider(ABC):
     def quote(self, job: Job, price: Decimal | None) -> Decimal | None:
         """Return the most that a request may cost, None when unknown; `price` is the manifest's for the job's model."""
         return price
+
+    def megapixels(self, job: Job) -> int:
+        """Return the most megapixels that a request may be billed for: of the picture, and of each reference."""
+        return LARGEST + sum(map(megapixels_of, job.references))
 
     @abstractmethod
     def submit(self, job: Job, attempt: int) -> HttpRequest:
@@ -126,6 +148,12 @@ def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:
     """Return the optional fields that the job asks for and the request has a place for, then its `options`."""
     sent = {name: getattr(job, name) for name in REQUEST_FIELDS if name in fields and name not in job.dropped}
     return {**{name: value for name, value in sent.items() if value is not None}, **dict(job.options)}
+
+
+def megapixels_of(image: Reference) -> int:
+    """Return the most megapixels that a reference may be billed for; the manifest's `references.max_side` bounds it."""
+    side = json.loads(image.settings).get("max_side") if image.settings else None
+    return LARGEST if side is None else min(LARGEST, -(-side * side // MEGAPIXEL))
 
 
 def size_of(ratio: str, pixels: int = MEGAPIXEL, step: int = 16) -> tuple[int, int]:
