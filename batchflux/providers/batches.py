@@ -9,6 +9,7 @@ would be answered, and is read so.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from batchflux.errors import Code, JobError
 from batchflux.models import HttpRequest, Job
 from batchflux.providers.answers.documents import DocumentReader
+from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.untrusted import UnreadableError, parse, text_of, told_text
 from batchflux.redaction import tidy
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     from batchflux.models import Content, Json, LocalFile, Reply
 
+_NO_FILE_YET = re.compile(
+    r"(?:no such|cannot find) file|\bfile\b.{0,80}\b(?:not found|not in an? active)", re.IGNORECASE
+)
 _SHOWN = 80  # characters of a line
 _NO_JOB = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0)
 
@@ -122,6 +127,11 @@ def answer(key: object, status: object, body: object) -> BatchAnswer | None:
     if name is None or not known or body is None:
         return None
     return BatchAnswer(key=name, status=int(str(status)), body=json.dumps(body).encode())
+
+
+def without_file(error: JobError) -> JobError:
+    """Return why no batch was made; a file that the API does not have yet is no fault of the request."""
+    return recoded(error, Code.SERVER, billed=False) if _NO_FILE_YET.search(error.message) else error
 
 
 def unread(line: bytes) -> JobError:
