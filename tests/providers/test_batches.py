@@ -441,7 +441,7 @@ def test_lines_of_openai() -> None:
 
 
 def test_lines_of_gemini() -> None:
-    told = {"candidates": [], "usageMetadata": {}}
+    told: dict[str, Any] = {"candidates": [], "usageMetadata": {}}
     assert G.read(line({"key": "k", "response": told})) == BatchAnswer(
         key="k", status=200, body=json.dumps(told).encode()
     )
