@@ -254,13 +254,15 @@ class Reader(Protocol):
 class Cost:
     """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out
-    where the answer does not say of what; the manifest has the prices.
+    A unit is what the model's price is of; `megapixels` are those of the picture and of its references, rounded up.
+    Kinds of tokens are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what;
+    the manifest has the prices.
     """
 
     amount: Decimal | None = None
     currency: str = "USD"
     units: Decimal | None = None
+    megapixels: int | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 

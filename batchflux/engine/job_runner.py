@@ -376,7 +376,8 @@ class JobRunner:
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        cost = run.service.told(run.work.job, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
+        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
+        cost = run.service.told(run.work.job, told)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None

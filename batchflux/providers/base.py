@@ -15,6 +15,7 @@ engine does at once. What is uploaded is Uploaded in the end.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import BASE, HttpRequest, Json, LocalImage
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from batchflux.providers.batches import BatchApi
 
 
-MEGAPIXEL = 1 << 20
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
 
@@ -66,6 +67,10 @@ class Provider(ABC):
     def quote(self, job: Job, price: Decimal | None) -> Decimal | None:
         """Return the most that a request may cost, None when unknown; `price` is the manifest's for the job's model."""
         return price
+
+    def megapixels(self, job: Job) -> int:
+        """Return the most megapixels that a request may be billed for: of the picture, and of each reference."""
+        return LARGEST + sum(map(megapixels_of, job.references))
 
     @abstractmethod
     def submit(self, job: Job, attempt: int) -> HttpRequest:
@@ -116,6 +121,12 @@ def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:
     """Return the optional fields that the job asks for and the request has a place for, then its `options`."""
     sent = {name: getattr(job, name) for name in REQUEST_FIELDS if name in fields and name not in job.dropped}
     return {**{name: value for name, value in sent.items() if value is not None}, **dict(job.options)}
+
+
+def megapixels_of(image: Reference) -> int:
+    """Return the most megapixels that a reference may be billed for; the manifest's `references.max_side` bounds it."""
+    side = json.loads(image.settings).get("max_side") if image.settings else None
+    return LARGEST if side is None else min(LARGEST, -(-side * side // MEGAPIXEL))
 
 
 def size_of(ratio: str, pixels: int = MEGAPIXEL, step: int = 16) -> tuple[int, int]:
