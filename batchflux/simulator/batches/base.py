@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 from uuid import uuid4
 
@@ -327,7 +327,7 @@ class BatchQueue:
         """Decide what is answered to requests, and bill it."""
         if not lines:
             return
-        found = await asyncio.to_thread(lambda: [self._request(batch, line) for line in lines])
+        found = await asyncio.to_thread(lambda: [_small(self._request(batch, line)) for line in lines])
         for number, (line, request) in enumerate(zip(lines, found, strict=True)):
             line.copies = 1
             if isinstance(request, Reply):
@@ -388,6 +388,11 @@ class BatchQueue:
         if len(batch.lines) > _MOST_LINES:
             errors.append(_fault("too_many_tasks", f"The file has more than {_MOST_LINES} requests."))
         return errors[:_SHOWN]
+
+
+def _small(request: ImageRequest | Reply) -> ImageRequest | Reply:
+    """Return a request without the bytes of its photos, which are in the cache."""
+    return request if isinstance(request, Reply) else replace(request, uploads=())
 
 
 def new_file() -> IO[bytes]:
