@@ -15,9 +15,10 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Closed, Json, Missing, Multipart, Pending, Submitted, Then, Uploaded
+from batchflux.providers.answers.batched import answer, object_in, step, unread, without_file
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.reading import recoded
-from batchflux.providers.batches import BatchAnswer, BatchApi, answer, object_in, step, unread, without_file
+from batchflux.providers.batches import BatchAnswer, BatchApi
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
