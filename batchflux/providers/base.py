@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
-    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
 
 
