@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
 
 RECENT = 600.0
+LAST_BATCHES = 3  # of which is told how long they took
 CUT_OFF = "The last run was cut off; run it again to continue."
 _REFUSALS = tuple(code.value for code in (Code.RATE_LIMITED, Code.AUTH, Code.QUOTA))
 
@@ -296,9 +297,25 @@ def _providers(connection: sqlite3.Connection, done: int, attempts: int, spent: 
     }
 
 
+def batch_seconds(connection: sqlite3.Connection, provider: str) -> tuple[float, ...]:
+    """Return how many seconds each of a provider's last batches took until it was closed, the latest first."""
+    if not _has_table(connection, "batches"):
+        return ()
+    rows = connection.execute(
+        "SELECT closed_at - sent_at FROM batches JOIN submissions ON submissions.number = batches.submission"
+        " WHERE provider = ? AND state = 'completed' AND closed_at > sent_at ORDER BY closed_at DESC LIMIT ?",
+        (provider, LAST_BATCHES),
+    )
+    return tuple(seconds for (seconds,) in rows)
+
+
 def _has_submissions(connection: sqlite3.Connection) -> bool:
     """Tell whether the ledger says what was sent where; one of format 1 does not."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'submissions'").fetchone() is not None
+    return _has_table(connection, "submissions")
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
 def _sent(

@@ -22,7 +22,8 @@ from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
-from batchflux.planner.estimates import canaries, cost_of, counted, mean_call, paces_of, provider_plans, whole_time
+from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
+from batchflux.planner.modes import cost_of
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
 from batchflux.secrets import Secrets
@@ -152,13 +153,12 @@ def plan(
         check_currency(manifest, ledger)
         chosen = selection or Selection()
         survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
-        made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger))
         tried = canaries(manifest, survey, ledger)
+        made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
     each = {
         name: replace(
             made.providers[name],
-            canary=tried[name],
             keys_missing=tuple(key for key in provider.keys if key in missing),
             proxy=_proxy(provider, environ),
         )
