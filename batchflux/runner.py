@@ -345,6 +345,8 @@ class _Run:
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
             providers=state.providers,
+            batches=state.batches,
+            answered_again=state.answered_again,
         )
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchflux.cli.terminal import duration, money
+from batchflux.cli.terminal import count, duration, money
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.planner import Plan, ProviderPlan
     from batchflux.planner.modes import ModePlan
@@ -70,3 +73,14 @@ def at_most(result: Plan, manifest: Manifest) -> list[str]:
     )
     beyond = result.budget is not None and result.worst_cost + result.spent > result.budget
     return [f"{most}; the budget would stop that before its end" if beyond else most]
+
+
+def batch_lines(batches: Mapping[str, BatchUse], again: int) -> list[str]:
+    """Return which batches are open, and how many answers came more than once."""
+    text = [
+        f"  batch      {name} of {use.provider}: {count(use.jobs, 'job')}, {use.back:,} back, since {use.since}"
+        for name, use in batches.items()
+    ]
+    if again:
+        text.append(f"  again      {again:>9,}  answers of batches came more than once, and are counted as spent")
+    return text
