@@ -75,7 +75,7 @@ def at_most(result: Plan, manifest: Manifest) -> list[str]:
     return [f"{most}; the budget would stop that before its end" if beyond else most]
 
 
-def batch_lines(batches: Mapping[str, BatchUse], again: int) -> list[str]:
+def batch_lines(batches: Mapping[str, BatchUse], again: int = 0) -> list[str]:
     """Return which batches are open, and how many answers came more than once."""
     text = [
         f"  batch      {name} of {use.provider}: {count(use.jobs, 'job')}, {use.back:,} back, since {use.since}"

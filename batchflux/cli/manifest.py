@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
-from batchflux.cli.batches import about, at_most, mode_lines, time_of
+from batchflux.cli.batches import about, at_most, batch_lines, mode_lines, time_of
 from batchflux.cli.photos import photo_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
@@ -164,7 +164,7 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         *(provider_lines(result, manifest) if manifest.several else at_most(result, manifest)),
         *_time_lines(result, manifest),
     ]
-    text += [*_access(result), *photo_lines(result)]
+    text += [*batch_lines(result.batches), *_access(result), *photo_lines(result)]
     if result.doubt is not None:
         text += ["", f"A run would ask first: {result.doubt}"]
     for request in result.requests:

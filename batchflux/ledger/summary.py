@@ -207,7 +207,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         "SELECT in_flight, attempts, possibly_billed, cost, maybe_cost FROM totals"
     ).fetchone()
     last_at = connection.execute("SELECT MAX(finished_at) FROM jobs").fetchone()[0]
-    batches, again = _batches(connection)
+    batches, again = batches_of(connection)
     ended = {name: by_status.get(name, 0) for name in ("done", "failed", "unknown")}
     total = int(get_meta(connection, "total") or sum(by_status.values()))
     return State(
@@ -315,7 +315,7 @@ def _providers(connection: sqlite3.Connection, done: int, attempts: int, spent: 
     }
 
 
-def _batches(connection: sqlite3.Connection) -> tuple[dict[str, BatchUse], int]:
+def batches_of(connection: sqlite3.Connection) -> tuple[dict[str, BatchUse], int]:
     """Return the batches that are not closed, and how many answers of all came beyond the first for a job."""
     if not _has_table(connection, "batches"):
         return {}, 0

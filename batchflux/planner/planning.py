@@ -18,6 +18,7 @@ from yarl import URL
 from batchflux.engine.settings import key_faults, proxies_of
 from batchflux.errors import JobError
 from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import load_manifest as load
@@ -32,6 +33,7 @@ from batchflux.transport import check_downloads
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Job
     from batchflux.planner.estimates import Pace, ProviderPlan
@@ -59,7 +61,8 @@ class Plan:
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
-    `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
+    `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
+    `renamed` file names were changed to such that Windows has, too, `renamed_sample`
     is the first.
     """
 
@@ -99,6 +102,7 @@ class Plan:
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
     without_fallback: int = 0
     worst_cost: Decimal | None = None
+    batches: dict[str, BatchUse] = field(default_factory=dict)
 
     @property
     def alone(self) -> bool:
@@ -156,6 +160,7 @@ def plan(
         tried = canaries(manifest, survey, ledger)
         made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
+        made = replace(made, batches=batches_of(ledger)[0])
     each = {
         name: replace(
             made.providers[name],
