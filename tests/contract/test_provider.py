@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from batchflux.testing.batch_suite import BatchSuite
 from batchflux.testing.suite import ProviderSuite, Way, only
 from tests.banks import dialects
 
@@ -102,3 +103,12 @@ class TestProvider(ProviderSuite):
         assert ended.code == 3, ended.said
         assert shop.bank.posts.total() == 1
         assert shop.program.summary()["reason"] == "budget"
+
+
+class TestBatches(BatchSuite):
+    ways = tuple(way for way in WAYS if way.name in ("openai", "gemini"))
+    dialects: ClassVar = dialects()
+
+    def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
+        """The engine sees no API: what a batch goes through is fast for one."""
+        return () if way.name == "openai" and not point else (pytest.mark.slow,)
