@@ -75,8 +75,17 @@ def in_batches(
     if terms is None:
         return None
     rounds = bool(canary) + -(-max(0, calls - canary) // AT_ONCE)
-    each = sum(took) / len(took) if took else terms.hours * _HOUR
+    each = sum(took) / len(took) if took else _window(provider, terms)
     return ModePlan(cost=cost, seconds=rounds * each, took=tuple(took), in_a_row=rounds)
+
+
+def _window(provider: ProviderConfig, terms: BatchTerms) -> float:
+    """Return within how many seconds a batch is made."""
+    if not provider.simulated:
+        return terms.hours * _HOUR
+    from batchflux.simulator import parse_options  # noqa: PLC0415  a server, which others do not need
+
+    return parse_options(provider.options).batch_seconds[1]
 
 
 def chosen_of(provider: ProviderConfig, live: ModePlan, batch: ModePlan | None) -> ModePlan:
