@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
-    from batchflux.manifest.schema import Manifest, ProviderConfig
+    from batchflux.manifest.providers.settings import ProviderConfig
+    from batchflux.manifest.schema import Manifest
     from batchflux.models import Job, Way
 
 
