@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.budget import Budget
@@ -17,7 +18,7 @@ from batchflux.engine.limits.limit_finder import Learned
 from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.outages import NEVER, PATIENCE
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.services import Service, Services
+from batchflux.engine.services import Batching, Service, Services
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
@@ -29,11 +30,12 @@ from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest.reading.values import Deadline as Until
     from batchflux.manifest.reading.values import Rate
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
@@ -141,11 +143,22 @@ def service_of(
     def wire(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
-    def cost_of(job: Job, told: Cost | None) -> int | None:
+    def price_of(job: Job) -> Decimal:
+        return wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)
+
+    def cost_of(job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
         free = provider.price is None and provider.simulated
-        cost = None if free else provider.cost_of(job.model, told)
+        cost = None if free else provider.cost_of(job.model, told, batched=batched)
         return None if cost is None else nanos(cost)
 
+    sellers = [one for (api, _), one in providers().items() if api == provider.api and one.batches is not None]
+    batching = sellers and Batching(
+        on=provider.batched,
+        price_of=lambda job: nanos(provider.in_batch(price_of(job))),
+        cost_of=partial(cost_of, batched=True),
+        seller=sellers[0],
+        live_from=_live_from(provider.live_from),
+    )
     return Service(
         name=name,
         gate=own,
@@ -162,9 +175,17 @@ def service_of(
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
         times=times,
         wire=wire,
-        price_of=lambda job: nanos(wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
+        price_of=lambda job: nanos(price_of(job)),
         cost_of=cost_of,
+        batching=batching or None,
     )
+
+
+def _live_from(at: Until | None) -> Callable[[float], float] | None:
+    """Return what gives, for what is sent at an epoch second, when it is sent live if it is not back; None: never."""
+    if at is None:
+        return None
+    return lambda sent_at: sent_at + at.seconds_from(datetime.fromtimestamp(sent_at).astimezone())
 
 
 def rules_of(

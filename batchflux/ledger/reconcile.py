@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.ledger.tables import Known
+    from batchflux.providers.batches import BatchAnswer
 
 OnUnknown = Literal["retry", "hold", "fail"]
 
@@ -71,7 +72,8 @@ class Work:
     request when the picture turns out to be gone, `pay_again` also when it may only not be had now. `verdict` ends the
     job at once, as failed with that code and message. `attempt` is the attempt that gave this; with a `handle` it is
     polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and `price` nanounits of the budget are
-    its. `made_by` is how it was made then, by the provider that it was sent to.
+    its. `made_by` is how it was made then, by the provider that it was sent to; those `refused` are asked no more.
+    `batched` is what a batch answered, of which `handle` is the name; `placed`: it has a place of the canary.
     """
 
     job: Job
@@ -90,6 +92,9 @@ class Work:
     sent_at: float | None = None
     price: int = 0
     made_by: Way | None = None
+    refused: frozenset[str] = frozenset()
+    batched: BatchAnswer | None = None
+    placed: bool = False
 
     @property
     def costs(self) -> bool:
