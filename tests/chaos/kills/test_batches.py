@@ -30,7 +30,7 @@ READING = ("batch.answered", "answer.recorded", "spool.kept", "picture.moving", 
 @contextmanager
 def simulator(folder: Path, seconds: float, fault: str = "", times: int = 1) -> Iterator[tuple[str, Journal]]:
     """Serve OpenAI's API with batches that take so long, the first with a fault; give its address and its journal."""
-    options: dict[str, Any] = {"size": 32, "batch_seconds": seconds, "cache_dir": str(folder / "uploads")}
+    options: dict[str, Any] = {"size": 40, "batch_seconds": seconds, "cache_dir": str(folder / "uploads")}
     options |= {"faults": {fault: {"rate": 1, "times": times}}} if fault else {}
     made = EmbeddedSimulator(parse_options(options), "openai")
     host, port = made.start()
@@ -69,6 +69,7 @@ def settled(program: Program, journal: Journal, jobs: int, *, again: int = 0) ->
     assert (program.status()["batches"], program.leftovers()) == ({}, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     ["batch.uploaded", "batch.created", "batch.recorded", "half back", "batch.answered:25"],
@@ -123,9 +124,11 @@ def test_what_a_batch_did_not_make_the_next_one_does(program: Program, tmp_path:
 
 @pytest.mark.slow
 def test_answers_that_come_twice_are_counted_and_shown(program: Program, tmp_path: Path) -> None:
-    """Every third comes twice, and is billed so; it is counted once, also when a kill has the answers read again."""
+    """Some come twice, and are billed so; that is counted once, also when a kill has the answers read again."""
     with simulator(tmp_path, 0.2, "batch_twice") as (url, journal):
-        write(program, url, 9, budget=12 * IN_BATCH)
+        write(program, url, 9, budget=18 * IN_BATCH)
         assert program.run("--quiet", **{VARIABLE: "batch.read"}).code == -9
-        settled(program, journal, 9, again=3)
-        assert sum(bool(row["remarks"]) for row in program.rows()) == 3
+        again = journal.billed - 9
+        assert again >= 3
+        settled(program, journal, 9, again=again)
+        assert sum(bool(row["remarks"]) for row in program.rows()) == again
