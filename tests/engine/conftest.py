@@ -473,6 +473,8 @@ class Terms:
     kill_at: float | None = None
     kill_after_turns: int | None = None
     stop_at: float | None = None
+    batches: bool = True
+    live_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from batchflux.engine.outages import away
 from batchflux.engine.steps import ask
 from batchflux.errors import RULES, Code, JobError
-from batchflux.models import Missing, Submitted
+from batchflux.models import Missing, Pending, Submitted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -78,11 +78,14 @@ class Asking:
         began = self._clock()
         while True:
             waited = max(self._world.now() - room.batch.sent_at, self._clock() - began)
-            match await self.ask(room, room.api.find(room.batch.name)):
-                case Submitted(handle=handle):
-                    return handle
-                case Missing() if waited >= GRACE and room.own:
-                    return None
+            try:
+                reply = await self.ask(room, room.api.find(room.batch.name))
+            except JobError:  # said in the log; the listing was not whole
+                reply = Pending()
+            if isinstance(reply, Submitted):
+                return reply.handle
+            if isinstance(reply, Missing) and waited >= GRACE and room.own:
+                return None
             await room.service.gate.sleep(min(LOOK, max(GRACE - waited, FIRST_PAUSE)))
 
     def _heard(self, room: Room, lease: Lease) -> None:
@@ -91,6 +94,7 @@ class Asking:
 
     def _wait(self, room: Room, lease: Lease, error: JobError, pause: float) -> float:
         """Take note of a step that failed; return after how many seconds it is done again, or raise its error."""
+        room.own = lease.key.name == room.batch.key_name
         self._event("batch_step_failed", batch=room.batch.name, code=error.code.value, message=error.message)
         if RULES[error.code].fault == "key":
             room.service.limits.refused(lease, error)
