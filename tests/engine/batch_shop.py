@@ -12,7 +12,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,7 +70,7 @@ class Fate:
     number of their job's try, `strange` lines are garbled. Its files break off once after `cut` lines.
     """
 
-    hours: float = 2.0
+    hours: float = 0.2
     made: float = 1.0
     ends: str = "completed"
     lost: str | None = None
@@ -201,9 +201,11 @@ class Shop(Server):
         self.live: set[str] = set()
         self.free_steps: Counter[str] = Counter()
         self.faults: Callable[[str, int], JobError | None] = lambda step, number: None  # noqa: ARG005
-        self.most_spent: Callable[[], int] | None = None
         self.live_takes = 5.0
         self.told: Decimal | None = None
+        self.creating = 0.05
+        self.unreadable: JobError | None = None
+        self.sells = True
 
     @property
     def now(self) -> float:
@@ -269,7 +271,7 @@ class Shop(Server):
             self.wrong += [f"{one[:8]} is in two batches" for one in keys if one in lot.keys]
         self.wrong += [f"{one[:8]} is in a batch while it is made live" for one in keys if one in self.live]
         self.lots[name] = Lot(name=name, keys=keys, at=self.now, fate=fate, key=key)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(self.creating)
         if fate.lost == "after":
             raise JobError(Code.UNKNOWN, "no answer came")
         return Submitted(handle=f"lot-{name}")
@@ -305,6 +307,8 @@ class Shop(Server):
 
     async def lines(self, request: HttpRequest) -> AsyncGenerator[bytes]:
         lot = self.lots[request.url.removeprefix("answers/")]
+        if self.unreadable is not None:
+            raise self.unreadable
         assert lot.lines is not None
         for number, line in enumerate(lot.lines):
             await asyncio.sleep(0.01)
@@ -321,7 +325,13 @@ class Shop(Server):
         budget = Budget(
             limit=None if asked.budget is None else nanos(asked.budget), spent=already, gate=gate, label="budget"
         )
-        self.most_spent = lambda: budget.spent + budget.reserved
+        batching = Batching(
+            on=asked.batches,
+            price_of=lambda _: HALF,
+            cost_of=_cost_of,
+            seller=self.wire,
+            live_from=None if asked.live_from is None else lambda at: at + (asked.live_from or 0.0),
+        )
         service = Service(
             name="tuzi",
             gate=gate,
@@ -332,13 +342,7 @@ class Shop(Server):
             wire=lambda _: self.wire,
             price_of=lambda _: WHOLE,
             cost_of=_cost_of,
-            batching=Batching(
-                on=asked.batches,
-                price_of=lambda _: HALF,
-                cost_of=_cost_of,
-                seller=self.wire,
-                live_from=None if asked.live_from is None else lambda at: at + (asked.live_from or 0.0),
-            ),
+            batching=batching if self.sells else None,
         )
         return Rules(
             services=Services({service.name: service}, gate),

@@ -136,6 +136,8 @@ class Following:
                 error = JobError(Code.BAD_ANSWER, what)
             closing = Closing(end=closed.state, answered=answers.keys, again=answers.again, error=error)
             freed = await self._rooms.close(room, closing)
+            if closed.error is not None and RULES[closed.error.code].fault == "key":
+                self._asking.refused(room, closed.error)
             if freed.whole or not room.works:
                 return
 
@@ -184,9 +186,6 @@ class Following:
             return None
         self._event("batch_failed", batch=room.batch.name, code=error.code.value, message=error.message)
         if RULES[error.code].fault == "key":
-            lease = await room.service.limits.resume(room.batch.key_name)
-            room.service.limits.refused(lease, error)
-            room.service.limits.release(lease)
             return None
         if error.code is Code.RATE_LIMITED:
             await room.service.gate.sleep(error.retry_after or LONGEST_PAUSE)

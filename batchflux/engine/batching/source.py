@@ -259,8 +259,9 @@ class Batches:
 
     def _closed(self) -> None:
         """End what is under way for a provider whose gate has closed, but for a request that costs money."""
+        own = asyncio.current_task()  # which closed it, and finds it closed
         for task, service in self._tasks.items():
-            if service.gate.closed and task not in self._rooms.steady:
+            if service.gate.closed and task is not own and task not in self._rooms.steady:
                 task.cancel()
         self._rooms.wake()
 
