@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.key_pool import Lease
 from batchflux.engine.outages import FAILURES, away
-from batchflux.engine.steps import ask
+from batchflux.engine.steps import Steps
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.models import Missing, Pending, Submitted
 
@@ -29,6 +29,7 @@ class Asking:
 
     def __init__(self, world: World) -> None:
         self._world, self._executor, self._event = world, world.executor, world.observer.event
+        self._steps = Steps(world.executor)
         self._clock = asyncio.get_running_loop().time
 
     async def ask(self, room: Room, request: HttpRequest) -> Reply:
@@ -37,7 +38,7 @@ class Asking:
         while True:
             lease = await room.service.limits.resume(room.batch.key_name)
             try:
-                exchanged = await ask(self._executor, request, room.provider, room.service, lease.key)
+                exchanged = await self._steps.ask(request, room.provider, room.service, lease.key)
             except JobError as error:
                 wait = max(pause, self._wait(room, lease, error, since))
             else:
