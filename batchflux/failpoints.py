@@ -35,6 +35,8 @@ POINTS = frozenset(
         "batch.answered",  # a line of its answers is at hand
         "batch.read",  # all of them are taken, and it is not closed
         "batch.closed",
+        "lost.asking",  # an API is about to be asked whether it accepted a request that was not answered
+        "lost.found",  # it did; the task's handle is not on record
         "answer.recorded",  # the received picture is on record, and not yet in its place
         "attempt.failing",  # it gave no picture, which is not yet on record
         "attempt.settled",

@@ -133,3 +133,24 @@ def test_a_canary_is_a_batch_of_its_own_before_the_others(tmp_path: Path) -> Non
     made = plan(manifest, environ={"OPENAI_API_KEY": "k"})
     assert (made.cost, made.seconds, made.canary) == (Decimal("164.8"), 2 * 24 * 3600, 4)
     assert "164.80 USD (1,000 x 0.1648, in batches)" in "\n".join(plan_lines(made, manifest))
+
+
+SIZED = """
+version: 1
+name: sized
+provider: {name: bfl, model: flux-2-pro, price: {flux-2-pro: {megapixel: 0.03, further: 0.015}}}
+limits: {budget: 10}
+jobs:
+  - {prompt: A cup, aspect_ratio: "1:1"}
+  - {prompt: A pot}
+  - {prompt: A jug, aspect_ratio: "1:1", image: https://x.example/jug.png}
+"""
+
+
+def test_a_plan_by_megapixels_costs_at_most_what_is_reserved(tmp_path: Path) -> None:
+    """1, 4, and 1 of the picture with 4 of a reference."""
+    (tmp_path / "m.yaml").write_text(SIZED, encoding="utf-8")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    planned = plan(manifest, environ={"BFL_API_KEY": "k"})
+    assert planned.cost == Decimal("0.03") + Decimal("0.075") + Decimal("0.09")
+    assert "0.195 USD at most (3 by their sizes)" in "\n".join(plan_lines(planned, manifest))

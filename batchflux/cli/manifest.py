@@ -246,6 +246,9 @@ def _cost(result: Plan, manifest: Manifest) -> str:
         calls = f"{result.calls:,} x {prices[next(iter(prices))]:f}"
         if len({*prices.values()}) > 1:  # models have prices of their own
             calls = ", ".join(f"{result.models[model]:,} {model} at {price:f}" for model, price in prices.items())
+        by_size = result.cost != sum(result.models.get(model, 0) * (price or 0) for model, price in prices.items())
+        text += " at most" if by_size else ""
+        calls = f"{result.calls:,} by their sizes" if by_size else calls
         text += f" ({calls}{', in batches' if manifest.provider.batched else ''})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchflux.engine.batching import Batches, SetAside, read_answer
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
 from batchflux.engine.pictures import Pictures
+from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.engine.steps import ask, learn
+from batchflux.engine.steps import Steps, Uploads, learn
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
-from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted, Then
+from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Job, Stored
-    from batchflux.providers import Provider
+    from batchflux.models import Exchanged, Job, Stored
 
 
 class JobRunner:
@@ -50,8 +48,9 @@ class JobRunner:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self.pictures = Pictures(world, rules)
-        self._tasks = TaskPolls(world, self._exchange)
-        self._uploads = Uploads(world, self._exchange)
+        self._steps = Steps(world.executor)
+        self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
+        self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
         self.batches = Batches(world, rules)
 
     def begin(self, work: Work, began: float) -> JobRun:
@@ -63,7 +62,8 @@ class JobRunner:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
-                run.work, run.service = replace(work, job=work.job.by(way)), maker
+                run.service = maker
+                run.turn_to(work.job.by(way))
         if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
             run.stranger = f"address {address}"
         return run
@@ -86,7 +86,10 @@ class JobRunner:
         if not (run.work.costs or run.placed):
             run.free = True
             self._canary.free_begun(run.work.job)
+        run.attempt = run.work.attempt or 0
         try:
+            if run.work.lost:
+                await self._recovery.taken_up(run)
             stored = await self._seen_through(run)
         except JobError as error:
             self._vacate(run, error)
@@ -114,7 +117,6 @@ class JobRunner:
 
     async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
-        run.attempt = work.attempt or 0
         if work.verdict is not None:
             raise JobError(*work.verdict)
         asset = work.picture
@@ -189,7 +191,8 @@ class JobRunner:
         while waits:
             waits = False
             for job in self._services.ways(run.own, run.refused):
-                run.service, run.work = self._services.of(job), replace(run.work, job=job)
+                run.service = self._services.of(job)
+                run.turn_to(job)
                 await self.batches.set_aside(run)
                 try:
                     return await self._bought(run, retried=retried)
@@ -264,6 +267,7 @@ class JobRunner:
             finally:
                 run.resumes = False
         finally:
+            self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
         self._rules.deadline.took(self._clock() - attempt.began)
@@ -278,7 +282,11 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        try:
+            exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
+        except JobError as error:
+            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -286,6 +294,7 @@ class JobRunner:
             return exchanged
         cost = run.service.told(run.work.job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
+        self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
@@ -318,11 +327,12 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            handle=finished.handle,
         )
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
-        run.work = replace(run.work, job=await self._world.ready(run.work.job))
+        run.turn_to(await self._world.ready(run.work.job))
         service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
@@ -392,7 +402,7 @@ class JobRunner:
         counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        told = Cost(tokens=error.tokens) if error.billed and error.tokens else None
+        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
         cost = run.service.told(run.work.job, told, batched=attempt.batched)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
@@ -403,20 +413,6 @@ class JobRunner:
         reach("attempt.settled")
         said = {"code": error.code.value, "message": error.message}
         self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
-
-    async def _exchange(
-        self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
-    ) -> Exchanged:
-        """Perform a step, and the free ones that have to follow it."""
-        if not paid:
-            return await ask(self._executor, request, provider, run.service, lease.key)
-        how: dict[str, Any] = {"provider": provider, "secret": lease.key.secret, "on_sent": lease.sent}
-        how["at"] = run.service.name, lease.key.address
-        exchanged = await self._executor.exchange(request, **how)
-        if isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            await asyncio.sleep(lease.again())
-            exchanged = await self._executor.exchange(exchanged.reply.request, **how)
-        return exchanged
 
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""

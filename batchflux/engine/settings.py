@@ -24,7 +24,7 @@ from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest import AutoTimeout
 from batchflux.manifest.reading.diagnostics import keys_fault
-from batchflux.providers import capabilities, providers
+from batchflux.providers import capabilities, providers, quoted
 from batchflux.secrets import wrong_key
 from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
@@ -143,22 +143,6 @@ def service_of(
     def wire(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
-    def price_of(job: Job) -> Decimal:
-        return wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)
-
-    def cost_of(job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
-        free = provider.price is None and provider.simulated
-        cost = None if free else provider.cost_of(job.model, told, batched=batched)
-        return None if cost is None else nanos(cost)
-
-    sellers = [one for (api, _), one in providers().items() if api == provider.api and one.batches is not None]
-    batching = sellers and Batching(
-        on=provider.batched,
-        price_of=lambda job: nanos(provider.in_batch(price_of(job))),
-        cost_of=partial(cost_of, batched=True),
-        seller=sellers[0],
-        live_from=_live_from(provider.live_from),
-    )
     return Service(
         name=name,
         gate=own,
@@ -175,9 +159,29 @@ def service_of(
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
         times=times,
         wire=wire,
-        price_of=lambda job: nanos(price_of(job)),
-        cost_of=cost_of,
-        batching=batching or None,
+        price_of=lambda job: nanos(quoted(manifest, job) or Decimal(0)),
+        cost_of=partial(_cost_of, provider),
+        batching=_batching(manifest, provider),
+    )
+
+
+def _cost_of(provider: ProviderConfig, job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
+    free = provider.price is None and provider.simulated
+    cost = None if free else provider.cost_of(job.model, told, batched=batched)
+    return None if cost is None else nanos(cost)
+
+
+def _batching(manifest: Manifest, provider: ProviderConfig) -> Batching | None:
+    """Return how a provider's batches are paid, None where its API sells none."""
+    sellers = [one for (api, _), one in providers().items() if api == provider.api and one.batches is not None]
+    if not sellers:
+        return None
+    return Batching(
+        on=provider.batched,
+        price_of=lambda job: nanos(provider.in_batch(quoted(manifest, job) or Decimal(0))),
+        cost_of=partial(_cost_of, provider, batched=True),
+        seller=sellers[0],
+        live_from=_live_from(provider.live_from),
     )
 
 

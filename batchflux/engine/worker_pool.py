@@ -86,7 +86,7 @@ class WorkerPool:
         try:
             with self._runner.on_time():
                 while self._tasks:
-                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(self._tasks)  # and for those that were added meanwhile
                 await self._runner.batches.ended()
                 self._runner.conclude()
         finally:

@@ -104,7 +104,7 @@ def _plan_of(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> Provi
         takes_over=sum(taken),
         models=counted((ways[0].model, calls) for ways, calls in own.items()),
         price=provider.price_of(provider.model),
-        cost=cost_of(manifest, own or _none_of(name, provider), mode="live"),
+        cost=cost_of(manifest, own or _none_of(manifest, name), mode="live"),
         concurrency=min(limits.concurrency, manifest.limits.concurrency),
         rate=None if limits.rate is None else limits.rate.count / limits.rate.seconds,
         seconds=0.0,
@@ -120,15 +120,16 @@ def _own(survey: Survey, name: str) -> dict[tuple[Asked, ...], int]:
     return {ways: calls for ways, calls in survey.asked.items() if ways[0].provider == name}
 
 
-def _none_of(name: str, provider: ProviderConfig) -> dict[tuple[Asked, ...], int]:
+def _none_of(manifest: Manifest, name: str) -> dict[tuple[Asked, ...], int]:
     """Return that nothing is asked of a provider, which has a cost where its price is known."""
-    return {(Asked(name, provider.model, ""),): 0}
+    model = manifest.providers[name].model
+    return {(Asked(name, model, "", manifest.price_of(name, model)),): 0}
 
 
 def _in_mode(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> ProviderPlan:
     """Return the plan of a provider as its mode has it, and how that compares with the other one."""
     provider, live = manifest.providers[name], _plan_of(manifest, survey, name, pace)
-    cost = cost_of(manifest, _own(survey, name) or _none_of(name, provider), mode="batch")
+    cost = cost_of(manifest, _own(survey, name) or _none_of(manifest, name), mode="batch")
     batch = in_batches(provider, cost, live.calls, pace.canary, pace.batches)
     if batch is None:
         return live
@@ -166,7 +167,7 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
     """Return by provider how many requests are tried before the rest is sent; none where all are sent at once."""
     kinds: Counter[Asked] = Counter()
     for ways, calls in survey.asked.items():
-        kinds[ways[0]] += calls
+        kinds[ways[0]._replace(most=None)] += calls
     tried: Counter[str] = Counter()
     for kind, calls in kinds.items():
         provider, places = manifest.providers[kind.provider], canary_of(manifest)
@@ -176,7 +177,7 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
 
 
 def _proven(ledger: sqlite3.Connection, kind: Asked, provider: ProviderConfig) -> bool:
-    return made_before(ledger, kind) or proven(*kind, provider.base_url or "")
+    return made_before(ledger, kind) or proven(kind.provider, kind.model, kind.style, provider.base_url or "")
 
 
 def paces_of(manifest: Manifest, ledger: sqlite3.Connection, tried: Mapping[str, int]) -> dict[str, Pace]:

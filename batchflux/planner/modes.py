@@ -44,7 +44,7 @@ def batch_terms(provider: ProviderConfig, model: str) -> BatchTerms | None:
 def cost_of(
     manifest: Manifest, asked: Mapping[tuple[Asked, ...], int], *, mode: str = "", worst: bool = False
 ) -> Decimal | None:
-    """Return what requests cost, by whom they ask; None when the price of one is not known.
+    """Return what requests cost at most, by whom they ask; None when the price of one is not known.
 
     `mode` holds for all whose API sells batches; without it each has its provider's. In the `worst` case each is made
     by the dearest that can, live where it may be.
@@ -60,7 +60,7 @@ def cost_of(
 
 
 def _price(manifest: Manifest, way: Asked, mode: str, *, worst: bool) -> Decimal | None:
-    provider, price = manifest.providers[way.provider], manifest.price_of(way.provider, way.model)
+    provider, price = manifest.providers[way.provider], way.most
     own = mode or provider.mode
     if price is None or own == "live" or (worst and own == "batch_then_live"):
         return price

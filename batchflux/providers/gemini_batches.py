@@ -16,10 +16,11 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Closed, Json, Missing, Pending, Submitted, Then, Uploaded
+from batchflux.providers.answers.batched import answer, object_in, step, unread, without_file
 from batchflux.providers.answers.documents import address_in, texts_in
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.untrusted import told_text
-from batchflux.providers.batches import BatchAnswer, BatchApi, answer, object_in, step, unread
+from batchflux.providers.batches import BatchAnswer, BatchApi
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class GeminiBatches(BatchApi):
         def created(told: DocumentReader) -> Reply:
             handle = told.name("name")
             if not told.ok or handle is None:
-                raise self._refused(told)
+                raise without_file(self._refused(told))
             return Submitted(handle=handle)
 
         asked = Json(value={"batch": {"display_name": name, "input_config": {"file_name": file}}})
@@ -204,7 +205,7 @@ class GeminiBatches(BatchApi):
             return Closed(state="failed", files=files, error=self._fault(fault))
         if state not in _ENDS:
             return Pending()
-        if state in ("succeeded", "partially_succeeded") and not files and _made(about):
+        if not files and _ENDS[state] == "completed":
             return Pending()  # its file is not there yet, and what is in no file counts as not made
         return Closed(state=_ENDS[state], files=files)
 
@@ -240,9 +241,3 @@ def _files(document: Mapping[str, Any]) -> Iterator[str]:
         for key in ("responsesFile", "responses_file", "fileName"):
             if (name := told_text(found.get(key))) is not None:
                 yield name
-
-
-def _made(about: Mapping[str, Any]) -> bool:
-    """Whether a batch says that any of its requests went well."""
-    counts = _mapping(about.get("batchStats"))
-    return str(counts.get("successfulRequestCount") or "0") != "0"

@@ -15,9 +15,10 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Closed, Json, Missing, Multipart, Pending, Submitted, Then, Uploaded
+from batchflux.providers.answers.batched import answer, object_in, step, unread, without_file
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.reading import recoded
-from batchflux.providers.batches import BatchAnswer, BatchApi, answer, object_in, step, unread
+from batchflux.providers.batches import BatchAnswer, BatchApi
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _uploaded(told: DocumentReader) -> Reply:
 def _created(told: DocumentReader) -> Reply:
     name = told.name("id")
     if not told.ok or name is None:
-        raise told.failure()
+        raise without_file(told.failure())
     return Submitted(handle=name)
 
 
@@ -171,12 +172,12 @@ def _standing(told: DocumentReader, handle: str) -> Reply:
         raise told.failure()
     files = tuple(name for key in ("output_file_id", "error_file_id") if (name := told.name(key)) is not None)
     match told.state:
-        case "completed" if _made(told) and told.name("output_file_id") is None:
-            return Pending()  # its file is not there yet, and what is in no file counts as not made
         case "failed":
             return Closed(state="failed", files=files, error=_fault(told))
         case "completed" | "expired" | "cancelled" as state:
-            return Closed(state=state, files=files)
+            lacking = told.name("output_file_id") is None if _made(told) else state == "completed" and not files
+            # What is in no file counts as not made: a file that is not there yet is waited for.
+            return Pending() if lacking else Closed(state=state, files=files)
     return Pending()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError
-from batchflux.models import BASE, SECONDS, Exchanged
+from batchflux.models import BASE, SECONDS, Exchanged, Missing
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
 from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
@@ -127,7 +127,8 @@ class Transport:
 
         The answer may be of any size, and take any time: it is read no faster than its lines are taken. Of a line that
         is longer than any answer may be, only the beginning is given. Raises JobError: as `exchange`; `network` and
-        `timeout` also in the midst of it, where it broke off; what the reader made of an answer that is no success.
+        `timeout` also in the midst of it, where it broke off; `download` and dead, where the reader says that it is
+        Missing; what else the reader made of an answer that is no success.
         """
         opened, sent = self._opened(), Sent(once=False, tell=None)
         try:
@@ -199,6 +200,8 @@ class Transport:
     async def _refused(self, request: HttpRequest, response: ClientResponse, until: Until) -> None:
         """Raise what the reader makes of an answer that is no success, and so has no lines."""
         reply = await self._told(request, response, until, 0.0)
+        if isinstance(reply, Missing):
+            raise JobError(Code.DOWNLOAD, f"what {shown(response.url)} had is gone (HTTP {response.status})", dead=True)
         raise TypeError(f"the reader of an answer of lines returned {reply!r} for HTTP {response.status}")
 
     async def _split(self, body: Body) -> AsyncGenerator[bytes]:

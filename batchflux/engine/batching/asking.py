@@ -6,16 +6,16 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from batchflux.engine.outages import away
-from batchflux.engine.steps import ask
-from batchflux.errors import RULES, Code, JobError
-from batchflux.models import Missing, Submitted
+from batchflux.engine.limits.key_pool import Lease
+from batchflux.engine.outages import FAILURES, away
+from batchflux.engine.steps import Steps
+from batchflux.errors import RULES, Code, JobError, StopRun
+from batchflux.models import Missing, Pending, Submitted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from batchflux.engine.batching.rooms import Room
-    from batchflux.engine.limits.key_pool import Lease
     from batchflux.engine.ports import World
     from batchflux.models import HttpRequest, Reply
 
@@ -29,17 +29,18 @@ class Asking:
 
     def __init__(self, world: World) -> None:
         self._world, self._executor, self._event = world, world.executor, world.observer.event
+        self._steps = Steps(world.executor)
         self._clock = asyncio.get_running_loop().time
 
     async def ask(self, room: Room, request: HttpRequest) -> Reply:
         """Return what a step comes to. Raises JobError: its answer would be the same again; Halted."""
-        pause = FIRST_PAUSE
+        pause, since = FIRST_PAUSE, self._clock()
         while True:
             lease = await room.service.limits.resume(room.batch.key_name)
             try:
-                exchanged = await ask(self._executor, request, room.provider, room.service, lease.key)
+                exchanged = await self._steps.ask(request, room.provider, room.service, lease.key)
             except JobError as error:
-                wait = self._wait(room, lease, error, pause)
+                wait = max(pause, self._wait(room, lease, error, since))
             else:
                 self._heard(room, lease)
                 return exchanged.reply
@@ -53,7 +54,7 @@ class Asking:
 
         Raises JobError, as `ask`.
         """
-        pause = FIRST_PAUSE
+        pause, since = FIRST_PAUSE, self._clock()
         while True:
             lease = await room.service.limits.resume(room.batch.key_name)
             room.service.limits.release(lease)  # it takes as long as it takes
@@ -62,10 +63,10 @@ class Asking:
             try:
                 async with aclosing(step) as lines:
                     async for line in lines:
-                        pause = FIRST_PAUSE
+                        pause, since = FIRST_PAUSE, self._clock()
                         yield line
             except JobError as error:
-                wait = self._wait(room, lease, error, pause)
+                wait = max(pause, self._wait(room, lease, error, since))
             else:
                 self._heard(room, lease)
                 return
@@ -78,25 +79,41 @@ class Asking:
         began = self._clock()
         while True:
             waited = max(self._world.now() - room.batch.sent_at, self._clock() - began)
-            match await self.ask(room, room.api.find(room.batch.name)):
-                case Submitted(handle=handle):
-                    return handle
-                case Missing() if waited >= GRACE and room.own:
-                    return None
+            try:
+                reply = await self.ask(room, room.api.find(room.batch.name))
+            except JobError:  # said in the log; the listing was not whole
+                reply = Pending()
+            if isinstance(reply, Submitted):
+                return reply.handle
+            if isinstance(reply, Missing) and waited >= GRACE and room.own:
+                return None
             await room.service.gate.sleep(min(LOOK, max(GRACE - waited, FIRST_PAUSE)))
+
+    def refused(self, room: Room, error: JobError) -> None:
+        """Take note that the key of a batch was refused."""
+        for key in room.service.limits.keys:
+            if key.name == room.batch.key_name:
+                room.service.limits.refused(Lease(key=key, clock=self._clock, preparing=False), error)
 
     def _heard(self, room: Room, lease: Lease) -> None:
         room.own = lease.key.name == room.batch.key_name
         room.service.outages.reached(lease.key.place, self._clock())
 
-    def _wait(self, room: Room, lease: Lease, error: JobError, pause: float) -> float:
-        """Take note of a step that failed; return after how many seconds it is done again, or raise its error."""
+    def _wait(self, room: Room, lease: Lease, error: JobError, since: float) -> float:
+        """Take note of a step that failed; return how many seconds the API asks to wait, or raise its error.
+
+        When nothing was heard `since` for as long as an outage is waited out, the gate closes.
+        """
+        room.own = lease.key.name == room.batch.key_name
         self._event("batch_step_failed", batch=room.batch.name, code=error.code.value, message=error.message)
         if RULES[error.code].fault == "key":
             room.service.limits.refused(lease, error)
         elif away(error):
             now = self._clock()
             room.service.outages.failed(lease.key.place, room.batch.name, error, now, now)
+            if now - since >= room.service.outages.patience:
+                what = f"Nothing was heard of a batch for {(now - since) / 60:.0f} minutes ({error.message})"
+                room.service.gate.close(StopRun(FAILURES, f"{what}: nothing is lost; run again to ask for it."))
         elif error.code is not Code.RATE_LIMITED:
             raise error
-        return max(pause, error.retry_after or 0.0)
+        return error.retry_after or 0.0

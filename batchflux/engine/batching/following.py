@@ -123,16 +123,32 @@ class Following:
         room.reading = True
         error = await self._error(room, closed)
         while True:
-            answers = await self._read(room, closed)
+            try:
+                answers = await self._read(room, closed)
+            except JobError as unreadable:
+                await room.idle.wait()
+                await self._unreadable(room, unreadable)
+                return
             await room.idle.wait()
             reach("batch.read")
             if answers.strange and error is None:
-                what = f"{answers.strange} lines of its batch's answers were not understood, of which it may be one"
+                what = f"of its batch's answers {answers.strange} could not be read, and one of them may be its own"
                 error = JobError(Code.BAD_ANSWER, what)
             closing = Closing(end=closed.state, answered=answers.keys, again=answers.again, error=error)
             freed = await self._rooms.close(room, closing)
+            if closed.error is not None and RULES[closed.error.code].fault == "key":
+                self._asking.refused(room, closed.error)
             if freed.whole or not room.works:
                 return
+
+    async def _unreadable(self, room: Room, error: JobError) -> None:
+        """End a batch whose answers are gone, or leave it to the next run where they may be read then."""
+        if error.dead and room.own:
+            gone = f"its batch was made, and what it came to is gone ({error.message}); it may have been billed"
+            await self._rooms.close(room, Closing(end="lost", error=JobError(Code.UNKNOWN, gone)))
+        else:
+            later = f"its batch's answers could not be read ({error.message}); the next run asks for them again"
+            self._rooms.strand(room, JobError(Code.UNKNOWN, later))
 
     async def _read(self, room: Room, closed: Closed) -> Answers:
         """Hand out the answers of the jobs that wait; return what there was in all, of whomever."""
@@ -170,9 +186,6 @@ class Following:
             return None
         self._event("batch_failed", batch=room.batch.name, code=error.code.value, message=error.message)
         if RULES[error.code].fault == "key":
-            lease = await room.service.limits.resume(room.batch.key_name)
-            room.service.limits.refused(lease, error)
-            room.service.limits.release(lease)
             return None
         if error.code is Code.RATE_LIMITED:
             await room.service.gate.sleep(error.retry_after or LONGEST_PAUSE)

@@ -213,7 +213,8 @@ class Rooms:
 
     async def close(self, room: Room, closing: Closing) -> Freed:
         """Record how a batch ended; what it has no answer for begins anew, or ends with the closing's error."""
-        freed = await self._ledger.closed(room.batch.number, closing)
+        with self.unbroken():
+            freed = await self._ledger.closed(room.batch.number, closing)
         reach("batch.closed")
         self._budget.settle(0, freed.again)
         for key, price in freed.ended.items():

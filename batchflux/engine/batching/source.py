@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from batchflux.engine.batching.asking import Asking
 from batchflux.engine.batching.following import Following
 from batchflux.engine.batching.forming import Departures
 from batchflux.engine.batching.rooms import NEVER, Group, Room, Rooms, SetAside
 from batchflux.engine.shutdown import Halted
-from batchflux.errors import StopRun
+from batchflux.errors import Code, StopRun
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Callable
 
     from batchflux.capabilities import BatchTerms
     from batchflux.engine.ports import Source, World
@@ -51,10 +52,12 @@ class Batches:
             if service.batching is not None and service.batching.live_from is not None
         }
         self._source: Source | None = None
+        self._orphans: dict[str, str] = {}  # batches of providers that are no more, or sell none
         self._exhausted = False
         self._given: Counter[str] = Counter()
         self._tasks: dict[asyncio.Task[None], Service] = {}
         self._timers: list[asyncio.TimerHandle] = []
+        self._stopped = False
         self._crash: Exception | None = None
 
     async def along(self, source: Source) -> Source:
@@ -135,6 +138,7 @@ class Batches:
 
     def stop(self) -> list[asyncio.Task[None]]:
         """Stop at once; return what is left to be waited for."""
+        self._stopped = True
         for timer in self._timers:
             timer.cancel()
         return list(self._tasks)
@@ -163,15 +167,16 @@ class Batches:
             self._exhausted = True
         if work is None or work.costs:
             self._rooms.settled.set()
-        room = None if work is None or work.picture or work.answer else self._rooms.of.get(work.handle or "")
+        waits = work is not None and not (work.picture or work.answer or work.verdict)
+        room = self._rooms.of.get(work.handle or "") if work is not None and waits else None
         if work is None or room is None:
             self._look()
-            return work
+            return _stranded(work, self._orphans.get(work.handle or "")) if work is not None and waits else work
         if not room.service.gate.closed:
             self._rooms.enter(room, work)
             if not room.followed:
                 room.followed = True
-                self._spawn(self._following.follow(room), room.service)
+                self._spawn(partial(self._following.follow, room), room.service)
         self._look()
         return None
 
@@ -181,14 +186,15 @@ class Batches:
         batching = None if service is None else service.batching
         api = None if batching is None else batching.seller.batches
         if service is None or batching is None or api is None:
+            self._orphans[batch.name] = batch.provider
             return
         room = Room(batch=batch, service=service, provider=batching.seller, api=api, fresh=False)
         self._rooms.add(room)
         if not batch.out:  # its answers are taken, and it was not closed
             room.followed = True
-            self._spawn(self._following.follow(room), service)
+            self._spawn(partial(self._following.follow, room), service)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], service: Service) -> None:
+    def _spawn(self, work: Callable[[], Awaitable[None]], service: Service) -> None:
         task = asyncio.create_task(self._guarded(work, service))
         self._tasks[task] = service
         task.add_done_callback(self._ended)
@@ -197,15 +203,14 @@ class Batches:
         del self._tasks[task]
         self._look()
 
-    async def _guarded(self, work: Coroutine[Any, Any, None], service: Service) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]], service: Service) -> None:
         try:
-            await work
+            await work()
         except Halted:
             service.left |= service.gate.closed
         except asyncio.CancelledError:
             service.left |= service.gate.closed
-            if not service.gate.closed:
-                raise
+            self._stopped |= not service.gate.closed
         except StopRun as reason:
             self._gate.close(reason)
         except Exception as error:  # noqa: BLE001  kept, and raised to a worker
@@ -215,10 +220,10 @@ class Batches:
         """Let those batches leave that are due, and wake all when there is nothing more to wait for."""
         if self._full:
             self._rooms.settled.set()
-        for group in () if self._gate.closed else self._groups.values():
+        for group in () if self._gate.closed or self._stopped else self._groups.values():
             if group.waiting and not group.leaving and self._due(group):
                 group.leaving = True
-                self._spawn(self._leave(group), group.service)
+                self._spawn(partial(self._leave, group), group.service)
         if self._crash is not None or self._gate.closed or self._finished:
             self._rooms.wake()
         elif not self._full:
@@ -236,7 +241,7 @@ class Batches:
             while group.waiting and self._due(group):
                 room = await self._departures.leave(group)
                 if room is not None:
-                    self._spawn(self._following.follow(room), group.service)
+                    self._spawn(partial(self._following.follow, room), group.service)
         finally:
             group.leaving = False
             if group.waiting and not self.takes(group.waiting[0][1]):
@@ -254,10 +259,20 @@ class Batches:
 
     def _closed(self) -> None:
         """End what is under way for a provider whose gate has closed, but for a request that costs money."""
+        own = asyncio.current_task()  # which closed it, and finds it closed
         for task, service in self._tasks.items():
-            if service.gate.closed and task not in self._rooms.steady:
+            if service.gate.closed and task is not own and task not in self._rooms.steady:
                 task.cancel()
         self._rooms.wake()
+
+
+def _stranded(work: Work, provider: str | None) -> Work:
+    """Return the work on a job; without any, when its batch was sent to a `provider` that it cannot be asked of."""
+    if provider is None:
+        return work
+    remedy = "put it back as it was, so that it can be asked for; nothing is sent anew"
+    what = f"the manifest has no provider {provider} that sells batches, which has this job's: {remedy}"
+    return replace(work, handle=None, verdict=(Code.UNKNOWN, what))
 
 
 def _aside(run: JobRun) -> Work:

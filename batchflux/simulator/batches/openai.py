@@ -138,7 +138,7 @@ class OpenAiBatchQueue(BatchQueue):
         """Cancel a batch."""
         batch = self.batch(key, http.match_info["id"])
         says = f"Cannot cancel a batch with status '{batch.state}'."
-        if batch.ended is not None or batch.state == "cancelling":
+        if batch.ended is not None and batch.state != "cancelled":
             raise Refusal(replies.error_reply(409, says, "invalid_request_error"))
         self.cancel(batch)
         return self._told(_batch(batch))
