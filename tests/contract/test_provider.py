@@ -105,10 +105,16 @@ class TestProvider(ProviderSuite):
         assert shop.program.summary()["reason"] == "budget"
 
 
+TOGETHER = {  # tests of batches that have most of it in one
+    "test_an_answer_that_comes_twice_is_counted_twice_and_shown",
+    "test_what_is_not_back_is_sent_live_once_its_batch_is_cancelled",
+}
+
+
 class TestBatches(BatchSuite):
     ways = tuple(way for way in WAYS if way.name in ("openai", "gemini"))
     dialects: ClassVar = dialects()
 
     def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
-        """The engine sees no API: what a batch goes through is fast for one."""
-        return () if way.name == "openai" and not point else (pytest.mark.slow,)
+        """The engine sees no API, and tests/engine has all that a batch goes through."""
+        return () if way.name == "openai" and test in TOGETHER else (pytest.mark.slow,)
