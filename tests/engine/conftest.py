@@ -160,7 +160,7 @@ class Server:
         self.polls: Counter[str] = Counter()
         self.asked: list[tuple[str, str | None, float]] = []
         self.deaf: Callable[[float], None] = lambda _: None
-        self.whole = True
+        self.whole, self.list_takes = True, 0.0
         self.certain = False
         self.epoch = 0.0
         """How much later than the loop's clock it is at the server: a second run's clock begins at 0 again."""
@@ -175,7 +175,7 @@ class Server:
         on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
         if request.url.startswith(LIST):
-            return self._listed(request.url.removeprefix(LIST), secret)
+            return await self._listed(request.url.removeprefix(LIST), secret)
         if request.repeatable:
             return self._poll(request)
         if on_sent is not None:
@@ -206,11 +206,12 @@ class Server:
             return Exchanged(reply=Submitted(handle=handle, cost=reply.cost), seconds=reply.after or 0.0)
         return Exchanged(reply=Finished(asset=self._asset(name, reply), cost=reply.cost), seconds=reply.after or 0.0)
 
-    def _listed(self, name: str, key: str | None) -> Exchanged:
+    async def _listed(self, name: str, key: str | None) -> Exchanged:
         """Say which tasks of a name there are; `deaf` raises what is answered in place of a list."""
         now = asyncio.get_running_loop().time() + self.epoch
         self.asked.append((name, key, now))
         self.deaf(now)
+        await asyncio.sleep(self.list_takes)
         own = ((handle, due) for handle, (due, _) in self.tasks.items() if handle.split("/")[0] == name)
         handles = tuple(handle for handle, due in own if self.whole or due <= now)
         if self.certain and not handles:

@@ -141,9 +141,11 @@ def test_of_two_that_are_equal_none_is_taken_and_nothing_is_sent(scene: Callable
     assert len(made.server.calls) == 4
 
 
-def test_one_of_two_that_are_equal_is_taken_once(scene: Callable[..., Night]) -> None:
+@pytest.mark.parametrize("takes", [0.0, 1.0])
+def test_one_of_two_that_are_equal_is_taken_once(scene: Callable[..., Night], takes: float) -> None:
     """Both were lost, one was accepted: whose it is makes no difference, but it is not the other's too."""
     made = scene(ACCEPTED, NOT_ACCEPTED, TASK, jobs=2)
+    made.server.list_takes = takes
     made.jobs = [replace(job, prompt="j0") for job in made.jobs]
     assert made.run().tally.done == 2
     assert len(made.server.calls) == 3
