@@ -144,6 +144,10 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
     shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
     text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
+    if result.lost:
+        text.append(
+            f"  asked     {result.lost:>9,}  of the unknown are asked for first: their API may have accepted them"
+        )
     if counts.get("merged"):
         text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
     text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
@@ -156,7 +160,8 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
     call = "call" if manifest.free else "paid call"
-    kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
+    had = "cannot be had" + (", or a request that was lost was not accepted" if result.lost else "")
+    kept = f", {result.maybe:,} of them only if a picture that was paid for {had}" if result.maybe else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",

@@ -58,7 +58,8 @@ class Plan:
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
-    cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
+    cannot be had any more, or a request that was lost turns out not to be accepted: APIs are asked for that of `lost`
+    jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
@@ -91,6 +92,7 @@ class Plan:
     canary: int = 0
     missed: str | None = None
     maybe: int = 0
+    lost: int = 0
     retried: int = 0
     doubt: str | None = None
     tables: tuple[dict[str, Any], ...] = ()
@@ -222,6 +224,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         dropped=dict(survey.dropped),
         missed=survey.missed,
         maybe=survey.maybe,
+        lost=survey.lost,
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
