@@ -264,7 +264,10 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        asked = self._world.wakes.hooked(job)
+        exchanged = await self._exchange(
+            run, provider.submit(asked, attempt.number), provider, attempt.lease, paid=True
+        )
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -277,6 +280,7 @@ class JobRunner:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
+        attempt.hooked = asked is not job
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:

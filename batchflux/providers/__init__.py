@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from batchflux.capabilities import Capabilities
+    from batchflux.webhooks.api import WebhookApi
 
-__all__ = ["READER", "Provider", "capabilities", "preview", "providers"]
+__all__ = ["READER", "Provider", "capabilities", "preview", "providers", "webhook_apis"]
 
 GROUP = "batchflux.providers"
 
@@ -43,6 +44,12 @@ def providers() -> Mapping[tuple[str, str], Provider]:
 def capabilities() -> tuple[Capabilities, ...]:
     """Return what each provider can carry, for its models in general; `for_model` tells what holds for one."""
     return tuple(replace(one.capabilities(""), by_model=cache(one.capabilities)) for one in providers().values())
+
+
+@cache
+def webhook_apis() -> Mapping[tuple[str, str], WebhookApi]:
+    """Return how APIs call, of those that do, by API and style."""
+    return {name: one.webhooks for name, one in providers().items() if one.webhooks is not None}
 
 
 def _registered() -> Iterator[tuple[str, object]]:
