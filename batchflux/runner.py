@@ -219,7 +219,6 @@ class _Run:
     ) -> Wakes:
         """Return what the calls of APIs come to, received until `stack` is closed; UsageError: the port is taken."""
         wakes = Wakes(hooks)
-        wakes.event = self.event
         if not hooks or self.manifest.webhooks.listen is None:
             return wakes
         from batchflux.webhooks.receiver import Keys, Receiver  # noqa: PLC0415  a server, seldom needed
@@ -227,9 +226,11 @@ class _Run:
         async def ask(hook: Hook, request: HttpRequest) -> AsyncIterator[Reply]:
             provider = providers()[self.manifest.providers[hook.name].api, hook.style]
             for key in self.keys[hook.name]:
-                with contextlib.suppress(JobError):  # another key's answer will do, where there is one
-                    at = (hook.name, key.address)
+                at = (hook.name, key.address)
+                try:
                     yield (await executor.exchange(request, provider=provider, secret=key.secret, at=at)).reply
+                except JobError as error:  # another key's answer will do, where there is one
+                    self.event("webhook_keys_failed", provider=hook.name, code=error.code, message=error.message)
 
         receiver = await stack.enter_async_context(Receiver(wakes, *self.manifest.webhooks.listen, Keys(ask)))
         stack.callback(lambda: self.event("webhooks", answers={str(n): c for n, c in receiver.answers.items()}))

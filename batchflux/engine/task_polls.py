@@ -98,7 +98,7 @@ class TaskPolls:
         self, world: World, exchange: Callable[[JobRun, HttpRequest, Provider, Lease], Awaitable[Exchanged]]
     ) -> None:
         self._gate, self._event, self._wakes = world.gate, world.observer.event, world.wakes
-        self._exchange = exchange
+        self._exchange, world.wakes.event = exchange, world.observer.event
         self._clock = asyncio.get_running_loop().time
 
     async def followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:

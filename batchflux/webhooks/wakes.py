@@ -75,8 +75,8 @@ class Wake:
 
     @property
     def expected(self) -> bool:
-        """Whether its call will come, so that polls before are for nothing."""
-        return self._hooked and self._hook is not None and self._hook.arrives(self._wakes.clock())
+        """Whether its call will come, so that polls before are for nothing; one that came too early was all."""
+        return self._hooked and not self.heard and self._hook is not None and self._hook.arrives(self._wakes.clock())
 
     def call(self) -> None:
         """Take note of a call."""
@@ -87,7 +87,7 @@ class Wake:
 
     def ended(self) -> None:
         """Take note that a poll found the task ended: where its call was relied on, it has to come."""
-        if self._hook is not None and not self.heard and self.expected:
+        if self._hook is not None and self.expected:
             self._wakes.expect(self._hook, self._task)
 
 

@@ -165,7 +165,8 @@ def named_in(body: bytes, names: Iterable[str]) -> tuple[str, ...]:
     except UnreadableError:
         return ()
     values = (found.get(name) for name in names) if isinstance(found, dict) else ()
-    return tuple(text for value in values if (text := told_text(value)) is not None)
+    told = (told_text(str(value) if type(value) is int else value) for value in values)
+    return tuple(text for text in told if text is not None)
 
 
 def is_small(image: Reference) -> bool:

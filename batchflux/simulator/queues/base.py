@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Said = tuple[str, Reply]
 
 KEPT_TASKS = 4_096
+_LONGEST_EARLY = 30.0  # seconds that a submit is not answered because its webhook is called first
 # Poll fault: the fault of a submit that gives the same answer, where it is not a `server_...` of the same name.
 _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 
@@ -41,7 +43,8 @@ _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 class Task:
     """One accepted request. `owner` is the key that submitted it; times are epoch seconds, the price is in credits.
 
-    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended.
+    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended; `calling`
+    calls its webhook then.
     """
 
     owner: str = field(repr=False)
@@ -56,6 +59,7 @@ class Task:
     cancelled: bool = False
     free: bool = False
     data: dict[str, Any] = field(default_factory=dict)
+    calling: asyncio.Task[None] | None = field(default=None, repr=False)
     ends: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -192,6 +196,7 @@ class Queue:
             return
         task.ended = time.time()
         task.ends.set()
+        self._endpoint.caller.ended(task)
         self.active[task.owner] -= 1
         if task.billed != self.bills_first:
             refund = self.bills_first
@@ -227,6 +232,8 @@ class Queue:
         recipe = await endpoint.recipe(request, turn)
         task = self.made(replace(request, uploads=()), recipe, turn, key)  # their bytes are in the cache
         self.begin(task)
+        if "webhook_early" in turn.faults:
+            await _called(task)
         if "reset" in turn.faults:
             return replies.reset(http)
         without = "no_task_id" in turn.faults
@@ -253,6 +260,14 @@ class Queue:
         await asyncio.to_thread(self._endpoint.cache.keep, upload, "orig")
         kind = (sniff(data) or "").removeprefix("image/")
         return f"{http.scheme}://{http.host}/v1/files/uploads/{upload.sha256}.{kind}"
+
+
+async def _called(task: Task) -> None:
+    """Wait until a task has ended and its webhook was called, for a while."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(task.ends.wait(), _LONGEST_EARLY)
+        if task.calling is not None:
+            await asyncio.shield(task.calling)
 
 
 def _absent(task: Task) -> int | None:
