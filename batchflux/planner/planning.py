@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 from yarl import URL
 
 from batchflux.engine.settings import key_faults, proxies_of
-from batchflux.errors import JobError
+from batchflux.errors import JobError, UsageError
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, cost_of, counted, mean_call, paces_of, provider_plans, whole_time
-from batchflux.providers import capabilities, preview, providers
+from batchflux.providers import capabilities, preview, providers, webhook_apis
 from batchflux.redaction import without_signatures
 from batchflux.secrets import Secrets
 from batchflux.transport import check_downloads
+from batchflux.webhooks.opening import called_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ class Plan:
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
-    is the first.
+    is the first. `webhooks` is where APIs call, `uncalled` are the providers that do not.
     """
 
     name: str
@@ -96,6 +97,8 @@ class Plan:
     renamed: int = 0
     renamed_sample: str = ""
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
+    webhooks: str | None = None
+    uncalled: tuple[str, ...] = ()
     without_fallback: int = 0
     worst_cost: Decimal | None = None
 
@@ -176,8 +179,11 @@ def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
 def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what providers leave to those who use it; UsageError when they cannot.
 
-    They are the embedded simulator's options, allow_hosts, download_headers and proxies.
+    They are the embedded simulator's options, allow_hosts, download_headers, proxies, and what verifies webhooks.
     """
+    for name, _, api in called_by(manifest, webhook_apis()):
+        if name in manifest.may_ask and (needed := api.missing()) is not None:
+            raise UsageError(f"The webhooks of {name} cannot be received here: {needed}, or remove webhooks.")
     for provider in manifest.providers.values():
         proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)
@@ -223,9 +229,18 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
         providers=each,
+        webhooks=manifest.webhooks.public_url,
+        uncalled=_uncalled(manifest, survey),
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(asked, worst=True) if asked else own.cost,
     )
+
+
+def _uncalled(manifest: Manifest, survey: Survey) -> tuple[str, ...]:
+    """Return who makes jobs and does not call when they are made, where a manifest has webhooks."""
+    calls = {(name, style) for name, style, _ in called_by(manifest, webhook_apis())}
+    silent = [name for name, style in survey.made_by if (name, style) not in calls]
+    return tuple(dict.fromkeys(silent)) if manifest.webhooks.listen else ()
 
 
 def _reference_faults(survey: Survey) -> Iterator[str]:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
     from batchflux.providers.batches import BatchApi
+    from batchflux.webhooks.api import WebhookApi
 
 
 READER = 1
@@ -54,6 +55,9 @@ class Provider(ABC):
 
     batches: ClassVar[BatchApi | None] = None
     """How it takes batches, where it sells some."""
+
+    webhooks: ClassVar[WebhookApi | None] = None
+    """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:

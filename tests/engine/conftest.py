@@ -63,6 +63,7 @@ from batchflux.models import (
 )
 from batchflux.providers import Provider, providers
 from batchflux.transport import CallTimes, DownloadSlots
+from batchflux.webhooks.wakes import Wakes
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
@@ -450,6 +451,7 @@ class Night:
     pictures: Pictures = field(default_factory=Pictures)
     rules: Callable[[Terms, Ledger, Gate], Rules] | None = None
     """What holds the run back, where it is not one provider by the terms."""
+    wakes: Callable[[], Wakes] = Wakes
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -484,6 +486,7 @@ class Night:
             gate=gate,
             random=random.Random(asked.seed),
             now=lambda: DUSK + loop.time(),
+            wakes=self.wakes(),
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
