@@ -45,6 +45,7 @@ _BLOCKED = re.compile(
     r"(?:resource|account|organi[sz]ation) .{0,40}(?:blocked|suspended|disabled)|unsupported_country", re.IGNORECASE
 )
 _MADE = re.compile(r'"moderation_stage"\s*:\s*"output"')
+_MAY_TELL = frozenset({Code.MODERATED, Code.NO_IMAGE})
 _BAD, _UNPROCESSABLE, _MEDIA, _FORBIDDEN, _FAILED = 400, 422, 415, 403, 500  # HTTP
 
 
@@ -105,8 +106,7 @@ class Answers(AnswerReader):
     def picture(self, *, complete: bool) -> Finished:
         """Return the picture, and how many tokens it took."""
         finished = super().picture(complete=complete)
-        usage = next((one["usage"] for one in self.documents() if isinstance(one, dict) and one.get("usage")), None)
-        return replace(finished, cost=_cost(usage))
+        return replace(finished, cost=self._told())
 
     def explained(self, error: JobError) -> JobError:
         """Return what OpenAI means: a blocked account is no prompt's fault, and a picture that was made may be paid."""
@@ -114,7 +114,13 @@ class Answers(AnswerReader):
             error = recoded(error, Code.AUTH)
         elif error.code is Code.MODERATED and _MADE.search(self._text):
             error = recoded(error, Code.MODERATED, billed=True)
+        if error.billed and error.code in _MAY_TELL and (cost := self._told(pictured=False)) is not None:
+            error.tokens = cost.tokens
         return super().explained(error)
+
+    def _told(self, *, pictured: bool = True) -> Cost | None:
+        usage = next((one["usage"] for one in self.documents() if isinstance(one, dict) and one.get("usage")), None)
+        return _cost(usage, pictured=pictured)
 
     def _unread(self, error: JobError) -> bool:
         """Whether a request was refused because its JSON was not understood, and nothing can have been made of it."""
@@ -213,8 +219,11 @@ def _form(job: Job, body: Mapping[str, Any]) -> Multipart:
     return Multipart(parts=(*texts, *files, *mask))
 
 
-def _cost(usage: Any) -> Cost | None:
-    """Return how many tokens an answer counts; None where it does not, or what it counts does not add up."""
+def _cost(usage: Any, *, pictured: bool) -> Cost | None:
+    """Return how many tokens an answer counts; None where it does not, or what it counts does not add up.
+
+    Of an answer without a picture it may be none of a picture.
+    """
     try:
         whole = told_counts(usage, taken="input_tokens", given="output_tokens")
         taken = told_counts(usage.get("input_tokens_details") or {}, text_in="text_tokens", image_in="image_tokens")
@@ -222,7 +231,7 @@ def _cost(usage: Any) -> Cost | None:
     except UnreadableError:
         return None
     rest, image_out = whole["taken"] - sum(taken.values()), whole["given"] - given["text_out"]
-    if rest < 0 or image_out <= 0:
+    if rest < 0 or image_out < 0 or (pictured and not image_out):
         return None
     counts = {**taken, "in": rest, **given, "image_out": image_out}
     return Cost(tokens={kind: count for kind, count in counts.items() if count})
