@@ -194,8 +194,8 @@ def _access(result: Plan) -> list[str]:
         text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
     if result.webhooks is not None:
-        silent = f"; {' and '.join(result.uncalled)} does not call, as it is asked" if result.uncalled else ""
-        text.append(f"  webhooks  at {result.webhooks}{silent}")
+        silent = "".join(f"; {name} does not call, as it is asked" for name in result.webhooks["without"])
+        text.append(f"  webhooks  at {result.webhooks['public_url']}{silent}")
     if len({one.proxy for one in result.providers.values()}) > 1:
         return [*text, *(f"  proxy     of {name}: {one.proxy or 'none'}" for name, one in result.providers.items())]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]

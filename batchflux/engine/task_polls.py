@@ -113,7 +113,7 @@ class TaskPolls:
         the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
-        with self._wakes.awaited(run.work.job, handle, hooked=attempt.hooked) as wake:
+        with self._wakes.awaited(run.work.job, provider.task_of(handle), hooked=attempt.hooked) as wake:
             return await self._polled(run, attempt, partial(provider.poll, run.work.job, handle), provider, wake)
 
     async def _polled(

@@ -60,7 +60,7 @@ class Plan:
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
-    is the first. `webhooks` is where APIs call, `uncalled` are the providers that do not.
+    is the first. `webhooks` is the `public_url` that APIs call, and the providers `without`: they do not.
     """
 
     name: str
@@ -97,8 +97,7 @@ class Plan:
     renamed: int = 0
     renamed_sample: str = ""
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
-    webhooks: str | None = None
-    uncalled: tuple[str, ...] = ()
+    webhooks: dict[str, Any] | None = None
     without_fallback: int = 0
     worst_cost: Decimal | None = None
 
@@ -229,18 +228,19 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
         providers=each,
-        webhooks=manifest.webhooks.public_url,
-        uncalled=_uncalled(manifest, survey),
+        webhooks=_webhooks(manifest, survey),
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(asked, worst=True) if asked else own.cost,
     )
 
 
-def _uncalled(manifest: Manifest, survey: Survey) -> tuple[str, ...]:
-    """Return who makes jobs and does not call when they are made, where a manifest has webhooks."""
+def _webhooks(manifest: Manifest, survey: Survey) -> dict[str, Any] | None:
+    """Return where APIs call when jobs are made, and who makes jobs and does not; None without webhooks."""
+    if manifest.webhooks.public_url is None:
+        return None
     calls = {(name, style) for name, style, _ in called_by(manifest, webhook_apis())}
-    silent = [name for name, style in survey.made_by if (name, style) not in calls]
-    return tuple(dict.fromkeys(silent)) if manifest.webhooks.listen else ()
+    without = dict.fromkeys(name for name, style in survey.made_by if (name, style) not in calls)
+    return {"public_url": manifest.webhooks.public_url, "without": [*without]}
 
 
 def _reference_faults(survey: Survey) -> Iterator[str]:

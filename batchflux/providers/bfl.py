@@ -23,7 +23,7 @@ from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
 from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
-from batchflux.providers.answers.documents import named_in
+from batchflux.providers.answers.documents import id_in, named_in
 from batchflux.providers.answers.signs import FAILED, READY, TASK_IDS
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
@@ -84,10 +84,6 @@ class NativeWebhooks(WebhookApi):
     def tasks(self, call: Call) -> tuple[str, ...]:
         """Return the task's id, under any of its names; progress is told under another than the end."""
         return named_in(call.body, TASK_IDS)
-
-    def id_in(self, handle: str) -> str:
-        """Return the task's id."""
-        return str(json.loads(handle)["id"])
 
 
 class BflWebhooks(NativeWebhooks):
@@ -161,6 +157,10 @@ class Native(Provider):
             reader=partial(TaskReader, job, self._polled, asked=json.loads(handle)["id"]),
             repeatable=True,
         )
+
+    def task_of(self, handle: str) -> str:
+        """Return the task's id."""
+        return id_in(handle)
 
     def _place(self, handle: Mapping[str, str]) -> str:
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"

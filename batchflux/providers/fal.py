@@ -49,7 +49,8 @@ from batchflux.webhooks.signatures import header, timely
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from batchflux.models import Finished, Job, Lost, Reference, Reply
+    from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.providers.base import Lost
     from batchflux.webhooks.api import Call
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
@@ -115,11 +116,6 @@ class FalWebhooks(WebhookApi):
     def tasks(self, call: Call) -> tuple[str, ...]:
         """Return the request's id, which is signed."""
         return (header(call, "x-fal-webhook-request-id"),)
-
-    def id_in(self, handle: str) -> str:
-        """Return the request's id, which its addresses hold."""
-        found = _REQUEST.search(json.loads(handle)["response"])
-        return unquote(found[1]) if found else ""
 
 
 def _public_keys(answer: DocumentReader) -> Reply:
@@ -254,12 +250,12 @@ class Fal(Provider):
         return _page(job, query, Search(lost=lost, asked=asked, id="request_id", sent_at="sent_at", input="json_input"))
 
     def task_of(self, handle: str) -> str:
-        """Return the id of a request, with which its result's address ends."""
+        """Return the id of a request, which its result's address holds."""
         try:
-            place = str(json.loads(handle)["response"])
+            found = _REQUEST.search(json.loads(handle)["response"])
         except (ValueError, LookupError, TypeError):  # it is another API's
-            return handle
-        return unquote(place.rstrip("/").rpartition("/")[2])
+            found = None
+        return handle if found is None else unquote(found[1])
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""

@@ -34,7 +34,7 @@ from batchflux.models import (
     Then,
     Uploaded,
 )
-from batchflux.providers.answers.documents import DocumentReader, asking, is_small, named_in, uploading
+from batchflux.providers.answers.documents import DocumentReader, asking, id_in, is_small, named_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
@@ -44,7 +44,8 @@ from batchflux.webhooks.signatures import check_standard, key_in
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from batchflux.models import Job, Lost, Reference, Reply
+    from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
     from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
@@ -82,10 +83,6 @@ class ReplicateWebhooks(WebhookApi):
     def tasks(self, call: Call) -> tuple[str, ...]:
         """Return the prediction's id."""
         return named_in(call.body, ("id",))
-
-    def id_in(self, handle: str) -> str:
-        """Return the prediction's id."""
-        return str(json.loads(handle)["id"])
 
 
 def _secret(answer: DocumentReader) -> Reply:
@@ -173,6 +170,10 @@ class Replicate(Provider):
             reader=partial(DocumentReader, job, partial(self._polled, name)),
             repeatable=True,
         )
+
+    def task_of(self, handle: str) -> str:
+        """Return the prediction's id."""
+        return id_in(handle)
 
     def _polled(self, asked: str, answer: DocumentReader) -> Reply:
         if answer.status == 404:  # noqa: PLR2004  HTTP: not found

@@ -11,6 +11,7 @@ import json
 import time
 from base64 import b64encode
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from ipaddress import ip_address
@@ -19,16 +20,16 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from batchflux.simulator.faults import UNBILLED
 from batchflux.webhooks.ed25519 import Signer, available
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.simulator.journal import Journal
-    from batchflux.simulator.queues.base import Task
+    from batchflux.simulator.replies import Api
+    from batchflux.simulator.requests import ImageRequest
 
-    Signs = Callable[[Task, bytes], Mapping[str, str]]
+    Signs = Callable[["_Hook", bytes], Mapping[str, str]]
 
 NOWHERE = "https://nowhere.invalid/not-to-be-believed.png"
 LATE_SECONDS = 10.0
@@ -55,37 +56,56 @@ def shared_secret() -> dict[str, str]:
     return {"key": f"whsec_{b64encode(_SECRET).decode()}"}
 
 
-def _said(task: Task, word: str) -> dict[str, Any]:
-    """Return what a call says, in the words of its API."""
-    match task.request.api:
-        case "bfl":
-            at = datetime.now(UTC).isoformat()
-            return {"id": task.id, "status": word, "result": {"sample": NOWHERE}, "timestamp": at}
-        case "relay":
-            return {"task_id": task.id, "status": word, "progress": 1.0, "result": {"sample": NOWHERE}}
-        case "fal":
-            payload = {"images": [{"url": NOWHERE}]}
-            return {"request_id": task.id, "gateway_request_id": task.id, "status": word, "payload": payload}
-    return {"id": task.id, "status": word, "output": NOWHERE, "error": None}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Hook:
+    """The webhook of a task that has ended, `well` or not; `fault` says how it is called."""
+
+    api: Api
+    id: str
+    url: str
+    secret: str | None = field(repr=False)
+    fault: str
+    well: bool
+
+    def said(self, when: int) -> bytes:
+        """Return a call's body, in the words of its API: under way (0), or ended well (1) or badly (2)."""
+        word = _WORDS[self.api][when]
+        body: dict[str, Any] = {"id": self.id, "status": word, "output": NOWHERE, "error": None}
+        match self.api:
+            case "bfl":
+                at = datetime.now(UTC).isoformat()
+                body = {"id": self.id, "status": word, "result": {"sample": NOWHERE}, "timestamp": at}
+            case "relay":
+                body = {"task_id": self.id, "status": word, "progress": 1.0, "result": {"sample": NOWHERE}}
+            case "fal":
+                payload = {"images": [{"url": NOWHERE}]}
+                body = {"request_id": self.id, "gateway_request_id": self.id, "status": word, "payload": payload}
+        return json.dumps(body).encode()
+
+    def forged(self) -> Iterator[tuple[str, bytes, Mapping[str, str]]]:
+        """Yield calls that are none of the API's: with another body than was signed, and to a wrong path."""
+        signed, body = _SIGNED[self.api](self, self.said(0)), self.said(2)
+        if signed:
+            yield self.url, body, signed
+        yield f"{self.url[:-1]}{'0' if self.url[-1] != '0' else '1'}", body, {}
 
 
-def _by_bfl(task: Task, body: bytes) -> Mapping[str, str]:
-    secret = task.request.webhook_secret
-    if not secret:
+def _by_bfl(hook: _Hook, body: bytes) -> Mapping[str, str]:
+    if not hook.secret:
         return {}
-    return {"X-BFL-Signature": f"sha256={hmac.new(secret.encode(), body, sha256).hexdigest()}"}
+    return {"X-BFL-Signature": f"sha256={hmac.new(hook.secret.encode(), body, sha256).hexdigest()}"}
 
 
-def _by_fal(task: Task, body: bytes) -> Mapping[str, str]:
-    names, at = (task.id, "simulator"), str(int(time.time()))
+def _by_fal(hook: _Hook, body: bytes) -> Mapping[str, str]:
+    names, at = (hook.id, "simulator"), str(int(time.time()))
     text = "\n".join((*names, at, sha256(body).hexdigest())).encode()
     values = (*names, at, Signer(_SEED).sign(text).hex())
     parts = ("Request-Id", "User-Id", "Timestamp", "Signature")
     return {f"X-Fal-Webhook-{part}": value for part, value in zip(parts, values, strict=True)}
 
 
-def _by_replicate(task: Task, body: bytes) -> Mapping[str, str]:
-    name, at = f"msg_{task.id}", str(int(time.time()))
+def _by_replicate(hook: _Hook, body: bytes) -> Mapping[str, str]:
+    name, at = f"msg_{hook.id}", str(int(time.time()))
     signature = b64encode(hmac.new(_SECRET, f"{name}.{at}.".encode() + body, sha256).digest()).decode()
     return {"webhook-id": name, "webhook-timestamp": at, "webhook-signature": f"v1,{signature}"}
 
@@ -106,12 +126,16 @@ class Caller:
         self._session: aiohttp.ClientSession | None = None
         self._calling: set[asyncio.Task[None]] = set()
 
-    def ended(self, task: Task) -> None:
+    def ended(self, request: ImageRequest, name: str, fault: str, *, well: bool) -> asyncio.Task[None] | None:
         """Call the webhook of a task that has ended, if it has one, beside what else is done."""
-        if task.request.webhook_url is not None and task.request.api in _WORDS:
-            task.calling = asyncio.create_task(self._call(task, task.request.webhook_url))
-            self._calling.add(task.calling)
-            task.calling.add_done_callback(self._calling.discard)
+        if request.webhook_url is None or request.api not in _WORDS:
+            return None
+        url, secret = request.webhook_url, request.webhook_secret
+        hook = _Hook(api=request.api, id=name, url=url, secret=secret, fault=fault, well=well)
+        calling = asyncio.create_task(self._call(hook))
+        self._calling.add(calling)
+        calling.add_done_callback(self._calling.discard)
+        return calling
 
     async def close(self) -> None:
         """End all calls."""
@@ -121,32 +145,30 @@ class Caller:
         if self._session is not None:
             await self._session.close()
 
-    async def _call(self, task: Task, url: str) -> None:
-        if not _is_here(url):
-            self._journal.webhooks["elsewhere"] += 1
+    async def _call(self, hook: _Hook) -> None:
+        unsigned = hook.api == "fal" and available()
+        if unsigned or not _is_here(hook.url):
+            self._journal.webhooks["unsigned" if unsigned else "elsewhere"] += 1
             return
-        if task.request.api == "fal" and available():
-            self._journal.webhooks["unsigned"] += 1
-            return
-        fault = task.turn.of("webhook")
-        if fault == "webhook_never":
-            return
-        if fault == "webhook_late":
-            await asyncio.sleep(LATE_SECONDS)
-        if fault == "webhook_forged":
-            for forged, body, headers in _forged(task, url):
-                await self._post(forged, body, headers)
-        under_way, well, badly = _WORDS[task.request.api]
-        word = badly if task.cancelled or task.fault in UNBILLED else well
-        words = [word] * (TIMES if fault == "webhook_twice" else 1)
-        words += [under_way] * (2 if fault == "webhook_shuffled" else 0)
-        for each in words:
-            await self._delivered(task, url, json.dumps(_said(task, each)).encode())
+        times = 1
+        match hook.fault:
+            case "webhook_never":
+                times = 0
+            case "webhook_twice":
+                times = TIMES
+            case "webhook_late":
+                await asyncio.sleep(LATE_SECONDS)
+            case "webhook_forged":
+                for url, body, headers in hook.forged():
+                    await self._post(url, body, headers)
+        ends = [1 if hook.well else 2] * times
+        for when in (*ends, 0, 0) if hook.fault == "webhook_shuffled" else ends:
+            await self._delivered(hook, hook.said(when))
 
-    async def _delivered(self, task: Task, url: str, body: bytes) -> None:
+    async def _delivered(self, hook: _Hook, body: bytes) -> None:
         """Make a call, and again when it is not taken."""
         for rest in (*_RETRIES, None):
-            taken = await self._post(url, body, _SIGNED[task.request.api](task, body))
+            taken = await self._post(hook.url, body, _SIGNED[hook.api](hook, body))
             if taken or rest is None:
                 return
             await asyncio.sleep(rest)
@@ -160,16 +182,6 @@ class Caller:
                 said = str(answer.status)
         self._journal.webhooks[said] += 1
         return said.startswith("2")
-
-
-def _forged(task: Task, url: str) -> Iterator[tuple[str, bytes, Mapping[str, str]]]:
-    """Yield calls that are none of the API's: with another body than was signed, without a signature, elsewhere."""
-    under_way, _, badly = _WORDS[task.request.api]
-    signed = _SIGNED[task.request.api](task, json.dumps(_said(task, under_way)).encode())
-    body = json.dumps(_said(task, badly)).encode()
-    if signed:
-        yield url, body, signed
-    yield f"{url[:-1]}{'0' if url[-1] != '0' else '1'}", body, {}
 
 
 def _is_here(url: str) -> bool:

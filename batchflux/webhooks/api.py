@@ -53,8 +53,4 @@ class WebhookApi(ABC):
 
     @abstractmethod
     def tasks(self, call: Call) -> tuple[str, ...]:
-        """Return what may be the id of the task that a verified call speaks of; nothing where it names none."""
-
-    @abstractmethod
-    def id_in(self, handle: str) -> str:
-        """Return the id by which calls speak of the task that a handle is of."""
+        """Return what may be the task that a verified call speaks of, as `Provider.task_of` names it; nothing: none."""

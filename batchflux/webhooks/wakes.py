@@ -109,10 +109,9 @@ class Wakes:
         return replace(job, webhook_url=hook.url, webhook_secret=hook.secret)
 
     @contextmanager
-    def awaited(self, job: Job, handle: str, *, hooked: bool) -> Iterator[Wake]:
-        """Wait for calls about a task; `hooked`: its API was told to call us, in this run."""
+    def awaited(self, job: Job, task: str, *, hooked: bool) -> Iterator[Wake]:
+        """Wait for calls about a task of a job; `hooked`: its API was told to call us, in this run."""
         hook = self.hooks.get((job.provider, job.style))
-        task = "" if hook is None else hook.api.id_in(handle)
         wake, place = Wake(self, hook, task, hooked=hooked), (job.provider, task)
         if hook is None:
             yield wake

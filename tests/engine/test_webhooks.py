@@ -39,9 +39,6 @@ class Plain(WebhookApi):
     def tasks(self, call: Call) -> tuple[str, ...]:
         raise AssertionError("nothing is received here")
 
-    def id_in(self, handle: str) -> str:
-        return handle
-
 
 class Calling(Server):
     """Calls so many seconds after the end of its n-th task as `calls` says; None: it does not."""

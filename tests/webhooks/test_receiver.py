@@ -116,8 +116,8 @@ async def receiving(free_port: int, keys: dict[str, tuple[str, ...]] | None = No
 async def test_a_verified_call_wakes_its_task_and_no_other(free_port: int) -> None:
     async with receiving(free_port) as post:
         with (
-            post.wakes.awaited(JOB, '{"id": "p1"}', hooked=True) as wake,
-            post.wakes.awaited(JOB, '{"id": "p2"}', hooked=True) as other,
+            post.wakes.awaited(JOB, "p1", hooked=True) as wake,
+            post.wakes.awaited(JOB, "p2", hooked=True) as other,
         ):
             assert not wake.expected
             assert await post.replicate("p1") == 200
@@ -132,7 +132,7 @@ async def test_each_api_by_its_own_signature(free_port: int) -> None:
     async with receiving(free_port) as post:
         fal, bfl = b'{"request_id": "other"}', b'{"id": "t1"}'
         signed = {"X-BFL-Signature": f"sha256={sha256_hmac(b'own-secret', bfl).hex()}"}
-        handles = {"f": '{"response": "/a/b/requests/f1"}', "b": '{"id": "t1"}', "n": '{"id": "t9"}'}
+        tasks = {"f": "f1", "b": "t1", "n": "t9"}
         for name, body, headers in (
             ("f", fal, by_fal("f1", fal)),
             ("b", bfl, signed),
@@ -141,7 +141,7 @@ async def test_each_api_by_its_own_signature(free_port: int) -> None:
         ):
             style = {"f": "fal", "b": "bfl", "n": "native"}[name]
             job = numbered_job(1, provider=name, style=style)
-            with post.wakes.awaited(job, handles[name], hooked=True) as wake:
+            with post.wakes.awaited(job, tasks[name], hooked=True) as wake:
                 assert await post.call(name, body, headers) == 200
                 assert wake.heard, name
 
@@ -165,7 +165,7 @@ async def test_each_api_by_its_own_signature(free_port: int) -> None:
 )
 async def test_what_wakes_nobody(free_port: int, status: int, how: Callable[[Post], Any]) -> None:
     async with receiving(free_port) as post:
-        with post.wakes.awaited(JOB, '{"id": "p1"}', hooked=True) as wake:
+        with post.wakes.awaited(JOB, "p1", hooked=True) as wake:
             assert await how(post) == status
             assert not wake.heard
             assert not post.wakes.hooks["r", "replicate"].heard
@@ -227,10 +227,10 @@ async def test_what_is_no_http_is_not_logged(free_port: int, caplog: pytest.LogC
 async def test_a_call_before_its_handle_is_on_record(free_port: int) -> None:
     async with receiving(free_port) as post:
         assert await post.replicate("early") == 200
-        with post.wakes.awaited(JOB, '{"id": "early"}', hooked=True) as wake:
+        with post.wakes.awaited(JOB, "early", hooked=True) as wake:
             assert wake.called is not None
             assert wake.called.is_set()
-        with post.wakes.awaited(JOB, '{"id": "early"}', hooked=True) as wake:
+        with post.wakes.awaited(JOB, "early", hooked=True) as wake:
             assert wake.called is not None
             assert not wake.called.is_set(), "once"
 
@@ -290,7 +290,7 @@ async def test_a_flood_is_not_believed_hides_nothing_and_grows_nothing(
     monkeypatch.setattr(memory, "EARLY_CALLS", 64)
     async with receiving(free_port) as post:
         with ExitStack() as stack:
-            waits = {name: post.wakes.awaited(JOB, json.dumps({"id": name}), hooked=True) for name in RIGHT}
+            waits = {name: post.wakes.awaited(JOB, name, hooked=True) for name in RIGHT}
             wakes = {name: stack.enter_context(wait) for name, wait in waits.items()}
             await flood(post, 0, calls // 2)
             before = held()

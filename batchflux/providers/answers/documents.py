@@ -167,6 +167,14 @@ def address_in(value: Any) -> str | None:
     return text if usable and text and text.isprintable() and " " not in text else None
 
 
+def id_in(handle: str) -> str:
+    """Return the `id` of a handle that is an object; the handle itself where it is another API's."""
+    try:
+        return str(json.loads(handle)["id"])
+    except (ValueError, LookupError, TypeError):
+        return handle
+
+
 def named_in(body: bytes, names: Iterable[str]) -> tuple[str, ...]:
     """Return the ids under these names in a call of an API; none where it is no object."""
     try:

@@ -75,9 +75,14 @@ class Task:
         return self.request.price / (2 if "settled_lower" in self.turn.faults else 1)
 
     @property
+    def well(self) -> bool:
+        """Whether something is made of it."""
+        return not self.cancelled and self.fault not in UNBILLED
+
+    @property
     def billed(self) -> bool:
         """Whether it is paid for when it ends."""
-        return not self.cancelled and not self.free and self.fault not in UNBILLED
+        return self.well and not self.free
 
     @property
     def progress(self) -> float:
@@ -220,7 +225,7 @@ class Queue:
             return
         task.ended = time.time()
         task.ends.set()
-        self._endpoint.caller.ended(task)
+        task.calling = self._endpoint.caller.ended(task.request, task.id, task.turn.of("webhook"), well=task.well)
         self.active[task.owner] -= 1
         if task.billed != self.bills_first:
             refund = self.bills_first
