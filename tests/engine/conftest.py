@@ -67,6 +67,7 @@ from batchflux.models import (
 from batchflux.providers import Provider, providers
 from batchflux.transport import CallTimes, DownloadSlots
 from batchflux.transport.lines import Lines, write_lines
+from batchflux.webhooks.wakes import Wakes
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
@@ -540,6 +541,7 @@ class Night:
     """What holds the run back, where it is not one provider by the terms."""
     epoch: float = 0.0
     """How many seconds after DUSK the next run begins."""
+    wakes: Callable[[], Wakes] = Wakes
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -580,6 +582,7 @@ class Night:
             gate=gate,
             random=random.Random(asked.seed),
             now=now,
+            wakes=self.wakes(),
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
