@@ -285,7 +285,8 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it.
+    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
+    a submit's answer had both: by it the task is told from others in the API's list.
     """
 
     asset: Link | Inline
@@ -293,6 +294,7 @@ class Finished:
     seed: int | None = None
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +307,23 @@ class Ended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """The API does not know the task: not yet, or not any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
+
+    attempt: int
+    sent_at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """The handles of the tasks that a lost request may have given; `whole`: also of those that have not ended."""
+
+    handles: tuple[str, ...]
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +356,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Closed | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -428,13 +447,17 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told."""
+    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
+
+    `handle` is of a task that has not been recorded before.
+    """
 
     asset: Link | str
     cost: int | None = None
     api_seconds: float | None = None
     seed_used: int | None = None
     revised_prompt: str | None = None
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

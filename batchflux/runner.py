@@ -36,6 +36,7 @@ from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageErro
 from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
+from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
@@ -126,6 +127,7 @@ class _Run:
         self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
+        self.batches = BatchLedger(self.ledger.database, time.time)
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
@@ -142,7 +144,7 @@ class _Run:
             self.log = RunLog(self.folder / RUN_LOG)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
-            if survey.todo:
+            if survey.todo or self.batches.unread():
                 await self._work(plan, already)
             else:
                 ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
@@ -198,6 +200,7 @@ class _Run:
             world = World(
                 executor=executor,
                 ledger=self.ledger,
+                batches=self.batches,
                 observer=KeyWatch(self, [key for keys in self.keys.values() for key in keys]),
                 gate=self.gate,
                 random=random.Random(),

@@ -68,13 +68,18 @@ class JobRun:
     answered: tuple[Code, str] | None = None
     rest: Rest | None = None
 
+    def turn_to(self, job: Job) -> None:
+        """Go on with the job as it is now: as another provider makes it, or with its photos prepared."""
+        if job is not self.work.job:
+            self.work = replace(self.work, job=job)
+
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
-    whose it is.
+    whose it is. `batched`: it is one of a batch, and is paid so.
     """
 
     number: int
@@ -83,6 +88,7 @@ class Attempt:
     began: float
     key_name: str | None
     accepted: bool = False
+    batched: bool = False
     late_at: Callable[[], float] = lambda: float("inf")
 
 
