@@ -52,8 +52,8 @@ async def write_lines(path: Path, lines: Iterable[tuple[str, Json]], photos: Enc
     """
     photos, left_out = photos or EncodedPhotos(), dict[str, JobError]()
     try:
-        file = _Gathered(await in_thread(partial(_opened, path)))
-        try:
+        with _opened(path) as written:
+            file = _Gathered(written)
             for key, line in lines:
                 start = file.size
                 try:
@@ -64,8 +64,6 @@ async def write_lines(path: Path, lines: Iterable[tuple[str, Json]], photos: Enc
                     left_out[key] = error
                     await file.cut(start)
             await file.flush()
-        finally:
-            await in_thread(file.close)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; make room and run again") from error
     return Lines(file=LocalFile(path=str(path), size=file.size, media_type=_MEDIA_TYPE), left_out=left_out)
@@ -98,7 +96,6 @@ class _Gathered:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._pieces, self._gathered = file, list[bytes](), 0
         self.size = 0
-        self.close = file.close
 
     async def add(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:

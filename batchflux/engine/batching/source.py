@@ -59,6 +59,7 @@ class Batches:
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self._crash: Exception | None = None
+        self.waiting_for = self._rooms.waiting_for
 
     async def along(self, source: Source) -> Source:
         """Return the source of a run's work, given one that knows no batches."""
