@@ -1,7 +1,7 @@
 """Gemini's batches: a file of requests for one model, answered within a day or so at half the price.
 
 A batch is found again by its display name. A file of answers names the keys of its requests; some come more than once.
-A batch that expires, after two days, leaves no answers, and one that is cancelled perhaps none. How many requests a batch
+A batch that expires, after two days, leaves no answers, and one that is cancelled perhaps none. How many requests one
 may have is not said; answers with pictures of 2K come to gigabytes by the hundred, so batches are small here.
 Facts: https://ai.google.dev/gemini-api/docs/batch-api and https://ai.google.dev/api/files, read in November 2026.
 """
