@@ -29,6 +29,7 @@ from batchflux.ledger.ledger import (
     check_free,
     columns_of,
 )
+from batchflux.ledger.reviews import note_stale
 from batchflux.ledger.tables import LAST
 from batchflux.models import Status
 
@@ -218,6 +219,8 @@ def _close(connection: sqlite3.Connection, number: int, closing: Closing, at: fl
         return Freed(ended=ended, again=0, whole=False)
     if closing.end == "lost":
         connection.execute("UPDATE submissions SET handle = NULL WHERE number = ?", (number,))
+    if closing.again:
+        note_stale(connection)  # their jobs may have ended, and stand in results.csv
     again = sum(_count_again(connection, number, key, times) for key, times in closing.again.items())
     state = "UPDATE batches SET state = ?, closed_at = ?, again = ? WHERE submission = ? AND closed_at IS NULL"
     connection.execute(state, (closing.end, at, sum(closing.again.values()), number))

@@ -18,11 +18,13 @@ from yarl import URL
 from batchflux.engine.settings import key_faults, proxies_of
 from batchflux.errors import JobError
 from batchflux.ledger.reconcile import Selection
+from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
 from batchflux.ledger.tables import currency, spent
 from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
-from batchflux.planner.estimates import canaries, cost_of, counted, mean_call, paces_of, provider_plans, whole_time
+from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
+from batchflux.planner.modes import cost_of
 from batchflux.providers import capabilities, preview, providers
 from batchflux.redaction import without_signatures
 from batchflux.secrets import Secrets
@@ -31,6 +33,7 @@ from batchflux.transport import check_downloads
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Job
     from batchflux.planner.estimates import Pace, ProviderPlan
@@ -58,7 +61,8 @@ class Plan:
     cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
-    `proxy` what it would go through. `renamed` file names were changed to such that Windows has, too, `renamed_sample`
+    `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
+    `renamed` file names were changed to such that Windows has, too, `renamed_sample`
     is the first.
     """
 
@@ -98,6 +102,7 @@ class Plan:
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
     without_fallback: int = 0
     worst_cost: Decimal | None = None
+    batches: dict[str, BatchUse] = field(default_factory=dict)
 
     @property
     def alone(self) -> bool:
@@ -152,13 +157,13 @@ def plan(
         check_currency(manifest, ledger)
         chosen = selection or Selection()
         survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
-        made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger))
         tried = canaries(manifest, survey, ledger)
+        made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
+        made = replace(made, batches=batches_of(ledger)[0])
     each = {
         name: replace(
             made.providers[name],
-            canary=tried[name],
             keys_missing=tuple(key for key in provider.keys if key in missing),
             proxy=_proxy(provider, environ),
         )
@@ -201,7 +206,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         styles=counted((style, jobs) for (_, style), jobs in survey.made_by.items()),
         calls=survey.calls,
         price=own.price,
-        cost=cost_of(asked) if asked else own.cost,
+        cost=cost_of(manifest, asked) if asked else own.cost,
         spent=currency(already),
         budget=manifest.limits.budget,
         currency=manifest.currency,
@@ -213,7 +218,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         models=counted((ways[0].model, calls) for ways, calls in asked.items()),
         photos=survey.photos,
         set_aside=survey.set_aside,
-        set_aside_cost=cost_of(survey.remade) if survey.remade else own.cost and Decimal(0),
+        set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
         missed=survey.missed,
         maybe=survey.maybe,
@@ -224,7 +229,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed_sample=survey.renamed[1],
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
-        worst_cost=cost_of(asked, worst=True) if asked else own.cost,
+        worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
     )
 
 

@@ -59,6 +59,7 @@ class Batches:
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self._crash: Exception | None = None
+        self.waiting_for = self._rooms.waiting_for
 
     async def along(self, source: Source) -> Source:
         """Return the source of a run's work, given one that knows no batches."""
@@ -239,7 +240,9 @@ class Batches:
         """Let batches of a group leave while one is due; what is to go elsewhere is given back."""
         try:
             while group.waiting and self._due(group):
-                room = await self._departures.leave(group)
+                await self._canary.ready(group.waiting[0][1])
+                # What let it may be an answer of a batch whose others are still to come, and to be counted.
+                room = await self._departures.leave(group) if group.waiting and self._due(group) else None
                 if room is not None:
                     self._spawn(partial(self._following.follow, room), group.service)
         finally:
