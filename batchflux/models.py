@@ -285,8 +285,7 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
-    a submit's answer had both: by it the task is told from others in the API's list.
+    `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
     """
 
     asset: Link | Inline
@@ -307,15 +306,6 @@ class Ended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """The API does not know the task: not yet, or not any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
-
-    attempt: int
-    sent_at: float
-    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,10 +437,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
-
-    `handle` is of a task that has not been recorded before.
-    """
+    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
 
     asset: Link | str
     cost: int | None = None

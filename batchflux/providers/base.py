@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,12 +37,24 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
-    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
 
 
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered.
+
+    What it gave ends by `until`; both in epoch seconds.
+    """
+
+    attempt: int
+    sent_at: float
+    until: float
 
 
 class Provider(ABC):

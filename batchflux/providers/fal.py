@@ -32,7 +32,8 @@ from batchflux.providers.base import Provider, carried, file_of, in_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from batchflux.models import Finished, Job, Lost, Reference, Reply
+    from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input

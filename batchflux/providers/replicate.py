@@ -41,7 +41,8 @@ from batchflux.providers.base import Provider, carried, file_of, in_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.models import Job, Lost, Reference, Reply
+    from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
