@@ -16,6 +16,7 @@ import pytest
 
 from batchflux.errors import Code, JobError
 from batchflux.folders.merge import merge
+from batchflux.models import Way
 from tests.engine.batch_shop import HALF, HOUR, WHOLE, Fate, Shop, ShopApi, killing
 
 if TYPE_CHECKING:
@@ -467,6 +468,36 @@ def test_nothing_more_is_bought_when_no_picture_of_the_first_batch_is_kept(night
         ended = run(night, canary=3)
         assert ended.reason is not None
         assert (ended.reason.reason, shop.creates, night.spent()) == ("canary", 1, 3 * HALF)
+
+
+def beside(night: Night, own: str) -> None:
+    """Let each job be of one provider, and be made by the other where that cannot."""
+    other = {"tuzi": "other", "other": "tuzi"}[own]
+    way = Way(provider=other, style="standard", model="m")
+    night.jobs = [replace(job, provider=own, model="m", style="standard", fallbacks=(way,)) for job in night.jobs]
+    assert isinstance(night.server, Shop)
+    night.server.beside = True
+
+
+def test_who_sells_no_more_batches_leaves_its_jobs_to_another(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(refused=Code.QUOTA),)).on(night)
+        beside(night, "tuzi")
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by) == (None, 6, {"other": 6})
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+
+
+def test_a_batch_takes_what_another_provider_does_not_make(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        beside(night, "other")
+        shop.refuses = {"other": Code.MODERATED}
+        assert run(night, stop_at=100.0).tally.done == 0
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by, shop.creates) == (None, 6, {}, 2)
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+        assert all('"provider": "tuzi"' in row.spec for row in night.rows().values())
 
 
 def test_two_folders_whose_batches_are_out_are_joined(nights: NightFactory, tmp_path: Path) -> None:
