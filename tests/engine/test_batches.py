@@ -470,6 +470,19 @@ def test_nothing_more_is_bought_when_no_picture_of_the_first_batch_is_kept(night
         assert (ended.reason.reason, shop.creates, night.spent()) == ("canary", 1, 3 * HALF)
 
 
+def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
+    nights: NightFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nights(30) as night:
+        shop = Scene(most=8).on(night)
+        run(night, stop_at=100.0, limit=20)
+        assert sum(len(lot.keys) for lot in shop.lots.values()) == 20
+        monkeypatch.setattr("batchflux.engine.batching.source.MOST", 6)  # fewer than are out already
+        assert run(night).tally.done == 30
+        assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
+        assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
 def beside(night: Night, own: str) -> None:
     """Let each job be of one provider, and be made by the other where that cannot."""
     other = {"tuzi": "other", "other": "tuzi"}[own]
