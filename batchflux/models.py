@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,13 +143,6 @@ class Job:
             return self
         own = len(self.images)
         return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), self.mask))
-
-
-class KnownAs(NamedTuple):
-    """The key and the id that the ledger has a job by, whatever today's rules would give it."""
-
-    key: str
-    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

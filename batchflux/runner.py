@@ -244,7 +244,8 @@ class _Run:
         rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
         paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
-        pool = WorkerPool(JobRunner(world, rules), world, selection.on_unknown)
+        runner = JobRunner(world, rules)
+        pool = WorkerPool(runner, world, selection.on_unknown)
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
@@ -253,6 +254,7 @@ class _Run:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
         times = [service.times for service in rules.services]
         progress = Progress(pool.tally, rules.services, rules.budget, self.gate, times=times, todo=plan.counts["todo"])
+        progress.batches = runner.batches.waiting_for
         self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
+from batchflux.folders.merge import merge
+from batchflux.models import Way
 from tests.engine.batch_shop import HALF, HOUR, WHOLE, Fate, Shop, ShopApi, killing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.engine.conftest import Night, NightFactory, RunEnded
 
 DONE = Fate()
@@ -207,6 +211,27 @@ def test_the_budget_is_exact_to_the_last_attempt(nights: NightFactory, told: Dec
         again = run(night, budget=Decimal("2.00"))
         assert (again.reason, statuses(night)) == (None, {"done": 10})
         assert night.spent() == shop.money == 10 * each
+
+
+def test_what_comes_twice_is_money_that_the_others_do_not_have(nights: NightFactory) -> None:
+    with nights(10) as night:
+        shop = Scene(fates=(Fate(twice=4), DONE)).on(night)
+        ended = run(night, canary=4, budget=Decimal("0.70"))
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done, shop.creates) == ("budget", 6, 2)
+        assert night.spent() == shop.money == 10 * HALF
+
+
+def test_what_was_not_made_for_others_makes_room_too(nights: NightFactory) -> None:
+    """Jobs of a batch that this run does not select, and that it did not make, cost nothing any more."""
+    with nights(8) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        run(night, stop_at=100.0)
+        taken_out, night.jobs = night.jobs[-4:], night.jobs[:4]
+        night.jobs += [replace(job, key=job.key[::-1], id=f"new-{job.id}") for job in taken_out]
+        ended = run(night, budget=Decimal("0.56"))
+        assert (ended.reason, ended.tally.done) == (None, 8)
+        assert night.spent() == shop.money == 8 * HALF
 
 
 def test_what_was_not_made_makes_room_in_the_budget(nights: NightFactory) -> None:
@@ -443,6 +468,67 @@ def test_nothing_more_is_bought_when_no_picture_of_the_first_batch_is_kept(night
         ended = run(night, canary=3)
         assert ended.reason is not None
         assert (ended.reason.reason, shop.creates, night.spent()) == ("canary", 1, 3 * HALF)
+
+
+def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
+    nights: NightFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nights(30) as night:
+        shop = Scene(most=8).on(night)
+        run(night, stop_at=100.0, limit=20)
+        assert sum(len(lot.keys) for lot in shop.lots.values()) == 20
+        monkeypatch.setattr("batchflux.engine.batching.source.MOST", 6)  # fewer than are out already
+        assert run(night).tally.done == 30
+        assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
+        assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
+def beside(night: Night, own: str) -> None:
+    """Let each job be of one provider, and be made by the other where that cannot."""
+    other = {"tuzi": "other", "other": "tuzi"}[own]
+    way = Way(provider=other, style="standard", model="m")
+    night.jobs = [replace(job, provider=own, model="m", style="standard", fallbacks=(way,)) for job in night.jobs]
+    assert isinstance(night.server, Shop)
+    night.server.beside = True
+
+
+def test_who_sells_no_more_batches_leaves_its_jobs_to_another(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(refused=Code.QUOTA),)).on(night)
+        beside(night, "tuzi")
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by) == (None, 6, {"other": 6})
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+
+
+def test_a_batch_takes_what_another_provider_does_not_make(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        beside(night, "other")
+        shop.refuses = {"other": Code.MODERATED}
+        assert run(night, stop_at=100.0).tally.done == 0
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by, shop.creates) == (None, 6, {}, 2)
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+        assert all('"provider": "tuzi"' in row.spec for row in night.rows().values())
+
+
+def test_two_folders_whose_batches_are_out_are_joined(nights: NightFactory, tmp_path: Path) -> None:
+    with nights(10) as one, nights(10) as other:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(one)
+        other.server, other.rules = shop, shop.rules
+        one.jobs, other.jobs = one.jobs[:6], other.jobs[4:]  # two of them in both
+        run(other, stop_at=100.0)
+        run(one, stop_at=100.0)
+        merge(one.folder, other.folder, tmp_path / "both", lambda *_: None)
+        jobs = list({job.key: job for job in (*one.jobs, *other.jobs)}.values())
+        both = replace(one, folder=tmp_path / "both", jobs=jobs)
+        shop.wrong.clear()
+        ended = run(both)
+        assert (ended.reason, statuses(both)) == (None, {"done": 10})
+        twice = sum(shop.pictures.values()) - 10
+        assert both.spent() == shop.money == (10 + twice) * HALF
+        assert shop.wrong == []
 
 
 def statuses(night: Night) -> dict[str, int]:

@@ -52,10 +52,9 @@ class Departures:
     async def leave(self, group: Group) -> Room | None:
         """Let a batch of what waits in a group leave; return its room once the API has it, None: it never came to be.
 
-        Raises Halted: the run stops, or nothing more is bought of its kind; what waits stays where it is.
+        Raises Halted: the run stops; what waits stays where it is.
         """
         job = group.waiting[0][1]
-        await self._canary.ready(job)
         group.service.gate.check()
         key = _key_of(group)
         chosen = await self._chosen(group)
