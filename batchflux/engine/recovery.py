@@ -207,7 +207,10 @@ class Recovery:
 
     def _has_twin(self, search: _Search) -> bool:
         """Whether a request is out that would be listed as this one."""
-        own = search.provider.submit(search.job, search.attempt)
+        try:
+            own = search.provider.submit(search.job, search.attempt)
+        except JobError:  # a photo is gone: what was found all the same is known by more than what it says
+            return False
         return any((one.url, one.content) == (own.url, own.content) for one in self.out.values())
 
     def _only(self, search: _Search, handles: list[str]) -> str:

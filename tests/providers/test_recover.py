@@ -353,6 +353,6 @@ def test_a_prompt_is_known_by_its_id() -> None:
     assert again.url == f"/history/{name}"
     nothing = read(again, {})
     assert isinstance(nothing, Ended)
-    assert (nothing.error.code, nothing.error.billed) == (Code.SERVER, False)
+    assert (nothing.error.code, nothing.error.billed) == (Code.NETWORK, False)
     assert isinstance(read(queue, {"queue_running": None}), JobError)
     assert isinstance(read(request, {}, status=500), JobError)
