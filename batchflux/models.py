@@ -203,6 +203,15 @@ class LocalImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """Stands in a form, or as a whole content, for a file of our own, of any size; the transport streams it."""
+
+    path: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Json:
     """A request's content as JSON; LocalImage leaves are replaced as it is sent."""
 
@@ -213,14 +222,14 @@ class Json:
 class Multipart:
     """A request's content as a form: pairs of a field's name and a text or a file, in order; a name may come twice."""
 
-    parts: tuple[tuple[str, str | LocalImage], ...]
+    parts: tuple[tuple[str, str | LocalImage | LocalFile], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bytes:
     """A request's content as the bytes of one file."""
 
-    image: LocalImage
+    image: LocalImage | LocalFile
 
 
 Content = Json | Multipart | Bytes
@@ -328,6 +337,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """By which an API signs its webhooks: public keys, or secrets that it shares with the account."""
+
+    keys: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -337,7 +353,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from batchflux.cli.batches import batch_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, provider_lines
 from batchflux.exports.dataset import write_dataset
 from batchflux.exports.projection import write_results
@@ -59,6 +60,7 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     if state.dropped:
         text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
+    text += batch_lines(state.batches, state.answered_again)
     text += _spending(standing)
     if standing.run.state == "running" and standing.run.deadline is not None:
         left = duration(max(standing.run.deadline - now, 0.0))

@@ -14,7 +14,7 @@ import hashlib
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -36,6 +36,7 @@ from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import Code, JobError, StopRun
+from batchflux.ledger.batches import Batch, BatchLedger, Closing, Freed
 from batchflux.ledger.bookkeeping import Feeder, FreeFirst
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.means import Means
@@ -65,6 +66,8 @@ from batchflux.models import (
 )
 from batchflux.providers import Provider, providers
 from batchflux.transport import CallTimes, DownloadSlots
+from batchflux.transport.lines import Lines, write_lines
+from batchflux.webhooks.wakes import Wakes
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
@@ -241,6 +244,9 @@ class Server:
         link = Link(url=f"https://{self.hosts.get(name, 'cdn.example')}/{name}/{self.delivered[name]}")
         return Inline(data=f"picture of {name}".encode()) if reply.inline else link
 
+    def lines(self, request: HttpRequest) -> AsyncGenerator[bytes]:
+        raise AssertionError("this server sells no batches")
+
     async def fetch(self, url: str) -> Fetched:
         name = url.split("/")[3]
         reply = _pick(self.files, name, self.per_file[name])
@@ -299,12 +305,24 @@ class Pictures:
 class InProcess:
     """An Executor over a Server and Pictures."""
 
-    def __init__(self, server: Server, pictures: Pictures) -> None:
+    def __init__(self, server: Server, pictures: Pictures, folder: Path) -> None:
+        self._folder = folder
         self.exchange = server.exchange
         self.keep = pictures.spool
         self._server = server
         self._pictures = pictures
         self.answers: dict[int, bytes] = {}
+
+    def lines(
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, at: tuple[str, str]
+    ) -> AsyncGenerator[bytes]:
+        return self._server.lines(request)
+
+    async def write_lines(self, name: str, lines: Iterable[tuple[str, Json]]) -> Lines:
+        return await write_lines(self._folder / ".batches" / name, lines)
+
+    async def drop_lines(self, name: str) -> None:
+        (self._folder / ".batches" / name).unlink(missing_ok=True)
 
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         self.answers[attempt] = body
@@ -428,6 +446,39 @@ class SlowDisk:
         await self._ledger.uploaded(provider, sha256, url, expires)
 
 
+class SlowBatches:
+    """As SlowDisk, of batches."""
+
+    def __init__(self, batches: BatchLedger, seconds: float) -> None:
+        self._batches = batches
+        self._half = seconds / 2
+
+    async def open(self) -> list[Batch]:
+        return await self._batches.open()
+
+    async def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> list[int]:
+        await asyncio.sleep(self._half)
+        numbers = await self._batches.authorize(name, kind, sent)
+        await asyncio.sleep(self._half)
+        return numbers
+
+    async def leaves(self, number: int, at: float) -> None:
+        await asyncio.sleep(self._half)
+        await self._batches.leaves(number, at)
+        await asyncio.sleep(self._half)
+
+    async def recorded(self, number: int, handle: str) -> None:
+        await asyncio.sleep(self._half)
+        await self._batches.recorded(number, handle)
+        await asyncio.sleep(self._half)
+
+    async def closed(self, number: int, closing: Closing) -> Freed:
+        await asyncio.sleep(self._half)
+        freed = await self._batches.closed(number, closing)
+        await asyncio.sleep(self._half)
+        return freed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How a run is held back, and how the world around it behaves. Times in seconds, money in the currency.
@@ -464,6 +515,8 @@ class Terms:
     kill_at: float | None = None
     kill_after_turns: int | None = None
     stop_at: float | None = None
+    batches: bool = True
+    live_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -488,6 +541,9 @@ class Night:
     pictures: Pictures = field(default_factory=Pictures)
     rules: Callable[[Terms, Ledger, Gate], Rules] | None = None
     """What holds the run back, where it is not one provider by the terms."""
+    epoch: float = 0.0
+    """How many seconds after DUSK the next run begins."""
+    wakes: Callable[[], Wakes] = Wakes
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -515,13 +571,20 @@ class Night:
     async def _run(self, asked: Terms, ledger: Ledger, notes: Notes, ended: list[RunEnded]) -> None:
         loop = asyncio.get_running_loop()
         gate = Gate()
+
+        def now() -> float:
+            return DUSK + self.epoch + loop.time()
+
+        batches = BatchLedger(ledger.database, now)
         world = World(
-            executor=InProcess(self.server, self.pictures),
+            executor=InProcess(self.server, self.pictures, self.folder),
             ledger=SlowDisk(ledger, asked.commit_seconds) if asked.commit_seconds else ledger,
+            batches=SlowBatches(batches, asked.commit_seconds) if asked.commit_seconds else batches,
             observer=notes,
             gate=gate,
             random=random.Random(asked.seed),
-            now=lambda: DUSK + loop.time(),
+            now=now,
+            wakes=self.wakes(),
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
