@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.steps import Steps, Uploads
     from batchflux.engine.task_polls import Attempt, JobRun
-    from batchflux.models import HttpRequest, Job
+    from batchflux.models import Content, Job
     from batchflux.providers import Provider
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
@@ -65,14 +65,14 @@ class _Search:
 
 
 class Recovery:
-    """Finds tasks of lost requests. `out` are the requests that are out and have no handle yet, by their attempt."""
+    """Finds tasks of lost requests. `out` are the jobs whose request is out and has no handle yet, by their attempt."""
 
     def __init__(self, world: World, budget: Budget, steps: Steps, uploads: Uploads) -> None:
         self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
         self._ready, self._budget, self._steps, self._uploads = world.ready, budget, steps, uploads
         self._clock = asyncio.get_running_loop().time
         self._claimed: set[str] = set()
-        self.out: dict[int, HttpRequest] = {}
+        self.out: dict[int, tuple[Provider, Job]] = {}
 
     async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
         """Return the task that a request gave whose answer was lost.
@@ -208,10 +208,10 @@ class Recovery:
     def _has_twin(self, search: _Search) -> bool:
         """Whether a request is out that would be listed as this one."""
         try:
-            own = search.provider.submit(search.job, search.attempt)
+            own = _said(search.provider, search.job, search.attempt)
         except JobError:  # a photo is gone: what was found all the same is known by more than what it says
             return False
-        return any((one.url, one.content) == (own.url, own.content) for one in self.out.values())
+        return any(_said(*one, number) == own for number, one in self.out.items())
 
     def _only(self, search: _Search, handles: list[str]) -> str:
         """Return the one handle, which is this attempt's from now on. Raises JobError: there are several."""
@@ -223,3 +223,9 @@ class Recovery:
         self._claimed.add(search.provider.task_of(handles[0]))
         reach("lost.found")
         return handles[0]
+
+
+def _said(provider: Provider, job: Job, attempt: int) -> tuple[str, Content | None]:
+    """Return what of a request an API lists: all but whom it is to call."""
+    request = provider.submit(replace(job, webhook_url=None, webhook_secret=None), attempt)
+    return request.url, request.content

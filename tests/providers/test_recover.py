@@ -75,8 +75,7 @@ def found(api: str, job: Job, *items: Any) -> list[str]:
     listed = read(asks(api, job), page(api, [*items]))
     assert isinstance(listed, Listed), listed
     assert listed.whole == (api == "replicate")
-    names = [provider.task_of(handle) for handle in listed.handles]
-    return [name if api == "fal" else json.loads(name)["id"] for name in names]
+    return [provider.task_of(handle) for handle in listed.handles]
 
 
 both = pytest.mark.parametrize("api", ["fal", "replicate"])
