@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
 SETTLED = 10.0  # seconds after which a list that is whole has what was accepted
-NEAR = 900.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
+NEAR = 600.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
 _LOST = frozenset({Code.UNKNOWN, Code.BAD_ANSWER})  # what a submit comes to that may have been accepted all the same
 _NOT_TOLD = frozenset({Code.INVALID_REQUEST, Code.AUTH, Code.QUOTA, Code.REFERENCE})  # it cannot be asked for this
 _UNHEARD = (

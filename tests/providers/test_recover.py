@@ -168,6 +168,12 @@ def test_a_page_of_large_photos_is_short(tmp_path: Path) -> None:
 
 
 @both
+def test_whom_it_calls_is_no_part_of_it(api: str) -> None:
+    job = job_of(api)
+    assert found(api, replace(job, webhook_url="https://hooks.example/1"), item(api, job)) == ["r1"]
+
+
+@both
 def test_another_model_is_not_it(api: str) -> None:
     job, key = job_of(api), "endpoint_id" if api == "fal" else "model"
     for other in (f"{KONTEXT}/max", "black-forest-labs/flux-kontext-max", None, 3):
