@@ -170,10 +170,13 @@ class Recovery:
                 if error.code in _NOT_TOLD:
                     return None
                 listed, doubt, wait = None, error.message, max(pause, error.retry_after or 0.0)
+                last |= error.final
             if isinstance(listed, JobError):
                 return listed
-            own = [] if listed is None else await self._untaken(search, listed)
-            if own and self._has_twin(search):
+            handles = () if listed is None else listed.handles
+            twin = bool(handles) and self._has_twin(search)  # before the handles are read: what ends now is among them
+            own = await self._untaken(search, handles)
+            if own and twin:
                 doubt = "an equal request is out, and either may be the one that is listed"
             elif own:
                 return self._only(search, own)
@@ -197,13 +200,13 @@ class Recovery:
             raise TypeError(f"a reader of lost requests returned {reply!r}")
         return reply
 
-    async def _untaken(self, search: _Search, listed: Listed) -> list[str]:
+    async def _untaken(self, search: _Search, handles: tuple[str, ...]) -> list[str]:
         """Return the handles of tasks that no other attempt has."""
-        if not listed.handles:
+        if not handles:
             return []
         task_of = search.provider.task_of
         taken = set(map(task_of, await self._ledger.handles_near(search.attempt, NEAR))) | self._claimed
-        return [handle for handle in listed.handles if task_of(handle) not in taken]
+        return [handle for handle in handles if task_of(handle) not in taken]
 
     def _has_twin(self, search: _Search) -> bool:
         """Whether a request is out that would be listed as this one."""
