@@ -283,7 +283,8 @@ class JobRunner:
         run.tries.used += 1
         reach("request.leaving")
         hooked = self._world.wakes.hooked(job)
-        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
+        request = provider.submit(hooked, attempt.number)
+        self._recovery.out[attempt.number] = provider, job
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.steps import Steps, Uploads
     from batchflux.engine.task_polls import Attempt, JobRun
-    from batchflux.models import HttpRequest, Job
+    from batchflux.models import Content, Job
     from batchflux.providers import Provider
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
 SETTLED = 10.0  # seconds after which a list that is whole has what was accepted
-NEAR = 900.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
+NEAR = 600.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
 _LOST = frozenset({Code.UNKNOWN, Code.BAD_ANSWER})  # what a submit comes to that may have been accepted all the same
 _NOT_TOLD = frozenset({Code.INVALID_REQUEST, Code.AUTH, Code.QUOTA, Code.REFERENCE})  # it cannot be asked for this
 _UNHEARD = (
@@ -65,14 +65,14 @@ class _Search:
 
 
 class Recovery:
-    """Finds tasks of lost requests. `out` are the requests that are out and have no handle yet, by their attempt."""
+    """Finds tasks of lost requests. `out` are the jobs whose request is out and has no handle yet, by their attempt."""
 
     def __init__(self, world: World, budget: Budget, steps: Steps, uploads: Uploads) -> None:
         self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
         self._ready, self._budget, self._steps, self._uploads = world.ready, budget, steps, uploads
         self._clock = asyncio.get_running_loop().time
         self._claimed: set[str] = set()
-        self.out: dict[int, HttpRequest] = {}
+        self.out: dict[int, tuple[Provider, Job]] = {}
 
     async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
         """Return the task that a request gave whose answer was lost.
@@ -170,10 +170,13 @@ class Recovery:
                 if error.code in _NOT_TOLD:
                     return None
                 listed, doubt, wait = None, error.message, max(pause, error.retry_after or 0.0)
+                last |= error.final
             if isinstance(listed, JobError):
                 return listed
-            own = [] if listed is None else await self._untaken(search, listed)
-            if own and self._has_twin(search):
+            handles = () if listed is None else listed.handles
+            twin = bool(handles) and self._has_twin(search)  # before the handles are read: what ends now is among them
+            own = await self._untaken(search, handles)
+            if own and twin:
                 doubt = "an equal request is out, and either may be the one that is listed"
             elif own:
                 return self._only(search, own)
@@ -197,18 +200,21 @@ class Recovery:
             raise TypeError(f"a reader of lost requests returned {reply!r}")
         return reply
 
-    async def _untaken(self, search: _Search, listed: Listed) -> list[str]:
+    async def _untaken(self, search: _Search, handles: tuple[str, ...]) -> list[str]:
         """Return the handles of tasks that no other attempt has."""
-        if not listed.handles:
+        if not handles:
             return []
         task_of = search.provider.task_of
         taken = set(map(task_of, await self._ledger.handles_near(search.attempt, NEAR))) | self._claimed
-        return [handle for handle in listed.handles if task_of(handle) not in taken]
+        return [handle for handle in handles if task_of(handle) not in taken]
 
     def _has_twin(self, search: _Search) -> bool:
         """Whether a request is out that would be listed as this one."""
-        own = search.provider.submit(search.job, search.attempt)
-        return any((one.url, one.content) == (own.url, own.content) for one in self.out.values())
+        try:
+            own = _said(search.provider, search.job, search.attempt)
+        except JobError:  # a photo is gone: what was found all the same is known by more than what it says
+            return False
+        return any(_said(*one, number) == own for number, one in self.out.items())
 
     def _only(self, search: _Search, handles: list[str]) -> str:
         """Return the one handle, which is this attempt's from now on. Raises JobError: there are several."""
@@ -220,3 +226,9 @@ class Recovery:
         self._claimed.add(search.provider.task_of(handles[0]))
         reach("lost.found")
         return handles[0]
+
+
+def _said(provider: Provider, job: Job, attempt: int) -> tuple[str, Content | None]:
+    """Return what of a request an API lists: all but whom it is to call."""
+    request = provider.submit(replace(job, webhook_url=None, webhook_secret=None), attempt)
+    return request.url, request.content

@@ -104,7 +104,7 @@ class Uploads:
     async def _once_placed(self, run: JobRun, image: Reference, lease: Lease) -> Reference:
         if image.url is not None or run.service.wire(run.work.job).upload(image) is None:
             return image
-        url = await self._world.ledger.upload_of(*self._place(run, image, lease), 0.0)  # also one that has expired
+        url = await self._world.ledger.upload_of(*self._place(run, image, lease), -1.0)  # also one that has expired
         return image if url is None else replace(image, url=url)
 
     def _place(self, run: JobRun, image: Reference, lease: Lease) -> tuple[str, str]:

@@ -111,6 +111,17 @@ def test_while_the_list_is_down_nothing_is_sent_and_the_next_run_asks(
     assert (stand(made), len(made.server.calls), made.spent()) == (("done", 1, 0), 1, nanos(PRICE))
 
 
+def test_a_list_without_an_end_is_not_read_again_and_again(scene: Callable[..., Night]) -> None:
+    made = scene(ACCEPTED, TASK)
+
+    def endless(_: float) -> None:
+        raise JobError(Code.BAD_ANSWER, "the list has no end", final=True)
+
+    made.server.deaf = endless
+    assert made.run().tally.unknown == 1
+    assert (len(made.server.calls), len(made.server.asked)) == (1, 1)
+
+
 def test_a_list_that_comes_back_in_time_is_asked_again(scene: Callable[..., Night]) -> None:
     made = scene(ACCEPTED)
     made.server.deaf = down(until=200.0)
