@@ -36,6 +36,7 @@ from batchflux.errors import BatchfluxError, JobError, ManifestError, StopRun, S
 from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
+from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
@@ -130,6 +131,7 @@ class _Run:
         self.results = Results(self.folder / RESULTS, manifest.tag_names, bom=manifest.output.csv == "excel")
         self.ledger = Ledger(self.folder / LEDGER, on_finish=self.results.append, kept=kept_files(self.folder))
         self.ledger.database.check = lock.check
+        self.batches = BatchLedger(self.ledger.database, time.time)
         self.books = Books(manifest, self.ledger, self.results, self.began)
 
     async def whole(self) -> Summary:
@@ -146,7 +148,7 @@ class _Run:
             self.log = RunLog(self.folder / RUN_LOG)
             self.event("run_started", name=self.manifest.name, jobs=plan.counts, calls=plan.calls, pid=os.getpid())
             self.books.bring_in_line(survey)
-            if survey.todo:
+            if survey.todo or self.batches.unread():
                 await self._work(plan, already)
             else:
                 ImageStore(self.folder, self.manifest.output.verify).sweep(self.ledger.database.now(spooled))
@@ -205,6 +207,7 @@ class _Run:
             world = World(
                 executor=executor,
                 ledger=self.ledger,
+                batches=self.batches,
                 observer=KeyWatch(self, [key for keys in self.keys.values() for key in keys]),
                 gate=self.gate,
                 random=random.Random(),
@@ -375,6 +378,8 @@ class _Run:
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
             providers=state.providers,
+            batches=state.batches,
+            answered_again=state.answered_again,
         )
 
 

@@ -83,7 +83,8 @@ class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
-    whose it is. `hooked`: its API was told to call us when its task has ended.
+    whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
+    has ended.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Attempt:
     began: float
     key_name: str | None
     accepted: bool = False
+    batched: bool = False
     hooked: bool = False
     late_at: Callable[[], float] = lambda: float("inf")
 
@@ -120,6 +122,7 @@ class TaskPolls:
         self, run: JobRun, attempt: Attempt, poll: Callable[[], HttpRequest], provider: Provider, wake: Wake
     ) -> Exchanged:
         pause, missing_since, said, heard_at = FIRST_POLL, None, "", self._clock()
+        request: HttpRequest | None = None
         if not run.resumes:
             wait, pause = self._first(run, attempt, wake)
             await self._gate.sleep_polling(wait, wake.called)
@@ -127,7 +130,8 @@ class TaskPolls:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                exchanged = await self._exchange(run, poll(), provider, attempt.lease)
+                request = request or poll()
+                exchanged = await self._exchange(run, request, provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last

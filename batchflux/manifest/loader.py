@@ -53,7 +53,6 @@ from batchflux.manifest.schema import (
     LimitsConfig,
     Manifest,
     OutputConfig,
-    ProviderConfig,
 )
 from batchflux.manifest.templates import compile_template
 from batchflux.redaction import HIDDEN
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchflux.capabilities import Capabilities
+    from batchflux.manifest.providers.settings import ProviderConfig
     from batchflux.manifest.providers.several import Providers
     from batchflux.secrets import Lookup
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from batchflux.manifest import job_fields, kinds
+from batchflux.manifest.kinds import Part
 from batchflux.manifest.reading import values
-
-
-class Part(BaseModel):
-    """What all parts of a manifest have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class ReferencesConfig(Part):

@@ -240,7 +240,7 @@ def _listed(search: Search, answer: DocumentReader) -> Reply:
 def _query(address: str) -> str | None:
     """Return what the next page is asked for by: wherever its address leads, the list is asked at its own."""
     try:
-        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20))
+        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20)) or None
     except ValueError:
         return None
 

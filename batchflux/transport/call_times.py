@@ -95,8 +95,10 @@ class CallTimes:
             return last
         usual = self._usual()
         first = began + max(self._floor, GENEROUS * (usual or 0.0))
+        if now < first:
+            return first
         proven = usual is not None and sum(at >= began + usual for at in self._answered) >= WITNESSES
-        return first if proven or now < first else max(first, min(last, now + LOOK))
+        return first if proven else max(first, min(last, now + LOOK))
 
     def slow(self) -> tuple[list[tuple[str, float]], float]:
         """Return which calls take longer than 99 of 100 for their model, and how long so far; and what those take."""

@@ -63,7 +63,7 @@ class Calling(Server):
         return made
 
     @property
-    def asked(self) -> int:
+    def polled(self) -> int:
         """How many polls there were."""
         return sum(self.polls.values())
 
@@ -90,7 +90,7 @@ def test_a_run_polls_at_most_a_tenth_as_often_and_ends_no_later(
     ended = called.run(concurrency=at_once)
     assert (usual.tally.done, ended.tally.done) == (jobs, jobs)
     assert ended.seconds <= usual.seconds
-    assert share * server.asked <= silent.asked, (silent.asked, server.asked, usual.seconds, ended.seconds)
+    assert share * server.polled <= silent.polled, (silent.polled, server.polled, usual.seconds, ended.seconds)
     assert {row.attempts for row in called.rows().values()} == {1}
 
 
@@ -151,7 +151,7 @@ def test_a_flood_of_calls_wakes_a_poll_a_few_times(night: Callable[[int], Night]
 
     called.wakes = flooded
     assert called.run(timeout=1000.0).tally.done == 1
-    assert server.asked < 60, "the task took a minute, and 1200 calls came"
+    assert server.polled < 60, "the task took a minute, and 1200 calls came"
 
 
 def test_a_poll_that_failed_is_not_hurried(night: Callable[[int], Night]) -> None:
@@ -161,7 +161,7 @@ def test_a_poll_that_failed_is_not_hurried(night: Callable[[int], Night]) -> Non
     called, server = scene(night, 4, lambda _: -30.0, trouble)
     assert without.run().tally.done == 4
     assert called.run().tally.done == 4
-    assert server.asked <= silent.asked + 4 * 2
+    assert server.polled <= silent.polled + 4 * 2
 
 
 def test_a_job_with_a_webhook_of_its_own_is_polled_as_without(night: Callable[[int], Night]) -> None:

@@ -276,6 +276,13 @@ def money(text: str) -> Decimal:
     return Decimal(text)
 
 
+def share(text: str) -> Decimal | None:
+    """Read a share of a price, above 0 and at most 1; empty is not given."""
+    if text and not (_MONEY.fullmatch(text) and 0 < Decimal(text) <= 1):
+        raise ValueError(f"found {quoted(text)}; allowed is a share above 0, at most 1, as 0.5")
+    return Decimal(text) if text else None
+
+
 def is_url(text: str) -> bool:
     """Whether a reference means a URL (of whatever scheme) and not a local file."""
     return _MEANS_URL.match(text) is not None

@@ -81,7 +81,7 @@ class DocumentReader(AnswerReader):
     @property
     def understood(self) -> bool:
         """Whether the answer is an object."""
-        return bool(self.document) or text_of(bytes(self._body)).removesuffix("}").strip() == "{"
+        return bool(self.document) or text_of(self._body).removesuffix("}").strip() == "{"
 
     @property
     def state(self) -> str:
@@ -110,7 +110,7 @@ class DocumentReader(AnswerReader):
 
     def failure(self) -> JobError:
         """Return what an answer that failed means by the one table."""
-        text = text_of(bytes(self._body))
+        text = text_of(self._body)
         if self.ok:
             return JobError(
                 Code.BAD_ANSWER, f"the answer says nothing of the task: {tidy(text, limit=120) or '(empty)'}"
