@@ -22,6 +22,7 @@ TOPICS = {
     "errors": "error codes: what each means, what follows, what it may cost",
     "commands": "commands and their options",
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
+    "webhooks": "APIs call when a task has ended, so that it need not be asked for so often",
     "networks": "proxies, certificates, keys and where they are looked up",
     "review": "judging, redoing and handing over",
     "guarantees": "what is promised, and the tests that show it",

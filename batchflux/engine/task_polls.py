@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
 TOO_EARLY = 0.75  # of what the quickest of a model's last tasks took: none is asked for before that
 LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
-BACKSTOP = 60.0  # seconds between two polls of a task whose API will call when it has ended
+BACKSTOP = 60.0  # seconds between two polls of a task whose API will call when it has ended, at most
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
 
@@ -160,9 +160,13 @@ class TaskPolls:
                 pause = FIRST_POLL
 
     def _backstop(self, run: JobRun, attempt: Attempt) -> float:
-        """Return the seconds until a task is asked for whose API will call: when nearly all others would have ended."""
-        usual = attempt.began + run.service.times.usual(run.work.job.model) - self._clock()
-        return usual if usual > 0 else BACKSTOP
+        """Return the seconds until a task is asked for whose API will call.
+
+        That is when nearly all others had ended; from then on whenever it has taken half as long again.
+        """
+        took = self._clock() - attempt.began
+        left = run.service.times.usual(run.work.job.model) - took
+        return max(LONGEST_POLL, left if left > 0 else min(took / 2, BACKSTOP))
 
     def _first(self, run: JobRun, attempt: Attempt, wake: Wake) -> tuple[float, float]:
         """Return the seconds until a task is first asked for, and how far that poll is from the one before.
