@@ -81,3 +81,24 @@ def test_simulated_all_of_several_cost_nothing(tmp_path: Path) -> None:
     planned = plan(manifest, environ={})
     assert (planned.calls, planned.cost, planned.keys_missing, planned.canary) == (8, None, (), 0)
     assert "nothing (simulated)" in "\n".join(plan_lines(planned, manifest))
+
+
+SIZED = """
+version: 1
+name: sized
+provider: {name: bfl, model: flux-2-pro, price: {flux-2-pro: {megapixel: 0.03, further: 0.015}}}
+limits: {budget: 10}
+jobs:
+  - {prompt: A cup, aspect_ratio: "1:1"}
+  - {prompt: A pot}
+  - {prompt: A jug, aspect_ratio: "1:1", image: https://x.example/jug.png}
+"""
+
+
+def test_a_plan_by_megapixels_costs_at_most_what_is_reserved(tmp_path: Path) -> None:
+    """1, 4, and 1 of the picture with 4 of a reference."""
+    (tmp_path / "m.yaml").write_text(SIZED, encoding="utf-8")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    planned = plan(manifest, environ={"BFL_API_KEY": "k"})
+    assert planned.cost == Decimal("0.03") + Decimal("0.075") + Decimal("0.09")
+    assert "0.195 USD at most (3 by their sizes)" in "\n".join(plan_lines(planned, manifest))

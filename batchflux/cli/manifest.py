@@ -245,7 +245,8 @@ def _cost(result: Plan, manifest: Manifest) -> str:
         calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
         if len({*prices.values()}) > 1:  # models have prices of their own
             calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
-        text += f" ({calls})"
+        by_size = result.cost != sum(result.models.get(model, 0) * (price or 0) for model, price in prices.items())
+        text += f" at most ({result.calls:,} by their sizes)" if by_size else f" ({calls})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"
     if result.budget is not None:

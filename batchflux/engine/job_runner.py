@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
 from batchflux.engine.outages import away
 from batchflux.engine.pictures import Pictures
+from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.steps import Steps, Uploads
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
-from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted, Then
+from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Job, Stored
-    from batchflux.providers import Provider
+    from batchflux.models import Exchanged, Job, Stored
 
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
@@ -50,8 +50,9 @@ class JobRunner:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self.pictures = Pictures(world, rules)
-        self._tasks = TaskPolls(world, self._exchange)
-        self._uploads = Uploads(world, self._exchange)
+        self._steps = Steps(world.executor)
+        self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
+        self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
@@ -85,7 +86,10 @@ class JobRunner:
         if not run.work.costs:
             run.free = True
             self._canary.free_begun(run.work.job)
+        run.attempt = run.work.attempt or 0
         try:
+            if run.work.lost:
+                await self._recovery.taken_up(run)
             stored = await self._seen_through(run)
         except JobError as error:
             self._vacate(run, error)
@@ -110,7 +114,6 @@ class JobRunner:
 
     async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
-        run.attempt = work.attempt or 0
         if work.verdict is not None:
             raise JobError(*work.verdict)
         asset = work.picture
@@ -253,6 +256,7 @@ class JobRunner:
             finally:
                 run.resumes = False
         finally:
+            self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
         self._rules.deadline.took(self._clock() - attempt.began)
@@ -265,7 +269,11 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        try:
+            exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
+        except JobError as error:
+            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -273,6 +281,7 @@ class JobRunner:
             return exchanged
         cost = run.service.told(run.work.job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
+        self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
@@ -305,6 +314,7 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            handle=finished.handle,
         )
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
@@ -377,7 +387,8 @@ class JobRunner:
         counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        cost = run.service.told(run.work.job, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
+        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
+        cost = run.service.told(run.work.job, told)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None
@@ -413,25 +424,6 @@ class JobRunner:
             service.breaker.failed(error, now)
         run.tries.failed(charged=counts)
         return counts
-
-    async def _exchange(
-        self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
-    ) -> Exchanged:
-        """Perform a step, and the free ones that have to follow it."""
-        at, secret = (run.service.name, lease.key.address), lease.key.secret
-        exchanged = await self._executor.exchange(
-            request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
-        )
-        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            await asyncio.sleep(lease.again())
-            request = exchanged.reply.request
-            return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
-        while request.repeatable and isinstance(exchanged.reply, Then):
-            request = exchanged.reply.request
-            if not request.repeatable:
-                raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
-            exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
-        return exchanged
 
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""

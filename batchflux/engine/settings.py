@@ -23,7 +23,7 @@ from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
 from batchflux.manifest import AutoTimeout
 from batchflux.manifest.reading.diagnostics import keys_fault
-from batchflux.providers import capabilities, providers
+from batchflux.providers import capabilities, providers, quoted
 from batchflux.secrets import wrong_key
 from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
@@ -162,7 +162,7 @@ def service_of(
         policy=RetryPolicy(attempts=limits.attempts, on_unknown=on_unknown),
         times=times,
         wire=wire,
-        price_of=lambda job: nanos(wire(job).quote(job, provider.price_of(job.model)) or Decimal(0)),
+        price_of=lambda job: nanos(quoted(manifest, job) or Decimal(0)),
         cost_of=cost_of,
     )
 

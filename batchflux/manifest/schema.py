@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 NO_KEY = "(no key)"
 _PRICED = (
-    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of a model that is paid by tokens "
+    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of a model that is paid by megapixels, "
+    "those of references too, {megapixel: PRICE, further: PRICE}: the first and each after it; of one paid by tokens "
     "{most: PRICE, text_in: ..., image_in: ..., text_out: ..., image_out: ...}: the most of one image, and of a million"
 )
 
@@ -121,19 +122,30 @@ class ProviderConfig(Part):
         return self.keys or (NO_KEY,)
 
     def price_of(self, model: str) -> Decimal | None:
-        """Return the price of one image by a model, the most where it is paid by tokens; None when none is known."""
-        price = self.price.get(model) if isinstance(self.price, dict) else self.price
+        """Return the price of one image by a model, the most where it is paid by more; None when none is known."""
+        price = self.priced(model)
+        if isinstance(price, kinds.PixelPrice):
+            return price.at_most(kinds.LARGEST)
         return price.most if isinstance(price, kinds.TokenPrice) else price
+
+    def priced(self, model: str) -> kinds.Priced | None:
+        """Return the price of a model as it is written."""
+        return self.price.get(model) if isinstance(self.price, dict) else self.price
 
     def cost_of(self, model: str, told: Cost | None) -> Decimal | None:
         """Return what an answer says that it cost, in `currency`; None when it does not, or in another currency."""
-        price = self.price.get(model) if isinstance(self.price, dict) else None
-        if told is not None and told.amount is not None and told.currency == self.currency:
+        if told is None:
+            return None
+        if told.amount is not None and told.currency == self.currency:
             return told.amount
-        if told is not None and told.units is not None:
-            each = self.price_of(model)
-            return None if each is None else each * told.units
-        return price.of(told.tokens) if told and told.tokens and isinstance(price, kinds.TokenPrice) else None
+        match price := self.priced(model):
+            case kinds.TokenPrice():
+                return price.of(told.tokens) if told.tokens else None
+            case kinds.PixelPrice() if told.megapixels is not None:
+                return price.of(told.megapixels)
+            case kinds.PixelPrice():  # units are of no known size: each counts as the first megapixel, the dearest
+                return None if told.units is None else price.first * told.units
+        return None if price is None or told.units is None else price * told.units
 
 
 class LimitsConfig(Part):

@@ -90,7 +90,7 @@ def _plan_of(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> Provi
         takes_over=sum(taken),
         models=counted((ways[0].model, calls) for ways, calls in own.items()),
         price=provider.price_of(provider.model),
-        cost=cost_of(manifest, own or {(Asked(name, provider.model, ""),): 0}),
+        cost=cost_of(own or {(Asked(name, provider.model, "", manifest.price_of(name, provider.model)),): 0}),
         concurrency=min(limits.concurrency, manifest.limits.concurrency),
         rate=None if limits.rate is None else limits.rate.count / limits.rate.seconds,
         seconds=0.0,
@@ -100,14 +100,14 @@ def _plan_of(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> Provi
     return replace(made, seconds=_seconds(made, provider.key_names))
 
 
-def cost_of(manifest: Manifest, asked: Mapping[tuple[Asked, ...], int], *, worst: bool = False) -> Decimal | None:
-    """Return what requests cost, by whom they ask; None when the price of one is not known.
+def cost_of(asked: Mapping[tuple[Asked, ...], int], *, worst: bool = False) -> Decimal | None:
+    """Return what requests cost at most, by whom they ask; None when the price of one is not known.
 
     In the `worst` case each is made by the dearest that can.
     """
     total = Decimal(0)
     for ways, calls in asked.items():
-        prices = [manifest.price_of(way.provider, way.model) for way in (ways if worst else ways[:1])]
+        prices = [way.most for way in (ways if worst else ways[:1])]
         known = [price for price in prices if price is not None]
         if len(known) < len(prices):
             return None
@@ -143,7 +143,7 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
     """Return by provider how many requests are tried before the rest is sent; none where all are sent at once."""
     kinds: Counter[Asked] = Counter()
     for ways, calls in survey.asked.items():
-        kinds[ways[0]] += calls
+        kinds[ways[0]._replace(most=None)] += calls
     tried: Counter[str] = Counter()
     for kind, calls in kinds.items():
         provider, places = manifest.providers[kind.provider], canary_of(manifest)
@@ -153,7 +153,7 @@ def canaries(manifest: Manifest, survey: Survey, ledger: sqlite3.Connection) -> 
 
 
 def _proven(ledger: sqlite3.Connection, kind: Asked, provider: ProviderConfig) -> bool:
-    return made_before(ledger, kind) or proven(*kind, provider.base_url or "")
+    return made_before(ledger, kind) or proven(kind.provider, kind.model, kind.style, provider.base_url or "")
 
 
 def paces_of(manifest: Manifest, ledger: sqlite3.Connection) -> dict[str, Pace]:

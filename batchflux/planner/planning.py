@@ -201,7 +201,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         styles=counted((style, jobs) for (_, style), jobs in survey.made_by.items()),
         calls=survey.calls,
         price=own.price,
-        cost=cost_of(manifest, asked) if asked else own.cost,
+        cost=cost_of(asked) if asked else own.cost,
         spent=currency(already),
         budget=manifest.limits.budget,
         currency=manifest.currency,
@@ -213,7 +213,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         models=counted((ways[0].model, calls) for ways, calls in asked.items()),
         photos=survey.photos,
         set_aside=survey.set_aside,
-        set_aside_cost=cost_of(manifest, survey.remade) if survey.remade else own.cost and Decimal(0),
+        set_aside_cost=cost_of(survey.remade) if survey.remade else own.cost and Decimal(0),
         dropped=dict(survey.dropped),
         missed=survey.missed,
         maybe=survey.maybe,
@@ -224,7 +224,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed_sample=survey.renamed[1],
         providers=each,
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
-        worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
+        worst_cost=cost_of(asked, worst=True) if asked else own.cost,
     )
 
 

@@ -13,14 +13,18 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from batchflux.manifest.kinds import PixelPrice
 from batchflux.providers.base import READER, Provider, preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
+    from batchflux.manifest import Manifest
+    from batchflux.models import Job
 
-__all__ = ["READER", "Provider", "capabilities", "preview", "providers"]
+__all__ = ["READER", "Provider", "capabilities", "preview", "providers", "quoted"]
 
 GROUP = "batchflux.providers"
 
@@ -43,6 +47,15 @@ def providers() -> Mapping[tuple[str, str], Provider]:
 def capabilities() -> tuple[Capabilities, ...]:
     """Return what each provider can carry, for its models in general; `for_model` tells what holds for one."""
     return tuple(replace(one.capabilities(""), by_model=cache(one.capabilities)) for one in providers().values())
+
+
+def quoted(manifest: Manifest, job: Job) -> Decimal | None:
+    """Return the most that a job's request may cost at its provider, None when no price is known."""
+    config = manifest.providers[job.provider]
+    provider, price = providers()[config.api, job.style], config.priced(job.model)
+    if isinstance(price, PixelPrice):
+        return price.at_most(provider.megapixels(job))
+    return provider.quote(job, manifest.price_of(job.provider, job.model))
 
 
 def _registered() -> Iterator[tuple[str, object]]:

@@ -9,6 +9,7 @@ Facts: https://docs.bfl.ai, read in November 2026.
 from __future__ import annotations
 
 import json
+import math
 import re
 from decimal import Decimal
 from functools import cache, partial
@@ -19,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
+from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
-from batchflux.providers.base import Provider, carried, file_of, size_of
+from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,6 +114,14 @@ class Native(Provider):
             reader=partial(TaskReader, job, self._submitted),
         )
 
+    def megapixels(self, job: Job) -> int:
+        """Return the most megapixels that a request may be billed for: those of its size, and of each reference."""
+        ratio = None if "aspect_ratio" in job.dropped else job.aspect_ratio
+        options, by_ratio = dict(job.options), (None, None) if ratio is None else size_of(ratio)
+        width, height = (options.get(side, other) for side, other in zip(("width", "height"), by_ratio, strict=True))
+        made = math.ceil(width * height / MEGAPIXEL) if width and height else LARGEST
+        return made + sum(map(megapixels_of, job.images))
+
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the request that asks for a task."""
         return HttpRequest(
@@ -183,7 +193,9 @@ class Bfl(Native):
         return handle.get("url") or super()._place(handle)
 
     def _cost(self, task: Task) -> Cost | None:
-        return None if task.cost is None else Cost(amount=task.cost * _CREDIT)
+        if task.cost is None:
+            return None if task.megapixels is None else Cost(megapixels=task.megapixels)
+        return Cost(amount=task.cost * _CREDIT)
 
 
 PROVIDERS = (Bfl(), Native())

@@ -15,22 +15,25 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Bytes, Cost, Ended, HttpRequest, Json, Missing, Pending, Submitted, Then, Uploaded
+from batchflux.models import Bytes, Cost, Ended, HttpRequest, Json, Listed, Missing, Pending, Submitted, Then, Uploaded
 from batchflux.providers.answers.documents import DocumentReader, is_small, texts_in, uploading
+from batchflux.providers.answers.listed import WINDOW, Search, page_size, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
+from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input
@@ -42,7 +45,8 @@ _FIELDS = {  # of a Job, as they stand in an input
 }
 _MORE = {"negative_prompt": "negative_prompt", "resolution": "resolution"}  # not of Kontext
 _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
-_HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai"})
+_HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
+_LIST = "https://api.fal.ai/v1/models/requests/by-endpoint"
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
 _MOST_UNITS = 1_000_000
@@ -85,6 +89,7 @@ class Fal(Provider):
             files="data URL, upload",
             tasks=True,
             tells_cost=True,
+            finds_lost=True,
             options=Options,
             base_url="https://queue.fal.run",
             key_names=("FAL_KEY",),
@@ -126,13 +131,12 @@ class Fal(Provider):
         )
 
     def _submitted(self, endpoint: str, answer: DocumentReader) -> Reply:
-        app = "/".join(endpoint.split("/")[:2])
         name, state, result = answer.name("request_id"), answer.address("status_url"), answer.address("response_url")
         if not answer.ok:
             raise _meant(answer)
         if name is None and state is None:
             return answer.given()
-        own = f"/{app}/requests/{quote(name or '', safe='')}" if name else (state or "").removesuffix("/status")
+        own = _place(endpoint, name) if name else (state or "").removesuffix("/status")
         handle = {"status": state or f"{own}/status", "response": result or own}
         return Submitted(handle=json.dumps(handle))
 
@@ -170,6 +174,30 @@ class Fal(Provider):
             raise error  # of this request, or of what stands before fal: it is asked again, for free
         return Ended(error=error)
 
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the request for what the job's endpoint was asked at the time, with its input, page by page.
+
+        The list is sorted by when tasks ended, and one that has not ended may be missing.
+        """
+        sent, offered = self.submit(job, lost.attempt).content, _endpoint(job)
+        query = {
+            "endpoint_id": offered,
+            "start": utc(lost.sent_at - WINDOW),
+            "end": utc(max(lost.sent_at + WINDOW, lost.until) + 1),
+            "expand": "payloads",
+            "limit": str(page_size(job)),
+        }
+        asked = sent.value if isinstance(sent, Json) else None
+        return _page(job, query, Search(lost=lost, asked=asked, id="request_id", sent_at="sent_at", input="json_input"))
+
+    def task_of(self, handle: str) -> str:
+        """Return the id of a request, with which its result's address ends."""
+        try:
+            place = str(json.loads(handle)["response"])
+        except (ValueError, LookupError, TypeError):  # it is another API's
+            return handle
+        return unquote(place.rstrip("/").rpartition("/")[2])
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""
         if is_small(image):
@@ -205,6 +233,31 @@ def _endpoint(job: Job) -> str:
     if kontext and not kontext[2] and len(job.images) != 1:
         return f"{job.model}/{'multi' if job.images else 'text-to-image'}"
     return f"{job.model}/edit" if job.images and _EDITED.fullmatch(job.model) else job.model
+
+
+def _place(endpoint: str, name: str) -> str:
+    """Return where a request is asked for: below the first two parts of its endpoint."""
+    return f"/{'/'.join(endpoint.split('/')[:2])}/requests/{quote(name, safe='')}"
+
+
+def _page(job: Job, query: Mapping[str, str], search: Search) -> HttpRequest:
+    cursor = {"cursor": search.cursors[-1]} if search.cursors else {}
+    return _asks(job, f"{_LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
+
+
+def _listed(query: Mapping[str, str], search: Search, answer: DocumentReader) -> Reply:
+    if not answer.ok:
+        raise _meant(answer)
+    page, endpoint = answer.whole, query["endpoint_id"]
+    items, more, cursor = page.get("items"), page.get("has_more"), told_text(page.get("next_cursor"))
+    if not isinstance(items, list) or not isinstance(more, bool | None) or (more and cursor is None):
+        raise answer.failure()
+    search = search.through(items, lambda item: item.get("endpoint_id") == endpoint)
+    if cursor is not None and more is not False:
+        return Then(request=_page(answer.job, query, search.onward(cursor)))
+    places = [_place(endpoint, name) for name in search.found]
+    handles = [json.dumps({"status": f"{place}/status", "response": place}) for place in places]
+    return Listed(handles=tuple(handles), whole=False)
 
 
 def _asks(job: Job, place: str, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
