@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import PATIENCE, away
@@ -109,7 +110,7 @@ class TaskPolls:
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
         job, pause, missing_since, said, heard_at = run.work.job, FIRST_POLL, None, "", self._clock()
-        request: HttpRequest | None = None
+        asked = cache(partial(provider.poll, job, handle))
         if not run.resumes:
             wait, pause = self._first(run, attempt)
             await self._gate.sleep_polling(wait)
@@ -117,8 +118,7 @@ class TaskPolls:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                request = request or provider.poll(job, handle)
-                exchanged = await self._exchange(run, request, provider, attempt.lease)
+                exchanged = await self._exchange(run, asked(), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last
