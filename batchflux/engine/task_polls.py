@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import PATIENCE, away
@@ -115,14 +115,14 @@ class TaskPolls:
         the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
+        poll = cache(partial(provider.poll, run.work.job, handle))
         with self._wakes.awaited(run.work.job, provider.task_of(handle), hooked=attempt.hooked) as wake:
-            return await self._polled(run, attempt, partial(provider.poll, run.work.job, handle), provider, wake)
+            return await self._polled(run, attempt, poll, provider, wake)
 
     async def _polled(
         self, run: JobRun, attempt: Attempt, poll: Callable[[], HttpRequest], provider: Provider, wake: Wake
     ) -> Exchanged:
         pause, missing_since, said, heard_at = FIRST_POLL, None, "", self._clock()
-        request: HttpRequest | None = None
         if not run.resumes:
             wait, pause = self._first(run, attempt, wake)
             await self._gate.sleep_polling(wait, wake.called)
@@ -130,8 +130,7 @@ class TaskPolls:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                request = request or poll()
-                exchanged = await self._exchange(run, request, provider, attempt.lease)
+                exchanged = await self._exchange(run, poll(), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last
