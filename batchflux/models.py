@@ -7,9 +7,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from batchflux.charges.books import Balance
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from batchflux.charges.books import Charge
     from batchflux.errors import Code, JobError
 
 BASE, SECONDS = ":base", ":seconds"
@@ -276,7 +279,7 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it.
+    `more` are further pictures that the answer lists beside it, `receipt` is how the provider's books name the request.
     """
 
     asset: Link | Inline
@@ -284,6 +287,7 @@ class Finished:
     seed: int | None = None
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,7 +320,15 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """Lines of a provider's books; `more`, as free, asks for those that follow (None: these are all)."""
+
+    charges: tuple[Charge, ...]
+    more: HttpRequest | None = None
+
+
+Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then | Statement | Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,6 +426,7 @@ class Received:
     api_seconds: float | None = None
     seed_used: int | None = None
     revised_prompt: str | None = None
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

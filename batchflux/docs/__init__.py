@@ -22,6 +22,7 @@ TOPICS = {
     "commands": "commands and their options",
     "limits": "rate, concurrency, outages, budget, deadline: when a request may leave",
     "networks": "proxies, certificates, keys and where they are looked up",
+    "reconcile": "a folder beside the provider's own books: what was billed, and what differs",
     "review": "judging, redoing and handing over",
     "guarantees": "what is promised, and the tests that show it",
     "security": "what is kept from whom",

@@ -304,6 +304,7 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            receipt=finished.receipt,
         )
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
@@ -385,8 +386,8 @@ class JobRunner:
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
-        said = {"code": error.code.value, "message": error.message}
-        self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
+        said = {"id": run.work.job.id, "code": error.code.value, "message": error.message}
+        self._event("attempt_failed", attempt=run.tries.used, **said)
 
     def _learn(self, run: JobRun, lease: Lease, error: JobError, *, accepted: bool = False) -> bool:
         """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
+from batchflux.ledger.receipts import note_handle, note_receipt
 from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.output.base import REJECTED
@@ -261,14 +262,15 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             state: State = "unknown" if unknown else "failed"
             job = _pass(connection, attempt, state, billed=billed, counts=counts, cost=cost, **why)
+            note_receipt(connection, attempt, error.receipt)
             if unknown and error.dead:
+                note_handle(connection, attempt)
                 connection.execute(_HANDLE, (None, attempt))
             connection.execute(_STANDS, (*stands, job))
-            if billed == "no":
-                if not unanswered:
-                    connection.execute(_STANDS_AS_BEFORE, (job,))
-            else:
+            if billed != "no":
                 connection.execute(_FORGET_PICTURE, (job, attempt))
+            elif not unanswered:
+                connection.execute(_STANDS_AS_BEFORE, (job,))
 
         return self.database.submit(write)
 
@@ -358,6 +360,7 @@ def _capture(
     link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
     ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": at, "code": None, "error": None}
     job = _pass(connection, attempt, "captured", before, billed="yes", cost=received.cost, **ended)
+    note_receipt(connection, attempt, received.receipt)
     connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
     return job
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
+    from batchflux.charges.books import Period
     from batchflux.models import Content, Encoding, Finished, Job, Reference
 
 
@@ -80,6 +81,21 @@ class Provider(ABC):
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the free step that asks for a task until it is Finished or Ended; JobError: this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
+
+    def receipt(self, handle: str) -> str | None:
+        """Return how the provider's own books name the request of a task; None where they tell it in no way."""
+        return None
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return the free steps whose readers return Statement: what the provider's books say; () without any."""
+        return ()
+
+    complete_books: ClassVar[bool] = True
+    """Whether the statements have all requests of the period, and not only those of the receipts asked for."""
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return the free step whose reader returns Balance: what a key's account has spent since then, or has left."""
+        return None
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
         """Return the picture in an answer that was kept because none was found in it; free, and without I/O.

@@ -19,17 +19,22 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from batchflux.capabilities import Capabilities
+from batchflux.charges.books import Balance
 from batchflux.errors import Code, JobError
 from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
+from batchflux.providers.answers.documents import amount_in, asking_books
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
+from batchflux.providers.flux_relay import relay_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchflux.charges.books import Period
     from batchflux.models import Job, Reply
+    from batchflux.providers.answers.documents import DocumentReader
     from batchflux.providers.answers.tasks import Task
 
 _FIELDS = frozenset(
@@ -131,6 +136,14 @@ class Native(Provider):
             repeatable=True,
         )
 
+    def receipt(self, handle: str) -> str | None:
+        """Return the task's id."""
+        return str(json.loads(handle)["id"])
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return what asks a relay how much its key has used."""
+        return relay_usage(period)
+
     def _place(self, handle: Mapping[str, str]) -> str:
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
@@ -189,6 +202,11 @@ class Bfl(Native):
         """Whether it is one of BFL's API hosts."""
         return https and _HOST.fullmatch(host) is not None
 
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return what asks how many credits are left."""
+        del period
+        return asking_books(f"{self.path}/credits", _credits)
+
     def _place(self, handle: Mapping[str, str]) -> str:
         return handle.get("url") or super()._place(handle)
 
@@ -196,6 +214,13 @@ class Bfl(Native):
         if task.cost is None:
             return None if task.megapixels is None else Cost(megapixels=task.megapixels)
         return Cost(amount=task.cost * _CREDIT)
+
+
+def _credits(answer: DocumentReader) -> Reply:
+    left = amount_in(answer.document.get("credits")) if answer.ok else None
+    if left is None:
+        raise answer.failure()
+    return Balance(left=left * _CREDIT)
 
 
 PROVIDERS = (Bfl(), Native())

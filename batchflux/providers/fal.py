@@ -12,24 +12,48 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
+from batchflux.charges.books import Charge
 from batchflux.errors import Code, JobError
-from batchflux.models import Bytes, Cost, Ended, HttpRequest, Json, Missing, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.documents import DocumentReader, is_small, texts_in, uploading
+from batchflux.models import (
+    Bytes,
+    Cost,
+    Ended,
+    HttpRequest,
+    Json,
+    Missing,
+    Pending,
+    Statement,
+    Submitted,
+    Then,
+    Uploaded,
+)
+from batchflux.providers.answers.documents import (
+    DocumentReader,
+    amount_in,
+    asking_books,
+    is_small,
+    moment_in,
+    texts_in,
+    uploading,
+)
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
+from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from batchflux.charges.books import Period
     from batchflux.models import Finished, Job, Reference, Reply
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
@@ -42,8 +66,9 @@ _FIELDS = {  # of a Job, as they stand in an input
 }
 _MORE = {"negative_prompt": "negative_prompt", "resolution": "resolution"}  # not of Kontext
 _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
-_HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai"})
+_HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
+_BOOKS, _PAGE = "https://api.fal.ai/v1/models", 100
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
 _MOST_UNITS = 1_000_000
 _MODERATED = re.compile(r"content_policy|nsfw|moderat|safety|sensitive", re.IGNORECASE)
@@ -170,6 +195,25 @@ class Fal(Provider):
             raise error  # of this request, or of what stands before fal: it is asked again, for free
         return Ended(error=error)
 
+    def receipt(self, handle: str) -> str | None:
+        """Return the request's id."""
+        _, found, rest = json.loads(handle)["status"].partition("/requests/")
+        return unquote(rest.partition("/")[0]) or None if found else None
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return what asks for the billing events, which an admin's key may see; else for the requests themselves."""
+        times = {"start": _iso(period.since), "end": _iso(period.until)}
+        endpoints = [("endpoint_id", endpoint) for model in period.models for endpoint in _endpoints(model)]
+        requests = f"{_BOOKS}/requests/by-endpoint?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
+
+        def priced(answer: DocumentReader) -> Reply:
+            prices = _prices(answer) if answer.ok else {}
+            return Statement(charges=(), more=asking_books(requests, partial(_requests, requests, prices)))
+
+        events = f"{_BOOKS}/billing-events?{urlencode([*times.items(), ('limit', _PAGE)])}"
+        instead = asking_books(f"{_BOOKS}/pricing?{urlencode(endpoints)}", priced)
+        return (asking_books(events, partial(_events, events, instead)),)
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""
         if is_small(image):
@@ -241,6 +285,74 @@ def _with_cost(finished: Finished, answer: DocumentReader) -> Finished:
         return finished
     known = units.is_finite() and 0 <= units < _MOST_UNITS
     return replace(finished, cost=Cost(units=units)) if known else finished
+
+
+def _endpoints(model: str) -> tuple[str, ...]:
+    """Return all endpoints at which jobs of a model may have been made."""
+    kontext = _KONTEXT.fullmatch(model)
+    if kontext and not kontext[2]:
+        return model, f"{model}/multi", f"{model}/text-to-image"
+    return (model, f"{model}/edit") if _EDITED.fullmatch(model) else (model,)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _events(place: str, instead: HttpRequest, answer: DocumentReader) -> Reply:
+    """Return what was billed, each with its cost; where the key may not see it, `instead` is asked."""
+    if answer.status in (401, 403):
+        return Statement(charges=(), more=instead)
+    lines = _lines(answer, "billing_events")
+    charges = [
+        Charge(
+            receipt=told_text(line.get("request_id")),
+            at=moment_in(line.get("timestamp")),
+            amount=_cost_of(line),
+            model=told_text(line.get("endpoint_id")),
+        )
+        for line in lines
+    ]
+    return Statement(charges=tuple(charges), more=_next(place, answer, partial(_events, place, instead)))
+
+
+def _cost_of(line: Mapping[str, Any]) -> Decimal | None:
+    nanos = amount_in(line.get("cost_estimate_nano_usd"))
+    return amount_in(line.get("cost_total")) if nanos is None else nanos / 10**9
+
+
+def _requests(place: str, prices: Mapping[str, tuple[Decimal, str]], answer: DocumentReader) -> Reply:
+    """Return the requests that were made; what one cost is known where its endpoint is paid by the picture."""
+    charges = []
+    for line in _lines(answer, "items"):
+        endpoint, status = told_text(line.get("endpoint_id")), line.get("status_code")
+        price, currency = prices.get(endpoint or "", (None, "USD"))
+        failed = isinstance(status, int) and status >= 500  # noqa: PLR2004  HTTP: the server's own, never billed
+        charge = Charge(receipt=told_text(line.get("request_id")), at=moment_in(line.get("sent_at")), model=endpoint)
+        charges.append(replace(charge, amount=Decimal(0) if failed else price, currency=currency))
+    return Statement(charges=tuple(charges), more=_next(place, answer, partial(_requests, place, prices)))
+
+
+def _prices(answer: DocumentReader) -> dict[str, tuple[Decimal, str]]:
+    """Return the price of a picture of each endpoint that is paid so."""
+    found = {}
+    for line in _lines(answer, "prices"):
+        price, endpoint = amount_in(line.get("unit_price")), told_text(line.get("endpoint_id"))
+        if price is not None and endpoint and told_text(line.get("unit")) in ("image", "images"):
+            found[endpoint] = price, told_text(line.get("currency")) or "USD"
+    return found
+
+
+def _lines(answer: DocumentReader, key: str) -> list[dict[str, Any]]:
+    found = answer.document.get(key)
+    if not answer.ok or not answer.complete or not isinstance(found, list):
+        raise answer.failure()
+    return [line for line in found if isinstance(line, dict)]
+
+
+def _next(place: str, answer: DocumentReader, read: Callable[[DocumentReader], Reply]) -> HttpRequest | None:
+    cursor = answer.name("next_cursor")
+    return asking_books(f"{place}&{urlencode({'cursor': cursor})}", read) if cursor else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -6,28 +6,47 @@ travel; with the chat style, which works only streamed, files follow the text as
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchflux.capabilities import Capabilities
+from batchflux.charges.books import Balance
 from batchflux.errors import Code, JobError
-from batchflux.models import HttpRequest, Json
+from batchflux.models import HttpRequest, Json, Then
+from batchflux.providers.answers.documents import amount_in, asking_books
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
 
 if TYPE_CHECKING:
-    from batchflux.models import Job
+    from decimal import Decimal
+
+    from batchflux.charges.books import Period
+    from batchflux.models import Job, Reply
+    from batchflux.providers.answers.documents import DocumentReader
 
 
+_DAY = 86_400  # seconds
+_UNLIMITED = 100_000_000  # what keys without a limit are said to have
 _FIELDS = frozenset(
     {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
 )
 
 
-class Standard(Provider):
+class Relay(Provider):
+    """What all call styles of a relay have in common: the books of its keys."""
+
+    api = "flux-relay"
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return what asks how much a key has used."""
+        return relay_usage(period)
+
+
+class Standard(Relay):
     """One call, one JSON answer with a link or base64."""
 
-    api, style = "flux-relay", "standard"
+    style = "standard"
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
@@ -43,10 +62,10 @@ class Standard(Provider):
         return _request("/v1/images/generations", job, body)
 
 
-class Chat(Provider):
+class Chat(Relay):
     """One call, one event stream with the picture in its text."""
 
-    api, style = "flux-relay", "chat"
+    style = "chat"
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""
@@ -62,6 +81,28 @@ class Chat(Provider):
         messages = [{"role": "user", "content": content}]
         body = {"model": job.model, "messages": messages, "stream": True, **dict(job.options)}
         return _request("/v1/chat/completions", job, body)
+
+
+def relay_usage(period: Period) -> HttpRequest:
+    """Return the free step that asks a relay what its key has used since a day, and then how much it may use in all.
+
+    Forks of one-api tell it as OpenAI once did, in hundredths of their unit of money; most tell all that the key ever
+    used, whatever the days.
+    """
+    days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in (period.since, period.until + _DAY)]
+    return asking_books(f"/v1/dashboard/billing/usage?start_date={days[0]}&end_date={days[1]}", _used)
+
+
+def _used(answer: DocumentReader) -> Reply:
+    hundredths = amount_in(answer.document.get("total_usage")) if answer.ok else None
+    if hundredths is None:
+        raise answer.failure()
+    return Then(request=asking_books("/v1/dashboard/billing/subscription", partial(_left, hundredths / 100)))
+
+
+def _left(used: Decimal, answer: DocumentReader) -> Reply:
+    most = amount_in(answer.document.get("hard_limit_usd")) if answer.ok else None
+    return Balance(used=used, left=None if most is None or most >= _UNLIMITED else most - used)
 
 
 def _request(url: str, job: Job, body: dict[str, Any]) -> HttpRequest:

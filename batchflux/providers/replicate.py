@@ -131,6 +131,10 @@ class Replicate(Provider):
             raise answer.failure()
         return _end(answer) or Pending()
 
+    def receipt(self, handle: str) -> str | None:
+        """Return the prediction's id."""
+        return str(json.loads(handle)["id"])
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step that lays a larger photo where its models can fetch it, for an hour."""
         if is_small(image):

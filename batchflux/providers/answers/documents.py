@@ -6,6 +6,9 @@ Of an answer that was cut off, what stands whole counts: the id of a task that w
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,6 +30,8 @@ _SHOWN = 300  # characters of an API's words
 _VAGUE = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE})
 
 
+_NO_JOB = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0)
+_MOST = Decimal(10) ** 12
 SMALL = 256 * 1024
 """Bytes of a photo that travels within the request where a larger one is uploaded."""
 
@@ -164,5 +169,30 @@ def is_small(image: Reference) -> bool:
 
 def uploading(image: Reference, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
     """Return a free step of an upload, for its url and content to be put in; it has no job."""
-    job = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0, images=(image,))
+    job = replace(_NO_JOB, images=(image,))
     return HttpRequest(method="POST", url="", reader=partial(DocumentReader, job, interpret), repeatable=True)
+
+
+def asking_books(url: str, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
+    """Return the free step that asks for what a provider's books say, which is of no job."""
+    return HttpRequest(method="GET", url=url, reader=partial(DocumentReader, _NO_JOB, interpret), repeatable=True)
+
+
+def amount_in(value: Any) -> Decimal | None:
+    """Return an amount of money in an answer, exactly as it is written; None where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and abs(amount) < _MOST else None
+
+
+def moment_in(value: Any) -> float | None:
+    """Return a time of ISO 8601 in an answer, in epoch seconds, of UTC where it names no zone; None without one."""
+    try:
+        when = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
