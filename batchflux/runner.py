@@ -16,6 +16,7 @@ from functools import partial
 from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
+from batchflux.billing.asking import account_balances
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
@@ -41,6 +42,7 @@ from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
+from batchflux.ledger.receipts import note_balance
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled
@@ -204,7 +206,22 @@ class _Run:
                 ready=self.books.photos.ready,
                 room=mark.check,
             )
-            await self._pool(world, plan, already, shared)
+            async with self._balances(world) if plan.calls else contextlib.nullcontext():
+                await self._pool(world, plan, already, shared)
+
+    @contextlib.asynccontextmanager
+    async def _balances(self, world: World) -> AsyncIterator[None]:
+        """Note what each key's account has left before and after, for who compares the provider's own books."""
+
+        async def note() -> None:
+            found = await account_balances(self.manifest, self.keys, world.executor, self.began, self.event)
+            for noted in found:
+                await self.ledger.database.submit(partial(note_balance, noted=noted))
+
+        await note()
+        yield
+        if not self.signals.cut_off:
+            await note()
 
     async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchflux.billing.entries import wire_of
-from batchflux.charges.books import Balance
+from batchflux.charges.books import Balance, Period
 from batchflux.engine.executors.local import addressed
 from batchflux.engine.limits.key_pool import AT
 from batchflux.engine.settings import shared_of, transport_options
@@ -21,13 +22,16 @@ from batchflux.transport import Transport
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from batchflux.charges.books import Charge, Period
+    from batchflux.charges.books import Charge
+    from batchflux.engine.limits.key_pool import Key
+    from batchflux.engine.ports import Executor
     from batchflux.manifest import Manifest
     from batchflux.models import HttpRequest, Reply
     from batchflux.providers import Provider
     from batchflux.secrets import Lookup
 
 SECONDS, TRIES, AT_ONCE, MOST_PAGES = 60.0, 4, 8, 100_000
+NOTE_SECONDS = 5.0  # how long a run waits for a balance
 LONGEST_WAIT = 30.0  # seconds between two tries
 _AGAIN = frozenset({Code.RATE_LIMITED, Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN})
 
@@ -84,6 +88,34 @@ async def read_balance(request: HttpRequest, step: Callable[[HttpRequest], Await
     if not isinstance(reply, Balance):
         raise TypeError(f"a provider's reader returned {reply!r} where only a balance can be meant")
     return reply
+
+
+async def account_balances(
+    manifest: Manifest, keys: Mapping[str, Sequence[Key]], executor: Executor, began: float, said: Callable[..., None]
+) -> list[Noted]:
+    """Return what each key's account has spent or has left now, of the run that began then; free, and never a failure.
+
+    What cannot be read is `said`, as an event.
+    """
+
+    async def of_key(name: str, wire: Provider, key: Key) -> Noted | None:
+        async def step(request: HttpRequest) -> Reply:
+            at = (name, key.address)
+            return (await executor.exchange(request, provider=wire, secret=key.secret, at=at)).reply
+
+        request = wire.balance(Period(since=began, until=began))
+        if request is None or key.dead is not None:
+            return None
+        try:
+            balance = await asyncio.wait_for(read_balance(request, step), NOTE_SECONDS)
+        except (JobError, TimeoutError) as error:
+            said("balance_untold", key=key.name, message=str(error) or "no answer in time")
+            return None
+        return Noted(name, key.name, began, time.time(), balance)
+
+    paid = [(name, one) for name, one in manifest.providers.items() if not one.simulated]
+    asked = [of_key(name, wire_of(one), key) for name, one in paid for key in keys.get(name, ())]
+    return [noted for noted in await asyncio.gather(*asked) if noted is not None]
 
 
 class _Books:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.ledger.connection import Database
-from batchflux.ledger.receipts import note_handle, note_receipt
+from batchflux.ledger.receipts import give_up_handle, note_receipt
 from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.output.base import REJECTED
@@ -264,8 +264,7 @@ class Ledger:
             job = _pass(connection, attempt, state, billed=billed, counts=counts, cost=cost, **why)
             note_receipt(connection, attempt, error.receipt)
             if unknown and error.dead:
-                note_handle(connection, attempt)
-                connection.execute(_HANDLE, (None, attempt))
+                give_up_handle(connection, attempt)
             connection.execute(_STANDS, (*stands, job))
             if billed != "no":
                 connection.execute(_FORGET_PICTURE, (job, attempt))

@@ -32,6 +32,7 @@ _KEEP_HANDLE = """
 INSERT OR IGNORE INTO receipts SELECT number, handle FROM submissions
 WHERE handle IS NOT NULL AND number = (SELECT submission FROM attempts WHERE number = ?)
 """
+_NO_HANDLE = "UPDATE submissions SET handle = NULL WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
 _BALANCE = "INSERT INTO balances VALUES (?, ?, ?, ?, ?, ?, ?)"
 _LONGEST = 200  # characters of a name
 
@@ -52,9 +53,10 @@ def note_receipt(connection: sqlite3.Connection, attempt: int, name: str | None)
         connection.execute(_NOTE, (name, attempt))
 
 
-def note_handle(connection: sqlite3.Connection, attempt: int) -> None:
-    """Keep the handle of a task that is not asked for any more: it names the request in the books all the same."""
+def give_up_handle(connection: sqlite3.Connection, attempt: int) -> None:
+    """Let a task not be asked for any more; its handle is kept here, for it names the request in the books."""
     connection.execute(_KEEP_HANDLE, (attempt,))
+    connection.execute(_NO_HANDLE, (attempt,))
 
 
 def note_balance(connection: sqlite3.Connection, noted: Noted) -> None:
