@@ -311,6 +311,18 @@ class Uploaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A batch has ended: `files` are the ids of those that hold its answers. What is in none was not made, and is free.
+
+    `error` says why nothing was made, where its file was refused.
+    """
+
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    files: tuple[str, ...] = ()
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -328,7 +340,7 @@ class Statement:
     more: HttpRequest | None = None
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then | Statement | Balance
+Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Closed | Then | Statement | Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

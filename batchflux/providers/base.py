@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.charges.books import Period
     from batchflux.models import Content, Encoding, Finished, Job, Reference
+    from batchflux.providers.batches import BatchApi
 
 
 READER = 1
@@ -48,6 +49,9 @@ class Provider(ABC):
     style: ClassVar[str]
     answers: ClassVar[type[AnswerReader]] = AnswerReader
     """Reads the answer of a request that gives its picture at once, and what was kept of one."""
+
+    batches: ClassVar[BatchApi | None] = None
+    """How it takes batches, where it sells some."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:

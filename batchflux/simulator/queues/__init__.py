@@ -51,6 +51,7 @@ def _fal(router: web.UrlDispatcher, endpoint: Endpoint, _: Give, alone: bool) ->
         router.add_get(f"{task}/status", queue.poll)
         router.add_get(task, queue.response)
         router.add_put(f"{task}/cancel", queue.stop)
+        router.add_get(f"{below}/v1/models/requests/by-endpoint", queue.listed)
         router.add_post(f"{below}/storage/auth/token", queue.token)
         router.add_post(f"{below}/files/upload", queue.upload)
         router.add_post(rf"{below}/{{endpoint:{owner}/[\w./-]+}}", queue.submit)
