@@ -26,6 +26,8 @@ POINTS = frozenset(
         "answer.received",
         "handle.recorded",  # the task's handle is on record, and not yet asked for
         "poll.leaving",
+        "lost.asking",  # an API is about to be asked whether it accepted a request that was not answered
+        "lost.found",  # it did; the task's handle is not on record
         "answer.recorded",  # the received picture is on record, and not yet in its place
         "attempt.failing",  # it gave no picture, which is not yet on record
         "attempt.settled",

@@ -279,7 +279,9 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it, `receipt` is how the provider's books name the request.
+    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
+    a submit's answer had both: by it the task is told from others in the API's list. `receipt` is how the provider's
+    books name the request.
     """
 
     asset: Link | Inline
@@ -288,6 +290,7 @@ class Finished:
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
     receipt: str | None = None
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +303,23 @@ class Ended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """The API does not know the task: not yet, or not any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
+
+    attempt: int
+    sent_at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """The handles of the tasks that a lost request may have given; `whole`: also of those that have not ended."""
+
+    handles: tuple[str, ...]
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,7 +360,7 @@ class Statement:
     more: HttpRequest | None = None
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Closed | Then | Statement | Balance
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then | Statement | Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -431,7 +451,10 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told."""
+    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
+
+    `handle` is of a task that has not been recorded before.
+    """
 
     asset: Link | str
     cost: int | None = None
@@ -439,6 +462,7 @@ class Received:
     seed_used: int | None = None
     revised_prompt: str | None = None
     receipt: str | None = None
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ buy as many again.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ class Canary:
         self.proven: Callable[[Job], Awaitable[bool]] = _nothing
         self.note: Callable[[Job], Awaitable[object]] = _nothing
         self._gate, self._folder = gate, folder
-        self._trials: dict[tuple[str, str, str], Trial] = {}
+        self._trials: defaultdict[tuple[str, str, str], Trial] = defaultdict(Trial)
         self._reasons: list[StopRun] = []
         self._changed = asyncio.Event()
         gate.on_close(self._changed.set)
@@ -149,7 +149,7 @@ class Canary:
         return f"the first picture of {', '.join(found[0])}" if found else None
 
     def _trial(self, job: Job) -> Trial:
-        return self._trials.setdefault((job.provider, job.model, job.style), Trial())
+        return self._trials[job.provider, job.model, job.style]
 
     def _fail(self, job: Job, trial: Trial) -> None:
         trial.failed = True

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
 from batchflux.engine.outages import away
 from batchflux.engine.pictures import Pictures
+from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.steps import Steps, Uploads
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
-from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted, Then
+from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Job, Stored
-    from batchflux.providers import Provider
+    from batchflux.models import Exchanged, Job, Stored
 
 UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
@@ -51,8 +50,9 @@ class JobRunner:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self.pictures = Pictures(world, rules)
-        self._tasks = TaskPolls(world, self._exchange)
-        self._uploads = Uploads(world, self._exchange)
+        self._steps = Steps(world.executor)
+        self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
+        self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
@@ -62,7 +62,8 @@ class JobRunner:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
-                run.work, run.service = replace(work, job=work.job.by(way)), maker
+                run.service = maker
+                run.turn_to(work.job.by(way))
         if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
             run.stranger = f"address {address}"
         return run
@@ -85,7 +86,10 @@ class JobRunner:
         if not run.work.costs:
             run.free = True
             self._canary.free_begun(run.work.job)
+        run.attempt = run.work.attempt or 0
         try:
+            if run.work.lost:
+                await self._recovery.taken_up(run)
             stored = await self._seen_through(run)
         except JobError as error:
             self._vacate(run, error)
@@ -110,7 +114,6 @@ class JobRunner:
 
     async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
-        run.attempt = work.attempt or 0
         if work.verdict is not None:
             raise JobError(*work.verdict)
         asset = work.picture
@@ -185,7 +188,8 @@ class JobRunner:
         while waits:
             waits = False
             for job in self._services.ways(run.own, run.refused):
-                run.service, run.work = self._services.of(job), replace(run.work, job=job)
+                run.service = self._services.of(job)
+                run.turn_to(job)
                 try:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
@@ -252,6 +256,7 @@ class JobRunner:
             finally:
                 run.resumes = False
         finally:
+            self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
         self._rules.deadline.took(self._clock() - attempt.began)
@@ -264,7 +269,11 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        try:
+            exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
+        except JobError as error:
+            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -272,6 +281,7 @@ class JobRunner:
             return exchanged
         cost = run.service.told(run.work.job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
+        self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
@@ -305,11 +315,12 @@ class JobRunner:
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
             receipt=finished.receipt,
+            handle=finished.handle,
         )
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
-        run.work = replace(run.work, job=await self._world.ready(run.work.job))
+        run.turn_to(await self._world.ready(run.work.job))
         service, model = run.service, run.work.job.model
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
@@ -414,25 +425,6 @@ class JobRunner:
             service.breaker.failed(error, now)
         run.tries.failed(charged=counts)
         return counts
-
-    async def _exchange(
-        self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
-    ) -> Exchanged:
-        """Perform a step, and the free ones that have to follow it."""
-        at, secret = (run.service.name, lease.key.address), lease.key.secret
-        exchanged = await self._executor.exchange(
-            request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
-        )
-        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            await asyncio.sleep(lease.again())
-            request = exchanged.reply.request
-            return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
-        while request.repeatable and isinstance(exchanged.reply, Then):
-            request = exchanged.reply.request
-            if not request.repeatable:
-                raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
-            exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
-        return exchanged
 
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""

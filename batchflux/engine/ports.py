@@ -78,10 +78,16 @@ class Ledger(Protocol):
         """Record an attempt before its request leaves, its price counted as spent; return its number."""
 
     def submitted(self, attempt: int, handle: str, cost: int | None) -> Awaitable[None]:
-        """Record the handle of an accepted task before it is polled; `cost` (nanounits) replaces the price."""
+        """Record the handle of an accepted task before it is polled; `cost` (nanounits) replaces the price.
+
+        So also for an unknown attempt whose task was found.
+        """
 
     def captured(self, attempt: int, received: Received) -> Awaitable[None]:
         """Record a picture before it is fetched or written."""
+
+    def handles_near(self, attempt: int, seconds: float) -> Awaitable[list[str]]:
+        """Return the handles of the other attempts that were sent within so many seconds of this one."""
 
     def found(self, attempt: int, received: Received) -> Awaitable[int]:
         """Record a picture that was read out of a failed attempt's kept answer; return its number from now on."""

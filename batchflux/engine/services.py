@@ -8,6 +8,7 @@ made by others that can carry them, as they are while it is not there; the rest 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,8 +68,9 @@ class Services:
 
     def __init__(self, services: Mapping[str, Service], gate: Gate) -> None:
         self._all, self._gate = services, gate
+        self._only = next(iter(services.values())) if len(services) == 1 else None
         for one in services.values():
-            one.breaker.on_change(self._wake)
+            one.breaker.on_change(partial(self._wake_others, one))
 
     def __iter__(self) -> Iterator[Service]:
         """Go through all of them."""
@@ -76,12 +78,12 @@ class Services:
 
     def of(self, job: Job) -> Service:
         """Return who makes a job."""
-        return next(iter(self)) if self.single else self._all[job.provider]
+        return self._only or self._all[job.provider]
 
     @property
     def single(self) -> bool:
         """Whether there is one only; any name in a ledger is its own then, for it may have been renamed."""
-        return len(self._all) == 1
+        return self._only is not None
 
     def named(self, name: str) -> Service | None:
         """Return the provider of a name."""
@@ -123,6 +125,7 @@ class Services:
             if one.left and one.gate.reason is not None:
                 self._gate.close(one.gate.reason)
 
-    def _wake(self) -> None:
+    def _wake_others(self, changed: Service) -> None:
         for one in self:
-            one.limits.wake()
+            if one is not changed:  # which wakes itself
+                one.limits.wake()

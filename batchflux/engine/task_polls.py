@@ -68,6 +68,11 @@ class JobRun:
     answered: tuple[Code, str] | None = None
     rest: Rest | None = None
 
+    def turn_to(self, job: Job) -> None:
+        """Go on with the job as it is now: as another provider makes it, or with its photos prepared."""
+        if job is not self.work.job:
+            self.work = replace(self.work, job=job)
+
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:

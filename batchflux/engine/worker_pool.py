@@ -85,7 +85,7 @@ class WorkerPool:
         try:
             with self._runner.on_time():
                 while self._tasks:
-                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(self._tasks)  # and for those that were added meanwhile
                 self._runner.conclude()
         finally:
             tasks = list(self._tasks)

@@ -2,7 +2,8 @@
 
 - `authorize` before a request leaves: from then on the attempt counts as spent. The picture of an attempt before it is
   forgotten only when this one has another, or may have been billed; refused or taken back, it leaves the job as it was.
-- `submitted` when the API accepted a task: from then on it is polled, in this run or the next, and never sent again.
+- `submitted` when the API accepted a task: from then on it is polled, in this run or the next, and never sent again;
+  also when that of an unknown attempt was found in the API's list.
 - `captured` before a picture is fetched or written: from then on the attempt is paid, and never sent again.
 - `voided` takes an attempt back whose request has not left.
 - `failed` ends an attempt that gave no picture: free, possibly billed, or billed for certain.
@@ -74,6 +75,11 @@ _FORGET_PICTURE = """
 UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND number != ? AND COALESCE(link, spool) IS NOT NULL
 """
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
+_HANDLES_NEAR = """
+SELECT other.handle FROM submissions AS own JOIN submissions AS other ON other.number != own.number
+WHERE own.number = (SELECT submission FROM attempts WHERE number = ?1) AND other.handle IS NOT NULL
+    AND other.sent_at BETWEEN own.sent_at - ?2 AND own.sent_at + ?2
+"""
 _STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
 _STANDS_AS_BEFORE = f"""
 UPDATE jobs SET status = 'failed', (error_code, error) = (SELECT code, error FROM attempts WHERE number = {_LAST})
@@ -190,7 +196,7 @@ class Ledger:
         """Record the handle of an accepted task, and what it costs in nanounits where the answer says so."""
 
         def write(connection: sqlite3.Connection) -> None:
-            job = _pass(connection, attempt, "submitted", billed=None, cost=cost)
+            job = _pass(connection, attempt, "submitted", billed=None, cost=cost, code=None, error=None, ended_at=None)
             connection.execute(_HANDLE, (handle, attempt))
             connection.execute(_STANDS, (Status.PENDING.value, None, None, job))
 
@@ -203,8 +209,18 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             job = _capture(connection, attempt, received, at)
             connection.execute(_FORGET_PICTURE, (job, attempt))
+            if received.handle is not None:
+                connection.execute(_HANDLE, (received.handle, attempt))
 
         return self.database.submit(write)
+
+    def handles_near(self, attempt: int, seconds: float) -> asyncio.Future[list[str]]:
+        """Return the handles of the other attempts that were sent within so many seconds of this one."""
+
+        def read(connection: sqlite3.Connection) -> list[str]:
+            return [handle for (handle,) in connection.execute(_HANDLES_NEAR, (attempt, seconds))]
+
+        return self.database.submit(read)
 
     def found(self, attempt: int, received: Received) -> asyncio.Future[int]:
         """Record a picture that was read out of a failed attempt's kept answer.

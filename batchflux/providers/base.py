@@ -9,8 +9,11 @@ point of the group `batchflux.providers`, and run `batchflux.testing` over it.
 The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong; Then, where the request
 was refused for its form, which costs nothing, and is to be sent once more in another. The reader of `poll`
 returns Pending, Missing (not known, which may pass), Finished, or Ended (the task failed for good); what it raises is a
-poll that failed, and is repeated. The readers of `poll` and `upload` may return Then: one more free step, which the
-engine does at once. What is uploaded is Uploaded in the end.
+poll that failed, and is repeated. The readers of free steps may return Then: one more free step, which the engine does
+at once. What is uploaded is Uploaded in the end.
+
+An API that can tell whether a request was accepted whose answer was lost says so by `finds_lost` in its capabilities;
+the reader of `recover` returns Listed, or Ended (with what the attempt comes to: nothing was accepted, for certain).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.charges.books import Period
-    from batchflux.models import Content, Encoding, Finished, Job, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
     from batchflux.providers.batches import BatchApi
 
 
@@ -100,6 +103,17 @@ class Provider(ABC):
     def balance(self, period: Period) -> HttpRequest | None:
         """Return the free step whose reader returns Balance: what a key's account has spent since then, or has left."""
         return None
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the free step that asks for all tasks that a lost request may have given, of an API that `finds_lost`.
+
+        The job is as it was sent. Raises JobError, as `submit` does; `invalid_request`: this API cannot tell.
+        """
+        raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
+
+    def task_of(self, handle: str) -> str:
+        """Return the name of a handle's task, which is the same in all handles of it."""
+        return handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
         """Return the picture in an answer that was kept because none was found in it; free, and without I/O.

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from batchflux.models import (
     Ended,
     HttpRequest,
     Json,
+    Listed,
     Missing,
     Pending,
     Statement,
@@ -45,6 +45,7 @@ from batchflux.providers.answers.documents import (
     texts_in,
     uploading,
 )
+from batchflux.providers.answers.listed import WINDOW, Search, page_size, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.charges.books import Period
-    from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.models import Finished, Job, Lost, Reference, Reply
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input
@@ -69,6 +70,7 @@ _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
 _HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
 _BOOKS, _PAGE = "https://api.fal.ai/v1/models", 100
+_LIST = f"{_BOOKS}/requests/by-endpoint"
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
 _MOST_UNITS = 1_000_000
 _MODERATED = re.compile(r"content_policy|nsfw|moderat|safety|sensitive", re.IGNORECASE)
@@ -110,6 +112,7 @@ class Fal(Provider):
             files="data URL, upload",
             tasks=True,
             tells_cost=True,
+            finds_lost=True,
             options=Options,
             base_url="https://queue.fal.run",
             key_names=("FAL_KEY",),
@@ -151,13 +154,12 @@ class Fal(Provider):
         )
 
     def _submitted(self, endpoint: str, answer: DocumentReader) -> Reply:
-        app = "/".join(endpoint.split("/")[:2])
         name, state, result = answer.name("request_id"), answer.address("status_url"), answer.address("response_url")
         if not answer.ok:
             raise _meant(answer)
         if name is None and state is None:
             return answer.given()
-        own = f"/{app}/requests/{quote(name or '', safe='')}" if name else (state or "").removesuffix("/status")
+        own = _place(endpoint, name) if name else (state or "").removesuffix("/status")
         handle = {"status": state or f"{own}/status", "response": result or own}
         return Submitted(handle=json.dumps(handle))
 
@@ -195,16 +197,39 @@ class Fal(Provider):
             raise error  # of this request, or of what stands before fal: it is asked again, for free
         return Ended(error=error)
 
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the request for what the job's endpoint was asked at the time, with its input, page by page.
+
+        The list is sorted by when tasks ended, and one that has not ended may be missing.
+        """
+        sent, offered = self.submit(job, lost.attempt).content, _endpoint(job)
+        query = {
+            "endpoint_id": offered,
+            "start": utc(lost.sent_at - WINDOW),
+            "end": utc(max(lost.sent_at + WINDOW, lost.until) + 1),
+            "expand": "payloads",
+            "limit": str(page_size(job)),
+        }
+        asked = sent.value if isinstance(sent, Json) else None
+        return _page(job, query, Search(lost=lost, asked=asked, id="request_id", sent_at="sent_at", input="json_input"))
+
+    def task_of(self, handle: str) -> str:
+        """Return the id of a request, with which its result's address ends."""
+        try:
+            place = str(json.loads(handle)["response"])
+        except (ValueError, LookupError, TypeError):  # it is another API's
+            return handle
+        return unquote(place.rstrip("/").rpartition("/")[2])
+
     def receipt(self, handle: str) -> str | None:
         """Return the request's id."""
-        _, found, rest = json.loads(handle)["status"].partition("/requests/")
-        return unquote(rest.partition("/")[0]) or None if found else None
+        return self.task_of(handle)
 
     def statements(self, period: Period) -> tuple[HttpRequest, ...]:
         """Return what asks for the billing events, which an admin's key may see; else for the requests themselves."""
-        times = {"start": _iso(period.since), "end": _iso(period.until)}
+        times = {"start": utc(period.since), "end": utc(period.until + 1)}
         endpoints = [("endpoint_id", endpoint) for model in period.models for endpoint in _endpoints(model)]
-        requests = f"{_BOOKS}/requests/by-endpoint?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
+        requests = f"{_LIST}?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
 
         def priced(answer: DocumentReader) -> Reply:
             prices = _prices(answer) if answer.ok else {}
@@ -251,6 +276,31 @@ def _endpoint(job: Job) -> str:
     return f"{job.model}/edit" if job.images and _EDITED.fullmatch(job.model) else job.model
 
 
+def _place(endpoint: str, name: str) -> str:
+    """Return where a request is asked for: below the first two parts of its endpoint."""
+    return f"/{'/'.join(endpoint.split('/')[:2])}/requests/{quote(name, safe='')}"
+
+
+def _page(job: Job, query: Mapping[str, str], search: Search) -> HttpRequest:
+    cursor = {"cursor": search.cursors[-1]} if search.cursors else {}
+    return _asks(job, f"{_LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
+
+
+def _listed(query: Mapping[str, str], search: Search, answer: DocumentReader) -> Reply:
+    if not answer.ok:
+        raise _meant(answer)
+    page, endpoint = answer.whole, query["endpoint_id"]
+    items, more, cursor = page.get("items"), page.get("has_more"), told_text(page.get("next_cursor"))
+    if not isinstance(items, list) or not isinstance(more, bool | None) or (more and cursor is None):
+        raise answer.failure()
+    search = search.through(items, lambda item: item.get("endpoint_id") == endpoint)
+    if cursor is not None and more is not False:
+        return Then(request=_page(answer.job, query, search.onward(cursor)))
+    places = [_place(endpoint, name) for name in search.found]
+    handles = [json.dumps({"status": f"{place}/status", "response": place}) for place in places]
+    return Listed(handles=tuple(handles), whole=False)
+
+
 def _asks(job: Job, place: str, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
     return HttpRequest(method="GET", url=place, reader=partial(DocumentReader, job, interpret), repeatable=True)
 
@@ -293,10 +343,6 @@ def _endpoints(model: str) -> tuple[str, ...]:
     if kontext and not kontext[2]:
         return model, f"{model}/multi", f"{model}/text-to-image"
     return (model, f"{model}/edit") if _EDITED.fullmatch(model) else (model,)
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _events(place: str, instead: HttpRequest, answer: DocumentReader) -> Reply:

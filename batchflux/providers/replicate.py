@@ -14,21 +14,34 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from batchflux.capabilities import Capabilities, no_conflicts
 from batchflux.errors import Code, JobError
-from batchflux.models import Ended, HttpRequest, Json, Missing, Multipart, Pending, Submitted, Uploaded
+from batchflux.models import (
+    Ended,
+    Finished,
+    HttpRequest,
+    Json,
+    Listed,
+    Missing,
+    Multipart,
+    Pending,
+    Submitted,
+    Then,
+    Uploaded,
+)
 from batchflux.providers.answers.documents import DocumentReader, is_small, uploading
+from batchflux.providers.answers.listed import WINDOW, Search, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.models import Job, Reference, Reply
+    from batchflux.models import Job, Lost, Reference, Reply
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
@@ -70,6 +83,7 @@ class Replicate(Provider):
             allowed={"aspect_ratio": _RATIOS} if flux else {},
             files="data URL, upload",
             tasks=True,
+            finds_lost=True,
             options=Options,
             conflicts=_conflicts if flux else no_conflicts,
             base_url="https://api.replicate.com",
@@ -108,9 +122,10 @@ class Replicate(Provider):
         reply = _end(answer) if answer.complete else None
         if isinstance(reply, Ended) and (name is None or reply.error.code is not Code.BAD_ANSWER):
             raise reply.error
-        if reply is not None and not isinstance(reply, Ended):
-            return reply
-        return answer.given() if name is None else Submitted(handle=json.dumps({"id": name}))
+        handle = None if name is None else json.dumps({"id": name})
+        if isinstance(reply, Finished):
+            return replace(reply, handle=handle)
+        return answer.given() if handle is None else Submitted(handle=handle)
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the request that asks for a prediction."""
@@ -135,6 +150,21 @@ class Replicate(Provider):
         """Return the prediction's id."""
         return str(json.loads(handle)["id"])
 
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the request for the predictions that were made at the time, with their input, page by page.
+
+        The list has also those that have not ended. An hour after its end a prediction has no input any more.
+        """
+        sent = self.submit(job, lost.attempt).content
+        search = Search(
+            lost=lost,
+            asked=sent.value["input"] if isinstance(sent, Json) else None,
+            sent_at="created_at",
+            input="input",
+        )
+        after, before = utc(lost.sent_at - WINDOW - 1), utc(lost.sent_at + WINDOW + 1)
+        return _page(job, urlencode({"created_after": after, "created_before": before}), search)
+
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step that lays a larger photo where its models can fetch it, for an hour."""
         if is_small(image):
@@ -148,6 +178,37 @@ class Replicate(Provider):
 
         form = Multipart(parts=(("content", file_of(image)),))
         return replace(uploading(image, stored), url="/v1/files", content=form)
+
+
+def _page(job: Job, query: str, search: Search) -> HttpRequest:
+    read = partial(DocumentReader, job, partial(_listed, search))
+    return HttpRequest(method="GET", url=f"/v1/predictions?{query}", reader=read, repeatable=True)
+
+
+def _listed(search: Search, answer: DocumentReader) -> Reply:
+    if not answer.ok:
+        raise _refused(answer)
+    items, following = answer.whole.get("results"), answer.whole.get("next")
+    if not isinstance(items, list) or not isinstance(following, str | None):
+        raise answer.failure()
+    name, _, version = answer.job.model.partition(":")
+    model = {"model": name} if "/" in name else {}
+    model |= {"version": version or name} if version or "/" not in name else {}
+    search = search.through(items, lambda item: all(item.get(key) == value for key, value in model.items()))
+    if following:
+        query = _query(following)
+        if query is None:
+            raise answer.failure()
+        return Then(request=_page(answer.job, query, search.onward(query)))
+    return Listed(handles=tuple(json.dumps({"id": name}) for name in search.found))
+
+
+def _query(address: str) -> str | None:
+    """Return what the next page is asked for by: wherever its address leads, the list is asked at its own."""
+    try:
+        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20))
+    except ValueError:
+        return None
 
 
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

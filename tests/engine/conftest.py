@@ -380,6 +380,9 @@ class SlowDisk:
         await self._ledger.finish(job, outcome)
         await asyncio.sleep(self._half)
 
+    async def handles_near(self, attempt: int, seconds: float) -> list[str]:
+        return await self._ledger.handles_near(attempt, seconds)
+
     async def upload_of(self, provider: str, sha256: str, now: float) -> str | None:
         return await self._ledger.upload_of(provider, sha256, now)
 

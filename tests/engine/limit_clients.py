@@ -224,6 +224,9 @@ class _Books:
 
     async def captured(self, attempt: int, received: Any) -> None: ...
 
+    async def handles_near(self, attempt: int, seconds: float) -> list[str]:
+        return []
+
     async def found(self, attempt: int, received: Any) -> int:
         return attempt
 

@@ -124,12 +124,11 @@ class Offers:
             raise ValueError(f"{self._named(offer)} cannot carry the local file {local}; {remedy}")
         return offer.for_model(model)
 
-    def way(self, values: Mapping[str, Any], api: str) -> Way | None:
+    def way(self, values: Mapping[str, Any], given: Pairs, api: str) -> Way | None:
         """Return how this provider makes a job of another's, which speaks `api`; None when it cannot carry all of it.
 
-        `values` are as the job was written: its options are those of its own API, and its model is that provider's.
+        `given` are the options that the job says itself: those of its own API.
         """
-        given = values["options"]
         if given and api != self._provider.api:
             return None
         try:

@@ -56,6 +56,7 @@ _ENDPOINT = re.compile(
     r"/(?:images/(?:generations|edits)|chat/completions|completions|responses|models|get_result)$"
     r"|(?<=/v1)/(?:images|chat|flux-[\w.-]+)$"
 )
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?:/[!-~]*)?")  # nearly all are so, and sound
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
 
 
@@ -294,6 +295,8 @@ def url(text: str) -> str:
         raise ValueError(f"found {_shown(text)}; allowed is an http:// or https:// URL")
     if len(text) > MAX_URL:
         raise ValueError(f"found a URL of {len(text)} characters; allowed are at most {MAX_URL}")
+    if _PLAIN_URL.fullmatch(text):
+        return text
     if _BAD_IN_URL.search(text):
         raise ValueError(f"found {_shown(text)}, with a space or control character; write it as %20 or remove it")
     try:

@@ -72,6 +72,15 @@ class DocumentReader(AnswerReader):
             return {}
         return found if isinstance(found, dict) else {}
 
+    @cached_property
+    def whole(self) -> Mapping[str, Any]:
+        """The object that a whole answer is, with all that is inlined in it; {} where it is none."""
+        try:
+            found = parse(text_of(bytes(self._body))) if self.complete else None
+        except UnreadableError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
     @property
     def understood(self) -> bool:
         """Whether the answer is an object."""
