@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.billing.asking import ask
 from batchflux.billing.balances import span, spans
@@ -21,6 +21,7 @@ from batchflux.output.folder import ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from decimal import Decimal
     from pathlib import Path
 
     from batchflux.billing.balances import Span
@@ -50,11 +51,20 @@ class Wanted:
     env_file: Path | None = None
 
 
+class Left(NamedTuple):
+    """What the account of a key has left."""
+
+    key_name: str
+    amount: Decimal
+    currency: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One provider's books beside the folder: `source` is a file's name or `API`; `found` None: it has no statements.
 
-    `spans` are what its accounts spent from one time to another; `assumed` is how a file was read.
+    `spans` are what its accounts spent from one time to another, `left` what they have by now; `assumed` is how a file
+    was read. `faults` say which balances cannot be had.
     """
 
     provider: str
@@ -64,6 +74,7 @@ class Compared:
     found: Reconciliation | None = None
     spans: tuple[Span, ...] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[Left, ...] = ()
     faults: tuple[str, ...] = ()
 
     @property
@@ -90,7 +101,8 @@ def compare(out: Path, wanted: Wanted, environ: Mapping[str, str]) -> list[Compa
     names = _providers(manifest, entries, wanted)
     if wanted.file is not None:
         return [_with_file(manifest, names[0], entries, wanted)]
-    made = [_by_api(manifest, name, [one for one in entries if one.provider == name], noted, environ) for name in names]
+    of_each = {name: [one for one in entries if one.provider == name] for name in names}
+    made = [_by_api(manifest, name, own, noted, (wanted, environ)) for name, own in of_each.items()]
     silent = [one for one in made if not one.tells]
     if len(silent) == len(made):
         why = "; ".join(fault for one in silent for fault in one.faults)
@@ -133,8 +145,13 @@ def _with_file(manifest: Manifest, name: str, entries: Sequence[Entry], wanted: 
 
 
 def _by_api(
-    manifest: Manifest, name: str, entries: Sequence[Entry], noted: Sequence[Noted], environ: Mapping[str, str]
+    manifest: Manifest,
+    name: str,
+    entries: Sequence[Entry],
+    noted: Sequence[Noted],
+    asked: tuple[Wanted, Mapping[str, str]],
 ) -> Compared:
+    wanted, environ = asked
     began, now = min(one.at for one in entries), time.time()
     ended = max((one.ended or now for one in entries), default=now)
     period = Period(
@@ -144,6 +161,11 @@ def _by_api(
         receipts=tuple(dict.fromkeys(one.receipt for one in entries if one.receipt is not None)),
     )
     told = asyncio.run(ask(manifest, name, period, environ))
+    named = wanted.how and wanted.how.currency
+    money = named or entries[0].currency
+    before = _counted([one for one in noted if one.provider == name], money)
+    by_now = _counted(told.balances, money)
+    untold = named is None and any(not one.balance.currency for one in told.balances)
     found = None if told.charges is None else reconcile(entries, told.charges, window=WINDOW, complete=told.complete)
     return Compared(
         provider=name,
@@ -151,9 +173,20 @@ def _by_api(
         entries=tuple(entries),
         charges=told.charges or (),
         found=found,
-        spans=(*spans([one for one in noted if one.provider == name], entries), *_so_far(told.balances, entries)),
+        spans=(*spans(before, entries), *_so_far(by_now, entries)),
+        left=tuple(
+            Left(one.key_name, one.balance.left, one.balance.currency) for one in by_now if one.balance.left is not None
+        ),
+        assumed={"currency": f"{money}, as the folder's: the API does not tell it"} if untold else {},
         faults=told.faults,
     )
+
+
+def _counted(noted: Iterable[Noted], money: str) -> list[Noted]:
+    """Return balances in the currency that they are in, where they do not tell it."""
+    return [
+        one if one.balance.currency else one._replace(balance=replace(one.balance, currency=money)) for one in noted
+    ]
 
 
 def _so_far(told: Iterable[Noted], entries: Sequence[Entry]) -> Iterator[Span]:

@@ -85,6 +85,7 @@ def _books(one: Compared) -> dict[str, Any]:
         "sums": {"ours": _sums(certain), "ours_possibly": _sums(possible), "theirs": _sums(sums_of(one.charges))},
         "differences": [found.as_data() for found in differences(one)],
         "balances": [_span(span) for span in one.spans],
+        "left": [{"key": left.key_name, **(_amount((left.amount, left.currency)) or {})} for left in one.left],
         "assumed": dict(one.assumed),
         "faults": list(one.faults),
     }

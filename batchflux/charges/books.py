@@ -27,7 +27,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """What an account has spent so far, by whatever start, or has left; at least one of them is told."""
+    """What an account has spent so far, by whatever start, or has left; at least one of them is told.
+
+    `currency` is "" where the API counts in a unit of its own that it does not name.
+    """
 
     used: Decimal | None = None
     left: Decimal | None = None

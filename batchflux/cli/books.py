@@ -95,6 +95,7 @@ def _lines(one: Compared) -> Iterator[str]:
         yield f"  theirs     {_counted(one.charges, 'line')}{_sums(sums_of(one.charges))}"
         yield from _found(one.found)
     yield from (f"  balance    {_span(span)}" for span in one.spans)
+    yield from (f"  left       {left.key_name}: {money(left.amount, left.currency)}" for left in one.left)
     yield from (f"  fault      {fault}" for fault in one.faults)
     if one.assumed:
         yield f"  assumed    {', '.join(f'{name}: {value}' for name, value in one.assumed.items())}"

@@ -14,6 +14,8 @@ at once. What is uploaded is Uploaded in the end.
 
 An API that can tell whether a request was accepted whose answer was lost says so by `finds_lost` in its capabilities;
 the reader of `recover` returns Listed, or Ended (with what the attempt comes to: nothing was accepted, for certain).
+What the provider's own books say is asked for in free steps: the readers of `statements` return Statement, and that of
+`balance` Balance, or Then.
 """
 
 from __future__ import annotations

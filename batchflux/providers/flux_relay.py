@@ -102,7 +102,8 @@ def _used(answer: DocumentReader) -> Reply:
 
 def _left(used: Decimal, answer: DocumentReader) -> Reply:
     most = amount_in(answer.document.get("hard_limit_usd")) if answer.ok else None
-    return Balance(used=used, left=None if most is None or most >= _UNLIMITED else most - used)
+    left = None if most is None or most >= _UNLIMITED else most - used
+    return Balance(used=used, left=left, currency="")  # as the relay's website has it
 
 
 def _request(url: str, job: Job, body: dict[str, Any]) -> HttpRequest:

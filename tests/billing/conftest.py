@@ -36,11 +36,10 @@ class Folder:
     now: float = BEGAN
     sent: list[int] = field(default_factory=list)
 
-    def manifest(self, provider: str, **more: str) -> None:
+    def manifest(self, provider: str) -> None:
         """Write the manifest of the run."""
         self.path.mkdir(exist_ok=True)
-        text = MANIFEST.format(provider=provider) + "".join(f"{key}: {value}\n" for key, value in more.items())
-        (self.path / "manifest.yaml").write_text(text, encoding="utf-8")
+        (self.path / "manifest.yaml").write_text(MANIFEST.format(provider=provider), encoding="utf-8")
 
     def ledger(self) -> Ledger:
         """Open the ledger."""
