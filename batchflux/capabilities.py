@@ -39,6 +39,7 @@ class BatchTerms:
     """How an API sells batches: at `share` of the price of single requests, made within so many `hours`.
 
     A batch has `most` jobs, and only `unproven` while none of its model gave a picture yet; its file `most_bytes`.
+    `conflicts` yields what of a job's fields a batch cannot carry, as that of Capabilities.
     """
 
     most: int
@@ -46,6 +47,7 @@ class BatchTerms:
     hours: float = 24.0
     share: Decimal = Decimal("0.5")
     unproven: int | None = None
+    conflicts: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_conflicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

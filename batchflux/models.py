@@ -7,12 +7,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from batchflux.charges.books import Balance
+from batchflux.charges.books import Balance, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from batchflux.charges.books import Charge
     from batchflux.errors import Code, JobError
 
 BASE, SECONDS = ":base", ":seconds"
@@ -206,6 +205,15 @@ class LocalImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """Stands in a form, or as a whole content, for a file of our own, of any size; the transport streams it."""
+
+    path: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Json:
     """A request's content as JSON; LocalImage leaves are replaced as it is sent."""
 
@@ -216,14 +224,14 @@ class Json:
 class Multipart:
     """A request's content as a form: pairs of a field's name and a text or a file, in order; a name may come twice."""
 
-    parts: tuple[tuple[str, str | LocalImage], ...]
+    parts: tuple[tuple[str, str | LocalImage | LocalFile], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bytes:
     """A request's content as the bytes of one file."""
 
-    image: LocalImage
+    image: LocalImage | LocalFile
 
 
 Content = Json | Multipart | Bytes
@@ -279,9 +287,8 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
-    a submit's answer had both: by it the task is told from others in the API's list. `receipt` is how the provider's
-    books name the request.
+    `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
+    `receipt` is how the provider's books name the request.
     """
 
     asset: Link | Inline
@@ -303,15 +310,6 @@ class Ended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """The API does not know the task: not yet, or not any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
-
-    attempt: int
-    sent_at: float
-    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,15 +350,19 @@ class Then:
     request: HttpRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """Lines of a provider's books; `more`, as free, asks for those that follow (None: these are all)."""
-
-    charges: tuple[Charge, ...]
-    more: HttpRequest | None = None
-
-
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then | Statement | Balance
+Reply = (
+    Submitted
+    | Pending
+    | Finished
+    | Ended
+    | Missing
+    | Listed
+    | Uploaded
+    | Closed
+    | Then
+    | Balance
+    | Statement["HttpRequest"]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,10 +453,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
-
-    `handle` is of a task that has not been recorded before.
-    """
+    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
 
     asset: Link | str
     cost: int | None = None

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchflux.billing.entries import wire_of
-from batchflux.charges.books import Balance, Period
+from batchflux.charges.books import Balance, Period, Statement
 from batchflux.engine.executors.local import addressed
 from batchflux.engine.limits.key_pool import AT
 from batchflux.engine.settings import shared_of, transport_options
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.ledger.receipts import Noted
-from batchflux.models import Statement, Then
+from batchflux.models import Then
 from batchflux.secrets import wrong_key
 from batchflux.transport import Transport
 
@@ -53,6 +53,8 @@ async def ask(manifest: Manifest, name: str, period: Period, environ: Mapping[st
     """Return what the books of a provider say of a period; UsageError: a key is not set, or they cannot be read."""
     config = manifest.providers[name]
     wire, shared, secrets = wire_of(config), shared_of(manifest, environ, 0)[name], manifest.secrets(environ)
+    if (books := wire.books) is None:
+        return Told()
     lists: list[list[Charge]] = []
     balances: list[Noted] = []
     faults: list[str] = []
@@ -62,19 +64,18 @@ async def ask(manifest: Manifest, name: str, period: Period, environ: Mapping[st
             transport = await stack.enter_async_context(Transport(options))
             for key in config.key_names:
                 secret = _secret(key, config.keys, secrets)
-                books = _Books(name, wire, transport, (address, secret))
-                lists.append(await books.charges(wire.statements(period)))
+                account = _Account(name, wire, transport, (address, secret))
+                lists.append(await account.charges(books.statements(period)))
                 try:
-                    balance = await books.balance(period)
+                    balance = await account.balance(books.balance(period))
                 except JobError as error:
                     faults.append(f"the balance of {key} cannot be read: {error.message}")
                 else:
                     of_key = f"{key}{AT}{address}" if len(config.addresses) > 1 else key
                     balances += [] if balance is None else [Noted(name, of_key, period.since, period.until, balance)]
-    stated = bool(wire.statements(replace(period, receipts=("any",))))
     return Told(
-        charges=tuple(_of_all(lists)) if stated else None,
-        complete=wire.complete_books,
+        charges=tuple(_of_all(lists)) if books.states else None,
+        complete=books.complete,
         balances=tuple(balances),
         faults=tuple(faults),
     )
@@ -103,7 +104,7 @@ async def account_balances(
             at = (name, key.address)
             return (await executor.exchange(request, provider=wire, secret=key.secret, at=at)).reply
 
-        request = wire.balance(Period(since=began, until=began))
+        request = None if wire.books is None else wire.books.balance(Period(since=began, until=began))
         if request is None or key.dead is not None:
             return None
         try:
@@ -118,8 +119,8 @@ async def account_balances(
     return [noted for noted in await asyncio.gather(*asked) if noted is not None]
 
 
-class _Books:
-    """The books of one key at one address of a provider."""
+class _Account:
+    """Who a key is of, at one address of a provider."""
 
     def __init__(self, name: str, wire: Provider, transport: Transport, at: tuple[str, str | None]) -> None:
         self._name, self._wire, self._transport = name, wire, transport
@@ -131,9 +132,8 @@ class _Books:
         lists = await asyncio.gather(*map(self._pages, requests))
         return [charge for charges in lists for charge in charges]
 
-    async def balance(self, period: Period) -> Balance | None:
+    async def balance(self, request: HttpRequest | None) -> Balance | None:
         """Return what the account has spent or has left, None where nobody tells. Raises JobError."""
-        request = self._wire.balance(period)
         return None if request is None else await read_balance(request, self._step)
 
     async def _pages(self, request: HttpRequest) -> list[Charge]:

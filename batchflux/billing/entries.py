@@ -84,5 +84,5 @@ def _named(config: ProviderConfig | None, told: str | None) -> str | None:
     for (api, _), provider in providers().items():
         if api == config.api:
             with suppress(ValueError, KeyError):  # of another call style
-                named.append(provider.receipt(told))
-    return next(filter(None, named), None)
+                named.append(provider.task_of(told))
+    return next((name for name in named if name != told), None)

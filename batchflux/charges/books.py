@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from decimal import Decimal
+
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,14 @@ class Charge:
     currency: str = "USD"
     model: str | None = None
     where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement(Generic[Step]):
+    """Lines of a provider's books; `more` is the step, as free, that asks for those that follow (None: that is all)."""
+
+    charges: tuple[Charge, ...]
+    more: Step | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,7 @@ at once. What is uploaded is Uploaded in the end.
 
 An API that can tell whether a request was accepted whose answer was lost says so by `finds_lost` in its capabilities;
 the reader of `recover` returns Listed, or Ended (with what the attempt comes to: nothing was accepted, for certain).
-What the provider's own books say is asked for in free steps: the readers of `statements` return Statement, and that of
-`balance` Balance, or Then.
+What its own books say that it billed is asked for as `books` says.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,13 +38,25 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
-    from batchflux.charges.books import Period
-    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
+    from batchflux.providers.books import Books
 
 
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered.
+
+    What it gave ends by `until`; both in epoch seconds.
+    """
+
+    attempt: int
+    sent_at: float
+    until: float
 
 
 class Provider(ABC):
@@ -57,6 +69,9 @@ class Provider(ABC):
 
     batches: ClassVar[BatchApi | None] = None
     """How it takes batches, where it sells some."""
+
+    books: ClassVar[Books | None] = None
+    """How it tells what it billed, where it does."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -91,21 +106,6 @@ class Provider(ABC):
         """Return the free step that asks for a task until it is Finished or Ended; JobError: this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
 
-    def receipt(self, handle: str) -> str | None:
-        """Return how the provider's own books name the request of a task; None where they tell it in no way."""
-        return None
-
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return the free steps whose readers return Statement: what the provider's books say; () without any."""
-        return ()
-
-    complete_books: ClassVar[bool] = True
-    """Whether the statements have all requests of the period, and not only those of the receipts asked for."""
-
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return the free step whose reader returns Balance: what a key's account has spent since then, or has left."""
-        return None
-
     def recover(self, job: Job, lost: Lost) -> HttpRequest:
         """Return the free step that asks for all tasks that a lost request may have given, of an API that `finds_lost`.
 
@@ -114,8 +114,12 @@ class Provider(ABC):
         raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
 
     def task_of(self, handle: str) -> str:
-        """Return the name of a handle's task, which is the same in all handles of it."""
-        return handle
+        """Return the name of a handle's task, which is the same in all handles of it: its id, where that is told."""
+        try:
+            name = json.loads(handle)["id"]
+        except (ValueError, LookupError, TypeError):
+            return handle
+        return name if isinstance(name, str) else handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
         """Return the picture in an answer that was kept because none was found in it; free, and without I/O.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from batchflux.models import HttpRequest, Job, Json, LocalImage
+    from batchflux.models import HttpRequest, Job, Json, LocalFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class BatchApi(ABC):
         """
 
     @abstractmethod
-    def upload(self, file: LocalImage, size: int) -> HttpRequest:
+    def upload(self, file: LocalFile) -> HttpRequest:
         """Return the free step whose reader returns Uploaded, `url` being what `create` names the file by."""
 
     @abstractmethod
@@ -64,5 +64,8 @@ class BatchApi(ABC):
         """Return the free step whose answer is lines, one for each job; its reader reads what is no 200."""
 
     @abstractmethod
-    def read(self, line: bytes) -> BatchAnswer:
-        """Return what a line says. Raises JobError `bad_answer` when it is not understood."""
+    def read(self, line: bytes) -> BatchAnswer | None:
+        """Return what a line says; None: nothing, or that its job was not made because the batch ended before.
+
+        Raises JobError `bad_answer` when it is not understood.
+        """

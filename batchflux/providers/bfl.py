@@ -27,7 +27,8 @@ from batchflux.providers.answers.documents import amount_in, asking_books
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
-from batchflux.providers.flux_relay import relay_usage
+from batchflux.providers.books import Books
+from batchflux.providers.flux_relay import RelayBooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,11 +76,26 @@ def options_of(model: str) -> type[BaseModel]:
     return made
 
 
+class BflBooks(Books):
+    """The credits that are left."""
+
+    states = False
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return nothing: no lines are told."""
+        return ()
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return what asks how many credits are left."""
+        return asking_books("/v1/credits", _credits)
+
+
 class Native(Provider):
     """BFL's tasks behind a relay: `POST /flux/v1/MODEL`, and its own address to ask for a task."""
 
     api, style = "flux-relay", "native"
     path: ClassVar[str] = "/flux/v1"
+    books: ClassVar[Books | None] = RelayBooks()
     active_tasks: ClassVar[int | None] = None
     base_url: ClassVar[str | None] = None
     key_names: ClassVar[tuple[str, ...]] = ()
@@ -136,14 +152,6 @@ class Native(Provider):
             repeatable=True,
         )
 
-    def receipt(self, handle: str) -> str | None:
-        """Return the task's id."""
-        return str(json.loads(handle)["id"])
-
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return what asks a relay how much its key has used."""
-        return relay_usage(period)
-
     def _place(self, handle: Mapping[str, str]) -> str:
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
@@ -190,6 +198,7 @@ class Bfl(Native):
 
     api, style = "bfl", "bfl"
     path = "/v1"
+    books = BflBooks()
     active_tasks = 24
     base_url = "https://api.bfl.ai"
     key_names = ("BFL_API_KEY",)
@@ -201,11 +210,6 @@ class Bfl(Native):
     def may_have_key(self, host: str, *, https: bool) -> bool:
         """Whether it is one of BFL's API hosts."""
         return https and _HOST.fullmatch(host) is not None
-
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return what asks how many credits are left."""
-        del period
-        return asking_books(f"{self.path}/credits", _credits)
 
     def _place(self, handle: Mapping[str, str]) -> str:
         return handle.get("url") or super()._place(handle)

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Charge
+from batchflux.charges.books import Charge, Statement
 from batchflux.errors import Code, JobError
 from batchflux.models import (
     Bytes,
@@ -31,7 +31,6 @@ from batchflux.models import (
     Listed,
     Missing,
     Pending,
-    Statement,
     Submitted,
     Then,
     Uploaded,
@@ -50,12 +49,14 @@ from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
+from batchflux.providers.books import Books
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.charges.books import Period
-    from batchflux.models import Finished, Job, Lost, Reference, Reply
+    from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input
@@ -91,10 +92,33 @@ class Options(BaseModel):
     most_units: int | None = Field(None, ge=1, le=1000)
 
 
+class FalBooks(Books):
+    """Billing events, which an admin's key may see; else the requests themselves, and the price of a picture."""
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return what asks for the billing events, and for the rest where they may not be seen."""
+        times = {"start": utc(period.since), "end": utc(period.until + 1)}
+        endpoints = [("endpoint_id", endpoint) for model in period.models for endpoint in _endpoints(model)]
+        requests = f"{_LIST}?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
+
+        def priced(answer: DocumentReader) -> Reply:
+            prices = _prices(answer) if answer.ok else {}
+            return Statement(charges=(), more=asking_books(requests, partial(_requests, requests, prices)))
+
+        events = f"{_BOOKS}/billing-events?{urlencode([*times.items(), ('limit', _PAGE)])}"
+        instead = asking_books(f"{_BOOKS}/pricing?{urlencode(endpoints)}", priced)
+        return (asking_books(events, partial(_events, events, instead)),)
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return None: a key is not told what is left."""
+        return None
+
+
 class Fal(Provider):
     """`POST /ENDPOINT`, then the `status_url` and the `response_url` of the answer."""
 
     api = style = "fal"
+    books = FalBooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Kontext takes, and what a model may that is not known."""
@@ -220,24 +244,6 @@ class Fal(Provider):
         except (ValueError, LookupError, TypeError):  # it is another API's
             return handle
         return unquote(place.rstrip("/").rpartition("/")[2])
-
-    def receipt(self, handle: str) -> str | None:
-        """Return the request's id."""
-        return self.task_of(handle)
-
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return what asks for the billing events, which an admin's key may see; else for the requests themselves."""
-        times = {"start": utc(period.since), "end": utc(period.until + 1)}
-        endpoints = [("endpoint_id", endpoint) for model in period.models for endpoint in _endpoints(model)]
-        requests = f"{_LIST}?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
-
-        def priced(answer: DocumentReader) -> Reply:
-            prices = _prices(answer) if answer.ok else {}
-            return Statement(charges=(), more=asking_books(requests, partial(_requests, requests, prices)))
-
-        events = f"{_BOOKS}/billing-events?{urlencode([*times.items(), ('limit', _PAGE)])}"
-        instead = asking_books(f"{_BOOKS}/pricing?{urlencode(endpoints)}", priced)
-        return (asking_books(events, partial(_events, events, instead)),)
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""

@@ -17,6 +17,7 @@ from batchflux.models import HttpRequest, Json, Then
 from batchflux.providers.answers.documents import amount_in, asking_books
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
+from batchflux.providers.books import Books
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -33,20 +34,29 @@ _FIELDS = frozenset(
 )
 
 
-class Relay(Provider):
-    """What all call styles of a relay have in common: the books of its keys."""
+class RelayBooks(Books):
+    """What a key has used, and may use in all, as forks of one-api tell it: as OpenAI once did.
 
-    api = "flux-relay"
+    They count in hundredths of their own unit of money; most tell all that the key ever used, whatever the days.
+    """
+
+    states = False
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return nothing: a key is told no lines."""
+        return ()
 
     def balance(self, period: Period) -> HttpRequest | None:
-        """Return what asks how much a key has used."""
-        return relay_usage(period)
+        """Return what asks how much a key has used since a day, which how much it may use in all follows."""
+        days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in (period.since, period.until + _DAY)]
+        return asking_books(f"/v1/dashboard/billing/usage?start_date={days[0]}&end_date={days[1]}", _used)
 
 
-class Standard(Relay):
+class Standard(Provider):
     """One call, one JSON answer with a link or base64."""
 
-    style = "standard"
+    api, style = "flux-relay", "standard"
+    books = RelayBooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
@@ -62,10 +72,11 @@ class Standard(Relay):
         return _request("/v1/images/generations", job, body)
 
 
-class Chat(Relay):
+class Chat(Provider):
     """One call, one event stream with the picture in its text."""
 
-    style = "chat"
+    api, style = "flux-relay", "chat"
+    books = RelayBooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""
@@ -81,16 +92,6 @@ class Chat(Relay):
         messages = [{"role": "user", "content": content}]
         body = {"model": job.model, "messages": messages, "stream": True, **dict(job.options)}
         return _request("/v1/chat/completions", job, body)
-
-
-def relay_usage(period: Period) -> HttpRequest:
-    """Return the free step that asks a relay what its key has used since a day, and then how much it may use in all.
-
-    Forks of one-api tell it as OpenAI once did, in hundredths of their unit of money; most tell all that the key ever
-    used, whatever the days.
-    """
-    days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in (period.since, period.until + _DAY)]
-    return asking_books(f"/v1/dashboard/billing/usage?start_date={days[0]}&end_date={days[1]}", _used)
 
 
 def _used(answer: DocumentReader) -> Reply:

@@ -17,14 +17,15 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Charge
+from batchflux.charges.books import Charge, Statement
 from batchflux.errors import Code, JobError
-from batchflux.models import Cost, HttpRequest, Json, Statement
+from batchflux.models import Cost, HttpRequest, Json
 from batchflux.providers.answers.documents import amount_in, asking_books, moment_in
 from batchflux.providers.answers.failures import complaints_in, from_complaints
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text
 from batchflux.providers.base import Provider, carried, in_json
+from batchflux.providers.books import Books
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -86,12 +87,26 @@ class Answers(AnswerReader):
                     yield found
 
 
+class OpenRouterBooks(Books):
+    """Each generation by its id, which the answer gave."""
+
+    complete = False
+
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return what asks for each generation."""
+        return tuple(asking_books(f"/v1/generation?{urlencode({'id': name})}", _generation) for name in period.receipts)
+
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return None: only a key of another kind may ask what is left."""
+        return None
+
+
 class OpenRouter(Provider):
     """`POST /v1/images`, or `/v1/chat/completions` with modalities."""
 
     api = style = "openrouter"
     answers = Answers
-    complete_books = False
+    books = OpenRouterBooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that most fields have a place; which of them a model takes, OpenRouter says for free."""
@@ -123,10 +138,6 @@ class OpenRouter(Provider):
             body = {"model": job.model, "prompt": job.prompt, **asked}
             body |= {"input_references": references} if references else {}
         return self.one_call(job, "/v1/chat/completions" if by_chat else "/v1/images", Json(value=body))
-
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return what asks for each generation."""
-        return tuple(asking_books(f"/v1/generation?{urlencode({'id': name})}", _generation) for name in period.receipts)
 
 
 def _generation(answer: DocumentReader) -> Reply:

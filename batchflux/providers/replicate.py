@@ -41,7 +41,8 @@ from batchflux.providers.base import Provider, carried, file_of, in_json
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.models import Job, Lost, Reference, Reply
+    from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
@@ -145,10 +146,6 @@ class Replicate(Provider):
         if not answer.complete or not answer.state or answer.name("id") not in (None, asked):
             raise answer.failure()
         return _end(answer) or Pending()
-
-    def receipt(self, handle: str) -> str | None:
-        """Return the prediction's id."""
-        return str(json.loads(handle)["id"])
 
     def recover(self, job: Job, lost: Lost) -> HttpRequest:
         """Return the request for the predictions that were made at the time, with their input, page by page.

@@ -20,7 +20,7 @@ from batchflux.redaction import hush
 from batchflux.transport.body import Body
 from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
 from batchflux.transport.connecting.ssrf import Allowed, Guard
-from batchflux.transport.content import encode
+from batchflux.transport.content import encode, size_of_files
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.encoded import EncodedPhotos
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from batchflux.models import Fetched, HttpRequest, Reader, Reply
 
 BASE64_GROWTH = 1.4  # 4/3, line ends and JSON escapes
+SLOWEST_UPLOAD = 1 << 17  # bytes a second of a file of our own, which a call may take on top of its time
 AT_ONCE = 1 << 16  # bytes of an answer that are read in less time than a thread takes to be woken
 _ACCEPT = {"Accept": "application/json, text/event-stream"}
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
@@ -137,8 +138,8 @@ class Transport:
         url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
         clock = asyncio.get_running_loop().time
         started = clock()
-        due = self._options.due
-        until = Until(started + self._options.timeout) if due is None else Until(due(started), lambda: due(started))
+        due, began = self._options.due, started + size_of_files(request.content) / SLOWEST_UPLOAD
+        until = Until(began + self._options.timeout) if due is None else Until(due(began), lambda: due(began))
         response = await self._ask(opened, request, url, headers, (sent, until))
         answered = lowered(response.headers)
         told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}

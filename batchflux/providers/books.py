@@ -1,0 +1,32 @@
+"""What the books of an API are: what it says itself that it billed, asked for in free steps, without I/O.
+
+A Provider names its Books in `books`. A line names a request as `Provider.task_of` names a task, or as a receipt does
+that an answer gave.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from batchflux.charges.books import Period
+    from batchflux.models import HttpRequest
+
+
+class Books(ABC):
+    """How one API tells what it billed, by lines, by what an account spent, or by both.
+
+    `states`: it has lines; `complete`: they are of all requests of a period, and not only of the receipts asked for.
+    """
+
+    states: ClassVar[bool] = True
+    complete: ClassVar[bool] = True
+
+    @abstractmethod
+    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
+        """Return the steps whose readers return Statement; () without any."""
+
+    @abstractmethod
+    def balance(self, period: Period) -> HttpRequest | None:
+        """Return the step whose reader returns Balance, or Then: what an account spent since, or has left; None."""
