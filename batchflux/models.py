@@ -350,19 +350,8 @@ class Then:
     request: HttpRequest
 
 
-Reply = (
-    Submitted
-    | Pending
-    | Finished
-    | Ended
-    | Missing
-    | Listed
-    | Uploaded
-    | Closed
-    | Then
-    | Balance
-    | Statement["HttpRequest"]
-)
+_OfBooks = Balance | Statement["HttpRequest"]
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then | _OfBooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
