@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
-    from batchflux.providers.books import Books
+    from batchflux.providers.books.base import Books
+    from batchflux.webhooks.api import WebhookApi
 
 
 READER = 1
@@ -72,6 +73,9 @@ class Provider(ABC):
 
     books: ClassVar[Books | None] = None
     """How it tells what it billed, where it does."""
+
+    webhooks: ClassVar[WebhookApi | None] = None
+    """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -114,12 +118,8 @@ class Provider(ABC):
         raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
 
     def task_of(self, handle: str) -> str:
-        """Return the name of a handle's task, which is the same in all handles of it: its id, where that is told."""
-        try:
-            name = json.loads(handle)["id"]
-        except (ValueError, LookupError, TypeError):
-            return handle
-        return name if isinstance(name, str) else handle
+        """Return the name of a handle's task, which is the same in all handles of it, and in calls of `webhooks`."""
+        return handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
         """Return the picture in an answer that was kept because none was found in it; free, and without I/O.

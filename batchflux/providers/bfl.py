@@ -2,7 +2,8 @@
 
 A request gives a task; its picture is asked for until it is ready. What differs is the path, the header of the key, and
 where a task is asked for. BFL's tasks live on one of its clusters, so the `polling_url` of the answer counts; a relay's
-may name BFL's own host, for which the user has no key, so it is never called.
+may name BFL's own host, for which the user has no key, so it is never called. The answer to a request that has a
+webhook need not have one: then the task is asked for where it was submitted.
 Facts: https://docs.bfl.ai, read in November 2026.
 """
 
@@ -19,24 +20,24 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Balance
 from batchflux.errors import Code, JobError
 from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
-from batchflux.providers.answers.documents import amount_in, asking_books
-from batchflux.providers.answers.signs import FAILED, READY
+from batchflux.providers.answers.documents import id_in, named_in
+from batchflux.providers.answers.signs import FAILED, READY, TASK_IDS
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
-from batchflux.providers.books import Books
-from batchflux.providers.flux_relay import RelayBooks
+from batchflux.providers.books.accounts import Credits, RelayUsage
+from batchflux.webhooks.api import WebhookApi
+from batchflux.webhooks.signatures import check_hex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from batchflux.charges.books import Period
     from batchflux.models import Job, Reply
-    from batchflux.providers.answers.documents import DocumentReader
     from batchflux.providers.answers.tasks import Task
+    from batchflux.providers.books.base import Books
+    from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset(
     {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
@@ -76,26 +77,34 @@ def options_of(model: str) -> type[BaseModel]:
     return made
 
 
-class BflBooks(Books):
-    """The credits that are left."""
+class NativeWebhooks(WebhookApi):
+    """What a relay sends is written nowhere: whoever knows the URL is believed to be it. The body names the task."""
 
-    states = False
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Take any call."""
 
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return nothing: no lines are told."""
-        return ()
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the task's id, under any of its names; progress is told under another than the end."""
+        return named_in(call.body, TASK_IDS)
 
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return what asks how many credits are left."""
-        return asking_books("/v1/credits", _credits)
+
+class BflWebhooks(NativeWebhooks):
+    """BFL's own: sources differ on whether calls are signed, so a signature must be right only where there is one."""
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check `X-BFL-Signature` by the `webhook_secret` of the requests."""
+        given = call.headers.get("x-bfl-signature")
+        for secret in () if given is None else keys:
+            check_hex(given or "", secret, call.body)
 
 
 class Native(Provider):
     """BFL's tasks behind a relay: `POST /flux/v1/MODEL`, and its own address to ask for a task."""
 
     api, style = "flux-relay", "native"
+    webhooks: ClassVar[WebhookApi | None] = NativeWebhooks()
     path: ClassVar[str] = "/flux/v1"
-    books: ClassVar[Books | None] = RelayBooks()
+    books: ClassVar[Books | None] = RelayUsage()
     active_tasks: ClassVar[int | None] = None
     base_url: ClassVar[str | None] = None
     key_names: ClassVar[tuple[str, ...]] = ()
@@ -152,6 +161,10 @@ class Native(Provider):
             repeatable=True,
         )
 
+    def task_of(self, handle: str) -> str:
+        """Return the task's id."""
+        return id_in(handle)
+
     def _place(self, handle: Mapping[str, str]) -> str:
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
@@ -197,8 +210,9 @@ class Bfl(Native):
     """BFL's own API: `POST /v1/MODEL` with `x-key`, and the `polling_url` of the answer."""
 
     api, style = "bfl", "bfl"
+    webhooks = BflWebhooks()
     path = "/v1"
-    books = BflBooks()
+    books = Credits("/v1/credits", _CREDIT)
     active_tasks = 24
     base_url = "https://api.bfl.ai"
     key_names = ("BFL_API_KEY",)
@@ -218,13 +232,6 @@ class Bfl(Native):
         if task.cost is None:
             return None if task.megapixels is None else Cost(megapixels=task.megapixels)
         return Cost(amount=task.cost * _CREDIT)
-
-
-def _credits(answer: DocumentReader) -> Reply:
-    left = amount_in(answer.document.get("credits")) if answer.ok else None
-    if left is None:
-        raise answer.failure()
-    return Balance(left=left * _CREDIT)
 
 
 PROVIDERS = (Bfl(), Native())

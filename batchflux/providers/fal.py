@@ -14,13 +14,13 @@ import re
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Charge, Statement
 from batchflux.errors import Code, JobError
 from batchflux.models import (
     Bytes,
@@ -31,32 +31,28 @@ from batchflux.models import (
     Listed,
     Missing,
     Pending,
+    SigningKeys,
     Submitted,
     Then,
     Uploaded,
 )
-from batchflux.providers.answers.documents import (
-    DocumentReader,
-    amount_in,
-    asking_books,
-    is_small,
-    moment_in,
-    texts_in,
-    uploading,
-)
+from batchflux.providers.answers.documents import DocumentReader, asking, is_small, texts_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, page_size, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
-from batchflux.providers.books import Books
+from batchflux.providers.books.fal import LIST, BillingEvents
+from batchflux.webhooks.api import WebhookApi, WrongSignatureError
+from batchflux.webhooks.ed25519 import available, verified
+from batchflux.webhooks.signatures import header, timely
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from batchflux.charges.books import Period
     from batchflux.models import Finished, Job, Reference, Reply
     from batchflux.providers.base import Lost
+    from batchflux.webhooks.api import Call
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input
@@ -70,8 +66,7 @@ _MORE = {"negative_prompt": "negative_prompt", "resolution": "resolution"}  # no
 _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
 _HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
-_BOOKS, _PAGE = "https://api.fal.ai/v1/models", 100
-_LIST = f"{_BOOKS}/requests/by-endpoint"
+_REQUEST = re.compile(r"/requests/([^/?#]+)")
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
 _MOST_UNITS = 1_000_000
 _MODERATED = re.compile(r"content_policy|nsfw|moderat|safety|sensitive", re.IGNORECASE)
@@ -92,33 +87,58 @@ class Options(BaseModel):
     most_units: int | None = Field(None, ge=1, le=1000)
 
 
-class FalBooks(Books):
-    """Billing events, which an admin's key may see; else the requests themselves, and the price of a picture."""
+class FalWebhooks(WebhookApi):
+    """Signed by Ed25519 with one of fal's keys, over the request, the user, the time and the body's digest.
 
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return what asks for the billing events, and for the rest where they may not be seen."""
-        times = {"start": utc(period.since), "end": utc(period.until + 1)}
-        endpoints = [("endpoint_id", endpoint) for model in period.models for endpoint in _endpoints(model)]
-        requests = f"{_LIST}?{urlencode([*endpoints, *times.items(), ('limit', _PAGE)])}"
+    That says who sent it, and not to whom: the task must be one that is waited for.
+    """
 
-        def priced(answer: DocumentReader) -> Reply:
-            prices = _prices(answer) if answer.ok else {}
-            return Statement(charges=(), more=asking_books(requests, partial(_requests, requests, prices)))
+    def missing(self) -> str | None:
+        """Return that the extra is not installed."""
+        return available()
 
-        events = f"{_BOOKS}/billing-events?{urlencode([*times.items(), ('limit', _PAGE)])}"
-        instead = asking_books(f"{_BOOKS}/pricing?{urlencode(endpoints)}", priced)
-        return (asking_books(events, partial(_events, events, instead)),)
+    def keys(self) -> HttpRequest | None:
+        """Return the request for fal's public keys."""
+        return asking("https://rest.fal.ai/.well-known/jwks.json", _public_keys)
 
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return None: a key is not told what is left."""
-        return None
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check the signature by all keys: fal does not say which it used."""
+        names = [header(call, f"x-fal-webhook-{part}") for part in ("request-id", "user-id")]
+        digest = sha256(call.body).hexdigest()
+        text = "\n".join([*names, timely(call, "x-fal-webhook-timestamp"), digest]).encode(errors="surrogatepass")
+        try:
+            signature = bytes.fromhex(header(call, "x-fal-webhook-signature"))
+        except ValueError as error:
+            raise WrongSignatureError("the signature is not in hex digits") from error
+        if not verified(signature, text, keys):
+            raise WrongSignatureError("the signature is by none of fal's keys")
+
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the request's id, which is signed."""
+        return (header(call, "x-fal-webhook-request-id"),)
+
+
+def _public_keys(answer: DocumentReader) -> Reply:
+    keys = [one.get("x") for one in _list(answer.document.get("keys")) if isinstance(one, dict)]
+    if not answer.ok or not keys:
+        raise _meant(answer)
+    return SigningKeys(keys=tuple(key for key in keys if isinstance(key, str)))
+
+
+def _endpoints(model: str) -> tuple[str, ...]:
+    """Return all endpoints at which jobs of a model may have been made."""
+    kontext = _KONTEXT.fullmatch(model)
+    if kontext and not kontext[2]:
+        return model, f"{model}/multi", f"{model}/text-to-image"
+    return (model, f"{model}/edit") if _EDITED.fullmatch(model) else (model,)
 
 
 class Fal(Provider):
     """`POST /ENDPOINT`, then the `status_url` and the `response_url` of the answer."""
 
     api = style = "fal"
-    books = FalBooks()
+    webhooks = FalWebhooks()
+    books = BillingEvents(_endpoints)
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Kontext takes, and what a model may that is not known."""
@@ -128,7 +148,7 @@ class Fal(Provider):
             api=self.api,
             model="fal-ai/flux-pro/kontext",
             style=self.style,
-            fields=frozenset(_FIELDS if kontext else {**_FIELDS, **_MORE}),
+            fields=frozenset({"webhook_url", *_FIELDS, *(() if kontext else _MORE)}),
             local_images=True,
             least_images=1 if kind == "/multi" else 0,
             most_images=0 if kind == "/text-to-image" else None,
@@ -160,6 +180,7 @@ class Fal(Provider):
         offer, names = self.capabilities(job.model), {**_FIELDS, **_MORE}
         asked = {"output_format": "jpeg", **carried(job, offer.fields)}
         asked.pop("most_units", None)
+        hook = asked.pop("webhook_url", None)
         body: dict[str, Any] = {"prompt": job.prompt}
         for name, value in asked.items():
             taken = offer.value_for(name, value)
@@ -171,7 +192,7 @@ class Fal(Provider):
             body |= {"image_url": photos[0]} if single else {"image_urls": photos}
         return HttpRequest(
             method="POST",
-            url=f"/{quote(endpoint)}",
+            url=f"/{quote(endpoint)}" + (f"?fal_webhook={quote(hook, safe='')}" if hook else ""),
             content=Json(value=body),
             headers={"X-Fal-No-Retry": "1"},  # or the gateway sends it up to ten times
             reader=partial(DocumentReader, job, partial(self._submitted, endpoint), paid=True),
@@ -238,12 +259,12 @@ class Fal(Provider):
         return _page(job, query, Search(lost=lost, asked=asked, id="request_id", sent_at="sent_at", input="json_input"))
 
     def task_of(self, handle: str) -> str:
-        """Return the id of a request, with which its result's address ends."""
+        """Return the id of a request, which its result's address holds."""
         try:
-            place = str(json.loads(handle)["response"])
+            found = _REQUEST.search(json.loads(handle)["response"])
         except (ValueError, LookupError, TypeError):  # it is another API's
-            return handle
-        return unquote(place.rstrip("/").rpartition("/")[2])
+            found = None
+        return handle if found is None else unquote(found[1])
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""
@@ -289,7 +310,7 @@ def _place(endpoint: str, name: str) -> str:
 
 def _page(job: Job, query: Mapping[str, str], search: Search) -> HttpRequest:
     cursor = {"cursor": search.cursors[-1]} if search.cursors else {}
-    return _asks(job, f"{_LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
+    return _asks(job, f"{LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
 
 
 def _listed(query: Mapping[str, str], search: Search, answer: DocumentReader) -> Reply:
@@ -341,70 +362,6 @@ def _with_cost(finished: Finished, answer: DocumentReader) -> Finished:
         return finished
     known = units.is_finite() and 0 <= units < _MOST_UNITS
     return replace(finished, cost=Cost(units=units)) if known else finished
-
-
-def _endpoints(model: str) -> tuple[str, ...]:
-    """Return all endpoints at which jobs of a model may have been made."""
-    kontext = _KONTEXT.fullmatch(model)
-    if kontext and not kontext[2]:
-        return model, f"{model}/multi", f"{model}/text-to-image"
-    return (model, f"{model}/edit") if _EDITED.fullmatch(model) else (model,)
-
-
-def _events(place: str, instead: HttpRequest, answer: DocumentReader) -> Reply:
-    """Return what was billed, each with its cost; where the key may not see it, `instead` is asked."""
-    if answer.status in (401, 403):
-        return Statement(charges=(), more=instead)
-    lines = _lines(answer, "billing_events")
-    charges = [
-        Charge(
-            receipt=told_text(line.get("request_id")),
-            at=moment_in(line.get("timestamp")),
-            amount=_cost_of(line),
-            model=told_text(line.get("endpoint_id")),
-        )
-        for line in lines
-    ]
-    return Statement(charges=tuple(charges), more=_next(place, answer, partial(_events, place, instead)))
-
-
-def _cost_of(line: Mapping[str, Any]) -> Decimal | None:
-    nanos = amount_in(line.get("cost_estimate_nano_usd"))
-    return amount_in(line.get("cost_total")) if nanos is None else nanos / 10**9
-
-
-def _requests(place: str, prices: Mapping[str, tuple[Decimal, str]], answer: DocumentReader) -> Reply:
-    """Return the requests that were made; what one cost is known where its endpoint is paid by the picture."""
-    charges = []
-    for line in _lines(answer, "items"):
-        endpoint, status = told_text(line.get("endpoint_id")), line.get("status_code")
-        price, currency = prices.get(endpoint or "", (None, "USD"))
-        failed = isinstance(status, int) and status >= 500  # noqa: PLR2004  HTTP: the server's own, never billed
-        charge = Charge(receipt=told_text(line.get("request_id")), at=moment_in(line.get("sent_at")), model=endpoint)
-        charges.append(replace(charge, amount=Decimal(0) if failed else price, currency=currency))
-    return Statement(charges=tuple(charges), more=_next(place, answer, partial(_requests, place, prices)))
-
-
-def _prices(answer: DocumentReader) -> dict[str, tuple[Decimal, str]]:
-    """Return the price of a picture of each endpoint that is paid so."""
-    found = {}
-    for line in _lines(answer, "prices"):
-        price, endpoint = amount_in(line.get("unit_price")), told_text(line.get("endpoint_id"))
-        if price is not None and endpoint and told_text(line.get("unit")) in ("image", "images"):
-            found[endpoint] = price, told_text(line.get("currency")) or "USD"
-    return found
-
-
-def _lines(answer: DocumentReader, key: str) -> list[dict[str, Any]]:
-    found = answer.document.get(key)
-    if not answer.ok or not answer.complete or not isinstance(found, list):
-        raise answer.failure()
-    return [line for line in found if isinstance(line, dict)]
-
-
-def _next(place: str, answer: DocumentReader, read: Callable[[DocumentReader], Reply]) -> HttpRequest | None:
-    cursor = answer.name("next_cursor")
-    return asking_books(f"{place}&{urlencode({'cursor': cursor})}", read) if cursor else None
 
 
 def _list(value: Any) -> list[Any]:

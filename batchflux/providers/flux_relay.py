@@ -6,25 +6,18 @@ travel; with the chat style, which works only streamed, files follow the text as
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Balance
 from batchflux.errors import Code, JobError
-from batchflux.models import HttpRequest, Json, Then
-from batchflux.providers.answers.documents import amount_in, asking_books
+from batchflux.models import HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
-from batchflux.providers.books import Books
+from batchflux.providers.books.accounts import RelayUsage
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from batchflux.charges.books import Period
-    from batchflux.models import Job, Reply
-    from batchflux.providers.answers.documents import DocumentReader
+    from batchflux.models import Job
 
 
 _DAY = 86_400  # seconds
@@ -34,29 +27,11 @@ _FIELDS = frozenset(
 )
 
 
-class RelayBooks(Books):
-    """What a key has used, and may use in all, as forks of one-api tell it: as OpenAI once did.
-
-    They count in hundredths of their own unit of money; most tell all that the key ever used, whatever the days.
-    """
-
-    states = False
-
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return nothing: a key is told no lines."""
-        return ()
-
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return what asks how much a key has used since a day, which how much it may use in all follows."""
-        days = [datetime.fromtimestamp(at, UTC).date().isoformat() for at in (period.since, period.until + _DAY)]
-        return asking_books(f"/v1/dashboard/billing/usage?start_date={days[0]}&end_date={days[1]}", _used)
-
-
 class Standard(Provider):
     """One call, one JSON answer with a link or base64."""
 
     api, style = "flux-relay", "standard"
-    books = RelayBooks()
+    books = RelayUsage()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
@@ -76,7 +51,7 @@ class Chat(Provider):
     """One call, one event stream with the picture in its text."""
 
     api, style = "flux-relay", "chat"
-    books = RelayBooks()
+    books = RelayUsage()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""
@@ -92,19 +67,6 @@ class Chat(Provider):
         messages = [{"role": "user", "content": content}]
         body = {"model": job.model, "messages": messages, "stream": True, **dict(job.options)}
         return _request("/v1/chat/completions", job, body)
-
-
-def _used(answer: DocumentReader) -> Reply:
-    hundredths = amount_in(answer.document.get("total_usage")) if answer.ok else None
-    if hundredths is None:
-        raise answer.failure()
-    return Then(request=asking_books("/v1/dashboard/billing/subscription", partial(_left, hundredths / 100)))
-
-
-def _left(used: Decimal, answer: DocumentReader) -> Reply:
-    most = amount_in(answer.document.get("hard_limit_usd")) if answer.ok else None
-    left = None if most is None or most >= _UNLIMITED else most - used
-    return Balance(used=used, left=left, currency="")  # as the relay's website has it
 
 
 def _request(url: str, job: Job, body: dict[str, Any]) -> HttpRequest:

@@ -12,27 +12,22 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
-from batchflux.charges.books import Charge, Statement
 from batchflux.errors import Code, JobError
 from batchflux.models import Cost, HttpRequest, Json
-from batchflux.providers.answers.documents import amount_in, asking_books, moment_in
 from batchflux.providers.answers.failures import complaints_in, from_complaints
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text
 from batchflux.providers.base import Provider, carried, in_json
-from batchflux.providers.books import Books
+from batchflux.providers.books.openrouter import Generations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from batchflux.charges.books import Period
-    from batchflux.models import Finished, Job, Reply
-    from batchflux.providers.answers.documents import DocumentReader
+    from batchflux.models import Finished, Job
 
 _CHAT = {"aspect_ratio": "aspect_ratio", "resolution": "image_size"}  # fields, as they stand in image_config
 _FIELDS = frozenset({"seed", "aspect_ratio", "resolution", "quality", "output_format", "background"})
@@ -87,26 +82,12 @@ class Answers(AnswerReader):
                     yield found
 
 
-class OpenRouterBooks(Books):
-    """Each generation by its id, which the answer gave."""
-
-    complete = False
-
-    def statements(self, period: Period) -> tuple[HttpRequest, ...]:
-        """Return what asks for each generation."""
-        return tuple(asking_books(f"/v1/generation?{urlencode({'id': name})}", _generation) for name in period.receipts)
-
-    def balance(self, period: Period) -> HttpRequest | None:
-        """Return None: only a key of another kind may ask what is left."""
-        return None
-
-
 class OpenRouter(Provider):
     """`POST /v1/images`, or `/v1/chat/completions` with modalities."""
 
     api = style = "openrouter"
     answers = Answers
-    books = OpenRouterBooks()
+    books = Generations()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that most fields have a place; which of them a model takes, OpenRouter says for free."""
@@ -138,22 +119,6 @@ class OpenRouter(Provider):
             body = {"model": job.model, "prompt": job.prompt, **asked}
             body |= {"input_references": references} if references else {}
         return self.one_call(job, "/v1/chat/completions" if by_chat else "/v1/images", Json(value=body))
-
-
-def _generation(answer: DocumentReader) -> Reply:
-    """Return what one generation cost; none that is not known, or not yet."""
-    told = _object(answer.document, "data")
-    if answer.status == 404:  # noqa: PLR2004  HTTP: not found
-        return Statement(charges=())
-    if not answer.ok or told is None:
-        raise answer.failure()
-    charge = Charge(
-        receipt=told_text(told.get("id")),
-        at=moment_in(told.get("created_at")),
-        amount=amount_in(told.get("total_cost")),
-        model=told_text(told.get("model")),
-    )
-    return Statement(charges=(charge,))
 
 
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

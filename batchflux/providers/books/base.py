@@ -7,11 +7,15 @@ that an answer gave.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from batchflux.charges.books import Period
     from batchflux.models import HttpRequest
+
+_MOST = Decimal(10) ** 12  # of any currency
 
 
 class Books(ABC):
@@ -30,3 +34,23 @@ class Books(ABC):
     @abstractmethod
     def balance(self, period: Period) -> HttpRequest | None:
         """Return the step whose reader returns Balance, or Then: what an account spent since, or has left; None."""
+
+
+def amount_in(value: Any) -> Decimal | None:
+    """Return an amount of money in an answer, exactly as it is written; None where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and abs(amount) < _MOST else None
+
+
+def moment_in(value: Any) -> float | None:
+    """Return a time of ISO 8601 in an answer, in epoch seconds, of UTC where it names no zone; None without one."""
+    try:
+        when = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
