@@ -39,11 +39,11 @@ from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
+from batchflux.ledger.books.balances import note_balance
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
 from batchflux.ledger.means import exists_in
-from batchflux.ledger.receipts import note_balance
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import Summary, state_of
 from batchflux.ledger.tables import currency, last_activity, set_meta, spent, spooled

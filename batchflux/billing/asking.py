@@ -14,7 +14,7 @@ from batchflux.engine.executors.local import addressed
 from batchflux.engine.limits.key_pool import AT
 from batchflux.engine.settings import shared_of, transport_options
 from batchflux.errors import Code, JobError, UsageError
-from batchflux.ledger.receipts import Noted
+from batchflux.ledger.books.balances import Noted
 from batchflux.models import Then
 from batchflux.secrets import wrong_key
 from batchflux.transport import Transport

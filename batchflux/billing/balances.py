@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchflux.charges.matching import Entry
-    from batchflux.ledger.receipts import Noted
+    from batchflux.ledger.books.balances import Noted
 
 _ROUNDING = Decimal("0.00001")  # relays count in such steps, for each request
 

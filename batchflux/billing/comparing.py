@@ -15,8 +15,8 @@ from batchflux.billing.exported import read_exported
 from batchflux.charges.books import Period
 from batchflux.charges.matching import reconcile
 from batchflux.errors import UsageError
+from batchflux.ledger.books.balances import balances
 from batchflux.ledger.connection import beside
-from batchflux.ledger.receipts import balances
 from batchflux.output.folder import ledger_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchflux.billing.exported import HowToRead
     from batchflux.charges.books import Charge
     from batchflux.charges.matching import Entry, Reconciliation
-    from batchflux.ledger.receipts import Noted
+    from batchflux.ledger.books.balances import Noted
     from batchflux.manifest import Manifest
 
 WINDOW = 600.0  # seconds: the books' clock may be another, and they may write when a task ends

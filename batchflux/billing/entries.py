@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchflux.charges.matching import Entry
 from batchflux.errors import UsageError
-from batchflux.ledger.receipts import has_receipts
+from batchflux.ledger.books.receipts import has_receipts
 from batchflux.ledger.tables import currency, get_meta
 from batchflux.manifest import load_manifest
 from batchflux.output.base import MANIFEST
@@ -58,7 +59,7 @@ def entries_of(connection: sqlite3.Connection, manifest: Manifest) -> list[Entry
     query = _ATTEMPTS.format(receipt="receipts.name" if noted else "NULL", receipts=joined)
     money = get_meta(connection, "currency") or manifest.currency
     only = None if manifest.several else manifest.provider.name  # it may have been renamed
-    return [
+    made = [
         Entry(
             job=job,
             attempt=number,
@@ -74,6 +75,8 @@ def entries_of(connection: sqlite3.Connection, manifest: Manifest) -> list[Entry
         )
         for job, number, name, key, model, at, ended, amount, billed, handle, receipt in connection.execute(query)
     ]
+    named = Counter(one.receipt for one in made if one.receipt is not None)  # that of a batch is of no single attempt
+    return [replace(one, receipt=None) if named[one.receipt or ""] > 1 else one for one in made]
 
 
 def _named(config: ProviderConfig | None, told: str | None) -> str | None:

@@ -22,8 +22,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
+from batchflux.ledger.books.receipts import give_up_handle, note_receipt
 from batchflux.ledger.connection import Database
-from batchflux.ledger.receipts import give_up_handle, note_receipt
 from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
 from batchflux.output.base import REJECTED

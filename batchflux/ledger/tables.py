@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.receipts import SCHEMA as RECEIPTS
+from batchflux.ledger.books import balances, receipts
 from batchflux.manifest.job_fields import asked
 from batchflux.models import KnownAs
 from batchflux.redaction import redacted
@@ -406,7 +406,7 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), *RECEIPTS.split(";"), *_VIEWS):
+    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.errors import Code, JobError
+from batchflux.ledger.books.balances import Noted, note_balance
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.receipts import Noted, note_balance
 from batchflux.ledger.tables import nanos, set_meta
 from batchflux.models import Leaving, Link, Received
 

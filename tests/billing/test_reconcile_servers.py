@@ -19,8 +19,8 @@ from batchflux.billing.comparing import Wanted, compare
 from batchflux.billing.exported import HowToRead
 from batchflux.charges.books import Balance
 from batchflux.errors import UsageError
+from batchflux.ledger.books.balances import balances
 from batchflux.ledger.connection import beside
-from batchflux.ledger.receipts import balances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
