@@ -114,7 +114,7 @@ async def account_balances(
             return None
         return Noted(name, key.name, began, time.time(), balance)
 
-    paid = [(name, one) for name, one in manifest.providers.items() if not one.simulated]
+    paid = [(name, one) for name in manifest.may_ask if not (one := manifest.providers[name]).simulated]
     asked = [of_key(name, wire_of(one), key) for name, one in paid for key in keys.get(name, ())]
     return [noted for noted in await asyncio.gather(*asked) if noted is not None]
 

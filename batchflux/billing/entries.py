@@ -70,7 +70,8 @@ def entries_of(connection: sqlite3.Connection, manifest: Manifest) -> list[Entry
             ended=ended,
             amount=currency(amount),
             currency=money,
-            billed=billed or "maybe",  # it is out
+            billed=billed or "maybe",
+            out=billed is None,
             receipt=_named(manifest.providers.get(only or name), receipt or handle),
         )
         for job, number, name, key, model, at, ended, amount, billed, handle, receipt in connection.execute(query)

@@ -25,7 +25,7 @@ _SMALLEST = Decimal("0.000001")  # what books round to: a smaller difference is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One attempt as the folder has it, sent at epoch second `at`; `ended` None: it is out.
+    """One attempt as the folder has it, sent at epoch second `at`; `ended` None: nobody saw its end. `out`: it goes on.
 
     `amount` is what it cost, or the most that it may have; `billed` says whether it did, for certain, possibly, or not.
     `receipt` is how the provider's books name it, where that is known.
@@ -42,6 +42,7 @@ class Entry:
     currency: str
     billed: Literal["yes", "maybe", "no"]
     receipt: str | None = None
+    out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,8 @@ class Reconciliation:
             for match in self.matches
             if match.entry.billed == "maybe" and match.paid is not None and match.same_currency
         ]
-        return (*billed, *((entry, Decimal(0)) for entry in self.only_ours if entry.billed == "maybe"))
+        absent = (entry for entry in self.only_ours if entry.billed == "maybe" and not entry.out)
+        return (*billed, *((entry, Decimal(0)) for entry in absent))
 
     @property
     def agrees(self) -> bool:

@@ -18,12 +18,18 @@ from batchflux.billing.balances import spans
 from batchflux.billing.comparing import Wanted, compare
 from batchflux.billing.exported import HowToRead
 from batchflux.charges.books import Balance
+from batchflux.engine.executors.local import LocalExecutor
+from batchflux.engine.settings import keys_of
 from batchflux.errors import UsageError
 from batchflux.ledger.books.balances import balances
 from batchflux.ledger.connection import beside
+from batchflux.output.image_store import ImageStore
+from batchflux.planner import load_manifest
+from batchflux.transport import Transport, TransportOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from batchflux.billing.comparing import Compared
     from tests.billing.conftest import Folder
@@ -226,6 +232,36 @@ def test_a_key_that_is_not_set(folder: Folder) -> None:
     folder.sends({"job": "a"})
     with pytest.raises(UsageError, match="asked with its key, but the environment variable STUDIO_KEY is not set"):
         compare(folder.path, Wanted(), {})
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_balance_that_does_not_come_is_said_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    monkeypatch.setattr(asking, "NOTE_SECONDS", 0.2)
+    ended, said = threading.Event(), []
+
+    def late(*_: object) -> Answer:
+        ended.wait(5 if hangs else 0)
+        return (200, {"credits": "many"})
+
+    with served(credits=late) as server:
+        provider = f"name: bfl, base_url: '{server.url}', keys: [STUDIO_KEY], price: 0.04"
+        (tmp_path / "m.yaml").write_text(f"version: 1\nname: m\nprovider: {{{provider}}}\njobs: [{{prompt: x}}]\n")
+        manifest = load_manifest(tmp_path / "m.yaml")
+        keys = {"bfl": keys_of(manifest.provider, None, KEYS, {})}
+        store = ImageStore(tmp_path, "decode")
+        how = TransportOptions(
+            base_url=server.url, timeout=9, connections=2, max_bytes=1 << 20, spool_dir=str(tmp_path)
+        )
+        async with Transport(how) as transport:
+            executor = LocalExecutor({("bfl", ""): (transport, server.url)}, store)
+            noted = await asking.account_balances(
+                manifest, keys, executor, 1.0, lambda name, **more: said.append((name, more["key"]))
+            )
+        ended.set()
+        store.close()
+    assert (noted, said) == ([], [("balance_untold", "STUDIO_KEY")])
 
 
 def test_spans_of_runs(folder: Folder) -> None:

@@ -123,6 +123,7 @@ def test_the_books_decide_what_may_have_been_billed() -> None:
     assert [(one.attempt, paid) for one, paid in found.decided] == [(1, Decimal("0.05")), (2, 0)]
     assert found.agrees
     assert not match([entry(1, billed="maybe")], [charge(amount=Decimal("0.15"))]).decided[0][1]
+    assert match([entry(1, billed="maybe", ended=None, out=True)], []).decided == (), "it may be in the books tomorrow"
 
 
 def test_books_that_tell_only_what_they_are_asked_leave_the_rest_untold() -> None:
