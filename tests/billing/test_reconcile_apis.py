@@ -141,3 +141,30 @@ def test_a_provider_without_books_says_what_to_do(program: Program, simulator: E
     ended = program("reconcile", str(program.out))
     assert ended.code == 2
     assert "together tells nothing that could be compared: export its books" in ended.said
+
+
+def test_a_price_by_megapixels_reserves_the_most_and_settles_what_is_told(program: Program) -> None:
+    """`no_cost`: the answers tell megapixels only, 1 of the picture and 1 of the reference; else what was settled."""
+    script = [{"match": "[untold]", "fault": "no_cost"}]
+    made = EmbeddedSimulator(parse_options({"latency": 0, "size": 96, "script": script}), "bfl")
+    host, port = made.start()
+    try:
+        price = "model: flux-2-pro, price: {flux-2-pro: {megapixel: 0.03, further: 0.015}}"
+        provider = f"{{name: bfl, base_url: 'http://{host}:{port}', {price}, keys: [TEST_KEY]}}"
+        jobs = "  - {id: told, prompt: A mug}\n"
+        jobs += "  - {id: untold, prompt: 'A jug [untold]', image: 'https://x.example/a.png'}\n"
+        program.write(
+            "m.yaml",
+            f"version: 1\nname: m\nprovider: {provider}\nlimits: {{budget: 0.2, timeout: 20s}}\n"
+            f"output: {{dir: {program.out}}}\njobs:\n{jobs}",
+        )
+        planned = json.loads(program("plan", "m.yaml", "--json").out)
+        assert Decimal(planned["cost"]) == Decimal("0.075") + Decimal("0.135"), "4 megapixels, and 4 with 4 more"
+        ended = program.run()
+        assert ended.code == 0, ended.said
+        assert {row["id"]: Decimal(row["cost"]) for row in program.rows()} == {
+            "told": Decimal("0.03"),
+            "untold": Decimal("0.045"),
+        }
+    finally:
+        made.stop()
