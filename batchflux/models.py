@@ -7,6 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from batchflux.charges.books import Balance, Statement
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -279,6 +281,7 @@ class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
     `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
+    `receipt` is how the provider's books name the request.
     """
 
     asset: Link | Inline
@@ -286,6 +289,7 @@ class Finished:
     seed: int | None = None
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
+    receipt: str | None = None
     handle: str | None = None
 
 
@@ -346,7 +350,8 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
+_OfBooks = Balance | Statement["HttpRequest"]
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then | _OfBooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -444,6 +449,7 @@ class Received:
     api_seconds: float | None = None
     seed_used: int | None = None
     revised_prompt: str | None = None
+    receipt: str | None = None
     handle: str | None = None
 
 

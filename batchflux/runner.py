@@ -16,6 +16,7 @@ from functools import partial
 from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
+from batchflux.billing.asking import account_balances
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
@@ -38,6 +39,7 @@ from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
+from batchflux.ledger.books.balances import note_balance
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
@@ -215,7 +217,22 @@ class _Run:
                 room=mark.check,
                 wakes=await self._wakes(stack, hooks, executor),
             )
-            await self._pool(world, plan, already, shared)
+            async with self._balances(world) if plan.calls else contextlib.nullcontext():
+                await self._pool(world, plan, already, shared)
+
+    @contextlib.asynccontextmanager
+    async def _balances(self, world: World) -> AsyncIterator[None]:
+        """Note what each key's account has left before and after, for who compares the provider's own books."""
+
+        async def note() -> None:
+            found = await account_balances(self.manifest, self.keys, world.executor, self.began, self.event)
+            for noted in found:
+                await self.ledger.database.submit(partial(note_balance, noted=noted))
+
+        await note()
+        yield
+        if not self.signals.cut_off:
+            await note()
 
     async def _wakes(
         self, stack: AsyncExitStack, hooks: Mapping[tuple[str, str], Hook], executor: LocalExecutor

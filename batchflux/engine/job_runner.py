@@ -330,6 +330,7 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            receipt=finished.receipt,
             handle=finished.handle,
         )
 
@@ -414,8 +415,8 @@ class JobRunner:
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
-        said = {"code": error.code.value, "message": error.message}
-        self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
+        said = {"id": run.work.job.id, "code": error.code.value, "message": error.message}
+        self._event("attempt_failed", attempt=run.tries.used, **said)
 
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""

@@ -240,6 +240,8 @@ class _Joint:
         if self._bumped:
             execute("UPDATE jobs SET file_name = of_first(file_name), error = of_first(error)")
             execute("UPDATE attempts SET answer = of_first(answer), error = of_first(error)")
+        execute("INSERT INTO receipts SELECT submission + ?, name FROM other.receipts", (submissions,))
+        execute("INSERT INTO balances SELECT * FROM other.balances")
         execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
         execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)

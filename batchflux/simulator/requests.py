@@ -110,7 +110,7 @@ def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
     request = _chat(body) if api == "chat" else _fields(api, model, body)
     if request.model.startswith("missing-"):
         raise Refusal(model_not_found(request.model))
-    return request
+    return request if model else replace(request, price=TASK_MODELS.get(request.model, _KONTEXT).credits)
 
 
 def json_object(raw: bytes, named: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:

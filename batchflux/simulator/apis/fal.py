@@ -81,6 +81,11 @@ def _key(headers: Mapping[str, str]) -> str:
     return key if kind.lower() == "key" else ""
 
 
+def price_of(endpoint: str) -> float:
+    """Return what a picture of an endpoint costs, in credits."""
+    return _ENDPOINTS.get(endpoint, (None, _PRICE))[1]
+
+
 def _parse(asked: Asked) -> ImageRequest:
     endpoint = asked.path["endpoint"]
     if "missing-" in endpoint:

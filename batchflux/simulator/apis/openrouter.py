@@ -127,19 +127,18 @@ def _answer(made: Made) -> Reply | list[bytes]:
     request, data = made.request, base64.b64encode(made.data or b"").decode()
     usage = _usage(request, told="no_cost" not in made.forms)
     if not request.asks["chat"]:
-        return json_reply(
-            {"created": made.created, "data": [{"b64_json": data, "media_type": made.media_type}], "usage": usage}
-        )
+        said = {"created": made.created, "data": [{"b64_json": data, "media_type": made.media_type}], "usage": usage}
+        return replace(json_reply(said), headers={"X-Generation-Id": f"gen-{made.id}"})
     picture = {"type": "image_url", "image_url": {"url": f"data:{made.media_type};base64,{data}"}, "index": 0}
     head = {"id": f"gen-{made.id}", "provider": "Simulator", "model": request.model, "created": made.created}
-    said = {"role": "assistant", "content": "", "images": [picture]}
+    message = {"role": "assistant", "content": "", "images": [picture]}
     if not request.stream:
-        end = {"index": 0, "finish_reason": "stop", "native_finish_reason": "STOP", "message": said}
+        end = {"index": 0, "finish_reason": "stop", "native_finish_reason": "STOP", "message": message}
         return json_reply({**head, "object": "chat.completion", "choices": [end], "usage": usage})
     head["object"] = "chat.completion.chunk"
     frames = [
         {**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]},
-        {**head, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+        {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
         {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
         {**head, "choices": [], "usage": usage},
     ]
