@@ -285,7 +285,8 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        hooked = self._world.wakes.hooked(job)
+        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
@@ -303,6 +304,7 @@ class JobRunner:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
+        attempt.hooked = hooked is not job
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
