@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Job
-    from batchflux.planner.estimates import Pace, ProviderPlan
+    from batchflux.planner.estimates import ProviderPlan
+    from batchflux.planner.modes import Pace
     from batchflux.state import Lesson
 
 SHOWN_REFERENCES = 20

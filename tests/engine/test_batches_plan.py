@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.ledger.summary import batch_sent_at
 from batchflux.ledger.tables import currency
 from batchflux.planner import load_manifest, plan
+from batchflux.planner.doubts import looked_at
+from batchflux.planner.modes import Pace, in_batches
 from tests.engine.batch_shop import Fate, Shop
 
 if TYPE_CHECKING:
@@ -67,3 +73,21 @@ def test_how_long_batches_took_says_nothing_of_live_calls(nights: NightFactory) 
         said = planned(night, "live", 8, 0)
         assert said.seconds == said.modes["live"].seconds == 15
         assert len(said.modes["batch"].took) == 1
+
+
+def test_a_batch_that_is_open_is_waited_for(nights: NightFactory) -> None:
+    """Nothing is left to send, and the API has its whole time for it: from when it left, long ago on this clock."""
+    with nights(5) as night:
+        shop_of(night)
+        assert night.run(batches=True, kill_at=60.0).killed
+        with closing(sqlite3.connect(night.folder / "ledger.db")) as connection:
+            connection.execute("UPDATE submissions SET sent_at = ?", (time.time() - 6 * 3600,))
+            connection.commit()
+        made = planned(night, "batch", 5, 0).modes["batch"]
+        assert made.seconds == pytest.approx(24 * 3600)  # for those of the manifest, which are others
+        (night.folder / "m.yaml").write_text(MANIFEST.format(mode="batch", jobs=1, canary=0), encoding="utf-8")
+        with looked_at(night.folder) as ledger:
+            pace = Pace(None, {}, sent_at=batch_sent_at(ledger, "tuzi"))
+        left = in_batches(load_manifest(night.folder / "m.yaml").provider, 0, pace)
+        assert left is not None
+        assert left.seconds == pytest.approx(18 * 3600, rel=0.001)
