@@ -195,6 +195,25 @@ def test_killed_again_and_again(nights: NightFactory, seed: int) -> None:
         hold(night, shop, scene)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_killed_on_either_side_of_the_hour(nights: NightFactory, seed: int) -> None:
+    """What is live when it is killed may have been billed, and is sent once more; a batch is never beside it."""
+    random, kills = Random(f"live {seed}"), 0
+    fates = [Fate(hours=random.choice([0.1, 0.3, 9.0]), lost=random.choice([None, "before", "after"])) for _ in "123"]
+    terms: dict[str, Any] = {"live_from": random.uniform(100, 900), "concurrency": 3, "budget": Decimal("4.00")}
+    with nights(12) as night:
+        shop = Scene(fates=tuple(fates), most=random.choice([4, 50])).on(night)
+        for _ in range(random.randrange(1, 5)):
+            kills += run(night, kill_at=random.uniform(1, 800), **terms).killed
+            shop.live.clear()
+            assert 4_000_000_000 >= night.spent() >= shop.money
+        assert run(night, **terms).reason is None
+        assert statuses(night) == {"done": 12}
+        assert (shop.wrong, sum(shop.pictures.values()) <= 12 + 3 * kills) == ([], True)
+        assert shop.money <= night.spent() <= shop.money + 3 * kills * WHOLE
+
+
 @pytest.mark.parametrize("told", [None, Decimal("0.05")])
 def test_the_budget_is_exact_to_the_last_attempt(nights: NightFactory, told: Decimal | None) -> None:
     """What does not fit waits; when nothing is out that could come back, the run ends."""
