@@ -203,8 +203,7 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked = paces or {}, manifest.provider, survey.asked
-    each = provider_plans(manifest, survey, paces)
-    own = each[provider.name]
+    own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
         folder=str(manifest.output.dir),
