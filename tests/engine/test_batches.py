@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.engine.batching.rooms import AT_HAND
 from batchflux.errors import Code, JobError
 from batchflux.folders.merge import merge
 from batchflux.models import Way
@@ -500,6 +501,15 @@ def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
         assert run(night).tally.done == 30
         assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
         assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
+def test_answers_are_read_no_faster_than_they_are_taken(nights: NightFactory) -> None:
+    with nights(60) as night:
+        shop = Scene().on(night)
+        shop.kept = lambda: night.pictures.spooled
+        assert run(night, concurrency=1).tally.done == 60
+        assert shop.read == 61
+        assert AT_HAND <= shop.most_ahead <= AT_HAND + 2
 
 
 def beside(night: Night, own: str) -> None:
