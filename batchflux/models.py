@@ -148,24 +148,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """Another try at a job that a person asked for: the same job with a new seed or variant.
-
-    `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
-    redos that go back to one job. `prompt` None keeps the origin's. `variant` and `key` are None until a run pins the
-    redo; until then `seed` is what was asked for.
-    """
-
-    number: int
-    origin: str
-    ordinal: int
-    prompt: str | None = None
-    seed: int | None = None
-    variant: int | None = None
-    key: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     """A picture as a URL that has to be fetched."""
 

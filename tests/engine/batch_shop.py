@@ -205,6 +205,8 @@ class Shop(Server):
         self.creating = 0.05
         self.unreadable: JobError | None = None
         self.sells = True
+        self.kept: Callable[[], int] = int
+        self.read = self.most_ahead = 0
         self.beside = False
         self.refuses: dict[str, Code] = {}
         self.made_by: Counter[str] = Counter()
@@ -316,10 +318,12 @@ class Shop(Server):
             raise self.unreadable
         assert lot.lines is not None
         for number, line in enumerate(lot.lines):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
             if lot.fate.cut == number and lot.cuts:
                 lot.cuts -= 1
                 raise JobError(Code.NETWORK, "the answer broke off")
+            self.read += 1
+            self.most_ahead = max(self.most_ahead, self.read - self.kept())
             yield line
 
     def rules(self, asked: Terms, ledger: Ledger, gate: Gate) -> Rules:

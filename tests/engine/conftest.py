@@ -456,6 +456,9 @@ class SlowBatches:
     async def open(self) -> list[Batch]:
         return await self._batches.open()
 
+    async def has(self, attempt: int) -> bool:
+        return await self._batches.has(attempt)
+
     async def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> list[int]:
         await asyncio.sleep(self._half)
         numbers = await self._batches.authorize(name, kind, sent)

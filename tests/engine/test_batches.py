@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.engine.batching.rooms import AT_HAND
 from batchflux.errors import Code, JobError
 from batchflux.folders.merge import merge
 from batchflux.models import Way
@@ -195,6 +196,25 @@ def test_killed_again_and_again(nights: NightFactory, seed: int) -> None:
         hold(night, shop, scene)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_killed_on_either_side_of_the_hour(nights: NightFactory, seed: int) -> None:
+    """What is live when it is killed may have been billed, and is sent once more; a batch is never beside it."""
+    random, kills = Random(f"live {seed}"), 0
+    fates = [Fate(hours=random.choice([0.1, 0.3, 9.0]), lost=random.choice([None, "before", "after"])) for _ in "123"]
+    terms: dict[str, Any] = {"live_from": random.uniform(100, 900), "concurrency": 3, "budget": Decimal("4.00")}
+    with nights(12) as night:
+        shop = Scene(fates=tuple(fates), most=random.choice([4, 50])).on(night)
+        for _ in range(random.randrange(1, 5)):
+            kills += run(night, kill_at=random.uniform(1, 800), **terms).killed
+            shop.live.clear()
+            assert 4_000_000_000 >= night.spent() >= shop.money
+        assert run(night, **terms).reason is None
+        assert statuses(night) == {"done": 12}
+        assert (shop.wrong, sum(shop.pictures.values()) <= 12 + 3 * kills) == ([], True)
+        assert shop.money <= night.spent() <= shop.money + 3 * kills * WHOLE
+
+
 @pytest.mark.parametrize("told", [None, Decimal("0.05")])
 def test_the_budget_is_exact_to_the_last_attempt(nights: NightFactory, told: Decimal | None) -> None:
     """What does not fit waits; when nothing is out that could come back, the run ends."""
@@ -250,7 +270,7 @@ def test_a_signal_leaves_batches_to_the_next_run_at_once(nights: NightFactory) -
         assert (ended.reason.reason, ended.tally.done) == ("signal", 0)
         assert ended.seconds < 101
         assert night.spent() == 8 * HALF
-        assert run(night).tally.done == 8
+        assert run(night, retry_failed=True, pay_again=True).tally.done == 8
         assert (shop.creates, night.spent(), shop.money) == (1, 8 * HALF, 8 * HALF)
 
 
@@ -481,6 +501,15 @@ def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
         assert run(night).tally.done == 30
         assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
         assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
+def test_answers_are_read_no_faster_than_they_are_taken(nights: NightFactory) -> None:
+    with nights(60) as night:
+        shop = Scene().on(night)
+        shop.kept = lambda: night.pictures.spooled
+        assert run(night, concurrency=1).tally.done == 60
+        assert shop.read == 61
+        assert AT_HAND <= shop.most_ahead <= AT_HAND + 2
 
 
 def beside(night: Night, own: str) -> None:
