@@ -24,14 +24,15 @@ pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machin
 MOVES = {"moves.taken_up", "moves.recorded", "moves.put_down"}
 FAILURES = {"attempt.failing", "attempt.settled"}
 WITHDRAWN = "attempt.withdrawn"
-TASKS = {"handle.recorded", "poll.leaving"}  # killed at by the suite of every provider
+TASKS = {"handle.recorded", "poll.leaving", "lost.asking", "lost.found"}  # killed at by the suite of every provider
 # Where a run passes only once or twice.
 SELDOM = {"run.surveyed", "run.closing", "run.closed", "csv.rewritten", "csv.replaced", "whole.written"} | {
     "whole.replaced"
 }
 TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.synced", "csv.rewritten"}
 KEPT = {"rejected.kept", "answer.kept"}
-ALL = POINTS - MOVES - FAILURES - TASKS - KEPT - {WITHDRAWN}
+BATCHES = {point for point in POINTS if point.startswith("batch.")}  # killed at by the tests of batches
+ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:
