@@ -198,9 +198,8 @@ class _Run:
             for name, provider in self.manifest.providers.items():
                 rate = self.manifest.limits_of(name).rate
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
-            hooks = hooks_of(self.manifest, webhook_apis(), self.secrets)
-            secrets = [secret for hook in hooks.values() for secret in (hook.path, hook.secret)]
-            secrets += filter(None, self.secrets.values())
+            wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
+            secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
             executor = await _executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
@@ -215,7 +214,7 @@ class _Run:
                 random=random.Random(),
                 ready=self.books.photos.ready,
                 room=mark.check,
-                wakes=await self._wakes(stack, hooks, executor),
+                wakes=await self._receive(stack, wakes, executor),
             )
             async with self._balances(world) if plan.calls else contextlib.nullcontext():
                 await self._pool(world, plan, already, shared)
@@ -234,12 +233,9 @@ class _Run:
         if not self.signals.cut_off:
             await note()
 
-    async def _wakes(
-        self, stack: AsyncExitStack, hooks: Mapping[tuple[str, str], Hook], executor: LocalExecutor
-    ) -> Wakes:
-        """Return what the calls of APIs come to, received until `stack` is closed; UsageError: the port is taken."""
-        wakes = Wakes(hooks)
-        if not hooks or self.manifest.webhooks.listen is None:
+    async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: LocalExecutor) -> Wakes:
+        """Receive the calls of APIs until `stack` is closed, where there are hooks; UsageError: the port is taken."""
+        if not wakes.hooks or self.manifest.webhooks.listen is None:
             return wakes
         from batchflux.webhooks.receiver import Keys, Receiver  # noqa: PLC0415  a server, seldom needed
 

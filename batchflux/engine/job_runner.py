@@ -165,7 +165,7 @@ class JobRunner:
 
     def _own_fault(self, run: JobRun, error: Exception) -> JobError:
         """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
-        secrets = [key.secret for key in self._services.keys if key.secret is not None]
+        secrets = [*self._world.wakes.secrets, *(key.secret for key in self._services.keys if key.secret is not None)]
         what = tidy(hushed(f"{type(error).__name__}: {error}", secrets))
         place = "".join(traceback.format_tb(error.__traceback__))
         self._event(Code.INTERNAL.value, id=run.work.job.id, message=what, traceback=place)

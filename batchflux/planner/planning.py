@@ -164,6 +164,7 @@ def plan(
         survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
         tried = canaries(manifest, survey, ledger)
         made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
+        made = replace(made, webhooks=_webhooks(manifest, survey))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
         made = replace(made, batches=batches_of(ledger)[0])
     each = {
@@ -236,7 +237,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
         providers=each,
-        webhooks=_webhooks(manifest, survey),
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
     )

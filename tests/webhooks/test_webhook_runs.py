@@ -112,6 +112,18 @@ def test_after_a_kill_the_next_run_finishes_and_late_calls_are_for_it(
         assert path not in told(program, ended.said)
 
 
+@pytest.mark.parametrize("api", ["fal", pytest.param("replicate", marks=pytest.mark.slow)])
+def test_a_lost_request_is_found_and_its_webhook_heard(program: Program, api: str, free_port: int) -> None:
+    """What it is found by has no webhook in it."""
+    with simulated(api, latency=1.0, faults={"reset": {"rate": 1, "times": 1}}, size=64) as (server, url):
+        write(program, api, url, free_port, 4)
+        ended = program.run()
+        assert ended.code == 0, ended.said
+        journal = server.simulator.requests
+        assert (journal.billed, journal.repeated, journal.webhooks["200"] > 0) == (4, 0, True)
+    assert [row["possibly_billed"] for row in program.rows()] == ["0"] * 4
+
+
 def test_a_port_that_is_taken_spends_nothing(program: Program, free_port: int) -> None:
     with simulated("bfl") as (server, url), closing(socket.create_server(("127.0.0.1", free_port))):
         write(program, "bfl", url, free_port, 2)
