@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ def nearest_ratio(ratio: str, allowed: Iterable[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTerms:
+    """How an API sells batches: at `share` of the price of single requests, made within so many `hours`.
+
+    A batch has `most` jobs, and only `unproven` while none of its model gave a picture yet; its file `most_bytes`.
+    `conflicts` yields what of a job's fields a batch cannot carry, as that of Capabilities.
+    """
+
+    most: int
+    most_bytes: int
+    hours: float = 24.0
+    share: Decimal = Decimal("0.5")
+    unproven: int | None = None
+    conflicts: Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]] = no_conflicts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What one way of calling an API can carry; the manifest is checked against it.
 
@@ -45,7 +62,7 @@ class Capabilities:
     `active_tasks` is the API's own cap of tasks that have not ended. `options` is the model of what only this API
     knows, `option_files` are those that may be the path of a JSON file in place of what it holds. `by_model` returns
     what holds for a model, where models differ. `conflicts` yields what of a job's fields cannot be together, by the
-    field's name with the reason and the remedy.
+    field's name with the reason and the remedy. `batch` is how it sells batches, None where it does not.
     For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
     `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
     """
@@ -62,6 +79,7 @@ class Capabilities:
     files: str = ""
     tasks: bool = False
     tells_cost: bool = False
+    batch: BatchTerms | None = None
     finds_lost: bool = False
     model: str = "flux-kontext-pro"
     active_tasks: int | None = None

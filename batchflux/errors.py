@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
 EXIT_CODES = {
     "0": "every job done",
@@ -221,11 +222,13 @@ class JobError(BatchfluxError):
     answer to the whole body that it did not understand. `cause` is set, for `download`, to what the failure would be
     called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow. `itself`
     is set, for `server`, where the API itself answered so, and not a gateway in its place. `tokens` are those that an
-    answer counts although it has no picture, as in `models.Cost`; None where it counts none.
+    answer counts although it has no picture, `amount` what it says in USD that it cost, as in `models.Cost`; None where
+    it does not say.
     """
 
     answer: bytes | None = None
     tokens: Mapping[str, int] | None = None
+    amount: Decimal | None = None
     cause: Code | None = None
     itself: bool = False
 
@@ -247,9 +250,14 @@ class JobError(BatchfluxError):
         self.dead = dead
         self.final = final
 
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the answer told what it cost."""
+        return bool(self.tokens) or self.amount is not None
+
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        names = ("answer", "cause", "itself", "tokens")
+        names = ("answer", "cause", "itself", "tokens", "amount")
         return make, (self.code, self.message), {name: getattr(self, name) for name in names}
 
 

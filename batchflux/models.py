@@ -203,6 +203,15 @@ class LocalImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """Stands in a form, or as a whole content, for a file of our own, of any size; the transport streams it."""
+
+    path: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Json:
     """A request's content as JSON; LocalImage leaves are replaced as it is sent."""
 
@@ -213,14 +222,14 @@ class Json:
 class Multipart:
     """A request's content as a form: pairs of a field's name and a text or a file, in order; a name may come twice."""
 
-    parts: tuple[tuple[str, str | LocalImage], ...]
+    parts: tuple[tuple[str, str | LocalImage | LocalFile], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bytes:
     """A request's content as the bytes of one file."""
 
-    image: LocalImage
+    image: LocalImage | LocalFile
 
 
 Content = Json | Multipart | Bytes
@@ -245,13 +254,15 @@ class Reader(Protocol):
 class Cost:
     """What an answer says that it cost: `amount` in `currency` (ISO 4217, upper case), or how many `units` or `tokens`.
 
-    A unit is what the model's price is of. Kinds of tokens are text_in, image_in, text_out and image_out, and in or out
-    where the answer does not say of what; the manifest has the prices.
+    A unit is what the model's price is of; `megapixels` are those of the picture and of its references, rounded up.
+    Kinds of tokens are text_in, image_in, text_out and image_out, and in or out where the answer does not say of what;
+    the manifest has the prices.
     """
 
     amount: Decimal | None = None
     currency: str = "USD"
     units: Decimal | None = None
+    megapixels: int | None = None
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -274,7 +285,7 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it.
+    `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
     """
 
     asset: Link | Inline
@@ -282,6 +293,7 @@ class Finished:
     seed: int | None = None
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,11 +309,38 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """The handles of the tasks that a lost request may have given; `whole`: also of those that have not ended."""
+
+    handles: tuple[str, ...]
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
     """A reference lies at `url` until epoch second `expires` (None: for good)."""
 
     url: str
     expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A batch has ended: `files` are the ids of those that hold its answers. What is in none was not made, and is free.
+
+    `error` says why nothing was made, where its file was refused.
+    """
+
+    state: Literal["completed", "failed", "expired", "cancelled"]
+    files: tuple[str, ...] = ()
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """By which an API signs its webhooks: public keys, or secrets that it shares with the account."""
+
+    keys: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +353,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Uploaded | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,13 +444,14 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told."""
+    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
 
     asset: Link | str
     cost: int | None = None
     api_seconds: float | None = None
     seed_used: int | None = None
     revised_prompt: str | None = None
+    handle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

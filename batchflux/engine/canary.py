@@ -11,7 +11,8 @@ buy as many again.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ class Canary:
         self.proven: Callable[[Job], Awaitable[bool]] = _nothing
         self.note: Callable[[Job], Awaitable[object]] = _nothing
         self._gate, self._folder = gate, folder
-        self._trials: dict[tuple[str, str, str], Trial] = {}
+        self._trials: defaultdict[tuple[str, str, str], Trial] = defaultdict(Trial)
         self._reasons: list[StopRun] = []
         self._changed = asyncio.Event()
         gate.on_close(self._changed.set)
@@ -88,6 +89,11 @@ class Canary:
 
     async def take(self, job: Job) -> None:
         """Take a place for a request; wait for one. Raises Halted: the trial has failed, or the run stops."""
+        await self.ready(job)
+        self.place(job)
+
+    async def ready(self, job: Job) -> None:
+        """Wait for a free place, which `place` takes. Raises Halted, as `take`."""
         trial = self._trial(job)
         async with trial.lock:
             if self.places and not trial.passed and not trial.looked_up:
@@ -95,7 +101,7 @@ class Canary:
                 trial.looked_up = True
         trial.waiting += 1
         try:
-            while self.places and not trial.passed and (trial.free or trial.taken >= self.places):
+            while not self.room(job):
                 if trial.failed:
                     raise Halted
                 self._changed.clear()
@@ -103,8 +109,23 @@ class Canary:
                 self._gate.check()
         finally:
             trial.waiting -= 1
+
+    def room(self, job: Job) -> float:
+        """Return how many places are free for requests of a job's kind, infinity when they need none."""
+        trial = self._trial(job)
+        if not self.places or trial.passed:
+            return math.inf
+        return 0 if trial.free else max(0, self.places - trial.taken)
+
+    def place(self, job: Job) -> None:
+        """Take one of the places that are free."""
+        trial = self._trial(job)
         trial.taken += 1
         trial.busy += 1
+
+    def passed(self, job: Job) -> bool:
+        """Whether a picture of a job's kind is known to have been kept."""
+        return self._trial(job).passed
 
     def free_begun(self, job: Job) -> None:
         """Let requests of a job's kind wait for what it may get without one, until `free_over`."""
@@ -149,7 +170,7 @@ class Canary:
         return f"the first picture of {', '.join(found[0])}" if found else None
 
     def _trial(self, job: Job) -> Trial:
-        return self._trials.setdefault((job.provider, job.model, job.style), Trial())
+        return self._trials[job.provider, job.model, job.style]
 
     def _fail(self, job: Job, trial: Trial) -> None:
         trial.failed = True

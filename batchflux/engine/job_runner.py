@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.batching import Batches, SetAside, read_answer
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
-from batchflux.engine.outages import away
 from batchflux.engine.pictures import Pictures
+from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.steps import Steps, Uploads, learn
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
-from batchflux.engine.uploads import Uploads
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
-from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted, Then
+from batchflux.models import Cost, Finished, Leaving, Link, Received, Submitted
 from batchflux.redaction import hushed, tidy
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ if TYPE_CHECKING:
     from batchflux.engine.services import Service
     from batchflux.engine.settings import Rules
     from batchflux.ledger.reconcile import Work
-    from batchflux.models import Exchanged, HttpRequest, Job, Stored
-    from batchflux.providers import Provider
-
-UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
+    from batchflux.models import Exchanged, Job, Stored
 
 
 class JobRunner:
@@ -51,18 +48,22 @@ class JobRunner:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
         self.pictures = Pictures(world, rules)
-        self._tasks = TaskPolls(world, self._exchange)
-        self._uploads = Uploads(world, self._exchange)
+        self._steps = Steps(world.executor)
+        self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
+        self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
+        self.batches = Batches(world, rules)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
         service, tries = self._services.of(work.job), Tries(used=work.used, resent=work.resent, again=work.again)
         run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
+        run.refused, run.placed = set(work.refused), work.placed
         if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
             if maker is not None:
-                run.work, run.service = replace(work, job=work.job.by(way)), maker
+                run.service = maker
+                run.turn_to(work.job.by(way))
         if run.stranger is None and (address := run.service.limits.gone(work.key_name)):
             run.stranger = f"address {address}"
         return run
@@ -82,13 +83,19 @@ class JobRunner:
         A picture that is whole and refused its place is returned too. Raises JobError: the job ended without one;
         Halted: the run stops; the job stays where it is.
         """
-        if not run.work.costs:
+        if not (run.work.costs or run.placed):
             run.free = True
             self._canary.free_begun(run.work.job)
+        run.attempt = run.work.attempt or 0
         try:
+            if run.work.lost:
+                await self._recovery.taken_up(run)
             stored = await self._seen_through(run)
         except JobError as error:
             self._vacate(run, error)
+            raise
+        except SetAside:
+            self._vacate(run, None)
             raise
         except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
@@ -110,7 +117,6 @@ class JobRunner:
 
     async def _seen_through(self, run: JobRun) -> Stored:
         work = run.work
-        run.attempt = work.attempt or 0
         if work.verdict is not None:
             raise JobError(*work.verdict)
         asset = work.picture
@@ -174,18 +180,20 @@ class JobRunner:
 
         The job's own provider comes first, each time; another takes it while that is not there, or takes no request.
         """
-        retried = run.tries.used + run.tries.excused > run.work.used
-        if retried:
-            await self._quota.take()
         if run.resumes:
-            return await self._made(run, retried=retried)
+            return await self._resumed(run)
+        retried = run.tries.used + run.tries.excused > run.work.used
+        if retried and not self.batches.takes(run.own):
+            await self._quota.take()
         self.pictures.free_over(run)
         halted: list[Service] = []
         waits = True
         while waits:
             waits = False
             for job in self._services.ways(run.own, run.refused):
-                run.service, run.work = self._services.of(job), replace(run.work, job=job)
+                run.service = self._services.of(job)
+                run.turn_to(job)
+                await self.batches.set_aside(run)
                 try:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
@@ -199,6 +207,13 @@ class JobRunner:
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
+
+    async def _resumed(self, run: JobRun) -> Link | str:
+        try:
+            return await self._made(run, retried=False)
+        except JobError as error:
+            self._vacate(run, error)
+            raise
 
     def _goes_elsewhere(self, run: JobRun) -> None:
         """Raise Halted when the whole run stops, or the job's request is out: that is nobody else's to make."""
@@ -252,6 +267,7 @@ class JobRunner:
             finally:
                 run.resumes = False
         finally:
+            self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
         self._rules.deadline.took(self._clock() - attempt.began)
@@ -260,11 +276,18 @@ class JobRunner:
     async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
         """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
         provider = run.service.wire(job)
+        if run.resumes and run.work.batched is not None:
+            return await read_answer(provider, job, run.work.batched)
         if run.resumes:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        exchanged = await self._exchange(run, provider.submit(job, attempt.number), provider, attempt.lease, paid=True)
+        hooked = self._world.wakes.hooked(job)
+        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
+        try:
+            exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
+        except JobError as error:
+            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -272,11 +295,13 @@ class JobRunner:
             return exchanged
         cost = run.service.told(run.work.job, reply.cost)
         await self._ledger.submitted(attempt.number, reply.handle, cost)
+        self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
+        attempt.hooked = hooked is not job
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -284,7 +309,7 @@ class JobRunner:
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = run.service.told(run.work.job, finished.cost)
+        cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
@@ -304,17 +329,18 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            handle=finished.handle,
         )
 
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
-        run.work = replace(run.work, job=await self._world.ready(run.work.job))
-        service, model = run.service, run.work.job.model
+        run.turn_to(await self._world.ready(run.work.job))
+        service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
             lease = await service.limits.acquire(failures, run.rest, lambda: self._elsewhere(run))
             number, reserved = None, False
-            price = max(service.price_of(run.work.job), service.dearest.get(model, 0))
+            price = service.most_of(run.work.job)
             try:
                 self._rules.deadline.check(self._clock())
                 if (full := self._world.room(self._services.in_flight)) is not None:
@@ -356,6 +382,7 @@ class JobRunner:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
         lease = await run.service.limits.resume(work.key_name)
+        self.batches.hand_over(work)
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
@@ -368,15 +395,17 @@ class JobRunner:
             began=began,
             key_name=work.key_name,
             accepted=True,
+            batched=work.batched is not None,
             late_at=lambda: late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
+        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        cost = run.service.told(run.work.job, Cost(tokens=error.tokens)) if error.billed and error.tokens else None
+        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
+        cost = run.service.told(run.work.job, told, batched=attempt.batched)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None
@@ -387,56 +416,14 @@ class JobRunner:
         said = {"code": error.code.value, "message": error.message}
         self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
 
-    def _learn(self, run: JobRun, lease: Lease, error: JobError, *, accepted: bool = False) -> bool:
-        """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
-
-        `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
-        """
-        now, service = self._clock(), run.service
-        if not RULES[error.code].attempt:
-            run.rest = service.limits.refused(lease, error)
-            run.tries.used -= 1
-            run.tries.refused += 1
-            return False
-        if not accepted:
-            service.limits.failed(lease, error)
-        counts = True
-        if away(error) and not accepted:
-            left_at = now if lease.departed_at is None else lease.departed_at
-            job, spare = run.work.job.id, run.tries.used < service.policy.attempts
-            counts = service.outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
-            service.breaker.gave_back()
-        else:
-            if error.code not in UNASKED and not away(error):
-                service.outages.answered(lease.key.place, now)
-            service.breaker.failed(error, now)
-        run.tries.failed(charged=counts)
-        return counts
-
-    async def _exchange(
-        self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
-    ) -> Exchanged:
-        """Perform a step, and the free ones that have to follow it."""
-        at, secret = (run.service.name, lease.key.address), lease.key.secret
-        exchanged = await self._executor.exchange(
-            request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
-        )
-        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
-            await asyncio.sleep(lease.again())
-            request = exchanged.reply.request
-            return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
-        while request.repeatable and isinstance(exchanged.reply, Then):
-            request = exchanged.reply.request
-            if not request.repeatable:
-                raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
-            exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
-        return exchanged
-
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""
-        return Retrying(
-            lambda tries, error: run.service.policy.api(tries, error, self._world.random), self._world.gate.sleep
-        )
+
+        def decide(tries: Tries, error: JobError) -> float | None:
+            delay = run.service.policy.api(tries, error, self._world.random)
+            return 0.0 if delay is not None and self.batches.takes(run.own) else delay  # the next batch is later anyway
+
+        return Retrying(decide, self._world.gate.sleep)
 
     async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with its local references uploaded, where its API wants that."""
@@ -444,5 +431,5 @@ class JobRunner:
             return await self._uploads.done(run, lease)
         except JobError as error:  # nothing was submitted, but the job must not be begun for ever
             run.tries.used += 1
-            self._learn(run, lease, error)
+            learn(run, lease, error, self._clock())
             raise

@@ -8,6 +8,7 @@ made by others that can carry them, as they are while it is not there; the rest 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
     from batchflux.transport import CallTimes
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Batching:
+    """How a provider's batches are paid; `on`: its jobs are to be sent in some.
+
+    `price_of` and `cost_of` are those of a Service, as they are in a batch. `live_from` gives, for what is sent at an
+    epoch second, that from which on it is sent live if it is not back (None: never). `seller` is asked for batches.
+    """
+
+    on: bool
+    price_of: Callable[[Job], int]
+    cost_of: Callable[[Job, Cost | None], int | None]
+    seller: Provider
+    live_from: Callable[[float], float] | None = None
+    dearest: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,6 +59,7 @@ class Service:
     wire: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
     cost_of: Callable[[Job, Cost | None], int | None]
+    batching: Batching | None = None
     left: bool = False
     dearest: dict[str, int] = field(default_factory=dict)  # what answers told that a model cost, at most
 
@@ -55,11 +73,17 @@ class Service:
         """Whether it can be asked: its keys are taken, and it is not down, or has yet to be probed."""
         return not (self.gate.closed or self.limits.away)
 
-    def told(self, job: Job, told: Cost | None) -> int | None:
+    def told(self, job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        cost = self.cost_of(job, told)
-        self.dearest[job.model] = max(self.dearest.get(job.model, 0), cost or 0)
+        paid = self.batching if batched and self.batching is not None else self
+        cost = paid.cost_of(job, told)
+        paid.dearest[job.model] = max(paid.dearest.get(job.model, 0), cost or 0)
         return cost
+
+    def most_of(self, job: Job, *, batched: bool = False) -> int:
+        """Return the most that a job may cost, by its price and by what answers told."""
+        paid = self.batching if batched and self.batching is not None else self
+        return max(paid.price_of(job), paid.dearest.get(job.model, 0))
 
 
 class Services:
@@ -67,8 +91,9 @@ class Services:
 
     def __init__(self, services: Mapping[str, Service], gate: Gate) -> None:
         self._all, self._gate = services, gate
+        self._only = next(iter(services.values())) if len(services) == 1 else None
         for one in services.values():
-            one.breaker.on_change(self._wake)
+            one.breaker.on_change(partial(self._wake_others, one))
 
     def __iter__(self) -> Iterator[Service]:
         """Go through all of them."""
@@ -76,12 +101,12 @@ class Services:
 
     def of(self, job: Job) -> Service:
         """Return who makes a job."""
-        return next(iter(self)) if self.single else self._all[job.provider]
+        return self._only or self._all[job.provider]
 
     @property
     def single(self) -> bool:
         """Whether there is one only; any name in a ledger is its own then, for it may have been renamed."""
-        return len(self._all) == 1
+        return self._only is not None
 
     def named(self, name: str) -> Service | None:
         """Return the provider of a name."""
@@ -123,6 +148,7 @@ class Services:
             if one.left and one.gate.reason is not None:
                 self._gate.close(one.gate.reason)
 
-    def _wake(self) -> None:
+    def _wake_others(self, changed: Service) -> None:
         for one in self:
-            one.limits.wake()
+            if one is not changed:  # which wakes itself
+                one.limits.wake()

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Finished, Job
+    from batchflux.providers import Provider
 
 NOTE = "reader"  # in the ledger: the version of the reader that has read all answers that are kept
 
@@ -31,13 +32,15 @@ class Means:
     """`accept` are the DIFFERENCES that are taken, `hosts` tells whether links to private hosts may lead anywhere.
 
     `read` returns the picture in a kept answer of a job; JobError: today's reader finds none. `newer`: the reader is
-    newer than the one that has read them all.
+    newer than the one that has read them all. `finds_lost` says of a job, as it was made, whether its API can tell if a
+    request of it was accepted whose answer was lost.
     """
 
     accept: frozenset[str] = frozenset()
     hosts: bool = False
     newer: bool = False
     read: Callable[[Job, str], Finished] = _reads_nothing
+    finds_lost: Callable[[Job], bool] = lambda _: False
 
     def why(self, job: Job, name: str) -> JobError | None:
         """Return why there is no picture in a kept answer, as today's reader sees it; None: there is one."""
@@ -56,6 +59,10 @@ def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
     """Return the means of a run of this manifest."""
     root = manifest.output.dir
 
+    def asked(job: Job) -> tuple[Provider | None, ProviderConfig]:
+        config = manifest.providers.get(job.provider, manifest.provider)  # one that was renamed
+        return providers().get((config.api, job.style)), config
+
     def read(job: Job, name: str) -> Finished:
         try:
             body = (root / name).read_bytes()
@@ -63,17 +70,21 @@ def means_of(manifest: Manifest, connection: sqlite3.Connection) -> Means:
             raise JobError(Code.BAD_ANSWER, f"the answer kept in {root / name} is gone") from None
         except OSError as error:
             raise unreadable(root / name, error) from error
-        provider = manifest.providers.get(job.provider, manifest.provider)  # one that was renamed
-        reader = providers().get((provider.api, job.style))
+        reader, config = asked(job)
         if reader is None:
             raise JobError(Code.BAD_ANSWER, f"{root / name} is of {job.provider}, which the manifest does not have")
-        return reader.read_again(job, body, base_url=provider.base_url or "")
+        return reader.read_again(job, body, base_url=config.base_url or "")
+
+    def finds_lost(job: Job) -> bool:
+        provider, _ = asked(job)
+        return provider is not None and provider.capabilities(job.model).finds_lost
 
     return Means(
         accept=accepted(manifest.output.accept),
         hosts=any(provider.allow_hosts for provider in manifest.providers.values()),
         newer=int(get_meta(connection, NOTE) or READER) < READER,
         read=read,
+        finds_lost=finds_lost,
     )
 
 

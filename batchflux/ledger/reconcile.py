@@ -14,7 +14,8 @@
 | failed                 | nothing; with `--retry-failed` read kept answers again, fetch a kept link, else submit |
 | its request is out     | as for unknown, which a run made it at its start: only a plan meets this, after a kill |
 | unknown, with handle   | poll it, whatever `--on-unknown` says: that is free                                    |
-| unknown                | `--on-unknown`: retry submits once more, hold leaves it, fail makes it failed          |
+| unknown                | ask an API that can tell whether it was accepted, and poll what is found; else         |
+|                        | `--on-unknown`: retry submits once more, hold leaves it, fail makes it failed          |
 
 What is free is done by every run; kept answers are read by every run while the reader is newer than they are. A picture
 that may still be had is bought anew with `--retry-failed --pay-again` only.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.ledger.tables import Known
+    from batchflux.providers.batches import BatchAnswer
 
 OnUnknown = Literal["retry", "hold", "fail"]
 
@@ -71,7 +73,10 @@ class Work:
     request when the picture turns out to be gone, `pay_again` also when it may only not be had now. `verdict` ends the
     job at once, as failed with that code and message. `attempt` is the attempt that gave this; with a `handle` it is
     polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and `price` nanounits of the budget are
-    its. `made_by` is how it was made then, by the provider that it was sent to.
+    its. It is `lost` when its answer never came and its API can tell whether it was accepted: that is asked first, and
+    the rest holds where it was not. `made_by` is how it was made then, by the provider that it was sent to; those
+    `refused` are asked no more. `batched` is what a batch answered, of which `handle` is the name; `placed`: it has a
+    place of the canary.
     """
 
     job: Job
@@ -89,16 +94,24 @@ class Work:
     key_name: str | None = None
     sent_at: float | None = None
     price: int = 0
+    lost: bool = False
     made_by: Way | None = None
+    refused: frozenset[str] = frozenset()
+    batched: BatchAnswer | None = None
+    placed: bool = False
 
     @property
     def costs(self) -> bool:
         """Whether the work begins with a request that costs money."""
+        if self.lost:
+            return False
         return (self.picture, self.answer, self.handle, self.verdict, self.job.fault) == (None,) * 5
 
     @property
     def may_cost(self) -> bool:
-        """Whether the work may come to such a request, because what was received cannot be had any more."""
+        """Whether the work may come to such a request: what was received cannot be had, or was not accepted."""
+        if self.lost:
+            return self.verdict is None and self.job.fault is None
         return self.pay_again or (self.renew and isinstance(self.picture, Link))
 
 
@@ -127,7 +140,7 @@ def _follows(job: Job, known: Known, selection: Selection, exists: Callable[[str
         case Status.FAILED:
             return _failed(job, known, selection, means)
         case Status.UNKNOWN:
-            return _unknown(job, known, selection)
+            return _unknown(job, known, selection, means)
         case _:
             return _pending(job, known, selection, means)
 
@@ -220,11 +233,15 @@ def _asked_again(job: Job, known: Known, means: Means) -> Work:
     return Work(job=job, used=known.attempts, again=again, answered=answered)
 
 
-def _unknown(job: Job, known: Known, selection: Selection) -> Work | None:
+def _unknown(job: Job, known: Known, selection: Selection, means: Means) -> Work | None:
     if known.handle is not None:
         return _begun(Work(job=job, used=known.attempts), known)
-    if selection.on_unknown == "hold":
+    lost = known.sent_at is not None and means.finds_lost(_as_made(job, known))
+    if selection.on_unknown == "hold" and not lost:
         return None
-    if selection.on_unknown == "fail":
-        return Work(job=job, verdict=(Code.UNKNOWN, "its request was sent and never answered (--on-unknown fail)"))
-    return Work(job=job, used=known.attempts, resent=1, again=known.again or 0)
+    work = Work(job=job, used=known.attempts, resent=1, again=known.again or 0, lost=lost)
+    if selection.on_unknown != "retry":
+        also = ", and its API does not know of it" if lost else ""
+        what = f"its request was sent and never answered{also} (--on-unknown {selection.on_unknown})"
+        work = replace(work, verdict=(Code.UNKNOWN, what))
+    return _begun(work, known) if lost else work

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,11 +37,12 @@ from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
 from batchflux.models import Job, Redo, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
-from batchflux.providers import capabilities
+from batchflux.providers import capabilities, quoted
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from batchflux.manifest import Manifest
     from batchflux.photos import Photos
@@ -54,24 +56,26 @@ _BATCH = 500
 
 
 class Asked(NamedTuple):
-    """Whom a request asks: what prices, trials and pace are of."""
+    """Whom a request asks, what trials and pace are of; and the most that it may cost there (None: not known)."""
 
     provider: str
     model: str
     style: str
+    most: Decimal | None
 
     @classmethod
-    def all_of(cls, job: Job) -> tuple[Asked, ...]:
+    def all_of(cls, job: Job, most: Callable[[Job], Decimal | None]) -> tuple[Asked, ...]:
         """Return whom a job asks, and then those that it asks when that one cannot make it."""
-        others = [cls(way.provider, way.model, way.style) for way in job.fallbacks]
-        return cls(job.provider, job.model, job.style), *others
+        ways = (job, *(job.by(way) for way in job.fallbacks))
+        return tuple(cls(one.provider, one.model, one.style, most(one)) for one in ways)
 
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
-    `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
+    `maybe` calls are made only where what was received cannot be had, or what was lost was not accepted: APIs are asked
+    for that of `lost` jobs. `retried` jobs of those to do had failed.
     `made_by` counts all jobs by the provider and style that make them; `asked` the requests by whom they ask, and
     then by whom they ask when that one cannot: its fallbacks, in order. `redo` of those to do were asked for in a
     review; `redos` are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs
@@ -100,6 +104,7 @@ class Survey:
     retried: int = 0
     calls: int = 0
     maybe: int = 0
+    lost: int = 0
     made_by: Counter[tuple[str, str]] = field(default_factory=Counter)
     asked: Counter[tuple[Asked, ...]] = field(default_factory=Counter)
     references: int = 0
@@ -130,8 +135,10 @@ class Surveyor:
     """Makes a Survey of a stream of jobs; `apply` lets the ledger follow it.
 
     `leads` says whether a job is the first of its row: samples are of different rows, where there are as many. `free`
-    are the names of providers whose pictures were not paid for.
+    are the names of providers whose pictures were not paid for, `most` the most that a job's request may cost.
     """
+
+    most: Callable[[Job], Decimal | None] = staticmethod(lambda _: None)
 
     def __init__(
         self,
@@ -212,11 +219,12 @@ class Surveyor:
         result.redo += job.redo_of is not None
         if known is not None:
             result.redone[known.number] = True
+        result.lost += work.lost
         result.retried += known is not None and known.status == Status.FAILED
         if work.costs or work.may_cost:
             result.calls += 1
             result.maybe += not work.costs
-            asked = Asked.all_of(job)
+            asked = Asked.all_of(job, self.most)
             result.asked[asked] += 1
             if job.id in self._remade:
                 result.remade[asked] += 1
@@ -328,7 +336,7 @@ def survey_jobs(
     jobs = expand(manifest, capabilities(), faults.append, redos=redone, known_as=known_as(connection)).decoding(photos)
     means = means_of(manifest, connection)
     surveyor = Surveyor(connection, selection, exists_in(manifest), means, apply=apply, leads=jobs.leads)
-    surveyor.free = free_providers(connection, manifest.providers)
+    surveyor.free, surveyor.most = free_providers(connection, manifest.providers), partial(quoted, manifest)
     survey = surveyor.take(through(jobs))
     if faults:
         raise ManifestError(faults)

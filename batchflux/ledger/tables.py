@@ -37,6 +37,7 @@ _JOB_FIELDS = (
     "error_code, error, started_at, finished_at, api_seconds, download_seconds"
 )
 _SCHEMA = """
+DROP VIEW IF EXISTS known; DROP VIEW IF EXISTS totals;
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY,
@@ -99,8 +100,8 @@ class Known(NamedTuple):
     """What the ledger knows of one job: a row of the view `known`. Money in nanounits, times in epoch seconds.
 
     `in_flight` is the price of the attempt that is out. `attempt` is the number of the last one (see LAST). Where
-    something is still to come from it (it was submitted, or was received and not put in its place, or is unknown and
-    can be asked for by its `handle`), `key_name` and `sent_at` are its submission's, and `reserved` is its price.
+    something may still come from it (it is out, was submitted, was received and not put in its place, or is unknown),
+    `handle`, `key_name` and `sent_at` are its submission's, and `reserved` is its price.
     `answers` names the files, with line ends between, that keep the answers of a job without a picture, the latest
     first; `again` counts its answers, while it has not ended, after which it is asked again at most once. What has a
     default here came with format 2.
@@ -168,10 +169,8 @@ def _sum(what: str, billed: str, none: str = "0") -> str:
 
 def _when_open(column: str) -> str:
     """Return the column of a last attempt that has something to come, or to be put in its place."""
-    return (
-        "CASE WHEN (last.state = 'submitted' OR last.state = 'captured' AND jobs.status = 'pending'"
-        f" OR last.state = 'unknown' AND submissions.handle IS NOT NULL) THEN {column} END"
-    )
+    received = "last.state = 'captured' AND jobs.status = 'pending'"
+    return f"CASE WHEN last.state IN ('authorized', 'submitted', 'unknown') OR {received} THEN {column} END"
 
 
 _ONCE = ", ".join(f"'{code}'" for code, rule in RULES.items() if rule.retry == "once")
@@ -200,14 +199,14 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
 LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
 """The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
 
-_VIEWS = (
-    "CREATE VIEW IF NOT EXISTS known AS SELECT "  # noqa: S608  constants
+_VIEWS = (  # of an older version they were dropped
+    "CREATE VIEW known AS SELECT "  # noqa: S608  constants
     + ", ".join(f"{_LOOKED_UP.get(name, f'jobs.{name}')} AS {name}" for name in Known._fields)
     + " FROM jobs LEFT JOIN attempts AS last"
     f" ON last.number = {LAST.format(job='jobs.number')}"
     " LEFT JOIN submissions ON submissions.number = last.submission",
     (
-        "CREATE VIEW IF NOT EXISTS totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
+        "CREATE VIEW totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
         " COALESCE(SUM(state = 'authorized'), 0) AS unanswered,"
         " COALESCE(SUM(counts), 0) AS attempts, COALESCE(SUM(billed = 'maybe'), 0) AS possibly_billed,"
         " COALESCE(SUM(CASE WHEN billed = 'yes' THEN COALESCE(cost, price) END), 0) AS cost,"

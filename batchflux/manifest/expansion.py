@@ -250,20 +250,21 @@ class Expansion:
         images = values["images"]
         if urls:
             values["images"] = (*map(self._reference, urls), *images)
-        values["mask"] = self._reference(mask) if (mask := values.get("mask")) else None
         return self._carried(values, variables, prompt, images)
 
     def _carried(
         self, values: dict[str, Any], variables: Variables, prompt: str, images: tuple[Reference, ...]
     ) -> Job | None:
         """See by which style the job goes and what of it travels; `prompt` and `images` are as they were written."""
+        if mask := values.get("mask"):
+            values["mask"] = self._reference(mask)
         said = values.get("provider")
         try:
             offers = self._makers.choose(values, says_so=self._plan.entry.names_provider)
         except ValueError as error:
             self._once("provider", str(said), str(error), values)
             return None
-        provider, written = offers.provider, {**values}
+        provider, given = offers.provider, values["options"]
         values["model"] = values.get("model") or provider.model
         values["variant"] = values.get("variant") or 1
         wanted = values.get("style") or provider.style
@@ -273,7 +274,7 @@ class Expansion:
             self._once("style", wanted, str(error), values)
             return None
         try:
-            values["options"] = offers.options(offer, values["options"])
+            values["options"] = offers.options(offer, given)
         except FieldError as error:
             self._fail(error.key, error, variables)
             return None
@@ -282,7 +283,7 @@ class Expansion:
         values["key"] = key_of(values, api_in_keys(provider))
         for name, message in offers.refusals(offer, values, wanted):
             self._once(name, f"{values['model']} {offer.style} {provider.name}", message, values)
-        values["fallbacks"] = self._makers.fallbacks(written, values)
+        values["fallbacks"] = self._makers.fallbacks(values, given)
         return self._identified(values, variables, prompt, images)
 
     def _identified(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, GetPydanticSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetPydanticSchema
 from pydantic_core import PydanticUseDefault, core_schema
 
 from batchflux.errors import quoted
@@ -27,6 +27,9 @@ _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
 TOKENS = ("text_in", "image_in", "text_out", "image_out")  # kinds of tokens that have prices of their own
 MILLION = 1_000_000
+PIXELS = ("megapixel", "further")  # of a model that is paid by them: the first one, and each one after it
+MEGAPIXEL = 1 << 20  # pixels
+LARGEST = 4  # megapixels of one picture, where a job does not tell its size
 _MADE = (Scalar, list, dict)  # what a node is; anything else was made in code and is taken as it is
 
 
@@ -128,13 +131,36 @@ class TokenPrice:
         return self.rates.get(kind, self.rates.get(whole, highest))
 
 
-def _price(value: object) -> Decimal | dict[str, Decimal | TokenPrice] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelPrice:
+    """The price of a model that is paid by megapixels, those of references too: of the `first`, and each `further` one.
+
+    `most` is the most that one image may cost, where the user knows it.
+    """
+
+    first: Decimal
+    further: Decimal
+    most: Decimal | None = None
+
+    def of(self, megapixels: int) -> Decimal:
+        """Return what so many megapixels cost."""
+        return self.first + self.further * max(0, megapixels - 1)
+
+    def at_most(self, megapixels: int) -> Decimal:
+        """Return the most that a request of so many megapixels at most may cost."""
+        return self.of(megapixels) if self.most is None else min(self.most, self.of(megapixels))
+
+
+Priced = Decimal | TokenPrice | PixelPrice
+
+
+def _price(value: object) -> Decimal | dict[str, Priced] | None:
     if not isinstance(value, dict):
         return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal or None, as money reads
-    prices: dict[str, Decimal | TokenPrice] = {}
+    prices: dict[str, Priced] = {}
     for model, item in value.items():
         try:
-            prices[model] = _token_price(item) if isinstance(item, dict) else _amount(item)
+            prices[model] = _table(item) if isinstance(item, dict) else _amount(item)
         except ValueError as error:
             raise problem(f"of {quoted(model)}: {error}") from None
     return prices or None
@@ -146,15 +172,28 @@ def _amount(value: object) -> Decimal:
     return leaf(values.money)(value)  # type: ignore[no-any-return]  # a Decimal, as money reads
 
 
-def _token_price(written: dict[str, object]) -> TokenPrice:
-    amounts: dict[str, Decimal] = {}
+def _table(written: dict[str, object]) -> TokenPrice | PixelPrice:
+    """Return the price of a model that is paid by megapixels, where one is written, or by tokens."""
+    by_pixels = not {*PIXELS}.isdisjoint(written)
+    names, amounts = ("most", *(PIXELS if by_pixels else TOKENS)), {}
     for name, item in written.items():
-        if name not in ("most", *TOKENS):
-            raise problem(f"found {quoted(name)}; allowed is most, {', '.join(TOKENS[:-1])} or {TOKENS[-1]}")
+        if name not in names:
+            raise problem(f"found {quoted(name)}; allowed is {', '.join(names[:-1])} or {names[-1]}")
         try:
             amounts[name] = _amount(item)
         except ValueError as error:
             raise problem(f"{name}: {error}") from None
+    return _pixel_price(amounts) if by_pixels else _token_price(amounts)
+
+
+def _pixel_price(amounts: dict[str, Decimal]) -> PixelPrice:
+    if "megapixel" not in amounts:
+        raise problem("a price by megapixels needs megapixel, that of the first: {megapixel: 0.03, further: 0.015}")
+    first = amounts["megapixel"]
+    return PixelPrice(first=first, further=amounts.get("further", first), most=amounts.get("most"))
+
+
+def _token_price(amounts: dict[str, Decimal]) -> TokenPrice:
     if "most" not in amounts or len(amounts) == 1:
         example = "{most: 0.25, text_in: 5, image_in: 8, image_out: 30}"
         raise problem(f"prices of a million tokens need most, the most that one image may cost, beside them: {example}")
@@ -238,11 +277,15 @@ HEADERS = types_of("object", "null", additionalProperties={"type": "string"})
 _TIME = types_of("string", "number")
 TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
 AMOUNT = types_of("number", "string", minimum=0)
+SHARE = {"exclusiveMinimum": 0, "maximum": 1}
 _RATES = {"type": "object", "properties": dict.fromkeys(("most", *TOKENS), AMOUNT)}
 _TOKEN_PRICE = {**_RATES, "required": ["most"], "minProperties": 2, "additionalProperties": False}
-_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": {"anyOf": [AMOUNT, _TOKEN_PRICE]}}]}
+_OF_PIXELS = {"type": "object", "properties": dict.fromkeys(("most", *PIXELS), AMOUNT)}
+_PIXEL_PRICE = {**_OF_PIXELS, "required": ["megapixel"], "additionalProperties": False}
+_OF_MODEL = {"anyOf": [AMOUNT, _TOKEN_PRICE, _PIXEL_PRICE]}
+_PRICE = {"anyOf": [AMOUNT, {"type": "object", "additionalProperties": _OF_MODEL}]}
 Text = Annotated[str, of_node(_given_text, types_of("string", "number", "boolean"))]
-Price = Annotated[Decimal | dict[str, Decimal | TokenPrice] | None, of_node(_price, _PRICE)]
+Price = Annotated[Decimal | dict[str, Priced] | None, of_node(_price, _PRICE)]
 Amount = Annotated[Decimal | None, of_node(leaf(values.money), AMOUNT)]
 MaybeText = Annotated[str | None, of_text(line_of_text, "string", "number", "null")]
 Encoding = Annotated[str | None, of_text(encoding_named, "string", "null")]
@@ -252,3 +295,9 @@ Truth = Annotated[bool, of_text(_truth, "boolean", "null")]
 AxisSpec = Annotated[Any, of_node(axis_spec, AXIS_SCHEMA)]
 _Excluded = Annotated[str, of_node(_excluded, types_of("string", "number", "boolean", "null"))]
 Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
+
+
+class Part(BaseModel):
+    """What all parts of a manifest have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

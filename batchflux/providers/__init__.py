@@ -13,14 +13,19 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from batchflux.manifest.kinds import PixelPrice
 from batchflux.providers.base import READER, Provider, preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
+    from batchflux.manifest import Manifest
+    from batchflux.models import Job
+    from batchflux.webhooks.api import WebhookApi
 
-__all__ = ["READER", "Provider", "capabilities", "preview", "providers"]
+__all__ = ["READER", "Provider", "capabilities", "preview", "providers", "quoted", "webhook_apis"]
 
 GROUP = "batchflux.providers"
 
@@ -43,6 +48,21 @@ def providers() -> Mapping[tuple[str, str], Provider]:
 def capabilities() -> tuple[Capabilities, ...]:
     """Return what each provider can carry, for its models in general; `for_model` tells what holds for one."""
     return tuple(replace(one.capabilities(""), by_model=cache(one.capabilities)) for one in providers().values())
+
+
+def quoted(manifest: Manifest, job: Job) -> Decimal | None:
+    """Return the most that a job's request may cost at its provider, None when no price is known."""
+    config = manifest.providers[job.provider]
+    provider, price = providers()[config.api, job.style], config.priced(job.model)
+    if isinstance(price, PixelPrice):
+        return price.at_most(provider.megapixels(job))
+    return provider.quote(job, manifest.price_of(job.provider, job.model))
+
+
+@cache
+def webhook_apis() -> Mapping[tuple[str, str], WebhookApi]:
+    """Return how APIs call, of those that do, by API and style."""
+    return {name: one.webhooks for name, one in providers().items() if one.webhooks is not None}
 
 
 def _registered() -> Iterator[tuple[str, object]]:

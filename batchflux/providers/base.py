@@ -9,20 +9,26 @@ point of the group `batchflux.providers`, and run `batchflux.testing` over it.
 The reader of `submit` returns Finished, or Submitted with a handle, and raises what went wrong; Then, where the request
 was refused for its form, which costs nothing, and is to be sent once more in another. The reader of `poll`
 returns Pending, Missing (not known, which may pass), Finished, or Ended (the task failed for good); what it raises is a
-poll that failed, and is repeated. The readers of `poll` and `upload` may return Then: one more free step, which the
-engine does at once. What is uploaded is Uploaded in the end.
+poll that failed, and is repeated. The readers of free steps may return Then: one more free step, which the engine does
+at once. What is uploaded is Uploaded in the end.
+
+An API that can tell whether a request was accepted whose answer was lost says so by `finds_lost` in its capabilities;
+the reader of `recover` returns Listed, or Ended (with what the attempt comes to: nothing was accepted, for certain).
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.errors import Code, JobError
 from batchflux.manifest.job_fields import REQUEST_FIELDS
+from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import BASE, HttpRequest, Json, LocalImage
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.redaction import HIDDEN
@@ -32,11 +38,24 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.models import Content, Encoding, Finished, Job, Reference
+    from batchflux.providers.batches import BatchApi
+    from batchflux.webhooks.api import WebhookApi
 
 
-MEGAPIXEL = 1 << 20
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered.
+
+    What it gave ends by `until`; both in epoch seconds.
+    """
+
+    attempt: int
+    sent_at: float
+    until: float
 
 
 class Provider(ABC):
@@ -46,6 +65,12 @@ class Provider(ABC):
     style: ClassVar[str]
     answers: ClassVar[type[AnswerReader]] = AnswerReader
     """Reads the answer of a request that gives its picture at once, and what was kept of one."""
+
+    batches: ClassVar[BatchApi | None] = None
+    """How it takes batches, where it sells some."""
+
+    webhooks: ClassVar[WebhookApi | None] = None
+    """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -63,6 +88,10 @@ class Provider(ABC):
         """Return the most that a request may cost, None when unknown; `price` is the manifest's for the job's model."""
         return price
 
+    def megapixels(self, job: Job) -> int:
+        """Return the most megapixels that a request may be billed for: of the picture, and of each reference."""
+        return LARGEST + sum(map(megapixels_of, job.references))
+
     @abstractmethod
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the step that may cost money; its reader returns Finished, or Submitted with a handle.
@@ -75,6 +104,17 @@ class Provider(ABC):
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the free step that asks for a task until it is Finished or Ended; JobError: this API has no tasks."""
         raise JobError(Code.INVALID_REQUEST, f"{self.api} has no tasks that could be asked for")
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the free step that asks for all tasks that a lost request may have given, of an API that `finds_lost`.
+
+        The job is as it was sent. Raises JobError, as `submit` does; `invalid_request`: this API cannot tell.
+        """
+        raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
+
+    def task_of(self, handle: str) -> str:
+        """Return the name of a handle's task, which is the same in all handles of it, and in calls of `webhooks`."""
+        return handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:
         """Return the picture in an answer that was kept because none was found in it; free, and without I/O.
@@ -112,6 +152,12 @@ def carried(job: Job, fields: frozenset[str]) -> dict[str, Any]:
     """Return the optional fields that the job asks for and the request has a place for, then its `options`."""
     sent = {name: getattr(job, name) for name in REQUEST_FIELDS if name in fields and name not in job.dropped}
     return {**{name: value for name, value in sent.items() if value is not None}, **dict(job.options)}
+
+
+def megapixels_of(image: Reference) -> int:
+    """Return the most megapixels that a reference may be billed for; the manifest's `references.max_side` bounds it."""
+    side = json.loads(image.settings).get("max_side") if image.settings else None
+    return LARGEST if side is None else min(LARGEST, -(-side * side // MEGAPIXEL))
 
 
 def size_of(ratio: str, pixels: int = MEGAPIXEL, step: int = 16) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from batchflux.models import (
     HttpRequest,
     Json,
     Link,
+    Listed,
     Multipart,
     Pending,
     Submitted,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 Place = Literal["prompt", "negative_prompt", "seed", "width", "height", "image"]
 _CLIENT = "batchflux"  # without one, outputs of cached nodes are missing in the history
@@ -102,13 +104,14 @@ class ComfyUI(Provider):
             tasks=True,
             options=Options,
             conflicts=_conflicts,
+            finds_lost=True,
             option_files=("workflow",),
             base_url="http://127.0.0.1:8188",
         )
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the request that queues the job's workflow; JobError `reference` when a reference is not uploaded."""
-        name = str(uuid.uuid5(_NAMESPACE, f"{job.key}/{attempt}"))
+        name = _name(job, attempt)
         return HttpRequest(
             method="POST",
             url="/prompt",
@@ -128,40 +131,47 @@ class ComfyUI(Provider):
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the request that asks whether a prompt is in the history; where it is not, the queue may have it."""
-        task = json.loads(handle)
-        return self._history(job, task, lambda: self._asks(job, "/queue", partial(self._queued, task)))
+        return self._history(job, json.loads(handle))
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the request that asks for the prompt of an attempt, whose id is known."""
+        task = {"id": _name(job, lost.attempt), "faults": ""}
+        return self._history(job, task, Listed(handles=(json.dumps(task),)))
 
     def _asks(self, job: Job, place: str, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
         return HttpRequest(method="GET", url=place, reader=partial(DocumentReader, job, interpret), repeatable=True)
 
-    def _history(self, job: Job, task: Mapping[str, str], absent: Callable[[], HttpRequest] | None) -> HttpRequest:
-        return self._asks(job, f"/history/{quote(task['id'], safe='')}", partial(self._found, task, absent))
+    def _history(
+        self, job: Job, task: Mapping[str, str], known: Listed | None = None, *, queued: bool = True
+    ) -> HttpRequest:
+        """Return the request for what the history has of a prompt: its end, or `known`; else it may be `queued`."""
+        return self._asks(job, f"/history/{quote(task['id'], safe='')}", partial(self._found, task, known, queued))
 
-    def _found(
-        self, task: Mapping[str, str], absent: Callable[[], HttpRequest] | None, answer: DocumentReader
-    ) -> Reply:
+    def _found(self, task: Mapping[str, str], known: Listed | None, queued: bool, answer: DocumentReader) -> Reply:  # noqa: FBT001  bound
         gone = answer.status == 404  # noqa: PLR2004  HTTP: not found
         if not gone and not (answer.ok and answer.understood and answer.complete):
             raise answer.failure()
         entry = None if gone else answer.document.get(task["id"])
         if isinstance(entry, dict):
-            return _result(entry, task, answer)
+            return known or _result(entry, task, answer)
         if entry is not None:
             raise answer.failure()
-        if absent is not None:
-            return Then(request=absent())
+        if queued:
+            return Then(request=self._asks(answer.job, "/queue", partial(self._queued, task, known)))
         said = "the server has forgotten the prompt, as after a restart; nothing was paid"
+        if known is not None:
+            said = "the server does not know the prompt, so that it was not accepted; nothing was paid"
         return Ended(error=JobError(Code.SERVER, said, billed=False))
 
-    def _queued(self, task: Mapping[str, str], answer: DocumentReader) -> Reply:
+    def _queued(self, task: Mapping[str, str], known: Listed | None, answer: DocumentReader) -> Reply:
         queues = [answer.document.get(key) for key in ("queue_running", "queue_pending")]
         if not (answer.ok and answer.complete and all(isinstance(queue, list) for queue in queues)):
             raise answer.failure()
         entries = [entry for queue in queues if isinstance(queue, list) for entry in queue]
         if any(isinstance(entry, list) and task["id"] in entry[:2] for entry in entries):
-            return Pending()
+            return known or Pending()
         # It may have ended between the two questions.
-        return Then(request=self._history(answer.job, task, None))
+        return Then(request=self._history(answer.job, task, known, queued=False))
 
     def upload(self, image: Reference) -> HttpRequest:
         """Return the free step that lays a photo into a folder named by its bytes; another server has it not."""
@@ -180,6 +190,11 @@ class ComfyUI(Provider):
             ("overwrite", "true"),
         )
         return replace(uploading(image, stored), url="/upload/image", content=Multipart(parts=parts))
+
+
+def _name(job: Job, attempt: int) -> str:
+    """Return the id under which an attempt at a job is queued."""
+    return str(uuid.uuid5(_NAMESPACE, f"{job.key}/{attempt}"))
 
 
 def _graph(job: Job, attempt: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from batchflux.models import Cost, HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of
+from batchflux.providers.gemini_batches import TERMS, GeminiBatches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,11 +91,34 @@ class Answers(AnswerReader):
                     yield from (one[name] for name in names if isinstance(one.get(name), dict))
 
 
+def _meant(error: JobError, told: Mapping[str, Any]) -> JobError:
+    """Return the error by what Google's own words say."""
+    status, said = str(told.get("status")), str(told)
+    if _KEY.search(said):
+        return recoded(error, Code.AUTH)
+    if status == "RESOURCE_EXHAUSTED":
+        details = [one for one in _list(told.get("details")) if isinstance(one, dict)]
+        limits = [one for detail in details for one in _list(detail.get("violations")) if isinstance(one, dict)]
+        none = re.search(r"\blimit: 0\b", said) or any(str(one.get("quotaValue")) == "0" for one in limits)
+        daily = any("PerDay" in str(one.get("quotaId")) for one in limits)
+        made = recoded(error, Code.QUOTA if none or daily else Code.RATE_LIMITED)
+        waits = (_SECONDS.match(str(one.get("retryDelay"))) for one in details)
+        made.retry_after = next((float(wait[0]) for wait in waits if wait), made.retry_after)
+        return made
+    code = _ANSWERED.get(status)
+    return error if code is None or error.code is Code.MODERATED else recoded(error, code)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 class Gemini(Provider):
     """`POST /v1beta/models/MODEL:generateContent` with `x-goog-api-key`."""
 
     api = style = "gemini"
     answers = Answers
+    batches = GeminiBatches(lambda job: Gemini().asked(job), _meant)
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that ten ratios can be made, three sizes by most models, and no chosen format."""
@@ -113,6 +137,7 @@ class Gemini(Provider):
             options=Options,
             base_url="https://generativelanguage.googleapis.com",
             key_names=("GEMINI_API_KEY",),
+            batch=TERMS,
         )
 
     def authorize(self, secret: str) -> Mapping[str, str]:
@@ -121,6 +146,11 @@ class Gemini(Provider):
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `reference` when a local reference could not be read."""
+        url = f"/v1beta/models/{quote(_name(job.model), safe='')}:generateContent"
+        return self.one_call(job, url, Json(value=self.asked(job)))
+
+    def asked(self, job: Job) -> dict[str, Any]:
+        """Return the body of a request, as a batch has it, too; JobError as of `submit`."""
         offer = self.capabilities(job.model)
         asked = carried(job, offer.fields)
         shape = {
@@ -143,8 +173,7 @@ class Gemini(Provider):
                 body[key] = asked[name]
         if asked.get("system_instruction"):
             body["systemInstruction"] = {"parts": [{"text": asked["system_instruction"]}]}
-        url = f"/v1beta/models/{quote(_name(job.model), safe='')}:generateContent"
-        return self.one_call(job, url, Json(value=body))
+        return body
 
 
 def _name(model: str) -> str:
@@ -156,28 +185,6 @@ def _part(image: Reference) -> dict[str, Any]:
         return {"fileData": {"fileUri": image.url}}
     file = file_of(image, "base64")
     return {"inlineData": {"mimeType": file.media_type, "data": file}}
-
-
-def _meant(error: JobError, told: Mapping[str, Any]) -> JobError:
-    """Return the error by what Google's own words say."""
-    status, said = str(told.get("status")), str(told)
-    if _KEY.search(said):
-        return recoded(error, Code.AUTH)
-    if status == "RESOURCE_EXHAUSTED":
-        details = [one for one in _list(told.get("details")) if isinstance(one, dict)]
-        limits = [one for detail in details for one in _list(detail.get("violations")) if isinstance(one, dict)]
-        none = re.search(r"\blimit: 0\b", said) or any(str(one.get("quotaValue")) == "0" for one in limits)
-        daily = any("PerDay" in str(one.get("quotaId")) for one in limits)
-        made = recoded(error, Code.QUOTA if none or daily else Code.RATE_LIMITED)
-        waits = (_SECONDS.match(str(one.get("retryDelay"))) for one in details)
-        made.retry_after = next((float(wait[0]) for wait in waits if wait), made.retry_after)
-        return made
-    code = _ANSWERED.get(status)
-    return error if code is None or error.code is Code.MODERATED else recoded(error, code)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _cost(usage: Any, *, only_text: bool, pictured: bool = True) -> Cost | None:

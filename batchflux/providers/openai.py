@@ -24,6 +24,7 @@ from batchflux.models import Cost, HttpRequest, Json, Multipart, Then
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of, in_json, size_of
+from batchflux.providers.openai_batches import TERMS, OpenAiBatches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,7 +46,11 @@ _BLOCKED = re.compile(
     r"(?:resource|account|organi[sz]ation) .{0,40}(?:blocked|suspended|disabled)|unsupported_country", re.IGNORECASE
 )
 _MADE = re.compile(r'"moderation_stage"\s*:\s*"output"')
+_MAY_TELL = frozenset({Code.MODERATED, Code.NO_IMAGE})
 _BAD, _UNPROCESSABLE, _MEDIA, _FORBIDDEN, _FAILED = 400, 422, 415, 403, 500  # HTTP
+
+
+_GENERATIONS, _EDITS = "/v1/images/generations", "/v1/images/edits"
 
 
 class Options(BaseModel):
@@ -105,8 +110,7 @@ class Answers(AnswerReader):
     def picture(self, *, complete: bool) -> Finished:
         """Return the picture, and how many tokens it took."""
         finished = super().picture(complete=complete)
-        usage = next((one["usage"] for one in self.documents() if isinstance(one, dict) and one.get("usage")), None)
-        return replace(finished, cost=_cost(usage))
+        return replace(finished, cost=self._told())
 
     def explained(self, error: JobError) -> JobError:
         """Return what OpenAI means: a blocked account is no prompt's fault, and a picture that was made may be paid."""
@@ -114,7 +118,13 @@ class Answers(AnswerReader):
             error = recoded(error, Code.AUTH)
         elif error.code is Code.MODERATED and _MADE.search(self._text):
             error = recoded(error, Code.MODERATED, billed=True)
+        if error.billed and error.code in _MAY_TELL and (cost := self._told(pictured=False)) is not None:
+            error.tokens = cost.tokens
         return super().explained(error)
+
+    def _told(self, *, pictured: bool = True) -> Cost | None:
+        usage = next((one["usage"] for one in self.documents() if isinstance(one, dict) and one.get("usage")), None)
+        return _cost(usage, pictured=pictured)
 
     def _unread(self, error: JobError) -> bool:
         """Whether a request was refused because its JSON was not understood, and nothing can have been made of it."""
@@ -131,6 +141,7 @@ class OpenAi(Provider):
 
     api = style = "openai"
     answers = Answers
+    batches = OpenAiBatches(lambda job: OpenAi().in_batch(job))
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what OpenAI's models make; of others, that they may know a seed and any size."""
@@ -151,13 +162,27 @@ class OpenAi(Provider):
             base_url="https://api.openai.com",
             key_names=("OPENAI_API_KEY",),
             conflicts=_conflicts,
+            batch=TERMS if own else None,
         )
 
     def submit(self, job: Job, attempt: int) -> HttpRequest:
         """Return the one request; JobError `reference`, or `invalid_request`, which says what it cannot carry."""
+        body = self._body(job)
+        form = body.pop("edits", None)
+        if job.images:
+            return self._edits(job, body, form or ("json" if _OWN.match(job.model) else None))
+        return self.one_call(job, _GENERATIONS, Json(value=body))
+
+    def in_batch(self, job: Job) -> tuple[str, Mapping[str, Any]]:
+        """Return the endpoint of a job, and the JSON that it is in a batch; JobError as of `submit`."""
+        body = self._body(job)
+        body.pop("edits", None)
+        return (_EDITS, _with_images(job, body)) if job.images else (_GENERATIONS, body)
+
+    def _body(self, job: Job) -> dict[str, Any]:
+        """Return a request without its references."""
         offer, own = self.capabilities(job.model), _OWN.match(job.model) is not None
         asked = carried(job, offer.fields - {"mask"})
-        form = asked.pop("edits", None)
         if (ratio := asked.pop("aspect_ratio", None)) is not None:
             known = _SIZES.get(offer.value_for("aspect_ratio", ratio)) if own else None
             asked = {"size": known or "{}x{}".format(*size_of(ratio)), **asked}
@@ -167,21 +192,14 @@ class OpenAi(Provider):
             raise JobError(Code.INVALID_REQUEST, message)
         if own:  # always sent, as for other APIs: OpenAI's default is png
             asked = {"output_format": "png" if clear else "jpeg", **asked}
-        body = {"model": job.model, "prompt": job.prompt, **asked}
-        if job.images:
-            return self._edits(job, body, form or ("json" if own else None))
-        return self.one_call(job, "/v1/images/generations", Json(value=body))
+        return {"model": job.model, "prompt": job.prompt, **asked}
 
     def _edits(self, job: Job, body: dict[str, Any], form: str | None) -> HttpRequest:
         """Return the request with references: in JSON, in a form, or as they can travel (None)."""
         link = next((image for image in job.references if image.url is not None), None)
-        url = "/v1/images/edits"
-        in_form = None if link is not None else self.one_call(job, url, _form(job, body))
+        in_form = None if link is not None else self.one_call(job, _EDITS, _form(job, body))
         if in_form is not None and form != "json":
             return in_form
-        told = {**body, "images": [{"image_url": in_json(image)} for image in job.images]}
-        if job.mask is not None:
-            told["mask"] = {"image_url": in_json(job.mask)}
         if dict(job.options).get("edits") == "json":
             how: dict[str, Any] = {"remedy": "; set options: {edits: multipart}"}
         else:
@@ -189,7 +207,14 @@ class OpenAi(Provider):
                 "instead": in_form,
                 "remedy": "; it may take files in a form only: save the photos and name the files",
             }
-        return replace(self.one_call(job, url, Json(value=told)), reader=partial(Answers, job, **how))
+        request = self.one_call(job, _EDITS, Json(value=_with_images(job, body)))
+        return replace(request, reader=partial(Answers, job, **how))
+
+
+def _with_images(job: Job, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request with its references, as JSON has them."""
+    told = {**body, "images": [{"image_url": in_json(image)} for image in job.images]}
+    return told if job.mask is None else {**told, "mask": {"image_url": in_json(job.mask)}}
 
 
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,8 +238,11 @@ def _form(job: Job, body: Mapping[str, Any]) -> Multipart:
     return Multipart(parts=(*texts, *files, *mask))
 
 
-def _cost(usage: Any) -> Cost | None:
-    """Return how many tokens an answer counts; None where it does not, or what it counts does not add up."""
+def _cost(usage: Any, *, pictured: bool) -> Cost | None:
+    """Return how many tokens an answer counts; None where it does not, or what it counts does not add up.
+
+    Of an answer without a picture it may be none of a picture.
+    """
     try:
         whole = told_counts(usage, taken="input_tokens", given="output_tokens")
         taken = told_counts(usage.get("input_tokens_details") or {}, text_in="text_tokens", image_in="image_tokens")
@@ -222,7 +250,7 @@ def _cost(usage: Any) -> Cost | None:
     except UnreadableError:
         return None
     rest, image_out = whole["taken"] - sum(taken.values()), whole["given"] - given["text_out"]
-    if rest < 0 or image_out <= 0:
+    if rest < 0 or image_out < 0 or (pictured and not image_out):
         return None
     counts = {**taken, "in": rest, **given, "image_out": image_out}
     return Cost(tokens={kind: count for kind, count in counts.items() if count})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CHAT = {"aspect_ratio": "aspect_ratio", "resolution": "image_size"}  # fields, as they stand in image_config
 _FIELDS = frozenset({"seed", "aspect_ratio", "resolution", "quality", "output_format", "background"})
 _FREE = frozenset({408, 502, 503})  # said by OpenRouter itself: nothing was made, and nothing is billed
+_TELLS = frozenset({Code.NO_IMAGE, Code.BAD_ANSWER, Code.MODERATED, Code.ECHOED_INPUT})  # without a picture, but paid
 _MOST = 10_000  # USD; more is no price of a picture
 
 
@@ -52,13 +53,19 @@ class Answers(AnswerReader):
     def picture(self, *, complete: bool) -> Finished:
         """Return the picture, and what it cost."""
         finished = super().picture(complete=complete)
-        usages = [usage for one in self.documents() if (usage := _object(one, "usage"))]
-        return replace(finished, cost=_cost(usages[-1]) if usages else None)
+        return replace(finished, cost=self._told())
 
     def explained(self, error: JobError) -> JobError:
         """Return what OpenRouter means by its error, which may stand in an answer of status 200."""
-        told = next(self._errors(), None)
-        return super().explained(error if told is None else _meant(error, told, waits="retry-after" in self._headers))
+        told, cost = next(self._errors(), None), self._told()
+        error = error if told is None else _meant(error, told, waits="retry-after" in self._headers)
+        if error.code in _TELLS and cost is not None and cost.amount is not None:
+            error.amount, error.billed = cost.amount, cost.amount > 0
+        return super().explained(error)
+
+    def _told(self) -> Cost | None:
+        usages = [usage for one in self.documents() if (usage := _object(one, "usage"))]
+        return _cost(usages[-1]) if usages else None
 
     def _errors(self) -> Iterator[Mapping[str, Any]]:
         for document in self.documents():

@@ -14,21 +14,39 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from batchflux.capabilities import Capabilities, no_conflicts
 from batchflux.errors import Code, JobError
-from batchflux.models import Ended, HttpRequest, Json, Missing, Multipart, Pending, Submitted, Uploaded
-from batchflux.providers.answers.documents import DocumentReader, is_small, uploading
+from batchflux.models import (
+    Ended,
+    Finished,
+    HttpRequest,
+    Json,
+    Listed,
+    Missing,
+    Multipart,
+    Pending,
+    SigningKeys,
+    Submitted,
+    Then,
+    Uploaded,
+)
+from batchflux.providers.answers.documents import DocumentReader, asking, id_in, is_small, named_in, uploading
+from batchflux.providers.answers.listed import WINDOW, Search, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
+from batchflux.webhooks.api import WebhookApi
+from batchflux.webhooks.signatures import check_standard, key_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
+    from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
@@ -51,10 +69,38 @@ class Options(BaseModel):
     input: dict[str, Any] | None = None
 
 
+class ReplicateWebhooks(WebhookApi):
+    """Signed by the Standard Webhooks, with a secret of the account."""
+
+    def keys(self) -> HttpRequest | None:
+        """Return the request for the account's secret."""
+        return asking("/v1/webhooks/default/secret", _secret)
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check the signature by the secrets of all accounts."""
+        check_standard(call, keys)
+
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the prediction's id."""
+        return named_in(call.body, ("id",))
+
+
+def _secret(answer: DocumentReader) -> Reply:
+    secret = answer.name("key") if answer.ok else None
+    try:
+        key_in(secret or "")
+    except ValueError:
+        secret = None
+    if not secret:
+        raise answer.failure()
+    return SigningKeys(keys=(secret,))
+
+
 class Replicate(Provider):
     """`POST /v1/models/OWNER/NAME/predictions`, or `/v1/predictions` for a version."""
 
     api = style = "replicate"
+    webhooks = ReplicateWebhooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Flux models take, and what a model may that is not known."""
@@ -63,13 +109,14 @@ class Replicate(Provider):
             api=self.api,
             model="black-forest-labs/flux-kontext-pro",
             style=self.style,
-            fields=_FIELDS if kontext else _FIELDS | _MORE,
+            fields=frozenset({"webhook_url"}) | _FIELDS | (frozenset() if kontext else _MORE),
             formats=frozenset({"jpeg", "png"} if kontext else {"jpeg", "png", "webp"}),
             local_images=True,
             most_images=1 if kontext else None,
             allowed={"aspect_ratio": _RATIOS} if flux else {},
             files="data URL, upload",
             tasks=True,
+            finds_lost=True,
             options=Options,
             conflicts=_conflicts if flux else no_conflicts,
             base_url="https://api.replicate.com",
@@ -84,7 +131,8 @@ class Replicate(Provider):
         """Return the request that makes a prediction; JobError `reference` when a local reference is unreadable."""
         offer = self.capabilities(job.model)
         asked = carried(job, offer.fields)
-        more = asked.pop("input", None) or {}
+        more, hook = asked.pop("input", None) or {}, asked.pop("webhook_url", None)
+        called = {"webhook": hook, "webhook_events_filter": ["completed"]} if hook else {}
         asked = {name: offer.value_for(name, value) for name, value in asked.items()}
         made = {"prompt": job.prompt, **asked, "output_format": (job.output_format or "jpeg").replace("jpeg", "jpg")}
         photos = [in_json(image) for image in job.images]
@@ -96,7 +144,7 @@ class Replicate(Provider):
         return HttpRequest(
             method="POST",
             url="/v1/predictions" if by_version else f"/v1/models/{quote(name)}/predictions",
-            content=Json(value={**by_version, "input": {**made, **more}}),
+            content=Json(value={**by_version, **called, "input": {**made, **more}}),
             headers={"Prefer": f"wait={_WAIT}", "Cancel-After": _LONGEST},
             reader=partial(DocumentReader, job, self._submitted, paid=True),
         )
@@ -108,9 +156,10 @@ class Replicate(Provider):
         reply = _end(answer) if answer.complete else None
         if isinstance(reply, Ended) and (name is None or reply.error.code is not Code.BAD_ANSWER):
             raise reply.error
-        if reply is not None and not isinstance(reply, Ended):
-            return reply
-        return answer.given() if name is None else Submitted(handle=json.dumps({"id": name}))
+        handle = None if name is None else json.dumps({"id": name})
+        if isinstance(reply, Finished):
+            return replace(reply, handle=handle)
+        return answer.given() if handle is None else Submitted(handle=handle)
 
     def poll(self, job: Job, handle: str) -> HttpRequest:
         """Return the request that asks for a prediction."""
@@ -122,6 +171,10 @@ class Replicate(Provider):
             repeatable=True,
         )
 
+    def task_of(self, handle: str) -> str:
+        """Return the prediction's id."""
+        return id_in(handle)
+
     def _polled(self, asked: str, answer: DocumentReader) -> Reply:
         if answer.status == 404:  # noqa: PLR2004  HTTP: not found
             return Missing()
@@ -130,6 +183,21 @@ class Replicate(Provider):
         if not answer.complete or not answer.state or answer.name("id") not in (None, asked):
             raise answer.failure()
         return _end(answer) or Pending()
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        """Return the request for the predictions that were made at the time, with their input, page by page.
+
+        The list has also those that have not ended. An hour after its end a prediction has no input any more.
+        """
+        sent = self.submit(job, lost.attempt).content
+        search = Search(
+            lost=lost,
+            asked=sent.value["input"] if isinstance(sent, Json) else None,
+            sent_at="created_at",
+            input="input",
+        )
+        after, before = utc(lost.sent_at - WINDOW - 1), utc(lost.sent_at + WINDOW + 1)
+        return _page(job, urlencode({"created_after": after, "created_before": before}), search)
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the free step that lays a larger photo where its models can fetch it, for an hour."""
@@ -144,6 +212,37 @@ class Replicate(Provider):
 
         form = Multipart(parts=(("content", file_of(image)),))
         return replace(uploading(image, stored), url="/v1/files", content=form)
+
+
+def _page(job: Job, query: str, search: Search) -> HttpRequest:
+    read = partial(DocumentReader, job, partial(_listed, search))
+    return HttpRequest(method="GET", url=f"/v1/predictions?{query}", reader=read, repeatable=True)
+
+
+def _listed(search: Search, answer: DocumentReader) -> Reply:
+    if not answer.ok:
+        raise _refused(answer)
+    items, following = answer.whole.get("results"), answer.whole.get("next")
+    if not isinstance(items, list) or not isinstance(following, str | None):
+        raise answer.failure()
+    name, _, version = answer.job.model.partition(":")
+    model = {"model": name} if "/" in name else {}
+    model |= {"version": version or name} if version or "/" not in name else {}
+    search = search.through(items, lambda item: all(item.get(key) == value for key, value in model.items()))
+    if following:
+        query = _query(following)
+        if query is None:
+            raise answer.failure()
+        return Then(request=_page(answer.job, query, search.onward(query)))
+    return Listed(handles=tuple(json.dumps({"id": name}) for name in search.found))
+
+
+def _query(address: str) -> str | None:
+    """Return what the next page is asked for by: wherever its address leads, the list is asked at its own."""
+    try:
+        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20)) or None
+    except ValueError:
+        return None
 
 
 def _conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -44,21 +44,7 @@ async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _
     if "reset" in turn.faults:
         await endpoint.pause(turn.latency)
         return reset(http)
-    recipe = await endpoint.recipe(request, turn)
-    url = link(recipe, f"{http.scheme}://{http.host}", request.urls)
-    data = None
-    if _is_inline(request, turn) and (request.inline or url not in request.urls):
-        data = await asyncio.to_thread(picture, recipe, endpoint.cache)
-    said: Reply | list[bytes]
-    if dialect is not None and dialect.answer is not None:
-        said = dialect.answer(await _made(endpoint, request, turn, (recipe, url, data)))
-    elif request.api == "chat":
-        said = _packets(
-            turn.chunks(request.model), [*_noise(request, turn, url), *_picture(recipe, url, data, turn)], turn
-        )
-    else:
-        image = {"url": url} if data is None else {"b64_json": base64.b64encode(data).decode()}
-        said = json_reply({"created": turn.chunks(request.model).created, "data": [image]})
+    said = await pictured(endpoint, request, turn, f"{http.scheme}://{http.host}")
     if isinstance(said, list):
         if "cut" not in turn.faults:
             return await _stream(http, request, said, turn, endpoint)
@@ -71,6 +57,23 @@ async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _
     await response.write_eof()
     endpoint.journal.answer(request.content)
     return response
+
+
+async def pictured(endpoint: Endpoint, request: ImageRequest, turn: Turn, origin: str) -> Reply | list[bytes]:
+    """Return the answer that holds the picture, or its packets, for who knows this server as `origin`."""
+    recipe = await endpoint.recipe(request, turn)
+    url = link(recipe, origin, request.urls)
+    data = None
+    if _is_inline(request, turn) and (request.inline or url not in request.urls):
+        data = await asyncio.to_thread(picture, recipe, endpoint.cache)
+    dialect = DIALECTS.get(request.api)
+    if dialect is not None and dialect.answer is not None:
+        return dialect.answer(await _made(endpoint, request, turn, (recipe, url, data)))
+    if request.api == "chat":
+        texts = [*_noise(request, turn, url), *_picture(recipe, url, data, turn)]
+        return _packets(turn.chunks(request.model), texts, turn)
+    image = {"url": url} if data is None else {"b64_json": base64.b64encode(data).decode()}
+    return json_reply({"created": turn.chunks(request.model).created, "data": [image]})
 
 
 def _is_inline(request: ImageRequest, turn: Turn) -> bool:

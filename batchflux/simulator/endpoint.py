@@ -26,6 +26,7 @@ from batchflux.simulator.faults import CALLS, FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
 from batchflux.simulator.requests import parse_request, upload_of
+from batchflux.simulator.webhooks import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -155,17 +156,18 @@ class Turn:
         return Chunks(id=f"chatcmpl-{int(self.draw('id') * 16**12):012x}", created=int(time.time()), model=model)
 
 
-def _hits(options: SimulatorOptions, request: ImageRequest, number: int) -> Iterator[str]:
+def _hits(options: SimulatorOptions, prompt: str, content: str, number: int, *, batches: bool = False) -> Iterator[str]:
     left = number
     for step in options.script:
-        if step.match in request.prompt:
+        if step.match in prompt and (FAULTS[step.fault].stage == "batch") is batches:
             if step.times is None or left < step.times:
                 yield step.fault
                 return
             left -= step.times
     for rule in options.faults:
         in_time = rule.times is None or number < rule.times
-        if in_time and fraction(options.seed, rule.fault, request.content, number) < rule.rate:
+        known = (FAULTS[rule.fault].stage == "batch") is batches
+        if known and in_time and fraction(options.seed, rule.fault, content, number) < rule.rate:
             yield rule.fault
 
 
@@ -187,6 +189,7 @@ class Endpoint:
         self.options, self.journal, self.cache = options, journal, cache
         self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
+        self.caller = Caller(journal)
 
     async def admit(self, http: web.Request, api: Api, answer: Handler, model: str = "") -> web.StreamResponse:
         """Return what `answer` gives for a request that is let in and its key, or the refusal."""
@@ -197,7 +200,7 @@ class Endpoint:
                 api = "openai"
             key = authorize(http.headers, api, self.options.keys)
             with self.throttle.admitted():
-                return await answer(http, await self._validated(asked, api, model), key)
+                return await answer(http, await asyncio.to_thread(self.validated, asked, api, model), key)
         except web.HTTPRequestEntityTooLarge:
             says = "The request is larger than 64 MB."
             reply = error_reply(413, says, "invalid_request_error", "request_too_large")
@@ -231,16 +234,13 @@ class Endpoint:
         await self.closing.wait()
         return replies.reset(http)
 
-    async def _validated(self, asked: Asked, api: Api, model: str) -> ImageRequest:
+    def validated(self, asked: Asked, api: Api, model: str = "") -> ImageRequest:
         """Return the request in a body once its uploads are kept, or raise the Refusal of what is wrong."""
-        if api in DIALECTS:
-            request = await asyncio.to_thread(DIALECTS[api].parse, asked)
-        else:
-            request = await asyncio.to_thread(parse_request, api, asked.raw, model)
-        request = await asyncio.to_thread(self._uploaded, request)
+        parsed = DIALECTS[api].parse(asked) if api in DIALECTS else parse_request(api, asked.raw, model)
+        request = self._uploaded(parsed)
         for upload in request.uploads:
             try:
-                await asyncio.to_thread(self.cache.keep, upload)
+                self.cache.keep(upload)
             except NotAPictureError as error:
                 raise replies.invalid(f"{upload.place} is not a picture that can be decoded.", upload.place) from error
             except OSError as error:
@@ -261,13 +261,16 @@ class Endpoint:
                 raise replies.invalid(f"Failed to download the file {url}", None, code=NO_FILE) from error
         return replace(request, urls=tuple(urls), uploads=(*request.uploads, *uploads)) if uploads else request
 
-    def turn(self, request: ImageRequest) -> Turn:
-        """Count a request and choose its latency and faults: the first that replaces the answer stands alone."""
+    def turn(self, request: ImageRequest, without: frozenset[str] = frozenset()) -> Turn:
+        """Count a request and choose its latency and faults: the first that replaces the answer stands alone.
+
+        Faults `without` which it cannot be are passed over.
+        """
         number = self.journal.asked.add(request.content)
         faults: dict[str, str] = {}
-        for name in _hits(self.options, request, number):
+        for name in _hits(self.options, request.prompt, request.content, number):
             stage = FAULTS[name].stage
-            if request.api in FAULTS[name].apis:
+            if request.api in FAULTS[name].apis and name not in without:
                 faults.setdefault(name if stage == "form" else stage, name)
         met = frozenset([faults["instead"]] if "instead" in faults else faults.values())
         self.journal.faults.update(met)
@@ -275,13 +278,24 @@ class Endpoint:
         latency = between(*self.options.latency, "latency", *chance)
         return Turn(number=number, latency=latency, faults=met, chance=chance)
 
+    def batch_fault(self, api: Api, text: str, number: int) -> str:
+        """Return the fault of a batch, "" without one: `text` is its first line, `number` how many came before it."""
+        hits = _hits(self.options, text, f"{api} batch", number, batches=True)
+        fault = next((name for name in hits if api in FAULTS[name].apis), "")
+        self.journal.faults.update(filter(None, (fault,)))
+        return fault
+
+    def refusal(self, request: ImageRequest, turn: Turn) -> Reply | None:
+        """Return what is answered in the place of a picture, where a fault says so."""
+        return _own_answer(request, turn) or replies.error_answer(
+            turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick")
+        )
+
     async def instead(self, http: web.Request, request: ImageRequest, turn: Turn) -> web.StreamResponse | None:
         """Return the answer of the fault by which nothing is made; None when there is no such fault."""
         if "hang" in turn.faults:
             return await self.hang(http)
-        error = _own_answer(request, turn) or replies.error_answer(
-            turn.of("instead"), request.api, turn.chunks(request.model), turn.draw("pick")
-        )
+        error = self.refusal(request, turn)
         if error is not None and request.api in CALLS:
             await self.pause(turn.latency)
         return None if error is None else self.response(error, request.api)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from batchflux.simulator.replies import Api
 
-Stage = Literal["instead", "form", "link", "task", "poll"]
+Stage = Literal["instead", "form", "link", "task", "poll", "batch", "webhook"]
 
 STANDARD, CHAT, BFL, TASK_RELAY, OPENAI, GEMINI, OPENROUTER, TOGETHER, SILICONFLOW, FAL, REPLICATE, COMFYUI = (
     frozenset({api}) for api in get_args(Api)
@@ -19,9 +19,16 @@ TASKS = GET_RESULT | FAL | REPLICATE | COMFYUI
 ALL = CALLS | TASKS
 HOSTED = ALL - COMFYUI
 LINKED = ALL - INLINE
+CALLED = TASKS - COMFYUI
+
+BATCHES = OPENAI | GEMINI
 
 FAULTY_POLLS = 2
 SLOW_POLLS = 5
+UNLISTED = 2
+SLOW_BATCH = 5
+NOT_IN_BATCHES = frozenset({"reset", "cut", "hang", "bad_json", "empty_body", "error_event"})
+"""The faults of single requests that are of their connection, and not shown to those of a batch."""
 
 UNBILLED = frozenset(
     {
@@ -37,6 +44,8 @@ class FaultInfo(NamedTuple):
 
     `instead` faults replace the answer to a paid call or a submit. `form` faults reshape a good answer. `link` faults
     spoil the picture behind the link. `task` faults decide how a task ends. `poll` faults strike the first polls.
+    `batch` faults strike a batch as a whole: its file's first line is what a script's `match` is looked for in, and
+    `times` counts batches. `webhook` faults strike the calls of a webhook.
     """
 
     name: str
@@ -166,7 +175,28 @@ _ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
         ("poll_hang", TASKS, f"no answer ever comes to the first {FAULTY_POLLS} polls"),
         ("poll_odd_status", TASKS, f"a status word that nobody knows for the first {FAULTY_POLLS} polls"),
     ),
+    "webhook": (
+        ("webhook_twice", CALLED, "the webhook is called three times"),
+        ("webhook_shuffled", CALLED, "calls that say the task is under way come after the one that says it has ended"),
+        ("webhook_late", CALLED, "the webhook is called 10 s after the task's end"),
+        ("webhook_early", CALLED, "the webhook is called before the submit is answered"),
+        ("webhook_forged", CALLED, "calls that are signed wrongly, or lead to a wrong path, come before the right one"),
+        ("webhook_never", CALLED, "the webhook is not called"),
+    ),
 }
+_ROWS["batch"] = (
+    ("batch_dropped", BATCHES, "the connection is reset, and no batch is made"),
+    ("batch_lost", BATCHES, "the batch is made, and the connection reset before the answer"),
+    ("batch_unlisted", BATCHES, f"as batch_lost; the first {UNLISTED} lists of batches do not have it yet"),
+    ("batch_failed", BATCHES, "the batch's file is refused after it was made: status failed; nothing is billed"),
+    ("batch_quota", BATCHES, "the balance is spent: the batch ends as failed at OpenAI, 429 at Gemini"),
+    ("batch_expired", BATCHES, "the batch expires when half is made; at Gemini without any answers, and unbilled"),
+    ("batch_cancelled", BATCHES, "somebody else cancels the batch when half is made"),
+    ("batch_half", BATCHES, "the batch ends well, and half of its requests are in no file; those are not billed"),
+    ("batch_twice", BATCHES, "every third request is made, answered and billed twice"),
+    ("batch_slow", BATCHES, f"the batch takes {SLOW_BATCH} times as long"),
+    ("batch_cut", BATCHES, "the first download of each file of answers breaks off in its middle"),
+)
 FAULTS = {name: FaultInfo(name, stage, doc, apis) for stage, rows in _ROWS.items() for name, apis, doc in rows}
 
 

@@ -30,16 +30,18 @@ _PAIR, _LONGEST = 2, 86_400
 class SimulatorOptions:
     """How the simulator behaves.
 
-    `latency` (a task takes it to finish) and `download_latency` are seconds, from and to. `rate` is requests a second,
-    `burst` how many may come at once (None: one second's worth, at least 1), `concurrency` how many may be in flight,
-    `active_tasks` how many of one key may be unfinished (None: 24 at BFL's API, any number at a relay). `seed` drives
-    faults and latencies. `size` is a picture's long side in pixels. `keys` are the accepted ones (None: any, and none).
-    `cache_dir` keeps reduced copies of uploads. `salt`, which only the program sets, changes the pictures of requests
-    without a seed, as time does at a real API.
+    `latency` (a task takes it to finish) and `download_latency` are seconds, from and to. `rate` is requests a
+    second, `burst` how many may come at once (None: one second's worth, at least 1), `concurrency` how many may be
+    in flight, `active_tasks` how many of one key may be unfinished (None: 24 at BFL's API, any number at a relay).
+    `batch_seconds` are how long a batch takes, from and to. `seed` drives faults and latencies. `size` is a
+    picture's long side in pixels. `keys` are the accepted ones (None: any, and none). `cache_dir` keeps reduced
+    copies of uploads. `salt`, which only the program sets, changes the pictures of requests without a seed, as time
+    does at a real API.
     """
 
     latency: tuple[float, float] = (0.05, 0.25)
     download_latency: tuple[float, float] = (0.0, 0.0)
+    batch_seconds: tuple[float, float] = (1.0, 2.0)
     rate: float | None = None
     burst: int | None = None
     concurrency: int | None = None
@@ -149,6 +151,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "burst": _positive,
     "active_tasks": _positive,
     "concurrency": _positive,
+    "batch_seconds": _span,
     "seed": _integer,
     "size": partial(_integer, low=MIN_SIZE, high=MAX_SIZE),
     "keys": _keys,
@@ -156,7 +159,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "script": _script,
     "cache_dir": _folder,
 }
-_NEVER_NULL = frozenset({"latency", "download_latency", "seed", "size"})
+_NEVER_NULL = frozenset({"latency", "download_latency", "batch_seconds", "seed", "size"})
 
 
 def parse_options(data: Mapping[str, Any]) -> SimulatorOptions:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from batchflux.errors import UsageError
 from batchflux.simulator.apis import DIALECTS
+from batchflux.simulator.batches import BATCHES
 from batchflux.simulator.calls import answer
 from batchflux.simulator.endpoint import Endpoint, authorize, between
 from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
+    from batchflux.simulator.batches.base import BatchQueue
     from batchflux.simulator.drawing import Recipe
     from batchflux.simulator.options import SimulatorOptions
     from batchflux.simulator.queues.base import Queue
@@ -114,6 +116,7 @@ class Simulator:
         self.opens: str | None = None
         self._endpoint = Endpoint(options, self.requests, ReferenceCache(options.cache_dir))
         self._queues: list[Queue] = []
+        self._batches: list[BatchQueue] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -143,6 +146,9 @@ class Simulator:
     async def stop(self) -> None:
         """Close all connections, also those that hang. Safe to call twice."""
         self._endpoint.closing.set()
+        await self._endpoint.caller.close()
+        for batches in self._batches:
+            await batches.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -151,6 +157,11 @@ class Simulator:
         call = partial(self._endpoint.admit, answer=partial(answer, self._endpoint))
         for path, name in self._paths():
             app.router.add_post(path, partial(call, api=name))
+        alone = self._api is not None
+        for make in BATCHES:
+            if self._api in (None, make.api):
+                self._batches.append(make(self._endpoint))
+                self._batches[-1].routes(app.router, alone=alone)
         files = Files(self._endpoint)
         app.router.add_get(r"/v1/files/uploads/{name:[0-9a-f]{64}\.\w+}", files.uploaded)
         app.router.add_get("/v1/files/{path:.+}", files.serve)
@@ -163,7 +174,7 @@ class Simulator:
             app.router.add_get(path, partial(_tell, told=told))
         for served, add in QUEUES.items():
             if self._api in (None, served):
-                self._queues.append(add(app.router, self._endpoint, files.give, self._api is not None))
+                self._queues.append(add(app.router, self._endpoint, files.give, alone))
         return app
 
     def _paths(self) -> Iterator[tuple[str, Api]]:

@@ -138,17 +138,22 @@ class Downloads:
         )
 
     def _check(self, response: ClientResponse) -> None:
-        status, place = response.status, shown(response.url)
+        status = response.status
+        if status in SUCCESS:
+            self._check_size(response)
+            return
+        place = shown(response.url)
         if status in _GONE:
             raise JobError(Code.DOWNLOAD, f"{place} answered {status}: the picture is gone", dead=True)
         if status in _REFUSED:
             remedy = "the link is kept; if its host wants a User-Agent or Referer, set provider.download_headers"
             raise JobError(Code.DOWNLOAD, f"{place} refused the picture (HTTP {status}): {remedy}, then run again")
-        if status not in SUCCESS:
-            wait = wait_asked(status, lowered(response.headers), time.time()) if status in _BUSY else None
-            failure = JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
-            failure.cause = Code.SERVER if status in _BUSY or status >= _AWAY else None
-            raise failure
+        wait = wait_asked(status, lowered(response.headers), time.time()) if status in _BUSY else None
+        failure = JobError(Code.DOWNLOAD, f"{place} answered {status} instead of a picture", retry_after=wait)
+        failure.cause = Code.SERVER if status in _BUSY or status >= _AWAY else None
+        raise failure
+
+    def _check_size(self, response: ClientResponse) -> None:
         length = response.headers.get("Content-Length", "")
         if length.isdecimal():
             if int(length) > self._options.max_bytes:
@@ -167,40 +172,43 @@ class _Spool:
     """Takes the bytes of one download: the first in memory, many in a file (StorageError where it cannot)."""
 
     def __init__(self, folder: Path) -> None:
-        self.size = 0
-        self._path = folder / f".tmp-{uuid.uuid4().hex}"
-        self._held = bytearray()
-        self._file: AsyncBufferedIOBase | None = None
+        self.size = self._written = 0
+        self._folder = folder
+        self._held: list[bytes] = []
+        self._file: tuple[Path, AsyncBufferedIOBase] | None = None
 
     async def add(self, data: bytes, over: int) -> None:
         """Take the next bytes; more than `over` are not left in memory."""
-        self._held += data
+        self._held.append(data)
         self.size += len(data)
-        if len(self._held) > over:
+        if self.size - self._written > over:
             await self._settled(self._flush())
 
     async def done(self) -> tuple[bytes | None, str | None]:
         """Return the bytes, or the path of the closed file that holds them; the file is now the caller's."""
         if self._file is None:
-            return bytes(self._held), None
+            return b"".join(self._held), None
         await self._settled(self._flush())
-        await self._settled(self._file.close())
+        path, file = self._file
+        await self._settled(file.close())
         self._file = None
-        return None, str(self._path)
+        return None, str(path)
 
     async def discard(self) -> None:
         """Close and remove the temporary file, if there is one that `done` has not handed over."""
         if self._file is not None:
+            path, file = self._file
             with contextlib.suppress(StorageError):  # what cannot be removed now is the sweep's
-                await self._settled(self._file.close())
+                await self._settled(file.close())
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                path.unlink()
 
     async def _flush(self) -> None:
         if self._file is None:
-            self._file = await aiofiles.open(self._path, "xb")
-        await self._file.write(self._held)
-        self._held = bytearray()
+            path = self._folder / f".tmp-{uuid.uuid4().hex}"
+            self._file = path, await aiofiles.open(path, "xb")
+        await self._file[1].write(b"".join(self._held))
+        self._held, self._written = [], self.size
 
     async def _settled(self, work: Awaitable[None]) -> None:
         """Await file work; when cancelled, leave only once its thread is through with the file."""
@@ -213,5 +221,5 @@ class _Spool:
                 task.exception()  # seen: the cancellation is what the caller hears of
             raise
         except OSError as error:
-            what = f"cannot keep a download in {self._path.parent}: {error.strerror}"
+            what = f"cannot keep a download in {self._folder}: {error.strerror}"
             raise StorageError(f"{what}; make room or make the folder writable, then run again") from None

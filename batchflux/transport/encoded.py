@@ -15,6 +15,7 @@ import stat
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -94,12 +95,23 @@ def _taken(image: LocalImage, known: EncodedPhoto | None, *, base64: bool) -> En
                 digest.update(data)
                 pieces.append(binascii.b2a_base64(data, newline=False) if base64 else data)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"reference {image.path} cannot be read: {why}; put the file back and run again"
-        raise JobError(Code.REFERENCE, message) from None
+        raise _unreadable(image, error) from None
     if digest.hexdigest() != image.sha256:
         raise JobError(Code.REFERENCE, f"reference {image.path} changed since the plan; run again")
     return EncodedPhoto(tuple(pieces), sum(map(len, pieces)), written)
+
+
+def base64_size(image: LocalImage) -> int:
+    """Return how many bytes a picture is as base64, by the size of its file; JobError `reference`: there is none."""
+    try:
+        return (Path(image.path).stat().st_size + 2) // 3 * 4
+    except (OSError, ValueError) as error:
+        raise _unreadable(image, error) from None
+
+
+def _unreadable(image: LocalImage, error: OSError | ValueError) -> JobError:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return JobError(Code.REFERENCE, f"reference {image.path} cannot be read: {why}; put the file back and run again")
 
 
 def _opened(path: str, flags: int) -> int:

@@ -7,6 +7,7 @@ ASCII name, a port, path and query byte for byte as signed where they are legal.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from yarl import URL
 
@@ -20,6 +21,7 @@ _NAME = re.compile(r"(?!(?:.*\.)?(?:\d+|0[xX][0-9A-Fa-f]*)\.?$)[A-Za-z0-9._~\-]{
 _NO_URL = (ValueError, IndexError, TypeError)
 
 
+@lru_cache(maxsize=1024)  # a task is asked for at the same address again and again
 def to_url(link: str, base: URL | None = None) -> URL:
     """Return `link` (relative to `base`) as a URL without credentials; JobError `unsafe_url` when it is none."""
     url = _web_url(link, base, encoded=_CLEAN.fullmatch(link) is not None)  # as signed, byte for byte, if it is legal

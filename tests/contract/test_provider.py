@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from batchflux.testing.batch_suite import BatchSuite
 from batchflux.testing.suite import ProviderSuite, Way, only
 from tests.banks import dialects
 
@@ -63,9 +64,29 @@ WAYS = (
     ),
     Way(name="together", provider="name: together, model: black-forest-labs/FLUX.2-dev", tasks=False),
     Way(name="siliconflow", provider="name: siliconflow, model: Kwai/Kolors", tasks=False, formats=False),
-    Way(name="fal", provider="name: fal, model: fal-ai/flux-pro/kontext", tasks=True, tells_cost=True),
-    Way(name="replicate", provider="name: replicate, model: black-forest-labs/flux-kontext-pro", tasks=True),
-    Way(name="comfyui", provider=f"name: comfyui, options: {WORKFLOW}", tasks=True, keyed=False, moderates=False),
+    Way(
+        name="fal",
+        provider="name: fal, model: fal-ai/flux-pro/kontext",
+        tasks=True,
+        tells_cost=True,
+        finds_lost=True,
+        lists=True,
+    ),
+    Way(
+        name="replicate",
+        provider="name: replicate, model: black-forest-labs/flux-kontext-pro",
+        tasks=True,
+        finds_lost=True,
+        lists=True,
+    ),
+    Way(
+        name="comfyui",
+        provider=f"name: comfyui, options: {WORKFLOW}",
+        tasks=True,
+        keyed=False,
+        moderates=False,
+        finds_lost=True,
+    ),
 )
 """Every provider; a new one is one more line, and for one that answers in a call a module of tests/banks."""
 QUICK = {"standard", "chat", "native", "bfl"}
@@ -85,6 +106,7 @@ class TestProvider(ProviderSuite):
     def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
         """Two ways of one provider differ in their requests, and little in what most tests ask: one is fast."""
         fast = way.name in (QUICK if test in EACH else {"standard", "bfl"})
+        fast |= test == "test_a_request_that_was_lost_and_accepted_is_found" and way.name == "fal"
         fast |= test == "test_a_cost_that_is_told_replaces_the_price" and way.tells_cost
         fast &= test != "test_polls_are_one_attempt_and_no_rate" and (not point or point in TELLING)
         return () if fast else (pytest.mark.slow,)
@@ -102,3 +124,18 @@ class TestProvider(ProviderSuite):
         assert ended.code == 3, ended.said
         assert shop.bank.posts.total() == 1
         assert shop.program.summary()["reason"] == "budget"
+
+
+TOGETHER = {  # tests of batches that have most of it in one
+    "test_an_answer_that_comes_twice_is_counted_twice_and_shown",
+    "test_what_is_not_back_is_sent_live_once_its_batch_is_cancelled",
+}
+
+
+class TestBatches(BatchSuite):
+    ways = tuple(way for way in WAYS if way.name in ("openai", "gemini"))
+    dialects: ClassVar = dialects()
+
+    def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
+        """The engine sees no API, and tests/engine has all that a batch goes through."""
+        return () if way.name == "openai" and test in TOGETHER else (pytest.mark.slow,)

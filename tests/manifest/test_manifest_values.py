@@ -12,7 +12,7 @@ import pytest
 
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
-from batchflux.manifest.kinds import TokenPrice
+from batchflux.manifest.kinds import PixelPrice, TokenPrice
 from batchflux.manifest.reading.values import AutoTimeout
 from batchflux.models import Cost
 
@@ -338,6 +338,22 @@ def test_tag_names_are_in_the_order_written(load: Load) -> None:
     jobs = "jobs:\n  - {prompt: x, tags: {a: 1}}\n  - {prompt: y, tags: {c: 1, b: 2}}\n"
     made = load("version: 1\ndefaults: {tags: {b: 1}}\n" + jobs)
     assert made.tag_names == ("b", "a", "c")
+
+
+def test_a_model_may_be_paid_by_megapixels(load: Load) -> None:
+    """References count; a unit of unknown size counts as the first megapixel, so that nothing is counted too low."""
+    text = "{price: {pro: {megapixel: 0.03, further: 0.015}, flex: {megapixel: 0.05, most: 0.1}}}"
+    made = load(f"version: 1\nprovider: {text}\nlimits: {{budget: 1}}\njobs: [{{prompt: x, model: pro}}]\n").provider
+    assert (made.price_of("pro"), made.price_of("flex")) == (Decimal("0.075"), Decimal("0.1"))
+    pro, flex = made.priced("pro"), made.priced("flex")
+    assert isinstance(pro, PixelPrice)
+    assert isinstance(flex, PixelPrice)
+    assert [pro.of(count) for count in (0, 1, 2, 6)] == [Decimal(one) for one in ("0.03", "0.03", "0.045", "0.105")]
+    assert [flex.at_most(count) for count in (1, 2, 6)] == [Decimal("0.05"), Decimal("0.1"), Decimal("0.1")]
+    assert made.cost_of("pro", Cost(megapixels=2)) == Decimal("0.045")
+    assert made.cost_of("pro", Cost(units=Decimal("1.5"))) == Decimal("0.045")
+    assert made.cost_of("pro", Cost(amount=Decimal("0.04"), megapixels=2)) == Decimal("0.04")
+    assert made.cost_of("pro", Cost(tokens={"out": 9})) is None
 
 
 def test_a_model_may_be_paid_by_tokens(load: Load) -> None:

@@ -115,6 +115,45 @@ def test_an_accepted_task_is_asked_for_where_its_answer_says(make_job: Callable[
     assert (request.method, request.url, request.repeatable, request.content) == ("GET", POLLING, True, None)
 
 
+@pytest.mark.parametrize(
+    ("told", "megapixels"),
+    [
+        ({"input_mp": 0.0, "output_mp": 1.05}, 1),  # 1024 x 1024 pixels
+        ({"input_mp": 1.05, "output_mp": 1.05}, 2),
+        ({"output_mp": 4.19}, 4),
+        ({"input_mp": 0.4, "output_mp": 2.07}, 3),
+        ({"input_mp": 2.0}, None),
+        ({"output_mp": "1"}, None),
+    ],
+)
+def test_megapixels_stand_for_a_cost_that_is_not_told(
+    make_job: Callable[..., Job], told: dict[str, Any], megapixels: int | None
+) -> None:
+    reply = read(BFL.submit(make_job(model="flux-2-pro", style="bfl"), 1), {"id": "t1", "cost": None, **told})
+    assert isinstance(reply, Submitted)
+    assert reply.cost == (None if megapixels is None else Cost(megapixels=megapixels))
+
+
+@pytest.mark.parametrize(
+    ("fields", "megapixels"),
+    [
+        ({}, 4),
+        ({"aspect_ratio": "1:1"}, 1),
+        ({"aspect_ratio": "1:1", "dropped": ("aspect_ratio",)}, 4),
+        ({"options": (("width", 1920), ("height", 1088))}, 2),
+        ({"options": (("width", 1920),)}, 4),
+        ({"options": (("width", 2048),), "aspect_ratio": "1:1"}, 2),
+        ({"aspect_ratio": "1:1", "images": (Reference(source="u", url="https://x.example/u"),) * 2}, 9),
+        ({"aspect_ratio": "1:1", "images": (Reference(source="p", path="/p", settings='{"max_side":1024}'),)}, 2),
+    ],
+)
+def test_the_most_megapixels_of_a_request(
+    make_job: Callable[..., Job], fields: dict[str, Any], megapixels: int
+) -> None:
+    job = make_job(**{"model": "flux-2-pro", "aspect_ratio": None, "images": (), **fields})
+    assert BFL.megapixels(job) == megapixels
+
+
 def test_a_relays_task_is_asked_for_at_the_relay(make_job: Callable[..., Job]) -> None:
     job = make_job(style="native")
     reply = read(NATIVE.submit(job, 1), SUBMITTED)

@@ -165,6 +165,8 @@ def test_a_picture_tells_its_tokens() -> None:
     assert read(request, answer) == Finished(asset=Inline(data=PNG), cost=COST, revised_prompt="a red mug")
     wrong: list[Any] = [{"output_tokens": "1050"}, {"output_tokens": True}, {"output_tokens": -1}, {"input_tokens": 1}]
     none: list[Any] = [None, {}, [], 3, {"input_tokens": 0, "output_tokens": 0}]
+    without = read(request, {**answer, "data": [], "usage": {"input_tokens": 9, "output_tokens": 4}})
+    assert (without.code, without.tokens) == (Code.NO_IMAGE, {"in": 9, "image_out": 4})
     for usage in (*none, *({**USAGE, **one} for one in wrong)):
         assert read(request, {**answer, "usage": usage}).cost is None
     assert read(request, {"data": [{"url": "https://cdn.example/x"}]}).cost is None

@@ -121,3 +121,12 @@ def test_a_budget_in_flight_and_a_gateway() -> None:
         error = read(request, {"error": {"code": status, "message": "x"}}, status)
         assert (error.code, error.billed) == (Code.UNKNOWN, True)
     assert read(request, "<html>502 Bad Gateway</html>", 502, headers={SECONDS: "40"}).code is Code.UNKNOWN
+
+
+@pytest.mark.parametrize(("cost", "billed"), [(0.012, True), (0, False)])
+def test_an_answer_without_a_picture_tells_what_it_cost(cost: float, *, billed: bool) -> None:
+    request = ROUTER.submit(made("openrouter", FLUX), 1)
+    error = read(request, {"created": 1, "data": [], "usage": {"cost": cost, "total_tokens": 9}})
+    assert (error.code, error.billed, error.amount) == (Code.NO_IMAGE, billed, Decimal(str(cost)))
+    lost = read(request, f"data: {json.dumps({'usage': {'cost': cost}})}\n\n", whole=False)
+    assert (lost.code, lost.billed, lost.amount) == (Code.UNKNOWN, True, None)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
-    from batchflux.manifest.schema import Manifest, ProviderConfig
+    from batchflux.manifest.providers.offers import Pairs
+    from batchflux.manifest.providers.settings import ProviderConfig
+    from batchflux.manifest.schema import Manifest
     from batchflux.models import Job, Way
 
 
@@ -41,13 +43,16 @@ class Makers:
         values["provider"] = manifest.provider.name if manifest.chosen else name
         return self._by_name[values["provider"]]
 
-    def fallbacks(self, written: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[Way, ...]:
-        """Return how others make a job, as it was `written`, when its provider cannot; not one that says who does."""
+    def fallbacks(self, values: Mapping[str, Any], given: Pairs) -> tuple[Way, ...]:
+        """Return how others make a job when its provider cannot; not one that says who does.
+
+        `given` are its options as they were written.
+        """
         manifest, own = self._manifest, values["provider"]
-        if manifest.chosen or values["key_provider"] is not None:
+        if not manifest.fallback or manifest.chosen or values["key_provider"] is not None:
             return ()
         api = manifest.providers[own].api
-        ways = (self._by_name[name].way(written, api) for name in manifest.fallback if name != own)
+        ways = (self._by_name[name].way(values, given, api) for name in manifest.fallback if name != own)
         return tuple(way for way in ways if way is not None)
 
     def again(self, job: Job) -> tuple[Way, ...]:

@@ -5,6 +5,7 @@ A task that failed may come under HTTP 503, and one that is not known under 200,
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from batchflux.errors import Code, JobError
+from batchflux.manifest.kinds import MEGAPIXEL, MILLION
 from batchflux.models import Ended, Finished
 from batchflux.providers.answers.failures import words_code
 from batchflux.providers.answers.pictures import no_picture
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from batchflux.models import Asset, Job, Reply
     from batchflux.providers.answers.pictures import Finder
 
+_ROUNDED = Decimal("0.005")  # megapixels are told of a million pixels, to two places
 _CUT = re.compile(rf'"({"|".join((*TASK_IDS, *TASK_PLACES))})"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
@@ -48,6 +51,7 @@ class Task(NamedTuple):
     polling_url: str | None = None
     asset: Asset | None = None
     cost: Decimal | None = None  # as the API counts
+    megapixels: int | None = None  # billed for: the picture's and its references'
     seed: int | None = None
     revised_prompt: str | None = None
     said: str = ""
@@ -121,6 +125,7 @@ class TaskReader(AnswerReader):
             status=status,
             polling_url=_place(document),
             cost=_amount(document.get("cost")),
+            megapixels=_megapixels(document),
         )
         if status in PENDING:  # as nearly all answers about tasks: nothing else in them counts yet
             return task
@@ -167,6 +172,15 @@ def _amount(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:  # noqa: PLR2004  no price
         return None
     return Decimal(str(value))
+
+
+def _megapixels(document: Mapping[str, Any]) -> int | None:
+    """Return how many megapixels an answer tells, of the picture and of all references; None where it tells none."""
+    made, taken = (_amount(document.get(name)) or Decimal(0) for name in ("output_mp", "input_mp"))
+    if not made:
+        return None
+    rounded_up = (math.ceil((told - _ROUNDED) * MILLION / MEGAPIXEL) for told in (made, taken))
+    return sum(max(0, one) for one in rounded_up)
 
 
 def _name(value: Any) -> str | None:

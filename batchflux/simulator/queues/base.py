@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -18,7 +20,7 @@ from batchflux.simulator.endpoint import authorize
 from batchflux.simulator.faults import FAULTY_POLLS, SLOW_POLLS, UNBILLED
 from batchflux.simulator.images import NotAPictureError
 from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
-from batchflux.simulator.requests import sniff, upload_of
+from batchflux.simulator.requests import json_object, sniff, upload_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     Said = tuple[str, Reply]
 
 KEPT_TASKS = 4_096
+_LONGEST_EARLY = 30.0  # seconds that a submit is not answered because its webhook is called first
+KEPT_INPUTS = 64 << 20  # bytes: with photos in them they would fill the memory
 # Poll fault: the fault of a submit that gives the same answer, where it is not a `server_...` of the same name.
 _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 
@@ -41,7 +45,8 @@ _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 class Task:
     """One accepted request. `owner` is the key that submitted it; times are epoch seconds, the price is in credits.
 
-    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended.
+    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended; `calling`
+    calls its webhook then.
     """
 
     owner: str = field(repr=False)
@@ -56,6 +61,7 @@ class Task:
     cancelled: bool = False
     free: bool = False
     data: dict[str, Any] = field(default_factory=dict)
+    calling: asyncio.Task[None] | None = field(default=None, repr=False)
     ends: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -69,9 +75,14 @@ class Task:
         return self.request.price / (2 if "settled_lower" in self.turn.faults else 1)
 
     @property
+    def well(self) -> bool:
+        """Whether something is made of it."""
+        return not self.cancelled and self.fault not in UNBILLED
+
+    @property
     def billed(self) -> bool:
         """Whether it is paid for when it ends."""
-        return not self.cancelled and not self.free and self.fault not in UNBILLED
+        return self.well and not self.free
 
     @property
     def progress(self) -> float:
@@ -85,17 +96,39 @@ class Task:
         return min(0.99, max(0.0, (time.time() - self.created) / self.turn.latency))
 
 
+class Bodies:
+    """What was asked for, to the letter, by the task's id; the oldest are forgotten when it comes to KEPT_INPUTS."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
+        self._size = 0
+
+    def keep(self, name: str, raw: bytes) -> None:
+        """Keep a body."""
+        self._kept[name] = raw
+        self._size += len(raw)
+        while self._size > KEPT_INPUTS:
+            self._size -= len(self._kept.pop(next(iter(self._kept))))
+
+    def of(self, name: str) -> dict[str, Any] | None:
+        """Return the body of a task, None when it is forgotten."""
+        raw = self._kept.get(name)
+        return None if raw is None else json_object(raw)
+
+
 class Queue:
     """The handlers of one API, and its tasks; `active` counts the unfinished ones by key."""
 
     most_active: ClassVar[int | None] = None
     bills_first: ClassVar[bool] = False
     at_once: ClassVar[frozenset[str]] = frozenset()
+    lists_inputs: ClassVar[bool] = False
 
     def __init__(self, endpoint: Endpoint, api: Api) -> None:
         self._endpoint, self.api = endpoint, api
         self._tasks: dict[str, Task] = {}
         self._finished: deque[str] = deque()
+        self._bodies = Bodies()
         self.active: dict[str, int] = {}
 
     @property
@@ -192,6 +225,7 @@ class Queue:
             return
         task.ended = time.time()
         task.ends.set()
+        task.calling = self._endpoint.caller.ended(task.request, task.id, task.turn.of("webhook"), well=task.well)
         self.active[task.owner] -= 1
         if task.billed != self.bills_first:
             refund = self.bills_first
@@ -227,6 +261,10 @@ class Queue:
         recipe = await endpoint.recipe(request, turn)
         task = self.made(replace(request, uploads=()), recipe, turn, key)  # their bytes are in the cache
         self.begin(task)
+        if self.lists_inputs:
+            self._bodies.keep(task.id, await http.read())
+        if "webhook_early" in turn.faults:
+            await _called(task)
         if "reset" in turn.faults:
             return replies.reset(http)
         without = "no_task_id" in turn.faults
@@ -255,11 +293,35 @@ class Queue:
         return f"{http.scheme}://{http.host}/v1/files/uploads/{upload.sha256}.{kind}"
 
 
+async def _called(task: Task) -> None:
+    """Wait until a task has ended and its webhook was called, for a while."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(task.ends.wait(), _LONGEST_EARLY)
+        if task.calling is not None:
+            await asyncio.shield(task.calling)
+
+
 def _absent(task: Task) -> int | None:
     """Return the status that says that a task is not found, though it is there; None: it is found."""
     if task.fault in ("task_never_found", "task_vanished"):
         return 404
     return {1: 404, 2: 200}.get(task.polls) if task.fault == "task_not_found" else None
+
+
+def moment(http: web.Request, name: str) -> float | None:
+    """Return the time under a name of a query, in epoch seconds, None without one; or raise the Refusal of another."""
+    if name not in http.query:
+        return None
+    try:
+        when = datetime.fromisoformat(http.query[name])
+    except ValueError as error:
+        raise replies.invalid(f"{name} must be an ISO 8601 time", name) from error
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def iso(seconds: float) -> str:
+    """Return epoch seconds as an API writes them."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def origin_of(http: web.Request, name: str) -> str:

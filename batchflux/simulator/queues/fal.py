@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.drawing import parse_ratio, pixels
 from batchflux.simulator.images import link, media_type_of, picture
-from batchflux.simulator.queues.base import Queue, Task, origin_of
-from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
+from batchflux.simulator.queues.base import Queue, Task, iso, moment, origin_of
+from batchflux.simulator.replies import Refusal, Reply, invalid, json_reply, whole
+from batchflux.simulator.webhooks import public_keys
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _TOKEN = "cdn-token"  # noqa: S105  anyone may have it
 _TOKEN_LIFE = timedelta(hours=1)
 _CANCELLED = 499
+_PAGE, _LARGEST_PAGE, _DAY = 50, 100, 86_400.0
 _VIOLATION = {"loc": ["body", "prompt"], "msg": "The content was flagged.", "type": "content_policy_violation"}
 _FIELD = {"loc": ["body", "prompt"], "msg": "The input could not be used.", "type": "value_error"}
 # Task fault: the response of the request that ended so.
@@ -40,7 +43,9 @@ _CLIENT_CANCELLED = {"detail": "The request was cancelled", "error_type": "clien
 
 
 class FalQueue(Queue):
-    """The handlers of fal's queue and of its storage."""
+    """The handlers of fal's queue, of the list of what was asked, and of its storage."""
+
+    lists_inputs = True
 
     def accepted(self, task: Task, http: web.Request) -> Reply:
         """Return the answer to a submit."""
@@ -106,6 +111,44 @@ class FalQueue(Queue):
             self.cancel(task)
         return whole(json_reply({"status": "CANCELLATION_REQUESTED"}, 202), {})
 
+    async def listed(self, http: web.Request) -> web.StreamResponse:
+        """Answer a page of the requests of endpoints that have ended, the last to end first; no others are in it."""
+        try:
+            key, wanted = self.key(http), _endpoints(http)
+            start, end = moment(http, "start"), moment(http, "end")
+            page, size = _page(http), _size(http)
+        except Refusal as refusal:
+            return self.refused(refusal.reply)
+        start, end = time.time() - _DAY if start is None else start, time.time() if end is None else end
+        ended = [
+            task
+            for task in self._tasks.values()
+            if task.owner == key and task.request.model in wanted and task.ended and start <= task.created
+        ]
+        found = sorted((task for task in ended if (task.ended or 0) < end), key=lambda task: -(task.ended or 0))
+        first, expand = (page - 1) * size, "payloads" in http.query.get("expand", "").split(",")
+        more = len(found) > first + size
+        items = [self._listed(task, http, payloads=expand) for task in found[first : first + size]]
+        cursor = base64.b64encode(str(page + 1).encode()).decode() if more else None
+        return whole(json_reply({"items": items, "next_cursor": cursor, "has_more": more}), {})
+
+    def _listed(self, task: Task, http: web.Request, *, payloads: bool) -> dict[str, Any]:
+        ended = task.ended or 0.0
+        failure = self._failure(task)
+        said: dict[str, Any] = {
+            "request_id": task.id,
+            "endpoint_id": task.request.model,
+            "sent_at": iso(task.created),
+            "started_at": iso(task.created),
+            "ended_at": iso(ended),
+            "status_code": 200 if failure is None else failure[0],
+            "duration": round(ended - task.created, 3),
+        }
+        if payloads:
+            output = {"request_url": _links(task, http)["response_url"]} if failure is None else failure[1]
+            said |= {"json_input": self._bodies.of(task.id), "json_output": output}
+        return said
+
     async def token(self, http: web.Request) -> web.StreamResponse:
         """Answer who wants to upload with a token, and where to."""
         try:
@@ -116,6 +159,11 @@ class FalQueue(Queue):
         base = origin_of(http, "fal")
         said = {"token": _TOKEN, "token_type": "Bearer", "base_url": base, "expires_at": ends}
         return whole(json_reply(said), {})
+
+    async def public_keys(self, http: web.Request) -> web.StreamResponse:
+        """Answer by which keys the calls of webhooks are signed."""
+        del http
+        return whole(json_reply(public_keys()), {})
 
     async def upload(self, http: web.Request) -> web.StreamResponse:
         """Keep an upload, which comes with the token."""
@@ -149,6 +197,30 @@ class FalQueue(Queue):
         seed = int(recipe.digest[:7], 16) if request.seed is None else request.seed
         said = {"seed": seed, "has_nsfw_concepts": [hidden], "prompt": request.prompt}
         return {"images": images, "timings": {"inference": 1.5}, **said}
+
+
+def _endpoints(http: web.Request) -> set[str]:
+    """Return the endpoints that are asked for, or raise the Refusal of none."""
+    names = {name for text in http.query.getall("endpoint_id", []) for name in text.split(",") if name}
+    if not names:
+        raise invalid("endpoint_id is required", "endpoint_id")
+    return names
+
+
+def _page(http: web.Request) -> int:
+    """Return which page a cursor is of, from 1, or raise the Refusal of what is none."""
+    try:
+        page = int(base64.b64decode(http.query.get("cursor", "MQ=="), validate=True))
+    except ValueError as error:
+        raise invalid("cursor is invalid", "cursor") from error
+    return max(1, page)
+
+
+def _size(http: web.Request) -> int:
+    said = http.query.get("limit", str(_PAGE))
+    if not said.isdecimal() or not 1 <= int(said) <= _LARGEST_PAGE:
+        raise invalid(f"limit must be from 1 to {_LARGEST_PAGE}", "limit")
+    return int(said)
 
 
 def _links(task: Task, http: web.Request) -> dict[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,9 @@ from aiohttp import web
 
 from batchflux.simulator import replies
 from batchflux.simulator.images import link
-from batchflux.simulator.queues.base import Queue, Task, origin_of
+from batchflux.simulator.queues.base import Queue, Task, iso, moment, origin_of
 from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
+from batchflux.simulator.webhooks import shared_secret
 
 if TYPE_CHECKING:
     from batchflux.simulator.queues.base import Said
@@ -41,6 +41,8 @@ _FAILURES = {
 
 class ReplicateQueue(Queue):
     """The handlers of predictions and files."""
+
+    lists_inputs = True
 
     async def _accept(self, http: web.Request, request: ImageRequest, key: str) -> web.StreamResponse:
         _life(http)  # refused before anything is made
@@ -97,7 +99,7 @@ class ReplicateQueue(Queue):
         """Answer a page of the predictions of a key, newest first."""
         try:
             key = self.key(http)
-            after, before = _moment(http, "created_after"), _moment(http, "created_before")
+            after, before = moment(http, "created_after"), moment(http, "created_before")
         except Refusal as refusal:
             return self.refused(refusal.reply)
         start = int(http.query["cursor"]) if http.query.get("cursor", "").isdecimal() else 0
@@ -111,6 +113,14 @@ class ReplicateQueue(Queue):
         following = str(http.url.with_query(query)) if rest else None
         results = [self._prediction(task, http) for task in page]
         return whole(json_reply({"previous": None, "next": following, "results": results}), {})
+
+    async def signing_secret(self, http: web.Request) -> web.StreamResponse:
+        """Answer by which secret the calls of webhooks are signed."""
+        try:
+            self.key(http)
+        except Refusal as refusal:
+            return self.refused(refusal.reply)
+        return whole(json_reply(shared_secret()), {})
 
     async def upload(self, http: web.Request) -> web.StreamResponse:
         """Keep a file, and answer its URL."""
@@ -126,7 +136,7 @@ class ReplicateQueue(Queue):
         now, digest = time.time(), sha256(data).hexdigest()
         about = {"id": digest, "name": content.filename, "content_type": content.content_type, "size": len(data)}
         sums = {"etag": digest, "checksums": {"sha256": digest}, "metadata": {}}
-        times = {"created_at": _iso(now), "expires_at": _iso(now + _FILE_LIFE)}
+        times = {"created_at": iso(now), "expires_at": iso(now + _FILE_LIFE)}
         return whole(json_reply({**about, **sums, **times, "urls": {"get": url}}, 201), {})
 
     def _cancel(self, task: Task, waiting: str = "canceled") -> None:
@@ -147,25 +157,25 @@ class ReplicateQueue(Queue):
             "id": task.id,
             "model": model,
             "version": version or "hidden",
-            "input": request.asks["input"],
+            "input": (self._bodies.of(task.id) or request.asks)["input"],
             "output": None,
             "error": error,
             "status": status,
             "logs": "",
             "source": "api",
             "data_removed": False,
-            "created_at": _iso(task.created),
+            "created_at": iso(task.created),
             "started_at": None,
             "completed_at": None,
             "urls": {"get": base, "cancel": f"{base}/cancel", "web": base},
         }
         if "deadline" in task.data:
-            said["deadline"] = _iso(task.data["deadline"])
+            said["deadline"] = iso(task.data["deadline"])
         if task.ended is None:
-            return said | ({"started_at": _iso(task.created)} if status == "processing" else {})
+            return said | ({"started_at": iso(task.created)} if status == "processing" else {})
         took = round(task.ended - task.created, 6)
         metrics = {"predict_time": took, "total_time": took, "image_count": int(status == "succeeded")}
-        said |= {"started_at": _iso(task.created), "completed_at": _iso(task.ended), "metrics": metrics}
+        said |= {"started_at": iso(task.created), "completed_at": iso(task.ended), "metrics": metrics}
         if status != "succeeded" or task.fault == "no_sample":
             return said
         if task.fault == "data_removed":
@@ -203,16 +213,3 @@ def _life(http: web.Request) -> float | None:
     if seconds < _SHORTEST_LIFE:
         raise replies.invalid(f"Cancel-After must be a duration of at least {_SHORTEST_LIFE} seconds", "Cancel-After")
     return float(seconds)
-
-
-def _moment(http: web.Request, name: str) -> float | None:
-    if name not in http.query:
-        return None
-    try:
-        return datetime.fromisoformat(http.query[name]).timestamp()
-    except ValueError as error:
-        raise replies.invalid(f"{name} must be an ISO 8601 time", name) from error
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

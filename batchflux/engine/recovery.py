@@ -1,0 +1,222 @@
+"""Asks an API that can tell what became of a request whose answer was lost, before anything is sent anew; free.
+
+One task that is equal to the request, was sent when it was, and is no other attempt's, is its own: it goes on from
+there as if its answer had come. Of two nobody knows which is; one of them is paid for, so the job is not sent again
+while the API lists them. Only where the API was heard to have none does `--on-unknown` decide; while it cannot be
+heard, the job stays unknown, and the next run asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batchflux.engine.shutdown import Halted
+from batchflux.engine.task_polls import GRACE
+from batchflux.errors import Code, JobError
+from batchflux.failpoints import reach
+from batchflux.models import Ended, Exchanged, Listed, Submitted
+from batchflux.providers.base import Lost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.engine.budget import Budget
+    from batchflux.engine.limits.key_pool import Lease
+    from batchflux.engine.ports import World
+    from batchflux.engine.steps import Steps, Uploads
+    from batchflux.engine.task_polls import Attempt, JobRun
+    from batchflux.models import HttpRequest, Job
+    from batchflux.providers import Provider
+
+FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
+SETTLED = 10.0  # seconds after which a list that is whole has what was accepted
+NEAR = 900.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
+_LOST = frozenset({Code.UNKNOWN, Code.BAD_ANSWER})  # what a submit comes to that may have been accepted all the same
+_NOT_TOLD = frozenset({Code.INVALID_REQUEST, Code.AUTH, Code.QUOTA, Code.REFERENCE})  # it cannot be asked for this
+_UNHEARD = (
+    "its request was sent and never answered, and the API could not tell whether it was accepted ({doubt}); nothing is "
+    "sent anew, and the next run asks again"
+)
+_SEVERAL = (
+    "its request was sent and never answered, and the API lists {count} requests of that time which are like it, so "
+    "that nobody knows which is its own; it is not sent again, for one of them was paid for: see at the provider what "
+    "they gave. --on-unknown fail and then --retry-failed buy it anew"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """What is looked for: the request of an attempt, sent at an epoch second.
+
+    An absence is believed from `settled` on where the list is whole, and else from `due` on, when the search ends: both
+    are times of the loop's clock.
+    """
+
+    run: JobRun
+    provider: Provider
+    job: Job
+    lease: Lease
+    attempt: int
+    sent_at: float
+    settled: float
+    due: Callable[[], float]
+
+
+class Recovery:
+    """Finds tasks of lost requests. `out` are the requests that are out and have no handle yet, by their attempt."""
+
+    def __init__(self, world: World, budget: Budget, steps: Steps, uploads: Uploads) -> None:
+        self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
+        self._ready, self._budget, self._steps, self._uploads = world.ready, budget, steps, uploads
+        self._clock = asyncio.get_running_loop().time
+        self._claimed: set[str] = set()
+        self.out: dict[int, HttpRequest] = {}
+
+    async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
+        """Return the task that a request gave whose answer was lost.
+
+        Raises JobError: what the attempt comes to, `error` where nothing else is known of it. One that is `final` lets
+        nothing be sent again in this run.
+        """
+        self.out.pop(attempt.number, None)
+        if error.code not in _LOST or not error.billed or not provider.capabilities(job.model).finds_lost:
+            raise error
+        now, times = self._clock(), run.service.times
+        left = attempt.lease.departed_at
+        search = _Search(
+            run=run,
+            provider=provider,
+            job=job,
+            lease=attempt.lease,
+            attempt=attempt.number,
+            sent_at=self._now() - (now - (attempt.began if left is None else left)),
+            settled=now + SETTLED,
+            due=lambda: max(times.due(attempt.began), now + min(times.longest, GRACE)),
+        )
+        try:
+            found = await self._found(search)
+        except (JobError, Halted) as doubt:
+            error.final = True
+            if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
+                error.message = doubt.message
+            raise error from doubt
+        if isinstance(found, str):
+            return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
+        raise error if found is None else found
+
+    async def taken_up(self, run: JobRun) -> None:
+        """Ask for the request of an earlier run that was lost; one that is found `resumes`, as a task of that run.
+
+        What was certainly not accepted is recorded so, and costs nothing. Raises JobError: it stays unknown; Halted.
+        """
+        work, service = run.work, run.service
+        run.work = replace(work, lost=False)
+        if run.stranger is not None:
+            return
+        number = work.attempt or 0
+        lease = await service.limits.resume(work.key_name)
+        try:
+            found = await self._found(await self._search(run, lease))
+            if isinstance(found, str):
+                await self._ledger.submitted(number, found, None)
+                reach("handle.recorded")
+                run.tries.resent, run.work = 0, replace(run.work, handle=found, resent=0, verdict=None)
+        finally:
+            service.limits.release(lease)
+        if isinstance(found, JobError):
+            await self._ledger.failed(number, found, counts=True)
+            reach("attempt.settled")
+            self._budget.take_up(work.price)
+            self._budget.settle(work.price, 0)
+            run.tries.resent, run.work = 0, replace(run.work, resent=0, verdict=None)
+
+    async def _search(self, run: JobRun, lease: Lease) -> _Search:
+        """Return what is looked for of an earlier run's attempt; a photo that is gone cannot be compared."""
+        work, began, longest = run.work, self._clock(), run.service.times.longest
+        sent_at = work.sent_at or 0.0
+        age = max(0.0, self._now() - sent_at)
+        job = work.job
+        try:
+            job = await self._uploads.known(run, await self._ready(job), lease)
+        except JobError as error:
+            self._event("not_told", id=job.id, attempt=work.attempt, message=error.message)
+        return _Search(
+            run=run,
+            provider=run.service.wire(job),
+            job=job,
+            lease=lease,
+            attempt=work.attempt or 0,
+            sent_at=sent_at,
+            settled=began + SETTLED - age,
+            due=lambda: began + max(0.0, longest - age),
+        )
+
+    async def _found(self, search: _Search) -> str | JobError | None:
+        """Look until a task is found, or none will be; return its handle, or what its API says that came of it.
+
+        None: the API has none, or cannot tell. Raises JobError `unknown`: there are several, or it could not be heard;
+        Halted.
+        """
+        pause = FIRST_LOOK
+        while True:
+            last, wait, doubt = self._clock() >= search.due(), pause, ""
+            reach("lost.asking")
+            try:
+                listed = await self._listed(search)
+            except JobError as error:
+                self._event("not_told", id=search.job.id, attempt=search.attempt, message=error.message)
+                if error.code in _NOT_TOLD:
+                    return None
+                listed, doubt, wait = None, error.message, max(pause, error.retry_after or 0.0)
+            if isinstance(listed, JobError):
+                return listed
+            own = [] if listed is None else await self._untaken(search, listed)
+            if own and self._has_twin(search):
+                doubt = "an equal request is out, and either may be the one that is listed"
+            elif own:
+                return self._only(search, own)
+            if listed is not None and not doubt and (last or (listed.whole and self._clock() >= search.settled)):
+                self._event("lost_not_found", id=search.job.id, attempt=search.attempt)
+                return None
+            if last:
+                raise JobError(Code.UNKNOWN, _UNHEARD.format(doubt=doubt), final=True)
+            await self._gate.sleep_polling(max(0.0, min(wait, search.due() - self._clock())))
+            pause = min(pause * LOOK_GROWTH, LONGEST_LOOK)
+
+    async def _listed(self, search: _Search) -> Listed | JobError:
+        """Ask once; return what is listed, or what the API is certain of. Raises JobError: it could not be heard."""
+        until = max(search.sent_at, min(self._now(), search.sent_at + search.run.service.times.longest))
+        lost = Lost(attempt=search.attempt, sent_at=search.sent_at, until=until)
+        request = search.provider.recover(search.job, lost)
+        reply = (await self._steps.exchange(search.run, request, search.provider, search.lease)).reply
+        if isinstance(reply, Ended):
+            return reply.error
+        if not isinstance(reply, Listed):
+            raise TypeError(f"a reader of lost requests returned {reply!r}")
+        return reply
+
+    async def _untaken(self, search: _Search, listed: Listed) -> list[str]:
+        """Return the handles of tasks that no other attempt has."""
+        if not listed.handles:
+            return []
+        task_of = search.provider.task_of
+        taken = set(map(task_of, await self._ledger.handles_near(search.attempt, NEAR))) | self._claimed
+        return [handle for handle in listed.handles if task_of(handle) not in taken]
+
+    def _has_twin(self, search: _Search) -> bool:
+        """Whether a request is out that would be listed as this one."""
+        own = search.provider.submit(search.job, search.attempt)
+        return any((one.url, one.content) == (own.url, own.content) for one in self.out.values())
+
+    def _only(self, search: _Search, handles: list[str]) -> str:
+        """Return the one handle, which is this attempt's from now on. Raises JobError: there are several."""
+        name = {"id": search.job.id, "attempt": search.attempt}
+        if len(handles) > 1:
+            self._event("lost_ambiguous", **name, matches=len(handles))
+            raise JobError(Code.UNKNOWN, _SEVERAL.format(count=len(handles)), final=True)
+        self._event("lost_found", **name)
+        self._claimed.add(search.provider.task_of(handles[0]))
+        reach("lost.found")
+        return handles[0]
