@@ -26,6 +26,15 @@ POINTS = frozenset(
         "answer.received",
         "handle.recorded",  # the task's handle is on record, and not yet asked for
         "poll.leaving",
+        "batch.written",  # its lines are in a file; the ledger does not know of it yet
+        "batch.authorized",
+        "batch.uploaded",
+        "batch.leaving",  # on record as what may have left; its request has not
+        "batch.created",  # the API has it; its handle is not on record
+        "batch.recorded",
+        "batch.answered",  # a line of its answers is at hand
+        "batch.read",  # all of them are taken, and it is not closed
+        "batch.closed",
         "lost.asking",  # an API is about to be asked whether it accepted a request that was not answered
         "lost.found",  # it did; the task's handle is not on record
         "answer.recorded",  # the received picture is on record, and not yet in its place

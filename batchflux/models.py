@@ -337,6 +337,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """By which an API signs its webhooks: public keys, or secrets that it shares with the account."""
+
+    keys: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -346,7 +353,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,8 @@ from batchflux.cli.manifest import plan_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from batchflux.planner import Plan
+
 MANIFEST = """
 version: 1
 name: models
@@ -81,6 +83,56 @@ def test_simulated_all_of_several_cost_nothing(tmp_path: Path) -> None:
     planned = plan(manifest, environ={})
     assert (planned.calls, planned.cost, planned.keys_missing, planned.canary) == (8, None, (), 0)
     assert "nothing (simulated)" in "\n".join(plan_lines(planned, manifest))
+
+
+NIGHT = """
+version: 1
+name: night
+provider: {name: openai, model: gpt-image-1.5, price: 0.412, %s}
+limits: {rate: 5/min, budget: 300, canary: 0}
+jobs: [{prompt: "A mug {{ n }}", matrix: {n: {range: [1, 1000]}}}]
+"""
+
+
+def planned(path: Path, mode: str) -> tuple[Plan, str]:
+    """Return the plan of a night in a mode, and what a person reads of it."""
+    path.write_text(NIGHT % mode, encoding="utf-8")
+    manifest = load_manifest(path, out=str(path.parent / "out"))
+    made = plan(manifest, environ={"OPENAI_API_KEY": "k"})
+    return made, "\n".join(plan_lines(made, manifest))
+
+
+@pytest.mark.parametrize("mode", ["mode: live", "mode: batch", "mode: batch_then_live, live_from: 5h"])
+def test_a_plan_compares_what_a_night_costs_live_and_in_batches(tmp_path: Path, mode: str) -> None:
+    made, text = planned(tmp_path / "m.yaml", mode)
+    one = made.providers["openai"]
+    assert {name: (each.cost, round(each.seconds)) for name, each in one.modes.items()} == {
+        "live": (Decimal(412), round(15 + 999 * 60 / 5)),
+        "batch": (Decimal(206), 24 * 3600),
+    }
+    assert "  modes     live: 412.00 USD, about 3 h 20 min; batch: 206.00 USD, up to 24 h" in text
+    live = mode == "mode: live"
+    assert (one.cost, made.cost, made.worst_cost) == (
+        *(2 * [Decimal(412) if live else Decimal(206)]),
+        Decimal(206) if mode == "mode: batch" else Decimal(412),
+    )
+    assert ("which will stop the run before its end" in text) is live  # the budget holds at the price of the mode
+
+
+def test_a_plan_says_until_when_batches_are_waited_for(tmp_path: Path) -> None:
+    made, text = planned(tmp_path / "m.yaml", "mode: batch_then_live, live_from: 5h")
+    assert round(made.seconds) == 5 * 3600 + round(made.providers["openai"].modes["live"].seconds)
+    assert "  time      up to 8 h 20 min: batches for 5h, then live what is not back" in text
+    assert "  at most   412.00 USD, if batches gave nothing for 5h; the budget would stop that before its end" in text
+
+
+def test_a_canary_is_a_batch_of_its_own_before_the_others(tmp_path: Path) -> None:
+    text = NIGHT.replace("canary: 0", "canary: 4") % "mode: batch, batch_share: 0.4"
+    (tmp_path / "m.yaml").write_text(text, encoding="utf-8")
+    manifest = load_manifest(tmp_path / "m.yaml", out=str(tmp_path / "out"))
+    made = plan(manifest, environ={"OPENAI_API_KEY": "k"})
+    assert (made.cost, made.seconds, made.canary) == (Decimal("164.8"), 2 * 24 * 3600, 4)
+    assert "164.80 USD (1,000 x 0.1648, in batches)" in "\n".join(plan_lines(made, manifest))
 
 
 SIZED = """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from batchflux.cli.batches import batch_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, provider_lines
 from batchflux.exports.dataset import write_dataset
 from batchflux.exports.projection import write_results
@@ -48,8 +49,10 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
     text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]
     if state.unknown:
-        text.append("  unknown: sent and never answered, possibly billed; the next run sends each once more")
-        text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
+        text.append(
+            "  unknown: sent and never answered, possibly billed; the next run asks an API that can tell, else sends"
+        )
+        text.append("           each once more (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     if verdicts:
         said = ", ".join(f"{number:,} {_VERDICTS[name]}" for name, number in verdicts.items())
         text.append(f"  verdicts   {said}, {standing.not_judged:,} not judged")
@@ -57,6 +60,7 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
         text.append(f"  redo       {state.redo:>9,}  asked for in a review; the next run makes them")
     if state.dropped:
         text.append(f"  dropped    {dropped_fields(state.dropped)} (params: drop)")
+    text += batch_lines(state.batches, state.answered_again)
     text += _spending(standing)
     if standing.run.state == "running" and standing.run.deadline is not None:
         left = duration(max(standing.run.deadline - now, 0.0))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from tqdm import tqdm
 
+from batchflux.cli.batches import about, at_most, batch_lines, mode_lines, time_of
 from batchflux.cli.photos import photo_lines
 from batchflux.cli.terminal import count, dropped_fields, duration, learned_lines, money, place, same_again
 from batchflux.engine.shutdown import stranded
@@ -23,8 +24,9 @@ from batchflux.planner import plan as make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from decimal import Decimal
 
-    from batchflux.manifest import Manifest
+    from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Job
     from batchflux.planner import ProviderPlan
 
@@ -140,8 +142,35 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     text = [f"{result.name}: {jobs} for {made_by} -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
+    text += _job_lines(result)
+    call = "call" if manifest.free else "paid call"
+    had = "cannot be had" + (", or a request that was lost was not accepted" if result.lost else "")
+    kept = f", {result.maybe:,} of them only if a picture that was paid for {had}" if result.maybe else ""
+    text += [
+        "",
+        f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
+        f"  cost      {_cost(result, manifest)}",
+        *(provider_lines(result, manifest) if manifest.several else at_most(result, manifest)),
+        *_time_lines(result, manifest),
+    ]
+    text += [*batch_lines(result.batches), *_access(result), *photo_lines(result)]
+    if result.doubt is not None:
+        text += ["", f"A run would ask first: {result.doubt}"]
+    for request in result.requests:
+        text += ["", f"{request['id']}: {request['method']} {request['url']}"]
+        text.append("  " + json.dumps(request["body"], ensure_ascii=False))
+    return text
+
+
+def _job_lines(result: Plan) -> list[str]:
+    """Return what becomes of the jobs, and what was assumed of them."""
+    counts, text = result.counts, list[str]()
     shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
     text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
+    if result.lost:
+        text.append(
+            f"  asked     {result.lost:>9,}  of the unknown are asked for first: their API may have accepted them"
+        )
     if counts.get("merged"):
         text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
     text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
@@ -153,32 +182,16 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
         text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
     if counts.get("waiting"):
         text.append(f"  {stranded(counts['waiting'])}")
-    call = "call" if manifest.free else "paid call"
-    kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
-    text += [
-        "",
-        f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
-        f"  cost      {_cost(result, manifest)}",
-        *(provider_lines(result, manifest) if manifest.several else ()),
-        *_time_lines(result, manifest),
-    ]
-    text += [*_access(result), *photo_lines(result)]
-    if result.doubt is not None:
-        text += ["", f"A run would ask first: {result.doubt}"]
-    for request in result.requests:
-        text += ["", f"{request['id']}: {request['method']} {request['url']}"]
-        text.append("  " + json.dumps(request["body"], ensure_ascii=False))
     return text
-
-
-def _about(seconds: float) -> str:
-    return f"{'about ' if seconds >= 1 else ''}{duration(seconds)}"
 
 
 def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
     timeout = manifest.limits.timeout
-    text = [f"  time      {_about(result.seconds)}, at {result.seconds_a_call:.1f} s a call"]
+    pace = f"{about(result.seconds)}, at {result.seconds_a_call:.1f} s a call"
+    if not manifest.several and manifest.provider.batched:
+        pace = time_of(result.providers[result.provider], manifest, result.provider)
+    text = [f"  time      {pace}", *mode_lines(result)]
     text += learned_lines(result.learned, "  learned   ")
     if isinstance(timeout, AutoTimeout):
         most, least = duration(timeout.longest), duration(timeout.floor)
@@ -193,6 +206,9 @@ def _access(result: Plan) -> list[str]:
     if result.renamed:
         text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    if result.webhooks is not None:
+        silent = "".join(f"; {name} does not call, as it is asked" for name in result.webhooks["without"])
+        text.append(f"  webhooks  at {result.webhooks['public_url']}{silent}")
     if len({one.proxy for one in result.providers.values()}) > 1:
         return [*text, *(f"  proxy     of {name}: {one.proxy or 'none'}" for name, one in result.providers.items())]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]
@@ -241,12 +257,14 @@ def _cost(result: Plan, manifest: Manifest) -> str:
         return "nothing (simulated)" if manifest.free else f"not known: {unpriced(result, manifest)}"
     text = money(result.cost, result.currency)
     if not manifest.several:
-        prices = {model: manifest.provider.price_of(model) for model in result.models or [result.model]}
-        calls = f"{result.calls:,} x {prices[next(iter(prices))]}"
+        prices = {model: _price_of(manifest.provider, model) for model in result.models or [result.model]}
+        calls = f"{result.calls:,} x {prices[next(iter(prices))]:f}"
         if len({*prices.values()}) > 1:  # models have prices of their own
-            calls = ", ".join(f"{result.models[model]:,} {model} at {price}" for model, price in prices.items())
+            calls = ", ".join(f"{result.models[model]:,} {model} at {price:f}" for model, price in prices.items())
         by_size = result.cost != sum(result.models.get(model, 0) * (price or 0) for model, price in prices.items())
-        text += f" at most ({result.calls:,} by their sizes)" if by_size else f" ({calls})"
+        text += " at most" if by_size else ""
+        calls = f"{result.calls:,} by their sizes" if by_size else calls
+        text += f" ({calls}{', in batches' if manifest.provider.batched else ''})"
     if result.spent:
         text += f", {money(result.spent, result.currency)} spent already"
     if result.budget is not None:
@@ -256,10 +274,19 @@ def _cost(result: Plan, manifest: Manifest) -> str:
     return text
 
 
+def _price_of(provider: ProviderConfig, model: str) -> Decimal | None:
+    """Return the price of one image in the provider's mode, as short as it can be written."""
+    price = provider.price_of(model)
+    return price if price is None or not provider.batched else provider.in_batch(price).normalize()
+
+
 def provider_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return what each of several providers has to do, what of it others can take over, and what that may cost."""
     width = max(9, *map(len, result.providers))
-    text = [f"  {name:<{width}} {_share(one, result.currency)}" for name, one in result.providers.items()]
+    text = [
+        f"  {name:<{width}} {_share(one, result.currency, time_of(one, manifest, name))}"
+        for name, one in result.providers.items()
+    ]
     if not manifest.fallback or manifest.chosen or not result.calls:
         return text
     takers = {name: one.takes_over for name, one in result.providers.items() if one.takes_over}
@@ -273,10 +300,10 @@ def provider_lines(result: Plan, manifest: Manifest) -> list[str]:
     return text
 
 
-def _share(one: ProviderPlan, currency: str) -> str:
+def _share(one: ProviderPlan, currency: str, time: str) -> str:
     calls = f"{count(one.jobs, 'job')}, {count(one.calls, 'call')}"
     if one.cost is not None and one.calls:
         calls += f" for {money(one.cost, currency)}"
     pace = f"{one.concurrency:,} at once"
     pace += "" if one.rate is None else f", {60 * one.rate:,.0f}/min of each key"
-    return f"{calls}; {pace}" + (f"; {_about(one.seconds)}" if one.calls else "")
+    return f"{calls}; {pace}" + (f"; {time}" if one.calls else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import uvloop
 
+from batchflux.cli.batches import batch_lines
 from batchflux.cli.manifest import LIMITS, manifest_options, plan_lines, settle, unpriced
 from batchflux.cli.progress import Progress
 from batchflux.cli.terminal import count, dropped_fields, duration, money, place, provider_lines, same_again, say
@@ -96,6 +97,7 @@ def summary_lines(summary: Summary) -> list[str]:
             spent += f", of it {money(summary.spent_possibly, summary.currency)} possibly"
         text.append(spent)
     text += provider_lines(summary.providers, summary.currency)
+    text += batch_lines(summary.batches, summary.answered_again)
     if jobs.get("merged"):
         text.append(f"  merged     {same_again(jobs['merged'])}; made once")
     if summary.dropped:

@@ -14,6 +14,7 @@ from batchflux.errors import UsageError
 TOPICS = {
     "manifest": "every key of a manifest, what it may be and what it is when left out",
     "providers": "APIs, keys, prices, call styles; what makes two jobs the same",
+    "batches": "many jobs in one file, at half the price: money, time, kills, what expires or comes twice",
     "templates": "tables, columns, templates, filters, axes",
     "photos": "local references: what is checked, prepared and sent",
     "results": "the output folder, what is kept where, what makes way for what",

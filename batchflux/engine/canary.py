@@ -11,6 +11,7 @@ buy as many again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -88,6 +89,11 @@ class Canary:
 
     async def take(self, job: Job) -> None:
         """Take a place for a request; wait for one. Raises Halted: the trial has failed, or the run stops."""
+        await self.ready(job)
+        self.place(job)
+
+    async def ready(self, job: Job) -> None:
+        """Wait for a free place, which `place` takes. Raises Halted, as `take`."""
         trial = self._trial(job)
         async with trial.lock:
             if self.places and not trial.passed and not trial.looked_up:
@@ -95,7 +101,7 @@ class Canary:
                 trial.looked_up = True
         trial.waiting += 1
         try:
-            while self.places and not trial.passed and (trial.free or trial.taken >= self.places):
+            while not self.room(job):
                 if trial.failed:
                     raise Halted
                 self._changed.clear()
@@ -103,8 +109,23 @@ class Canary:
                 self._gate.check()
         finally:
             trial.waiting -= 1
+
+    def room(self, job: Job) -> float:
+        """Return how many places are free for requests of a job's kind, infinity when they need none."""
+        trial = self._trial(job)
+        if not self.places or trial.passed:
+            return math.inf
+        return 0 if trial.free else max(0, self.places - trial.taken)
+
+    def place(self, job: Job) -> None:
+        """Take one of the places that are free."""
+        trial = self._trial(job)
         trial.taken += 1
         trial.busy += 1
+
+    def passed(self, job: Job) -> bool:
+        """Whether a picture of a job's kind is known to have been kept."""
+        return self._trial(job).passed
 
     def free_begun(self, job: Job) -> None:
         """Let requests of a job's kind wait for what it may get without one, until `free_over`."""

@@ -11,13 +11,13 @@ import asyncio
 import traceback
 from typing import TYPE_CHECKING
 
+from batchflux.engine.batching import Batches, SetAside, read_answer
 from batchflux.engine.limits.rate_limiter import UNKNOWN, ElsewhereError
-from batchflux.engine.outages import away
 from batchflux.engine.pictures import Pictures
 from batchflux.engine.recovery import Recovery
 from batchflux.engine.retry import Retrying, RetryQuota, Tries
 from batchflux.engine.shutdown import Halted
-from batchflux.engine.steps import Steps, Uploads
+from batchflux.engine.steps import Steps, Uploads, learn
 from batchflux.engine.task_polls import GRACE, Attempt, JobRun, TaskPolls
 from batchflux.errors import RULES, Code, JobError, StopRun
 from batchflux.failpoints import reach
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Exchanged, Job, Stored
 
-UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
-
 
 class JobRunner:
     """Performs the steps of jobs over the engine's ports and limits."""
@@ -53,11 +51,13 @@ class JobRunner:
         self._steps = Steps(world.executor)
         self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
         self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
+        self.batches = Batches(world, rules)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
         service, tries = self._services.of(work.job), Tries(used=work.used, resent=work.resent, again=work.again)
         run = JobRun(work=work, own=work.job, service=service, tries=tries, began=began, answered=work.answered)
+        run.refused, run.placed = set(work.refused), work.placed
         if (way := work.made_by) is not None and way.provider != service.name and not self._services.single:
             maker = self._services.named(way.provider)
             run.stranger = f"provider {way.provider}" if maker is None else None
@@ -83,7 +83,7 @@ class JobRunner:
         A picture that is whole and refused its place is returned too. Raises JobError: the job ended without one;
         Halted: the run stops; the job stays where it is.
         """
-        if not run.work.costs:
+        if not (run.work.costs or run.placed):
             run.free = True
             self._canary.free_begun(run.work.job)
         run.attempt = run.work.attempt or 0
@@ -93,6 +93,9 @@ class JobRunner:
             stored = await self._seen_through(run)
         except JobError as error:
             self._vacate(run, error)
+            raise
+        except SetAside:
+            self._vacate(run, None)
             raise
         except (Halted, StopRun, asyncio.CancelledError) as end:
             self._vacate(run, None)
@@ -177,11 +180,11 @@ class JobRunner:
 
         The job's own provider comes first, each time; another takes it while that is not there, or takes no request.
         """
-        retried = run.tries.used + run.tries.excused > run.work.used
-        if retried:
-            await self._quota.take()
         if run.resumes:
-            return await self._made(run, retried=retried)
+            return await self._resumed(run)
+        retried = run.tries.used + run.tries.excused > run.work.used
+        if retried and not self.batches.takes(run.own):
+            await self._quota.take()
         self.pictures.free_over(run)
         halted: list[Service] = []
         waits = True
@@ -190,6 +193,7 @@ class JobRunner:
             for job in self._services.ways(run.own, run.refused):
                 run.service = self._services.of(job)
                 run.turn_to(job)
+                await self.batches.set_aside(run)
                 try:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
@@ -203,6 +207,13 @@ class JobRunner:
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
+
+    async def _resumed(self, run: JobRun) -> Link | str:
+        try:
+            return await self._made(run, retried=False)
+        except JobError as error:
+            self._vacate(run, error)
+            raise
 
     def _goes_elsewhere(self, run: JobRun) -> None:
         """Raise Halted when the whole run stops, or the job's request is out: that is nobody else's to make."""
@@ -265,11 +276,14 @@ class JobRunner:
     async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
         """Submit a job and follow its task, or follow the task of an earlier run, to the picture."""
         provider = run.service.wire(job)
+        if run.resumes and run.work.batched is not None:
+            return await read_answer(provider, job, run.work.batched)
         if run.resumes:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        hooked = self._world.wakes.hooked(job)
+        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
@@ -287,6 +301,7 @@ class JobRunner:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
+        attempt.hooked = hooked is not job
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -294,7 +309,7 @@ class JobRunner:
         finished = exchanged.reply
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
-        cost = run.service.told(run.work.job, finished.cost)
+        cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
         run.api_seconds = exchanged.seconds
@@ -320,12 +335,12 @@ class JobRunner:
     async def _departure(self, run: JobRun) -> tuple[Attempt, Job]:
         """Take a lease, reserve the money, authorize the attempt, and wait for its moment."""
         run.turn_to(await self._world.ready(run.work.job))
-        service, model = run.service, run.work.job.model
+        service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
             lease = await service.limits.acquire(failures, run.rest, lambda: self._elsewhere(run))
             number, reserved = None, False
-            price = max(service.price_of(run.work.job), service.dearest.get(model, 0))
+            price = service.most_of(run.work.job)
             try:
                 self._rules.deadline.check(self._clock())
                 if (full := self._world.room(self._services.in_flight)) is not None:
@@ -367,6 +382,7 @@ class JobRunner:
         """Take a lease for a task that an earlier run submitted; its money counts as reserved again."""
         work = run.work
         lease = await run.service.limits.resume(work.key_name)
+        self.batches.hand_over(work)
         self._budget.take_up(work.price)
         began = self._clock()
         age = max(0.0, self._world.now() - (work.sent_at or 0.0))
@@ -379,16 +395,17 @@ class JobRunner:
             began=began,
             key_name=work.key_name,
             accepted=True,
+            batched=work.batched is not None,
             late_at=lambda: late_at,
         ), work.job
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = self._learn(run, attempt.lease, error, accepted=attempt.accepted)
+        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
         told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
-        cost = run.service.told(run.work.job, told)
+        cost = run.service.told(run.work.job, told, batched=attempt.batched)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None
@@ -399,37 +416,14 @@ class JobRunner:
         said = {"code": error.code.value, "message": error.message}
         self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
 
-    def _learn(self, run: JobRun, lease: Lease, error: JobError, *, accepted: bool = False) -> bool:
-        """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
-
-        `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
-        """
-        now, service = self._clock(), run.service
-        if not RULES[error.code].attempt:
-            run.rest = service.limits.refused(lease, error)
-            run.tries.used -= 1
-            run.tries.refused += 1
-            return False
-        if not accepted:
-            service.limits.failed(lease, error)
-        counts = True
-        if away(error) and not accepted:
-            left_at = now if lease.departed_at is None else lease.departed_at
-            job, spare = run.work.job.id, run.tries.used < service.policy.attempts
-            counts = service.outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
-            service.breaker.gave_back()
-        else:
-            if error.code not in UNASKED and not away(error):
-                service.outages.answered(lease.key.place, now)
-            service.breaker.failed(error, now)
-        run.tries.failed(charged=counts)
-        return counts
-
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""
-        return Retrying(
-            lambda tries, error: run.service.policy.api(tries, error, self._world.random), self._world.gate.sleep
-        )
+
+        def decide(tries: Tries, error: JobError) -> float | None:
+            delay = run.service.policy.api(tries, error, self._world.random)
+            return 0.0 if delay is not None and self.batches.takes(run.own) else delay  # the next batch is later anyway
+
+        return Retrying(decide, self._world.gate.sleep)
 
     async def _with_uploads(self, run: JobRun, lease: Lease) -> Job:
         """Return the job with its local references uploaded, where its API wants that."""
@@ -437,5 +431,5 @@ class JobRunner:
             return await self._uploads.done(run, lease)
         except JobError as error:  # nothing was submitted, but the job must not be begun for ever
             run.tries.used += 1
-            self._learn(run, lease, error)
+            learn(run, lease, error, self._clock())
             raise

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchflux.webhooks.wakes import Wakes
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
     from random import Random
 
     from batchflux.engine.shutdown import Gate
     from batchflux.errors import JobError, StorageError
+    from batchflux.ledger.batches import Batch, Closing, Freed
     from batchflux.ledger.reconcile import Work
     from batchflux.models import (
         Collected,
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
         HttpRequest,
         Inline,
         Job,
+        Json,
         Leaving,
         Link,
         Outcome,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
         Stored,
     )
     from batchflux.providers import Provider
+    from batchflux.transport.lines import Lines
 
 
 class Executor(Protocol):
@@ -46,6 +51,20 @@ class Executor(Protocol):
 
         Raises JobError: with the code of what happened; `unknown` when it left and no answer came.
         """
+
+    def lines(
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, at: tuple[str, str]
+    ) -> AsyncGenerator[bytes]:
+        """Perform a free API step whose answer is lines, and give them as they come, no faster than they are taken.
+
+        Raises JobError: as `exchange`, also in the midst of it where it broke off.
+        """
+
+    async def write_lines(self, name: str, lines: Iterable[tuple[str, Json]]) -> Lines:
+        """Write a batch's lines, pairs of key and content, into a private file; see transport.lines.write_lines."""
+
+    async def drop_lines(self, name: str) -> None:
+        """Remove the file of a batch, if there is one."""
 
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return the name that the ledger records."""
@@ -121,6 +140,25 @@ class Ledger(Protocol):
         """Record where an uploaded reference lies, until epoch second `expires`."""
 
 
+class BatchLedger(Protocol):
+    """Records batches; each awaitable is done once the record survives a crash. See ledger/batches.py."""
+
+    def open(self) -> Awaitable[list[Batch]]:
+        """Return the batches that are not closed."""
+
+    def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> Awaitable[list[int]]:
+        """Record a batch and an attempt a job before anything leaves; return their numbers, the batch's first."""
+
+    def leaves(self, number: int, at: float) -> Awaitable[None]:
+        """Record that the request that creates a batch may leave from epoch second `at` on."""
+
+    def recorded(self, number: int, handle: str) -> Awaitable[None]:
+        """Record by which handle the API knows a batch."""
+
+    def closed(self, number: int, closing: Closing) -> Awaitable[Freed]:
+        """Record how a batch ended, and what it has no answer for."""
+
+
 class Source(Protocol):
     """Gives the engine its work."""
 
@@ -152,14 +190,16 @@ class World:
 
     `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
     has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
-    seconds.
+    seconds. `wakes` are the calls by which APIs say that a task is to be asked for.
     """
 
     executor: Executor
     ledger: Ledger
+    batches: BatchLedger
     observer: Observer
     gate: Gate
     random: Random
     ready: Callable[[Job], Awaitable[Job]] = _as_it_is
     room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time
+    wakes: Wakes = field(default_factory=Wakes)

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Batching:
+    """How a provider's batches are paid; `on`: its jobs are to be sent in some.
+
+    `price_of` and `cost_of` are those of a Service, as they are in a batch. `live_from` gives, for what is sent at an
+    epoch second, that from which on it is sent live if it is not back (None: never). `seller` is asked for batches.
+    """
+
+    on: bool
+    price_of: Callable[[Job], int]
+    cost_of: Callable[[Job, Cost | None], int | None]
+    seller: Provider
+    live_from: Callable[[float], float] | None = None
+    dearest: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Service:
     """One provider: how it is asked, what holds its requests back, and what they cost.
 
@@ -43,6 +59,7 @@ class Service:
     wire: Callable[[Job], Provider]
     price_of: Callable[[Job], int]
     cost_of: Callable[[Job, Cost | None], int | None]
+    batching: Batching | None = None
     left: bool = False
     dearest: dict[str, int] = field(default_factory=dict)  # what answers told that a model cost, at most
 
@@ -56,11 +73,17 @@ class Service:
         """Whether it can be asked: its keys are taken, and it is not down, or has yet to be probed."""
         return not (self.gate.closed or self.limits.away)
 
-    def told(self, job: Job, told: Cost | None) -> int | None:
+    def told(self, job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        cost = self.cost_of(job, told)
-        self.dearest[job.model] = max(self.dearest.get(job.model, 0), cost or 0)
+        paid = self.batching if batched and self.batching is not None else self
+        cost = paid.cost_of(job, told)
+        paid.dearest[job.model] = max(paid.dearest.get(job.model, 0), cost or 0)
         return cost
+
+    def most_of(self, job: Job, *, batched: bool = False) -> int:
+        """Return the most that a job may cost, by its price and by what answers told."""
+        paid = self.batching if batched and self.batching is not None else self
+        return max(paid.price_of(job), paid.dearest.get(job.model, 0))
 
 
 class Services:

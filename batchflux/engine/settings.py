@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.budget import Budget
@@ -17,7 +18,7 @@ from batchflux.engine.limits.limit_finder import Learned
 from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.outages import NEVER, PATIENCE
 from batchflux.engine.retry import RetryPolicy
-from batchflux.engine.services import Service, Services
+from batchflux.engine.services import Batching, Service, Services
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.errors import UsageError
 from batchflux.ledger.tables import nanos
@@ -29,11 +30,12 @@ from batchflux.state import Lesson
 from batchflux.transport import CallTimes, DownloadSlots, Proxies, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.errors import Fault
     from batchflux.ledger.reconcile import OnUnknown
     from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.manifest.reading.values import Deadline as Until
     from batchflux.manifest.reading.values import Rate
     from batchflux.models import Cost, Job
     from batchflux.providers import Provider
@@ -141,11 +143,6 @@ def service_of(
     def wire(job: Job) -> Provider:
         return providers()[provider.api, job.style]
 
-    def cost_of(job: Job, told: Cost | None) -> int | None:
-        free = provider.price is None and provider.simulated
-        cost = None if free else provider.cost_of(job.model, told)
-        return None if cost is None else nanos(cost)
-
     return Service(
         name=name,
         gate=own,
@@ -163,8 +160,36 @@ def service_of(
         times=times,
         wire=wire,
         price_of=lambda job: nanos(quoted(manifest, job) or Decimal(0)),
-        cost_of=cost_of,
+        cost_of=partial(_cost_of, provider),
+        batching=_batching(manifest, provider),
     )
+
+
+def _cost_of(provider: ProviderConfig, job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
+    free = provider.price is None and provider.simulated
+    cost = None if free else provider.cost_of(job.model, told, batched=batched)
+    return None if cost is None else nanos(cost)
+
+
+def _batching(manifest: Manifest, provider: ProviderConfig) -> Batching | None:
+    """Return how a provider's batches are paid, None where its API sells none."""
+    sellers = [one for (api, _), one in providers().items() if api == provider.api and one.batches is not None]
+    if not sellers:
+        return None
+    return Batching(
+        on=provider.batched,
+        price_of=lambda job: nanos(provider.in_batch(quoted(manifest, job) or Decimal(0))),
+        cost_of=partial(_cost_of, provider, batched=True),
+        seller=sellers[0],
+        live_from=_live_from(provider.live_from),
+    )
+
+
+def _live_from(at: Until | None) -> Callable[[float], float] | None:
+    """Return what gives, for what is sent at an epoch second, when it is sent live if it is not back; None: never."""
+    if at is None:
+        return None
+    return lambda sent_at: sent_at + at.seconds_from(datetime.fromtimestamp(sent_at).astimezone())
 
 
 def rules_of(

@@ -9,15 +9,22 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.outages import away
 from batchflux.engine.retry import Retrying, Tries
+from batchflux.errors import RULES, Code
 from batchflux.models import Then, Uploaded
 
 if TYPE_CHECKING:
-    from batchflux.engine.limits.key_pool import Lease
+    from batchflux.engine.limits.key_pool import Key, Lease
     from batchflux.engine.ports import Executor, World
+    from batchflux.engine.services import Service
     from batchflux.engine.task_polls import JobRun
+    from batchflux.errors import JobError
     from batchflux.models import Exchanged, HttpRequest, Job, Reference
     from batchflux.providers import Provider
+
+
+UNASKED = frozenset({Code.REFERENCE, Code.UNSAFE_URL, Code.INTERNAL})  # they say nothing of who was to be asked
 
 
 class Steps:
@@ -30,20 +37,53 @@ class Steps:
         self, run: JobRun, request: HttpRequest, provider: Provider, lease: Lease, *, paid: bool = False
     ) -> Exchanged:
         """Perform a step, and the free ones that have to follow it."""
+        if not paid:
+            return await self.ask(request, provider, run.service, lease.key)
         at, secret = (run.service.name, lease.key.address), lease.key.secret
-        exchanged = await self._executor.exchange(
-            request, provider=provider, secret=secret, at=at, on_sent=lease.sent if paid else None
-        )
-        if paid and isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
+        exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
+        if isinstance(exchanged.reply, Then):  # refused for its form, for free: once more in another
             await asyncio.sleep(lease.again())
             request = exchanged.reply.request
             return await self._executor.exchange(request, provider=provider, secret=secret, at=at, on_sent=lease.sent)
-        while request.repeatable and isinstance(exchanged.reply, Then):
+        return exchanged
+
+    async def ask(self, request: HttpRequest, provider: Provider, service: Service, key: Key) -> Exchanged:
+        """Perform a free step with a key of a service, and those that have to follow it."""
+        at, secret = (service.name, key.address), key.secret
+        exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
+        while isinstance(exchanged.reply, Then):
             request = exchanged.reply.request
             if not request.repeatable:
                 raise TypeError(f"a reader returned {exchanged.reply!r}, whose step is not free")
             exchanged = await self._executor.exchange(request, provider=provider, secret=secret, at=at)
         return exchanged
+
+
+def learn(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: bool = False) -> bool:
+    """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
+
+    `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
+    """
+    service = run.service
+    if not RULES[error.code].attempt:
+        run.rest = service.limits.refused(lease, error)
+        run.tries.used -= 1
+        run.tries.refused += 1
+        return False
+    if not accepted:
+        service.limits.failed(lease, error)
+    counts = True
+    if away(error) and not accepted:
+        left_at = now if lease.departed_at is None else lease.departed_at
+        job, spare = run.work.job.id, run.tries.used < service.policy.attempts
+        counts = service.outages.failed(lease.key.place, job, error, left_at, now, spare=spare)
+        service.breaker.gave_back()
+    else:
+        if error.code not in UNASKED and not away(error):
+            service.outages.answered(lease.key.place, now)
+        service.breaker.failed(error, now)
+    run.tries.failed(charged=counts)
+    return counts
 
 
 class Uploads:

@@ -78,6 +78,7 @@ class WorkerPool:
         A failure that is nobody's job's (the ledger cannot be written, a bug) closes the gate: what is out finishes,
         then it is raised.
         """
+        source = await self._runner.batches.along(source)
         self._source, self._free = source, free
         self._most = workers + MOST_PARKED
         self._runner.pictures.parked = self._runner.pictures.slots.grown = self._one_more
@@ -86,9 +87,10 @@ class WorkerPool:
             with self._runner.on_time():
                 while self._tasks:
                     await asyncio.wait(self._tasks)  # and for those that were added meanwhile
+                await self._runner.batches.ended()
                 self._runner.conclude()
         finally:
-            tasks = list(self._tasks)
+            tasks = [*self._tasks, *self._runner.batches.stop()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,7 +116,7 @@ class WorkerPool:
                 work = await source.take()
                 if work is None:
                     return
-                self._free -= not work.costs
+                self._free -= not (work.costs or work.batched)  # a batch's was counted when it was read
                 if not (work.costs and self._gate.closed):
                     await self._job(work)
             except Halted:
@@ -126,6 +128,12 @@ class WorkerPool:
                 self._gate.close(StopRun("bug", f"batchflux failed: {error!r}"))
 
     async def _job(self, work: Work) -> None:
+        try:
+            await self._worked(work)
+        finally:
+            self._runner.batches.over(work)
+
+    async def _worked(self, work: Work) -> None:
         run = self._runner.begin(work, self._now())
         stored, failure = None, None
         try:

@@ -42,7 +42,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         "submitted": frozenset({"authorized", "unknown"}),
         "captured": frozenset({"authorized", "submitted", "captured", "unknown"}),  # captured: a fresh link to it
-        "voided": frozenset({"authorized", "unknown"}),
+        "voided": frozenset({"authorized", "submitted", "unknown"}),  # submitted: in a batch, which has not made it
         "failed": frozenset({"authorized", "submitted", "unknown"}),
         "unknown": frozenset({"authorized", "submitted", "unknown"}),
     }
@@ -52,7 +52,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
 _LAST = LAST.format(job="?1")
 _JUDGED = frozenset({Code.DOWNLOAD, Code.BAD_IMAGE, Code.ECHOED_INPUT})  # the bytes of a picture, as nothing to store
 _Stands = tuple[Status, str | None, str | None]  # a job's status, error code and error
-_UNANSWERED_BEFORE: _Stands = (
+UNANSWERED_BEFORE: _Stands = (
     Status.UNKNOWN,
     Code.UNKNOWN.value,
     "an earlier request of it was sent and never answered; it may have been billed",
@@ -60,27 +60,27 @@ _UNANSWERED_BEFORE: _Stands = (
 _ANSWER_KEPT: frozenset[State] = frozenset({"failed"})
 
 _JOB = "INSERT INTO jobs (key, id, position, planned, tags, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_AUTHORIZE_JOB = f"""
+AUTHORIZE_JOB = f"""
 {_JOB} ON CONFLICT (key) DO UPDATE SET status = 'pending', started_at = COALESCE(started_at, excluded.started_at),
     error_code = NULL, error = NULL, spec = excluded.spec
 RETURNING number
 """
 _SUBMISSION = "INSERT INTO submissions (provider, key_name, sent_at) VALUES (?, ?, ?) RETURNING number"
-_AUTHORIZE = """
+AUTHORIZE = """
 INSERT INTO attempts (job, submission, model, state, price, counts) VALUES (?, ?, ?, 'authorized', ?, 1)
 RETURNING number
 """
-_FORGET_PICTURE = """
+FORGET_PICTURE = """
 UPDATE attempts SET link = NULL, spool = NULL WHERE job = ? AND number != ? AND COALESCE(link, spool) IS NOT NULL
 """
 _HANDLE = "UPDATE submissions SET handle = ? WHERE number = (SELECT submission FROM attempts WHERE number = ?)"
+STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
 _HANDLES_NEAR = """
 SELECT other.handle FROM submissions AS own JOIN submissions AS other ON other.number != own.number
 WHERE own.number = (SELECT submission FROM attempts WHERE number = ?1) AND other.handle IS NOT NULL
     AND other.sent_at BETWEEN own.sent_at - ?2 AND own.sent_at + ?2
 """
-_STANDS = "UPDATE jobs SET status = ?, error_code = ?, error = ? WHERE number = ?"
-_STANDS_AS_BEFORE = f"""
+STANDS_AS_BEFORE = f"""
 UPDATE jobs SET status = 'failed', (error_code, error) = (SELECT code, error FROM attempts WHERE number = {_LAST})
 WHERE number = ?1 AND EXISTS (
     SELECT 1 FROM attempts WHERE number = {_LAST} AND state = 'captured' AND code IS NOT NULL
@@ -180,13 +180,13 @@ class Ledger:
 
         TransitionError: an attempt of the job is out, or can still be asked for by its handle.
         """
-        columns = _columns(job)
+        columns = columns_of(job)
 
         def write(connection: sqlite3.Connection) -> int:
-            number: int = connection.execute(_AUTHORIZE_JOB, (*columns, leaving.at)).fetchone()[0]
-            _check_free(connection, number)
+            number: int = connection.execute(AUTHORIZE_JOB, (*columns, leaving.at)).fetchone()[0]
+            check_free(connection, number)
             row = connection.execute(_SUBMISSION, (leaving.provider, leaving.key_name, leaving.at)).fetchone()
-            row = connection.execute(_AUTHORIZE, (number, row[0], leaving.model, leaving.price)).fetchone()
+            row = connection.execute(AUTHORIZE, (number, row[0], leaving.model, leaving.price)).fetchone()
             return int(row[0])
 
         return self.database.submit(write)
@@ -197,7 +197,7 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             job = _pass(connection, attempt, "submitted", billed=None, cost=cost, code=None, error=None, ended_at=None)
             connection.execute(_HANDLE, (handle, attempt))
-            connection.execute(_STANDS, (Status.PENDING.value, None, None, job))
+            connection.execute(STANDS, (Status.PENDING.value, None, None, job))
 
         return self.database.submit(write)
 
@@ -207,7 +207,7 @@ class Ledger:
 
         def write(connection: sqlite3.Connection) -> None:
             job = _capture(connection, attempt, received, at)
-            connection.execute(_FORGET_PICTURE, (job, attempt))
+            connection.execute(FORGET_PICTURE, (job, attempt))
             if received.handle is not None:
                 connection.execute(_HANDLE, (received.handle, attempt))
 
@@ -237,13 +237,13 @@ class Ledger:
 
     def voided(self, attempt: int, *, unanswered: bool) -> asyncio.Future[None]:
         """Take an attempt back: its request has not left. `unanswered` when an earlier one still is."""
-        stands: _Stands = _UNANSWERED_BEFORE if unanswered else (Status.PENDING, None, None)
+        stands: _Stands = UNANSWERED_BEFORE if unanswered else (Status.PENDING, None, None)
 
         def write(connection: sqlite3.Connection) -> None:
             job = _pass(connection, attempt, "voided", billed="no", counts=0)
-            connection.execute(_STANDS, (*stands, job))
+            connection.execute(STANDS, (*stands, job))
             if not unanswered:
-                connection.execute(_STANDS_AS_BEFORE, (job,))
+                connection.execute(STANDS_AS_BEFORE, (job,))
 
         return self.database.submit(write)
 
@@ -270,7 +270,7 @@ class Ledger:
         if billed == "maybe":
             stands = (stands[0], error.code.value, error.message)
         elif billed == "no" and unanswered:
-            stands = _UNANSWERED_BEFORE
+            stands = UNANSWERED_BEFORE
         why: dict[str, Any] = {"ended_at": self._clock(), "code": error.code.value, "error": error.message}
         why |= {} if answer is None else {"answer": answer}
 
@@ -279,12 +279,12 @@ class Ledger:
             job = _pass(connection, attempt, state, billed=billed, counts=counts, cost=cost, **why)
             if unknown and error.dead:
                 connection.execute(_HANDLE, (None, attempt))
-            connection.execute(_STANDS, (*stands, job))
+            connection.execute(STANDS, (*stands, job))
             if billed == "no":
                 if not unanswered:
-                    connection.execute(_STANDS_AS_BEFORE, (job,))
+                    connection.execute(STANDS_AS_BEFORE, (job,))
             else:
-                connection.execute(_FORGET_PICTURE, (job, attempt))
+                connection.execute(FORGET_PICTURE, (job, attempt))
 
         return self.database.submit(write)
 
@@ -308,7 +308,7 @@ class Ledger:
                 row = connection.execute(_FINISH_AS_REJECTED, ended).fetchone()
             row = row or connection.execute(_FINISH, values).fetchone()
             if row is None:  # it ended before anything was sent
-                connection.execute(_JOB, (*_columns(job), outcome.started_at))
+                connection.execute(_JOB, (*columns_of(job), outcome.started_at))
                 row = connection.execute(_FINISH, values).fetchone()
             number = row[0]
             connection.execute(_LEAVE_PICTURE, (number, link, judged, outcome.error_code, outcome.error))
@@ -357,7 +357,7 @@ def give_up_in_flight(connection: sqlite3.Connection, kept: Mapping[Any, str]) -
     return connection.execute(_UNANSWERED).rowcount
 
 
-def _columns(job: Job) -> tuple[bytes, str, int, str, str, str]:
+def columns_of(job: Job) -> tuple[bytes, str, int, str, str, str]:
     """Return what a row says of the job itself."""
     return bytes.fromhex(job.key), job.id, job.position, job.file_name, tags_text(job), spec_text(job)
 
@@ -378,7 +378,7 @@ def _capture(
     return job
 
 
-def _check_free(connection: sqlite3.Connection, job: int) -> None:
+def check_free(connection: sqlite3.Connection, job: int) -> None:
     """Raise TransitionError when the job's last attempt is out, or can still be asked for."""
     query = (
         "SELECT attempts.number, state, state = 'unknown' AND handle IS NOT NULL FROM attempts LEFT JOIN submissions"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchflux.ledger.tables import Known
+    from batchflux.providers.batches import BatchAnswer
 
 OnUnknown = Literal["retry", "hold", "fail"]
 
@@ -73,7 +74,9 @@ class Work:
     job at once, as failed with that code and message. `attempt` is the attempt that gave this; with a `handle` it is
     polled, by the key `key_name`; it was sent at `sent_at`, in epoch seconds, and `price` nanounits of the budget are
     its. It is `lost` when its answer never came and its API can tell whether it was accepted: that is asked first, and
-    the rest holds where it was not. `made_by` is how it was made then, by the provider that it was sent to.
+    the rest holds where it was not. `made_by` is how it was made then, by the provider that it was sent to; those
+    `refused` are asked no more. `batched` is what a batch answered, of which `handle` is the name; `placed`: it has a
+    place of the canary.
     """
 
     job: Job
@@ -93,6 +96,9 @@ class Work:
     price: int = 0
     lost: bool = False
     made_by: Way | None = None
+    refused: frozenset[str] = frozenset()
+    batched: BatchAnswer | None = None
+    placed: bool = False
 
     @property
     def costs(self) -> bool:

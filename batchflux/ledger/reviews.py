@@ -57,7 +57,7 @@ CREATE INDEX IF NOT EXISTS redos_by_key ON redos (key)
 _WAITING = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.key = redos.key)"
 _NAMED = "SELECT 1 FROM pragma_table_info('reviews') WHERE name = 'reviewer'"
 _ADD_NAMES = "ALTER TABLE reviews ADD COLUMN reviewer TEXT NOT NULL DEFAULT ''"
-_STALE = "reviews_stale"  # results.csv does not show the latest verdicts yet
+_STALE = "reviews_stale"  # results.csv does not show the latest verdicts, or costs, yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,8 +291,13 @@ def is_pinned(connection: sqlite3.Connection, key: str) -> bool:
     return connection.execute("SELECT 1 FROM redos WHERE key = ?", (bytes.fromhex(key),)).fetchone() is not None
 
 
+def note_stale(connection: sqlite3.Connection) -> None:
+    """Note that results.csv does not show all of jobs that ended; in the transaction that changes it."""
+    set_meta(connection, _STALE, "1")
+
+
 def is_stale(connection: sqlite3.Connection) -> bool:
-    """Whether results.csv does not show the latest verdicts."""
+    """Whether results.csv does not show the latest verdicts, or costs."""
     return get_meta(connection, _STALE) == "1"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchflux.state import Lesson
 
 RECENT = 600.0
+LAST_BATCHES = 3  # of which is told how long they took
 CUT_OFF = "The last run was cut off; run it again to continue."
 _REFUSALS = tuple(code.value for code in (Code.RATE_LIMITED, Code.AUTH, Code.QUOTA))
 
@@ -42,12 +43,23 @@ class ProviderUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchUse:
+    """A batch that is not closed: of its `jobs` so many are `back`. It waits `since` then, UTC ISO 8601."""
+
+    provider: str
+    jobs: int
+    back: int
+    since: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Counts of listed jobs in a ledger, money in the manifest's currency, rate in pictures a minute.
 
     `total` is the number of jobs of the manifest that was last run; `pending` those that have not ended; `redo` the
     redos that a review asked for and no run has begun; `dropped` counts the jobs of which a field was dropped, by name.
-    `providers` has who was asked so far, or made jobs, by name.
+    `providers` has who was asked so far, or made jobs, by name; `batches` those that are not closed, by theirs.
+    `answered_again` counts answers of batches beyond the first for a job, which are counted as spent.
     """
 
     total: int
@@ -67,6 +79,8 @@ class State:
     redo: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     providers: dict[str, ProviderUse] = field(default_factory=dict)
+    batches: dict[str, BatchUse] = field(default_factory=dict)
+    answered_again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +113,8 @@ class Summary:
     images_per_minute: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     providers: dict[str, ProviderUse] = field(default_factory=dict)
+    batches: dict[str, BatchUse] = field(default_factory=dict)
+    answered_again: int = 0
 
     def to_json(self) -> str:
         """Return the text of summary.json: money as decimal text, times as UTC ISO 8601."""
@@ -191,6 +207,7 @@ def state_of(connection: sqlite3.Connection) -> State:
         "SELECT in_flight, attempts, possibly_billed, cost, maybe_cost FROM totals"
     ).fetchone()
     last_at = connection.execute("SELECT MAX(finished_at) FROM jobs").fetchone()[0]
+    batches, again = batches_of(connection)
     ended = {name: by_status.get(name, 0) for name in ("done", "failed", "unknown")}
     total = int(get_meta(connection, "total") or sum(by_status.values()))
     return State(
@@ -209,6 +226,8 @@ def state_of(connection: sqlite3.Connection) -> State:
         redo=len(waiting_redos(connection)),
         dropped=json.loads(get_meta(connection, "dropped") or "{}"),
         providers=_providers(connection, ended["done"], attempts, cost + maybe_cost),
+        batches=batches,
+        answered_again=again,
     )
 
 
@@ -296,9 +315,43 @@ def _providers(connection: sqlite3.Connection, done: int, attempts: int, spent: 
     }
 
 
+def batches_of(connection: sqlite3.Connection) -> tuple[dict[str, BatchUse], int]:
+    """Return the batches that are not closed, and how many answers of all came beyond the first for a job."""
+    if not _has_table(connection, "batches"):
+        return {}, 0
+    again = connection.execute("SELECT COALESCE(SUM(again), 0) FROM batches").fetchone()[0]
+    rows = connection.execute(
+        "SELECT name, provider, sent_at, COUNT(*), SUM(attempts.billed IS NOT NULL) FROM attempts"
+        " JOIN batches ON batches.submission = attempts.submission"
+        " JOIN submissions ON submissions.number = batches.submission"
+        " WHERE batches.closed_at IS NULL AND attempts.state != 'voided' GROUP BY batches.submission"
+    )
+    use = {
+        name: BatchUse(provider=provider, jobs=jobs, back=back, since=iso(sent_at))
+        for name, provider, sent_at, jobs, back in rows
+    }
+    return use, again
+
+
+def batch_seconds(connection: sqlite3.Connection, provider: str) -> tuple[float, ...]:
+    """Return how many seconds each of a provider's last batches took until it was closed, the latest first."""
+    if not _has_table(connection, "batches"):
+        return ()
+    rows = connection.execute(
+        "SELECT closed_at - sent_at FROM batches JOIN submissions ON submissions.number = batches.submission"
+        " WHERE provider = ? AND state = 'completed' AND closed_at > sent_at ORDER BY closed_at DESC LIMIT ?",
+        (provider, LAST_BATCHES),
+    )
+    return tuple(seconds for (seconds,) in rows)
+
+
 def _has_submissions(connection: sqlite3.Connection) -> bool:
     """Tell whether the ledger says what was sent where; one of format 1 does not."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'submissions'").fetchone() is not None
+    return _has_table(connection, "submissions")
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
 def _sent(

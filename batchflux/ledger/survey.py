@@ -74,7 +74,8 @@ class Asked(NamedTuple):
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
-    `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
+    `maybe` calls are made only where what was received cannot be had, or what was lost was not accepted: APIs are asked
+    for that of `lost` jobs. `retried` jobs of those to do had failed.
     `made_by` counts all jobs by the provider and style that make them; `asked` the requests by whom they ask, and
     then by whom they ask when that one cannot: its fallbacks, in order. `redo` of those to do were asked for in a
     review; `redos` are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs
@@ -103,6 +104,7 @@ class Survey:
     retried: int = 0
     calls: int = 0
     maybe: int = 0
+    lost: int = 0
     made_by: Counter[tuple[str, str]] = field(default_factory=Counter)
     asked: Counter[tuple[Asked, ...]] = field(default_factory=Counter)
     references: int = 0
@@ -217,6 +219,7 @@ class Surveyor:
         result.redo += job.redo_of is not None
         if known is not None:
             result.redone[known.number] = True
+        result.lost += work.lost
         result.retried += known is not None and known.status == Status.FAILED
         if work.costs or work.may_cost:
             result.calls += 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from batchflux.manifest.expansion import Expansion, expand
 from batchflux.manifest.loader import load_manifest
+from batchflux.manifest.providers.settings import ProviderConfig
 from batchflux.manifest.reading.values import AutoTimeout, Deadline, Rate
 from batchflux.manifest.redo import Redos
-from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, ProviderConfig, schema, starter
+from batchflux.manifest.schema import LimitsConfig, Manifest, OutputConfig, schema, starter
 
 __all__ = [
     "AutoTimeout",

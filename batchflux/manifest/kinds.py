@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, GetPydanticSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetPydanticSchema
 from pydantic_core import PydanticUseDefault, core_schema
 
 from batchflux.errors import quoted
@@ -277,6 +277,7 @@ HEADERS = types_of("object", "null", additionalProperties={"type": "string"})
 _TIME = types_of("string", "number")
 TIMEOUT = {"anyOf": [_TIME, {"type": "object", "properties": {"auto": _TIME}, "required": ["auto"]}]}
 AMOUNT = types_of("number", "string", minimum=0)
+SHARE = {"exclusiveMinimum": 0, "maximum": 1}
 _RATES = {"type": "object", "properties": dict.fromkeys(("most", *TOKENS), AMOUNT)}
 _TOKEN_PRICE = {**_RATES, "required": ["most"], "minProperties": 2, "additionalProperties": False}
 _OF_PIXELS = {"type": "object", "properties": dict.fromkeys(("most", *PIXELS), AMOUNT)}
@@ -294,3 +295,9 @@ Truth = Annotated[bool, of_text(_truth, "boolean", "null")]
 AxisSpec = Annotated[Any, of_node(axis_spec, AXIS_SCHEMA)]
 _Excluded = Annotated[str, of_node(_excluded, types_of("string", "number", "boolean", "null"))]
 Exclusion = Annotated[dict[str, _Excluded], BeforeValidator(values.mapping)]
+
+
+class Part(BaseModel):
+    """What all parts of a manifest have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())

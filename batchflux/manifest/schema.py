@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import (
@@ -22,11 +22,13 @@ from batchflux.manifest.kinds import (
     Encoding,
     Exclusion,
     MaybeText,
-    Price,
+    Part,
     Text,
     Truth,
     Where,
 )
+from batchflux.manifest.parts import ReferencesConfig, WebhooksConfig
+from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
 from batchflux.manifest.reading import values
 from batchflux.manifest.reading.values import (
     AutoTimeout,
@@ -45,107 +47,6 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.matrix import Axis
-    from batchflux.models import Cost
-
-NO_KEY = "(no key)"
-_PRICED = (
-    "price of one image in `currency`, or of one by each model: {MODEL: PRICE}; of a model that is paid by megapixels, "
-    "those of references too, {megapixel: PRICE, further: PRICE}: the first and each after it; of one paid by tokens "
-    "{most: PRICE, text_in: ..., image_in: ..., text_out: ..., image_out: ...}: the most of one image, and of a million"
-)
-
-
-class Part(BaseModel):
-    """What all parts of a manifest have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ProviderConfig(Part):
-    """Which API to call, and how.
-
-    `keys` are names of environment variables; there are no `addresses` for the embedded simulator.
-    """
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    name: Text = Field("simulator", description="simulator (embedded, free), tuzi, bfl, or any name with a base_url")
-    api: Text = Field("flux-relay", description="the wire format: flux-relay, bfl or simulator; left out: by the name")
-    style: Annotated[str, kinds.word(*job_fields.STYLES)] = Field(
-        job_fields.AUTO, description="auto: standard where it carries the whole job, chat where a local file travels"
-    )
-    model: Text = Field("flux-kontext-pro", description="the model's name at the provider")
-    addresses: Annotated[tuple[str, ...], kinds.of_node(kinds.addresses, kinds.ADDRESSES)] = Field(
-        (),
-        alias="base_url",
-        description="where the API is, as https://api.tu-zi.com; a list is a fleet; simulator is the embedded one",
-    )
-    keys: Annotated[tuple[str, ...], kinds.of_node(kinds.keys, kinds.LIST)] = Field(
-        (), description="NAMES of environment variables that hold API keys; several are a pool"
-    )
-    price: Price = Field(None, description=_PRICED)
-    currency: Text = Field("USD", description="the currency of price and budget")
-    params: Annotated[Literal["strict", "drop"], kinds.word("strict", "drop")] = Field(
-        "strict", description="what to do with a field that the API cannot carry: refuse the job, or drop it"
-    )
-    options: Annotated[dict[str, Any], kinds.of_node(kinds.options, kinds.types_of("object", "null"))] = Field(
-        default_factory=dict,
-        repr=False,  # it may hold what ${NAME} stands for
-        description="what only this API knows; the simulator's latency, limits and faults",
-    )
-
-    allow_hosts: Annotated[tuple[str, ...], kinds.of_node(kinds.hosts, kinds.LIST)] = Field(
-        (), description="hosts, host:port or networks that links to pictures may lead to although they are private"
-    )
-    proxy: Annotated[str | None, kinds.of_text(values.proxy, "string", "null")] = Field(
-        None,
-        repr=False,
-        description="the proxy for calls and downloads, or direct; left out: HTTP(S)_PROXY, ALL_PROXY and NO_PROXY",
-    )
-    download_headers: Annotated[dict[str, str], kinds.of_node(kinds.headers, kinds.HEADERS)] = Field(
-        default_factory=dict, repr=False, description="headers that hosts of pictures want, as User-Agent or Referer"
-    )
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the embedded simulator answers, which costs nothing."""
-        return not self.addresses
-
-    @property
-    def base_url(self) -> str | None:
-        """Its first address; None for the embedded simulator."""
-        return next(iter(self.addresses), None)
-
-    @property
-    def key_names(self) -> tuple[str, ...]:
-        """The names of its keys; of one that stands for none, where its API wants none."""
-        return self.keys or (NO_KEY,)
-
-    def price_of(self, model: str) -> Decimal | None:
-        """Return the price of one image by a model, the most where it is paid by more; None when none is known."""
-        price = self.priced(model)
-        if isinstance(price, kinds.PixelPrice):
-            return price.at_most(kinds.LARGEST)
-        return price.most if isinstance(price, kinds.TokenPrice) else price
-
-    def priced(self, model: str) -> kinds.Priced | None:
-        """Return the price of a model as it is written."""
-        return self.price.get(model) if isinstance(self.price, dict) else self.price
-
-    def cost_of(self, model: str, told: Cost | None) -> Decimal | None:
-        """Return what an answer says that it cost, in `currency`; None when it does not, or in another currency."""
-        if told is None:
-            return None
-        if told.amount is not None and told.currency == self.currency:
-            return told.amount
-        match price := self.priced(model):
-            case kinds.TokenPrice():
-                return price.of(told.tokens) if told.tokens else None
-            case kinds.PixelPrice() if told.megapixels is not None:
-                return price.of(told.megapixels)
-            case kinds.PixelPrice():  # units are of no known size: each counts as the first megapixel, the dearest
-                return None if told.units is None else price.first * told.units
-        return None if price is None or told.units is None else price * told.units
 
 
 class LimitsConfig(Part):
@@ -175,27 +76,6 @@ class LimitsConfig(Part):
     )
 
 
-class ProviderLimits(Part):
-    """What of the limits a provider may have of its own; what is left out is as `limits` says."""
-
-    concurrency: Annotated[int | None, kinds.whole(10_000, maximum=10_000)] = Field(
-        None, description="its requests in flight"
-    )
-    rate: Annotated[Rate | None, kinds.of_text(values.rate, "string", "null")] = Field(
-        None, description="its requests started in a time, by each of its keys"
-    )
-    attempts: Annotated[int | None, kinds.whole(100, maximum=100)] = Field(None, description="attempts for each job")
-    timeout: Annotated[float | AutoTimeout | None, kinds.of_node(kinds.timeout, kinds.TIMEOUT)] = Field(
-        None, description="bound of one of its calls, as limits.timeout"
-    )
-
-
-class NamedProvider(ProviderConfig):
-    """One of several providers, by a name of the user's own, with limits of its own."""
-
-    limits: ProviderLimits | None = Field(None, description="what of the limits is its own")
-
-
 class OutputConfig(Part):
     """Where pictures go, and how they are checked. `dir` is absolute once loaded, `max_bytes` bounds one picture."""
 
@@ -214,26 +94,6 @@ class OutputConfig(Part):
     )
     accept: Annotated[tuple[str, ...], kinds.of_node(kinds.accepted, kinds.ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
-    )
-
-
-class ReferencesConfig(Part):
-    """What is done to local reference photos before they are sent. `max_side` in pixels, `max_bytes` in bytes."""
-
-    orient: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
-        True, description="send photos upright, as their EXIF orientation has them seen"
-    )
-    max_side: Annotated[int | None, kinds.whole(100_000, maximum=100_000)] = Field(
-        None, description="scale photos so that their longer side has at most so many pixels, as 2048"
-    )
-    max_bytes: Annotated[int | None, kinds.of_text(values.size, "string", "integer")] = Field(
-        None, description="encode and scale photos so that their files are no larger, as 10MB"
-    )
-    flatten: Annotated[str | None, kinds.of_text(values.colour, "string", "null")] = Field(
-        None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
-    )
-    strip_metadata: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
-        False, description="send photos without EXIF data (place, camera), comments and the like"
     )
 
 
@@ -297,6 +157,10 @@ _DOCUMENT: dict[str, Any] = {
     "references": (
         ReferencesConfig | None,
         Field(None, description="what is done to local photos before they are sent"),
+    ),
+    "webhooks": (
+        WebhooksConfig | None,
+        Field(None, description="where APIs call when a task has ended, so that it need not be asked for so often"),
     ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
@@ -375,6 +239,7 @@ class Manifest:
     limits: LimitsConfig
     output: OutputConfig
     references: ReferencesConfig
+    webhooks: WebhooksConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)

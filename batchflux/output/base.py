@@ -26,6 +26,7 @@ ANSWERS = "answers"  # what an API answered, where no picture was found in it
 THUMBS = "thumbs"
 REFERENCES = f"{THUMBS}/references"
 SPOOL = ".spool"
+BATCHES = ".batches"  # the lines of batches that are about to leave, worthless after a crash
 CACHE = ".cache"  # what is remembered of reference photos, and the copies that are sent; worthless when it is lost
 REPLACED = ".replaced"  # holds pictures whose job was edited
 _NOT_IN_NAMES = re.compile(r"[^\w.\-]")

@@ -25,6 +25,7 @@ from batchflux.output import durable
 from batchflux.output.base import (
     ALL_SUFFIXES,
     ANSWERS,
+    BATCHES,
     IMAGES,
     NUMBERED,
     REJECTED,
@@ -119,9 +120,14 @@ class ImageStore:
             left = [path for path in self._spool_folder.iterdir() if f"{SPOOL}/{path.name}" not in recorded]
             if images.stat().st_dev != self._spool_folder.stat().st_dev:  # see durable.move
                 left += images.rglob(f"{TEMPORARY}*")
+            left += (self._root / BATCHES).glob("*.jsonl")
             for path in left:
                 path.unlink(missing_ok=True)
         return len(left)
+
+    def batch_file(self, name: str) -> Path:
+        """Return where the lines of a batch lie until it has left."""
+        return self._root / BATCHES / f"{name}.jsonl"
 
     def check_writable(self) -> None:
         """See that pictures can be kept before any is paid for; StorageError when they cannot."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.engine.settings import canary_of
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.lessons import lessons_of
+from batchflux.ledger.summary import batch_seconds
 from batchflux.ledger.survey import Asked
+from batchflux.planner.modes import ModePlan, chosen_of, cost_of, in_batches
 from batchflux.state import proven
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterable, Mapping
+    from decimal import Decimal
 
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, ProviderConfig
@@ -27,10 +29,16 @@ _MEASURED = 10_000  # jobs whose calls are looked at
 
 
 class Pace(NamedTuple):
-    """What is known of a provider from before: the seconds that a call took, and what its keys were found to allow."""
+    """What is known of a provider from before: the seconds that a call took, and what its keys were found to allow.
+
+    `batches` has the seconds that its last ones in the folder took, the latest first; `canary` is how many requests
+    are tried before its other ones.
+    """
 
     seconds_a_call: float | None
     learned: Mapping[str, Lesson]
+    batches: tuple[float, ...] = ()
+    canary: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +50,8 @@ class ProviderPlan:
     a second (None: it is found). `takes_over` counts the calls of others that it can make when they cannot. `models`
     counts its calls by model, `price` is of `model`, which jobs have that name none. `canary` requests are tried before
     its other ones are sent. `keys_missing` are those of its keys that a run would miss, `proxy` what it goes through.
+    `mode` is how it works; where its API sells batches, `modes` says what its calls cost and take `live` and in a
+    `batch`.
     """
 
     api: str
@@ -61,6 +71,8 @@ class ProviderPlan:
     keys_missing: tuple[str, ...] = ()
     proxy: str | None = None
     learned: dict[str, Lesson] = field(default_factory=dict)
+    mode: str = "live"
+    modes: dict[str, ModePlan] = field(default_factory=dict)
 
 
 def counted(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -73,12 +85,14 @@ def counted(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 def provider_plans(manifest: Manifest, survey: Survey, paces: Mapping[str, Pace]) -> dict[str, ProviderPlan]:
     """Return what each provider of a manifest has to do, by its name."""
-    return {name: _plan_of(manifest, survey, name, paces.get(name, Pace(None, {}))) for name in manifest.providers}
+    known = {name: paces.get(name, Pace(None, {})) for name in manifest.providers}
+    return {name: _in_mode(manifest, survey, name, pace) for name, pace in known.items()}
 
 
 def _plan_of(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> ProviderPlan:
+    """Return what a provider has to do, were it all live."""
     provider, limits = manifest.providers[name], manifest.limits_of(name)
-    own = {ways: calls for ways, calls in survey.asked.items() if ways[0].provider == name}
+    own = _own(survey, name)
     taken = (calls for ways, calls in survey.asked.items() if any(other.provider == name for other in ways[1:]))
     seconds_a_call = pace.seconds_a_call or (SIMULATED_CALL if provider.simulated else SECONDS_A_CALL)
     made = ProviderPlan(
@@ -90,34 +104,44 @@ def _plan_of(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> Provi
         takes_over=sum(taken),
         models=counted((ways[0].model, calls) for ways, calls in own.items()),
         price=provider.price_of(provider.model),
-        cost=cost_of(own or {(Asked(name, provider.model, "", manifest.price_of(name, provider.model)),): 0}),
+        cost=cost_of(manifest, own or _none_of(manifest, name), mode="live"),
         concurrency=min(limits.concurrency, manifest.limits.concurrency),
         rate=None if limits.rate is None else limits.rate.count / limits.rate.seconds,
         seconds=0.0,
         seconds_a_call=seconds_a_call,
+        canary=pace.canary,
         learned=dict(pace.learned),
+        mode=provider.mode,
     )
     return replace(made, seconds=_seconds(made, provider.key_names))
 
 
-def cost_of(asked: Mapping[tuple[Asked, ...], int], *, worst: bool = False) -> Decimal | None:
-    """Return what requests cost at most, by whom they ask; None when the price of one is not known.
+def _own(survey: Survey, name: str) -> dict[tuple[Asked, ...], int]:
+    return {ways: calls for ways, calls in survey.asked.items() if ways[0].provider == name}
 
-    In the `worst` case each is made by the dearest that can.
-    """
-    total = Decimal(0)
-    for ways, calls in asked.items():
-        prices = [way.most for way in (ways if worst else ways[:1])]
-        known = [price for price in prices if price is not None]
-        if len(known) < len(prices):
-            return None
-        total += max(known) * calls
-    return total
+
+def _none_of(manifest: Manifest, name: str) -> dict[tuple[Asked, ...], int]:
+    """Return that nothing is asked of a provider, which has a cost where its price is known."""
+    model = manifest.providers[name].model
+    return {(Asked(name, model, "", manifest.price_of(name, model)),): 0}
+
+
+def _in_mode(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> ProviderPlan:
+    """Return the plan of a provider as its mode has it, and how that compares with the other one."""
+    provider, live = manifest.providers[name], _plan_of(manifest, survey, name, pace)
+    cost = cost_of(manifest, _own(survey, name) or _none_of(manifest, name), mode="batch")
+    batch = in_batches(provider, cost, live.calls, pace.canary, pace.batches)
+    if batch is None:
+        return live
+    modes = {"live": ModePlan(cost=live.cost, seconds=live.seconds), "batch": batch}
+    chosen = chosen_of(provider, modes["live"], batch)
+    return replace(live, cost=chosen.cost, seconds=chosen.seconds, modes=modes)
 
 
 def whole_time(manifest: Manifest, plans: Collection[ProviderPlan]) -> float:
     """Return how many seconds a run takes in which all providers work at once, within the concurrency of all."""
-    together = sum(one.calls * one.seconds_a_call for one in plans) / manifest.limits.concurrency
+    live = [one for one in plans if one.mode == "live"]  # an open batch takes no place among requests
+    together = sum(one.calls * one.seconds_a_call for one in live) / manifest.limits.concurrency
     return max(together if len(plans) > 1 else 0.0, *(one.seconds for one in plans))
 
 
@@ -156,12 +180,16 @@ def _proven(ledger: sqlite3.Connection, kind: Asked, provider: ProviderConfig) -
     return made_before(ledger, kind) or proven(kind.provider, kind.model, kind.style, provider.base_url or "")
 
 
-def paces_of(manifest: Manifest, ledger: sqlite3.Connection) -> dict[str, Pace]:
-    """Return what is known from before of each provider, by its name; of a single one whatever it was called then."""
+def paces_of(manifest: Manifest, ledger: sqlite3.Connection, tried: Mapping[str, int]) -> dict[str, Pace]:
+    """Return what is known of each provider, by its name; of a single one whatever it was called before.
+
+    `tried` says of each how many requests go first.
+    """
     calls = f"SELECT spec, api_seconds FROM jobs WHERE api_seconds > 0 LIMIT {_MEASURED}"  # noqa: S608  a constant
     name = "json_extract(spec, '$.provider')" if manifest.several else "?"
     query = f"SELECT {name}, AVG(api_seconds) FROM ({calls}) GROUP BY 1"  # noqa: S608  constants
     measured = dict(ledger.execute(query, () if manifest.several else (manifest.provider.name,)).fetchall())
     return {
-        name: Pace(measured.get(name), lessons_of(provider, ledger)) for name, provider in manifest.providers.items()
+        name: Pace(measured.get(name), lessons_of(provider, ledger), batch_seconds(ledger, name), tried.get(name, 0))
+        for name, provider in manifest.providers.items()
     }

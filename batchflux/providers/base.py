@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
+    from batchflux.webhooks.api import WebhookApi
 
 
 READER = 1
@@ -67,6 +68,9 @@ class Provider(ABC):
 
     batches: ClassVar[BatchApi | None] = None
     """How it takes batches, where it sells some."""
+
+    webhooks: ClassVar[WebhookApi | None] = None
+    """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -109,7 +113,7 @@ class Provider(ABC):
         raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
 
     def task_of(self, handle: str) -> str:
-        """Return the name of a handle's task, which is the same in all handles of it."""
+        """Return the name of a handle's task, which is the same in all handles of it, and in calls of `webhooks`."""
         return handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:

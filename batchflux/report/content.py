@@ -100,6 +100,8 @@ def page_header(folder: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         **{name: getattr(state, name) for name in ("failures", "attempts", "possibly_billed", "currency")},
         **{name: format(getattr(state, name), "f") for name in ("spent", "spent_possibly")},
         "providers": {name: {**asdict(use), "spent": format(use.spent, "f")} for name, use in state.providers.items()},
+        "batches": {name: asdict(use) for name, use in state.batches.items()},
+        "answered_again": state.answered_again,
         "budget": None if budget is None else format(budget, "f"),
         "started_at": last.get("started_at") or iso(run.began) or None,
         "finished_at": last.get("finished_at"),

@@ -1,8 +1,8 @@
 """For packages that bring a provider: the suite that batchflux's own are held to, to be run by pytest over theirs.
 
 A Way says how a manifest names the provider, a Dialect how its API answers; `class TestMine(ProviderSuite)` with both
-runs everything: each picture paid once, also when the program is killed at any point. `batchflux docs providers` shows
-it. ImportError names the extra that is missing.
+runs everything: each picture paid once, also when the program is killed at any point; BatchSuite does so in batches.
+`batchflux docs providers` shows it. ImportError names the extra that is missing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ try:
 except ImportError as error:
     raise ImportError("batchflux.testing needs pytest; run: pip install 'batchflux[testing]'") from error
 else:
-    pytest.register_assert_rewrite("batchflux.testing.suite", "batchflux.testing.program")
+    pytest.register_assert_rewrite(
+        "batchflux.testing.suite", "batchflux.testing.batch_suite", "batchflux.testing.program"
+    )
 
 from batchflux.testing.bank import KEY, PRICE, Bank
-from batchflux.testing.dialect import Dialect, Picture, Task, Told
+from batchflux.testing.batch_suite import BatchSuite
+from batchflux.testing.dialect import Batch, BatchDialect, Dialect, Picture, Task, Told
 from batchflux.testing.program import Ended, Program
 from batchflux.testing.suite import ProviderSuite, Shop, Way, only
 
@@ -23,6 +26,9 @@ __all__ = [
     "KEY",
     "PRICE",
     "Bank",
+    "Batch",
+    "BatchDialect",
+    "BatchSuite",
     "Dialect",
     "Ended",
     "Picture",

@@ -11,6 +11,7 @@ before, or lies in the folder, is noted in `again`.
 - the picture: `#b64` and `#data` put it into the answer, `#b64half` a half of it, all others get a link;
   `#linkprivate` leads to where no download may go; LOOKS names what it is instead of the PNG that is asked for;
 - the download: what FILES names; `#gone` until the job is asked for a second time;
+- the batch: what `batches` says;
 - the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price;
 - the list of requests: `#queued*TIMES` is left out so often, `#twin` has another that is equal, `#deaf` cannot be had.
 """
@@ -35,7 +36,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from PIL import Image
 
-from batchflux.testing.dialect import Accepted, Dialect, Picture, Task
+from batchflux.testing.batches import BatchCounter
+from batchflux.testing.dialect import Accepted, Dialect, Picture, Task, job_of, said
 from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
@@ -46,7 +48,6 @@ PRICE = 0.14
 KEY = "sk-canary-5f1c0ffee0ddba11"
 CREDITS = 3.5  # what a task says that it cost, at 0.01 each
 
-TOKEN = re.compile(r"#([a-z0-9]+)(?:\*(\d+))?")
 ERRORS: dict[str, tuple[int, str, dict[str, Callable[[], str]]]] = {
     "500": (500, "internal_error", {}),
     "busy": (429, "rate_limit_exceeded", {}),
@@ -70,16 +71,6 @@ CALLS = {*ERRORS, *TEXTS, *INLINE, "url", "link", "reset", "lost", "hang"}
 FILES = {"link403", "link404", "link503", "linkhalf", "linkhtml"}
 POLLS = {"wait", "stuck", "missing", "poll429", "poll500"}
 FAILED = {"500": "Error", "moderated": "Content Moderated"}
-
-
-def said(text: str, kind: set[str], number: int) -> str | None:
-    """Return what a prompt says of one kind for this time, counted from 0."""
-    for name, times in TOKEN.findall(text):
-        if name in kind:
-            if not times or number < int(times):
-                return str(name)
-            number -= int(times)
-    return None
 
 
 @lru_cache(maxsize=2000)
@@ -152,8 +143,7 @@ class Seen:
     @property
     def name(self) -> str:
         """The job's id where the prompt gives one, else the prompt."""
-        words = self.text.split()
-        return words[1] if words[0] == "job" and len(words) > 1 else self.text
+        return job_of(self.text)
 
     @property
     def is_task(self) -> bool:
@@ -193,6 +183,7 @@ class Bank:
     again: list[str] = field(default_factory=list)
     open: int = 0
     most_at_once: int = 0
+    batch_polls: int = 0
     _tasks: dict[str, str | None] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
     _files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
@@ -202,6 +193,9 @@ class Bank:
         """Return the server."""
         app = web.Application(client_max_size=1 << 27, middlewares=[self._guard])
         paths = {path for dialect in self.dialects for path in dialect.paths}
+        for dialect in self.dialects:
+            if dialect.batches is not None:
+                BatchCounter(self, dialect, dialect.batches).add_to(app.router)
         for path in sorted(paths | {"/v1/images/generations", "/v1/chat/completions"}):
             app.router.add_post(path, self.post)
         for dialect in self.dialects:
@@ -235,11 +229,8 @@ class Bank:
         if unread:
             return web.json_response(unread[1], status=unread[0])
         name = seen.name
-        if self.fetched[name] or (self.out is not None and (self.out / "images" / f"{name}.png").exists()):
-            self.again.append(name)
         fault = said(seen.text, CALLS, self.posts[name])
-        self.posts[name] += 1
-        self.prompts[name] = seen.text
+        self.order(seen.text)
         self.open += 1
         self.most_at_once = max(self.most_at_once, self.open)
         try:
@@ -251,6 +242,18 @@ class Bank:
             return await self._answer(request, seen, fault)
         finally:
             self.open -= 1
+
+    def order(self, text: str) -> None:
+        """Note that a picture is ordered, and whether it was there before."""
+        name = job_of(text)
+        if self.fetched[name] or (self.out is not None and (self.out / "images" / f"{name}.png").exists()):
+            self.again.append(name)
+        self.posts[name] += 1
+        self.prompts[name] = text
+
+    def picture(self, name: str) -> bytes:
+        """Return the picture of a named job."""
+        return picture_of(name, self.side)
 
     async def _answer(self, request: web.Request, seen: Seen, fault: str | None) -> web.StreamResponse:
         if seen.dialect is not None and fault is not None and fault in seen.dialect.refusals:
@@ -402,7 +405,7 @@ class Bank:
         named = (request.headers.get(name) for name in ("x-key", *(one.key for one in self.dialects)))
         key = next(filter(None, named), request.headers.get("Authorization", "")).rpartition(" ")[2]
         keyless = {path for one in self.dialects if not one.keyed for path in (*one.paths, *one.asks)}
-        if request.path.startswith(("/files/", "/view")) or _path(request) in keyless:
+        if request.path.startswith(("/files/", "/view", "/put/")) or _path(request) in keyless:
             assert not key, "a key went where none belongs"
         elif not key.startswith("sk-"):
             return web.json_response({"detail": "Not authenticated - Invalid Authentication"}, status=403)

@@ -5,8 +5,9 @@ A Dialect shares no code with the provider that is tested, and is written from t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,44 @@ Told = tuple[int, Any, dict[str, str]]
 """An answer: its status, its JSON, its headers."""
 
 
+BatchState = Literal["running", "completed", "failed", "expired", "cancelled"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """A batch of a file's lines, by their keys; `name` is what its creator calls it. `files` hold its answers."""
+
+    id: str
+    name: str
+    path: str
+    lines: dict[str, Mapping[str, Any]]
+    state: BatchState = "running"
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDialect:
+    """How an API speaks of batches.
+
+    `routes` are its calls, as `POST /v1/files`, and what each is: `begin` (an upload that goes on at the address that
+    is answered), `upload`, `create`, `list`, `poll`, `cancel` or `download`; `{id}` in them is what it is about.
+    `line` returns the key, the path and the body of a line, `asked` the file and the name of a `create`. `begun` is the
+    answer's header for a `begin` whose upload goes to an address, `uploaded` the answer for a file, `told` what is
+    said of a batch, `listed` of all, `answered` a line that answers: its key, status and body. `keeps_expired`: a batch
+    that expired gives what it has made.
+    """
+
+    routes: Mapping[str, str]
+    line: Callable[[Mapping[str, Any]], tuple[str, Mapping[str, Any]]]
+    asked: Callable[[Mapping[str, Any]], tuple[str, str]]
+    uploaded: Callable[[str], Any]
+    told: Callable[[Batch], Any]
+    listed: Callable[[list[Batch]], Any]
+    answered: Callable[[str, int, Any], Any]
+    begun: Callable[[str], Mapping[str, str]] = lambda _: {}
+    keeps_expired: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """An API: the paths of its paid calls, and how it speaks there.
@@ -59,7 +98,8 @@ class Dialect:
     what a call gets that it does not understand. An API of tasks has `accepted`, the answer to a paid call, and `asks`,
     what is told of a task at each path, the first of them the one that counts as a poll; `task` is a task's id where
     the call names it. `lists` are the paths where it tells what it accepted: of these requests, by the query.
-    `keyed`: whether it wants a key; `key` is the header that carries it.
+    `keyed`: whether it wants a key; `key` is the header that carries it. `batches` says how it speaks of batches, where
+    it sells some.
     """
 
     paths: tuple[str, ...]
@@ -74,3 +114,23 @@ class Dialect:
     keyed: bool = True
     key: str = "Authorization"
     unread: Callable[[str, str, Mapping[str, Any]], tuple[int, Any] | None] = lambda *_: None
+    batches: BatchDialect | None = None
+
+
+TOKEN = re.compile(r"#([a-z0-9]+)(?:\*(\d+))?")
+
+
+def said(text: str, kind: set[str], number: int) -> str | None:
+    """Return what a prompt says of one kind for this time, counted from 0."""
+    for name, times in TOKEN.findall(text):
+        if name in kind:
+            if not times or number < int(times):
+                return str(name)
+            number -= int(times)
+    return None
+
+
+def job_of(text: str) -> str:
+    """Return the job's id where a prompt gives one, else the prompt."""
+    words = text.split()
+    return words[1] if words[0] == "job" and len(words) > 1 else text

@@ -199,10 +199,10 @@ class Program:
     def leftovers(self) -> list[str]:
         """Return files that do not belong into a folder whose run has ended."""
         allowed = {"images", "results.csv", "summary.json", "manifest.yaml", "ledger.db", "run.log", ".lock", ".spool"}
-        allowed |= {".cache"}  # of photos
+        allowed |= {".cache", ".batches"}  # of photos, and of files on their way
         allowed |= {"README.md", "metadata.jsonl"}  # by which it is a dataset
         top = [path.name for path in self.out.iterdir() if path.name not in allowed]
-        return top + [f".spool/{path.name}" for path in (self.out / ".spool").glob("*")]
+        return top + [f"{name}/{path.name}" for name in (".spool", ".batches") for path in (self.out / name).glob("*")]
 
 
 @contextmanager

@@ -99,11 +99,15 @@ def only(holds: Callable[[Way], bool]) -> Callable[[_Test], _Test]:
     return marked
 
 
-class ProviderSuite:
-    """The suite. A class `Test...` that inherits it says `ways`, and `dialects` in which the bank is to answer them."""
+class Suite:
+    """What a suite of tests over several ways is made of."""
 
     ways: ClassVar[tuple[Way, ...]]
     dialects: ClassVar[tuple[Dialect, ...]] = ()
+
+    def points(self, way: Way) -> tuple[str, ...]:
+        """Return the points at which a run of a way is killed."""
+        return way.kills
 
     def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
         """Return pytest's marks of a test for a way, killed at `point` where that is not empty."""
@@ -121,7 +125,7 @@ class ProviderSuite:
             [
                 pytest.param(*((way, point) if kills else (way,)), marks=self.marks(name, way, point), id=label)
                 for way in ways
-                for point in (way.kills if kills else ("",))
+                for point in (self.points(way) if kills else ("",))
                 for label in (f"{way.name}-{point}" if kills else way.name,)
             ],
         )
@@ -132,6 +136,10 @@ class ProviderSuite:
         with opened(*self.dialects) as bank, program_in(tmp_path) as program:
             bank.out = program.out
             yield Shop(bank, program, way)
+
+
+class ProviderSuite(Suite):
+    """The suite. A class `Test...` that inherits it says `ways`, and `dialects` in which the bank is to answer them."""
 
     def test_every_picture_is_paid_once(self, shop: Shop) -> None:
         shop.manifest("#wait*1", "", "")

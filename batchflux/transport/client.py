@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from multidict import CIMultiDict
 
 from batchflux.errors import Code, JobError
-from batchflux.models import BASE, SECONDS, Exchanged
+from batchflux.models import BASE, SECONDS, Exchanged, Missing
 from batchflux.redaction import hush
 from batchflux.transport.body import Body
 from batchflux.transport.connecting.connections import MIB, Names, Routes, Sent, TransportOptions, Until
@@ -30,7 +30,7 @@ from batchflux.transport.waits import wait_in_words
 from batchflux.transport.wire_errors import WIRE_ERRORS, lost, refused_by, shown, unanswered, unsafe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from aiohttp import ClientResponse
     from yarl import URL
@@ -116,6 +116,38 @@ class Transport:
             hush(error, secrets)
             raise
 
+    async def lines(
+        self,
+        request: HttpRequest,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secrets: Collection[str] = (),
+    ) -> AsyncGenerator[bytes]:
+        """Perform a free HTTP step whose answer is lines, and give them as they come, each without its end.
+
+        The answer may be of any size, and take any time: it is read no faster than its lines are taken. Of a line that
+        is longer than any answer may be, only the beginning is given. Raises JobError: as `exchange`; `network` and
+        `timeout` also in the midst of it, where it broke off; `download` and dead, where the reader says that it is
+        Missing; what else the reader made of an answer that is no success.
+        """
+        opened, sent = self._opened(), Sent(once=False, tell=None)
+        try:
+            url = self._checked(request, headers or {})
+            until = Until(asyncio.get_running_loop().time() + self._options.timeout)
+            response = await self._ask(opened, request, url, headers or {}, (sent, until))
+            try:
+                if response.status not in SUCCESS:
+                    await self._refused(request, response, until)
+                async for line in self._split(Body(response)):
+                    yield line
+            except WIRE_ERRORS as error:
+                raise lost(error, url) from None
+            finally:
+                response.close()
+        except JobError as error:
+            hush(error, secrets)
+            raise
+
     async def fetch(self, url: str) -> Fetched:
         """Download the picture behind a link; StorageError when a large one cannot be kept in the spool folder.
 
@@ -130,30 +162,59 @@ class Transport:
                 raise
         return await opened.downloads.fetch(url)
 
-    async def _exchange(self, opened: _Open, request: HttpRequest, headers: Mapping[str, str], sent: Sent) -> Exchanged:
+    def _checked(self, request: HttpRequest, headers: Mapping[str, str]) -> URL:
+        """Return where a request goes; JobError `auth`: the headers can hold no key."""
         if not all(map(_CREDENTIAL.fullmatch, headers.values())):
             what = "an API key is empty or holds blanks or characters that no key has"
             raise JobError(Code.AUTH, f"{what}; check the environment variable")
         absolute = _ABSOLUTE.match(request.url)
-        url = to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
+        return to_url(request.url if absolute else f"{self._base}/{request.url.removeprefix('/')}")
+
+    async def _exchange(self, opened: _Open, request: HttpRequest, headers: Mapping[str, str], sent: Sent) -> Exchanged:
+        url = self._checked(request, headers)
         clock = asyncio.get_running_loop().time
         started = clock()
         due, began = self._options.due, started + size_of_files(request.content) / SLOWEST_UPLOAD
         until = Until(began + self._options.timeout) if due is None else Until(due(began), lambda: due(began))
         response = await self._ask(opened, request, url, headers, (sent, until))
-        answered = lowered(response.headers)
-        told = {**answered, BASE: self._base, SECONDS: f"{clock() - started:.3f}"}
         try:
-            reply = await self._answer(request, response, told, until)
+            reply = await self._told(request, response, until, clock() - started)
+        finally:
+            response.close()  # the connection is kept all the same if the answer was read to its end
+        pause = pause_hinted(lowered(response.headers), time.time())
+        return Exchanged(reply=reply, seconds=clock() - started, pause=pause)
+
+    async def _told(self, request: HttpRequest, response: ClientResponse, until: Until, seconds: float) -> Reply:
+        """Return what the reader makes of an answer that began after so many seconds; JobError with `retry_after`."""
+        answered = lowered(response.headers)
+        told = {**answered, BASE: self._base, SECONDS: f"{seconds:.3f}"}
+        try:
+            return await self._answer(request, response, told, until)
         except JobError as error:
             if error.retry_after is None:
                 error.retry_after = wait_asked(response.status, answered, time.time())
             if error.retry_after is None and error.code is Code.RATE_LIMITED:
                 error.retry_after = wait_in_words(error.message)
             raise
-        finally:
-            response.close()  # the connection is kept all the same if the answer was read to its end
-        return Exchanged(reply=reply, seconds=clock() - started, pause=pause_hinted(answered, time.time()))
+
+    async def _refused(self, request: HttpRequest, response: ClientResponse, until: Until) -> None:
+        """Raise what the reader makes of an answer that is no success, and so has no lines."""
+        reply = await self._told(request, response, until, 0.0)
+        if isinstance(reply, Missing):
+            raise JobError(Code.DOWNLOAD, f"what {shown(response.url)} had is gone (HTTP {response.status})", dead=True)
+        raise TypeError(f"the reader of an answer of lines returned {reply!r} for HTTP {response.status}")
+
+    async def _split(self, body: Body) -> AsyncGenerator[bytes]:
+        """Give the lines of a body as they come; one of WIRE_ERRORS where it breaks off."""
+        line = bytearray()
+        while data := await body.next(Until(float("inf")), self._options.idle_timeout):
+            first, *ends = data.split(b"\n")
+            line += first[: max(0, self._body_cap - len(line))]
+            for start in ends:
+                yield bytes(line)
+                line = bytearray(start)
+        if line:
+            yield bytes(line)
 
     async def _ask(
         self, opened: _Open, request: HttpRequest, url: URL, headers: Mapping[str, str], course: tuple[Sent, Until]

@@ -14,7 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import FormData, Payload
 
@@ -149,7 +149,7 @@ def _check(file: LocalFile) -> None:
 class _Streamed(Payload):
     """A file that is read as it goes out; a peer that gets less than was promised takes it for nothing."""
 
-    _autoclose = True  # it is open within `write` only
+    _autoclose = True  # it is open while a piece is read only
 
     def __init__(self, file: LocalFile) -> None:
         super().__init__(file, content_type=file.media_type)
@@ -159,15 +159,17 @@ class _Streamed(Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise TypeError("a file that is streamed is no text")
 
-    def _opened(self) -> IO[bytes]:
-        return Path(self._file.path).open("rb")
+    def _piece(self, at: int) -> bytes:
+        """Open it for one piece only: whoever waits for that may be gone before it is there."""
+        with Path(self._file.path).open("rb") as source:
+            source.seek(at)
+            return source.read(min(_PIECE, self._file.size - at))
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        with await in_thread(self._opened) as source:
-            left = self._file.size
-            while left and (piece := await in_thread(partial(source.read, min(left, _PIECE)))):
-                await writer.write(piece)
-                left -= len(piece)
+        at = 0
+        while at < self._file.size and (piece := await in_thread(partial(self._piece, at))):
+            await writer.write(piece)
+            at += len(piece)
 
 
 def _utf8(text: str) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchflux.testing.dialect import Dialect
+from batchflux.testing.dialect import BatchDialect, Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchflux.testing.dialect import Picture
+    from batchflux.testing.dialect import Batch, Picture
 
 
 def _picture(made: Picture) -> Any:
@@ -40,7 +40,45 @@ def _moderated() -> Any:
     return {"error": {**error, "moderation_details": details}}
 
 
+def _batch(batch: Batch) -> Any:
+    """A batch: https://developers.openai.com/api/reference/resources/batches"""
+    status = "in_progress" if batch.state == "running" else batch.state
+    fault = {"code": "invalid_json_line", "message": "This line is not parseable as valid JSON.", "line": 1}
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "status": status,
+        "errors": {"object": "list", "data": [fault]} if status == "failed" else None,
+        "output_file_id": next(iter(batch.files), None),
+        "error_file_id": None,
+        "request_counts": {"total": len(batch.lines), "completed": 0, "failed": 0},
+        "metadata": {"batchflux": batch.name},
+    }
+
+
+def _answered(key: str, status: int, body: Any) -> Any:
+    response = {"status_code": status, "request_id": "r", "body": body}
+    return {"id": f"batch_req_{key}", "custom_id": key, "response": response, "error": None}
+
+
+BATCHES = BatchDialect(
+    routes={
+        "POST /v1/files": "upload",
+        "POST /v1/batches": "create",
+        "GET /v1/batches": "list",
+        "GET /v1/batches/{id}": "poll",
+        "POST /v1/batches/{id}/cancel": "cancel",
+        "GET /v1/files/{id}/content": "download",
+    },
+    line=lambda line: (line["custom_id"], line["body"]),
+    asked=lambda body: (body["input_file_id"], body["metadata"]["batchflux"]),
+    uploaded=lambda name: {"id": name, "object": "file", "purpose": "batch"},
+    told=_batch,
+    listed=lambda batches: {"object": "list", "data": [*map(_batch, batches)], "has_more": False},
+    answered=_answered,
+)
 DIALECT = Dialect(
+    batches=BATCHES,
     paths=("/v1/images/generations", "/v1/images/edits"),
     mine=lambda path, body: path.endswith("edits") or str(body.get("model")).startswith("gpt-image"),
     text=lambda body: str(body["prompt"]),

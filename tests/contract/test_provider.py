@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from batchflux.testing.batch_suite import BatchSuite
 from batchflux.testing.suite import ProviderSuite, Way, only
 from tests.banks import dialects
 
@@ -123,3 +124,18 @@ class TestProvider(ProviderSuite):
         assert ended.code == 3, ended.said
         assert shop.bank.posts.total() == 1
         assert shop.program.summary()["reason"] == "budget"
+
+
+TOGETHER = {  # tests of batches that have most of it in one
+    "test_an_answer_that_comes_twice_is_counted_twice_and_shown",
+    "test_what_is_not_back_is_sent_live_once_its_batch_is_cancelled",
+}
+
+
+class TestBatches(BatchSuite):
+    ways = tuple(way for way in WAYS if way.name in ("openai", "gemini"))
+    dialects: ClassVar = dialects()
+
+    def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
+        """The engine sees no API, and tests/engine has all that a batch goes through."""
+        return () if way.name == "openai" and test in TOGETHER else (pytest.mark.slow,)

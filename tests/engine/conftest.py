@@ -14,8 +14,8 @@ import hashlib
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,10 @@ from batchflux.engine.settings import Rules
 from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
 from batchflux.errors import Code, JobError, StopRun
+from batchflux.ledger.batches import Batch, BatchLedger, Closing, Freed
 from batchflux.ledger.bookkeeping import Feeder, FreeFirst
 from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.means import Means
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
 from batchflux.models import (
@@ -53,6 +55,7 @@ from batchflux.models import (
     Json,
     Leaving,
     Link,
+    Listed,
     Missing,
     Outcome,
     Pending,
@@ -63,11 +66,14 @@ from batchflux.models import (
 )
 from batchflux.providers import Provider, providers
 from batchflux.transport import CallTimes, DownloadSlots
+from batchflux.transport.lines import Lines, write_lines
+from batchflux.webhooks.wakes import Wakes
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
 if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
+    from batchflux.providers.base import Lost
 
 DUSK = 1_800_000_000.0
 
@@ -155,6 +161,10 @@ class Server:
         self.exposure = 0
         self.tasks: dict[str, tuple[float, Reply]] = {}
         self.polls: Counter[str] = Counter()
+        self.asked: list[tuple[str, str | None, float]] = []
+        self.deaf: Callable[[float], None] = lambda _: None
+        self.whole, self.list_takes = True, 0.0
+        self.certain = False
         self.epoch = 0.0
         """How much later than the loop's clock it is at the server: a second run's clock begins at 0 again."""
 
@@ -167,6 +177,8 @@ class Server:
         at: tuple[str, str],
         on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
+        if request.url.startswith(LIST):
+            return await self._listed(request.url.removeprefix(LIST), secret)
         if request.repeatable:
             return self._poll(request)
         if on_sent is not None:
@@ -181,7 +193,9 @@ class Server:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         self.exposure = max(self.exposure, self.charged + self.in_flight)
-        free = False
+        free, handle = False, f"{name}/{self.per_job[name]}"
+        if reply.task is not None:  # it is accepted now, whatever becomes of the answer
+            self.tasks[handle] = (seen.at + (reply.after or 0.0) + reply.task + self.epoch, reply)
         try:
             await reply.serve()
         except JobError as error:
@@ -192,10 +206,20 @@ class Server:
             self.charged += not free
         seen.ended = asyncio.get_running_loop().time()
         if reply.task is not None:
-            handle = f"{name}/{self.per_job[name]}"
-            self.tasks[handle] = (seen.ended + reply.task, reply)
             return Exchanged(reply=Submitted(handle=handle, cost=reply.cost), seconds=reply.after or 0.0)
         return Exchanged(reply=Finished(asset=self._asset(name, reply), cost=reply.cost), seconds=reply.after or 0.0)
+
+    async def _listed(self, name: str, key: str | None) -> Exchanged:
+        """Say which tasks of a name there are; `deaf` raises what is answered in place of a list."""
+        now = asyncio.get_running_loop().time() + self.epoch
+        self.asked.append((name, key, now))
+        self.deaf(now)
+        await asyncio.sleep(self.list_takes)
+        own = ((handle, due) for handle, (due, _) in self.tasks.items() if handle.split("/")[0] == name)
+        handles = tuple(handle for handle, due in own if self.whole or due <= now)
+        if self.certain and not handles:
+            return Exchanged(reply=Ended(error=JobError(Code.SERVER, "it was not accepted", billed=False)), seconds=0.0)
+        return Exchanged(reply=Listed(handles=handles, whole=self.whole), seconds=0.0)
 
     def _poll(self, request: HttpRequest) -> Exchanged:
         """Say how a task stands; a poll takes no time. What `ends` it counts once it is due."""
@@ -217,6 +241,9 @@ class Server:
         self.delivered[name] += 1
         link = Link(url=f"https://{self.hosts.get(name, 'cdn.example')}/{name}/{self.delivered[name]}")
         return Inline(data=f"picture of {name}".encode()) if reply.inline else link
+
+    def lines(self, request: HttpRequest) -> AsyncGenerator[bytes]:
+        raise AssertionError("this server sells no batches")
 
     async def fetch(self, url: str) -> Fetched:
         name = url.split("/")[3]
@@ -276,12 +303,24 @@ class Pictures:
 class InProcess:
     """An Executor over a Server and Pictures."""
 
-    def __init__(self, server: Server, pictures: Pictures) -> None:
+    def __init__(self, server: Server, pictures: Pictures, folder: Path) -> None:
+        self._folder = folder
         self.exchange = server.exchange
         self.keep = pictures.spool
         self._server = server
         self._pictures = pictures
         self.answers: dict[int, bytes] = {}
+
+    def lines(
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, at: tuple[str, str]
+    ) -> AsyncGenerator[bytes]:
+        return self._server.lines(request)
+
+    async def write_lines(self, name: str, lines: Iterable[tuple[str, Json]]) -> Lines:
+        return await write_lines(self._folder / ".batches" / name, lines)
+
+    async def drop_lines(self, name: str) -> None:
+        (self._folder / ".batches" / name).unlink(missing_ok=True)
 
     async def keep_answer(self, job: Job, attempt: int, body: bytes) -> str:
         self.answers[attempt] = body
@@ -315,11 +354,26 @@ class Tasks(Provider):
         return HttpRequest(method="PUT", url="upload", reader=_unread, repeatable=True)
 
 
+class Listing(Tasks):
+    """One whose server can tell what it accepted."""
+
+    style = "listing"
+
+    def capabilities(self, model: str) -> Capabilities:
+        return replace(super().capabilities(model), finds_lost=True)
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        return HttpRequest(method="GET", url=f"{LIST}{job.prompt}", reader=_unread, repeatable=True)
+
+
 def _unread(status: int, headers: Mapping[str, str]) -> Any:
     raise AssertionError("the server in this process answers with replies, not with bytes")
 
 
+LIST = "list:"
 TASKS = Tasks()
+WIRES = {wire.style: wire for wire in (TASKS, Listing())}
+MEANS = Means(finds_lost=lambda job: job.style == "listing")
 
 
 class Notes:
@@ -390,6 +444,39 @@ class SlowDisk:
         await self._ledger.uploaded(provider, sha256, url, expires)
 
 
+class SlowBatches:
+    """As SlowDisk, of batches."""
+
+    def __init__(self, batches: BatchLedger, seconds: float) -> None:
+        self._batches = batches
+        self._half = seconds / 2
+
+    async def open(self) -> list[Batch]:
+        return await self._batches.open()
+
+    async def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> list[int]:
+        await asyncio.sleep(self._half)
+        numbers = await self._batches.authorize(name, kind, sent)
+        await asyncio.sleep(self._half)
+        return numbers
+
+    async def leaves(self, number: int, at: float) -> None:
+        await asyncio.sleep(self._half)
+        await self._batches.leaves(number, at)
+        await asyncio.sleep(self._half)
+
+    async def recorded(self, number: int, handle: str) -> None:
+        await asyncio.sleep(self._half)
+        await self._batches.recorded(number, handle)
+        await asyncio.sleep(self._half)
+
+    async def closed(self, number: int, closing: Closing) -> Freed:
+        await asyncio.sleep(self._half)
+        freed = await self._batches.closed(number, closing)
+        await asyncio.sleep(self._half)
+        return freed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How a run is held back, and how the world around it behaves. Times in seconds, money in the currency.
@@ -426,6 +513,8 @@ class Terms:
     kill_at: float | None = None
     kill_after_turns: int | None = None
     stop_at: float | None = None
+    batches: bool = True
+    live_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -450,6 +539,9 @@ class Night:
     pictures: Pictures = field(default_factory=Pictures)
     rules: Callable[[Terms, Ledger, Gate], Rules] | None = None
     """What holds the run back, where it is not one provider by the terms."""
+    epoch: float = 0.0
+    """How many seconds after DUSK the next run begins."""
+    wakes: Callable[[], Wakes] = Wakes
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -477,13 +569,20 @@ class Night:
     async def _run(self, asked: Terms, ledger: Ledger, notes: Notes, ended: list[RunEnded]) -> None:
         loop = asyncio.get_running_loop()
         gate = Gate()
+
+        def now() -> float:
+            return DUSK + self.epoch + loop.time()
+
+        batches = BatchLedger(ledger.database, now)
         world = World(
-            executor=InProcess(self.server, self.pictures),
+            executor=InProcess(self.server, self.pictures, self.folder),
             ledger=SlowDisk(ledger, asked.commit_seconds) if asked.commit_seconds else ledger,
+            batches=SlowBatches(batches, asked.commit_seconds) if asked.commit_seconds else batches,
             observer=notes,
             gate=gate,
             random=random.Random(asked.seed),
-            now=lambda: DUSK + loop.time(),
+            now=now,
+            wakes=self.wakes(),
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
@@ -493,7 +592,8 @@ class Night:
         selection = Selection(
             **{name: getattr(asked, name) for name in ("only", "limit", "retry_failed", "pay_again", "on_unknown")}
         )
-        first, rest = (Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__) for _ in range(2))
+        held = self.pictures.files.__contains__
+        first, rest = (Feeder(iter(self.jobs), ledger, selection, held, MEANS) for _ in range(2))
         both = FreeFirst(first, rest, asked.limit or len(self.jobs))
         await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
         ended.append(
@@ -546,7 +646,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         breaker=breaker,
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
         times=CallTimes(asked.timeout, asked.floor),
-        wire=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
+        wire=lambda job: WIRES.get(job.style) or providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda _, cost: nanos(cost.amount or Decimal(sum(cost.tokens.values()))) if cost else None,
     )

@@ -36,7 +36,7 @@ from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from batchflux.engine.limits.limit_finder import Learned
     from tests.engine.limit_servers import Model
@@ -147,7 +147,7 @@ async def ours(client: Client, servers: Sequence[Model], seen: Seen) -> None:
         downloads=DownloadSlots(10_000, 10_000),
     )
     wire = _Wire(servers, random, seen)
-    world = World(executor=wire, ledger=_Books(), observer=_Nobody(), gate=gate, random=random)
+    world = World(executor=wire, ledger=_Books(), batches=_NoBatches(), observer=_Nobody(), gate=gate, random=random)
     pool = WorkerPool(JobRunner(world, rules), world, "retry")
     await pool.run(_Jobs(client.jobs), workers_for(client.slots))
 
@@ -197,6 +197,15 @@ class _Wire:
         await ask(server, secret or "", self._random, self._seen)
         return Exchanged(reply=Finished(asset=Link(url="https://cdn.example/x")), seconds=1.0)
 
+    def lines(self, request: Any, *, provider: Any, secret: str | None, at: Any) -> AsyncGenerator[bytes]:
+        raise NotImplementedError
+
+    async def write_lines(self, name: str, lines: Any) -> Any:
+        raise NotImplementedError
+
+    async def drop_lines(self, name: str) -> None:
+        raise NotImplementedError
+
     async def keep(self, job: Any, picture: Any) -> str:
         raise NotImplementedError
 
@@ -239,6 +248,23 @@ class _Books:
     async def upload_of(self, provider: str, sha256: str, now: float) -> str | None: ...
 
     async def uploaded(self, provider: str, sha256: str, url: str, expires: float | None) -> None: ...
+
+
+class _NoBatches:
+    async def open(self) -> list[Any]:
+        return []
+
+    async def authorize(self, name: str, kind: str, sent: Any) -> list[int]:
+        raise NotImplementedError
+
+    async def leaves(self, number: int, at: float) -> None:
+        raise NotImplementedError
+
+    async def recorded(self, number: int, handle: str) -> None:
+        raise NotImplementedError
+
+    async def closed(self, number: int, closing: Any) -> Any:
+        raise NotImplementedError
 
 
 class _Nobody:

@@ -248,3 +248,21 @@ async def test_a_file_that_is_none_of_a_batch_is_refused(opened: Open, make_job:
         assert closed.error is not None
         assert said in closed.error.message
     assert simulator.requests.billed == 0
+
+
+async def test_what_is_known_of_old_batches_is_bounded(
+    opened: Open, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchflux.simulator.batches.base._KEPT_LINES", 5)
+    monkeypatch.setattr("batchflux.simulator.batches.base._IDLE_FILES", 2)
+    batching, _ = await opened("openai")
+    jobs = jobs_of(job_of(make_job, "openai"), 2)
+    handles = [await batching.create(jobs, str(number)) for number in range(4)]
+    closed = [await batching.closed(handle) for handle in handles[-2:]]
+    assert [await batching.find(str(number)) for number in range(4)] == [None, None, *handles[-2:]]
+    assert len(await batching.answers(closed[1])) == 2
+    files = [await batching.upload(jobs) for _ in range(4)]
+    with pytest.raises(JobError, match="No such File"):
+        await batching.step(batching.api.create(batching.api.kind(jobs[0]), files[1], "old"))
+    last = await batching.step(batching.api.create(batching.api.kind(jobs[0]), files[3], "new"))
+    assert isinstance(last, Submitted)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.errors import JobError
 from batchflux.models import Collected, Inline
 from batchflux.redaction import hushed, queries
+from batchflux.transport.lines import write_lines
 from batchflux.transport.links import to_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 
     from yarl import URL
 
-    from batchflux.models import Exchanged, HttpRequest, Job, Link, Stored
+    from batchflux.models import Exchanged, HttpRequest, Job, Json, Link, Stored
     from batchflux.output.image_store import ImageStore
     from batchflux.providers import Provider
     from batchflux.transport import Transport
+    from batchflux.transport.lines import Lines
 
 
 class LocalExecutor:
@@ -54,6 +57,25 @@ class LocalExecutor:
         headers = {} if secret is None or request.keyless else provider.authorize(secret)
         request = request if request.keyless else addressed(request, provider, base_url)
         return await transport.exchange(request, headers=headers, secrets=self._secrets, on_sent=on_sent)
+
+    async def lines(
+        self, request: HttpRequest, *, provider: Provider, secret: str | None, at: tuple[str, str]
+    ) -> AsyncGenerator[bytes]:
+        """Perform a free API step whose answer is lines, and give them as they come. Raises JobError."""
+        transport, base_url = self._transports[at]
+        headers = {} if secret is None or request.keyless else provider.authorize(secret)
+        request = request if request.keyless else addressed(request, provider, base_url)
+        async with aclosing(transport.lines(request, headers=headers, secrets=self._secrets)) as lines:
+            async for line in lines:
+                yield line
+
+    async def write_lines(self, name: str, lines: Iterable[tuple[str, Json]]) -> Lines:
+        """Write the lines of a batch into a file of its own. Raises StorageError."""
+        return await write_lines(self._images.batch_file(name), lines)
+
+    async def drop_lines(self, name: str) -> None:
+        """Remove the file of a batch."""
+        await asyncio.to_thread(self._images.batch_file(name).unlink, missing_ok=True)
 
     async def keep(self, job: Job, picture: Inline) -> str:
         """Keep the bytes that came with an answer durably; return their name. Raises StorageError."""

@@ -54,10 +54,12 @@ class _Waiter:
     future: asyncio.Future[Lease]
     rest: Rest | None
     elsewhere: Callable[[], bool]
+    only: Key | None = None
 
     def may(self, key: Key, now: float) -> bool:
         """Whether it may go with a key now."""
-        return not self.future.done() and (self.rest is None or self.rest.key is not key or self.rest.until <= now)
+        rested = self.rest is None or self.rest.key is not key or self.rest.until <= now
+        return not self.future.done() and rested and self.only in (None, key)
 
 
 class ElsewhereError(Exception):
@@ -148,15 +150,21 @@ class RateLimiter:
         self._dispatch()
 
     async def acquire(
-        self, failures: int = 0, rest: Rest | None = None, elsewhere: Callable[[], bool] = _nowhere
+        self,
+        failures: int = 0,
+        rest: Rest | None = None,
+        elsewhere: Callable[[], bool] = _nowhere,
+        only: Key | None = None,
     ) -> Lease:
         """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
 
         `failures` is how often the job has failed before, UNKNOWN when it may have been billed; `rest` what a key that
         refused it has asked for. Raises ElsewhereError: the provider is down, and `elsewhere` says that the job can be
-        made at once by another; a probe that is due is made all the same.
+        made at once by another; a probe that is due is made all the same; or `only` this key will do, and it is dead.
         """
-        waiter = _Waiter(failures, self._loop.create_future(), rest, elsewhere)
+        if only is not None and only.dead:
+            raise ElsewhereError
+        waiter = _Waiter(failures, self._loop.create_future(), rest, elsewhere, only)
         self._waiting.append(waiter)
         return await self._granted(waiter.future)
 
@@ -263,6 +271,7 @@ class RateLimiter:
         if RULES[error.code].fault == "key":
             key.dead = error
             self._refused_at = None
+            self._send_elsewhere(key)
             if not self._living():
                 self._gate.close(all_dead(self.keys, error))
         else:
@@ -361,10 +370,11 @@ class RateLimiter:
                 return held
         return NEVER
 
-    def _send_elsewhere(self) -> None:
-        """Let those go who need not wait until the provider is back."""
+    def _send_elsewhere(self, dead: Key | None = None) -> None:
+        """Let those go who need not wait until the provider is back, or wait for a key that is dead."""
         for waiter in list(self._waiting):
-            if not waiter.future.done() and waiter.elsewhere():
+            gone = waiter.elsewhere() if dead is None else waiter.only is dead
+            if not waiter.future.done() and gone:
                 self._waiting.remove(waiter)
                 waiter.future.set_exception(ElsewhereError())
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import AUTO
+from batchflux.manifest.providers.modes import mode_faults, terms_of
 from batchflux.manifest.providers.offers import FLUX_RELAY, no_style, option_faults
+from batchflux.manifest.providers.settings import ProviderConfig
 from batchflux.manifest.reading.diagnostics import nearest
 from batchflux.manifest.reading.values import EMBEDDED
 from batchflux.manifest.reading.yaml_nodes import Table, is_written, line_at
-from batchflux.manifest.schema import ProviderConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +114,17 @@ def provider_config(
         }
     )
     _check_api(section, made, offers if sure else None)
-    return made
+    return made if offers is None else _in_mode(section, made, offers)
+
+
+def _in_mode(section: Section, made: ProviderConfig, offers: Sequence[Capabilities]) -> ProviderConfig:
+    """Return the provider with the share of the price that its batches cost; note what its mode cannot be."""
+    if section.faulty.isdisjoint({"name", "api", "style", "model", "mode", "live_from", "batch_share"}):
+        for key, message in mode_faults(made, offers, shared=section.has("batch_share")):
+            section.add(message, key)
+    terms = terms_of(made, offers)
+    share = made.batch_share or (None if terms is None else terms.share)
+    return made.model_copy(update={"batch_share": share})
 
 
 def _model_of(api: str, offers: Sequence[Capabilities] | None) -> str:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.manifest.providers.offers import Pairs
-    from batchflux.manifest.schema import Manifest, ProviderConfig
+    from batchflux.manifest.providers.settings import ProviderConfig
+    from batchflux.manifest.schema import Manifest
     from batchflux.models import Job, Way
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import AUTO, REQUEST_FIELDS, STYLES
+from batchflux.manifest.providers.modes import sells_none, terms_of
 from batchflux.manifest.reading.diagnostics import FieldError, key_names, unknown_key
 from batchflux.manifest.reading.values import either
 from batchflux.models import Way
@@ -102,6 +103,7 @@ class Offers:
         self._own = {offer.style: offer for offer in own}
         self._local = next((offer for offer in own if offer.local_images), None)
         self._auto = own[0] if own else None
+        self._all, self._batches = offers, terms_of(provider, offers) is not None
 
     def of(self, style: str, model: str) -> Capabilities:
         """Return what a style offers for a model."""
@@ -186,10 +188,19 @@ class Offers:
             message = f"{self._named(offer)} takes no URL as a reference, and {shown} is one"
             yield "mask" if links[0] in mask else "images", f"{message}; save the photo beside the manifest"
         yield from offer.conflicts(values)
+        if self._provider.batched:
+            yield from self._unbatched(offer, values)
         if self._prices and self._provider.price_of(values["model"]) is None:
             place = f"providers.{self._provider.name}.price" if self._several else "provider.price"
             message = f"a budget needs the price of the model {quoted(values['model'])}; add it to {place}"
             yield "model", f"{message} (0 is one)"
+
+    def _unbatched(self, offer: Capabilities, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what a batch cannot carry of a job."""
+        if offer.batch is not None:
+            yield from offer.batch.conflicts(values)
+        elif self._batches:
+            yield "model", f"{sells_none(self._provider, self._all, values['model'])}; set mode: live, or another model"
 
     def _miscounted(self, offer: Capabilities, images: Sequence[Reference]) -> Iterator[tuple[str, str]]:
         if len(images) < offer.least_images:

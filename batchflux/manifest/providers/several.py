@@ -9,9 +9,9 @@ from batchflux.errors import quoted
 from batchflux.manifest.kinds import fallback_on, texts
 from batchflux.manifest.providers.config import SIMULATOR, Section, provider_config
 from batchflux.manifest.providers.makers import not_listed
+from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
 from batchflux.manifest.reading.diagnostics import Faults, check_sound
 from batchflux.manifest.reading.yaml_nodes import Scalar, Table, found, is_written, line_at, plain_data
-from batchflux.manifest.schema import NamedProvider, ProviderConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +73,9 @@ def _several(
     for name in fallback:
         if name not in named:
             faults.add(line_at(root, ("fallback",)), ("fallback",), f"found {not_listed(name, named)}")
+        elif named[name].batched:
+            message = f"{name} works in batches, which take no job over; take it out, or set its mode: live"
+            faults.add(line_at(root, ("fallback",)), ("fallback",), message)
     others = _listed(root, "fallback_on", fallback_on, faults)
     if others and not is_written(root, "fallback"):
         message = "nobody takes these jobs over; add fallback, the providers that do, in order"

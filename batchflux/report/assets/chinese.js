@@ -112,6 +112,8 @@ export const CHINESE = {
   of: (many) => `/ ${many}`,
   toDo: "待做",
   underWay: (many) => `${many} 个进行中`,
+  openBatches: "未结束的批次",
+  backOf: (back, jobs) => `已返回 ${back} / ${jobs}`,
   spent: "已花费",
   budgetOf: (amount) => `，预算 ${amount}`,
   possibly: (amount) => `，其中 ${amount} 为可能计费`,

@@ -113,6 +113,8 @@ export const ENGLISH = {
   of: (many) => `of ${many}`,
   toDo: "To do",
   underWay: (many) => `${many} under way`,
+  openBatches: "Open batches",
+  backOf: (back, jobs) => `${back} of ${jobs} back`,
   spent: "Spent",
   budgetOf: (amount) => ` of ${amount}`,
   possibly: (amount) => `, ${amount} of it possibly`,

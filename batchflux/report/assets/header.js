@@ -90,6 +90,11 @@ function totals() {
       whole.format(counts.pending),
       counts.in_flight ? say.underWay(whole.format(counts.in_flight)) : null,
     ]);
+  const batches = Object.values(header.batches ?? {});
+  if (batches.length) {
+    const [jobs, back] = ["jobs", "back"].map((name) => batches.reduce((sum, one) => sum + one[name], 0));
+    list.push([say.openBatches, whole.format(batches.length), say.backOf(whole.format(back), whole.format(jobs))]);
+  }
   const maybe = Number(header.spent_possibly) ? say.possibly(money(header.spent_possibly, "")) : "";
   const budget = header.budget === null ? "" : say.budgetOf(money(header.budget, ""));
   list.push([say.spent, money(header.spent, ""), `${header.currency}${budget}${maybe}`]);

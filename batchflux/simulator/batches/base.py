@@ -41,7 +41,8 @@ State = Literal["validating", "in_progress", "finalizing", "completed", "failed"
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 BATCH_SHARE = 0.5
 _MOST_LINES = 50_000
-_KEPT_FILES = 256
+_IDLE_FILES = 32  # that no batch was made of
+_KEPT_LINES, _KEPT_BYTES = 200_000, 2 << 30
 _STEP = 0.05  # seconds between two looks at what is due
 _CHECKING, _ENDING = 0.1, 0.1  # shares of a batch's time
 _PIECE, _READ = 1 << 18, 1 << 22
@@ -165,16 +166,34 @@ class BatchQueue:
         return answered
 
     def store(self, key: str, name: str, source: IO[bytes], size: int) -> StoredFile:
-        """Keep a file that was brought; the oldest of many are forgotten."""
+        """Keep a file that was brought; the oldest of many that no batch was made of are forgotten."""
         file = StoredFile(owner=key, id=self.new_id("file"), name=name, source=source, size=size)
         self.files[file.id] = file
-        brought = [one for one in self.files.values() if one.source is not None]
-        used = {batch.file.id for batch in self.batches.values() if batch.state not in ENDED}
-        for old in brought[:-_KEPT_FILES]:
-            if old.id not in used and old.source is not None:
-                old.source.close()
-                del self.files[old.id]
+        used = {batch.file.id for batch in self.batches.values()}
+        idle = [one for one in self.files.values() if one.source is not None and one.id not in used]
+        for old in idle[:-_IDLE_FILES]:
+            self._drop(old)
         return file
+
+    def _drop(self, file: StoredFile) -> None:
+        del self.files[file.id]
+        if file.source is not None:
+            file.source.close()
+
+    def _forget(self) -> None:
+        """Forget the batches that ended first, with their files, where those that are known come to too much."""
+        known = [*self.batches.values()]
+        lines, size = sum(len(batch.lines) for batch in known), sum(batch.file.size for batch in known)
+        for batch in known[:-1]:
+            if lines <= _KEPT_LINES and size <= _KEPT_BYTES:
+                return
+            if batch.state in ENDED:
+                lines, size = lines - len(batch.lines), size - batch.file.size
+                del self.batches[batch.id]
+                for file in batch.outputs.values():
+                    self._drop(file)
+                if batch.file.id in self.files and all(other.file is not batch.file for other in self.batches.values()):
+                    self._drop(batch.file)
 
     def new_id(self, kind: str) -> str:
         """Return a name that nothing has yet."""
@@ -307,7 +326,7 @@ class BatchQueue:
         while done < until and not batch.stop.is_set():
             share = (time.monotonic() - began) / takes if takes else 1.0
             due = min(until, math.floor(total * share))
-            await self._make(batch, batch.lines[done:due])
+            await self._make(batch, done, due)
             done = due
             if done < until:
                 await self._wait(batch, _STEP)
@@ -323,12 +342,13 @@ class BatchQueue:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(batch.stop.wait(), seconds)
 
-    async def _make(self, batch: Batch, lines: list[Line]) -> None:
-        """Decide what is answered to requests, and bill it."""
+    async def _make(self, batch: Batch, start: int, end: int) -> None:
+        """Decide what is answered to the requests from one place to another, and bill it."""
+        lines = batch.lines[start:end]
         if not lines:
             return
         found = await asyncio.to_thread(lambda: [_small(self._request(batch, line)) for line in lines])
-        for number, (line, request) in enumerate(zip(lines, found, strict=True)):
+        for number, (line, request) in enumerate(zip(lines, found, strict=True), start):
             line.copies = 1
             if isinstance(request, Reply):
                 line.refused = request
@@ -352,6 +372,7 @@ class BatchQueue:
             file.batch, file.part = batch, part
             self.files[file.id] = batch.outputs[part] = file
         self.endpoint.journal.batches[state] += 1
+        self._forget()
 
     def _request(self, batch: Batch, line: Line) -> ImageRequest | Reply:
         """Return the request in a line, or why it is refused."""
