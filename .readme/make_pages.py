@@ -120,7 +120,12 @@ def manifest() -> Iterable[str]:
     yield "`batchflux schema` prints the same as JSON Schema, for editors. What is left out has its default; a key"
     yield "that is not listed is a fault. Top-level keys that begin with `x-` are ignored: a place for YAML anchors."
     yield from section("The document", whole, skip=())
-    named = {"provider": "ProviderConfig", "limits": "LimitsConfig", "output": "OutputConfig"}
+    named = {
+        "provider": "ProviderConfig",
+        "limits": "LimitsConfig",
+        "output": "OutputConfig",
+        "webhooks": "WebhooksConfig",
+    }
     named |= {"references": "ReferencesConfig"} if "ReferencesConfig" in parts else {}
     for key, part in named.items():
         yield from section(f"`{key}`", parts[part], skip=())

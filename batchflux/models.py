@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,31 +145,6 @@ class Job:
         return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), self.mask))
 
 
-class KnownAs(NamedTuple):
-    """The key and the id that the ledger has a job by, whatever today's rules would give it."""
-
-    key: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """Another try at a job that a person asked for: the same job with a new seed or variant.
-
-    `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
-    redos that go back to one job. `prompt` None keeps the origin's. `variant` and `key` are None until a run pins the
-    redo; until then `seed` is what was asked for.
-    """
-
-    number: int
-    origin: str
-    ordinal: int
-    prompt: str | None = None
-    seed: int | None = None
-    variant: int | None = None
-    key: str | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     """A picture as a URL that has to be fetched."""
@@ -285,8 +260,7 @@ class Pending:
 class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
-    `more` are further pictures that the answer lists beside it. `handle` is that of the task that it was made by, where
-    a submit's answer had both: by it the task is told from others in the API's list.
+    `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
     """
 
     asset: Link | Inline
@@ -307,15 +281,6 @@ class Ended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """The API does not know the task: not yet, or not any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """An attempt, by its number, whose request left at `sent_at` and was not answered; what it gave ends by `until`."""
-
-    attempt: int
-    sent_at: float
-    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +312,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """By which an API signs its webhooks: public keys, or secrets that it shares with the account."""
+
+    keys: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Then:
     """A free step was answered, and `request`, as free, has to follow it: where a task's picture lies, for example.
 
@@ -356,7 +328,7 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | Then
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -447,10 +419,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A picture that an attempt gave: a link, or its spooled name; `cost` in nanounits, None when no answer told.
-
-    `handle` is of a task that has not been recorded before.
-    """
+    """A picture that an attempt gave: a link, or its spooled name; `cost` (nanounits), `handle`: told with it."""
 
     asset: Link | str
     cost: int | None = None

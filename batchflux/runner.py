@@ -32,7 +32,7 @@ from batchflux.engine.settings import (
 )
 from batchflux.engine.shutdown import Gate, Signals, nothing_to_redo, on_hangup, verdict
 from batchflux.engine.worker_pool import Tally, WorkerPool, workers_for
-from batchflux.errors import BatchfluxError, ManifestError, StopRun, StorageError
+from batchflux.errors import BatchfluxError, JobError, ManifestError, StopRun, StorageError
 from batchflux.exports.dataset import has_dataset, write_dataset
 from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
@@ -51,11 +51,14 @@ from batchflux.output.folder import FolderLock, RunLog, write_whole
 from batchflux.output.image_store import ImageStore, kept_files
 from batchflux.output.resources import LowWaterMark, ensure_open_files
 from batchflux.planner import SIMULATOR_HOST, Plan, check_currency, check_options, plan_of, remember_folder
+from batchflux.providers import providers, webhook_apis
 from batchflux.state import note_proven, proven
 from batchflux.transport import Transport
+from batchflux.webhooks.opening import hooks_of
+from batchflux.webhooks.wakes import Wakes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from batchflux.engine.canary import Canary
     from batchflux.engine.limits.key_pool import Key
@@ -65,8 +68,9 @@ if TYPE_CHECKING:
     from batchflux.ledger.summary import State
     from batchflux.ledger.survey import Survey
     from batchflux.manifest import Manifest, ProviderConfig, Redos
-    from batchflux.models import Job, Outcome
+    from batchflux.models import HttpRequest, Job, Outcome, Reply
     from batchflux.state import Lesson
+    from batchflux.webhooks.wakes import Hook
 
 OUTAGE = frozenset({"away", "probe_failed", "back"})  # events: the provider is not there, still not, and there again
 
@@ -192,7 +196,10 @@ class _Run:
             for name, provider in self.manifest.providers.items():
                 rate = self.manifest.limits_of(name).rate
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
-            executor = await _executor(stack, self.manifest, images, shared, self.books.redos, self.secrets)
+            hooks = hooks_of(self.manifest, webhook_apis(), self.secrets)
+            secrets = [secret for hook in hooks.values() for secret in (hook.path, hook.secret)]
+            secrets += filter(None, self.secrets.values())
+            executor = await _executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
             if self.options.signals:
@@ -206,8 +213,31 @@ class _Run:
                 random=random.Random(),
                 ready=self.books.photos.ready,
                 room=mark.check,
+                wakes=await self._wakes(stack, hooks, executor),
             )
             await self._pool(world, plan, already, shared)
+
+    async def _wakes(
+        self, stack: AsyncExitStack, hooks: Mapping[tuple[str, str], Hook], executor: LocalExecutor
+    ) -> Wakes:
+        """Return what the calls of APIs come to, received until `stack` is closed; UsageError: the port is taken."""
+        wakes = Wakes(hooks)
+        if not hooks or self.manifest.webhooks.listen is None:
+            return wakes
+        from batchflux.webhooks.receiver import Keys, Receiver  # noqa: PLC0415  a server, seldom needed
+
+        async def ask(hook: Hook, request: HttpRequest) -> AsyncIterator[Reply]:
+            provider = providers()[self.manifest.providers[hook.name].api, hook.style]
+            for key in self.keys[hook.name]:
+                at = (hook.name, key.address)
+                try:
+                    yield (await executor.exchange(request, provider=provider, secret=key.secret, at=at)).reply
+                except JobError as error:  # another key's answer will do, where there is one
+                    self.event("webhook_keys_failed", provider=hook.name, code=error.code, message=error.message)
+
+        receiver = await stack.enter_async_context(Receiver(wakes, *self.manifest.webhooks.listen, Keys(ask)))
+        stack.callback(lambda: self.event("webhooks", answers={str(n): c for n, c in receiver.answers.items()}))
+        return wakes
 
     async def _pool(self, world: World, plan: Plan, already: int, shared: Mapping[str, Shared]) -> None:
         manifest, selection = self.manifest, self.options.selection
@@ -361,7 +391,7 @@ async def _executor(
     images: ImageStore,
     shared: Mapping[str, Shared],
     redos: Redos | None,
-    secrets: Mapping[str, str | None],
+    secrets: Collection[str],
 ) -> LocalExecutor:
     """Return what performs the steps, open until `stack` is closed, embedded simulators too."""
     transports: dict[tuple[str, str], tuple[Transport, str]] = {}
@@ -375,7 +405,7 @@ async def _executor(
             options = transport_options(manifest, name, address, resolve, shared[name])
             transport = await stack.enter_async_context(Transport(options))
             transports[name, address if len(addresses) > 1 else ""] = transport, address
-    return LocalExecutor(transports, images, list(filter(None, secrets.values())))
+    return LocalExecutor(transports, images, secrets)
 
 
 async def _simulator(stack: AsyncExitStack, provider: ProviderConfig, redos: Redos | None) -> tuple[str, int]:

@@ -49,8 +49,10 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
     text += [f"  {name.replace('_', ' '):<10} {value:>9,}" for name, value in counts.items() if value]
     text += [f"    {code:<18} {number:,}" for code, number in state.failures.items()]
     if state.unknown:
-        text.append("  unknown: sent and never answered, possibly billed; the next run sends each once more")
-        text.append("           (--on-unknown hold leaves them, --on-unknown fail gives them up)")
+        text.append(
+            "  unknown: sent and never answered, possibly billed; the next run asks an API that can tell, else sends"
+        )
+        text.append("           each once more (--on-unknown hold leaves them, --on-unknown fail gives them up)")
     if verdicts:
         said = ", ".join(f"{number:,} {_VERDICTS[name]}" for name, number in verdicts.items())
         text.append(f"  verdicts   {said}, {standing.not_judged:,} not judged")

@@ -142,21 +142,10 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     text = [f"{result.name}: {jobs} for {made_by} -> {place(result.folder)}"]
     if result.styles:
         text.append("  styles    " + ", ".join(f"{n:,} {style}" for style, n in sorted(result.styles.items())))
-    shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
-    text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
-    if counts.get("merged"):
-        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
-    text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
-    if result.dropped:
-        text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
-    if result.set_aside:
-        cost = result.set_aside_cost
-        again = "" if cost is None else f"; making them again costs {money(cost, result.currency)}"
-        text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
-    if counts.get("waiting"):
-        text.append(f"  {stranded(counts['waiting'])}")
+    text += _job_lines(result)
     call = "call" if manifest.free else "paid call"
-    kept = f", {result.maybe:,} of them only if a picture that was paid for cannot be had" if result.maybe else ""
+    had = "cannot be had" + (", or a request that was lost was not accepted" if result.lost else "")
+    kept = f", {result.maybe:,} of them only if a picture that was paid for {had}" if result.maybe else ""
     text += [
         "",
         f"  to do     {counts['todo']:>9,}  {result.missed or count(result.calls, call) + kept}",
@@ -170,6 +159,29 @@ def plan_lines(result: Plan, manifest: Manifest) -> list[str]:
     for request in result.requests:
         text += ["", f"{request['id']}: {request['method']} {request['url']}"]
         text.append("  " + json.dumps(request["body"], ensure_ascii=False))
+    return text
+
+
+def _job_lines(result: Plan) -> list[str]:
+    """Return what becomes of the jobs, and what was assumed of them."""
+    counts, text = result.counts, list[str]()
+    shown = counts | {"failed": counts["failed"] - result.retried, "again": result.retried}
+    text += [f"  {name:<9} {shown[name]:>9,}  {says}" for name, says in MEANINGS.items() if shown.get(name)]
+    if result.lost:
+        text.append(
+            f"  asked     {result.lost:>9,}  of the unknown are asked for first: their API may have accepted them"
+        )
+    if counts.get("merged"):
+        text.append(f"  {count(counts['total'], 'distinct request')}; {same_again(counts['merged'])}")
+    text += [f"  table     {_table(note)}" for note in result.tables if len(note) > len(_ALWAYS)]
+    if result.dropped:
+        text.append(f"  dropped   {dropped_fields(result.dropped)}, which the API cannot carry (params: drop)")
+    if result.set_aside:
+        cost = result.set_aside_cost
+        again = "" if cost is None else f"; making them again costs {money(cost, result.currency)}"
+        text.append(f"  set aside {result.set_aside:>9,}  pictures that were paid for make way, into .replaced/{again}")
+    if counts.get("waiting"):
+        text.append(f"  {stranded(counts['waiting'])}")
     return text
 
 
@@ -195,6 +207,9 @@ def _access(result: Plan) -> list[str]:
     if result.renamed:
         text.append(f"  names     {count(result.renamed, 'file name')} changed for Windows: {result.renamed_sample}")
     text += [f"  key       {name} is not set, or holds no key; a run needs it" for name in result.keys_missing]
+    if result.webhooks is not None:
+        silent = "".join(f"; {name} does not call, as it is asked" for name in result.webhooks["without"])
+        text.append(f"  webhooks  at {result.webhooks['public_url']}{silent}")
     if len({one.proxy for one in result.providers.values()}) > 1:
         return [*text, *(f"  proxy     of {name}: {one.proxy or 'none'}" for name, one in result.providers.items())]
     return text if result.proxy is None else [*text, f"  proxy     {result.proxy}"]

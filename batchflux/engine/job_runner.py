@@ -153,9 +153,11 @@ class JobRunner:
     async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
-        received = await self._received(run, finished, run.service.told(run.work.job, finished.cost))
+        batched = await self._world.batches.has(run.attempt)
+        received = await self._received(run, finished, run.service.told(run.work.job, finished.cost, batched=batched))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
-            self._budget.settle(0, max(0, received.cost - run.service.price_of(run.work.job)))
+            counted = run.service.paid(batched=batched).price_of(run.work.job)
+            self._budget.settle(0, max(0, received.cost - counted))
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
@@ -270,7 +272,8 @@ class JobRunner:
             self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
-        self._rules.deadline.took(self._clock() - attempt.began)
+        if not attempt.batched:
+            self._rules.deadline.took(self._clock() - attempt.began)
         return kept
 
     async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
@@ -282,7 +285,8 @@ class JobRunner:
             return await self._tasks.followed(run, attempt, provider, run.work.handle or "")
         run.tries.used += 1
         reach("request.leaving")
-        self._recovery.out[attempt.number] = request = provider.submit(job, attempt.number)
+        hooked = self._world.wakes.hooked(job)
+        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
@@ -300,6 +304,7 @@ class JobRunner:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
         attempt.accepted, attempt.late_at = True, lambda: run.service.times.due(attempt.began)
+        attempt.hooked = hooked is not job
         return await self._tasks.followed(run, attempt, provider, reply.handle)
 
     async def _captured(self, run: JobRun, attempt: Attempt, exchanged: Exchanged) -> Link | str:
@@ -310,9 +315,9 @@ class JobRunner:
         cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
-        run.api_seconds = exchanged.seconds
+        run.api_seconds = None if attempt.batched else exchanged.seconds
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        received = await self._received(run, finished, cost, exchanged.seconds)
+        received = await self._received(run, finished, cost, run.api_seconds)
         await self._ledger.captured(attempt.number, received)
         run.answered = None
         reach("answer.recorded")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from batchflux.webhooks.wakes import Wakes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
@@ -144,6 +146,9 @@ class BatchLedger(Protocol):
     def open(self) -> Awaitable[list[Batch]]:
         """Return the batches that are not closed."""
 
+    def has(self, attempt: int) -> Awaitable[bool]:
+        """Whether an attempt is one of a batch, and so is paid as such."""
+
     def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> Awaitable[list[int]]:
         """Record a batch and an attempt a job before anything leaves; return their numbers, the batch's first."""
 
@@ -188,7 +193,7 @@ class World:
 
     `ready` returns a job as it is sent, its photos prepared; it raises JobError `reference`. `room` says why the disk
     has no room for the pictures of so many requests that are out, None when it has. `now` is the wall clock, in epoch
-    seconds.
+    seconds. `wakes` are the calls by which APIs say that a task is to be asked for.
     """
 
     executor: Executor
@@ -200,3 +205,4 @@ class World:
     ready: Callable[[Job], Awaitable[Job]] = _as_it_is
     room: Callable[[int], StorageError | None] = _always_room
     now: Callable[[], float] = time.time
+    wakes: Wakes = field(default_factory=Wakes)

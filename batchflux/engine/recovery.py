@@ -16,7 +16,8 @@ from batchflux.engine.shutdown import Halted
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
-from batchflux.models import Ended, Exchanged, Listed, Lost, Submitted
+from batchflux.models import Ended, Exchanged, Listed, Submitted
+from batchflux.providers.base import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -87,9 +87,25 @@ class Gate:
         """Wait; raise Halted when the gate is closed, or closes meanwhile."""
         await _sleep_unless(self._closed, seconds)
 
-    async def sleep_polling(self, seconds: float) -> None:
-        """Wait for the next poll of a task; raise Halted when tasks are left to the next run (signal, full disk)."""
-        await _sleep_unless(self._abandoned, seconds)
+    async def sleep_polling(self, seconds: float, called: asyncio.Event | None = None) -> bool:
+        """Wait for the next poll of a task, or until `called`; return whether it was, and clear it.
+
+        Raises Halted when tasks are left to the next run (signal, full disk).
+        """
+        if called is None:
+            await _sleep_unless(self._abandoned, seconds)
+            return False
+        waits = [asyncio.ensure_future(event.wait()) for event in (called, self._abandoned)]
+        try:
+            await asyncio.wait(waits, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._abandoned.is_set():
+            raise Halted
+        was = called.is_set()
+        called.clear()
+        return was
 
 
 async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:

@@ -1,13 +1,15 @@
 """Polls a task until it ends: free, so what fails is asked for again, with another key when its own is dead.
 
-A task keeps its slot and its key from submit to its final status; a poll is no attempt and takes no rate slot. A task
-that has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
+A task keeps its slot and its key from submit to its final status; a poll is no attempt and takes no rate slot. A call
+of its API (see `webhooks`) makes the next poll come now; where calls are seen to come, polls are far apart. A task that
+has not ended in its time leaves its job `unknown`, with its handle: later runs ask first.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import PATIENCE, away
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from batchflux.ledger.reconcile import Work
     from batchflux.models import Exchanged, HttpRequest, Inline, Job, Link
     from batchflux.providers import Provider
+    from batchflux.webhooks.wakes import Wake
 
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
 TOO_EARLY = 0.75  # of what the quickest of a model's last tasks took: none is asked for before that
 LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
+BACKSTOP = 60.0  # seconds between two polls of a task whose API will call when it has ended
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
 
@@ -79,7 +83,8 @@ class Attempt:
     """One attempt under way: its number in the ledger, its lease, what is reserved for it, and when its task is late.
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
-    whose it is. `batched`: it is one of a batch, and is paid so.
+    whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
+    has ended.
     """
 
     number: int
@@ -89,6 +94,7 @@ class Attempt:
     key_name: str | None
     accepted: bool = False
     batched: bool = False
+    hooked: bool = False
     late_at: Callable[[], float] = lambda: float("inf")
 
 
@@ -98,8 +104,8 @@ class TaskPolls:
     def __init__(
         self, world: World, exchange: Callable[[JobRun, HttpRequest, Provider, Lease], Awaitable[Exchanged]]
     ) -> None:
-        self._gate, self._event = world.gate, world.observer.event
-        self._exchange = exchange
+        self._gate, self._event, self._wakes = world.gate, world.observer.event, world.wakes
+        self._exchange, world.wakes.event = exchange, world.observer.event
         self._clock = asyncio.get_running_loop().time
 
     async def followed(self, run: JobRun, attempt: Attempt, provider: Provider, handle: str) -> Exchanged:
@@ -109,15 +115,23 @@ class TaskPolls:
         the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
-        job, pause, missing_since, said, heard_at = run.work.job, FIRST_POLL, None, "", self._clock()
+        with self._wakes.awaited(run.work.job, provider.task_of(handle), hooked=attempt.hooked) as wake:
+            return await self._polled(run, attempt, partial(provider.poll, run.work.job, handle), provider, wake)
+
+    async def _polled(
+        self, run: JobRun, attempt: Attempt, poll: Callable[[], HttpRequest], provider: Provider, wake: Wake
+    ) -> Exchanged:
+        pause, missing_since, said, heard_at = FIRST_POLL, None, "", self._clock()
+        request: HttpRequest | None = None
         if not run.resumes:
-            wait, pause = self._first(run, attempt)
-            await self._gate.sleep_polling(wait)
+            wait, pause = self._first(run, attempt, wake)
+            await self._gate.sleep_polling(wait, wake.called)
         while True:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                exchanged = await self._exchange(run, provider.poll(job, handle), provider, attempt.lease)
+                request = request or poll()
+                exchanged = await self._exchange(run, request, provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last
@@ -127,10 +141,9 @@ class TaskPolls:
                 run.service.outages.reached(attempt.lease.key.place, heard_at)
                 asked_to_wait = exchanged.pause or 0.0
                 match exchanged.reply:
-                    case Finished():
-                        return replace(exchanged, seconds=self._clock() - attempt.began)
-                    case Ended(error=end):
-                        raise end
+                    case Finished() | Ended():
+                        wake.ended()
+                        return _end_of(exchanged, self._clock() - attempt.began)
                     case Pending(retry_after=retry_after):
                         missing_since, asked_to_wait = None, max(asked_to_wait, retry_after or 0.0)
                     case Missing():
@@ -139,14 +152,25 @@ class TaskPolls:
             missing = missing_since is not None and self._clock() - missing_since >= GRACE
             if last or missing:
                 raise self._unresolved(run, said, missing=missing and attempt.lease.key.name == attempt.key_name)
-            wait, left = max(pause, asked_to_wait), attempt.late_at() - self._clock()
-            await self._gate.sleep_polling(min(wait, left) if left > 0 else wait)
+            quiet = not said and missing_since is None and pause >= LONGEST_POLL
+            wait = max(self._backstop(run, attempt) if quiet and wake.expected else pause, asked_to_wait)
+            left = attempt.late_at() - self._clock()
+            # What failed is asked for again in its own time, whoever calls.
+            if await self._gate.sleep_polling(min(wait, left) if left > 0 else wait, None if said else wake.called):
+                pause = FIRST_POLL
 
-    def _first(self, run: JobRun, attempt: Attempt) -> tuple[float, float]:
+    def _backstop(self, run: JobRun, attempt: Attempt) -> float:
+        """Return the seconds until a task is asked for whose API will call: when nearly all others would have ended."""
+        usual = attempt.began + run.service.times.usual(run.work.job.model) - self._clock()
+        return usual if usual > 0 else BACKSTOP
+
+    def _first(self, run: JobRun, attempt: Attempt, wake: Wake) -> tuple[float, float]:
         """Return the seconds until a task is first asked for, and how far that poll is from the one before.
 
         What would be asked too early is left out; the other polls come when they would have come all the same.
         """
+        if wake.expected:
+            return self._backstop(run, attempt), LONGEST_POLL
         wait = pause = FIRST_POLL
         early = attempt.began + TOO_EARLY * run.service.times.quickest(run.work.job.model) - self._clock()
         while wait < early:
@@ -182,3 +206,10 @@ class TaskPolls:
         if missing:
             message = "the API accepted this task and does not know it any more; it may have been billed"
         return JobError(Code.UNKNOWN, message, dead=missing)
+
+
+def _end_of(exchanged: Exchanged, seconds: float) -> Exchanged:
+    """Return the picture of a task that took so many seconds, or raise why there is none."""
+    if isinstance(exchanged.reply, Ended):
+        raise exchanged.reply.error
+    return replace(exchanged, seconds=seconds)

@@ -87,7 +87,7 @@ def cells(known: Known, tag_names: Sequence[str]) -> list[Any]:
         "result_url": redacted(known.link) if known.link else "",
         "key": known.key.hex(),
     }
-    row = [*(says.get(name) for name in HEADER), *(tags.get(name, "") for name in tag_names)]
+    row = [*map(says.get, HEADER), *(tags.get(name, "") for name in tag_names)]
     return [neutralised(cell) if isinstance(cell, str) else cell for cell in row]
 
 

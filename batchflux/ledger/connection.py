@@ -38,7 +38,7 @@ Waiting = tuple[Operation, asyncio.Future[Any]]
 
 BATCH = 1000
 BUSY_SECONDS = 30.0
-BREATH = 0.005  # seconds after a commit, in which the next one gathers, and who judges beside a run gets a turn
+BREATH = 0.01  # seconds after a commit, in which the next gathers, and who judges beside a run gets a turn
 # SQLITE_ERROR: the schema is not what the program's own statements speak of.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 _NO_TEXT = "Could not decode to UTF-8"  # the sqlite3 module's own words, which have no code

@@ -35,7 +35,7 @@ from batchflux.ledger.tables import (
 )
 from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
-from batchflux.models import Job, Redo, Status
+from batchflux.models import Job, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
 from batchflux.providers import capabilities, quoted
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.redo import Redo
     from batchflux.photos import Photos
 
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were
@@ -74,7 +75,8 @@ class Asked(NamedTuple):
 class Survey:
     """Counts of jobs; `todo` of them will be worked on, `calls` of those need a request that costs money.
 
-    `maybe` calls are made only where what was received cannot be had; `retried` jobs of those to do had failed.
+    `maybe` calls are made only where what was received cannot be had, or what was lost was not accepted: APIs are asked
+    for that of `lost` jobs. `retried` jobs of those to do had failed.
     `made_by` counts all jobs by the provider and style that make them; `asked` the requests by whom they ask, and
     then by whom they ask when that one cannot: its fallbacks, in order. `redo` of those to do were asked for in a
     review; `redos` are all that were, pinned, by the key of their origin; `waiting` redos were asked for of jobs
@@ -103,6 +105,7 @@ class Survey:
     retried: int = 0
     calls: int = 0
     maybe: int = 0
+    lost: int = 0
     made_by: Counter[tuple[str, str]] = field(default_factory=Counter)
     asked: Counter[tuple[Asked, ...]] = field(default_factory=Counter)
     references: int = 0
@@ -217,6 +220,7 @@ class Surveyor:
         result.redo += job.redo_of is not None
         if known is not None:
             result.redone[known.number] = True
+        result.lost += work.lost
         result.retried += known is not None and known.status == Status.FAILED
         if work.costs or work.may_cost:
             result.calls += 1

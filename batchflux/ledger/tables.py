@@ -17,8 +17,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
+from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
-from batchflux.models import KnownAs
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:

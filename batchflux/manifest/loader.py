@@ -21,6 +21,7 @@ from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.job_fields import job_id
 from batchflux.manifest.kinds import VARIABLE
+from batchflux.manifest.parts import ReferencesConfig, WebhooksConfig
 from batchflux.manifest.providers.config import SIMULATOR
 from batchflux.manifest.providers.several import providers_of
 from batchflux.manifest.reading.diagnostics import (
@@ -52,7 +53,6 @@ from batchflux.manifest.schema import (
     LimitsConfig,
     Manifest,
     OutputConfig,
-    ReferencesConfig,
 )
 from batchflux.manifest.templates import compile_template
 from batchflux.redaction import HIDDEN
@@ -153,6 +153,7 @@ def _manifest(
         limits=_limits(root, made, faults),
         output=_output(root, name, given[1], faults),
         references=_part(root, "references", ReferencesConfig, faults),
+        webhooks=_webhooks(root, faults),
         text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
@@ -219,6 +220,16 @@ def _limits(root: Table, made: Providers, faults: Faults) -> LimitsConfig:
             message = f"a budget needs the price of the model {quoted(config.model)}, by which {name} takes jobs over"
             faults.add(line_at(root, path), path, f"{message}; add it (0 is one)")
     return limits
+
+
+def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
+    made = _part(root, "webhooks", WebhooksConfig, faults)
+    missing = [key for key in ("listen", "public_url") if not is_written(root, "webhooks", key)]
+    examples = {"listen": "0.0.0.0:8788", "public_url": "https://hooks.example.com"}
+    for key in missing if len(missing) == 1 else ():
+        message = f"{key} is missing; add it, as {key}: {examples[key]}"
+        faults.add(line_at(root, ("webhooks",)), ("webhooks",), message)
+    return made
 
 
 def _names_folder(root: Table) -> bool:

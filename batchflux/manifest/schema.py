@@ -27,6 +27,7 @@ from batchflux.manifest.kinds import (
     Truth,
     Where,
 )
+from batchflux.manifest.parts import ReferencesConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
 from batchflux.manifest.reading import values
 from batchflux.manifest.reading.values import (
@@ -96,26 +97,6 @@ class OutputConfig(Part):
     )
 
 
-class ReferencesConfig(Part):
-    """What is done to local reference photos before they are sent. `max_side` in pixels, `max_bytes` in bytes."""
-
-    orient: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
-        True, description="send photos upright, as their EXIF orientation has them seen"
-    )
-    max_side: Annotated[int | None, kinds.whole(100_000, maximum=100_000)] = Field(
-        None, description="scale photos so that their longer side has at most so many pixels, as 2048"
-    )
-    max_bytes: Annotated[int | None, kinds.of_text(values.size, "string", "integer")] = Field(
-        None, description="encode and scale photos so that their files are no larger, as 10MB"
-    )
-    flatten: Annotated[str | None, kinds.of_text(values.colour, "string", "null")] = Field(
-        None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
-    )
-    strip_metadata: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
-        False, description="send photos without EXIF data (place, camera), comments and the like"
-    )
-
-
 DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
 
 
@@ -176,6 +157,10 @@ _DOCUMENT: dict[str, Any] = {
     "references": (
         ReferencesConfig | None,
         Field(None, description="what is done to local photos before they are sent"),
+    ),
+    "webhooks": (
+        WebhooksConfig | None,
+        Field(None, description="where APIs call when a task has ended, so that it need not be asked for so often"),
     ),
     "defaults": (Defaults | None, Field(None, description="fields that every job has unless it says otherwise")),
     "jobs": (list[JobEntry], Field(min_length=1, description="the jobs, in order")),
@@ -254,6 +239,7 @@ class Manifest:
     limits: LimitsConfig
     output: OutputConfig
     references: ReferencesConfig
+    webhooks: WebhooksConfig
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MENDED = 1 << 20  # bytes at the end of run.log: more than a system keeps unwritten of it
 _PAID_FOR = (IMAGES, REJECTED, ANSWERS, SPOOL, REPLACED)
+_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _PAUSES = (0.001, 0.01, 0.05)  # seconds
 
 
@@ -161,7 +162,7 @@ class RunLog:
 
     def write(self, event: str, /, **fields: Any) -> None:
         """Add a line. `fields` must not hold secrets."""
-        line = json.dumps({"at": iso(time.time()), "event": event, **fields}, ensure_ascii=False, default=str)
+        line = _json({"at": iso(time.time()), "event": event, **fields})
         data = line.encode(errors="backslashreplace") + b"\n"
         try:
             written = os.write(self._descriptor, data)

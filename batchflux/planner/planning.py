@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from yarl import URL
 
 from batchflux.engine.settings import key_faults, proxies_of
-from batchflux.errors import JobError
+from batchflux.errors import JobError, UsageError
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.summary import batches_of
 from batchflux.ledger.survey import Survey, Through, survey_jobs
@@ -25,10 +25,11 @@ from batchflux.manifest import load_manifest as load
 from batchflux.planner.doubts import check_currency, doubt_of, looked_at
 from batchflux.planner.estimates import canaries, counted, mean_call, paces_of, provider_plans, whole_time
 from batchflux.planner.modes import cost_of
-from batchflux.providers import capabilities, preview, providers
+from batchflux.providers import capabilities, preview, providers, webhook_apis
 from batchflux.redaction import without_signatures
 from batchflux.secrets import Secrets
 from batchflux.transport import check_downloads
+from batchflux.webhooks.opening import called_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,12 +60,13 @@ class Plan:
     counts the pictures that were paid for and make way for others, which cost `set_aside_cost`; `dropped` the jobs of
     which a field was dropped, by its name. `canary` is how many requests are tried before the rest is sent (0: all are
     sent). `missed` says that no job is selected. `maybe` of the calls are made only where a picture that was received
-    cannot be had any more, `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
+    cannot be had any more, or a request that was lost turns out not to be accepted: APIs are asked for that of `lost`
+    jobs. `retried` jobs that had failed are among those to do. `doubt` says why a run would not start
     before it was asked, and what is answered by. `tables` says of each table how it was read, and which rows were left
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
-    `renamed` file names were changed to such that Windows has, too, `renamed_sample`
-    is the first.
+    `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
+    `public_url` that APIs call, and the providers `without`: they do not.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Plan:
     canary: int = 0
     missed: str | None = None
     maybe: int = 0
+    lost: int = 0
     retried: int = 0
     doubt: str | None = None
     tables: tuple[dict[str, Any], ...] = ()
@@ -101,6 +104,7 @@ class Plan:
     renamed: int = 0
     renamed_sample: str = ""
     providers: dict[str, ProviderPlan] = field(default_factory=dict)
+    webhooks: dict[str, Any] | None = None
     without_fallback: int = 0
     worst_cost: Decimal | None = None
     batches: dict[str, BatchUse] = field(default_factory=dict)
@@ -182,8 +186,11 @@ def _proxy(provider: ProviderConfig, environ: Mapping[str, str]) -> str | None:
 def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
     """Check what providers leave to those who use it; UsageError when they cannot.
 
-    They are the embedded simulator's options, allow_hosts, download_headers and proxies.
+    They are the embedded simulator's options, allow_hosts, download_headers, proxies, and what verifies webhooks.
     """
+    for name, _, api in called_by(manifest, webhook_apis()):
+        if name in manifest.may_ask and (needed := api.missing()) is not None:
+            raise UsageError(f"The webhooks of {name} cannot be received here: {needed}, or remove webhooks.")
     for provider in manifest.providers.values():
         proxies_of(provider, environ)
         check_downloads(provider.allow_hosts, provider.download_headers)
@@ -196,8 +203,7 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked = paces or {}, manifest.provider, survey.asked
-    each = provider_plans(manifest, survey, paces)
-    own = each[provider.name]
+    own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
         folder=str(manifest.output.dir),
@@ -223,15 +229,26 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         dropped=dict(survey.dropped),
         missed=survey.missed,
         maybe=survey.maybe,
+        lost=survey.lost,
         retried=survey.retried,
         tables=tuple(survey.tables),
         learned={name: lesson for pace in paces.values() for name, lesson in pace.learned.items()},
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
         providers=each,
+        webhooks=_webhooks(manifest, survey),
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
     )
+
+
+def _webhooks(manifest: Manifest, survey: Survey) -> dict[str, Any] | None:
+    """Return where APIs call when jobs are made, and who makes jobs and does not; None without webhooks."""
+    if manifest.webhooks.public_url is None:
+        return None
+    calls = {(name, style) for name, style, _ in called_by(manifest, webhook_apis())}
+    without = dict.fromkeys(name for name, style in survey.made_by if (name, style) not in calls)
+    return {"public_url": manifest.webhooks.public_url, "without": [*without]}
 
 
 def _reference_faults(survey: Survey) -> Iterator[str]:

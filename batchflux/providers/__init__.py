@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.manifest import Manifest
     from batchflux.models import Job
+    from batchflux.webhooks.api import WebhookApi
 
-__all__ = ["READER", "Provider", "capabilities", "preview", "providers", "quoted"]
+__all__ = ["READER", "Provider", "capabilities", "preview", "providers", "quoted", "webhook_apis"]
 
 GROUP = "batchflux.providers"
 
@@ -56,6 +57,12 @@ def quoted(manifest: Manifest, job: Job) -> Decimal | None:
     if isinstance(price, PixelPrice):
         return price.at_most(provider.megapixels(job))
     return provider.quote(job, manifest.price_of(job.provider, job.model))
+
+
+@cache
+def webhook_apis() -> Mapping[tuple[str, str], WebhookApi]:
+    """Return how APIs call, of those that do, by API and style."""
+    return {name: one.webhooks for name, one in providers().items() if one.webhooks is not None}
 
 
 def _registered() -> Iterator[tuple[str, object]]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,12 +37,25 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.capabilities import Capabilities
-    from batchflux.models import Content, Encoding, Finished, Job, Lost, Reference
+    from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
+    from batchflux.webhooks.api import WebhookApi
 
 
 READER = 1
 """The version of the reader of answers: what an earlier one kept in answers/ is read again by a later one, for free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """An attempt, by its number, whose request left at `sent_at` and was not answered.
+
+    What it gave ends by `until`; both in epoch seconds.
+    """
+
+    attempt: int
+    sent_at: float
+    until: float
 
 
 class Provider(ABC):
@@ -54,6 +68,9 @@ class Provider(ABC):
 
     batches: ClassVar[BatchApi | None] = None
     """How it takes batches, where it sells some."""
+
+    webhooks: ClassVar[WebhookApi | None] = None
+    """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""
 
     @abstractmethod
     def capabilities(self, model: str) -> Capabilities:
@@ -96,7 +113,7 @@ class Provider(ABC):
         raise JobError(Code.INVALID_REQUEST, f"{self.api} cannot tell what became of a request")
 
     def task_of(self, handle: str) -> str:
-        """Return the name of a handle's task, which is the same in all handles of it."""
+        """Return the name of a handle's task, which is the same in all handles of it, and in calls of `webhooks`."""
         return handle
 
     def read_again(self, job: Job, body: bytes, *, base_url: str = "") -> Finished:

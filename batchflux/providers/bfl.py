@@ -2,7 +2,8 @@
 
 A request gives a task; its picture is asked for until it is ready. What differs is the path, the header of the key, and
 where a task is asked for. BFL's tasks live on one of its clusters, so the `polling_url` of the answer counts; a relay's
-may name BFL's own host, for which the user has no key, so it is never called.
+may name BFL's own host, for which the user has no key, so it is never called. The answer to a request that has a
+webhook need not have one: then the task is asked for where it was submitted.
 Facts: https://docs.bfl.ai, read in November 2026.
 """
 
@@ -22,15 +23,19 @@ from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
 from batchflux.manifest.kinds import LARGEST, MEGAPIXEL
 from batchflux.models import Cost, Ended, Finished, HttpRequest, Json, Missing, Pending, Submitted
-from batchflux.providers.answers.signs import FAILED, READY
+from batchflux.providers.answers.documents import id_in, named_in
+from batchflux.providers.answers.signs import FAILED, READY, TASK_IDS
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
+from batchflux.webhooks.api import WebhookApi
+from batchflux.webhooks.signatures import check_hex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from batchflux.models import Job, Reply
     from batchflux.providers.answers.tasks import Task
+    from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset(
     {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
@@ -70,10 +75,32 @@ def options_of(model: str) -> type[BaseModel]:
     return made
 
 
+class NativeWebhooks(WebhookApi):
+    """What a relay sends is written nowhere: whoever knows the URL is believed to be it. The body names the task."""
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Take any call."""
+
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the task's id, under any of its names; progress is told under another than the end."""
+        return named_in(call.body, TASK_IDS)
+
+
+class BflWebhooks(NativeWebhooks):
+    """BFL's own: sources differ on whether calls are signed, so a signature must be right only where there is one."""
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check `X-BFL-Signature` by the `webhook_secret` of the requests."""
+        given = call.headers.get("x-bfl-signature")
+        for secret in () if given is None else keys:
+            check_hex(given or "", secret, call.body)
+
+
 class Native(Provider):
     """BFL's tasks behind a relay: `POST /flux/v1/MODEL`, and its own address to ask for a task."""
 
     api, style = "flux-relay", "native"
+    webhooks: ClassVar[WebhookApi | None] = NativeWebhooks()
     path: ClassVar[str] = "/flux/v1"
     active_tasks: ClassVar[int | None] = None
     base_url: ClassVar[str | None] = None
@@ -131,6 +158,10 @@ class Native(Provider):
             repeatable=True,
         )
 
+    def task_of(self, handle: str) -> str:
+        """Return the task's id."""
+        return id_in(handle)
+
     def _place(self, handle: Mapping[str, str]) -> str:
         return f"{self.path}/get_result?id={quote(handle['id'], safe='')}"
 
@@ -176,6 +207,7 @@ class Bfl(Native):
     """BFL's own API: `POST /v1/MODEL` with `x-key`, and the `polling_url` of the answer."""
 
     api, style = "bfl", "bfl"
+    webhooks = BflWebhooks()
     path = "/v1"
     active_tasks = 24
     base_url = "https://api.bfl.ai"

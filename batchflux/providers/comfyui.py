@@ -45,7 +45,8 @@ from batchflux.redaction import tidy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from batchflux.models import Job, Lost, Reference, Reply
+    from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
 
 Place = Literal["prompt", "negative_prompt", "seed", "width", "height", "image"]
 _CLIENT = "batchflux"  # without one, outputs of cached nodes are missing in the history

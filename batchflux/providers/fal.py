@@ -14,6 +14,7 @@ import re
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -21,18 +22,36 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
-from batchflux.models import Bytes, Cost, Ended, HttpRequest, Json, Listed, Missing, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.documents import DocumentReader, is_small, texts_in, uploading
+from batchflux.models import (
+    Bytes,
+    Cost,
+    Ended,
+    HttpRequest,
+    Json,
+    Listed,
+    Missing,
+    Pending,
+    SigningKeys,
+    Submitted,
+    Then,
+    Uploaded,
+)
+from batchflux.providers.answers.documents import DocumentReader, asking, is_small, texts_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, page_size, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
+from batchflux.webhooks.api import WebhookApi, WrongSignatureError
+from batchflux.webhooks.ed25519 import available, verified
+from batchflux.webhooks.signatures import header, timely
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-    from batchflux.models import Finished, Job, Lost, Reference, Reply
+    from batchflux.models import Finished, Job, Reference, Reply
+    from batchflux.providers.base import Lost
+    from batchflux.webhooks.api import Call
 
 _KONTEXT = re.compile(r"(fal-ai/flux-pro/kontext(?:/max)?)(/multi|/text-to-image)?")
 _FIELDS = {  # of a Job, as they stand in an input
@@ -47,6 +66,7 @@ _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
 _HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
 _LIST = "https://api.fal.ai/v1/models/requests/by-endpoint"
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
+_REQUEST = re.compile(r"/requests/([^/?#]+)")
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
 _MOST_UNITS = 1_000_000
 _MODERATED = re.compile(r"content_policy|nsfw|moderat|safety|sensitive", re.IGNORECASE)
@@ -67,10 +87,49 @@ class Options(BaseModel):
     most_units: int | None = Field(None, ge=1, le=1000)
 
 
+class FalWebhooks(WebhookApi):
+    """Signed by Ed25519 with one of fal's keys, over the request, the user, the time and the body's digest.
+
+    That says who sent it, and not to whom: the task must be one that is waited for.
+    """
+
+    def missing(self) -> str | None:
+        """Return that the extra is not installed."""
+        return available()
+
+    def keys(self) -> HttpRequest | None:
+        """Return the request for fal's public keys."""
+        return asking("https://rest.fal.ai/.well-known/jwks.json", _public_keys)
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check the signature by all keys: fal does not say which it used."""
+        names = [header(call, f"x-fal-webhook-{part}") for part in ("request-id", "user-id")]
+        digest = sha256(call.body).hexdigest()
+        text = "\n".join([*names, timely(call, "x-fal-webhook-timestamp"), digest]).encode(errors="surrogatepass")
+        try:
+            signature = bytes.fromhex(header(call, "x-fal-webhook-signature"))
+        except ValueError as error:
+            raise WrongSignatureError("the signature is not in hex digits") from error
+        if not verified(signature, text, keys):
+            raise WrongSignatureError("the signature is by none of fal's keys")
+
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the request's id, which is signed."""
+        return (header(call, "x-fal-webhook-request-id"),)
+
+
+def _public_keys(answer: DocumentReader) -> Reply:
+    keys = [one.get("x") for one in _list(answer.document.get("keys")) if isinstance(one, dict)]
+    if not answer.ok or not keys:
+        raise _meant(answer)
+    return SigningKeys(keys=tuple(key for key in keys if isinstance(key, str)))
+
+
 class Fal(Provider):
     """`POST /ENDPOINT`, then the `status_url` and the `response_url` of the answer."""
 
     api = style = "fal"
+    webhooks = FalWebhooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Kontext takes, and what a model may that is not known."""
@@ -80,7 +139,7 @@ class Fal(Provider):
             api=self.api,
             model="fal-ai/flux-pro/kontext",
             style=self.style,
-            fields=frozenset(_FIELDS if kontext else {**_FIELDS, **_MORE}),
+            fields=frozenset({"webhook_url", *_FIELDS, *(() if kontext else _MORE)}),
             local_images=True,
             least_images=1 if kind == "/multi" else 0,
             most_images=0 if kind == "/text-to-image" else None,
@@ -112,6 +171,7 @@ class Fal(Provider):
         offer, names = self.capabilities(job.model), {**_FIELDS, **_MORE}
         asked = {"output_format": "jpeg", **carried(job, offer.fields)}
         asked.pop("most_units", None)
+        hook = asked.pop("webhook_url", None)
         body: dict[str, Any] = {"prompt": job.prompt}
         for name, value in asked.items():
             taken = offer.value_for(name, value)
@@ -123,7 +183,7 @@ class Fal(Provider):
             body |= {"image_url": photos[0]} if single else {"image_urls": photos}
         return HttpRequest(
             method="POST",
-            url=f"/{quote(endpoint)}",
+            url=f"/{quote(endpoint)}" + (f"?fal_webhook={quote(hook, safe='')}" if hook else ""),
             content=Json(value=body),
             headers={"X-Fal-No-Retry": "1"},  # or the gateway sends it up to ten times
             reader=partial(DocumentReader, job, partial(self._submitted, endpoint), paid=True),
@@ -190,12 +250,12 @@ class Fal(Provider):
         return _page(job, query, Search(lost=lost, asked=asked, id="request_id", sent_at="sent_at", input="json_input"))
 
     def task_of(self, handle: str) -> str:
-        """Return the id of a request, with which its result's address ends."""
+        """Return the id of a request, which its result's address holds."""
         try:
-            place = str(json.loads(handle)["response"])
+            found = _REQUEST.search(json.loads(handle)["response"])
         except (ValueError, LookupError, TypeError):  # it is another API's
-            return handle
-        return unquote(place.rstrip("/").rpartition("/")[2])
+            found = None
+        return handle if found is None else unquote(found[1])
 
     def upload(self, image: Reference) -> HttpRequest | None:
         """Return the first of two steps that lay a larger photo where its models can fetch it."""

@@ -1,8 +1,8 @@
 """Gemini's batches: a file of requests for one model, answered within a day or so at half the price.
 
 A batch is found again by its display name. A file of answers names the keys of its requests; some come more than once.
-A batch that expires, after two days, leaves no answers. How many requests a batch may have is not said; pictures make
-large files of answers, so batches are small here.
+A batch that expires, after two days, leaves no answers, and one that is cancelled perhaps none. How many requests one
+may have is not said; answers with pictures of 2K come to gigabytes by the hundred, so batches are small here.
 Facts: https://ai.google.dev/gemini-api/docs/batch-api and https://ai.google.dev/api/files, read in November 2026.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchflux.models import HttpRequest, Job, LocalFile, Reply
     from batchflux.providers.answers.documents import DocumentReader
 
-TERMS = BatchTerms(most=1_000, most_bytes=2_000_000_000, unproven=200)
+TERMS = BatchTerms(most=500, most_bytes=2_000_000_000, unproven=200)
 _PAGE = 100  # batches
 _LONGEST = 300  # characters of Google's words
 _STATE = re.compile(r"(?:batch|job)_state_")

@@ -29,19 +29,24 @@ from batchflux.models import (
     Missing,
     Multipart,
     Pending,
+    SigningKeys,
     Submitted,
     Then,
     Uploaded,
 )
-from batchflux.providers.answers.documents import DocumentReader, is_small, uploading
+from batchflux.providers.answers.documents import DocumentReader, asking, id_in, is_small, named_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, utc
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
+from batchflux.webhooks.api import WebhookApi
+from batchflux.webhooks.signatures import check_standard, key_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from batchflux.models import Job, Lost, Reference, Reply
+    from batchflux.models import Job, Reference, Reply
+    from batchflux.providers.base import Lost
+    from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset({"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling"})
 _MORE = frozenset({"negative_prompt", "resolution", "quality", "background"})  # of models that are not known
@@ -64,10 +69,38 @@ class Options(BaseModel):
     input: dict[str, Any] | None = None
 
 
+class ReplicateWebhooks(WebhookApi):
+    """Signed by the Standard Webhooks, with a secret of the account."""
+
+    def keys(self) -> HttpRequest | None:
+        """Return the request for the account's secret."""
+        return asking("/v1/webhooks/default/secret", _secret)
+
+    def verify(self, call: Call, keys: Collection[str]) -> None:
+        """Check the signature by the secrets of all accounts."""
+        check_standard(call, keys)
+
+    def tasks(self, call: Call) -> tuple[str, ...]:
+        """Return the prediction's id."""
+        return named_in(call.body, ("id",))
+
+
+def _secret(answer: DocumentReader) -> Reply:
+    secret = answer.name("key") if answer.ok else None
+    try:
+        key_in(secret or "")
+    except ValueError:
+        secret = None
+    if not secret:
+        raise answer.failure()
+    return SigningKeys(keys=(secret,))
+
+
 class Replicate(Provider):
     """`POST /v1/models/OWNER/NAME/predictions`, or `/v1/predictions` for a version."""
 
     api = style = "replicate"
+    webhooks = ReplicateWebhooks()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Flux models take, and what a model may that is not known."""
@@ -76,7 +109,7 @@ class Replicate(Provider):
             api=self.api,
             model="black-forest-labs/flux-kontext-pro",
             style=self.style,
-            fields=_FIELDS if kontext else _FIELDS | _MORE,
+            fields=frozenset({"webhook_url"}) | _FIELDS | (frozenset() if kontext else _MORE),
             formats=frozenset({"jpeg", "png"} if kontext else {"jpeg", "png", "webp"}),
             local_images=True,
             most_images=1 if kontext else None,
@@ -98,7 +131,8 @@ class Replicate(Provider):
         """Return the request that makes a prediction; JobError `reference` when a local reference is unreadable."""
         offer = self.capabilities(job.model)
         asked = carried(job, offer.fields)
-        more = asked.pop("input", None) or {}
+        more, hook = asked.pop("input", None) or {}, asked.pop("webhook_url", None)
+        called = {"webhook": hook, "webhook_events_filter": ["completed"]} if hook else {}
         asked = {name: offer.value_for(name, value) for name, value in asked.items()}
         made = {"prompt": job.prompt, **asked, "output_format": (job.output_format or "jpeg").replace("jpeg", "jpg")}
         photos = [in_json(image) for image in job.images]
@@ -110,7 +144,7 @@ class Replicate(Provider):
         return HttpRequest(
             method="POST",
             url="/v1/predictions" if by_version else f"/v1/models/{quote(name)}/predictions",
-            content=Json(value={**by_version, "input": {**made, **more}}),
+            content=Json(value={**by_version, **called, "input": {**made, **more}}),
             headers={"Prefer": f"wait={_WAIT}", "Cancel-After": _LONGEST},
             reader=partial(DocumentReader, job, self._submitted, paid=True),
         )
@@ -136,6 +170,10 @@ class Replicate(Provider):
             reader=partial(DocumentReader, job, partial(self._polled, name)),
             repeatable=True,
         )
+
+    def task_of(self, handle: str) -> str:
+        """Return the prediction's id."""
+        return id_in(handle)
 
     def _polled(self, asked: str, answer: DocumentReader) -> Reply:
         if answer.status == 404:  # noqa: PLR2004  HTTP: not found
@@ -202,7 +240,7 @@ def _listed(search: Search, answer: DocumentReader) -> Reply:
 def _query(address: str) -> str | None:
     """Return what the next page is asked for by: wherever its address leads, the list is asked at its own."""
     try:
-        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20))
+        return urlencode(parse_qsl(urlsplit(address).query, strict_parsing=True, max_num_fields=20)) or None
     except ValueError:
         return None
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
-import socket
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from batchflux.errors import UsageError
 from batchflux.review.guard import Guard, host_of
 from batchflux.review.server import Server
+from batchflux.transport.serving import listen_at, logger_of, next_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +27,8 @@ _REST = 1.0  # beside a run: half of the time the interpreter is the run's alone
 MOST_CONNECTIONS = 256
 HEAD_SECONDS = 20.0  # that a connection may take to its first request's end, or rest between two
 _PATIENCE = 2.0  # seconds that answers under way have when it stops
-_LOGGER = logging.getLogger("batchflux.review")  # of faults of ours
-# What is no HTTP is not logged: that would quote the request, with its token.
-_LOGGER.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+_LOGGER = logger_of("batchflux.review")
+_REMEDIES = ("try --host 127.0.0.1", "name another --port, or --port 0")
 
 
 class ServedReview(NamedTuple):
@@ -48,21 +45,12 @@ class ServedReview(NamedTuple):
         await self.runner.cleanup()
 
 
-class _Full(asyncio.Protocol):
-    """Ends a connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """End it at once."""
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
-
-
 async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None], *, rest: float = 0.0) -> ServedReview:
     """Serve the review of an output folder, as `Server` does; `port` 0 takes a free one.
 
     Raises UsageError: the address is none of this machine's, or the port is taken.
     """
-    listener = await asyncio.to_thread(_listen, host, port)
+    listener = await asyncio.to_thread(listen_at, host, port, _REMEDIES)
     address, port = listener.getsockname()[:2]
     where = ipaddress.ip_address(address.partition("%")[0])
     names = {host_of(name, port) for name in (*LOOPBACK, host.lower(), address)}
@@ -73,7 +61,9 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     runner = web.AppRunner(app, shutdown_timeout=_PATIENCE, **options)
     try:
         await runner.setup()
-        listening = await asyncio.get_running_loop().create_server(lambda: _next(runner), sock=listener)
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: next_connection(runner.server, MOST_CONNECTIONS), sock=listener
+        )
     except BaseException:
         listener.close()
         raise
@@ -82,12 +72,6 @@ async def serve(folder: Path, host: str, port: int, tell: Callable[[str], None],
     sees = f"can see all pictures and prompts of {folder} and judge them; what is sent is not encrypted."
     warning = f"Everyone who can reach {reach} and knows the token {sees}"
     return ServedReview(runner, url, None if where.is_loopback else warning, listening)
-
-
-def _next(runner: web.AppRunner) -> asyncio.Protocol:
-    """Return who takes the next connection."""
-    server = runner.server
-    return _Full() if server is None or len(server.connections) >= MOST_CONNECTIONS else server()
 
 
 class WatchServer:
@@ -123,22 +107,3 @@ class WatchServer:
         await self._ending.wait()
         if served is not None:
             await served.stop()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Listen at one address: of a name's several the first, so that there is one port."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listener, address = socket.socket(*found[0][:3]), found[0][4]
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{host} is no address of this machine ({error}): try --host 127.0.0.1.") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        says = f"Cannot listen on port {port} of {host} ({error.strerror}): name another --port, or --port 0."
-        raise UsageError(says) from error
-    return listener

@@ -26,6 +26,7 @@ from batchflux.simulator.faults import CALLS, FAULTS
 from batchflux.simulator.images import NoPictureError, NotAPictureError, recipe_for
 from batchflux.simulator.replies import Chunks, Refusal, error_reply
 from batchflux.simulator.requests import parse_request, upload_of
+from batchflux.simulator.webhooks import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -188,6 +189,7 @@ class Endpoint:
         self.options, self.journal, self.cache = options, journal, cache
         self.throttle = Throttle(options, time.monotonic)
         self.closing = asyncio.Event()
+        self.caller = Caller(journal)
 
     async def admit(self, http: web.Request, api: Api, answer: Handler, model: str = "") -> web.StreamResponse:
         """Return what `answer` gives for a request that is let in and its key, or the refusal."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 from batchflux.simulator.replies import Api
 
-Stage = Literal["instead", "form", "link", "task", "poll", "batch"]
+Stage = Literal["instead", "form", "link", "task", "poll", "batch", "webhook"]
 
 STANDARD, CHAT, BFL, TASK_RELAY, OPENAI, GEMINI, OPENROUTER, TOGETHER, SILICONFLOW, FAL, REPLICATE, COMFYUI = (
     frozenset({api}) for api in get_args(Api)
@@ -19,6 +19,7 @@ TASKS = GET_RESULT | FAL | REPLICATE | COMFYUI
 ALL = CALLS | TASKS
 HOSTED = ALL - COMFYUI
 LINKED = ALL - INLINE
+CALLED = TASKS - COMFYUI
 
 BATCHES = OPENAI | GEMINI
 
@@ -44,7 +45,7 @@ class FaultInfo(NamedTuple):
     `instead` faults replace the answer to a paid call or a submit. `form` faults reshape a good answer. `link` faults
     spoil the picture behind the link. `task` faults decide how a task ends. `poll` faults strike the first polls.
     `batch` faults strike a batch as a whole: its file's first line is what a script's `match` is looked for in, and
-    `times` counts batches.
+    `times` counts batches. `webhook` faults strike the calls of a webhook.
     """
 
     name: str
@@ -173,6 +174,14 @@ _ROWS: dict[Stage, tuple[tuple[str, frozenset[Api], str], ...]] = {
         ("poll_reset", TASKS, f"the connection of the first {FAULTY_POLLS} polls is reset"),
         ("poll_hang", TASKS, f"no answer ever comes to the first {FAULTY_POLLS} polls"),
         ("poll_odd_status", TASKS, f"a status word that nobody knows for the first {FAULTY_POLLS} polls"),
+    ),
+    "webhook": (
+        ("webhook_twice", CALLED, "the webhook is called three times"),
+        ("webhook_shuffled", CALLED, "calls that say the task is under way come after the one that says it has ended"),
+        ("webhook_late", CALLED, "the webhook is called 10 s after the task's end"),
+        ("webhook_early", CALLED, "the webhook is called before the submit is answered"),
+        ("webhook_forged", CALLED, "calls that are signed wrongly, or lead to a wrong path, come before the right one"),
+        ("webhook_never", CALLED, "the webhook is not called"),
     ),
 }
 _ROWS["batch"] = (

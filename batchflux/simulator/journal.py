@@ -31,7 +31,8 @@ class Journal:
 
     `received` counts calls and submits, `by_status` their answers (a hang or a reset has none), `polls` the answers to
     polls by the task's status as BFL writes it, or else by HTTP status, `files` the answers to fetched links, `batches`
-    those that were created, and the states that they ended in.
+    those that were created, and the states that they ended in. `webhooks` counts calls by their answers, with refused
+    (no answer), and those not made: elsewhere (it is not this machine) and unsigned (the extra is not installed).
 
     `billed` counts what is charged: calls that came as far as a picture, even when it was cut off or spoilt, and tasks:
     at BFL when they become Ready, at a relay when they are created; of those that fail the bill is taken back, which
@@ -44,6 +45,7 @@ class Journal:
         self.polls: Counter[str] = Counter()
         self.files: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
+        self.webhooks: Counter[str] = Counter()
         self.batches: Counter[str] = Counter()
         self.charges: deque[dict[str, Any]] = deque(maxlen=CHARGES_KEPT)
         self.received = self.billed = self.refunded = self.answered = self.repeated = 0
@@ -67,7 +69,7 @@ class Journal:
     def as_dict(self) -> dict[str, Any]:
         """Return the totals, for `GET /v1/simulator/stats`."""
         totals = ("received", "answered", "billed", "refunded", "credits", "repeated")
-        counters = ("by_status", "polls", "files", "faults", "batches")
+        counters = ("by_status", "polls", "files", "faults", "batches", "webhooks")
         return {
             **{name: getattr(self, name) for name in totals},
             **{name: {str(key): count for key, count in sorted(getattr(self, name).items())} for name in counters},

@@ -93,6 +93,7 @@ class ImageRequest:
     aspect_ratio: str | None = None
     output_format: Format = "jpeg"
     webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
     inline: bool = False
     stream: bool = False
     drafts: int = 0
@@ -153,18 +154,20 @@ def _fields(api: Api, path_model: str, body: dict[str, Any]) -> ImageRequest:
     uploads = tuple(upload_in(value, name) for name, value in images.items() if not is_web_url(value))
     if api == "standard":
         urls, prompt = split_urls(prompt, "prompt")
-    digests = {upload.place: upload.sha256 for upload in uploads}
+    counted = {name: value for name, value in given.items() if not name.startswith("webhook")}
+    counted |= {upload.place: upload.sha256 for upload in uploads}
     return ImageRequest(
         api=api,
         model=path_model or text_in(body, "model"),
         prompt=prompt,
-        content=content_of(*filter(None, (api, path_model)), sorted({**given, **digests}.items())),
+        content=content_of(*filter(None, (api, path_model)), sorted(counted.items())),
         urls=urls,
         uploads=uploads,
         seed=given.get("seed"),
         aspect_ratio=given.get("aspect_ratio") or _ratio_of_sides(given),
         output_format=given.get("output_format", known.output_format),
         webhook_url=given.get("webhook_url"),
+        webhook_secret=given.get("webhook_secret"),
         price=known.credits,
     )
 
@@ -308,6 +311,12 @@ def is_web_url(value: Any) -> bool:
         return isinstance(value, str) and bool(_WEB_URL.match(value) and urlsplit(value).hostname)
     except ValueError:
         return False
+
+
+def web_url(value: Any, place: str) -> str | None:
+    """Return the URL of a webhook, None without one, or raise the Refusal of what is none."""
+    check(value is None or is_web_url(value), f"{place} must be an http or https URL.", place)
+    return None if value is None else str(value)
 
 
 def _is_side(value: Any) -> bool:

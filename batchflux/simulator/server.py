@@ -146,6 +146,7 @@ class Simulator:
     async def stop(self) -> None:
         """Close all connections, also those that hang. Safe to call twice."""
         self._endpoint.closing.set()
+        await self._endpoint.caller.close()
         for batches in self._batches:
             await batches.close()
         if self._runner is not None:

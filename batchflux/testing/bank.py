@@ -12,7 +12,8 @@ before, or lies in the folder, is noted in `again`.
   `#linkprivate` leads to where no download may go; LOOKS names what it is instead of the PNG that is asked for;
 - the download: what FILES names; `#gone` until the job is asked for a second time;
 - the batch: what `batches` says;
-- the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price.
+- the task: what POLLS names; with `#500` or `#moderated` it is accepted and fails. `#cost` makes it tell its price;
+- the list of requests: `#queued*TIMES` is left out so often, `#twin` has another that is equal, `#deaf` cannot be had.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from aiohttp import web
 from PIL import Image
 
 from batchflux.testing.batches import BatchCounter
-from batchflux.testing.dialect import Dialect, Picture, Task, job_of, said
+from batchflux.testing.dialect import Accepted, Dialect, Picture, Task, job_of, said
 from batchflux.testing.serving import serving
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ class Bank:
     downloads: Counter[str] = field(default_factory=Counter)
     fetched: Counter[str] = field(default_factory=Counter)
     prompts: dict[str, str] = field(default_factory=dict)
+    lists: Counter[str] = field(default_factory=Counter)
     again: list[str] = field(default_factory=list)
     open: int = 0
     most_at_once: int = 0
@@ -185,6 +187,7 @@ class Bank:
     _tasks: dict[str, str | None] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
     _files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    _accepted: list[tuple[Dialect, str, Accepted]] = field(default_factory=list)
 
     def app(self) -> web.Application:
         """Return the server."""
@@ -198,6 +201,8 @@ class Bank:
         for dialect in self.dialects:
             for number, path in enumerate(dialect.asks):
                 app.router.add_get(path, partial(self.asked, dialect, path, counts=number == 0))
+            for path in dialect.lists:
+                app.router.add_get(path, partial(self.listed, dialect, path))
         app.router.add_get("/files/{name}", self.file)
         app.router.add_get("/view", self.file)
         for prefix in ("/v1", "/flux/v1"):
@@ -265,6 +270,8 @@ class Bank:
             await asyncio.sleep(3600)
         if fault != "reset":
             self.billed[seen.name] += 1
+        if fault == "lost" and seen.dialect is not None and seen.is_task:
+            self._accept(seen, None)
         if fault in {"reset", "lost"} and request.transport is not None:
             request.transport.abort()
             return web.Response()
@@ -306,8 +313,12 @@ class Bank:
         self._tasks[seen.name] = fault
         link, _ = self._made(seen)
         if seen.dialect is not None and seen.dialect.accepted is not None:
-            task = Task(id=seen.dialect.task(seen.body) or seen.name, word="pending", url=self.url, link=link)
-            self._ids[task.id] = seen.name
+            name = seen.dialect.task(seen.body) or f"{seen.name}-{self.posts[seen.name]}"
+            task = Task(id=name, word="pending", url=self.url, link=link)
+            for number in (name, f"{name}-twin") if "#twin" in seen.text else (name,):
+                self._ids[number] = seen.name
+                accepted = Accepted(id=number, path=seen.path, body=seen.body, at=time.time())
+                self._accepted.append((seen.dialect, seen.name, accepted))
             return web.json_response(seen.dialect.accepted(task))
         polling = f"{self.url}{seen.path.rpartition('/')[0]}/get_result?id={seen.name}"
         if seen.path.startswith("/flux/"):  # a relay hands on BFL's own address, where the relay's key must never go
@@ -331,6 +342,19 @@ class Bank:
         if failed and word == failed and counts:
             self.billed[name] -= 1
         status, body, headers = dialect.asks[path](task)
+        return web.json_response(body, status=status, headers=headers)
+
+    async def listed(self, dialect: Dialect, path: str, request: web.Request) -> web.StreamResponse:
+        """Answer for all that a dialect was asked."""
+        shown = []
+        for own, name, accepted in self._accepted:
+            text = self.prompts[name]
+            if "#deaf" in text:
+                return web.json_response({"detail": "not now"}, status=503)
+            if own is dialect and said(text, {"queued"}, self.lists[name]) is None:
+                shown.append(accepted)
+            self.lists[name] += 1
+        status, body, headers = dialect.lists[path](dict(request.query), shown)
         return web.json_response(body, status=status, headers=headers)
 
     async def result(self, request: web.Request) -> web.StreamResponse:

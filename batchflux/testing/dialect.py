@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,16 @@ class Task:
     link: str = ""
     cost: float | None = None
     all: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A request that was accepted, at epoch second `at`: its task's id, its path, and what it said."""
+
+    id: str
+    path: str
+    body: Mapping[str, Any]
+    at: float
 
 
 WORDS = ("pending", "missing", "failed", "moderated", "ready")
@@ -87,8 +97,9 @@ class Dialect:
     a body. `refusals` are answers to the faults that it does not tell as others do: status and JSON. `unread` returns
     what a call gets that it does not understand. An API of tasks has `accepted`, the answer to a paid call, and `asks`,
     what is told of a task at each path, the first of them the one that counts as a poll; `task` is a task's id where
-    the call names it. `keyed`: whether it wants a key; `key` is the header that carries it. `batches` says how it
-    speaks of batches, where it sells some.
+    the call names it. `lists` are the paths where it tells what it accepted: of these requests, by the query.
+    `keyed`: whether it wants a key; `key` is the header that carries it. `batches` says how it speaks of batches, where
+    it sells some.
     """
 
     paths: tuple[str, ...]
@@ -98,6 +109,7 @@ class Dialect:
     refusals: Mapping[str, tuple[int, Any]] = field(default_factory=dict)
     accepted: Callable[[Task], Any] | None = None
     asks: Mapping[str, Callable[[Task], Told]] = field(default_factory=dict)
+    lists: Mapping[str, Callable[[Mapping[str, str], Sequence[Accepted]], Told]] = field(default_factory=dict)
     task: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     keyed: bool = True
     key: str = "Authorization"

@@ -35,6 +35,8 @@ class Way:
 
     `links`: its answers name a link, which can be gone; `formats`: a format can be asked for; `price` is what stands in
     `price` where that is not one number; `keyed`: it wants a key; `moderates`: it may refuse what a prompt says.
+    `finds_lost`: its API can tell whether a request was accepted whose answer was lost; it `lists` its requests for
+    that, or is certain of each.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Way:
     price: str | None = None
     keyed: bool = True
     moderates: bool = True
+    finds_lost: bool = False
+    lists: bool = False
 
     @property
     def kills(self) -> tuple[str, ...]:
@@ -154,15 +158,15 @@ class ProviderSuite(Suite):
         shop.manifest("#wait*3")
         assert shop.program.run(**{VARIABLE: point}).code == -9
         billed = shop.bank.billed["a"]
-        ended = shop.program.run()
+        ended = shop.program.run(*(("--set", "limits.timeout=4s") if shop.way.finds_lost else ()))
         assert ended.code == 0, ended.said
         assert shop.program.pictures() == {"a"}
         row = shop.row()
-        if point in (*TASK, *KEPT):
+        if point in (*TASK, *KEPT, *(SENT if shop.way.finds_lost else ())):
             assert (shop.bank.posts["a"], billed, row["possibly_billed"]) == (1, 1, "0")
         else:
             assert shop.bank.billed["a"] <= 1 + int(row["possibly_billed"])
-            assert row["possibly_billed"] == "1"
+            assert row["possibly_billed"] == ("0" if shop.way.finds_lost and not shop.way.lists else "1")
 
     @only(lambda way: way.tasks)
     def test_polls_are_one_attempt_and_no_rate(self, shop: Shop) -> None:
@@ -277,12 +281,79 @@ class ProviderSuite(Suite):
         assert ended.code == 0, ended.said
         assert (shop.bank.posts["a"], shop.bank.polls["a"], shop.row()["attempts"]) == (1, 3, "1")
 
+    @only(lambda way: not way.finds_lost)
     def test_a_request_that_was_lost_is_sent_again_once_and_counted(self, shop: Shop) -> None:
         shop.manifest("#lost")
         ended = shop.program.run()
         assert ended.code == 1, ended.said
         row = shop.row()
         assert (row["status"], shop.bank.billed["a"], row["possibly_billed"]) == ("unknown", 2, "2")
+
+    @only(lambda way: way.finds_lost)
+    def test_a_request_that_was_lost_and_accepted_is_found(self, shop: Shop) -> None:
+        shop.manifest("#lost #queued*1", "#lost", limits=", budget: 0.28")
+        ended = shop.program.run()
+        assert ended.code == 0, ended.said
+        assert shop.bank.posts == shop.bank.billed == {"a": 1, "b": 1}
+        assert shop.program.pictures() == {"a", "b"}
+        assert [(row["attempts"], row["possibly_billed"], row["cost"]) for row in shop.program.rows()] == [
+            ("1", "0", "0.14")
+        ] * 2
+
+    @only(lambda way: way.finds_lost)
+    @pytest.mark.parametrize("at", ["lost.asking", "lost.found", "handle.recorded"])
+    def test_a_kill_while_a_lost_request_is_looked_for(self, shop: Shop, at: str) -> None:
+        """Whatever `--on-unknown` says: to look is free."""
+        shop.manifest("#lost", limits=", budget: 0.14")
+        assert shop.program.run(**{VARIABLE: at}).code == -9
+        ended = shop.program.run("--on-unknown", "hold")
+        assert ended.code == 0, ended.said
+        assert (shop.bank.posts["a"], shop.row()["possibly_billed"], shop.row()["cost"]) == (1, "0", "0.14")
+        assert shop.program.pictures() == {"a"}
+
+    @only(lambda way: way.lists)
+    def test_of_two_equal_requests_nobody_knows_which_was_lost(self, shop: Shop) -> None:
+        shop.manifest("#lost #twin")
+        for more in ((), ("--on-unknown", "hold"), ()):
+            ended = shop.program.run(*more)
+            assert ended.code == 1, ended.said
+            row = shop.row()
+            assert (row["status"], row["possibly_billed"], shop.bank.posts["a"]) == ("unknown", "1", 1)
+            assert "lists 2 requests" in row["error"]
+        ended = shop.program.run("--on-unknown", "fail")
+        assert (ended.code, shop.row()["status"], shop.bank.posts["a"]) == (1, "failed", 1)
+
+    @only(lambda way: way.lists)
+    def test_a_lost_request_that_is_not_listed_is_sent_again_once(self, shop: Shop) -> None:
+        shop.manifest("#reset*1", "#reset")
+        ended = shop.program.run("--set", "limits.timeout=2s", "--set", "limits.concurrency=2")
+        assert ended.code == 1, ended.said
+        assert [(row["status"], row["possibly_billed"]) for row in shop.program.rows()] == [
+            ("done", "1"),
+            ("unknown", "2"),
+        ]
+        assert shop.bank.posts == {"a": 2, "b": 2}
+        held = shop.program.run("--set", "limits.timeout=2s", "--on-unknown", "hold")
+        assert (held.code, shop.bank.posts["b"]) == (1, 2)
+        assert "its API" in shop.row("b")["error"]
+
+    @only(lambda way: way.lists)
+    def test_while_the_list_cannot_be_had_nothing_is_sent_again(self, shop: Shop) -> None:
+        shop.manifest("#lost #deaf")
+        ended = shop.program.run("--set", "limits.timeout=1s")
+        assert (ended.code, shop.row()["status"], shop.bank.posts["a"]) == (1, "unknown", 1), ended.said
+        assert "the next run asks again" in shop.row()["error"]
+        shop.bank.prompts["a"] = ""
+        ended = shop.program.run()
+        assert ended.code == 0, ended.said
+        assert (shop.bank.posts["a"], shop.row()["possibly_billed"]) == (1, "0")
+
+    @only(lambda way: way.finds_lost and not way.lists)
+    def test_what_was_certainly_not_accepted_is_free_and_sent_again(self, shop: Shop) -> None:
+        shop.manifest("#reset*1")
+        ended = shop.program.run()
+        assert ended.code == 0, ended.said
+        assert (shop.bank.posts["a"], shop.row()["possibly_billed"], shop.row()["cost"]) == (2, "0", "0.14")
 
     @only(lambda way: way.tasks)
     def test_a_signal_leaves_tasks_to_the_next_run(self, shop: Shop) -> None:

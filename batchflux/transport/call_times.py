@@ -84,6 +84,10 @@ class CallTimes:
         """Return the seconds of the quickest of the last calls for a model; 0 while there are too few to tell."""
         return self._of[model].quickest() if model in self._of else 0.0
 
+    def usual(self, model: str) -> float:
+        """Return the seconds that 99 of 100 calls for a model take at most; 0 while there are too few to tell."""
+        return (self._of[model].most(TELLING) if model in self._of else None) or 0.0
+
     def due(self, began: float) -> float:
         """Return until when a call may go on that began then, as things stand; ask again when that time has come."""
         now, last = self._clock(), began + self.longest
@@ -91,8 +95,10 @@ class CallTimes:
             return last
         usual = self._usual()
         first = began + max(self._floor, GENEROUS * (usual or 0.0))
+        if now < first:
+            return first
         proven = usual is not None and sum(at >= began + usual for at in self._answered) >= WITNESSES
-        return first if proven or now < first else max(first, min(last, now + LOOK))
+        return first if proven else max(first, min(last, now + LOOK))
 
     def slow(self) -> tuple[list[tuple[str, float]], float]:
         """Return which calls take longer than 99 of 100 for their model, and how long so far; and what those take."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from batchflux.testing.dialect import Dialect, Task, Told
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from batchflux.testing.dialect import Accepted, Dialect, Task, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 def _accepted(task: Task) -> object:
@@ -35,10 +41,31 @@ def _result(task: Task) -> Told:
     return 200, {"images": [image], "timings": {}, "has_nsfw_concepts": [False], "prompt": "?"}, units
 
 
+def _listed(query: Mapping[str, str], accepted: Sequence[Accepted]) -> Told:
+    """All of an endpoint that ended within a time, the last first, one a page."""
+    start, end = (datetime.fromisoformat(query[name]).timestamp() for name in ("start", "end"))
+    found = [one for one in reversed(accepted) if one.path == f"/{query['endpoint_id']}" and start <= one.at < end]
+    first = int(query.get("cursor", "0"))
+    items = [
+        {
+            "request_id": one.id,
+            "endpoint_id": query["endpoint_id"],
+            "sent_at": datetime.fromtimestamp(one.at, UTC).isoformat(),
+            "ended_at": datetime.fromtimestamp(one.at, UTC).isoformat(),
+            "status_code": 200,
+            **({"json_input": dict(reversed([*one.body.items()]))} if query.get("expand") == "payloads" else {}),
+        }
+        for one in found[first : first + 1]
+    ]
+    more = len(found) > first + 1
+    return 200, {"items": items, "has_more": more, "next_cursor": str(first + 1) if more else None}, {}
+
+
 DIALECT = Dialect(
     paths=("/fal-ai/{endpoint:.+}",),
     text=lambda body: str(body["prompt"]),
     accepted=_accepted,
     asks={"/fal-ai/{app}/requests/{id}/status": _status, "/fal-ai/{app}/requests/{id}": _result},
+    lists={"/v1/models/requests/by-endpoint": _listed},
     refusals={"auth": (401, {"detail": "Invalid key credentials"})},
 )

@@ -64,9 +64,29 @@ WAYS = (
     ),
     Way(name="together", provider="name: together, model: black-forest-labs/FLUX.2-dev", tasks=False),
     Way(name="siliconflow", provider="name: siliconflow, model: Kwai/Kolors", tasks=False, formats=False),
-    Way(name="fal", provider="name: fal, model: fal-ai/flux-pro/kontext", tasks=True, tells_cost=True),
-    Way(name="replicate", provider="name: replicate, model: black-forest-labs/flux-kontext-pro", tasks=True),
-    Way(name="comfyui", provider=f"name: comfyui, options: {WORKFLOW}", tasks=True, keyed=False, moderates=False),
+    Way(
+        name="fal",
+        provider="name: fal, model: fal-ai/flux-pro/kontext",
+        tasks=True,
+        tells_cost=True,
+        finds_lost=True,
+        lists=True,
+    ),
+    Way(
+        name="replicate",
+        provider="name: replicate, model: black-forest-labs/flux-kontext-pro",
+        tasks=True,
+        finds_lost=True,
+        lists=True,
+    ),
+    Way(
+        name="comfyui",
+        provider=f"name: comfyui, options: {WORKFLOW}",
+        tasks=True,
+        keyed=False,
+        moderates=False,
+        finds_lost=True,
+    ),
 )
 """Every provider; a new one is one more line, and for one that answers in a call a module of tests/banks."""
 QUICK = {"standard", "chat", "native", "bfl"}
@@ -86,6 +106,7 @@ class TestProvider(ProviderSuite):
     def marks(self, test: str, way: Way, point: str) -> tuple[pytest.MarkDecorator, ...]:
         """Two ways of one provider differ in their requests, and little in what most tests ask: one is fast."""
         fast = way.name in (QUICK if test in EACH else {"standard", "bfl"})
+        fast |= test == "test_a_request_that_was_lost_and_accepted_is_found" and way.name == "fal"
         fast |= test == "test_a_cost_that_is_told_replaces_the_price" and way.tells_cost
         fast &= test != "test_polls_are_one_attempt_and_no_rate" and (not point or point in TELLING)
         return () if fast else (pytest.mark.slow,)

@@ -15,7 +15,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from batchflux.errors import Code, JobError, StopRun
 from batchflux.ledger.batches import Batch, BatchLedger, Closing, Freed
 from batchflux.ledger.bookkeeping import Feeder, FreeFirst
 from batchflux.ledger.ledger import Ledger
+from batchflux.ledger.means import Means
 from batchflux.ledger.reconcile import Selection
 from batchflux.ledger.tables import COLUMNS, Known, nanos, spent
 from batchflux.models import (
@@ -54,6 +55,7 @@ from batchflux.models import (
     Json,
     Leaving,
     Link,
+    Listed,
     Missing,
     Outcome,
     Pending,
@@ -65,11 +67,13 @@ from batchflux.models import (
 from batchflux.providers import Provider, providers
 from batchflux.transport import CallTimes, DownloadSlots
 from batchflux.transport.lines import Lines, write_lines
+from batchflux.webhooks.wakes import Wakes
 from tests.conftest import numbered_job
 from tests.engine.clock import VirtualLoop
 
 if TYPE_CHECKING:
     from batchflux.ledger.reconcile import OnUnknown
+    from batchflux.providers.base import Lost
 
 DUSK = 1_800_000_000.0
 
@@ -157,6 +161,10 @@ class Server:
         self.exposure = 0
         self.tasks: dict[str, tuple[float, Reply]] = {}
         self.polls: Counter[str] = Counter()
+        self.asked: list[tuple[str, str | None, float]] = []
+        self.deaf: Callable[[float], None] = lambda _: None
+        self.whole, self.list_takes = True, 0.0
+        self.certain = False
         self.epoch = 0.0
         """How much later than the loop's clock it is at the server: a second run's clock begins at 0 again."""
 
@@ -169,6 +177,8 @@ class Server:
         at: tuple[str, str],
         on_sent: Callable[[], None] | None = None,
     ) -> Exchanged:
+        if request.url.startswith(LIST):
+            return await self._listed(request.url.removeprefix(LIST), secret)
         if request.repeatable:
             return self._poll(request)
         if on_sent is not None:
@@ -183,7 +193,9 @@ class Server:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         self.exposure = max(self.exposure, self.charged + self.in_flight)
-        free = False
+        free, handle = False, f"{name}/{self.per_job[name]}"
+        if reply.task is not None:  # it is accepted now, whatever becomes of the answer
+            self.tasks[handle] = (seen.at + (reply.after or 0.0) + reply.task + self.epoch, reply)
         try:
             await reply.serve()
         except JobError as error:
@@ -194,10 +206,20 @@ class Server:
             self.charged += not free
         seen.ended = asyncio.get_running_loop().time()
         if reply.task is not None:
-            handle = f"{name}/{self.per_job[name]}"
-            self.tasks[handle] = (seen.ended + reply.task, reply)
             return Exchanged(reply=Submitted(handle=handle, cost=reply.cost), seconds=reply.after or 0.0)
         return Exchanged(reply=Finished(asset=self._asset(name, reply), cost=reply.cost), seconds=reply.after or 0.0)
+
+    async def _listed(self, name: str, key: str | None) -> Exchanged:
+        """Say which tasks of a name there are; `deaf` raises what is answered in place of a list."""
+        now = asyncio.get_running_loop().time() + self.epoch
+        self.asked.append((name, key, now))
+        self.deaf(now)
+        await asyncio.sleep(self.list_takes)
+        own = ((handle, due) for handle, (due, _) in self.tasks.items() if handle.split("/")[0] == name)
+        handles = tuple(handle for handle, due in own if self.whole or due <= now)
+        if self.certain and not handles:
+            return Exchanged(reply=Ended(error=JobError(Code.SERVER, "it was not accepted", billed=False)), seconds=0.0)
+        return Exchanged(reply=Listed(handles=handles, whole=self.whole), seconds=0.0)
 
     def _poll(self, request: HttpRequest) -> Exchanged:
         """Say how a task stands; a poll takes no time. What `ends` it counts once it is due."""
@@ -332,11 +354,26 @@ class Tasks(Provider):
         return HttpRequest(method="PUT", url="upload", reader=_unread, repeatable=True)
 
 
+class Listing(Tasks):
+    """One whose server can tell what it accepted."""
+
+    style = "listing"
+
+    def capabilities(self, model: str) -> Capabilities:
+        return replace(super().capabilities(model), finds_lost=True)
+
+    def recover(self, job: Job, lost: Lost) -> HttpRequest:
+        return HttpRequest(method="GET", url=f"{LIST}{job.prompt}", reader=_unread, repeatable=True)
+
+
 def _unread(status: int, headers: Mapping[str, str]) -> Any:
     raise AssertionError("the server in this process answers with replies, not with bytes")
 
 
+LIST = "list:"
 TASKS = Tasks()
+WIRES = {wire.style: wire for wire in (TASKS, Listing())}
+MEANS = Means(finds_lost=lambda job: job.style == "listing")
 
 
 class Notes:
@@ -416,6 +453,9 @@ class SlowBatches:
 
     async def open(self) -> list[Batch]:
         return await self._batches.open()
+
+    async def has(self, attempt: int) -> bool:
+        return await self._batches.has(attempt)
 
     async def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> list[int]:
         await asyncio.sleep(self._half)
@@ -504,6 +544,7 @@ class Night:
     """What holds the run back, where it is not one provider by the terms."""
     epoch: float = 0.0
     """How many seconds after DUSK the next run begins."""
+    wakes: Callable[[], Wakes] = Wakes
 
     def run(self, **terms: Any) -> RunEnded:
         """Run the manifest on a fresh loop; raise what the engine raises."""
@@ -544,6 +585,7 @@ class Night:
             gate=gate,
             random=random.Random(asked.seed),
             now=now,
+            wakes=self.wakes(),
         )
         if asked.stop_at is not None:
             loop.call_at(asked.stop_at, gate.close, StopRun("signal", "Stopped by SIGTERM."))
@@ -553,7 +595,8 @@ class Night:
         selection = Selection(
             **{name: getattr(asked, name) for name in ("only", "limit", "retry_failed", "pay_again", "on_unknown")}
         )
-        first, rest = (Feeder(iter(self.jobs), ledger, selection, self.pictures.files.__contains__) for _ in range(2))
+        held = self.pictures.files.__contains__
+        first, rest = (Feeder(iter(self.jobs), ledger, selection, held, MEANS) for _ in range(2))
         both = FreeFirst(first, rest, asked.limit or len(self.jobs))
         await pool.run(both if asked.free_first else rest, asked.workers or workers_for(asked.concurrency))
         ended.append(
@@ -606,7 +649,7 @@ def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         breaker=breaker,
         policy=RetryPolicy(attempts=asked.attempts, on_unknown=asked.on_unknown),
         times=CallTimes(asked.timeout, asked.floor),
-        wire=lambda job: TASKS if job.style == "tasks" else providers()["flux-relay", job.style],
+        wire=lambda job: WIRES.get(job.style) or providers()["flux-relay", job.style],
         price_of=lambda job: nanos((asked.prices or {}).get(job.model, asked.price)),
         cost_of=lambda _, cost: nanos(cost.amount or Decimal(sum(cost.tokens.values()))) if cost else None,
     )

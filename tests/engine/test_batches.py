@@ -16,6 +16,7 @@ import pytest
 
 from batchflux.errors import Code, JobError
 from batchflux.folders.merge import merge
+from batchflux.models import Way
 from tests.engine.batch_shop import HALF, HOUR, WHOLE, Fate, Shop, ShopApi, killing
 
 if TYPE_CHECKING:
@@ -192,6 +193,25 @@ def test_killed_again_and_again(nights: NightFactory, seed: int) -> None:
             hold_after(night, shop, scene)
         assert run(night, **scene.terms).reason is None
         hold(night, shop, scene)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_killed_on_either_side_of_the_hour(nights: NightFactory, seed: int) -> None:
+    """What is live when it is killed may have been billed, and is sent once more; a batch is never beside it."""
+    random, kills = Random(f"live {seed}"), 0
+    fates = [Fate(hours=random.choice([0.1, 0.3, 9.0]), lost=random.choice([None, "before", "after"])) for _ in "123"]
+    terms: dict[str, Any] = {"live_from": random.uniform(100, 900), "concurrency": 3, "budget": Decimal("4.00")}
+    with nights(12) as night:
+        shop = Scene(fates=tuple(fates), most=random.choice([4, 50])).on(night)
+        for _ in range(random.randrange(1, 5)):
+            kills += run(night, kill_at=random.uniform(1, 800), **terms).killed
+            shop.live.clear()
+            assert 4_000_000_000 >= night.spent() >= shop.money
+        assert run(night, **terms).reason is None
+        assert statuses(night) == {"done": 12}
+        assert (shop.wrong, sum(shop.pictures.values()) <= 12 + 3 * kills) == ([], True)
+        assert shop.money <= night.spent() <= shop.money + 3 * kills * WHOLE
 
 
 @pytest.mark.parametrize("told", [None, Decimal("0.05")])
@@ -467,6 +487,49 @@ def test_nothing_more_is_bought_when_no_picture_of_the_first_batch_is_kept(night
         ended = run(night, canary=3)
         assert ended.reason is not None
         assert (ended.reason.reason, shop.creates, night.spent()) == ("canary", 1, 3 * HALF)
+
+
+def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
+    nights: NightFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nights(30) as night:
+        shop = Scene(most=8).on(night)
+        run(night, stop_at=100.0, limit=20)
+        assert sum(len(lot.keys) for lot in shop.lots.values()) == 20
+        monkeypatch.setattr("batchflux.engine.batching.source.MOST", 6)  # fewer than are out already
+        assert run(night).tally.done == 30
+        assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
+        assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
+def beside(night: Night, own: str) -> None:
+    """Let each job be of one provider, and be made by the other where that cannot."""
+    other = {"tuzi": "other", "other": "tuzi"}[own]
+    way = Way(provider=other, style="standard", model="m")
+    night.jobs = [replace(job, provider=own, model="m", style="standard", fallbacks=(way,)) for job in night.jobs]
+    assert isinstance(night.server, Shop)
+    night.server.beside = True
+
+
+def test_who_sells_no_more_batches_leaves_its_jobs_to_another(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(refused=Code.QUOTA),)).on(night)
+        beside(night, "tuzi")
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by) == (None, 6, {"other": 6})
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+
+
+def test_a_batch_takes_what_another_provider_does_not_make(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        beside(night, "other")
+        shop.refuses = {"other": Code.MODERATED}
+        assert run(night, stop_at=100.0).tally.done == 0
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by, shop.creates) == (None, 6, {}, 2)
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+        assert all('"provider": "tuzi"' in row.spec for row in night.rows().values())
 
 
 def test_two_folders_whose_batches_are_out_are_joined(nights: NightFactory, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_poll_of_a_task_goes_on_behind_a_closed_gate_until_a_signal(virtual:
         return list(ended), loop.time()
 
     ended, at = virtual.run(wait())
-    assert [type(result) for result in ended] == [type(None), Halted]
+    assert [type(result) for result in ended] == [bool, Halted]
     assert at == pytest.approx(30)
 
 

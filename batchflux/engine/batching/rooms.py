@@ -253,6 +253,7 @@ class Rooms:
 
     def left(self, room: Room) -> None:
         """Leave a batch to the next run."""
+        room.service.left |= room.service.gate.closed and bool(room.works)
         self._leave(room.works.values(), None)
         room.works.clear()
 

@@ -128,7 +128,7 @@ class Batches:
         """Take note that a worker is through with work that it was given."""
         if self._source is None:
             return
-        self._given[self._services.of(work.job).name] -= 1
+        self._given.subtract(self._who(work.job))
         self._rooms.over(work)
         self._look()
 
@@ -158,8 +158,12 @@ class Batches:
         provider = service.wire(job)
         return None if provider.batches is None else provider.capabilities(job.model).for_model(job.model).batch
 
+    def _who(self, job: Job) -> set[str]:
+        """Return by their names who may make a job."""
+        return {self._services.of(way).name for way in self._services.ways(job)}
+
     def _give(self, work: Work) -> Work:
-        self._given[self._services.of(work.job).name] += 1
+        self._given.update(self._who(work.job))
         return work
 
     def _seen(self, work: Work | None) -> Work | None:
@@ -173,7 +177,9 @@ class Batches:
         if work is None or room is None:
             self._look()
             return _stranded(work, self._orphans.get(work.handle or "")) if work is not None and waits else work
-        if not room.service.gate.closed:
+        if room.service.gate.closed:
+            room.service.left = True
+        else:
             self._rooms.enter(room, work)
             if not room.followed:
                 room.followed = True
@@ -208,9 +214,8 @@ class Batches:
         try:
             await work()
         except Halted:
-            service.left |= service.gate.closed
+            return
         except asyncio.CancelledError:
-            service.left |= service.gate.closed
             self._stopped |= not service.gate.closed
         except StopRun as reason:
             self._gate.close(reason)

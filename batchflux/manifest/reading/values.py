@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from ipaddress import IPv6Address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -331,6 +331,35 @@ def base_url(text: str) -> str | None:
     if "?" in url(text) or "#" in text:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     return _ENDPOINT.sub("", text.rstrip("/")).removesuffix("/v1").rstrip("/")
+
+
+_LISTEN = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+
+
+def listen(text: str) -> tuple[str, int]:
+    """Read `host:port` of this machine to listen at; IPv6 in brackets."""
+    match = _LISTEN.fullmatch(text)
+    if match is None or not 0 < int(match[2]) < 1 << 16:
+        raise ValueError(f"found {quoted(text)}; allowed is host:port, as 0.0.0.0:8788, or 127.0.0.1:8788 for a tunnel")
+    return match[1].strip("[]"), int(match[2])
+
+
+def public_url(text: str) -> str:
+    """Read the address by which others reach us: https, or http on this machine or a private network, for a trial.
+
+    What is put behind it is a secret, so that it must not travel in the open.
+    """
+    if "?" in url(text) or "#" in text:
+        raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
+    if text.lower().startswith("http:") and not _is_near(urlsplit(text).hostname or ""):
+        raise ValueError(f"found {_shown(text)}; allowed is https://, for what stands behind it is a secret")
+    return text.rstrip("/")
+
+
+def _is_near(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_private  # loopback is
+    return host == "localhost" or host.endswith(".localhost")
 
 
 _PROXY = re.compile(

@@ -6,6 +6,7 @@ Of an answer that was cut off, what stands whole counts: the id of a task that w
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,10 +20,11 @@ from batchflux.providers.answers.untrusted import UnreadableError, closed_off, p
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from batchflux.models import Finished, Reference, Reply
 
+_NOBODYS = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0)
 _SHOWN = 300  # characters of an API's words
 _VAGUE = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE})
 
@@ -79,7 +81,7 @@ class DocumentReader(AnswerReader):
     @property
     def understood(self) -> bool:
         """Whether the answer is an object."""
-        return bool(self.document) or text_of(bytes(self._body)).removesuffix("}").strip() == "{"
+        return bool(self.document) or text_of(self._body).removesuffix("}").strip() == "{"
 
     @property
     def state(self) -> str:
@@ -108,7 +110,7 @@ class DocumentReader(AnswerReader):
 
     def failure(self) -> JobError:
         """Return what an answer that failed means by the one table."""
-        text = text_of(bytes(self._body))
+        text = text_of(self._body)
         if self.ok:
             return JobError(
                 Code.BAD_ANSWER, f"the answer says nothing of the task: {tidy(text, limit=120) or '(empty)'}"
@@ -165,6 +167,25 @@ def address_in(value: Any) -> str | None:
     return text if usable and text and text.isprintable() and " " not in text else None
 
 
+def id_in(handle: str) -> str:
+    """Return the `id` of a handle that is an object; the handle itself where it is another API's."""
+    try:
+        return str(json.loads(handle)["id"])
+    except (ValueError, LookupError, TypeError):
+        return handle
+
+
+def named_in(body: bytes, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the ids under these names in a call of an API; none where it is no object."""
+    try:
+        found = parse(without_bom(text_of(body)))
+    except UnreadableError:
+        return ()
+    values = (found.get(name) for name in names) if isinstance(found, dict) else ()
+    told = (told_text(str(value) if type(value) is int else value) for value in values)
+    return tuple(text for text in told if text is not None)
+
+
 def is_small(image: Reference) -> bool:
     """Whether a local photo is known to be SMALL."""
     size = (image.copy or image).size
@@ -173,5 +194,10 @@ def is_small(image: Reference) -> bool:
 
 def uploading(image: Reference, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
     """Return a free step of an upload, for its url and content to be put in; it has no job."""
-    job = Job(id="", key="", prompt="", style="", model="", provider="", file_name="", position=0, images=(image,))
+    job = replace(_NOBODYS, images=(image,))
     return HttpRequest(method="POST", url="", reader=partial(DocumentReader, job, interpret), repeatable=True)
+
+
+def asking(url: str, interpret: Callable[[DocumentReader], Reply]) -> HttpRequest:
+    """Return a free question that is about no job."""
+    return HttpRequest(method="GET", url=url, reader=partial(DocumentReader, _NOBODYS, interpret), repeatable=True)

@@ -41,8 +41,8 @@ class Inlined:
         self._pictures: list[_Picture] = []
         self._numbers: dict[str, int] = {}  # by what is left of them
 
-    def cut(self, text: bytes | bytearray) -> bytes | bytearray:
-        """Return the text with little left of each long picture; it must not be changed from now on."""
+    def cut(self, text: bytes) -> bytes:
+        """Return the text with little left of each long picture."""
         view, kept, done, at = memoryview(text), list[bytes | memoryview](), 0, 0
         while len(text) >= LONG and at < len(text):
             ahead = _RUN.match(view, at, at + _STRIDE)
@@ -68,7 +68,7 @@ class Inlined:
     def whole(self, text: str) -> str:
         """Return a text with all that was cut out of it."""
         kept, done = list[str](), 0
-        for mark in _MARKED.finditer(text) if _MARK in text else ():
+        for mark in _MARKED.finditer(text) if self._pictures else ():
             picture = str(self._pictures[int(mark[1])].text[:-_END], "ascii")
             kept += [text[done : max(done, mark.start() - _LEFT)], picture]
             done = mark.end()

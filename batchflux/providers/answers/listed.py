@@ -20,7 +20,8 @@ from batchflux.providers.answers.untrusted import UnreadableError, decode_base64
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchflux.models import Job, Lost
+    from batchflux.models import Job
+    from batchflux.providers.base import Lost
 
 WINDOW = 120.0
 """Seconds by which an API's clock and ours may differ on when a request was sent, on its way included."""

@@ -21,7 +21,7 @@ from batchflux.providers.answers.inlined import Inlined
 from batchflux.providers.answers.markup import without_unseen
 from batchflux.providers.answers.pictures import Finder, no_picture
 from batchflux.providers.answers.signs import Rank, Sign, is_picture, sign_of
-from batchflux.providers.answers.sse import events
+from batchflux.providers.answers.sse import events, joined
 from batchflux.providers.answers.transcript import Transcript
 from batchflux.providers.answers.untrusted import (
     UnreadableError,
@@ -45,10 +45,10 @@ LARGEST_ERROR_BODY = 1_000_000
 _BLANK = " \t\r\n"
 _END = rb"(?:\r\n|\n|\r(?!\n))"  # of a line
 _DONE = re.compile(
-    rb"(?:^|\n\n|\r\r|\r\n\r\n)(?:(?:event|id|retry)?:[^\r\n]{0,60}%b){0,3}data:[ \t]*\[DONE\][ \t]*%b%b"
-    % ((_END,) * 3)
+    rb"(?:\n\n|\r\r|\r\n\r\n)(?:(?:event|id|retry)?:[^\r\n]{0,60}%b){0,3}data:[ \t]*\[DONE\][ \t]*%b%b" % ((_END,) * 3)
 )
 _LONGEST_DONE = 300  # bytes
+_LAST = 1 << 15  # bytes of a large piece, in which the end of a stream is looked for
 _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
 _CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
 _SHOWN = 2000  # characters, before they are shortened for a message
@@ -69,24 +69,20 @@ class AnswerReader:
         self._status, self._headers, self._paid = status, headers, paid
         self._success = 200 <= status < 300  # noqa: PLR2004  the HTTP success class
         self._largest = largest if self._success else LARGEST_ERROR_BODY
-        self._body = bytearray()
+        self._pieces = list[bytes]()
+        self._size, self._last = 0, b"\n\n"
         self._hide = job.webhook_secret
         self._inlined = Inlined()
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes; True once the stream said `[DONE]` or more came than is held."""
-        self._body += data
-        if not self._success or len(self._body) > self._largest:
-            return len(self._body) >= self._largest
-        start = max(0, len(self._body) - len(data) - _LONGEST_DONE)
-        start = self._body.find(b"[", start)  # of one byte: twenty times as fast, and base64 has none
-        if start < 0 or _STREAM.match(self._body) is None:
-            return False
-        while (start := self._body.find(b"[DONE]", start)) >= 0:
-            if _DONE.search(self._body, max(0, start - _LONGEST_DONE), start + _LONGEST_DONE) is not None:
-                return True
-            start += 1
-        return False
+        self._pieces.append(data)
+        self._size += len(data)
+        if not self._success or self._size > self._largest:
+            return self._size >= self._largest
+        last = data[-_LAST:] if len(data) > _LAST else self._last + data
+        self._last = last[-_LONGEST_DONE:]
+        return b"[DONE]" in last and _DONE.search(last) is not None and self._is_stream
 
     def finish(self, *, complete: bool) -> Reply:
         """Return the picture; JobError with the code of what came instead."""
@@ -106,32 +102,43 @@ class AnswerReader:
         if self._hide is not None:
             hush(error, [self._hide])  # also where the words were not tidied: in a link that is none
         if error.code in _KEPT:
-            error.answer = bytes(self._body)
+            error.answer = self._body
         return error
 
     def documents(self) -> Iterator[Any]:
         """Yield the JSON documents of the answer in their order, with little left of each large picture in them."""
-        text = "" if is_picture(bytes(self._body[:32])) else without_bom(self._text)
+        text = "" if is_picture(self._body[:32]) else without_bom(self._text)
         for one in (text,) if text.startswith(("{", "[")) else (event.data for event in events(text)):
             with contextlib.suppress(UnreadableError):
                 yield parse(one.strip())
 
     def _found(self, *, complete: bool) -> Asset:
         if not self._success:
-            text = text_of(bytes(self._body[:LARGEST_ERROR_BODY]))
+            text = text_of(self._body[:LARGEST_ERROR_BODY])
             raise failures.from_answer(self._status, self._headers, text, hide=self._hide, paid=self._paid)
-        if len(self._body) > self._largest:
+        if self._size > self._largest:
             fault = f"the answer is not understood: it is longer than {self._largest} bytes"
             raise JobError(Code.BAD_ANSWER, fault)
-        if is_picture(bytes(self._body[:32])):
+        if is_picture(self._body[:32]):
             return self._whole_body(complete=complete)
         text = self._text.lstrip(_BLANK).removeprefix("\ufeff").lstrip(_BLANK)
         return self._judge(text, whole=self._read(text, complete=complete))
 
     @cached_property
+    def _body(self) -> bytes:
+        """The whole body, which is not held in pieces besides."""
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        return body
+
+    @cached_property
+    def _is_stream(self) -> bool:
+        return _STREAM.match(b"".join(self._pieces)) is not None
+
+    @cached_property
     def _text(self) -> str:
         """The whole body, without what is inlined in it."""
-        return self._inlined.cut(self._body).decode("utf-8", "replace")
+        return self._inlined.cut(joined(self._body)).decode("utf-8", "replace")
 
     @cached_property
     def _own(self) -> Own:
@@ -151,7 +158,7 @@ class AnswerReader:
     def _whole_body(self, *, complete: bool) -> Inline:
         if not complete:
             raise JobError(Code.UNKNOWN, "the picture broke off before its end; it may have been billed")
-        picture = self._own.inline(bytes(self._body))
+        picture = self._own.inline(self._body)
         if picture is None:
             raise JobError(Code.ECHOED_INPUT, "the answer is a reference image, unchanged: reword the prompt")
         return picture

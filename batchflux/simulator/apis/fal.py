@@ -17,6 +17,7 @@ from batchflux.simulator.requests import (
     json_object,
     refuse_unknown,
     text_in,
+    web_url,
     whole_number,
 )
 
@@ -110,6 +111,7 @@ def _parse(asked: Asked) -> ImageRequest:
         aspect_ratio=_ratio(body, kontext="kontext" in endpoint) or None,
         output_format=_FORMATS[kind],
         price=price,
+        webhook_url=web_url(asked.query.get("fal_webhook"), "fal_webhook"),
         asks={"sync_mode": body.get("sync_mode") is True},
     )
 

@@ -18,6 +18,7 @@ from batchflux.simulator.requests import (
     json_object,
     refuse_unknown,
     text_in,
+    web_url,
     whole_number,
 )
 
@@ -98,6 +99,7 @@ def _parse(asked: Asked) -> ImageRequest:
         aspect_ratio=_ratio(given),
         output_format=_FORMATS[kind],
         price=price,
+        webhook_url=web_url(body.get("webhook"), "webhook"),
         asks={"input": {key: value for key, value in given.items() if key not in _PICTURES}, "images": len(images)},
     )
 

@@ -54,6 +54,7 @@ def _fal(router: web.UrlDispatcher, endpoint: Endpoint, _: Give, alone: bool) ->
         router.add_get(f"{below}/v1/models/requests/by-endpoint", queue.listed)
         router.add_post(f"{below}/storage/auth/token", queue.token)
         router.add_post(f"{below}/files/upload", queue.upload)
+        router.add_get(f"{below}/.well-known/jwks.json", queue.public_keys)
         router.add_post(rf"{below}/{{endpoint:{owner}/[\w./-]+}}", queue.submit)
     return queue
 
@@ -67,6 +68,7 @@ def _replicate(router: web.UrlDispatcher, endpoint: Endpoint, _: Give, __: bool)
         router.add_get(f"{below}/v1/predictions/{{id}}", queue.poll)
         router.add_post(f"{below}/v1/predictions/{{id}}/cancel", queue.stop)
         router.add_post(f"{below}/v1/files", queue.upload)
+        router.add_get(f"{below}/v1/webhooks/default/secret", queue.signing_secret)
     return queue
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Said = tuple[str, Reply]
 
 KEPT_TASKS = 4_096
+_LONGEST_EARLY = 30.0  # seconds that a submit is not answered because its webhook is called first
 KEPT_INPUTS = 64 << 20  # bytes: with photos in them they would fill the memory
 # Poll fault: the fault of a submit that gives the same answer, where it is not a `server_...` of the same name.
 _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
@@ -43,7 +45,8 @@ _POLL_ERRORS = {"429": "rate_limited", "401": "auth", "bad_json": "bad_json"}
 class Task:
     """One accepted request. `owner` is the key that submitted it; times are epoch seconds, the price is in credits.
 
-    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended.
+    `free` is one that made nothing new. `data` is what its API keeps of it, `ends` is set when it has ended; `calling`
+    calls its webhook then.
     """
 
     owner: str = field(repr=False)
@@ -58,6 +61,7 @@ class Task:
     cancelled: bool = False
     free: bool = False
     data: dict[str, Any] = field(default_factory=dict)
+    calling: asyncio.Task[None] | None = field(default=None, repr=False)
     ends: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -71,9 +75,14 @@ class Task:
         return self.request.price / (2 if "settled_lower" in self.turn.faults else 1)
 
     @property
+    def well(self) -> bool:
+        """Whether something is made of it."""
+        return not self.cancelled and self.fault not in UNBILLED
+
+    @property
     def billed(self) -> bool:
         """Whether it is paid for when it ends."""
-        return not self.cancelled and not self.free and self.fault not in UNBILLED
+        return self.well and not self.free
 
     @property
     def progress(self) -> float:
@@ -216,6 +225,7 @@ class Queue:
             return
         task.ended = time.time()
         task.ends.set()
+        task.calling = self._endpoint.caller.ended(task.request, task.id, task.turn.of("webhook"), well=task.well)
         self.active[task.owner] -= 1
         if task.billed != self.bills_first:
             refund = self.bills_first
@@ -253,6 +263,8 @@ class Queue:
         self.begin(task)
         if self.lists_inputs:
             self._bodies.keep(task.id, await http.read())
+        if "webhook_early" in turn.faults:
+            await _called(task)
         if "reset" in turn.faults:
             return replies.reset(http)
         without = "no_task_id" in turn.faults
@@ -279,6 +291,14 @@ class Queue:
         await asyncio.to_thread(self._endpoint.cache.keep, upload, "orig")
         kind = (sniff(data) or "").removeprefix("image/")
         return f"{http.scheme}://{http.host}/v1/files/uploads/{upload.sha256}.{kind}"
+
+
+async def _called(task: Task) -> None:
+    """Wait until a task has ended and its webhook was called, for a while."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(task.ends.wait(), _LONGEST_EARLY)
+        if task.calling is not None:
+            await asyncio.shield(task.calling)
 
 
 def _absent(task: Task) -> int | None:

@@ -18,6 +18,7 @@ from batchflux.simulator.drawing import parse_ratio, pixels
 from batchflux.simulator.images import link, media_type_of, picture
 from batchflux.simulator.queues.base import Queue, Task, iso, moment, origin_of
 from batchflux.simulator.replies import Refusal, Reply, invalid, json_reply, whole
+from batchflux.simulator.webhooks import public_keys
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -158,6 +159,11 @@ class FalQueue(Queue):
         base = origin_of(http, "fal")
         said = {"token": _TOKEN, "token_type": "Bearer", "base_url": base, "expires_at": ends}
         return whole(json_reply(said), {})
+
+    async def public_keys(self, http: web.Request) -> web.StreamResponse:
+        """Answer by which keys the calls of webhooks are signed."""
+        del http
+        return whole(json_reply(public_keys()), {})
 
     async def upload(self, http: web.Request) -> web.StreamResponse:
         """Keep an upload, which comes with the token."""

@@ -15,6 +15,7 @@ from batchflux.simulator import replies
 from batchflux.simulator.images import link
 from batchflux.simulator.queues.base import Queue, Task, iso, moment, origin_of
 from batchflux.simulator.replies import Refusal, Reply, json_reply, whole
+from batchflux.simulator.webhooks import shared_secret
 
 if TYPE_CHECKING:
     from batchflux.simulator.queues.base import Said
@@ -112,6 +113,14 @@ class ReplicateQueue(Queue):
         following = str(http.url.with_query(query)) if rest else None
         results = [self._prediction(task, http) for task in page]
         return whole(json_reply({"previous": None, "next": following, "results": results}), {})
+
+    async def signing_secret(self, http: web.Request) -> web.StreamResponse:
+        """Answer by which secret the calls of webhooks are signed."""
+        try:
+            self.key(http)
+        except Refusal as refusal:
+            return self.refused(refusal.reply)
+        return whole(json_reply(shared_secret()), {})
 
     async def upload(self, http: web.Request) -> web.StreamResponse:
         """Keep a file, and answer its URL."""

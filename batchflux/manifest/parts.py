@@ -1,0 +1,42 @@
+"""Parts of a manifest that stand by themselves, beside providers, limits and jobs; see `schema`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from batchflux.manifest import job_fields, kinds
+from batchflux.manifest.kinds import Part
+from batchflux.manifest.reading import values
+
+
+class ReferencesConfig(Part):
+    """What is done to local reference photos before they are sent. `max_side` in pixels, `max_bytes` in bytes."""
+
+    orient: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
+        True, description="send photos upright, as their EXIF orientation has them seen"
+    )
+    max_side: Annotated[int | None, kinds.whole(100_000, maximum=100_000)] = Field(
+        None, description="scale photos so that their longer side has at most so many pixels, as 2048"
+    )
+    max_bytes: Annotated[int | None, kinds.of_text(values.size, "string", "integer")] = Field(
+        None, description="encode and scale photos so that their files are no larger, as 10MB"
+    )
+    flatten: Annotated[str | None, kinds.of_text(values.colour, "string", "null")] = Field(
+        None, description="put transparent photos on a ground of this colour, as white or #f0f0f0"
+    )
+    strip_metadata: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
+        False, description="send photos without EXIF data (place, camera), comments and the like"
+    )
+
+
+class WebhooksConfig(Part):
+    """Where APIs call when a task has ended, while a run is under way. Both are given, or none."""
+
+    listen: Annotated[tuple[str, int] | None, kinds.of_text(values.listen, "string", "null")] = Field(
+        None, description="host:port of this machine where calls are received, as 127.0.0.1:8788 behind a tunnel"
+    )
+    public_url: Annotated[str | None, kinds.of_text(values.public_url, "string", "null")] = Field(
+        None, description="how APIs reach that, as https://hooks.example.com"
+    )

@@ -1,0 +1,59 @@
+"""What the servers beside a run have in common: where they listen, and how many connections they take."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from aiohttp.http_exceptions import HttpProcessingError
+
+from batchflux.errors import UsageError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+def listen_at(host: str, port: int, remedies: tuple[str, str]) -> socket.socket:
+    """Listen at one address: of a name's several the first, so that there is one port.
+
+    Raises UsageError, with one of the `remedies`: the address is none of this machine's, or the port is taken.
+    """
+    elsewhere, otherwise = remedies
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listener, address = socket.socket(*found[0][:3]), found[0][4]
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{host} is no address of this machine ({error}): {elsewhere}.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"Cannot listen on port {port} of {host} ({error.strerror}): {otherwise}.") from error
+    return listener
+
+
+def logger_of(name: str) -> logging.Logger:
+    """Return where a server logs faults of ours; what is no HTTP is not logged, for that would quote the request."""
+    logger = logging.getLogger(name)
+    if not logger.filters:
+        logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+    return logger
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """End it at once."""
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
+
+
+def next_connection(server: web.Server | None, most: int) -> asyncio.Protocol:
+    """Return who takes the next connection of a server that takes so many at most."""
+    return _Full() if server is None or len(server.connections) >= most else server()
