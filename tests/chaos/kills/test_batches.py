@@ -132,3 +132,24 @@ def test_answers_that_come_twice_are_counted_and_shown(program: Program, tmp_pat
         assert again >= 3
         settled(program, journal, 9, again=again)
         assert sum(bool(row["remarks"]) for row in program.rows()) == again
+
+
+@pytest.mark.slow
+def test_a_live_provider_takes_over_where_no_batch_can_be_sent(program: Program, tmp_path: Path) -> None:
+    """When it stays away longer than it is waited for; none of its batches was there, so nothing is paid twice."""
+    with simulator(tmp_path, 0.2) as (url, journal):
+        (program.folder / "m.yaml").write_text(
+            "version: 1\nname: m\nproviders:\n"
+            f"  night: {{api: openai, base_url: 'http://127.0.0.1:9', keys: [TEST_KEY], price: {LIVE}, mode: batch}}\n"
+            f"  day: {{api: openai, base_url: '{url}', keys: [TEST_KEY], price: {LIVE}}}\n"
+            f"fallback: [day]\nlimits: {{patience: 2s, budget: 1}}\noutput: {{dir: {program.out}}}\n"
+            "jobs: [{prompt: 'cup {{ n }}', matrix: {n: {range: [1, 6]}}}]\n",
+            encoding="utf-8",
+        )
+        ended = program.run("--quiet")
+        assert ended.code == 0, ended.said
+        assert [(row["provider"], row["attempts"], row["possibly_billed"]) for row in program.rows()] == [
+            ("day", "1", "0")
+        ] * 6
+        assert (journal.billed, Decimal(program.summary()["spent"])) == (6, 6 * LIVE)
+        assert program.status()["batches"] == {}
