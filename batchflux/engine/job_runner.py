@@ -301,6 +301,8 @@ class JobRunner:
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
+        if not attempt.lease.held:  # it was looked for, and gave its slot to others meanwhile
+            attempt.lease = await run.service.limits.resume(attempt.key_name)
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
@@ -406,7 +408,9 @@ class JobRunner:
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
+        known, counts = attempt.heard or (None, False)
+        heard = counts if known is error else None
+        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=heard)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
         told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None

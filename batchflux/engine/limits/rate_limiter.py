@@ -222,7 +222,10 @@ class RateLimiter:
         return True
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back, however the request ended or whether it left at all."""
+        """Give the lease back, however the request ended or whether it left at all; once."""
+        if not lease.held:
+            return
+        lease.held = False
         self.in_flight -= 1
         lease.key.leased -= 1
         if lease.departure is not None:
