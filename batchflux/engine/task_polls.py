@@ -98,6 +98,11 @@ class Attempt:
     heard: tuple[JobError, bool] | None = None
     late_at: Callable[[], float] = lambda: float("inf")
 
+    def told(self, error: JobError) -> bool | None:
+        """Return whether a failure that outages were told of is an attempt; None: they were not."""
+        failure, counts = self.heard or (None, False)
+        return counts if failure is error else None
+
 
 class TaskPolls:
     """Asks for tasks with `exchange`, and tells limits and outages what it learns."""
