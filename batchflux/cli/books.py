@@ -110,7 +110,7 @@ def _found(found: Reconciliation) -> Iterator[str]:
     yield f"  matched    {len(found.matches):,}{_sums(matched)}"
     sides = (
         ("only ours", sums_of(found.missing), len(found.missing)),
-        ("only theirs", sums_of(found.only_theirs), len(found.only_theirs)),
+        ("not ours", sums_of(found.only_theirs), len(found.only_theirs)),
         ("repeated", sums_of(found.repeated), len(found.repeated)),
     )
     yield from (f"  {name:<10} {number:,}{_sums(sums)}" for name, sums, number in sides if number)

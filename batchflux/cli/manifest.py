@@ -278,7 +278,7 @@ def _cost(result: Plan, manifest: Manifest) -> str:
 def _price_of(provider: ProviderConfig, model: str) -> Decimal | None:
     """Return the price of one image in the provider's mode, as short as it can be written."""
     price = provider.price_of(model)
-    return price if price is None or not provider.batched else provider.in_batch(price).normalize()
+    return price if price is None or not provider.batched else provider.in_batch(price)
 
 
 def provider_lines(result: Plan, manifest: Manifest) -> list[str]:

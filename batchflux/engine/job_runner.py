@@ -298,7 +298,10 @@ class JobRunner:
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
-            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
+            found = await self._recovery.accepted(run, attempt, provider, job, error)
+            if found is None:
+                raise
+            exchanged = found
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply

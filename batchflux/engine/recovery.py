@@ -82,17 +82,18 @@ class Recovery:
         self._claimed: set[str] = set()
         self.out: dict[int, tuple[Provider, Job]] = {}
 
-    async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
-        """Return the task that a request gave whose answer was lost.
+    async def accepted(
+        self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError
+    ) -> Exchanged | None:
+        """Return the task that a request gave whose answer was lost; None: nothing but its `error` is known of it.
 
-        Raises JobError: what the attempt comes to, `error` where nothing else is known of it. One that is `final` lets
-        nothing be sent again in this run.
+        Raises JobError: what the attempt comes to. One that is `final` lets nothing be sent again in this run.
         """
         self.out.pop(attempt.number, None)
         refused = error.code is Code.SERVER
         lost = refused or (error.code in _LOST and error.billed)
         if not lost or not provider.capabilities(job.model).finds_lost:
-            raise error
+            return None  # and not raised here: this frame would hold it, and it the answer that it came of
         now, times = self._clock(), run.service.times
         if away(error):
             attempt.heard = error, heard(run, attempt.lease, error, now)
@@ -120,7 +121,9 @@ class Recovery:
             raise error from doubt
         if isinstance(found, str):
             return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
-        raise error if found is None or refused else found
+        if found is None or refused:
+            return None
+        raise found
 
     async def taken_up(self, run: JobRun) -> None:
         """Ask for the request of an earlier run that was lost; one that is found `resumes`, as a task of that run.

@@ -148,14 +148,14 @@ ENTRY = st.builds(
     entry, st.integers(), receipt=NAMES, amount=AMOUNTS, model=MODELS, at=st.floats(0, 300), currency=MONEY,
     ended=st.one_of(st.none(), st.floats(300, 400)), billed=st.sampled_from(["yes", "maybe", "no"]),
 )  # fmt: skip
-ENTRIES = st.lists(ENTRY, max_size=12)
-APART = st.lists(ENTRY, max_size=12, unique_by=lambda one: one.receipt or id(one))
+ENTRIES = st.lists(ENTRY, max_size=8)
+APART = st.lists(ENTRY, max_size=8, unique_by=lambda one: one.receipt or id(one))
 CHARGES = st.lists(
     st.builds(
         charge, NAMES, amount=st.one_of(AMOUNTS, AMOUNTS.map(Decimal.copy_negate), st.none()), currency=MONEY,
         at=st.one_of(st.none(), st.floats(0, 600)), model=st.one_of(MODELS, st.none()),
     ),
-    max_size=12,
+    max_size=8,
 )  # fmt: skip
 
 

@@ -456,6 +456,9 @@ class SlowBatches:
     async def open(self) -> list[Batch]:
         return await self._batches.open()
 
+    async def jobs(self, number: int) -> frozenset[str]:
+        return await self._batches.jobs(number)
+
     async def has(self, attempt: int) -> bool:
         return await self._batches.has(attempt)
 
