@@ -78,11 +78,10 @@ class Recovery:
         """Return the task that a request gave whose answer was lost.
 
         Raises JobError: what the attempt comes to, `error` where nothing else is known of it. One that is `final` lets
-        nothing be sent again in this run. An `unsure` one is free once the API lists none, and unknown until then.
+        nothing be sent again in this run.
         """
         self.out.pop(attempt.number, None)
-        lost = error.unsure or (error.code in _LOST and error.billed)
-        if not lost or not provider.capabilities(job.model).finds_lost:
+        if error.code not in _LOST or not error.billed or not provider.capabilities(job.model).finds_lost:
             raise error
         now, times = self._clock(), run.service.times
         left = attempt.lease.departed_at
@@ -99,8 +98,6 @@ class Recovery:
         try:
             found = await self._found(search)
         except (JobError, Halted) as doubt:
-            if error.unsure:
-                error = JobError(Code.UNKNOWN, error.message)
             error.final = True
             if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
                 error.message = doubt.message

@@ -95,31 +95,6 @@ def test_what_was_certainly_not_accepted_costs_nothing(scene: Callable[..., Nigh
     assert (stand(lost)[2], lost.spent()) == (0, nanos(PRICE))
 
 
-REFUSED = Reply(after=0.2, code=Code.SERVER, unsure=True)
-
-
-def test_what_was_refused_and_accepted_all_the_same_is_found(scene: Callable[..., Night]) -> None:
-    made = scene(replace(REFUSED, task=5.0), jobs=3)
-    assert made.run(budget=3 * PRICE).tally.done == 3
-    assert (len(made.server.calls), made.spent(), stand(made)) == (3, nanos(3 * PRICE), ("done", 1, 0))
-
-
-def test_what_was_refused_and_is_not_listed_is_sent_again_for_free(scene: Callable[..., Night]) -> None:
-    made = scene(REFUSED, REFUSED, TASK)
-    assert made.run(budget=PRICE, on_unknown="fail").tally.done == 1
-    assert (stand(made)[2], len(made.server.calls), made.spent()) == (0, 3, nanos(PRICE))
-
-
-def test_what_was_refused_stays_unknown_while_the_list_is_down(scene: Callable[..., Night]) -> None:
-    made = scene(replace(REFUSED, task=5.0))
-    made.server.deaf = down(code=Code.SERVER)
-    assert made.run().tally.unknown == 1
-    assert (stand(made), len(made.server.calls)) == (("unknown", 1, 1), 1)
-    made.server.deaf = down(0)
-    assert made.run(budget=PRICE).tally.done == 1
-    assert len(made.server.calls) == 1
-
-
 @pytest.mark.parametrize("on_unknown", ["retry", "hold", "fail"])
 def test_while_the_list_is_down_nothing_is_sent_and_the_next_run_asks(
     scene: Callable[..., Night], on_unknown: str
