@@ -48,11 +48,10 @@ class JobRunner:
         for service in self._services:
             service.outages.event, service.outages.wall = world.observer.event, world.now
         self._quota = RetryQuota(world.gate)
-        self.pictures = Pictures(world, rules)
+        self.pictures, self.batches = Pictures(world, rules), Batches(world, rules)
         self._steps = Steps(world.executor)
         self._tasks, self._uploads = TaskPolls(world, self._steps.exchange), Uploads(world, self._steps)
         self._recovery = Recovery(world, rules.budget, self._steps, self._uploads)
-        self.batches = Batches(world, rules)
 
     def begin(self, work: Work, began: float) -> JobRun:
         """Return the run of a job that begins at epoch second `began`, at the provider that made something of it."""
@@ -238,9 +237,8 @@ class JobRunner:
     def _elsewhere(self, run: JobRun, away: bool) -> bool:  # noqa: FBT001  as the limits call it
         """Whether another provider can make the job at once: any while this one is `away`, else one before it."""
         ways = self._services.ways(run.own, run.refused)
-        own = next((n for n, job in enumerate(ways) if self._services.of(job) is run.service), 0)
-        others = ways[:own] + (ways[own + 1 :] if away else [])
-        return any(self._services.of(job).there and not self._canary.stops(job) for job in others)
+        own = next((n for n, job in enumerate(ways) if self._services.of(job) is run.service and not away), len(ways))
+        return any(self._services.of(job).there and not self._canary.stops(job) for job in ways[:own])
 
     async def _bought(self, run: JobRun, *, retried: bool) -> Link | str:
         """Make one attempt at one provider."""
@@ -298,8 +296,7 @@ class JobRunner:
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
-            found = await self._recovery.accepted(run, attempt, provider, job, error)
-            if found is None:
+            if (found := await self._recovery.accepted(run, attempt, provider, job, error)) is None:
                 raise
             exchanged = found
         reach("answer.received")
@@ -418,7 +415,7 @@ class JobRunner:
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        told = attempt.told(error)
+        told = attempt.told(error.code)
         counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=told)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)

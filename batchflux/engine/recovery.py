@@ -94,11 +94,28 @@ class Recovery:
         lost = refused or (error.code in _LOST and error.billed)
         if not lost or not provider.capabilities(job.model).finds_lost:
             return None  # and not raised here: this frame would hold it, and it the answer that it came of
-        now, times = self._clock(), run.service.times
         if away(error):
-            attempt.heard = error, heard(run, attempt.lease, error, now)
-        left = attempt.lease.departed_at
-        search = _Search(
+            attempt.heard = error.code, heard(run, attempt.lease, error, self._clock())
+        try:
+            found = await self._found(self._just_lost(run, attempt, provider, job, refused=refused))
+        except (JobError, Halted) as doubt:
+            if refused:
+                raise (error if isinstance(doubt, Halted) else doubt) from doubt
+            error.final = True
+            if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
+                error.message = doubt.message
+            raise error from doubt
+        if isinstance(found, str):
+            attempt.heard = None
+            return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
+        if found is None or refused:
+            return None
+        raise found
+
+    def _just_lost(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, *, refused: bool) -> _Search:
+        """Return what is looked for of an attempt of this run, from now on."""
+        now, times, left = self._clock(), run.service.times, attempt.lease.departed_at
+        return _Search(
             run=run,
             provider=provider,
             job=job,
@@ -110,20 +127,6 @@ class Recovery:
             refused=refused,
             due=lambda: max(times.due(attempt.began), now + min(times.longest, GRACE)),
         )
-        try:
-            found = await self._found(search)
-        except (JobError, Halted) as doubt:
-            if refused:
-                raise (error if isinstance(doubt, Halted) else doubt) from doubt
-            error.final = True
-            if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
-                error.message = doubt.message
-            raise error from doubt
-        if isinstance(found, str):
-            return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
-        if found is None or refused:
-            return None
-        raise found
 
     async def taken_up(self, run: JobRun) -> None:
         """Ask for the request of an earlier run that was lost; one that is found `resumes`, as a task of that run.
