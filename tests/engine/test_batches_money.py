@@ -218,3 +218,16 @@ def test_what_a_completed_batch_does_not_say_that_it_made_is_sent_again(
         ended = run(night)
         assert (shop.creates, ended.tally.done, ended.tally.failed) == (creates, 4 - failed, failed)
         assert night.spent() == 4 * HALF
+
+
+def test_answers_are_taken_while_all_others_wait_for_their_money(nights: NightFactory) -> None:
+    """However many live jobs wait for what batches hold, the answers of these are taken."""
+    with nights(160) as night:
+        shop = at(night, most=10)
+        beside(night, "tuzi")
+        night.jobs = [replace(job, fallbacks=()) for job in night.jobs]
+        night.jobs[10:] = [replace(job, provider="other") for job in night.jobs[10:]]
+        ended = run(night, budget=Decimal("3.50"), concurrency=1, deadline=30 * HOUR)
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done) == ("budget", 30)
+        assert night.spent() == shop.money == 3_500_000_000
