@@ -13,11 +13,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from batchflux.engine.batching import AT_HAND
 from batchflux.engine.shutdown import Halted
 from batchflux.errors import Code, JobError, StopRun
 from batchflux.models import Outcome, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from batchflux.engine.job_runner import JobRunner
     from batchflux.engine.ports import Source, World
     from batchflux.engine.task_polls import JobRun
@@ -70,6 +73,7 @@ class WorkerPool:
         self._free = math.inf
         self._most = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._apart = 0  # of them, those that take the answers of batches only
         self._crash: BaseException | None = None
 
     async def run(self, source: Source, workers: int, free: float = math.inf) -> None:
@@ -83,6 +87,10 @@ class WorkerPool:
         self._most = workers + MOST_PARKED
         self._runner.pictures.parked = self._runner.pictures.slots.grown = self._one_more
         self.grow(workers)
+        if source is self._runner.batches:
+            self._apart = AT_HAND
+            for _ in range(AT_HAND):
+                self._begin(self._runner.batches.answer)
         try:
             with self._runner.on_time():
                 while self._tasks:
@@ -99,21 +107,24 @@ class WorkerPool:
 
     def _one_more(self) -> None:
         """Let one worker more take the place of one that waits for a picture: the API is not to wait for it too."""
-        self.grow(min(len(self._tasks) + 1, self._most))
+        self.grow(min(len(self._tasks) - self._apart + 1, self._most))
 
     def grow(self, workers: int) -> None:
         """Have at least so many workers from now on."""
         if self._source is None:
             return
-        for _ in range(workers - len(self._tasks)):
-            task = asyncio.create_task(self._work(self._source))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        for _ in range(workers + self._apart - len(self._tasks)):
+            self._begin(self._source.take)
 
-    async def _work(self, source: Source) -> None:
+    def _begin(self, take: Callable[[], Awaitable[Work | None]]) -> None:
+        task = asyncio.create_task(self._work(take))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, take: Callable[[], Awaitable[Work | None]]) -> None:
         while not self._gate.closed or (self._gate.resumes and self._free > 0):
             try:
-                work = await source.take()
+                work = await take()
                 if work is None:
                     return
                 self._free -= not (work.costs or work.batched)  # a batch's was counted when it was read

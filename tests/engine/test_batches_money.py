@@ -218,3 +218,31 @@ def test_what_a_completed_batch_does_not_say_that_it_made_is_sent_again(
         ended = run(night)
         assert (shop.creates, ended.tally.done, ended.tally.failed) == (creates, 4 - failed, failed)
         assert night.spent() == 4 * HALF
+
+
+def test_answers_are_taken_while_all_others_wait_for_their_money(nights: NightFactory) -> None:
+    """However many live jobs wait for what batches hold, the answers of these are taken."""
+    with nights(160) as night:
+        shop = at(night, most=10)
+        beside(night, "tuzi")
+        night.jobs = [replace(job, fallbacks=()) for job in night.jobs]
+        night.jobs[10:] = [replace(job, provider="other") for job in night.jobs[10:]]
+        ended = run(night, budget=Decimal("3.50"), concurrency=1, deadline=30 * HOUR)
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done) == ("budget", 30)
+        assert night.spent() == shop.money == 3_500_000_000
+
+
+def test_more_live_jobs_than_workers_keep_no_earlier_batch_from_being_read(nights: NightFactory) -> None:
+    """A batch of an earlier run is read although everybody waits for the money that it holds."""
+    with nights(100) as night:
+        shop = at(night, most=10)
+        beside(night, "tuzi")
+        night.jobs = [replace(job, fallbacks=()) for job in night.jobs]
+        night.jobs[10:] = [replace(job, provider="other") for job in night.jobs[10:]]
+        run(night, stop_at=100.0, only="j?")
+        night.jobs = night.jobs[10:] + night.jobs[:10]
+        ended = run(night, budget=Decimal("0.77"), concurrency=1, deadline=30 * HOUR)
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done) == ("budget", 10)
+        assert night.spent() == shop.money == 10 * HALF

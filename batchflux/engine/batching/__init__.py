@@ -4,7 +4,7 @@
 through; `rooms` is who waits for what, and what of the money is theirs; `asking` performs the free steps.
 """
 
-from batchflux.engine.batching.rooms import SetAside, read_answer
+from batchflux.engine.batching.rooms import AT_HAND, SetAside, read_answer
 from batchflux.engine.batching.source import Batches
 
-__all__ = ["Batches", "SetAside", "read_answer"]
+__all__ = ["AT_HAND", "Batches", "SetAside", "read_answer"]

@@ -90,8 +90,9 @@ class Room:
 
 
 class Rooms:
-    """The rooms of a run, and what comes out of them: `ready`. `live` has the keys of jobs that are sent live now.
+    """The rooms of a run, and what comes out of them: `answers` of jobs, and what else is `ready`.
 
+    `live` has the keys of jobs that are sent live now.
     `settled` is set when the source has no more, for now, that waits for a batch of an earlier run.
     """
 
@@ -100,6 +101,7 @@ class Rooms:
         self._budget, self._canary = rules.budget, rules.canary
         self.of: dict[str, Room] = {}
         self.ready: deque[Work] = deque()
+        self.answers: deque[Work] = deque()
         self.live: set[str] = set()
         self.settled = asyncio.Event()
         self.began = world.now()
@@ -108,6 +110,7 @@ class Rooms:
         self._space = asyncio.Event()
         self._space.set()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._listening: deque[asyncio.Future[None]] = deque()
 
     @property
     def reading(self) -> set[str]:
@@ -130,19 +133,17 @@ class Rooms:
         then = "" if live == NEVER else f"; live from {_clock(live)} on"
         return f"for {jobs:,} {'job' if jobs == 1 else 'jobs'} in {what} at {_clock(left)}{then}"
 
-    async def change(self) -> None:
-        """Wait until there may be something ready, or nothing more to wait for."""
+    async def change(self, *, answers: bool = False) -> None:
+        """Wait until there may be something ready, or `answers`, or nothing more to wait for."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        (self._listening if answers else self._waiting).append(future)
         await future
 
     def wake(self, most: int | None = None) -> None:
-        """Wake those who wait for a change, or so many of them."""
-        while self._waiting and most != 0:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                most = None if most is None else most - 1
+        """Wake those who wait for a change, or so many of those who wait for something ready."""
+        _wake(self._waiting, most)
+        if most is None:
+            _wake(self._listening, None)
 
     @contextlib.contextmanager
     def unbroken(self) -> Iterator[None]:
@@ -180,8 +181,12 @@ class Rooms:
 
     def give(self, work: Work) -> None:
         """Let a worker have work."""
-        self.ready.append(work)
-        self.wake(1)
+        if work.batched is None:
+            self.ready.append(work)
+            self.wake(1)
+        else:
+            self.answers.append(work)
+            _wake(self._listening, 1)
 
     def enter(self, room: Room, work: Work) -> None:
         """Let a job of an earlier run wait in its batch's room: its price may come back, and its picture tell."""
@@ -283,6 +288,14 @@ class Rooms:
             self._canary.ended(as_made(work), error)
         else:
             self._canary.free_over(as_made(work))
+
+
+def _wake(waiting: deque[asyncio.Future[None]], most: int | None) -> None:
+    while waiting and most != 0:
+        future = waiting.popleft()
+        if not future.done():
+            future.set_result(None)
+            most = None if most is None else most - 1
 
 
 def _clock(at: float) -> str:

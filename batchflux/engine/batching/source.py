@@ -94,6 +94,20 @@ class Batches:
             else:
                 await self._rooms.change()
 
+    async def answer(self) -> Work | None:
+        """Return the next job that a batch has answered, None when there is no more.
+
+        Those who wait for it do nothing else: all others may wait for the money that batches hold.
+        """
+        while True:
+            if self._crash is not None:
+                raise self._crash
+            if self._gate.closed or self._finished:
+                return None
+            if self._rooms.answers:
+                return self._give(self._rooms.answers.popleft())
+            await self._rooms.change(answers=True)
+
     def takes(self, job: Job) -> bool:
         """Whether a job is to be sent in a batch, and can be now."""
         service = self._services.of(job)
@@ -151,7 +165,7 @@ class Batches:
 
     @property
     def _finished(self) -> bool:
-        return self._exhausted and not (self._rooms.ready or self._tasks or self._given.total())
+        return self._exhausted and not (self._rooms.ready or self._rooms.answers or self._tasks or self._given.total())
 
     def _terms(self, service: Service, job: Job) -> BatchTerms | None:
         """Return how batches of a job's model are sold; None: they are not."""
