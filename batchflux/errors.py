@@ -221,10 +221,9 @@ class JobError(BatchfluxError):
     explains why there is no picture, so the same request would give the same again. `answer` is set by the reader of an
     answer to the whole body that it did not understand. `cause` is set, for `download`, to what the failure would be
     called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow. `itself`
-    is set, for `server`, where the API itself answered so, and not a gateway in its place; `unsure`, where the request
-    may have been accepted all the same, and its API can tell. `tokens` are those that an answer counts although it has
-    no picture, `amount` what it says in USD that it cost, as in `models.Cost`; None where it does not say. `receipt` is
-    how the provider's books name the request, where an answer told.
+    is set, for `server`, where the API itself answered so, and not a gateway in its place. `tokens` are those that an
+    answer counts although it has no picture, `amount` what it says in USD that it cost, as in `models.Cost`; None where
+    it does not say. `receipt` is how the provider's books name the request, where an answer told.
     """
 
     answer: bytes | None = None
@@ -233,7 +232,6 @@ class JobError(BatchfluxError):
     receipt: str | None = None
     cause: Code | None = None
     itself: bool = False
-    unsure: bool = False
 
     def __init__(
         self,
@@ -260,7 +258,7 @@ class JobError(BatchfluxError):
 
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        names = ("answer", "cause", "itself", "unsure", "tokens", "amount", "receipt")
+        names = ("answer", "cause", "itself", "tokens", "amount", "receipt")
         return make, (self.code, self.message), {name: getattr(self, name) for name in names}
 
 

@@ -15,6 +15,8 @@ from batchflux.engine.limits.key_pool import AT
 from batchflux.engine.settings import shared_of, transport_options
 from batchflux.errors import Code, JobError, UsageError
 from batchflux.ledger.books.balances import Noted
+from batchflux.manifest.providers.config import KNOWN
+from batchflux.manifest.providers.offers import FLUX_RELAY
 from batchflux.models import Then
 from batchflux.secrets import wrong_key
 from batchflux.transport import Transport
@@ -96,7 +98,7 @@ async def account_balances(
 ) -> list[Noted]:
     """Return what each key's account has spent or has left now, of the run that began then; free, and never a failure.
 
-    What cannot be read is `said`, as an event.
+    What cannot be read is `said`, as an event. A relay of no known address is left alone: it may be any server.
     """
 
     async def of_key(name: str, wire: Provider, key: Key) -> Noted | None:
@@ -115,7 +117,9 @@ async def account_balances(
         return Noted(name, key.name, began, time.time(), balance)
 
     paid = [(name, one) for name in manifest.may_ask if not (one := manifest.providers[name]).simulated]
-    asked = [of_key(name, wire_of(one), key) for name, one in paid for key in keys.get(name, ())]
+    places = {known.base_url for known in KNOWN.values()}
+    known = [(name, one) for name, one in paid if one.api != FLUX_RELAY or one.base_url in places]
+    asked = [of_key(name, wire_of(one), key) for name, one in known for key in keys.get(name, ())]
     return [noted for noted in await asyncio.gather(*asked) if noted is not None]
 
 

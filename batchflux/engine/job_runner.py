@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.batching import Batches, SetAside, read_answer
@@ -200,12 +201,13 @@ class JobRunner:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
                     waits = True
+                    if run.service.there:
+                        break  # one that comes before it is back
                 except Halted:
                     self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
-                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run, error):
-                        raise
+                    self._goes_on(run, error)
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
@@ -223,16 +225,21 @@ class JobRunner:
         if run.out:
             raise Halted
 
-    def _goes_on(self, run: JobRun, error: JobError) -> bool:
-        """Ask the provider that refused a job no more, nor in a later run; return whether another can make it."""
+    def _goes_on(self, run: JobRun, error: JobError) -> None:
+        """Ask the provider that refused a job no more, nor in a later run; raise the error unless another is to."""
+        if error.code.value not in self._rules.fallback_on:
+            raise error
         run.answered = error.code, error.message
         run.refused.add(run.service.name)
         self._event("handed_on", id=run.own.id, provider=run.service.name)
-        return bool(self._services.ways(run.own, run.refused))
+        if not self._services.ways(run.own, run.refused):
+            raise error
 
-    def _elsewhere(self, run: JobRun) -> bool:
-        """Whether another provider can make the job at once."""
-        others = self._services.ways(run.own, {*run.refused, run.service.name})
+    def _elsewhere(self, run: JobRun, away: bool) -> bool:  # noqa: FBT001  as the limits call it
+        """Whether another provider can make the job at once: any while this one is `away`, else one before it."""
+        ways = self._services.ways(run.own, run.refused)
+        own = next((n for n, job in enumerate(ways) if self._services.of(job) is run.service), 0)
+        others = ways[:own] + (ways[own + 1 :] if away else [])
         return any(self._services.of(job).there and not self._canary.stops(job) for job in others)
 
     async def _bought(self, run: JobRun, *, retried: bool) -> Link | str:
@@ -291,7 +298,10 @@ class JobRunner:
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
-            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
+            found = await self._recovery.accepted(run, attempt, provider, job, error)
+            if found is None:
+                raise
+            exchanged = found
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -301,6 +311,8 @@ class JobRunner:
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
+        if not attempt.lease.held:  # it was looked for, and gave its slot to others meanwhile
+            attempt.lease = await run.service.limits.resume(attempt.key_name)
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
@@ -343,7 +355,7 @@ class JobRunner:
         service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await service.limits.acquire(failures, run.rest, lambda: self._elsewhere(run))
+            lease = await service.limits.acquire(failures, run.rest, partial(self._elsewhere, run))
             number, reserved = None, False
             price = service.most_of(run.work.job)
             try:
@@ -406,11 +418,12 @@ class JobRunner:
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
+        told = attempt.told(error)
+        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=told)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
-        cost = run.service.told(run.work.job, told, batched=attempt.batched)
+        bill = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
+        cost = run.service.told(run.work.job, bill, batched=attempt.batched)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None

@@ -4,6 +4,10 @@ One task that is equal to the request, was sent when it was, and is no other att
 there as if its answer had come. Of two nobody knows which is; one of them is paid for, so the job is not sent again
 while the API lists them. Only where the API was heard to have none does `--on-unknown` decide; while it cannot be
 heard, the job stays unknown, and the next run asks.
+
+An answer 5xx says that nothing came of a request, which is not always so: it is looked for too, and where nothing is
+found, or nobody was heard in all that time, it is what RULES say of it. Outages hear of what failed before the search
+begins, and it has a slot for as long only as something may be out.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.outages import away
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.steps import heard
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
@@ -50,8 +56,8 @@ _SEVERAL = (
 class _Search:
     """What is looked for: the request of an attempt, sent at an epoch second.
 
-    An absence is believed from `settled` on where the list is whole, and else from `due` on, when the search ends: both
-    are times of the loop's clock.
+    An absence is believed from `settled` on where the list is whole, or the request was `refused` by an answer 5xx, and
+    else from `due` on, when the search ends; its slot is given back at `slotless`: all are times of the loop's clock.
     """
 
     run: JobRun
@@ -61,7 +67,9 @@ class _Search:
     attempt: int
     sent_at: float
     settled: float
+    slotless: float
     due: Callable[[], float]
+    refused: bool = False
 
 
 class Recovery:
@@ -74,17 +82,21 @@ class Recovery:
         self._claimed: set[str] = set()
         self.out: dict[int, tuple[Provider, Job]] = {}
 
-    async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
-        """Return the task that a request gave whose answer was lost.
+    async def accepted(
+        self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError
+    ) -> Exchanged | None:
+        """Return the task that a request gave whose answer was lost; None: nothing but its `error` is known of it.
 
-        Raises JobError: what the attempt comes to, `error` where nothing else is known of it. One that is `final` lets
-        nothing be sent again in this run. An `unsure` one is free once the API lists none, and unknown until then.
+        Raises JobError: what the attempt comes to. One that is `final` lets nothing be sent again in this run.
         """
         self.out.pop(attempt.number, None)
-        lost = error.unsure or (error.code in _LOST and error.billed)
+        refused = error.code is Code.SERVER
+        lost = refused or (error.code in _LOST and error.billed)
         if not lost or not provider.capabilities(job.model).finds_lost:
-            raise error
+            return None  # and not raised here: this frame would hold it, and it the answer that it came of
         now, times = self._clock(), run.service.times
+        if away(error):
+            attempt.heard = error, heard(run, attempt.lease, error, now)
         left = attempt.lease.departed_at
         search = _Search(
             run=run,
@@ -93,21 +105,25 @@ class Recovery:
             lease=attempt.lease,
             attempt=attempt.number,
             sent_at=self._now() - (now - (attempt.began if left is None else left)),
-            settled=now + SETTLED,
+            settled=now + min(SETTLED, times.longest),
+            slotless=now if refused else now + SETTLED,
+            refused=refused,
             due=lambda: max(times.due(attempt.began), now + min(times.longest, GRACE)),
         )
         try:
             found = await self._found(search)
         except (JobError, Halted) as doubt:
-            if error.unsure:
-                error = JobError(Code.UNKNOWN, error.message)
+            if refused:
+                raise (error if isinstance(doubt, Halted) else doubt) from doubt
             error.final = True
             if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
                 error.message = doubt.message
             raise error from doubt
         if isinstance(found, str):
             return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
-        raise error if found is None else found
+        if found is None or refused:
+            return None
+        raise found
 
     async def taken_up(self, run: JobRun) -> None:
         """Ask for the request of an earlier run that was lost; one that is found `resumes`, as a task of that run.
@@ -153,6 +169,7 @@ class Recovery:
             attempt=work.attempt or 0,
             sent_at=sent_at,
             settled=began + SETTLED - age,
+            slotless=began + SETTLED - age,
             due=lambda: began + max(0.0, longest - age),
         )
 
@@ -165,6 +182,8 @@ class Recovery:
         pause = FIRST_LOOK
         while True:
             last, wait, doubt = self._clock() >= search.due(), pause, ""
+            if self._clock() >= search.slotless:
+                search.run.service.limits.release(search.lease)
             reach("lost.asking")
             try:
                 listed = await self._listed(search)
@@ -183,13 +202,20 @@ class Recovery:
                 doubt = "an equal request is out, and either may be the one that is listed"
             elif own:
                 return self._only(search, own)
-            if listed is not None and not doubt and (last or (listed.whole and self._clock() >= search.settled)):
-                self._event("lost_not_found", id=search.job.id, attempt=search.attempt)
+            if self._is_over(search, listed, doubt, last=last):
                 return None
-            if last:
-                raise JobError(Code.UNKNOWN, _UNHEARD.format(doubt=doubt), final=True)
             await self._gate.sleep_polling(max(0.0, min(wait, search.due() - self._clock())))
             pause = min(pause * LOOK_GROWTH, LONGEST_LOOK)
+
+    def _is_over(self, search: _Search, listed: Listed | None, doubt: str, *, last: bool) -> bool:
+        """Whether no more is to be found. Raises JobError `unknown`: it could not be heard, of what may be paid for."""
+        soon = listed is not None and (listed.whole or search.refused) and self._clock() >= search.settled
+        if listed is not None and not doubt and (last or soon):
+            self._event("lost_not_found", id=search.job.id, attempt=search.attempt)
+            return True
+        if last and not search.refused:
+            raise JobError(Code.UNKNOWN, _UNHEARD.format(doubt=doubt), final=True)
+        return last
 
     async def _listed(self, search: _Search) -> Listed | JobError:
         """Ask once; return what is listed, or what the API is certain of. Raises JobError: it could not be heard."""

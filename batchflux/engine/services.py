@@ -155,4 +155,4 @@ class Services:
     def _wake_others(self, changed: Service) -> None:
         for one in self:
             if one is not changed:  # which wakes itself
-                one.limits.wake()
+                one.limits.wake(others=True)

@@ -84,7 +84,7 @@ class Attempt:
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
     whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
-    has ended.
+    has ended. `heard` is a failure that outages were told of before it was looked for, and whether it is an attempt.
     """
 
     number: int
@@ -95,7 +95,13 @@ class Attempt:
     accepted: bool = False
     batched: bool = False
     hooked: bool = False
+    heard: tuple[JobError, bool] | None = None
     late_at: Callable[[], float] = lambda: float("inf")
+
+    def told(self, error: JobError) -> bool | None:
+        """Return whether a failure that outages were told of is an attempt; None: they were not."""
+        failure, counts = self.heard or (None, False)
+        return counts if failure is error else None
 
 
 class TaskPolls:

@@ -118,7 +118,8 @@ class Closing:
 class Freed:
     """What the ledger made of a closing: the reserved prices of the attempts that ended with it, by their job's key.
 
-    `again` is what answers beyond the first cost. Not `whole`: answers wait that nobody took, so it stays open.
+    `again` is what answers beyond the first cost. Not `whole`: answers wait that nobody took, so it stays open, a
+    lost one with all its attempts.
     """
 
     ended: dict[str, int]
@@ -149,6 +150,13 @@ class BatchLedger:
             return [Batch(**dict(zip(names, (*row[:-1], bool(row[-1])), strict=True))) for row in rows]
 
         return self._database.submit(read)
+
+    def jobs(self, number: int) -> asyncio.Future[frozenset[str]]:
+        """Return the keys of all jobs of a batch."""
+        query = "SELECT lower(hex(key)) FROM attempts JOIN jobs ON jobs.number = job WHERE submission = ?"
+        return self._database.submit(
+            lambda connection: frozenset(key for (key,) in connection.execute(query, (number,)))
+        )
 
     def has(self, attempt: int) -> asyncio.Future[bool]:
         """Whether an attempt is one of a batch."""
@@ -210,10 +218,13 @@ def _authorized(connection: sqlite3.Connection, batch: int, job: Job, leaving: L
 
 
 def _close(connection: sqlite3.Connection, number: int, closing: Closing, at: float) -> Freed:
-    ended, left = {}, 0
-    for attempt, job, key, price in connection.execute(_OUT, (number,)).fetchall():
+    out = connection.execute(_OUT, (number,)).fetchall()
+    left = any(key in closing.answered for _, _, key, _ in out)
+    if left and closing.end == "lost":
+        return Freed(ended={}, again=0, whole=False)
+    ended = {}
+    for attempt, job, key, price in out:
         if key in closing.answered:
-            left += 1
             continue
         ended[key] = price
         if closing.error is None:

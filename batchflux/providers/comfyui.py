@@ -39,7 +39,6 @@ from batchflux.models import (
     Uploaded,
 )
 from batchflux.providers.answers.documents import DocumentReader, texts_in, uploading
-from batchflux.providers.answers.reading import unsure
 from batchflux.providers.base import Provider, file_of, size_of
 from batchflux.redaction import tidy
 
@@ -125,7 +124,7 @@ class ComfyUI(Provider):
         if answer.status == 400:  # noqa: PLR2004  HTTP: the one refusal of this API
             raise JobError(Code.INVALID_REQUEST, f"ComfyUI refused the workflow: {faults or answer.failure().message}")
         if not answer.ok:
-            raise unsure(answer.failure(), answer.status)
+            raise answer.failure()
         if answer.complete and not answer.understood:
             return answer.given()
         return Submitted(handle=json.dumps({"id": answer.name("prompt_id") or name, "faults": faults}))

@@ -38,7 +38,7 @@ from batchflux.models import (
 )
 from batchflux.providers.answers.documents import DocumentReader, asking, is_small, texts_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, page_size, utc
-from batchflux.providers.answers.reading import recoded, unsure
+from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
@@ -201,8 +201,7 @@ class Fal(Provider):
     def _submitted(self, endpoint: str, answer: DocumentReader) -> Reply:
         name, state, result = answer.name("request_id"), answer.address("status_url"), answer.address("response_url")
         if not answer.ok:
-            error = _meant(answer)
-            raise error if _own_words(answer) else unsure(error, answer.status)
+            raise _meant(answer)
         if name is None and state is None:
             return answer.given()
         own = _place(endpoint, name) if name else (state or "").removesuffix("/status")
@@ -336,7 +335,7 @@ def _asks(job: Job, place: str, interpret: Callable[[DocumentReader], Reply]) ->
 def _meant(answer: DocumentReader) -> JobError:
     """Return what fal means by a failure, whose kind stands in a header, beside the words, or with a field's fault."""
     faults = [one for one in _list(answer.document.get("detail")) if isinstance(one, dict)]
-    own = _own_words(answer)
+    own = " ".join(filter(None, (answer.headers.get("x-fal-error-type"), answer.name("error_type"))))
     kinds = " ".join([own, *(text for one in faults for text in texts_in(one.get("type")))])
     error, local = answer.failure(), any(image.path is not None for image in answer.job.images)
     by_status = {429: Code.RATE_LIMITED, 403: Code.AUTH}.get(answer.status)
@@ -354,11 +353,6 @@ def _meant(answer: DocumentReader) -> JobError:
     elif local and _PHOTO.search(kinds) and error.code is Code.INVALID_REQUEST:
         error = recoded(error, Code.REFERENCE)
     return error
-
-
-def _own_words(answer: DocumentReader) -> str:
-    """Return what kind of failure fal itself says that it is; nothing from a proxy in its place."""
-    return " ".join(filter(None, (answer.headers.get("x-fal-error-type"), answer.name("error_type"))))
 
 
 def _with_cost(finished: Finished, answer: DocumentReader) -> Finished:

@@ -36,7 +36,7 @@ from batchflux.models import (
 )
 from batchflux.providers.answers.documents import DocumentReader, asking, id_in, is_small, named_in, uploading
 from batchflux.providers.answers.listed import WINDOW, Search, utc
-from batchflux.providers.answers.reading import recoded, unsure
+from batchflux.providers.answers.reading import recoded
 from batchflux.providers.base import Provider, carried, file_of, in_json
 from batchflux.webhooks.api import WebhookApi
 from batchflux.webhooks.signatures import check_standard, key_in
@@ -151,7 +151,7 @@ class Replicate(Provider):
 
     def _submitted(self, answer: DocumentReader) -> Reply:
         if not answer.ok:
-            raise unsure(_refused(answer), answer.status)
+            raise _refused(answer)
         name = _name(answer)
         reply = _end(answer) if answer.complete else None
         if isinstance(reply, Ended) and (name is None or reply.error.code is not Code.BAD_ANSWER):

@@ -294,7 +294,7 @@ class ProviderSuite(Suite):
 
     @only(lambda way: way.finds_lost)
     def test_a_request_that_was_lost_and_accepted_is_found(self, shop: Shop) -> None:
-        shop.manifest("#lost #queued*1", "#lost", limits=", budget: 0.28")
+        shop.manifest("#lost #queued*1", "#lost502", limits=", budget: 0.28")
         ended = shop.program.run()
         assert ended.code == 0, ended.said
         assert shop.bank.posts == shop.bank.billed == {"a": 1, "b": 1}

@@ -84,8 +84,8 @@ class Reply:
 
     `inline` sends the bytes in the answer instead of a link to them. `crash` raises what no port may raise. `task`: the
     answer is a handle, and the task is ready so many seconds later, or `ends` with that code; its first `trouble` polls
-    fail, for `cause` or `network`. `unsure`: what is refused may have been accepted. `cost` is what the answer says
-    that it cost, `bill` what the last poll of its task says.
+    fail, for `cause` or `network`. `cost` is what the answer says that it cost, `bill` what the last poll of its task
+    says.
     """
 
     after: float | None = 1.0
@@ -102,7 +102,6 @@ class Reply:
     trouble: int | None = None
     cost: Cost | None = None
     bill: Cost | None = None
-    unsure: bool = False
 
     async def serve(self) -> None:
         if self.after is None:
@@ -120,7 +119,7 @@ class Reply:
                 dead=self.dead,
                 final=self.final,
             )
-            error.unsure, error.cause, error.tokens = self.unsure, self.cause, self.cost.tokens if self.cost else None
+            error.cause, error.tokens = self.cause, self.cost.tokens if self.cost else None
             raise error
 
 
@@ -456,6 +455,9 @@ class SlowBatches:
 
     async def open(self) -> list[Batch]:
         return await self._batches.open()
+
+    async def jobs(self, number: int) -> frozenset[str]:
+        return await self._batches.jobs(number)
 
     async def has(self, attempt: int) -> bool:
         return await self._batches.has(attempt)

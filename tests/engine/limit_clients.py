@@ -254,6 +254,9 @@ class _NoBatches:
     async def open(self) -> list[Any]:
         return []
 
+    async def jobs(self, number: int) -> frozenset[str]:
+        raise NotImplementedError
+
     async def has(self, attempt: int) -> bool:
         return False
 

@@ -361,18 +361,3 @@ def test_a_prompt_is_known_by_its_id() -> None:
     assert (nothing.error.code, nothing.error.billed) == (Code.NETWORK, False)
     assert isinstance(read(queue, {"queue_running": None}), JobError)
     assert isinstance(read(request, {}, status=500), JobError)
-
-
-@pytest.mark.parametrize("status", [500, 502, 503])
-@pytest.mark.parametrize("provider", [FAL, REPLICATE, COMFY], ids=lambda one: one.api)
-def test_a_request_that_was_refused_by_a_5xx_may_have_been_accepted(provider: Any, status: int) -> None:
-    error = read(provider.submit(job_of(provider.api), 1), "upstream fell over", status=status)
-    assert isinstance(error, JobError)
-    assert (error.code, error.billed, error.unsure) == (Code.SERVER, False, True)
-
-
-def test_what_fal_itself_says_is_certain() -> None:
-    said = {"detail": "no runner", "error_type": "runner_connection_error"}
-    error = read(FAL.submit(job_of("fal"), 1), said, status=503)
-    assert isinstance(error, JobError)
-    assert (error.code, error.billed, error.unsure) == (Code.SERVER, False, False)

@@ -53,7 +53,6 @@ _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
 _CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
 _SHOWN = 2000  # characters, before they are shortened for a message
 _RECEIPTS = ("x-oneapi-request-id", "x-request-id")  # of relays, and of OpenAI
-_SERVER_ERROR = 500
 _KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAFE_URL})
 
 
@@ -275,12 +274,6 @@ def recoded(error: JobError, code: Code, *, billed: bool | None = None) -> JobEr
     made = JobError(code, error.message.removesuffix(failures.LEFT_OPEN), retry_after=error.retry_after, billed=billed)
     made.itself = error.itself
     return made
-
-
-def unsure(error: JobError, status: int) -> JobError:
-    """Return what a request was refused for that makes a task: by a 5xx it may have been accepted all the same."""
-    error.unsure = error.code is Code.SERVER and status >= _SERVER_ERROR
-    return error
 
 
 def _task(named: str) -> JobError:

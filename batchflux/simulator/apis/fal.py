@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, drawable, error_in, identity_of
-from batchflux.simulator.replies import Refusal, model_not_found
 from batchflux.simulator.requests import (
     ImageRequest,
     check,
     content_of,
     image_in,
     json_object,
+    known_model,
     refuse_unknown,
     text_in,
     web_url,
@@ -87,9 +87,7 @@ def price_of(endpoint: str) -> float:
 
 
 def _parse(asked: Asked) -> ImageRequest:
-    endpoint = asked.path["endpoint"]
-    if "missing-" in endpoint:
-        raise Refusal(model_not_found(endpoint))
+    endpoint = known_model(asked.path["endpoint"])
     body = json_object(asked.raw)
     fields, price = _ENDPOINTS.get(endpoint, (None, _PRICE))
     if fields is not None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, error_in, event, identity_of, stream_of, text_tokens
-from batchflux.simulator.replies import DONE, Refusal, error_reply, invalid, json_reply, model_not_found
+from batchflux.simulator.replies import DONE, Refusal, error_reply, invalid, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     Usage,
@@ -15,6 +15,7 @@ from batchflux.simulator.requests import (
     content_of,
     image_in,
     json_object,
+    model_in,
     refuse_unknown,
     text_in,
 )
@@ -49,9 +50,7 @@ _FLAGGED = {"reasons": ["violence"], "flagged_input": "A mug ...", "provider_nam
 def _parse(asked: Asked) -> ImageRequest:
     body, chat = json_object(asked.raw), asked.path["action"] != "images"
     refuse_unknown(body, _CHAT if chat else _IMAGES)
-    model = text_in(body, "model")
-    if model.startswith("missing-"):
-        raise Refusal(model_not_found(model))
+    model = model_in(body)
     if chat and model.startswith(_IMAGES_ONLY):
         raise Refusal(error_reply(500, "Internal Server Error", "server_error"))
     if chat:
