@@ -163,12 +163,13 @@ def reconcile(
     open_ = [entry for entry in left if entry.receipt is None or not (shared or not complete)]
     free = tuple(entry for entry in left if entry.billed == "no")
     found = _Alike(_billed(open_), rest, window) if complete else None
+    absent, hidden = _told_apart(found.only_ours, found.only_theirs) if found else ([], _billed(open_))
     return Reconciliation(
         matches=(*matches, *(found.matches if found else ())),
         groups=tuple(found.groups) if found else (),
-        only_ours=(*_billed(sure), *(found.only_ours if found else ())),
+        only_ours=(*_billed(sure), *absent),
         free=free,
-        untold=() if complete else tuple(_billed(open_)),
+        untold=tuple(hidden),
         only_theirs=tuple(found.only_theirs if found else rest),
         repeated=tuple(repeated),
     )
@@ -176,6 +177,15 @@ def reconcile(
 
 def _billed(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.billed != "no"]
+
+
+def _told_apart(ours: Sequence[Entry], theirs: Sequence[Charge]) -> tuple[list[Entry], list[Entry]]:
+    """Return the attempts that are not in the books, and those that may be there, in another currency."""
+    currencies = {charge.currency for charge in theirs if charge.amount}
+    told: tuple[list[Entry], list[Entry]] = ([], [])
+    for entry in ours:
+        told[entry.billed == "maybe" and bool(currencies - {entry.currency})].append(entry)
+    return told
 
 
 def _by_receipt(theirs: Sequence[Charge]) -> tuple[dict[str, list[Charge]], list[Charge], list[Charge]]:

@@ -242,7 +242,8 @@ def verdict(state: State, gate: Gate, signals: Signals, left: int) -> tuple[str,
         if state.failed:
             text += f", {state.failed} failed (--retry-failed tries them again)"
         if state.unknown:
-            text += f", {state.unknown} unknown, sent and never answered (--on-unknown retry sends them again)"
+            again = "the next run asks an API that can tell; else --on-unknown retry sends them again"
+            text += f", {state.unknown} unknown, sent and never answered ({again})"
         return "finished", f"{text}.", 1
     if state.pending:
         return "finished", f"{text}; the others were not selected.", 0

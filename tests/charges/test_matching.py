@@ -191,3 +191,10 @@ def test_the_order_of_rows_does_not_matter(ours: list[Entry], theirs: list[Charg
     assert len(one.groups) == len(other.groups)
     assert len(one.repeated) == len(other.repeated)
     assert len(one.matches) == len(other.matches)
+
+
+def test_books_in_another_currency_decide_nothing_of_what_may_have_been_billed() -> None:
+    ours = [entry(1, billed="maybe"), entry(2)]
+    found = match(ours, [charge(currency="EUR", amount=Decimal("0.12"))])
+    assert (found.decided, found.untold, found.only_ours) == ((), (ours[0],), (ours[1],))
+    assert [one.attempt for one, _ in match(ours[:1], [charge(amount=Decimal("0.50"))]).decided] == [1]
