@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,7 +103,8 @@ class Export:
 
     `columns` are the columns of each sample with their types: string, int64 or float64. `suffix` is that of most
     pictures, `references` the most that one has. `splits` are the names of all that have a picture, in their order.
-    `layout` is what the user named behind the format, '' when nothing.
+    `layout` is what the user named behind the format, '' when nothing. What an exporter keeps open while it is written
+    to it enters into `held`, which is left with the error where the export fails.
     """
 
     folder: Path
@@ -112,6 +114,7 @@ class Export:
     suffix: str
     references: int = 0
     layout: str = ""
+    held: ExitStack = field(default_factory=ExitStack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

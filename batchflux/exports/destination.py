@@ -77,17 +77,17 @@ class Destination:
             return
         if not self.folder.is_dir():
             raise UsageError(f"{self.folder} is a file: choose a folder.")
-        marker = self.folder / MARKER
-        if marker.exists():
-            there = _said(marker)
-            if there != self._kind:
-                what = f"{self.folder} holds an export as {there or 'something else'}, and not as {self._kind}"
-                raise UsageError(f"{what}: choose another folder, or remove that one.")
+        names = [entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(TEMPORARY)]
+        others = [name for name in names if name != MARKER]
+        if not others:
             return
-        other = next((entry.name for entry in os.scandir(self.folder) if not entry.name.startswith(TEMPORARY)), None)
-        if other is not None:
-            what = f"{self.folder} has other things in it ({other})"
+        if MARKER not in names:
+            what = f"{self.folder} has other things in it ({min(others)})"
             raise UsageError(f"{what}: choose a new folder, an empty one, or that of an earlier export.")
+        there = _said(self.folder / MARKER)
+        if there != self._kind:
+            what = f"{self.folder} holds an export as {there or 'something else'}, and not as {self._kind}"
+            raise UsageError(f"{what}: choose another folder, or remove that one.")
 
     def _lock(self, descriptor: int) -> None:
         try:

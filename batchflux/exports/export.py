@@ -104,7 +104,7 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
             links = References(out, Path(base) if base else None, folder / STORE, wish.allow_hosts)
             work.references = stack.enter_context(links)
         work.survey(steps)
-        told = work.told(folder, kind.partition(":")[2])
+        told = work.told(folder, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
         work.write(exporter, steps)
         write_card(folder / CARD, work.card(told.name, exporter))
@@ -153,7 +153,7 @@ class _Work:
             reason = f" ({'; '.join(why[:3])})" if why else ": none is done and as was asked for"
             raise UsageError(f"No picture of {self._out} can be exported{reason}.")
 
-    def told(self, folder: Path, layout: str) -> Export:
+    def told(self, folder: Path, layout: str, held: ExitStack) -> Export:
         """Return what the format is told before its first picture."""
         splits = tuple(name for name in self._wish.split.names if self.plan.splits[name])
         return Export(
@@ -164,6 +164,7 @@ class _Work:
             suffix=self.plan.suffixes.most_common(1)[0][0],
             references=self.plan.references,
             layout=layout,
+            held=held,
         )
 
     def write(self, exporter: DatasetExporter, steps: Steps) -> None:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
-from batchflux.errors import Code, JobError, ManifestError, StorageError
+from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
 from batchflux.exports.base import Photo
 from batchflux.exports.redo_manifest import job_of
 from batchflux.exports.shards import put
@@ -106,10 +106,10 @@ class References:
         """See that local references are what they were; LeftOutError."""
         if any(key == known.key.hex() for key in self._keys(job, found)):
             return
-        sent = known.started_at or 0.0
-        for one in found:
-            if one.path is not None and Path(one.path).stat().st_ctime >= sent:
-                raise LeftOutError(f"its reference {one.source} is not the file that was sent: put that back")
+        sent, local = known.started_at or 0.0, [one for one in found if one.path is not None]
+        if any(Path(str(one.path)).stat().st_ctime >= sent for one in local):
+            names = " or ".join(one.source for one in local)  # the key is of all of them
+            raise LeftOutError(f"its reference {names} is not the file that was sent: put that back")
 
     def _keys(self, job: Job, found: Sequence[Reference]) -> Iterator[str]:
         """Yield the keys that such a job may have been given."""
@@ -186,8 +186,11 @@ class _Links:
 
     async def _patiently(self, url: str) -> bytes:
         for pause in _PAUSES:
-            with suppress(JobError):
+            try:
                 return await self._bytes(url)
+            except JobError as error:
+                if error.dead or error.final or not RULES[error.code].fetch_again:
+                    raise
             await asyncio.sleep(pause)
         return await self._bytes(url)
 

@@ -28,13 +28,14 @@ class ImageFolder:
     """A DatasetExporter: SPLIT/metadata.parquet, whose `file_name` is SPLIT/images/0000/NAME."""
 
     def __init__(self, export: Export) -> None:
-        self._export, self._files, self._stack = export, Files(export.folder, "*/images/*"), ExitStack()
+        self._stack = export.held.enter_context(ExitStack())
+        self._export, self._files = export, Files(export.folder, "*/images/*")
         columns = {"file_name": "string", "caption": "string", **export.columns}
         self._tables: dict[str, Rows] = {}
         self._counts = dict.fromkeys(export.splits, 0)
         for split in export.splits:
             file = self._stack.enter_context(writing(export.folder / split / METADATA))
-            self._tables[split] = Rows(file, columns)
+            self._tables[split] = self._stack.enter_context(Rows(file, columns))
         files = {split: [f"{split}/{METADATA}", f"{split}/images/**"] for split in export.splits}
         self.loading = Loading(
             use="Pictures are files; metadata.parquet has a row for each.", files=files, config=("drop_labels: true",)
@@ -56,9 +57,6 @@ class ImageFolder:
         splits = self._export.folder.glob(f"*/{METADATA}")
         remove(path for path in splits if path.parent.name not in self._export.splits)
         self._files.close()
-        for table in self._tables.values():
-            table.close()
-        self._tables.clear()
         self._stack.close()
 
     def _folder(self, split: str, number: int) -> Path:

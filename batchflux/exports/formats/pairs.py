@@ -92,7 +92,7 @@ class Musubi:
     """A DatasetExporter: SPLIT/images with captions as .txt, SPLIT/control of the same names, and SPLIT.jsonl."""
 
     def __init__(self, export: Export) -> None:
-        self._folders, self._stack = _Folders(export, "images", "control"), ExitStack()
+        self._folders, self._stack = _Folders(export, "images", "control"), export.held.enter_context(ExitStack())
         self._lists: dict[str, BinaryIO] = {}
         for split in export.splits:
             self._lists[split] = self._stack.enter_context(writing(export.folder / f"{split}.jsonl"))

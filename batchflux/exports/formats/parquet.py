@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from batchflux.errors import UsageError
 from batchflux.exports.base import Format, Loading
@@ -41,7 +41,7 @@ def pyarrow() -> Any:
 
 
 class Rows:
-    """A Parquet file of rows, written in groups, into `file`. `columns` are types by name, IMAGE among them."""
+    """A Parquet file of rows, written into `file` in groups; whole once it is left. `columns` are types by name."""
 
     def __init__(self, file: BinaryIO, columns: Mapping[str, str], made_of: str = "") -> None:
         self._arrow = pyarrow()
@@ -52,17 +52,20 @@ class Rows:
         self._waiting: list[Mapping[str, Any]] = []
         self._bytes = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()  # also a file that will not be kept: pyarrow would, later
+
     def add(self, row: Mapping[str, Any], size: int = 0) -> None:
         """Add a row, whose pictures have `size` bytes together."""
         if self._waiting and (self._bytes + size > GROUP_BYTES or len(self._waiting) == GROUP_ROWS):
             self._flush()
         self._waiting.append(row)
         self._bytes += size
-
-    def close(self) -> None:
-        """Write what is left, and the end of the file."""
-        self._flush()
-        self._writer.close()
 
     def _flush(self) -> None:
         if self._waiting:
@@ -73,11 +76,9 @@ class Rows:
 
 def write_rows(path: Path, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], made_of: str = "") -> None:
     """Write a Parquet file of rows without pictures, whole or not at all; StorageError."""
-    with writing(path) as file:
-        table = Rows(file, columns, made_of)
+    with writing(path) as file, Rows(file, columns, made_of) as table:
         for row in rows:
             table.add(row)
-        table.close()
 
 
 def made_of(path: Path) -> str | None:
@@ -142,11 +143,9 @@ class ParquetFiles:
                 self._made[split, number] = path
                 return
         path = self._folder / f".{split}-{number:05}.parquet"
-        with writing(path) as file:
-            rows = Rows(file, self._columns, mark)
+        with writing(path) as file, Rows(file, self._columns, mark) as rows:
             for sample, data in read_ahead(placed):
                 rows.add(self._make(sample, data), self._size(sample))
-            rows.close()
         self._made[split, number] = path
 
 
