@@ -88,6 +88,6 @@ def test_what_cannot_be_had_takes_its_pairs_out(tmp_path: Path) -> None:
 
 
 def test_a_private_host_is_not_asked_unless_it_is_named(tmp_path: Path) -> None:
-    with shop() as (host, asked), pytest.raises(UsageError, match="its reference cannot be fetched: .*127.0.0.1"):
+    with shop() as (host, asked), pytest.raises(UsageError, match=r"its reference cannot be fetched: .*127\.0\.0\.1"):
         exported(made(tmp_path, host, "1.png"))
     assert asked == []
