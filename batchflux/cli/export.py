@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from batchflux.exports.export import Exported
 
-_SHOWN = 3
 _HUB_FILES = 50_000  # pictures as files, beyond which the Hub wants files that hold many
 _MB = 1_000_000
 
@@ -89,7 +88,7 @@ def _say(exported: Exported) -> None:
     for why, number in exported.unfit.items():
         click.echo(f"{count(number, 'picture')} {why}: not in it.", err=True)
     if exported.copies:
-        click.echo(f"{count(len(exported.copies), 'copy').replace('copys', 'copies')} left out.", err=True)
+        click.echo(f"{count(len(exported.copies), 'picture')} left out, as copies.", err=True)
     if exported.left_out:
         click.echo(f"{count(len(exported.left_out), 'picture')} left out that should be in it.", err=True)
     if exported.kind == "imagefolder" and exported.pictures > _HUB_FILES:

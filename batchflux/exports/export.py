@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -45,6 +45,7 @@ _LONGEST_NAME = 200  # bytes
 _APART = "__"  # between the folders of a name
 _SHORT, _LONG = 8, 64  # digits of a key behind a name that another job has
 _NO_VERDICT = Verdict(review="")
+_FROM_NOTHING = "made from no reference"
 _SUFFIX_OF = {suffix: first for first, *others in SUFFIXES.values() for suffix in (first, *others)}
 
 
@@ -82,7 +83,7 @@ class Exported:
     pictures: int = 0
     bytes: int = 0
     splits: dict[str, int] = field(default_factory=dict)
-    unfit: Counter[str] = field(default_factory=Counter)
+    unfit: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
 
@@ -97,7 +98,7 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
     with ExitStack() as stack:
         connection = stack.enter_context(reading(ledger_of(out)))
         work = _Work(out, connection, wish, Exported(folder=str(folder), kind=kind))
-        stack.callback(work.plan.close)
+        stack.callback(work.close)
         stack.enter_context(Destination(folder, out, kind))
         if form.references:
             base = get_meta(connection, "base")
@@ -143,11 +144,10 @@ class _Work:
         """Go through all rows and plan those that are wanted; UsageError when none is."""
         numbers = ended_numbers(self._connection)
         step = steps("looking", len(numbers))
-        with closing(self._looks or Plan()):
-            for known, row in self._rows(numbers):
-                step()
-                if known.status == "done" and self._selection.takes(row):
-                    self._take(known, row)
+        for known, row in self._rows(numbers):
+            step()
+            if known.status == "done" and self._selection.takes(row):
+                self._take(known, row)
         if not self.plan.count:
             why = [*self.done.unfit, *dict.fromkeys(self.done.left_out.values())]
             reason = f" ({'; '.join(why[:3])})" if why else ": none is done and as was asked for"
@@ -182,6 +182,12 @@ class _Work:
                 self._count(sample, row)
                 step()
         exporter.close()
+
+    def close(self) -> None:
+        """Forget what was planned."""
+        self.plan.close()
+        if self._looks is not None:
+            self._looks.close()
 
     def card(self, name: str, exporter: DatasetExporter) -> str:
         """Return the dataset card."""
@@ -232,7 +238,7 @@ class _Work:
         if self.references is None:
             return ()
         if not json.loads(known.spec)["images"]:
-            self.done.unfit["made from no reference"] += 1
+            self.done.unfit[_FROM_NOTHING] = self.done.unfit.get(_FROM_NOTHING, 0) + 1
             return None
         try:
             return self.references.of(known)

@@ -29,6 +29,7 @@ from batchflux.exports.similar import Look
 from batchflux.failpoints import VARIABLE
 from tests.exports.folders import folder, job, judged, picture, tree
 from tests.exports.folders import local as photo
+from tests.terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,3 +275,23 @@ def test_the_command_says_where_it_is_and_what_is_left_out(out: Path, tmp_path: 
         {"train": 29},
         [{"id": "j3", "why": "its picture is not there"}],
     )
+
+
+def test_what_is_told_as_json(tmp_path: Path) -> None:
+    out = pairs(tmp_path)
+    folder(out, [job(7), job(8, images=(photo(tmp_path, "a.png"),))])
+    _replace(out, "j8", (out / "images/CUP-2/marble.jpg").read_bytes())
+    line = ["export", str(out), str(tmp_path / "dest"), "--format", "pairs", "--dedup", "--json"]
+    told = json.loads(CliRunner().invoke(cli, line).stdout)
+    assert told["unfit"] == {"made from no reference": 1}
+    assert told["copies"] == [{"id": "j8", "copy_of": "j2"}]
+    assert (told["kind"], told["pictures"]) == ("pairs:instructpix2pix", 6)
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
+    folder(tmp_path / "out", (job(number) for number in range(400)))
+    with Terminal(tmp_path, "export", "out", "dest", "--format", "imagefolder") as terminal:
+        terminal.until(lambda lines: any("picture" in line and "%" in line for line in lines))
+        code, lines = terminal.end()
+    assert (code, lines[0]) == (0, "dest")
+    assert lines[1].startswith("400 pictures, ")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from batchflux.errors import UsageError
 from batchflux.exports.base import Format, Loading
 from batchflux.exports.shards import Shards, read_ahead, recipe, remove, writing
+from batchflux.failpoints import reach
 from batchflux.output.durable import storing, sync_folder
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Rows:
     def _flush(self) -> None:
         if self._waiting:
             table = self._arrow.Table.from_pylist(self._waiting, schema=self._schema)
-            self._writer.write_table(table, row_group_size=len(self._waiting))
-        self._waiting, self._bytes = [], 0
+            self._waiting, self._bytes = [], 0  # the table has the pictures now
+            self._writer.write_table(table, row_group_size=table.num_rows)
 
 
 def write_rows(path: Path, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]], made_of: str = "") -> None:
@@ -132,6 +133,7 @@ class ParquetFiles:
                 target = self._folder / f"{split}-{number:05}-of-{self._shards.made[split]:05}.parquet"
                 if path != target:
                     path.replace(target)
+                    reach("export.placed")
                 self._made[split, number] = target
             sync_folder(self._folder)
         self._there = {place: [path] for place, path in self._made.items()}
