@@ -1,8 +1,9 @@
 """Parquet: files of rows with their pictures inside, which `datasets` loads as pictures; the one place with pyarrow.
 
 Names and sizes are those of the Hub: `train-00000-of-00042.parquet` in data/, at most 500 MB a file, row groups of at
-most 100 MB, of which its viewer refuses larger ones. A file that is written waits under a hidden name until the number
-of all is known. What it was made of stands in its schema's metadata: so it is known again, and not read through.
+most 64 MB: its viewer refuses those of more than 300, and readers hold a whole one. A file that is written waits under
+a hidden name until the number of all is known. What it was made of stands in its schema's metadata: so it is known
+again, and not read through.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from batchflux.exports.shards import Placed
 
 MB = 1_000_000
-FILE_BYTES, GROUP_BYTES, GROUP_ROWS = 500 * MB, 100 * MB, 10_000
+FILE_BYTES, GROUP_BYTES, GROUP_ROWS = 500 * MB, 64 * MB, 10_000
 _MADE_OF = b"batchflux"  # the key, in a schema's metadata, of what a file was made of
 _FEATURES = b"huggingface"  # the key by which `datasets` knows what is a picture
 IMAGE = "image"  # the type of a column of pictures
