@@ -3,7 +3,7 @@
 A picture has 64 bits, each whether it gets brighter from one place to the next (a difference hash), and the colours of
 16 fields. Two look the same where at most NEAR bits differ and no field's colour by more than SHADE: so one that was
 scaled, or encoded anew, is found, and a mug in another colour is another mug. Of bits that differ in at most three
-places, one of four groups is equal, by which what may be near is looked up.
+places, one of four groups is equal, and mean colours are as near as those of fields: so what may be near is looked up.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from PIL import Image
 NEAR, SHADE = 3, 12
 _GROUPS, _GROUP_BITS = 4, 16
 _WIDE, _HIGH, _FIELDS = 9, 8, 4
+_MEANS = ("red", "green", "blue")
+_BETWEEN = " AND ".join(f"{mean} BETWEEN ? AND ?" for mean in _MEANS)
+_SAME = " UNION ".join(f"SELECT number FROM looks WHERE g{one} = ? AND {_BETWEEN}" for one in range(_GROUPS))  # noqa: S608  constants
+_NEARBY = f"SELECT id, bits, colours FROM looks WHERE number IN ({_SAME}) ORDER BY number"  # noqa: S608  constants
 _BROKEN = (ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError)
 _BROKEN_TOO = (ValueError, Warning, Image.DecompressionBombError, struct.error, zlib.error)
 
@@ -58,30 +62,36 @@ class Look(NamedTuple):
             found[place % _GROUPS] = found[place % _GROUPS] << 1 | (self.bits >> place & 1)
         return found
 
+    @property
+    def means(self) -> list[int]:
+        """The mean of red, green and blue."""
+        return [sum(self.colours[one::3]) // _FIELDS**2 for one in range(3)]
+
 
 class Looks:
     """The looks of the pictures that were met, by the id of each; on disk where they are many."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
-        names = ", ".join(f"g{one}" for one in range(_GROUPS))
-        self._connection.execute(f"CREATE TABLE looks (number INTEGER PRIMARY KEY, id, bits, colours, {names})")
-        for one in range(_GROUPS):
-            self._connection.execute(f"CREATE INDEX by_g{one} ON looks (g{one})")
+        groups = [f"g{one}" for one in range(_GROUPS)]
+        columns = ", ".join(["number INTEGER PRIMARY KEY", "id", "bits", "colours", *_MEANS, *groups])
+        self._connection.execute(f"CREATE TABLE looks ({columns})")
+        for group in groups:
+            self._connection.execute(f"CREATE INDEX by_{group} ON looks ({group}, {', '.join(_MEANS)})")
         self._connection.execute("BEGIN")
 
     def first_like(self, look: Look) -> str | None:
         """Return the id of the first picture that looks the same."""
-        same = " UNION ".join(f"SELECT number FROM looks WHERE g{one} = ?" for one in range(_GROUPS))  # noqa: S608  constants
-        query = f"SELECT id, bits, colours FROM looks WHERE number IN ({same}) ORDER BY number"  # noqa: S608  constants
-        for name, bits, colours in self._connection.execute(query, look.groups):
+        means = [bound for mean in look.means for bound in (mean - SHADE - 1, mean + SHADE + 1)]
+        values = [value for group in look.groups for value in (group, *means)]
+        for name, bits, colours in self._connection.execute(_NEARBY, values):
             if look.is_near(Look(int.from_bytes(bits), colours)):
                 return str(name)
         return None
 
     def add(self, name: str, look: Look) -> None:
         """Remember a picture."""
-        values = (name, look.bits.to_bytes(8), look.colours, *look.groups)
+        values = (name, look.bits.to_bytes(8), look.colours, *look.means, *look.groups)
         marks = ", ".join("?" * len(values))
         self._connection.execute(f"INSERT INTO looks VALUES (NULL, {marks})", values)  # noqa: S608  marks
 

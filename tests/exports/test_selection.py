@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from batchflux.errors import UsageError
 from batchflux.exports.export import Plan, names_of
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
+from batchflux.exports.similar import Look, Looks
 from batchflux.ledger.tables import Known
 from batchflux.manifest.identity import folded
 
@@ -147,3 +148,17 @@ def test_names_are_flattened_and_cut() -> None:
     assert next(iter(names_of("images/mug.red.v1.png", "k" * 64))) == "mug.red.v1"
     longest = ["杯" * 100 + "/" + "x" * 200]
     assert all(len(name.encode()) <= 205 for name in names_of(f"images/{longest[0]}.png", "k" * 64))
+
+
+LOOKS = st.builds(Look, st.integers(0, 2**64 - 1), st.binary(min_size=48, max_size=48))
+
+
+@given(LOOKS, st.sets(st.integers(0, 63), max_size=4), st.lists(st.integers(-13, 13), min_size=48, max_size=48))
+def test_what_is_near_is_found_and_nothing_else(look: Look, bits: set[int], shades: list[int]) -> None:
+    """As a comparison with each of them would find it."""
+    colours = bytes(max(0, min(255, one + shade)) for one, shade in zip(look.colours, shades, strict=True))
+    other = Look(look.bits ^ sum(1 << bit for bit in bits), colours)
+    with closing(Looks()) as looks:
+        looks.add("first", look)
+        assert looks.first_like(other) == ("first" if other.is_near(look) else None)
+        assert looks.first_like(look) == "first"
