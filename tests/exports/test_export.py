@@ -215,16 +215,14 @@ def test_ai_toolkit_takes_three_references(tmp_path: Path) -> None:
 PLACES = [f"export.written:{number}" for number in (2, 4, 9)] + [f"export.placed:{number}" for number in (1, 3, 5)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "places"),
-    [("webdataset", PLACES[1:2]), *(pytest.param(kind, PLACES, marks=pytest.mark.slow) for kind in KINDS)],
-)
-def test_killed_in_the_midst_and_again_it_has_the_same_bytes(kind: str, places: list[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_in_the_midst_and_again_it_has_the_same_bytes(kind: str, tmp_path: Path) -> None:
     out, dest = pairs(tmp_path, 12), tmp_path / "dest"
     exported(out, kind)
     whole = tree(dest)
     shutil.rmtree(dest)
-    killed = [command(out, dest, kind, **{VARIABLE: place}).returncode for place in places]
+    killed = [command(out, dest, kind, **{VARIABLE: place}).returncode for place in PLACES]
     assert killed[0] == -signal.SIGKILL
     assert command(out, dest, kind).returncode == 0
     assert tree(dest) == whole
@@ -260,21 +258,20 @@ def test_a_card_that_was_edited_stays(out: Path) -> None:
     assert card.read_text(encoding="utf-8") == "mine"
 
 
-def test_the_command_says_where_it_is_and_what_is_left_out(out: Path, tmp_path: Path) -> None:
+def test_the_command_says_where_it_is_and_what_is_left_out(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (out / "images/j3.jpg").unlink()
-    line = ["export", str(out), str(tmp_path / "dest"), "--format", "imagefolder", "--split", "train=0.5,test=0.5"]
-    shown = CliRunner().invoke(cli, line)
-    assert shown.stdout.splitlines()[1:] == ["j3: its picture is not there"]
-    assert "29 pictures, " in shown.stderr
-    assert " train, " in shown.stderr
-    done = command(out, tmp_path / "dest", "imagefolder", "--json")
-    assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert (told["pictures"], told["splits"], told["left_out"]) == (
-        29,
-        {"train": 29},
-        [{"id": "j3", "why": "its picture is not there"}],
-    )
+    line = ["export", str(out), str(tmp_path / "dest"), "--format", "imagefolder"]
+    assert cli.main([*line, "--split", "train=0.5,test=0.5"], standalone_mode=False) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1:] == ["j3: its picture is not there"]
+    assert "29 pictures, " in shown.err
+    assert " train, " in shown.err
+    assert cli.main([*line, "--json"], standalone_mode=False) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pictures"], told["splits"]) == (29, {"train": 29})
+    assert told["left_out"] == [{"id": "j3", "why": "its picture is not there"}]
 
 
 def test_what_is_told_as_json(tmp_path: Path) -> None:
@@ -288,6 +285,7 @@ def test_what_is_told_as_json(tmp_path: Path) -> None:
     assert (told["kind"], told["pictures"]) == ("pairs:instructpix2pix", 6)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
     folder(tmp_path / "out", (job(number) for number in range(400)))
     with Terminal(tmp_path, "export", "out", "dest", "--format", "imagefolder") as terminal:
