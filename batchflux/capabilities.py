@@ -63,8 +63,8 @@ class Capabilities:
     knows, `option_files` are those that may be the path of a JSON file in place of what it holds. `by_model` returns
     what holds for a model, where models differ. `conflicts` yields what of a job's fields cannot be together, by the
     field's name with the reason and the remedy. `batch` is how it sells batches, None where it does not.
-    For people: `files` says how a local picture travels, `tasks` whether a request gives a task that is polled,
-    `tells_cost` whether answers say what they cost, `finds_lost` whether one can ask if a lost request was accepted.
+    `finds_lost`: one can ask whether a request was accepted whose answer was lost. For people: `files` says how a local
+    picture travels, `tasks` whether a request gives a task that is polled, `tells_cost` whether answers say the cost.
     """
 
     api: str

@@ -223,12 +223,13 @@ class JobError(BatchfluxError):
     called in an API step where the host is at fault: `network`, it was not reached; `server`, 5xx or too slow. `itself`
     is set, for `server`, where the API itself answered so, and not a gateway in its place. `tokens` are those that an
     answer counts although it has no picture, `amount` what it says in USD that it cost, as in `models.Cost`; None where
-    it does not say.
+    it does not say. `receipt` is how the provider's books name the request, where an answer told.
     """
 
     answer: bytes | None = None
     tokens: Mapping[str, int] | None = None
     amount: Decimal | None = None
+    receipt: str | None = None
     cause: Code | None = None
     itself: bool = False
 
@@ -257,7 +258,7 @@ class JobError(BatchfluxError):
 
     def __reduce__(self) -> tuple[object, ...]:
         make = partial(JobError, retry_after=self.retry_after, billed=self.billed, dead=self.dead, final=self.final)
-        names = ("answer", "cause", "itself", "tokens", "amount")
+        names = ("answer", "cause", "itself", "tokens", "amount", "receipt")
         return make, (self.code, self.message), {name: getattr(self, name) for name in names}
 
 

@@ -22,7 +22,7 @@ POINTS = frozenset(
         "commit.made",
         "attempt.intended",  # recorded; the request has not left
         "request.leaving",
-        "request.sent",
+        "request.sent",  # one that may cost money
         "answer.received",
         "handle.recorded",  # the task's handle is on record, and not yet asked for
         "poll.leaving",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from batchflux.charges.books import Balance, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,31 +147,6 @@ class Job:
         return replace(self, images=tuple(references[:own]), mask=next(iter(references[own:]), self.mask))
 
 
-class KnownAs(NamedTuple):
-    """The key and the id that the ledger has a job by, whatever today's rules would give it."""
-
-    key: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """Another try at a job that a person asked for: the same job with a new seed or variant.
-
-    `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
-    redos that go back to one job. `prompt` None keeps the origin's. `variant` and `key` are None until a run pins the
-    redo; until then `seed` is what was asked for.
-    """
-
-    number: int
-    origin: str
-    ordinal: int
-    prompt: str | None = None
-    seed: int | None = None
-    variant: int | None = None
-    key: str | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
     """A picture as a URL that has to be fetched."""
@@ -286,6 +263,7 @@ class Finished:
     """The picture is there. `cost` replaces the price that was reserved; `seed` is the one the API used.
 
     `more` are further pictures that the answer lists beside it. `handle` is of its task, if a submit's answer had both.
+    `receipt` is how the provider's books name the request.
     """
 
     asset: Link | Inline
@@ -293,6 +271,7 @@ class Finished:
     seed: int | None = None
     revised_prompt: str | None = None
     more: tuple[Link | Inline, ...] = ()
+    receipt: str | None = None
     handle: str | None = None
 
 
@@ -353,7 +332,8 @@ class Then:
     request: HttpRequest
 
 
-Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then
+_OfBooks = Balance | Statement["HttpRequest"]
+Reply = Submitted | Pending | Finished | Ended | Missing | Listed | Uploaded | Closed | SigningKeys | Then | _OfBooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,6 +431,7 @@ class Received:
     api_seconds: float | None = None
     seed_used: int | None = None
     revised_prompt: str | None = None
+    receipt: str | None = None
     handle: str | None = None
 
 

@@ -11,7 +11,7 @@ from unicodedata import east_asian_width
 from batchflux.ledger.tables import currency
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from batchflux.engine.budget import Budget
     from batchflux.engine.shutdown import Gate
@@ -60,7 +60,10 @@ class Limits(Protocol):
 
 
 class Progress:
-    """The numbers of a run under way; `tally` counts the jobs that ended in this run, of `todo`."""
+    """The numbers of a run under way; `tally` counts the jobs that ended in this run, of `todo`.
+
+    `batches` says what waits in some, if anything does.
+    """
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class Progress:
         self.tally = tally
         self._limits, self._budget, self._gate = limits, budget, gate
         self._times, self._todo = times, todo
+        self.batches: Callable[[], str | None] = lambda: None
 
     @property
     def in_flight(self) -> int:
@@ -95,7 +99,7 @@ class Progress:
             return f"for what is under way ({self.in_flight} in flight); no new requests"
         found = self._limits.waiting_for()
         if found is None:
-            return self._stragglers(width)
+            return self._stragglers(width) or (None if self.in_flight else self.batches())
         what, seconds = found
         until = f", next try in {seconds:.0f} s" if seconds >= 1 else ", trying now"
         if seconds >= _LONG:

@@ -16,6 +16,7 @@ from functools import partial
 from traceback import format_tb
 from typing import TYPE_CHECKING, Any
 
+from batchflux.billing.asking import account_balances
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.engine.job_runner import JobRunner
 from batchflux.engine.limits.key_pool import KeyWatch
@@ -38,6 +39,7 @@ from batchflux.exports.results_csv import Results
 from batchflux.failpoints import reach
 from batchflux.ledger.batches import BatchLedger
 from batchflux.ledger.bookkeeping import Books, Feeder, FreeFirst, made_before, take_back
+from batchflux.ledger.books.balances import note_balance
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger, give_up_in_flight
 from batchflux.ledger.lessons import Lessons
@@ -196,9 +198,8 @@ class _Run:
             for name, provider in self.manifest.providers.items():
                 rate = self.manifest.limits_of(name).rate
                 self.keys[name] = keys_of(provider, rate, self.secrets, self.lessons[name].known)
-            hooks = hooks_of(self.manifest, webhook_apis(), self.secrets)
-            secrets = [secret for hook in hooks.values() for secret in (hook.path, hook.secret)]
-            secrets += filter(None, self.secrets.values())
+            wakes = Wakes(hooks_of(self.manifest, webhook_apis(), self.secrets))
+            secrets = [*wakes.secrets, *filter(None, self.secrets.values())]
             executor = await _executor(stack, self.manifest, images, shared, self.books.redos, secrets)
             images.sweep(self.ledger.database.now(spooled))
             images.check_writable()
@@ -213,16 +214,28 @@ class _Run:
                 random=random.Random(),
                 ready=self.books.photos.ready,
                 room=mark.check,
-                wakes=await self._wakes(stack, hooks, executor),
+                wakes=await self._receive(stack, wakes, executor),
             )
-            await self._pool(world, plan, already, shared)
+            async with self._balances(world) if plan.calls else contextlib.nullcontext():
+                await self._pool(world, plan, already, shared)
 
-    async def _wakes(
-        self, stack: AsyncExitStack, hooks: Mapping[tuple[str, str], Hook], executor: LocalExecutor
-    ) -> Wakes:
-        """Return what the calls of APIs come to, received until `stack` is closed; UsageError: the port is taken."""
-        wakes = Wakes(hooks)
-        if not hooks or self.manifest.webhooks.listen is None:
+    @contextlib.asynccontextmanager
+    async def _balances(self, world: World) -> AsyncIterator[None]:
+        """Note what each key's account has left before and after, for who compares the provider's own books."""
+
+        async def note() -> None:
+            found = await account_balances(self.manifest, self.keys, world.executor, self.began, self.event)
+            for noted in found:
+                await self.ledger.database.submit(partial(note_balance, noted=noted))
+
+        await note()
+        yield
+        if not self.signals.cut_off:
+            await note()
+
+    async def _receive(self, stack: AsyncExitStack, wakes: Wakes, executor: LocalExecutor) -> Wakes:
+        """Receive the calls of APIs until `stack` is closed, where there are hooks; UsageError: the port is taken."""
+        if not wakes.hooks or self.manifest.webhooks.listen is None:
             return wakes
         from batchflux.webhooks.receiver import Keys, Receiver  # noqa: PLC0415  a server, seldom needed
 
@@ -244,7 +257,8 @@ class _Run:
         rules = rules_of(manifest, self.keys, shared, self.gate, already, selection.on_unknown)
         paced = [key for name, keys in self.keys.items() if manifest.limits_of(name).rate for key in keys]
         keep_distance(paced, self.ledger.database.now(last_activity) if paced else None)
-        pool = WorkerPool(JobRunner(world, rules), world, selection.on_unknown)
+        runner = JobRunner(world, rules)
+        pool = WorkerPool(runner, world, selection.on_unknown)
         self.tally = pool.tally
         self._watch_canary(rules.canary, plan)
         source: Source = self._feeder()
@@ -253,6 +267,7 @@ class _Run:
             source = FreeFirst(self._feeder(), self._feeder(), plan.counts["todo"])
         times = [service.times for service in rules.services]
         progress = Progress(pool.tally, rules.services, rules.budget, self.gate, times=times, todo=plan.counts["todo"])
+        progress.batches = runner.batches.waiting_for
         self.watcher.started(plan, progress)
         workers = min(workers_for(manifest.limits.concurrency), max(1, plan.counts["todo"]))
         reload = self.options.reload

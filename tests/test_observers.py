@@ -92,3 +92,15 @@ async def test_near_the_end_what_takes_long_is_named() -> None:
         assert progress.waiting() == "for mug-red, 0 s so far and 1 more (99 of 100 calls: 0 s)"
         assert progress.waiting(60) == progress.waiting()
     assert progress.waiting() is None
+
+
+async def test_what_waits_in_batches_is_said_while_nothing_else_is_out() -> None:
+    gate = Gate()
+    limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
+    progress = Progress(Tally(), limits, Budget(limit=None, spent=0, gate=gate, label=""), gate)
+    progress.batches = lambda: "for 6 jobs in a batch that left at 22:10"
+    assert progress.waiting() == "for 6 jobs in a batch that left at 22:10"
+    lease = await limits.acquire()
+    assert await limits.depart(lease)
+    assert progress.waiting() is None
+    limits.release(lease)

@@ -43,7 +43,7 @@ def batch_time(made: ModePlan) -> str:
     """Return how long batches take: as the last ones did, or their API's bound."""
     row = f", {made.in_a_row} in a row" if made.in_a_row > 1 else ""
     if not made.took:
-        return f"up to {f'{made.seconds / _HOUR:g} h' if made.seconds >= _HOUR else duration(made.seconds)}{row}"
+        return f"up to {f'{made.seconds / _HOUR:.3g} h' if made.seconds >= _HOUR else duration(made.seconds)}{row}"
     took, last = duration(sum(made.took) / len(made.took)), len(made.took)
     return f"{about(made.seconds)}{row} (the last {f'{last} took' if last > 1 else 'took'} {took})"
 

@@ -189,8 +189,9 @@ def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
     """Return how long it takes, what is known of the keys for that, and how long a call may take where it depends."""
     timeout = manifest.limits.timeout
     pace = f"{about(result.seconds)}, at {result.seconds_a_call:.1f} s a call"
-    if not manifest.several and manifest.provider.batched:
-        pace = time_of(result.providers[result.provider], manifest, result.provider)
+    for name, one in result.providers.items():
+        if one.mode != "live" and one.seconds == result.seconds:  # no other takes longer
+            pace = time_of(one, manifest, name)
     text = [f"  time      {pace}", *mode_lines(result)]
     text += learned_lines(result.learned, "  learned   ")
     if isinstance(timeout, AutoTimeout):
@@ -277,7 +278,7 @@ def _cost(result: Plan, manifest: Manifest) -> str:
 def _price_of(provider: ProviderConfig, model: str) -> Decimal | None:
     """Return the price of one image in the provider's mode, as short as it can be written."""
     price = provider.price_of(model)
-    return price if price is None or not provider.batched else provider.in_batch(price).normalize()
+    return price if price is None or not provider.batched else provider.in_batch(price)
 
 
 def provider_lines(result: Plan, manifest: Manifest) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.batching import Batches, SetAside, read_answer
@@ -153,9 +154,11 @@ class JobRunner:
     async def _read_again(self, run: JobRun, read: Callable[[], Finished]) -> Link | str:
         """Take the picture out of an answer that an earlier attempt was given; that costs nothing more."""
         finished = await asyncio.to_thread(read)
-        received = await self._received(run, finished, run.service.told(run.work.job, finished.cost))
+        batched = await self._world.batches.has(run.attempt)
+        received = await self._received(run, finished, run.service.told(run.work.job, finished.cost, batched=batched))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
-            self._budget.settle(0, max(0, received.cost - run.service.price_of(run.work.job)))
+            counted = run.service.paid(batched=batched).price_of(run.work.job)
+            self._budget.settle(0, max(0, received.cost - counted))
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
@@ -163,7 +166,7 @@ class JobRunner:
 
     def _own_fault(self, run: JobRun, error: Exception) -> JobError:
         """Return what an exception that nobody foresaw comes to: it ends this job, and what was paid for it is kept."""
-        secrets = [key.secret for key in self._services.keys if key.secret is not None]
+        secrets = [*self._world.wakes.secrets, *(key.secret for key in self._services.keys if key.secret is not None)]
         what = tidy(hushed(f"{type(error).__name__}: {error}", secrets))
         place = "".join(traceback.format_tb(error.__traceback__))
         self._event(Code.INTERNAL.value, id=run.work.job.id, message=what, traceback=place)
@@ -198,12 +201,13 @@ class JobRunner:
                     return await self._bought(run, retried=retried)
                 except ElsewhereError:
                     waits = True
+                    if run.service.there:
+                        break  # one that comes before it is back
                 except Halted:
                     self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
-                    if error.code.value not in self._rules.fallback_on or not self._goes_on(run, error):
-                        raise
+                    self._goes_on(run, error)
         for service in halted:
             service.left |= service.gate.closed
         raise Halted
@@ -221,16 +225,21 @@ class JobRunner:
         if run.out:
             raise Halted
 
-    def _goes_on(self, run: JobRun, error: JobError) -> bool:
-        """Ask the provider that refused a job no more, nor in a later run; return whether another can make it."""
+    def _goes_on(self, run: JobRun, error: JobError) -> None:
+        """Ask the provider that refused a job no more, nor in a later run; raise the error unless another is to."""
+        if error.code.value not in self._rules.fallback_on:
+            raise error
         run.answered = error.code, error.message
         run.refused.add(run.service.name)
         self._event("handed_on", id=run.own.id, provider=run.service.name)
-        return bool(self._services.ways(run.own, run.refused))
+        if not self._services.ways(run.own, run.refused):
+            raise error
 
-    def _elsewhere(self, run: JobRun) -> bool:
-        """Whether another provider can make the job at once."""
-        others = self._services.ways(run.own, {*run.refused, run.service.name})
+    def _elsewhere(self, run: JobRun, away: bool) -> bool:  # noqa: FBT001  as the limits call it
+        """Whether another provider can make the job at once: any while this one is `away`, else one before it."""
+        ways = self._services.ways(run.own, run.refused)
+        own = next((n for n, job in enumerate(ways) if self._services.of(job) is run.service), 0)
+        others = ways[:own] + (ways[own + 1 :] if away else [])
         return any(self._services.of(job).there and not self._canary.stops(job) for job in others)
 
     async def _bought(self, run: JobRun, *, retried: bool) -> Link | str:
@@ -270,7 +279,8 @@ class JobRunner:
             self._recovery.out.pop(attempt.number, None)
             run.service.limits.release(attempt.lease)
         self._quota.succeeded(retried=retried)
-        self._rules.deadline.took(self._clock() - attempt.began)
+        if not attempt.batched:
+            self._rules.deadline.took(self._clock() - attempt.began)
         return kept
 
     async def _asked(self, run: JobRun, attempt: Attempt, job: Job) -> Exchanged:
@@ -283,11 +293,15 @@ class JobRunner:
         run.tries.used += 1
         reach("request.leaving")
         hooked = self._world.wakes.hooked(job)
-        self._recovery.out[attempt.number] = request = provider.submit(hooked, attempt.number)
+        request = provider.submit(hooked, attempt.number)
+        self._recovery.out[attempt.number] = provider, job
         try:
             exchanged = await self._steps.exchange(run, request, provider, attempt.lease, paid=True)
         except JobError as error:
-            exchanged = await self._recovery.accepted(run, attempt, provider, job, error)
+            found = await self._recovery.accepted(run, attempt, provider, job, error)
+            if found is None:
+                raise
+            exchanged = found
         reach("answer.received")
         run.service.limits.answered(attempt.lease, exchanged.pause)
         reply = exchanged.reply
@@ -297,6 +311,8 @@ class JobRunner:
         await self._ledger.submitted(attempt.number, reply.handle, cost)
         self._recovery.out.pop(attempt.number, None)
         reach("handle.recorded")
+        if not attempt.lease.held:  # it was looked for, and gave its slot to others meanwhile
+            attempt.lease = await run.service.limits.resume(attempt.key_name)
         if cost is not None:
             self._budget.adjust(attempt.reserved, cost)
             attempt.reserved = cost
@@ -312,9 +328,9 @@ class JobRunner:
         cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
         self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
         attempt.reserved = 0
-        run.api_seconds = exchanged.seconds
+        run.api_seconds = None if attempt.batched else exchanged.seconds
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
-        received = await self._received(run, finished, cost, exchanged.seconds)
+        received = await self._received(run, finished, cost, run.api_seconds)
         await self._ledger.captured(attempt.number, received)
         run.answered = None
         reach("answer.recorded")
@@ -329,6 +345,7 @@ class JobRunner:
             api_seconds=took,
             seed_used=finished.seed,
             revised_prompt=finished.revised_prompt,
+            receipt=finished.receipt,
             handle=finished.handle,
         )
 
@@ -338,7 +355,7 @@ class JobRunner:
         service = run.service
         failures = UNKNOWN if run.tries.resent else run.tries.used + run.tries.excused
         while True:
-            lease = await service.limits.acquire(failures, run.rest, lambda: self._elsewhere(run))
+            lease = await service.limits.acquire(failures, run.rest, partial(self._elsewhere, run))
             number, reserved = None, False
             price = service.most_of(run.work.job)
             try:
@@ -401,11 +418,12 @@ class JobRunner:
 
     async def _failed(self, run: JobRun, attempt: Attempt, error: JobError) -> None:
         """Record that an attempt gave no picture, and let limits, breaker and budget learn from it."""
-        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted)
+        told = attempt.told(error)
+        counts = learn(run, attempt.lease, error, self._clock(), accepted=attempt.accepted, counts=told)
         if error.code is Code.UNKNOWN or RULES[error.code].retry == "once":
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
-        told = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
-        cost = run.service.told(run.work.job, told, batched=attempt.batched)
+        bill = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
+        cost = run.service.told(run.work.job, bill, batched=attempt.batched)
         self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
         reach("attempt.failing")
         body, error.answer = error.answer, None
@@ -413,8 +431,8 @@ class JobRunner:
         unanswered = run.tries.resent > 0
         await self._ledger.failed(attempt.number, error, counts=counts, cost=cost, answer=answer, unanswered=unanswered)
         reach("attempt.settled")
-        said = {"code": error.code.value, "message": error.message}
-        self._event("attempt_failed", id=run.work.job.id, attempt=run.tries.used, **said)
+        said = {"id": run.work.job.id, "code": error.code.value, "message": error.message}
+        self._event("attempt_failed", attempt=run.tries.used, **said)
 
     def _api(self, run: JobRun) -> Retrying:
         """Return what tries attempts at a job again, as its provider's limits say."""

@@ -146,6 +146,12 @@ class BatchLedger(Protocol):
     def open(self) -> Awaitable[list[Batch]]:
         """Return the batches that are not closed."""
 
+    def jobs(self, number: int) -> Awaitable[frozenset[str]]:
+        """Return the keys of all jobs of a batch."""
+
+    def has(self, attempt: int) -> Awaitable[bool]:
+        """Whether an attempt is one of a batch, and so is paid as such."""
+
     def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> Awaitable[list[int]]:
         """Record a batch and an attempt a job before anything leaves; return their numbers, the batch's first."""
 

@@ -4,6 +4,10 @@ One task that is equal to the request, was sent when it was, and is no other att
 there as if its answer had come. Of two nobody knows which is; one of them is paid for, so the job is not sent again
 while the API lists them. Only where the API was heard to have none does `--on-unknown` decide; while it cannot be
 heard, the job stays unknown, and the next run asks.
+
+An answer 5xx says that nothing came of a request, which is not always so: it is looked for too, and where nothing is
+found, or nobody was heard in all that time, it is what RULES say of it. Outages hear of what failed before the search
+begins, and it has a slot for as long only as something may be out.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from batchflux.engine.outages import away
 from batchflux.engine.shutdown import Halted
+from batchflux.engine.steps import heard
 from batchflux.engine.task_polls import GRACE
 from batchflux.errors import Code, JobError
 from batchflux.failpoints import reach
@@ -27,12 +33,12 @@ if TYPE_CHECKING:
     from batchflux.engine.ports import World
     from batchflux.engine.steps import Steps, Uploads
     from batchflux.engine.task_polls import Attempt, JobRun
-    from batchflux.models import HttpRequest, Job
+    from batchflux.models import Content, Job
     from batchflux.providers import Provider
 
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.5, 15.0, 1.5  # seconds between two looks at a list
 SETTLED = 10.0  # seconds after which a list that is whole has what was accepted
-NEAR = 900.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
+NEAR = 600.0  # seconds between two attempts of which one may have the other's task, by when they were recorded
 _LOST = frozenset({Code.UNKNOWN, Code.BAD_ANSWER})  # what a submit comes to that may have been accepted all the same
 _NOT_TOLD = frozenset({Code.INVALID_REQUEST, Code.AUTH, Code.QUOTA, Code.REFERENCE})  # it cannot be asked for this
 _UNHEARD = (
@@ -50,8 +56,8 @@ _SEVERAL = (
 class _Search:
     """What is looked for: the request of an attempt, sent at an epoch second.
 
-    An absence is believed from `settled` on where the list is whole, and else from `due` on, when the search ends: both
-    are times of the loop's clock.
+    An absence is believed from `settled` on where the list is whole, or the request was `refused` by an answer 5xx, and
+    else from `due` on, when the search ends; its slot is given back at `slotless`: all are times of the loop's clock.
     """
 
     run: JobRun
@@ -61,29 +67,36 @@ class _Search:
     attempt: int
     sent_at: float
     settled: float
+    slotless: float
     due: Callable[[], float]
+    refused: bool = False
 
 
 class Recovery:
-    """Finds tasks of lost requests. `out` are the requests that are out and have no handle yet, by their attempt."""
+    """Finds tasks of lost requests. `out` are the jobs whose request is out and has no handle yet, by their attempt."""
 
     def __init__(self, world: World, budget: Budget, steps: Steps, uploads: Uploads) -> None:
         self._ledger, self._gate, self._event, self._now = world.ledger, world.gate, world.observer.event, world.now
         self._ready, self._budget, self._steps, self._uploads = world.ready, budget, steps, uploads
         self._clock = asyncio.get_running_loop().time
         self._claimed: set[str] = set()
-        self.out: dict[int, HttpRequest] = {}
+        self.out: dict[int, tuple[Provider, Job]] = {}
 
-    async def accepted(self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError) -> Exchanged:
-        """Return the task that a request gave whose answer was lost.
+    async def accepted(
+        self, run: JobRun, attempt: Attempt, provider: Provider, job: Job, error: JobError
+    ) -> Exchanged | None:
+        """Return the task that a request gave whose answer was lost; None: nothing but its `error` is known of it.
 
-        Raises JobError: what the attempt comes to, `error` where nothing else is known of it. One that is `final` lets
-        nothing be sent again in this run.
+        Raises JobError: what the attempt comes to. One that is `final` lets nothing be sent again in this run.
         """
         self.out.pop(attempt.number, None)
-        if error.code not in _LOST or not error.billed or not provider.capabilities(job.model).finds_lost:
-            raise error
+        refused = error.code is Code.SERVER
+        lost = refused or (error.code in _LOST and error.billed)
+        if not lost or not provider.capabilities(job.model).finds_lost:
+            return None  # and not raised here: this frame would hold it, and it the answer that it came of
         now, times = self._clock(), run.service.times
+        if away(error):
+            attempt.heard = error, heard(run, attempt.lease, error, now)
         left = attempt.lease.departed_at
         search = _Search(
             run=run,
@@ -92,19 +105,25 @@ class Recovery:
             lease=attempt.lease,
             attempt=attempt.number,
             sent_at=self._now() - (now - (attempt.began if left is None else left)),
-            settled=now + SETTLED,
+            settled=now + min(SETTLED, times.longest),
+            slotless=now if refused else now + SETTLED,
+            refused=refused,
             due=lambda: max(times.due(attempt.began), now + min(times.longest, GRACE)),
         )
         try:
             found = await self._found(search)
         except (JobError, Halted) as doubt:
+            if refused:
+                raise (error if isinstance(doubt, Halted) else doubt) from doubt
             error.final = True
             if isinstance(doubt, JobError) and error.code is Code.UNKNOWN:
                 error.message = doubt.message
             raise error from doubt
         if isinstance(found, str):
             return Exchanged(reply=Submitted(handle=found), seconds=self._clock() - attempt.began)
-        raise error if found is None else found
+        if found is None or refused:
+            return None
+        raise found
 
     async def taken_up(self, run: JobRun) -> None:
         """Ask for the request of an earlier run that was lost; one that is found `resumes`, as a task of that run.
@@ -150,6 +169,7 @@ class Recovery:
             attempt=work.attempt or 0,
             sent_at=sent_at,
             settled=began + SETTLED - age,
+            slotless=began + SETTLED - age,
             due=lambda: began + max(0.0, longest - age),
         )
 
@@ -162,6 +182,8 @@ class Recovery:
         pause = FIRST_LOOK
         while True:
             last, wait, doubt = self._clock() >= search.due(), pause, ""
+            if self._clock() >= search.slotless:
+                search.run.service.limits.release(search.lease)
             reach("lost.asking")
             try:
                 listed = await self._listed(search)
@@ -170,20 +192,30 @@ class Recovery:
                 if error.code in _NOT_TOLD:
                     return None
                 listed, doubt, wait = None, error.message, max(pause, error.retry_after or 0.0)
+                last |= error.final
             if isinstance(listed, JobError):
                 return listed
-            own = [] if listed is None else await self._untaken(search, listed)
-            if own and self._has_twin(search):
+            handles = () if listed is None else listed.handles
+            twin = bool(handles) and self._has_twin(search)  # before the handles are read: what ends now is among them
+            own = await self._untaken(search, handles)
+            if own and twin:
                 doubt = "an equal request is out, and either may be the one that is listed"
             elif own:
                 return self._only(search, own)
-            if listed is not None and not doubt and (last or (listed.whole and self._clock() >= search.settled)):
-                self._event("lost_not_found", id=search.job.id, attempt=search.attempt)
+            if self._is_over(search, listed, doubt, last=last):
                 return None
-            if last:
-                raise JobError(Code.UNKNOWN, _UNHEARD.format(doubt=doubt), final=True)
             await self._gate.sleep_polling(max(0.0, min(wait, search.due() - self._clock())))
             pause = min(pause * LOOK_GROWTH, LONGEST_LOOK)
+
+    def _is_over(self, search: _Search, listed: Listed | None, doubt: str, *, last: bool) -> bool:
+        """Whether no more is to be found. Raises JobError `unknown`: it could not be heard, of what may be paid for."""
+        soon = listed is not None and (listed.whole or search.refused) and self._clock() >= search.settled
+        if listed is not None and not doubt and (last or soon):
+            self._event("lost_not_found", id=search.job.id, attempt=search.attempt)
+            return True
+        if last and not search.refused:
+            raise JobError(Code.UNKNOWN, _UNHEARD.format(doubt=doubt), final=True)
+        return last
 
     async def _listed(self, search: _Search) -> Listed | JobError:
         """Ask once; return what is listed, or what the API is certain of. Raises JobError: it could not be heard."""
@@ -197,18 +229,21 @@ class Recovery:
             raise TypeError(f"a reader of lost requests returned {reply!r}")
         return reply
 
-    async def _untaken(self, search: _Search, listed: Listed) -> list[str]:
+    async def _untaken(self, search: _Search, handles: tuple[str, ...]) -> list[str]:
         """Return the handles of tasks that no other attempt has."""
-        if not listed.handles:
+        if not handles:
             return []
         task_of = search.provider.task_of
         taken = set(map(task_of, await self._ledger.handles_near(search.attempt, NEAR))) | self._claimed
-        return [handle for handle in listed.handles if task_of(handle) not in taken]
+        return [handle for handle in handles if task_of(handle) not in taken]
 
     def _has_twin(self, search: _Search) -> bool:
         """Whether a request is out that would be listed as this one."""
-        own = search.provider.submit(search.job, search.attempt)
-        return any((one.url, one.content) == (own.url, own.content) for one in self.out.values())
+        try:
+            own = _said(search.provider, search.job, search.attempt)
+        except JobError:  # a photo is gone: what was found all the same is known by more than what it says
+            return False
+        return any(_said(*one, number) == own for number, one in self.out.items())
 
     def _only(self, search: _Search, handles: list[str]) -> str:
         """Return the one handle, which is this attempt's from now on. Raises JobError: there are several."""
@@ -220,3 +255,9 @@ class Recovery:
         self._claimed.add(search.provider.task_of(handles[0]))
         reach("lost.found")
         return handles[0]
+
+
+def _said(provider: Provider, job: Job, attempt: int) -> tuple[str, Content | None]:
+    """Return what of a request an API lists: all but whom it is to call."""
+    request = provider.submit(replace(job, webhook_url=None, webhook_secret=None), attempt)
+    return request.url, request.content

@@ -73,16 +73,20 @@ class Service:
         """Whether it can be asked: its keys are taken, and it is not down, or has yet to be probed."""
         return not (self.gate.closed or self.limits.away)
 
+    def paid(self, *, batched: bool) -> Service | Batching:
+        """Return what has the prices of requests, in batches or by themselves."""
+        return self.batching if batched and self.batching is not None else self
+
     def told(self, job: Job, told: Cost | None, *, batched: bool = False) -> int | None:
         """Return what an answer says that it cost, in nanounits; from then on as much is reserved for its model."""
-        paid = self.batching if batched and self.batching is not None else self
+        paid = self.paid(batched=batched)
         cost = paid.cost_of(job, told)
         paid.dearest[job.model] = max(paid.dearest.get(job.model, 0), cost or 0)
         return cost
 
     def most_of(self, job: Job, *, batched: bool = False) -> int:
         """Return the most that a job may cost, by its price and by what answers told."""
-        paid = self.batching if batched and self.batching is not None else self
+        paid = self.paid(batched=batched)
         return max(paid.price_of(job), paid.dearest.get(job.model, 0))
 
 
@@ -151,4 +155,4 @@ class Services:
     def _wake_others(self, changed: Service) -> None:
         for one in self:
             if one is not changed:  # which wakes itself
-                one.limits.wake()
+                one.limits.wake(others=True)

@@ -59,17 +59,27 @@ class Steps:
         return exchanged
 
 
-def learn(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: bool = False) -> bool:
+def learn(
+    run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: bool = False, counts: bool | None = None
+) -> bool:
     """Let limits, outages and breaker learn from a failed step; return whether it is one of the job's attempts.
 
-    `accepted`: the provider took the task that failed, so it is there. A step that failed is counted in `used`.
+    `accepted`: the provider took the task that failed, so it is there. `counts` is what `heard` said, if it was told.
+    A step that failed is counted in `used`.
     """
-    service = run.service
     if not RULES[error.code].attempt:
-        run.rest = service.limits.refused(lease, error)
+        run.rest = run.service.limits.refused(lease, error)
         run.tries.used -= 1
         run.tries.refused += 1
         return False
+    counts = heard(run, lease, error, now, accepted=accepted) if counts is None else counts
+    run.tries.failed(charged=counts)
+    return counts
+
+
+def heard(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: bool = False) -> bool:
+    """Let limits, outages and breaker hear of a failed step; return whether it is an attempt, unless it is found."""
+    service = run.service
     if not accepted:
         service.limits.failed(lease, error)
     counts = True
@@ -82,7 +92,6 @@ def learn(run: JobRun, lease: Lease, error: JobError, now: float, *, accepted: b
         if error.code not in UNASKED and not away(error):
             service.outages.answered(lease.key.place, now)
         service.breaker.failed(error, now)
-    run.tries.failed(charged=counts)
     return counts
 
 
@@ -104,7 +113,7 @@ class Uploads:
     async def _once_placed(self, run: JobRun, image: Reference, lease: Lease) -> Reference:
         if image.url is not None or run.service.wire(run.work.job).upload(image) is None:
             return image
-        url = await self._world.ledger.upload_of(*self._place(run, image, lease), 0.0)  # also one that has expired
+        url = await self._world.ledger.upload_of(*self._place(run, image, lease), -1.0)  # also one that has expired
         return image if url is None else replace(image, url=url)
 
     def _place(self, run: JobRun, image: Reference, lease: Lease) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from batchflux.engine.outages import PATIENCE, away
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIRST_POLL, LONGEST_POLL, POLL_GROWTH = 0.5, 3.0, 1.25  # seconds between two polls of a task; BFL's examples: 0.5 to 2
 TOO_EARLY = 0.75  # of what the quickest of a model's last tasks took: none is asked for before that
 LONGEST_UNHEARD = 30.0  # seconds between two polls while none is answered
-BACKSTOP = 60.0  # seconds between two polls of a task whose API will call when it has ended
+BACKSTOP = 60.0  # seconds between two polls of a task whose API will call when it has ended, at most
 GRACE = 60.0  # seconds that a task may be unknown to its API, or that an old one is asked for before it is left
 
 
@@ -84,7 +84,7 @@ class Attempt:
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
     whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
-    has ended.
+    has ended. `heard` is a failure that outages were told of before it was looked for, and whether it is an attempt.
     """
 
     number: int
@@ -95,7 +95,13 @@ class Attempt:
     accepted: bool = False
     batched: bool = False
     hooked: bool = False
+    heard: tuple[JobError, bool] | None = None
     late_at: Callable[[], float] = lambda: float("inf")
+
+    def told(self, error: JobError) -> bool | None:
+        """Return whether a failure that outages were told of is an attempt; None: they were not."""
+        failure, counts = self.heard or (None, False)
+        return counts if failure is error else None
 
 
 class TaskPolls:
@@ -115,14 +121,14 @@ class TaskPolls:
         the key that submitted it. Raises JobError: the task ended without a picture (its code), or is `unknown`: it has
         not ended in its time, or is `dead`; Halted: the run stops by a signal; the task is left to the next one.
         """
+        poll = cache(partial(provider.poll, run.work.job, handle))
         with self._wakes.awaited(run.work.job, provider.task_of(handle), hooked=attempt.hooked) as wake:
-            return await self._polled(run, attempt, partial(provider.poll, run.work.job, handle), provider, wake)
+            return await self._polled(run, attempt, poll, provider, wake)
 
     async def _polled(
         self, run: JobRun, attempt: Attempt, poll: Callable[[], HttpRequest], provider: Provider, wake: Wake
     ) -> Exchanged:
         pause, missing_since, said, heard_at = FIRST_POLL, None, "", self._clock()
-        request: HttpRequest | None = None
         if not run.resumes:
             wait, pause = self._first(run, attempt, wake)
             await self._gate.sleep_polling(wait, wake.called)
@@ -130,8 +136,7 @@ class TaskPolls:
             reach("poll.leaving")
             last = self._clock() >= attempt.late_at()
             try:
-                request = request or poll()
-                exchanged = await self._exchange(run, request, provider, attempt.lease)
+                exchanged = await self._exchange(run, poll(), provider, attempt.lease)
             except JobError as error:
                 missing_since, asked_to_wait, said = None, error.retry_after or 0.0, f" ({error.message})"
                 last = not self._stretched(run, attempt, error, heard_at) and last
@@ -160,9 +165,13 @@ class TaskPolls:
                 pause = FIRST_POLL
 
     def _backstop(self, run: JobRun, attempt: Attempt) -> float:
-        """Return the seconds until a task is asked for whose API will call: when nearly all others would have ended."""
-        usual = attempt.began + run.service.times.usual(run.work.job.model) - self._clock()
-        return usual if usual > 0 else BACKSTOP
+        """Return the seconds until a task is asked for whose API will call.
+
+        That is when nearly all others had ended; from then on whenever it has taken half as long again.
+        """
+        took = self._clock() - attempt.began
+        left = run.service.times.usual(run.work.job.model) - took
+        return max(LONGEST_POLL, left if left > 0 else min(took / 2, BACKSTOP))
 
     def _first(self, run: JobRun, attempt: Attempt, wake: Wake) -> tuple[float, float]:
         """Return the seconds until a task is first asked for, and how far that poll is from the one before.

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import UsageError
+from batchflux.ledger.batches import BATCHES
 from batchflux.ledger.connection import explaining, opened, wal_is_safe
 from batchflux.ledger.health import check_ledger
 from batchflux.ledger.ledger import Ledger
@@ -91,6 +92,8 @@ _ADD_SUBMISSIONS = (
     "INSERT INTO submissions (number, provider, key_name, handle, sent_at)"
     " SELECT number + ?, provider, key_name, handle, sent_at FROM other.submissions"
 )
+_BATCH = "name, kind, state, handle, closed_at, again"
+_ADD_BATCHES = f"INSERT INTO batches (submission, {_BATCH}) SELECT submission + ?, {_BATCH} FROM other.batches"  # noqa: S608  constants
 _SPENT_ANYHOW = (  # attempts of which nothing is waited for, as the job stands by another's
     "UPDATE attempts SET billed = CASE WHEN billed IS NULL THEN 'maybe' ELSE billed END, link = NULL, spool = NULL,"
     " state = CASE WHEN billed IS NULL THEN 'unknown' ELSE state END WHERE job = ? AND (number > ?) = ?"
@@ -228,12 +231,17 @@ class _Joint:
             execute("INSERT INTO joined VALUES (?, ?)", (pair.theirs, number))
         submissions = execute("SELECT COALESCE(MAX(number), 0) FROM main.submissions").fetchone()[0]
         execute(_ADD_SUBMISSIONS, (submissions,))
+        if execute("SELECT 1 FROM other.sqlite_master WHERE name = 'batches'").fetchone():
+            execute(BATCHES)
+            execute(_ADD_BATCHES, (submissions,))
         execute(_ADD_ATTEMPTS, (self._attempts, submissions))
         for number, theirs in shared:
             self._let_stand(number, theirs=theirs)
         if self._bumped:
             execute("UPDATE jobs SET file_name = of_first(file_name), error = of_first(error)")
             execute("UPDATE attempts SET answer = of_first(answer), error = of_first(error)")
+        execute("INSERT INTO receipts SELECT submission + ?, name FROM other.receipts", (submissions,))
+        execute("INSERT INTO balances SELECT * FROM other.balances")
         execute("INSERT OR IGNORE INTO aliases SELECT * FROM other.aliases")
         execute("INSERT OR IGNORE INTO uploads SELECT * FROM other.uploads")
         join_reviews(self._connection)

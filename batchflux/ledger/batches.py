@@ -67,6 +67,7 @@ _OUT = """
 SELECT attempts.number, job, lower(hex(key)), COALESCE(cost, price) FROM attempts JOIN jobs ON jobs.number = job
 WHERE billed IS NULL AND submission = ? AND state = 'submitted'
 """
+_CLOSED = "UPDATE batches SET state = ?, closed_at = ?, again = ? WHERE submission = ? AND closed_at IS NULL"
 _VOIDED = "UPDATE attempts SET state = 'voided', billed = 'no', counts = 0 WHERE number = ?"
 _ENDED = "UPDATE attempts SET state = ?, billed = ?, counts = ?, ended_at = ?, code = ?, error = ? WHERE number = ?"
 _STILL_UNKNOWN = f"""
@@ -117,7 +118,8 @@ class Closing:
 class Freed:
     """What the ledger made of a closing: the reserved prices of the attempts that ended with it, by their job's key.
 
-    `again` is what answers beyond the first cost. Not `whole`: answers wait that nobody took, so it stays open.
+    `again` is what answers beyond the first cost. Not `whole`: answers wait that nobody took, so it stays open, a
+    lost one with all its attempts.
     """
 
     ended: dict[str, int]
@@ -148,6 +150,18 @@ class BatchLedger:
             return [Batch(**dict(zip(names, (*row[:-1], bool(row[-1])), strict=True))) for row in rows]
 
         return self._database.submit(read)
+
+    def jobs(self, number: int) -> asyncio.Future[frozenset[str]]:
+        """Return the keys of all jobs of a batch."""
+        query = "SELECT lower(hex(key)) FROM attempts JOIN jobs ON jobs.number = job WHERE submission = ?"
+        return self._database.submit(
+            lambda connection: frozenset(key for (key,) in connection.execute(query, (number,)))
+        )
+
+    def has(self, attempt: int) -> asyncio.Future[bool]:
+        """Whether an attempt is one of a batch."""
+        query = "SELECT 1 FROM attempts JOIN batches ON batches.submission = attempts.submission WHERE number = ?"
+        return self._database.submit(lambda connection: connection.execute(query, (attempt,)).fetchone() is not None)
 
     def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> asyncio.Future[list[int]]:
         """Record a batch that is about to leave, with an attempt a job; return the batch's number and then theirs.
@@ -204,10 +218,13 @@ def _authorized(connection: sqlite3.Connection, batch: int, job: Job, leaving: L
 
 
 def _close(connection: sqlite3.Connection, number: int, closing: Closing, at: float) -> Freed:
-    ended, left = {}, 0
-    for attempt, job, key, price in connection.execute(_OUT, (number,)).fetchall():
+    out = connection.execute(_OUT, (number,)).fetchall()
+    left = any(key in closing.answered for _, _, key, _ in out)
+    if left and closing.end == "lost":
+        return Freed(ended={}, again=0, whole=False)
+    ended = {}
+    for attempt, job, key, price in out:
         if key in closing.answered:
-            left += 1
             continue
         ended[key] = price
         if closing.error is None:
@@ -217,13 +234,13 @@ def _close(connection: sqlite3.Connection, number: int, closing: Closing, at: fl
             _end(connection, attempt, job, closing.error, at)
     if left:
         return Freed(ended=ended, again=0, whole=False)
+    now_closed = connection.execute(_CLOSED, (closing.end, at, sum(closing.again.values()), number)).rowcount
     if closing.end == "lost":
         connection.execute("UPDATE submissions SET handle = NULL WHERE number = ?", (number,))
-    if closing.again:
+    again = 0
+    if closing.again and now_closed:
         note_stale(connection)  # their jobs may have ended, and stand in results.csv
-    again = sum(_count_again(connection, number, key, times) for key, times in closing.again.items())
-    state = "UPDATE batches SET state = ?, closed_at = ?, again = ? WHERE submission = ? AND closed_at IS NULL"
-    connection.execute(state, (closing.end, at, sum(closing.again.values()), number))
+        again = sum(_count_again(connection, number, key, times) for key, times in closing.again.items())
     return Freed(ended=ended, again=again, whole=True)
 
 

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.errors import RULES, Code, JobError, StorageError
+from batchflux.ledger.books.receipts import give_up_handle, note_receipt
 from batchflux.ledger.connection import Database
 from batchflux.ledger.tables import LAST, Known, known_by_key, prepare, select, spec_text, tags_text
 from batchflux.models import Link, Status
@@ -277,14 +278,14 @@ class Ledger:
         def write(connection: sqlite3.Connection) -> None:
             state: State = "unknown" if unknown else "failed"
             job = _pass(connection, attempt, state, billed=billed, counts=counts, cost=cost, **why)
+            note_receipt(connection, attempt, error.receipt)
             if unknown and error.dead:
-                connection.execute(_HANDLE, (None, attempt))
+                give_up_handle(connection, attempt)
             connection.execute(STANDS, (*stands, job))
-            if billed == "no":
-                if not unanswered:
-                    connection.execute(STANDS_AS_BEFORE, (job,))
-            else:
+            if billed != "no":
                 connection.execute(FORGET_PICTURE, (job, attempt))
+            elif not unanswered:
+                connection.execute(STANDS_AS_BEFORE, (job,))
 
         return self.database.submit(write)
 
@@ -374,6 +375,7 @@ def _capture(
     link, spool = (asset.url, None) if isinstance(asset, Link) else (None, asset)
     ended: dict[str, Any] = {"link": link, "spool": spool, "ended_at": at, "code": None, "error": None}
     job = _pass(connection, attempt, "captured", before, billed="yes", cost=received.cost, **ended)
+    note_receipt(connection, attempt, received.receipt)
     connection.execute(_CAPTURED_JOB, (received.api_seconds, received.seed_used, received.revised_prompt, job))
     return job
 

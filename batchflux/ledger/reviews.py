@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from batchflux.ledger.tables import get_meta, set_meta
 from batchflux.manifest.identity import redo_id
-from batchflux.models import Redo
+from batchflux.manifest.redo import Redo
 
 if TYPE_CHECKING:
     import sqlite3

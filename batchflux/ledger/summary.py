@@ -345,6 +345,18 @@ def batch_seconds(connection: sqlite3.Connection, provider: str) -> tuple[float,
     return tuple(seconds for (seconds,) in rows)
 
 
+def batch_sent_at(connection: sqlite3.Connection, provider: str) -> float | None:
+    """Return the epoch second at which a provider's newest batch left that is not closed; None without any."""
+    if not _has_table(connection, "batches"):
+        return None
+    newest = (
+        "SELECT MAX(sent_at) FROM batches JOIN submissions ON submissions.number = batches.submission"
+        " WHERE provider = ? AND closed_at IS NULL"
+    )
+    found: float | None = connection.execute(newest, (provider,)).fetchone()[0]
+    return found
+
+
 def _has_submissions(connection: sqlite3.Connection) -> bool:
     """Tell whether the ledger says what was sent where; one of format 1 does not."""
     return _has_table(connection, "submissions")

@@ -35,7 +35,7 @@ from batchflux.ledger.tables import (
 )
 from batchflux.manifest import Redos, expand
 from batchflux.manifest.identity import on_windows
-from batchflux.models import Job, Redo, Status
+from batchflux.models import Job, Status
 from batchflux.output.base import REJECTED, REPLACED, variants
 from batchflux.providers import capabilities, quoted
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchflux.manifest import Manifest
+    from batchflux.manifest.redo import Redo
     from batchflux.photos import Photos
 
 Through = Callable[[Iterable[Job]], Iterable[Job]]  # passes jobs on, and may show how many there were

@@ -17,8 +17,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
+from batchflux.ledger.books import balances, receipts
+from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
-from batchflux.models import KnownAs
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
@@ -372,10 +373,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     StorageError: another version of batchflux wrote them in a format of its own.
     """
     made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'jobs'").fetchone()
-    if _format(connection) == 1:
-        _migrate(connection)
-    else:
-        _make_tables(connection)
+    (_migrate if _format(connection) == 1 else _make_tables)(connection)
     if not made:
         set_meta(connection, "keys", KEYS)
     set_meta(connection, "format", str(FORMAT))
@@ -408,7 +406,7 @@ def _format(connection: sqlite3.Connection) -> int:
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), *_VIEWS):
+    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 

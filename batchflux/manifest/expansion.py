@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from batchflux.capabilities import Capabilities
     from batchflux.errors import Fault
+    from batchflux.manifest.identity import KnownAs
     from batchflux.manifest.redo import Redos
     from batchflux.manifest.rows import Row
     from batchflux.manifest.schema import Entry, Manifest
-    from batchflux.models import KnownAs, Reference
+    from batchflux.models import Reference
     from batchflux.photos import Photos
 
 MAX_FAULTS = 1000

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from posixpath import splitext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import KEY_FIELDS, MAX_ID, NAMED_KEY_FIELDS, READERS
@@ -46,6 +46,13 @@ _NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\\]|(?<=[^/. ])[. ]+(?=$|/)')
 _EASY = re.compile(rf"(?!(?i:{_DEVICE})\Z)[A-Za-z0-9_-](?:[A-Za-z0-9._ -]{{0,180}}[A-Za-z0-9_-])?")
 # Control characters, among them those that turn the direction of text, so that a name reads as another.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class KnownAs(NamedTuple):
+    """The key and the id that the ledger has a job by, whatever today's rules would give it."""
+
+    key: str
+    id: str
 
 
 def references(photos: Photos) -> Callable[[str], Reference]:

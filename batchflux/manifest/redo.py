@@ -21,9 +21,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from batchflux.capabilities import Capabilities
-    from batchflux.models import Job, Redo
+    from batchflux.models import Job
 
 SEEDS = 2**31 - 1  # what every provider takes as a seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """Another try at a job that a person asked for: the same job with a new seed or variant.
+
+    `number` is what the ledger knows it by, `origin` the key of the job it tries again, `ordinal` its place among all
+    redos that go back to one job. `prompt` None keeps the origin's. `variant` and `key` are None until a run pins the
+    redo; until then `seed` is what was asked for.
+    """
+
+    number: int
+    origin: str
+    ordinal: int
+    prompt: str | None = None
+    seed: int | None = None
+    variant: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

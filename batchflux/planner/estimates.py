@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from batchflux.engine.settings import canary_of
 from batchflux.ledger.bookkeeping import made_before
 from batchflux.ledger.lessons import lessons_of
-from batchflux.ledger.summary import batch_seconds
+from batchflux.ledger.summary import batch_seconds, batch_sent_at
 from batchflux.ledger.survey import Asked
-from batchflux.planner.modes import ModePlan, chosen_of, cost_of, in_batches
+from batchflux.planner.modes import ModePlan, Pace, chosen_of, cost_of, in_batches
 from batchflux.state import proven
 
 if TYPE_CHECKING:
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
 
 SECONDS_A_CALL, SIMULATED_CALL = 15.0, 0.2
 _MEASURED = 10_000  # jobs whose calls are looked at
-
-
-class Pace(NamedTuple):
-    """What is known of a provider from before: the seconds that a call took, and what its keys were found to allow.
-
-    `batches` has the seconds that its last ones in the folder took, the latest first; `canary` is how many requests
-    are tried before its other ones.
-    """
-
-    seconds_a_call: float | None
-    learned: Mapping[str, Lesson]
-    batches: tuple[float, ...] = ()
-    canary: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +117,11 @@ def _in_mode(manifest: Manifest, survey: Survey, name: str, pace: Pace) -> Provi
     """Return the plan of a provider as its mode has it, and how that compares with the other one."""
     provider, live = manifest.providers[name], _plan_of(manifest, survey, name, pace)
     cost = cost_of(manifest, _own(survey, name) or _none_of(manifest, name), mode="batch")
-    batch = in_batches(provider, cost, live.calls, pace.canary, pace.batches)
+    batch = in_batches(provider, live.calls, pace)
     if batch is None:
         return live
-    modes = {"live": ModePlan(cost=live.cost, seconds=live.seconds), "batch": batch}
-    chosen = chosen_of(provider, modes["live"], batch)
+    modes = {"live": ModePlan(cost=live.cost, seconds=live.seconds), "batch": replace(batch, cost=cost)}
+    chosen = chosen_of(provider, modes["live"], modes["batch"])
     return replace(live, cost=chosen.cost, seconds=chosen.seconds, modes=modes)
 
 
@@ -190,6 +177,12 @@ def paces_of(manifest: Manifest, ledger: sqlite3.Connection, tried: Mapping[str,
     query = f"SELECT {name}, AVG(api_seconds) FROM ({calls}) GROUP BY 1"  # noqa: S608  constants
     measured = dict(ledger.execute(query, () if manifest.several else (manifest.provider.name,)).fetchall())
     return {
-        name: Pace(measured.get(name), lessons_of(provider, ledger), batch_seconds(ledger, name), tried.get(name, 0))
+        name: Pace(
+            measured.get(name),
+            lessons_of(provider, ledger),
+            batch_seconds(ledger, name),
+            tried.get(name, 0),
+            batch_sent_at(ledger, name),
+        )
         for name, provider in manifest.providers.items()
     }

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchflux.manifest.providers.modes import terms_of
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from batchflux.capabilities import BatchTerms
     from batchflux.ledger.survey import Asked
     from batchflux.manifest import Manifest, ProviderConfig
+    from batchflux.state import Lesson
 
 AT_ONCE = 50_000
 """How many jobs of a provider are in batches at once; the rest follows when some are back."""
 _HOUR = 3600.0
+
+
+class Pace(NamedTuple):
+    """What is known of a provider from before: the seconds that a call took, and what its keys were found to allow.
+
+    `batches` has the seconds that its last ones in the folder took, the latest first; `canary` is how many requests
+    are tried before its other ones, `sent_at` the epoch second at which its newest open batch left.
+    """
+
+    seconds_a_call: float | None
+    learned: Mapping[str, Lesson]
+    batches: tuple[float, ...] = ()
+    canary: int = 0
+    sent_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +83,19 @@ def _price(manifest: Manifest, way: Asked, mode: str, *, worst: bool) -> Decimal
     return price if mode and batch_terms(provider, way.model) is None else provider.in_batch(price)
 
 
-def in_batches(
-    provider: ProviderConfig, cost: Decimal | None, calls: int, canary: int, took: Sequence[float]
-) -> ModePlan | None:
-    """Return what a provider's calls take in batches, of which the first is of `canary` calls; None: it sells none."""
+def in_batches(provider: ProviderConfig, calls: int, known: Pace) -> ModePlan | None:
+    """Return what a provider's calls take in batches, of which the first is the canary's; None: it sells none.
+
+    That is no less than what is left of the time of its newest batch that is open.
+    """
     terms = batch_terms(provider, provider.model)
     if terms is None:
         return None
-    rounds = bool(canary) + -(-max(0, calls - canary) // AT_ONCE)
+    took = known.batches
+    rounds = bool(known.canary) + -(-max(0, calls - known.canary) // AT_ONCE)
     each = sum(took) / len(took) if took else _window(provider, terms)
-    return ModePlan(cost=cost, seconds=rounds * each, took=tuple(took), in_a_row=rounds)
+    left = 0.0 if known.sent_at is None else max(0.0, each - (time.time() - known.sent_at))
+    return ModePlan(cost=None, seconds=max(rounds * each, left), took=took, in_a_row=rounds)
 
 
 def _window(provider: ProviderConfig, terms: BatchTerms) -> float:

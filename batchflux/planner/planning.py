@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from batchflux.ledger.summary import BatchUse
     from batchflux.manifest import Manifest, ProviderConfig
     from batchflux.models import Job
-    from batchflux.planner.estimates import Pace, ProviderPlan
+    from batchflux.planner.estimates import ProviderPlan
+    from batchflux.planner.modes import Pace
     from batchflux.state import Lesson
 
 SHOWN_REFERENCES = 20
@@ -163,6 +164,7 @@ def plan(
         survey = survey_jobs(manifest, ledger, chosen, apply=False, through=through, photos=photos)
         tried = canaries(manifest, survey, ledger)
         made = plan_of(manifest, survey, spent(ledger), paces_of(manifest, ledger, tried))
+        made = replace(made, webhooks=_webhooks(manifest, survey))
         made = replace(made, doubt=doubt_of(manifest, ledger), canary=tried.total(), keys_missing=missing)
         made = replace(made, batches=batches_of(ledger)[0])
     each = {
@@ -202,8 +204,7 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked = paces or {}, manifest.provider, survey.asked
-    each = provider_plans(manifest, survey, paces)
-    own = each[provider.name]
+    own = (each := provider_plans(manifest, survey, paces))[provider.name]
     return Plan(
         name=manifest.name,
         folder=str(manifest.output.dir),
@@ -236,7 +237,6 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         renamed=survey.renamed[0],
         renamed_sample=survey.renamed[1],
         providers=each,
-        webhooks=_webhooks(manifest, survey),
         without_fallback=sum(calls for ways, calls in asked.items() if len(ways) == 1),
         worst_cost=cost_of(manifest, asked, worst=True) if asked else own.cost,
     )

@@ -14,6 +14,7 @@ at once. What is uploaded is Uploaded in the end.
 
 An API that can tell whether a request was accepted whose answer was lost says so by `finds_lost` in its capabilities;
 the reader of `recover` returns Listed, or Ended (with what the attempt comes to: nothing was accepted, for certain).
+What its own books say that it billed is asked for as `books` says.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from batchflux.capabilities import Capabilities
     from batchflux.models import Content, Encoding, Finished, Job, Reference
     from batchflux.providers.batches import BatchApi
+    from batchflux.providers.books.base import Books
     from batchflux.webhooks.api import WebhookApi
 
 
@@ -68,6 +70,9 @@ class Provider(ABC):
 
     batches: ClassVar[BatchApi | None] = None
     """How it takes batches, where it sells some."""
+
+    books: ClassVar[Books | None] = None
+    """How it tells what it billed, where it does."""
 
     webhooks: ClassVar[WebhookApi | None] = None
     """How it calls `Job.webhook_url` once a task has ended, where it does; its `submit` puts that into the request."""

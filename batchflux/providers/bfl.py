@@ -27,6 +27,7 @@ from batchflux.providers.answers.documents import id_in, named_in
 from batchflux.providers.answers.signs import FAILED, READY, TASK_IDS
 from batchflux.providers.answers.tasks import TaskReader
 from batchflux.providers.base import Provider, carried, file_of, megapixels_of, size_of
+from batchflux.providers.books.accounts import Credits, RelayUsage
 from batchflux.webhooks.api import WebhookApi
 from batchflux.webhooks.signatures import check_hex
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from batchflux.models import Job, Reply
     from batchflux.providers.answers.tasks import Task
+    from batchflux.providers.books.base import Books
     from batchflux.webhooks.api import Call
 
 _FIELDS = frozenset(
@@ -102,6 +104,7 @@ class Native(Provider):
     api, style = "flux-relay", "native"
     webhooks: ClassVar[WebhookApi | None] = NativeWebhooks()
     path: ClassVar[str] = "/flux/v1"
+    books: ClassVar[Books | None] = RelayUsage()
     active_tasks: ClassVar[int | None] = None
     base_url: ClassVar[str | None] = None
     key_names: ClassVar[tuple[str, ...]] = ()
@@ -209,6 +212,7 @@ class Bfl(Native):
     api, style = "bfl", "bfl"
     webhooks = BflWebhooks()
     path = "/v1"
+    books = Credits("/v1/credits", _CREDIT)
     active_tasks = 24
     base_url = "https://api.bfl.ai"
     key_names = ("BFL_API_KEY",)

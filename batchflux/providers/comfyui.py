@@ -158,10 +158,10 @@ class ComfyUI(Provider):
             raise answer.failure()
         if queued:
             return Then(request=self._asks(answer.job, "/queue", partial(self._queued, task, known)))
-        said = "the server has forgotten the prompt, as after a restart; nothing was paid"
+        code, said = Code.SERVER, "the server has forgotten the prompt, as after a restart; nothing was paid"
         if known is not None:
-            said = "the server does not know the prompt, so that it was not accepted; nothing was paid"
-        return Ended(error=JobError(Code.SERVER, said, billed=False))
+            code, said = Code.NETWORK, "the server does not know the prompt: it was not accepted, and nothing was paid"
+        return Ended(error=JobError(code, said, billed=False))
 
     def _queued(self, task: Mapping[str, str], known: Listed | None, answer: DocumentReader) -> Reply:
         queues = [answer.document.get(key) for key in ("queue_running", "queue_pending")]

@@ -42,6 +42,7 @@ from batchflux.providers.answers.reading import recoded
 from batchflux.providers.answers.signs import FAILED, READY
 from batchflux.providers.answers.untrusted import told_text
 from batchflux.providers.base import Provider, carried, file_of, in_json
+from batchflux.providers.books.fal import LIST, BillingEvents
 from batchflux.webhooks.api import WebhookApi, WrongSignatureError
 from batchflux.webhooks.ed25519 import available, verified
 from batchflux.webhooks.signatures import header, timely
@@ -64,7 +65,6 @@ _FIELDS = {  # of a Job, as they stand in an input
 _MORE = {"negative_prompt": "negative_prompt", "resolution": "resolution"}  # not of Kontext
 _RATIOS = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
 _HOSTS = frozenset({"queue.fal.run", "queue.falrun.com", "rest.fal.ai", "api.fal.ai"})
-_LIST = "https://api.fal.ai/v1/models/requests/by-endpoint"
 _EDITED = re.compile(r"fal-ai/(?:flux-2(?:-\w+)?|nano-banana[\w-]*)")
 _REQUEST = re.compile(r"/requests/([^/?#]+)")
 _MEGAPIXELS = 4  # the most of one picture: models but Kontext are billed by them, references too
@@ -125,11 +125,20 @@ def _public_keys(answer: DocumentReader) -> Reply:
     return SigningKeys(keys=tuple(key for key in keys if isinstance(key, str)))
 
 
+def _endpoints(model: str) -> tuple[str, ...]:
+    """Return all endpoints at which jobs of a model may have been made."""
+    kontext = _KONTEXT.fullmatch(model)
+    if kontext and not kontext[2]:
+        return model, f"{model}/multi", f"{model}/text-to-image"
+    return (model, f"{model}/edit") if _EDITED.fullmatch(model) else (model,)
+
+
 class Fal(Provider):
     """`POST /ENDPOINT`, then the `status_url` and the `response_url` of the answer."""
 
     api = style = "fal"
     webhooks = FalWebhooks()
+    books = BillingEvents(_endpoints)
 
     def capabilities(self, model: str) -> Capabilities:
         """Return what Kontext takes, and what a model may that is not known."""
@@ -301,7 +310,7 @@ def _place(endpoint: str, name: str) -> str:
 
 def _page(job: Job, query: Mapping[str, str], search: Search) -> HttpRequest:
     cursor = {"cursor": search.cursors[-1]} if search.cursors else {}
-    return _asks(job, f"{_LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
+    return _asks(job, f"{LIST}?{urlencode({**query, **cursor})}", partial(_listed, query, search))
 
 
 def _listed(query: Mapping[str, str], search: Search, answer: DocumentReader) -> Reply:

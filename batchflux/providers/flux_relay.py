@@ -14,11 +14,14 @@ from batchflux.errors import Code, JobError
 from batchflux.models import HttpRequest, Json
 from batchflux.providers.answers.reading import AnswerReader
 from batchflux.providers.base import Provider, carried, file_of
+from batchflux.providers.books.accounts import RelayUsage
 
 if TYPE_CHECKING:
     from batchflux.models import Job
 
 
+_DAY = 86_400  # seconds
+_UNLIMITED = 100_000_000  # what keys without a limit are said to have
 _FIELDS = frozenset(
     {"seed", "aspect_ratio", "output_format", "safety_tolerance", "prompt_upsampling", "webhook_url", "webhook_secret"}
 )
@@ -28,6 +31,7 @@ class Standard(Provider):
     """One call, one JSON answer with a link or base64."""
 
     api, style = "flux-relay", "standard"
+    books = RelayUsage()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that all fields travel, and no file."""
@@ -47,6 +51,7 @@ class Chat(Provider):
     """One call, one event stream with the picture in its text."""
 
     api, style = "flux-relay", "chat"
+    books = RelayUsage()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that files travel, and no field."""

@@ -1,8 +1,8 @@
 """Gemini's batches: a file of requests for one model, answered within a day or so at half the price.
 
 A batch is found again by its display name. A file of answers names the keys of its requests; some come more than once.
-A batch that expires, after two days, leaves no answers. How many requests a batch may have is not said; pictures make
-large files of answers, so batches are small here.
+A batch that expires, after two days, leaves no answers, and one that is cancelled perhaps none. How many requests one
+may have is not said; answers with pictures of 2K come to gigabytes by the hundred, so batches are small here.
 Facts: https://ai.google.dev/gemini-api/docs/batch-api and https://ai.google.dev/api/files, read in November 2026.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Closed, Json, Missing, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.batched import answer, object_in, step, unread, without_file
+from batchflux.providers.answers.batched import ENDLESS, MOST_PAGES, answer, object_in, step, unread, without_file
 from batchflux.providers.answers.documents import address_in, texts_in
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.untrusted import told_text
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchflux.models import HttpRequest, Job, LocalFile, Reply
     from batchflux.providers.answers.documents import DocumentReader
 
-TERMS = BatchTerms(most=1_000, most_bytes=2_000_000_000, unproven=200)
+TERMS = BatchTerms(most=500, most_bytes=2_000_000_000, unproven=200)
 _PAGE = 100  # batches
 _LONGEST = 300  # characters of Google's words
 _STATE = re.compile(r"(?:batch|job)_state_")
@@ -118,9 +118,9 @@ class GeminiBatches(BatchApi):
 
     def find(self, name: str) -> HttpRequest:
         """Return the step that looks for a name in a page of batches, which the other pages follow."""
-        return self._page(name, None)
+        return self._page(name, None, MOST_PAGES)
 
-    def _page(self, name: str, token: str | None) -> HttpRequest:
+    def _page(self, name: str, token: str | None, left: int) -> HttpRequest:
         def listed(told: DocumentReader) -> Reply:
             if not told.ok or not told.understood or not told.complete:
                 raise self._refused(told)
@@ -133,9 +133,9 @@ class GeminiBatches(BatchApi):
             following = told.name("nextPageToken")
             if following is None:
                 return Missing()
-            if following == token:  # what was not seen may be it
-                raise JobError(Code.BAD_ANSWER, "the list of batches says that it goes on, and does not")
-            return Then(request=self._page(name, following))
+            if following == token or not left:  # what was not seen may be it
+                raise JobError(Code.BAD_ANSWER, ENDLESS)
+            return Then(request=self._page(name, following, left - 1))
 
         more = "" if token is None else f"&pageToken={quote(token, safe='')}"
         return step(f"/v1beta/batches?pageSize={_PAGE}{more}", listed)

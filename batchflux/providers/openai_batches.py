@@ -15,7 +15,7 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Closed, Json, Missing, Multipart, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.batched import answer, object_in, step, unread, without_file
+from batchflux.providers.answers.batched import ENDLESS, MOST_PAGES, answer, object_in, step, unread, without_file
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.batches import BatchAnswer, BatchApi
@@ -78,9 +78,9 @@ class OpenAiBatches(BatchApi):
 
     def find(self, name: str) -> HttpRequest:
         """Return the step that looks for a name in the newest batches, which those before them follow."""
-        return self._page(name, None)
+        return self._page(name, None, MOST_PAGES)
 
-    def _page(self, name: str, after: str | None) -> HttpRequest:
+    def _page(self, name: str, after: str | None, left: int) -> HttpRequest:
         def listed(told: DocumentReader) -> Reply:
             batches = told.document.get("data")
             if not told.ok or not told.complete or not isinstance(batches, list):
@@ -93,9 +93,9 @@ class OpenAiBatches(BatchApi):
             if told.document.get("has_more") is not True:
                 return Missing()
             last = told.name("last_id") or next((one["id"] for one in reversed(batches)), None)
-            if last in (None, after):  # what was not seen may be it
-                raise JobError(Code.BAD_ANSWER, "the list of batches says that it goes on, and does not")
-            return Then(request=self._page(name, last))
+            if last in (None, after) or not left:  # what was not seen may be it
+                raise JobError(Code.BAD_ANSWER, ENDLESS)
+            return Then(request=self._page(name, last, left - 1))
 
         more = "" if after is None else f"&after={quote(after, safe='')}"
         return step(f"/v1/batches?limit={_PAGE}{more}", listed)

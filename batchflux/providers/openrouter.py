@@ -20,8 +20,9 @@ from batchflux.errors import Code, JobError
 from batchflux.models import Cost, HttpRequest, Json
 from batchflux.providers.answers.failures import complaints_in, from_complaints
 from batchflux.providers.answers.reading import AnswerReader, recoded
-from batchflux.providers.answers.untrusted import UnreadableError, parse
+from batchflux.providers.answers.untrusted import UnreadableError, parse, told_text
 from batchflux.providers.base import Provider, carried, in_json
+from batchflux.providers.books.openrouter import Generations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +68,12 @@ class Answers(AnswerReader):
         usages = [usage for one in self.documents() if (usage := _object(one, "usage"))]
         return _cost(usages[-1]) if usages else None
 
+    def receipt(self) -> str | None:
+        """Return the id of the generation, which a header tells, or a chat's answer."""
+        told = self._headers.get("x-generation-id")
+        ids = (told_text(one.get("id")) for one in self.documents() if isinstance(one, dict)) if told is None else ()
+        return told or next((name for name in ids if name and name.startswith("gen-")), None)
+
     def _errors(self) -> Iterator[Mapping[str, Any]]:
         for document in self.documents():
             choices = document.get("choices") if isinstance(document, dict) else None
@@ -80,6 +87,7 @@ class OpenRouter(Provider):
 
     api = style = "openrouter"
     answers = Answers
+    books = Generations()
 
     def capabilities(self, model: str) -> Capabilities:
         """Return that most fields have a place; which of them a model takes, OpenRouter says for free."""

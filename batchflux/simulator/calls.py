@@ -36,11 +36,12 @@ async def answer(endpoint: Endpoint, http: web.Request, request: ImageRequest, _
     """Answer a call whose answer holds the picture, and that was let in."""
     turn = endpoint.turn(request)
     dialect = DIALECTS.get(request.api)
+    call = f"gen-{_id_of(turn, request)}"
     if dialect is not None and turn.of("instead") in dialect.billed:
-        endpoint.journal.bill(request.content, price=request.price)
+        endpoint.journal.bill(request, call=call, price=request.price)
     if (instead := await endpoint.instead(http, request, turn)) is not None:
         return instead
-    endpoint.journal.bill(request.content, price=request.price)
+    endpoint.journal.bill(request, call=call, price=request.price)
     if "reset" in turn.faults:
         await endpoint.pause(turn.latency)
         return reset(http)
@@ -89,7 +90,6 @@ async def _made(endpoint: Endpoint, request: ImageRequest, turn: Turn, found: tu
     if request.drafts:
         small = recipe.model_copy(update={"size": MIN_SIZE, "fault": ""})
         draft = await asyncio.to_thread(picture, small, endpoint.cache)
-    chunks = turn.chunks(request.model)
     return Made(
         request=request,
         url=url,
@@ -97,9 +97,13 @@ async def _made(endpoint: Endpoint, request: ImageRequest, turn: Turn, found: tu
         data=data,
         draft=draft,
         forms=turn.faults,
-        id=chunks.id.removeprefix("chatcmpl-"),
-        created=chunks.created,
+        id=_id_of(turn, request),
+        created=turn.chunks(request.model).created,
     )
+
+
+def _id_of(turn: Turn, request: ImageRequest) -> str:
+    return turn.chunks(request.model).id.removeprefix("chatcmpl-")
 
 
 async def _stream(

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchflux.simulator.requests import ImageRequest
 
 KEPT_CONTENTS = 32_768
 CHARGES_KEPT = 4_096
@@ -37,7 +40,8 @@ class Journal:
     `billed` counts what is charged: calls that came as far as a picture, even when it was cut off or spoilt, and tasks:
     at BFL when they become Ready, at a relay when they are created; of those that fail the bill is taken back, which
     `refunded` counts. `charges` are the last movements of money: `credits` (negative: given back), the `task` (null for
-    a call) and when, `at`, in epoch seconds. `answered` counts the pictures given whole: of a task, the first Ready.
+    a call) and when, `at`, in epoch seconds; `request` is the id that its API gave it, if any. `answered` counts the
+    pictures given whole: of a task, the first Ready.
     """
 
     def __init__(self) -> None:
@@ -52,14 +56,24 @@ class Journal:
         self.credits = 0.0
         self.asked, self.bills, self.pictures = Tally(), Tally(), Tally()
 
-    def bill(self, content: str, *, task: str | None = None, price: float = 0.0, refund: bool = False) -> None:
-        """Count one charge of `price` credits, or take it back."""
+    def bill(
+        self,
+        request: ImageRequest,
+        *,
+        task: str | None = None,
+        call: str | None = None,
+        price: float = 0.0,
+        refund: bool = False,
+    ) -> None:
+        """Count one charge of `price` credits, or take it back; of a task, or of a call by its id."""
         sign = -1 if refund else 1
         self.billed += sign
         self.refunded += refund
-        self.bills.add(content, sign)
+        self.bills.add(request.content, sign)
         self.credits = round(self.credits + sign * price, 6)
-        self.charges.append({"content": content, "task": task, "credits": sign * price, "at": time.time()})
+        whose = {"request": task or call, "api": request.api, "model": request.model}
+        charge = {"content": request.content, "task": task, "credits": sign * price, "at": time.time(), **whose}
+        self.charges.append(charge)
 
     def answer(self, content: str) -> None:
         """Count an answer with a picture that was sent to its end."""

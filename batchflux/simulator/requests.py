@@ -108,9 +108,8 @@ def parse_request(api: Api, raw: bytes, model: str = "") -> ImageRequest:
         raise Refusal(model_not_found(model))
     body = json_object(raw)
     request = _chat(body) if api == "chat" else _fields(api, model, body)
-    if request.model.startswith("missing-"):
-        raise Refusal(model_not_found(request.model))
-    return request
+    known_model(request.model)
+    return request if model else replace(request, price=TASK_MODELS.get(request.model, _KONTEXT).credits)
 
 
 def json_object(raw: bytes, named: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
@@ -270,6 +269,18 @@ def refuse_unknown(body: Mapping[str, Any], known: frozenset[str], place: str = 
     for key in body:
         name = f"{place}{key}"
         check(key in known, f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+
+
+def model_in(body: Mapping[str, Any]) -> str:
+    """Return the model that a body names, or raise the Refusal of it."""
+    return known_model(text_in(body, "model"))
+
+
+def known_model(name: str) -> str:
+    """Return the name of a model, or raise the Refusal of one that says that it is missing."""
+    if any(part.startswith("missing-") for part in name.split("/")):
+        raise Refusal(model_not_found(name))
+    return name
 
 
 def text_in(body: Mapping[str, Any], name: str) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 from batchflux.errors import UsageError
 from batchflux.simulator.apis import DIALECTS
 from batchflux.simulator.batches import BATCHES
+from batchflux.simulator.books import Books
 from batchflux.simulator.calls import answer
 from batchflux.simulator.endpoint import Endpoint, authorize, between
 from batchflux.simulator.images import NoPictureError, ReferenceCache, decode, media_type_of, picture
@@ -172,6 +173,7 @@ class Simulator:
             ("/healthz", lambda _: {"status": "ok"}),
         ):
             app.router.add_get(path, partial(_tell, told=told))
+        Books(self._endpoint).add(app.router, self._api)
         for served, add in QUEUES.items():
             if self._api in (None, served):
                 self._queues.append(add(app.router, self._endpoint, files.give, alone))

@@ -18,13 +18,14 @@ else:
 
 from batchflux.testing.bank import KEY, PRICE, Bank
 from batchflux.testing.batch_suite import BatchSuite
-from batchflux.testing.dialect import Batch, BatchDialect, Dialect, Picture, Task, Told
+from batchflux.testing.dialect import Accepted, Batch, BatchDialect, Dialect, Picture, Task, Told
 from batchflux.testing.program import Ended, Program
 from batchflux.testing.suite import ProviderSuite, Shop, Way, only
 
 __all__ = [
     "KEY",
     "PRICE",
+    "Accepted",
     "Bank",
     "Batch",
     "BatchDialect",

@@ -7,7 +7,8 @@ before, or lies in the folder, is noted in `again`.
 `job ID` at the start of a prompt names the job; otherwise the whole prompt does. What happens is said in the prompt, as
 `#NAME` (always) or `#NAME*TIMES` (so often, then what the next one says):
 
-- the call: what ERRORS and TEXTS name; `#reset` is cut off, `#lost` is billed and cut off, `#hang` is never answered;
+- the call: what ERRORS and TEXTS name; `#reset` is cut off, `#lost` is billed and cut off, `#hang` is never answered,
+  `#lost502` is billed, and a gateway says 502;
 - the picture: `#b64` and `#data` put it into the answer, `#b64half` a half of it, all others get a link;
   `#linkprivate` leads to where no download may go; LOOKS names what it is instead of the PNG that is asked for;
 - the download: what FILES names; `#gone` until the job is asked for a second time;
@@ -61,6 +62,7 @@ ERRORS: dict[str, tuple[int, str, dict[str, Callable[[], str]]]] = {
 }
 TEXTS = {
     "502": (502, "<html><body>502 Bad Gateway</body></html>", "text/html"),
+    "lost502": (502, "<html><body>502 Bad Gateway</body></html>", "text/html"),
     "empty": (200, '{"data": [], "created": 1}', "application/json"),
     "nojson": (200, "{oops", "application/json"),
     "quoting": (200, json.dumps({"data": [], "sent": f"Bearer {KEY}"}), "application/json"),
@@ -263,15 +265,15 @@ class Bank:
             status, code, headers = ERRORS[fault]
             body = {"error": {"message": f"simulated {code}", "type": "api_error", "param": None, "code": code}}
             return web.json_response(body, status=status, headers={key: make() for key, make in headers.items()})
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        if fault not in TEXTS.keys() - {"lost502"} | {"reset"}:
+            self.billed[seen.name] += 1
+        if fault in {"lost", "lost502"} and seen.dialect is not None and seen.is_task:
+            self._accept(seen, None)
         if fault in TEXTS:
             status, text, kind = TEXTS[fault]
             return web.Response(status=status, text=text, content_type=kind)
-        if fault == "hang":
-            await asyncio.sleep(3600)
-        if fault != "reset":
-            self.billed[seen.name] += 1
-        if fault == "lost" and seen.dialect is not None and seen.is_task:
-            self._accept(seen, None)
         if fault in {"reset", "lost"} and request.transport is not None:
             request.transport.abort()
             return web.Response()

@@ -85,8 +85,8 @@ class CallTimes:
         return self._of[model].quickest() if model in self._of else 0.0
 
     def usual(self, model: str) -> float:
-        """Return the seconds that 99 of 100 calls for a model take at most; 0 while there are too few to tell."""
-        return (self._of[model].most(TELLING) if model in self._of else None) or 0.0
+        """Return the seconds that 99 of 100 of the last calls for a model took at most; 0 before the first."""
+        return (self._of[model].most(1) if model in self._of else None) or 0.0
 
     def due(self, began: float) -> float:
         """Return until when a call may go on that began then, as things stand; ask again when that time has come."""

@@ -24,6 +24,7 @@ from batchflux.transport.content import encode, size_of_files
 from batchflux.transport.downloads import Downloads, check_downloads
 from batchflux.transport.encoded import EncodedPhotos
 from batchflux.transport.headers import SUCCESS, lowered, pause_hinted, wait_asked
+from batchflux.transport.lines import Splitter
 from batchflux.transport.links import origin_of, to_url
 from batchflux.transport.threads import in_thread
 from batchflux.transport.waits import wait_in_words
@@ -138,7 +139,11 @@ class Transport:
             try:
                 if response.status not in SUCCESS:
                     await self._refused(request, response, until)
-                async for line in self._split(Body(response)):
+                body, split = Body(response), Splitter(self._body_cap)
+                while data := await body.next(Until(float("inf")), self._options.idle_timeout):
+                    for line in split.add(data):
+                        yield line
+                for line in split.rest():
                     yield line
             except WIRE_ERRORS as error:
                 raise lost(error, url) from None
@@ -203,18 +208,6 @@ class Transport:
         if isinstance(reply, Missing):
             raise JobError(Code.DOWNLOAD, f"what {shown(response.url)} had is gone (HTTP {response.status})", dead=True)
         raise TypeError(f"the reader of an answer of lines returned {reply!r} for HTTP {response.status}")
-
-    async def _split(self, body: Body) -> AsyncGenerator[bytes]:
-        """Give the lines of a body as they come; one of WIRE_ERRORS where it breaks off."""
-        line = bytearray()
-        while data := await body.next(Until(float("inf")), self._options.idle_timeout):
-            first, *ends = data.split(b"\n")
-            line += first[: max(0, self._body_cap - len(line))]
-            for start in ends:
-                yield bytes(line)
-                line = bytearray(start)
-        if line:
-            yield bytes(line)
 
     async def _ask(
         self, opened: _Open, request: HttpRequest, url: URL, headers: Mapping[str, str], course: tuple[Sent, Until]

@@ -18,7 +18,7 @@ from batchflux.transport.encoded import EncodedPhoto, EncodedPhotos
 from batchflux.transport.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from batchflux.models import Json
@@ -52,8 +52,8 @@ async def write_lines(path: Path, lines: Iterable[tuple[str, Json]], photos: Enc
     """
     photos, left_out = photos or EncodedPhotos(), dict[str, JobError]()
     try:
-        file = _Gathered(await in_thread(partial(_opened, path)))
-        try:
+        with _opened(path) as written:
+            file = _Gathered(written)
             for key, line in lines:
                 start = file.size
                 try:
@@ -64,11 +64,30 @@ async def write_lines(path: Path, lines: Iterable[tuple[str, Json]], photos: Enc
                     left_out[key] = error
                     await file.cut(start)
             await file.flush()
-        finally:
-            await in_thread(file.close)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; make room and run again") from error
     return Lines(file=LocalFile(path=str(path), size=file.size, media_type=_MEDIA_TYPE), left_out=left_out)
+
+
+class Splitter:
+    """Cuts what comes in pieces into lines, without their ends; of a line longer than `most` bytes, the beginning."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._line = bytearray()
+
+    def add(self, piece: bytes) -> Iterator[bytes]:
+        """Take the next bytes; give the lines that end in them."""
+        first, *others = piece.split(b"\n")
+        self._line += first[: self._most - len(self._line)]
+        for start in others:
+            yield bytes(self._line)
+            self._line = bytearray(start[: self._most])
+
+    def rest(self) -> Iterator[bytes]:
+        """Give the last line, if it has no end."""
+        if self._line:
+            yield bytes(self._line)
 
 
 class _Gathered:
@@ -77,7 +96,6 @@ class _Gathered:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._pieces, self._gathered = file, list[bytes](), 0
         self.size = 0
-        self.close = file.close
 
     async def add(self, pieces: Iterable[bytes]) -> None:
         for piece in pieces:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import time
 from collections import Counter
 from contextlib import suppress
@@ -42,10 +43,11 @@ _REMEDIES = (
 
 
 class _Known(NamedTuple):
-    """The keys of a hook, and when they were asked for; None: they could not be had then."""
+    """The keys of a hook, when they came, and when they were last asked for; None: there are none to believe."""
 
-    keys: tuple[str, ...] | None
-    at: float
+    keys: tuple[str, ...] | None = None
+    at: float = -math.inf
+    asked: float = -math.inf
 
 
 class Keys:
@@ -59,30 +61,31 @@ class Keys:
         self._ask = ask
         self._clock = asyncio.get_running_loop().time
         self._known: dict[Hook, _Known] = {}
-        self._asking = asyncio.Lock()
+        self._asking: dict[Hook, asyncio.Lock] = {}
 
     async def of(self, hook: Hook, *, but: tuple[str, ...] | None = None) -> tuple[str, ...] | None:
         """Return a hook's keys, other ones than `but` where those are not right; None: they cannot be had now."""
         request = hook.api.keys()
         if request is None:
             return (hook.secret,)
-        async with self._asking:
-            known = self._known.get(hook)
-            age = KEYS_HOLD if known is None else self._clock() - known.at
-            wanted = known is None or known.keys is None or known.keys == but or age >= KEYS_HOLD
-            if wanted and age >= (KEYS_REST if known and known.keys else KEYS_AWAY):
-                known = self._known[hook] = _Known(await self._asked(hook, request), self._clock())
-            return None if known is None else known.keys
+        async with self._asking.setdefault(hook, asyncio.Lock()):
+            known, now = self._known.get(hook, _Known()), self._clock()
+            if now - known.at >= KEYS_HOLD:
+                known = known._replace(keys=None)
+            if known.keys in (None, but) and now - known.asked >= (KEYS_AWAY if known.keys is None else KEYS_REST):
+                found = await self._asked(hook, request)
+                known = _Known(found, now, now) if found else known._replace(asked=now)
+            self._known[hook] = known
+            return known.keys
 
-    async def _asked(self, hook: Hook, request: HttpRequest) -> tuple[str, ...] | None:
-        """Ask for keys; where there is no answer, those that are known stay."""
+    async def _asked(self, hook: Hook, request: HttpRequest) -> tuple[str, ...]:
+        """Ask for keys; there are none where nobody answers in time."""
         found: dict[str, None] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(KEYS_SECONDS):
                 async for reply in self._ask(hook, request):
                     found |= dict.fromkeys(reply.keys if isinstance(reply, SigningKeys) else ())
-        known = self._known.get(hook)
-        return tuple(found) or (None if known is None else known.keys)
+        return tuple(found)
 
 
 class Receiver:

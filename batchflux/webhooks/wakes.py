@@ -101,6 +101,11 @@ class Wakes:
         self._awaited: dict[tuple[str, str], Wake] = {}
         self._early: OrderedDict[tuple[str, str], float] = OrderedDict()
 
+    @property
+    def secrets(self) -> list[str]:
+        """What no message may show."""
+        return [secret for hook in self.hooks.values() for secret in (hook.path, hook.secret)]
+
     def hooked(self, job: Job) -> Job:
         """Return a job with where its API is to call; as it is where it says that itself, or the API does not call."""
         hook = self.hooks.get((job.provider, job.style))

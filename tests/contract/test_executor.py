@@ -20,13 +20,13 @@ from PIL import Image
 
 from batchflux.engine.executors.local import LocalExecutor
 from batchflux.errors import Code, JobError
-from batchflux.models import Finished, HttpRequest, Inline, Link, Pending, Submitted
+from batchflux.models import Bytes, Finished, HttpRequest, Inline, Json, Link, Pending, Submitted
 from batchflux.output.image_store import ImageStore
 from batchflux.providers import providers
 from batchflux.transport import Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from batchflux.engine.ports import Executor
@@ -51,12 +51,15 @@ class Api:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str | None]] = []
         self.url = ""
+        self.sent = b""
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/v1/flux-kontext-pro", self.submit)
         app.router.add_get("/v1/get_result", self.result)
         app.router.add_get("/files/{name}", self.file)
+        app.router.add_put("/lines", self.put_lines)
+        app.router.add_get("/lines", self.lines)
         return app
 
     def note(self, request: web.Request) -> None:
@@ -75,6 +78,15 @@ class Api:
             request.transport.abort()
         ready = {"status": "Ready", "result": {"sample": f"{self.url}/files/a.png"}}
         return web.json_response({"id": "t", **(ready if len(self.seen) > 2 else {"status": "Pending"})})
+
+    async def put_lines(self, request: web.Request) -> web.StreamResponse:
+        self.note(request)
+        self.sent = await request.read()
+        return web.json_response({})
+
+    async def lines(self, request: web.Request) -> web.StreamResponse:
+        self.note(request)
+        return web.Response(body=self.sent)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         self.note(request)
@@ -106,6 +118,19 @@ async def local(stack: AsyncExitStack, folder: Path, url: str) -> Executor:
 
 EXECUTORS = {"local": local}
 """Every executor; a new one is one more line."""
+
+
+class Anything:
+    """Reads an answer of any kind."""
+
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+        assert status == 200
+
+    def feed(self, data: bytes) -> bool:
+        return False
+
+    def finish(self, *, complete: bool) -> Pending:
+        return Pending()
 
 
 @dataclass
@@ -190,6 +215,26 @@ async def test_what_is_no_picture_is_not_put_in_place(
         await place.executor.collect(place.job, Link(url=f"{api.url}/files/{name}"), 7)
     assert (caught.value.code, caught.value.dead) == (code, dead)
     assert list((place.folder / "images").iterdir()) == []
+
+
+async def test_the_lines_of_a_batch_are_written_sent_and_answered(place: Place, api: Api) -> None:
+    written = await place.executor.write_lines("a1", [("k", Json(value={"key": "k", "prompt": "a mug"}))])
+    path = place.folder / ".batches/a1.jsonl"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b'{"key":"k","prompt":"a mug"}\n', 0o600)
+    upload = HttpRequest(
+        method="PUT", url="/lines", content=Bytes(image=written.file), reader=Anything, repeatable=True
+    )
+    await place.ask(upload)
+    await place.executor.drop_lines("a1")
+    await place.executor.drop_lines("a1")
+    assert not path.exists()
+    answers = HttpRequest(method="GET", url="/lines", reader=Anything, repeatable=True)
+    lines = place.executor.lines(answers, provider=BFL, secret=KEY, at=("bfl", ""))
+    assert [line async for line in lines] == [b'{"key":"k","prompt":"a mug"}']
+    assert [(method, path, key is not None) for method, path, key in api.seen] == [
+        ("PUT", "/lines", True),
+        ("GET", "/lines", True),
+    ]
 
 
 async def test_steps_of_many_jobs_go_side_by_side(place: Place) -> None:

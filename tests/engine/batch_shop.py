@@ -27,7 +27,7 @@ from batchflux.engine.limits.rate_limiter import RateLimiter, Slots
 from batchflux.engine.retry import RetryPolicy
 from batchflux.engine.services import Batching, Service, Services
 from batchflux.engine.settings import Rules
-from batchflux.engine.shutdown import Deadline
+from batchflux.engine.shutdown import Deadline, Gate
 from batchflux.errors import Code, JobError
 from batchflux.ledger.tables import nanos, spent
 from batchflux.models import (
@@ -53,7 +53,6 @@ from tests.engine.conftest import Server, Terms
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
-    from batchflux.engine.shutdown import Gate
     from batchflux.ledger.ledger import Ledger
     from batchflux.models import Job, Reply
 
@@ -206,6 +205,11 @@ class Shop(Server):
         self.creating = 0.05
         self.unreadable: JobError | None = None
         self.sells = True
+        self.kept: Callable[[], int] = int
+        self.read = self.most_ahead = 0
+        self.beside = False
+        self.refuses: dict[str, Code] = {}
+        self.made_by: Counter[str] = Counter()
 
     @property
     def now(self) -> float:
@@ -223,7 +227,7 @@ class Shop(Server):
         assert isinstance(request.content, Json)
         said = request.content.value
         if step == "live":
-            return await self._live(said["prompt"])
+            return await self._live(said["prompt"], how["at"][0])
         return Exchanged(reply=await self._create(said["file"], said["name"], how["secret"]), seconds=0.05)
 
     def _free(self, step: str, what: str, request: HttpRequest, key: str | None) -> Reply:
@@ -247,8 +251,11 @@ class Shop(Server):
             return Closed(state="failed", error=JobError(lot.fate.validation, "the file is refused"))
         return Closed(state=lot.ends, files=(lot.name,)) if lot.ends else Pending()  # type: ignore[arg-type]
 
-    async def _live(self, key: str) -> Exchanged:
+    async def _live(self, key: str, provider: str) -> Exchanged:
         self._age()
+        if provider in self.refuses:
+            raise JobError(self.refuses[provider], "it does not make this")
+        self.made_by[provider] += 1
         self.wrong += [f"{key[:8]} is sent live while a batch has it" for lot in self._open() if key in lot.keys]
         self.wrong += [f"{key[:8]} is sent live twice at once"] * (key in self.live)
         self.live.add(key)
@@ -311,16 +318,16 @@ class Shop(Server):
             raise self.unreadable
         assert lot.lines is not None
         for number, line in enumerate(lot.lines):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
             if lot.fate.cut == number and lot.cuts:
                 lot.cuts -= 1
                 raise JobError(Code.NETWORK, "the answer broke off")
+            self.read += 1
+            self.most_ahead = max(self.most_ahead, self.read - self.kept())
             yield line
 
     def rules(self, asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         """Return the rules of a run in mode batch; `asked.deadline` there is the hour from which on it is live."""
-        keys = [Key(name=name, secret=name) for name in asked.keys]
-        breaker = CircuitBreaker(asked.max_consecutive_failures, gate, asked.patience)
         already = ledger.database.now(spent)
         budget = Budget(
             limit=None if asked.budget is None else nanos(asked.budget), spent=already, gate=gate, label="budget"
@@ -332,8 +339,25 @@ class Shop(Server):
             seller=self.wire,
             live_from=None if asked.live_from is None else lambda at: at + (asked.live_from or 0.0),
         )
-        service = Service(
-            name="tuzi",
+        sold = batching if self.sells else None
+        services = {"tuzi": self._service("tuzi", asked, Gate(gate) if self.beside else gate, sold)}
+        if self.beside:
+            services["other"] = self._service("other", asked, Gate(gate), None)
+        return Rules(
+            services=Services(services, gate),
+            fallback_on=("moderated",),
+            slots=Slots(100),
+            canary=Canary(asked.canary, gate, "out"),
+            budget=budget,
+            deadline=Deadline(asked.deadline, "06:00", gate),
+            downloads=DownloadSlots(8, 8),
+        )
+
+    def _service(self, name: str, asked: Terms, gate: Gate, batching: Batching | None) -> Service:
+        keys = [Key(name=key, secret=key) for key in asked.keys]
+        breaker = CircuitBreaker(asked.max_consecutive_failures, gate, asked.patience)
+        return Service(
+            name=name,
             gate=gate,
             limits=RateLimiter(keys, concurrency=asked.concurrency, gate=gate, breaker=breaker),
             breaker=breaker,
@@ -342,15 +366,7 @@ class Shop(Server):
             wire=lambda _: self.wire,
             price_of=lambda _: WHOLE,
             cost_of=_cost_of,
-            batching=batching if self.sells else None,
-        )
-        return Rules(
-            services=Services({service.name: service}, gate),
-            slots=Slots(asked.concurrency),
-            canary=Canary(asked.canary, gate, "out"),
-            budget=budget,
-            deadline=Deadline(asked.deadline, "06:00", gate),
-            downloads=DownloadSlots(8, 8),
+            batching=batching,
         )
 
 

@@ -218,7 +218,9 @@ class Server:
         own = ((handle, due) for handle, (due, _) in self.tasks.items() if handle.split("/")[0] == name)
         handles = tuple(handle for handle, due in own if self.whole or due <= now)
         if self.certain and not handles:
-            return Exchanged(reply=Ended(error=JobError(Code.SERVER, "it was not accepted", billed=False)), seconds=0.0)
+            return Exchanged(
+                reply=Ended(error=JobError(Code.NETWORK, "it was not accepted", billed=False)), seconds=0.0
+            )
         return Exchanged(reply=Listed(handles=handles, whole=self.whole), seconds=0.0)
 
     def _poll(self, request: HttpRequest) -> Exchanged:
@@ -453,6 +455,12 @@ class SlowBatches:
 
     async def open(self) -> list[Batch]:
         return await self._batches.open()
+
+    async def jobs(self, number: int) -> frozenset[str]:
+        return await self._batches.jobs(number)
+
+    async def has(self, attempt: int) -> bool:
+        return await self._batches.has(attempt)
 
     async def authorize(self, name: str, kind: str, sent: Sequence[tuple[Job, Leaving]]) -> list[int]:
         await asyncio.sleep(self._half)

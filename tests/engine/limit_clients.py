@@ -254,6 +254,12 @@ class _NoBatches:
     async def open(self) -> list[Any]:
         return []
 
+    async def jobs(self, number: int) -> frozenset[str]:
+        raise NotImplementedError
+
+    async def has(self, attempt: int) -> bool:
+        return False
+
     async def authorize(self, name: str, kind: str, sent: Any) -> list[int]:
         raise NotImplementedError
 

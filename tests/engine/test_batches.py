@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.engine.batching.rooms import AT_HAND
 from batchflux.errors import Code, JobError
+from batchflux.folders.merge import merge
+from batchflux.models import Way
 from tests.engine.batch_shop import HALF, HOUR, WHOLE, Fate, Shop, ShopApi, killing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.engine.conftest import Night, NightFactory, RunEnded
 
 DONE = Fate()
@@ -174,6 +179,8 @@ def test_killed_again_and_again(nights: NightFactory, seed: int) -> None:
         "errors": random.choice([None, Code.SERVER, Code.RATE_LIMITED]),
         "cut": random.choice([None, 1, 4]),
     }
+    if strange["made"] < 1 and strange["ends"] == "completed":  # which would have answered all
+        strange["ends"] = "expired"
     fates = (*(Fate(**strange) for _ in range(random.randrange(1, 4))), DONE)
     scene = Scene(fates=fates, count=12, most=random.choice([3, 5, 50]))
     scene.terms["canary"] = random.choice([0, 2])
@@ -189,6 +196,25 @@ def test_killed_again_and_again(nights: NightFactory, seed: int) -> None:
             hold_after(night, shop, scene)
         assert run(night, **scene.terms).reason is None
         hold(night, shop, scene)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_killed_on_either_side_of_the_hour(nights: NightFactory, seed: int) -> None:
+    """What is live when it is killed may have been billed, and is sent once more; a batch is never beside it."""
+    random, kills = Random(f"live {seed}"), 0
+    fates = [Fate(hours=random.choice([0.1, 0.3, 9.0]), lost=random.choice([None, "before", "after"])) for _ in "123"]
+    terms: dict[str, Any] = {"live_from": random.uniform(100, 900), "concurrency": 3, "budget": Decimal("4.00")}
+    with nights(12) as night:
+        shop = Scene(fates=tuple(fates), most=random.choice([4, 50])).on(night)
+        for _ in range(random.randrange(1, 5)):
+            kills += run(night, kill_at=random.uniform(1, 800), **terms).killed
+            shop.live.clear()
+            assert 4_000_000_000 >= night.spent() >= shop.money
+        assert run(night, **terms).reason is None
+        assert statuses(night) == {"done": 12}
+        assert (shop.wrong, sum(shop.pictures.values()) <= 12 + 3 * kills) == ([], True)
+        assert shop.money <= night.spent() <= shop.money + 3 * kills * WHOLE
 
 
 @pytest.mark.parametrize("told", [None, Decimal("0.05")])
@@ -209,6 +235,27 @@ def test_the_budget_is_exact_to_the_last_attempt(nights: NightFactory, told: Dec
         assert night.spent() == shop.money == 10 * each
 
 
+def test_what_comes_twice_is_money_that_the_others_do_not_have(nights: NightFactory) -> None:
+    with nights(10) as night:
+        shop = Scene(fates=(Fate(twice=4), DONE)).on(night)
+        ended = run(night, canary=4, budget=Decimal("0.70"))
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done, shop.creates) == ("budget", 6, 2)
+        assert night.spent() == shop.money == 10 * HALF
+
+
+def test_what_was_not_made_for_others_makes_room_too(nights: NightFactory) -> None:
+    """Jobs of a batch that this run does not select, and that it did not make, cost nothing any more."""
+    with nights(8) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        run(night, stop_at=100.0)
+        taken_out, night.jobs = night.jobs[-4:], night.jobs[:4]
+        night.jobs += [replace(job, key=job.key[::-1], id=f"new-{job.id}") for job in taken_out]
+        ended = run(night, budget=Decimal("0.56"))
+        assert (ended.reason, ended.tally.done) == (None, 8)
+        assert night.spent() == shop.money == 8 * HALF
+
+
 def test_what_was_not_made_makes_room_in_the_budget(nights: NightFactory) -> None:
     with nights(8) as night:
         shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
@@ -225,7 +272,7 @@ def test_a_signal_leaves_batches_to_the_next_run_at_once(nights: NightFactory) -
         assert (ended.reason.reason, ended.tally.done) == ("signal", 0)
         assert ended.seconds < 101
         assert night.spent() == 8 * HALF
-        assert run(night).tally.done == 8
+        assert run(night, retry_failed=True, pay_again=True).tally.done == 8
         assert (shop.creates, night.spent(), shop.money) == (1, 8 * HALF, 8 * HALF)
 
 
@@ -443,6 +490,76 @@ def test_nothing_more_is_bought_when_no_picture_of_the_first_batch_is_kept(night
         ended = run(night, canary=3)
         assert ended.reason is not None
         assert (ended.reason.reason, shop.creates, night.spent()) == ("canary", 1, 3 * HALF)
+
+
+def test_what_waits_is_bounded_and_the_rest_stays_in_the_source(
+    nights: NightFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nights(30) as night:
+        shop = Scene(most=8).on(night)
+        run(night, stop_at=100.0, limit=20)
+        assert sum(len(lot.keys) for lot in shop.lots.values()) == 20
+        monkeypatch.setattr("batchflux.engine.batching.source.MOST", 6)  # fewer than are out already
+        assert run(night).tally.done == 30
+        assert max(len(lot.keys) for lot in [*shop.lots.values()][3:]) <= 6
+        assert (shop.wrong, night.spent(), shop.money) == ([], 30 * HALF, 30 * HALF)
+
+
+def test_answers_are_read_no_faster_than_they_are_taken(nights: NightFactory) -> None:
+    with nights(60) as night:
+        shop = Scene().on(night)
+        shop.kept = lambda: night.pictures.spooled
+        assert run(night, concurrency=1).tally.done == 60
+        assert shop.read == 61
+        assert AT_HAND <= shop.most_ahead <= AT_HAND + 2
+
+
+def beside(night: Night, own: str) -> None:
+    """Let each job be of one provider, and be made by the other where that cannot."""
+    other = {"tuzi": "other", "other": "tuzi"}[own]
+    way = Way(provider=other, style="standard", model="m")
+    night.jobs = [replace(job, provider=own, model="m", style="standard", fallbacks=(way,)) for job in night.jobs]
+    assert isinstance(night.server, Shop)
+    night.server.beside = True
+
+
+def test_who_sells_no_more_batches_leaves_its_jobs_to_another(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(refused=Code.QUOTA),)).on(night)
+        beside(night, "tuzi")
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by) == (None, 6, {"other": 6})
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+
+
+def test_a_batch_takes_what_another_provider_does_not_make(nights: NightFactory) -> None:
+    with nights(6) as night:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(night)
+        beside(night, "other")
+        shop.refuses = {"other": Code.MODERATED}
+        assert run(night, stop_at=100.0).tally.done == 0
+        ended = run(night)
+        assert (ended.reason, ended.tally.done, shop.made_by, shop.creates) == (None, 6, {}, 2)
+        assert (shop.wrong, night.spent()) == ([], shop.money)
+        assert all('"provider": "tuzi"' in row.spec for row in night.rows().values())
+
+
+def test_two_folders_whose_batches_are_out_are_joined(nights: NightFactory, tmp_path: Path) -> None:
+    with nights(10) as one, nights(10) as other:
+        shop = Scene(fates=(Fate(made=0.5, ends="expired"), DONE)).on(one)
+        other.server, other.rules = shop, shop.rules
+        one.jobs, other.jobs = one.jobs[:6], other.jobs[4:]  # two of them in both
+        run(other, stop_at=100.0)
+        run(one, stop_at=100.0)
+        merge(one.folder, other.folder, tmp_path / "both", lambda *_: None)
+        jobs = list({job.key: job for job in (*one.jobs, *other.jobs)}.values())
+        both = replace(one, folder=tmp_path / "both", jobs=jobs)
+        shop.wrong.clear()
+        ended = run(both)
+        assert (ended.reason, statuses(both)) == (None, {"done": 10})
+        twice = sum(shop.pictures.values()) - 10
+        assert both.spent() == shop.money == (10 + twice) * HALF
+        assert shop.wrong == []
 
 
 def statuses(night: Night) -> dict[str, int]:

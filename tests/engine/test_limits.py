@@ -6,6 +6,7 @@ The real worker pool and limiter against a model of each kind of server; see lim
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,23 @@ def test_a_told_limit_is_used_and_never_met() -> None:
 def test_random_refusals_cost_what_they_refuse_and_no_more() -> None:
     scene = BY_NAME["429 at random, 30%"]
     check(scene, scene.ours(60.0), 60.0, told=False)
+
+
+def test_a_cap_that_is_none_is_given_up_where_refusals_come_by_chance() -> None:
+    """By chance so many are refused in a row that it looks like one; each refusal would keep it as low as it is."""
+    scene = BY_NAME["429 at random, 40%"]
+    client = replace(scene.client(120.0), learned=Learned(active=8))
+    seen = client.run(ours, scene.model())
+    assert seen.makespan <= 1.1 * scene.ideal(client)
+    assert (seen.learned[0].active or scene.slots) > 24
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_random_refusals_cost_no_more_in_whatever_order_they_come(seed: int) -> None:
+    scene = BY_NAME["429 at random, 40%"]
+    check(scene, scene.ours(LONG, told=True, seed=seed), LONG, told=True)
 
 
 def test_an_overloaded_server_fails_no_job() -> None:

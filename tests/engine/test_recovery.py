@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -61,13 +62,79 @@ def test_what_was_accepted_goes_on_as_if_it_had_been_answered(scene: Callable[..
     assert [name for name, _ in ended.notes.events].count("lost_found") == 3
 
 
-def test_what_is_listed_only_when_it_ends_is_waited_for_and_holds_its_slot(scene: Callable[..., Night]) -> None:
+def test_what_is_listed_only_when_it_ends_is_waited_for_without_its_slot(scene: Callable[..., Night]) -> None:
     made = scene(replace(ACCEPTED, task=200.0), jobs=2)
     made.server.whole = False
     ended = made.run(concurrency=1)
-    assert (ended.tally.done, len(made.server.calls)) == (2, 2)
-    assert made.server.calls[1].at > 200
+    assert (ended.tally.done, len(made.server.calls), made.spent()) == (2, 2, nanos(2 * PRICE))
+    assert SETTLED < made.server.calls[1].at < 2 * SETTLED
     assert len(made.server.asked) < 60
+
+
+REFUSED = Reply(after=0.2, code=Code.SERVER)
+ACCEPTED_ALL_THE_SAME = replace(REFUSED, task=5.0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_accepted_in_spite_of_a_5xx_is_not_sent_again(scene: Callable[..., Night], whole: bool) -> None:  # noqa: FBT001  a parameter
+    made = scene(ACCEPTED_ALL_THE_SAME, jobs=3)
+    made.server.whole = whole
+    assert made.run(budget=3 * PRICE).tally.done == 3
+    assert (len(made.server.calls), stand(made), made.spent()) == (3, ("done", 1, 0), nanos(3 * PRICE))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_after_a_5xx_that_was_one_it_is_sent_again_soon_and_holds_no_slot(
+    scene: Callable[..., Night],
+    whole: bool,  # noqa: FBT001  a parameter
+) -> None:
+    made = scene(jobs=2)
+    made.server.api = {"j0": [REFUSED, TASK], "j1": [TASK]}
+    made.server.whole = whole
+    assert made.run(concurrency=1).tally.done == 2
+    assert [call.id for call in made.server.calls] == ["j0", "j1", "j0"]
+    assert SETTLED <= made.server.calls[2].at < SETTLED + 10
+    assert made.rows()["j0"].possibly_billed == 0
+
+
+def test_a_5xx_that_may_be_either_of_two_that_are_listed_is_unknown(scene: Callable[..., Night]) -> None:
+    made = scene(ACCEPTED_ALL_THE_SAME, jobs=2)
+    made.jobs = [replace(job, prompt="j0") for job in made.jobs]
+    assert made.run().tally.unknown == 2
+    assert (len(made.server.calls), stand(made)) == (2, ("unknown", 1, 1))
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_while_5xx_is_all_that_is_heard_of_an_api_and_of_its_list_it_is_an_outage(
+    scene: Callable[..., Night],
+    accepted: bool,  # noqa: FBT001  a parameter
+) -> None:
+    """What was accepted is found when the list is back; what was not spends no attempts on it."""
+    made = scene(jobs=60)
+    made.server.deaf = down(until=200.0, code=Code.SERVER)
+    first = replace(ACCEPTED_ALL_THE_SAME if accepted else REFUSED, after=0.5)
+
+    def weather(_: str, number: int) -> Reply:
+        there = asyncio.get_running_loop().time() >= 200.0
+        return TASK if there else first if number == 0 else REFUSED
+
+    made.server.api = weather
+    ended = made.run(concurrency=4, attempts=3)
+    assert (ended.tally.done, ended.reason) == (60, None)
+    assert [name for name, _ in ended.notes.events if name in ("away", "back")] == ["away", "back"]
+    during = [call for call in made.server.calls if call.at < 200.0]
+    assert 20 <= len(during) < 40
+    assert max(row.attempts for row in made.rows().values()) <= 2
+    if accepted:
+        assert len(made.server.calls) == 60
+
+
+def test_an_outage_is_heard_of_before_what_was_lost_is_found(scene: Callable[..., Night]) -> None:
+    made = scene(NOT_ACCEPTED, jobs=40)
+    made.server.whole = False
+    ended = made.run(concurrency=4, stop_at=300.0)
+    assert "away" in [name for name, _ in ended.notes.events]
+    assert 8 <= len([call for call in made.server.calls if call.at < 60]) <= 12
 
 
 @pytest.mark.parametrize(("whole", "least"), [(True, SETTLED), (False, 360.0)])
@@ -109,6 +176,17 @@ def test_while_the_list_is_down_nothing_is_sent_and_the_next_run_asks(
     made.server.deaf = down(0)
     assert made.run(on_unknown=on_unknown, budget=PRICE).tally.done == 1
     assert (stand(made), len(made.server.calls), made.spent()) == (("done", 1, 0), 1, nanos(PRICE))
+
+
+def test_a_list_without_an_end_is_not_read_again_and_again(scene: Callable[..., Night]) -> None:
+    made = scene(ACCEPTED, TASK)
+
+    def endless(_: float) -> None:
+        raise JobError(Code.BAD_ANSWER, "the list has no end", final=True)
+
+    made.server.deaf = endless
+    assert made.run().tally.unknown == 1
+    assert (len(made.server.calls), len(made.server.asked)) == (1, 1)
 
 
 def test_a_list_that_comes_back_in_time_is_asked_again(scene: Callable[..., Night]) -> None:

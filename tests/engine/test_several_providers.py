@@ -249,8 +249,7 @@ def opened(night: Night, seed: int, *, fallbacks: bool = True, faults: float = 0
     night.server, night.rules = street, street.rules
     for number, job in enumerate(night.jobs):
         own, *others = shops[number % 3 :] + shops[: number % 3]
-        made = job.by(own.way)
-        night.jobs[number] = replace(made, fallbacks=tuple(shop.way for shop in others)) if fallbacks else made
+        night.jobs[number] = replace(job.by(own.way), fallbacks=tuple(shop.way for shop in others if fallbacks))
     return street
 
 

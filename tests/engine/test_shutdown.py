@@ -78,6 +78,20 @@ def test_the_poll_of_a_task_goes_on_behind_a_closed_gate_until_a_signal(virtual:
     assert at == pytest.approx(30)
 
 
+def test_a_call_ends_the_wait_for_the_next_poll_and_a_signal_the_run(virtual: asyncio.Runner) -> None:
+    async def wait() -> list[object]:
+        gate, called, loop = Gate(), asyncio.Event(), asyncio.get_running_loop()
+        loop.call_later(10, called.set)
+        loop.call_later(100, gate.close, FIRST)
+        woken = [await gate.sleep_polling(60, called), loop.time(), called.is_set()]
+        woken += [await gate.sleep_polling(60, called), loop.time()]
+        with pytest.raises(Halted):
+            await gate.sleep_polling(60, called)
+        return [*woken, loop.time()]
+
+    assert virtual.run(wait()) == [True, 10, False, False, 70, 100]
+
+
 def test_without_a_deadline_nothing_stops() -> None:
     gate = Gate()
     deadline = Deadline(None, "", gate)

@@ -43,7 +43,8 @@ from batchflux.ledger.reviews import (
 )
 from batchflux.ledger.tables import ended_rows, get_meta, set_meta
 from batchflux.manifest.identity import redo_id
-from batchflux.models import Link, Outcome, Redo, Status, Stored
+from batchflux.manifest.redo import Redo
+from batchflux.models import Link, Outcome, Status, Stored
 from batchflux.output.folder import FolderLock
 from tests.attempts import receive, send
 

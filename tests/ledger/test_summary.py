@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchflux.cli.batches import batch_lines
 from batchflux.errors import Code, JobError, StorageError, UsageError
+from batchflux.ledger.batches import BatchLedger, Closing
 from batchflux.ledger.decisions import Decision, decide
 from batchflux.ledger.ledger import Ledger
-from batchflux.ledger.summary import ProviderUse, Summary, read_standing, read_state, state_of
+from batchflux.ledger.summary import BatchUse, ProviderUse, Summary, batch_seconds, read_standing, read_state, state_of
 from batchflux.ledger.tables import currency, set_meta
-from batchflux.models import Status
+from batchflux.models import Leaving, Link, Received, Status
 from batchflux.output.folder import FolderLock
 from tests.attempts import fail, send
 
@@ -242,3 +244,27 @@ async def test_how_a_folder_stands(tmp_path: Path, make_job: MakeJob, finish: Fi
     (use,) = running["keys"].values()
     assert use == {"attempts": 30, "spent": "4.2", "refusals": {"rate_limited": 1}}
     assert {"total", "done", "failed", "pending", "spent", "redo", "last_at"} <= running.keys(), "names of before stay"
+
+
+async def test_open_batches_are_shown_until_they_are_closed(tmp_path: Path, make_job: MakeJob) -> None:
+    jobs, at = [make_job(f"j{number}") for number in range(3)], 1_700_000_000.0
+    ledger = Ledger(tmp_path / "ledger.db")
+    batches = BatchLedger(ledger.database, lambda: at + 3600)
+    leaving = Leaving(provider="openai", key_name="KEY", at=at, model="m", price=70_000_000)
+    number, first, *_ = await batches.authorize("night", "m", [(job, leaving) for job in jobs])
+    await batches.leaves(number, at)
+    await ledger.captured(first, Received(asset=Link(url="https://cdn.example/1.png")))
+    state = ledger.database.now(state_of)
+    assert state.batches == {"night": BatchUse(provider="openai", jobs=3, back=1, since="2023-11-14T22:13:20.000Z")}
+    assert (state.in_flight, state.spent) == (2, Decimal("0.21"))
+    (line,) = batch_lines(state.batches)
+    assert line == "  batch      night of openai: 3 jobs, 1 back, since 2023-11-14T22:13:20.000Z"
+    assert ledger.database.now(lambda connection: batch_seconds(connection, "openai")) == ()
+    again = Closing(end="completed", answered={jobs[0].key}, again={jobs[0].key: 1})
+    await batches.closed(number, again)
+    state = ledger.database.now(state_of)
+    assert (state.batches, state.answered_again, state.spent) == ({}, 1, Decimal("0.14"))
+    assert batch_lines({}, state.answered_again)[0].startswith("  again              1  answers of batches")
+    assert ledger.database.now(lambda connection: batch_seconds(connection, "openai")) == (3600.0,)
+    assert ledger.database.now(lambda connection: batch_seconds(connection, "gemini")) == ()
+    ledger.close()

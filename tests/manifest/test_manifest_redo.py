@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchflux.manifest import Redos, expand, load_manifest
-from batchflux.models import Job, Redo, Way
+from batchflux.manifest.redo import Redo
+from batchflux.models import Job, Way
 from batchflux.providers import capabilities
 
 if TYPE_CHECKING:

@@ -7,13 +7,16 @@ import json
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batchflux.errors import ManifestError
 from batchflux.manifest import Deadline, LimitsConfig, ProviderConfig, Rate, load_manifest, schema, starter
 from batchflux.manifest.kinds import PixelPrice, TokenPrice
-from batchflux.manifest.reading.values import AutoTimeout
+from batchflux.manifest.reading.values import AutoTimeout, url
 from batchflux.models import Cost
 
 if TYPE_CHECKING:
@@ -371,3 +374,16 @@ def test_a_model_may_be_paid_by_tokens(load: Load) -> None:
     assert made.cost_of("m", Cost(amount=Decimal(1), currency="EUR", tokens=tokens)) == 1
     assert made.cost_of("m", Cost(amount=Decimal(1), tokens=tokens)) == Decimal("0.1208")
     assert (made.cost_of("m", None), made.cost_of("m", Cost())) == (None, None)
+
+
+@given(st.from_regex(r"https?:/{1,3}[A-Za-z0-9.:@-]{0,12}(/[!-~]{0,20})?", fullmatch=True))
+def test_what_is_read_as_a_url_has_a_host_and_no_user(text: str) -> None:
+    try:
+        read = url(text)
+    except ValueError:
+        return
+    parts = urlsplit(read)
+    assert read == text
+    assert parts.hostname
+    assert "@" not in parts.netloc
+    assert parts.port is None or 0 <= parts.port < 1 << 16

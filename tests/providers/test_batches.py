@@ -252,6 +252,19 @@ def test_a_batch_of_gemini_is_looked_for_page_by_page() -> None:
     assert read(second, "no").code is Code.BAD_ANSWER
 
 
+@pytest.mark.parametrize("api", [A, G], ids=["openai", "gemini"])
+def test_a_list_without_an_end_is_given_up(api: BatchApi) -> None:
+    request, pages = api.find(NAME), 0
+    while True:
+        pages += 1
+        page = {"data": [{"id": f"b{pages}"}], "has_more": True, "nextPageToken": f"t{pages}"}
+        reply = read(request, page)
+        if isinstance(reply, JobError):
+            break
+        request = reply.request
+    assert (reply.code, pages) == (Code.BAD_ANSWER, 1001)
+
+
 # Polls.
 
 

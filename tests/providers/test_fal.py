@@ -78,6 +78,15 @@ def test_fields_as_fal_spells_them(make_job: Callable[..., Job]) -> None:
     assert offer.value_for("aspect_ratio", "2:1") is None
 
 
+def test_a_webhook_stands_in_the_address(make_job: Callable[..., Job]) -> None:
+    plain, hooked = (
+        FAL.submit(make_job(style="fal", model=KONTEXT, **more), 1)
+        for more in ({}, {"webhook_url": "https://h.example/x?y=1&z", "webhook_secret": "s"})
+    )
+    assert hooked.url == f"{plain.url}?fal_webhook=https%3A%2F%2Fh.example%2Fx%3Fy%3D1%26z"
+    assert body_of(hooked) == body_of(plain)
+
+
 def test_a_key_goes_to_fals_own_hosts_only() -> None:
     assert FAL.authorize("id:secret") == {"Authorization": "Key id:secret"}
     assert FAL.may_have_key("queue.fal.run", https=True)

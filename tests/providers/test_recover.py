@@ -75,8 +75,7 @@ def found(api: str, job: Job, *items: Any) -> list[str]:
     listed = read(asks(api, job), page(api, [*items]))
     assert isinstance(listed, Listed), listed
     assert listed.whole == (api == "replicate")
-    names = [provider.task_of(handle) for handle in listed.handles]
-    return [name if api == "fal" else json.loads(name)["id"] for name in names]
+    return [provider.task_of(handle) for handle in listed.handles]
 
 
 both = pytest.mark.parametrize("api", ["fal", "replicate"])
@@ -166,6 +165,12 @@ def test_a_page_of_large_photos_is_short(tmp_path: Path) -> None:
     large = Reference(source="a", path=str(tmp_path / "a"), sha256="0" * 64, media_type="image/png", size=250_000)
     request = asks("fal", job_of("fal", images=(large, large)))
     assert 1 < int(parse_qs(urlsplit(request.url).query)["limit"][0]) < 20
+
+
+@both
+def test_whom_it_calls_is_no_part_of_it(api: str) -> None:
+    job = job_of(api)
+    assert found(api, replace(job, webhook_url="https://hooks.example/1"), item(api, job)) == ["r1"]
 
 
 @both
@@ -353,6 +358,6 @@ def test_a_prompt_is_known_by_its_id() -> None:
     assert again.url == f"/history/{name}"
     nothing = read(again, {})
     assert isinstance(nothing, Ended)
-    assert (nothing.error.code, nothing.error.billed) == (Code.SERVER, False)
+    assert (nothing.error.code, nothing.error.billed) == (Code.NETWORK, False)
     assert isinstance(read(queue, {"queue_running": None}), JobError)
     assert isinstance(read(request, {}, status=500), JobError)

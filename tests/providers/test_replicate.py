@@ -55,6 +55,13 @@ def test_fields_as_replicate_spells_them(make_job: Callable[..., Job]) -> None:
     assert made == {"prompt": job.prompt, "seed": 3, "aspect_ratio": "21:9", "output_format": "jpg", "go_fast": True}
 
 
+def test_a_webhook_is_told_of_the_end_only(make_job: Callable[..., Job]) -> None:
+    hook = "https://h.example/x?y=1"
+    body = body_of(REPLICATE.submit(make_job(style="replicate", model=PRO, webhook_url=hook, webhook_secret="s"), 1))
+    assert (body.pop("webhook"), body.pop("webhook_events_filter")) == (hook, ["completed"])
+    assert body == body_of(REPLICATE.submit(make_job(style="replicate", model=PRO), 1))
+
+
 @pytest.mark.parametrize(
     ("model", "url", "version"),
     [

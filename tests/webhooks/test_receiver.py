@@ -242,9 +242,22 @@ async def test_keys_are_asked_for_once_and_again_only_now_and_then(free_port: in
         assert post.asked == ["r"], "however many calls are signed by another key"
         keys["r"] = (WHSEC,)
         known = post.receiver._keys._known
-        known.update({of: one._replace(at=one.at - module.KEYS_REST) for of, one in known.items()})
+        known.update({of: one._replace(asked=one.asked - module.KEYS_REST) for of, one in known.items()})
         assert await post.replicate("p1") == 200
         assert post.asked == ["r", "r"]
+
+
+async def test_keys_are_believed_for_a_day(free_port: int) -> None:
+    keys: dict[str, tuple[str, ...]] = {"r": (WHSEC,)}
+    async with receiving(free_port, keys) as post:
+        assert await post.replicate("p1") == 200
+        keys.clear()
+        known = post.receiver._keys._known
+        known.update({of: one._replace(at=one.at - module.KEYS_HOLD) for of, one in known.items()})
+        assert await post.replicate("p1") == 503
+        keys["r"] = (WHSEC,)
+        known.update({of: one._replace(asked=one.asked - module.KEYS_AWAY) for of, one in known.items()})
+        assert await post.replicate("p1") == 200
 
 
 async def test_without_keys_nothing_is_believed_and_the_api_may_call_again(free_port: int) -> None:

@@ -74,19 +74,23 @@ class Asking:
             pause = min(2 * pause, LONGEST_PAUSE)
             yield None
 
-    async def found(self, room: Room) -> str | None:
-        """Look for a batch by its name until its fate is known; return its handle, None: it was not accepted."""
+    async def found(self, room: Room) -> Submitted | Missing | None:
+        """Look for a batch by its name until its fate is known; Missing: it was not accepted.
+
+        A listing may lag behind, and so may what accepts a batch whose answer was cut off: it is looked for GRACE from
+        now on. None: the key that knows it cannot be asked.
+        """
         began = self._clock()
         while True:
-            waited = max(self._world.now() - room.batch.sent_at, self._clock() - began)
+            waited = self._clock() - began
             try:
                 reply = await self.ask(room, room.api.find(room.batch.name))
             except JobError:  # said in the log; the listing was not whole
                 reply = Pending()
             if isinstance(reply, Submitted):
-                return reply.handle
-            if isinstance(reply, Missing) and waited >= GRACE and room.own:
-                return None
+                return reply
+            if isinstance(reply, Missing) and waited >= GRACE:
+                return reply if room.own else None
             await room.service.gate.sleep(min(LOOK, max(GRACE - waited, FIRST_PAUSE)))
 
     def refused(self, room: Room, error: JobError) -> None:
@@ -114,6 +118,8 @@ class Asking:
             if now - since >= room.service.outages.patience:
                 what = f"Nothing was heard of a batch for {(now - since) / 60:.0f} minutes ({error.message})"
                 room.service.gate.close(StopRun(FAILURES, f"{what}: nothing is lost; run again to ask for it."))
+        elif error.dead and self._clock() - since < GRACE:  # a file may not be there yet
+            return LOOK
         elif error.code is not Code.RATE_LIMITED:
             raise error
         return error.retry_after or 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ from batchflux.engine.batching.asking import FIRST_PAUSE, GRACE, LONGEST_PAUSE
 from batchflux.engine.batching.rooms import NEVER
 from batchflux.errors import RULES, Code, JobError
 from batchflux.failpoints import reach
-from batchflux.ledger.batches import Closing
-from batchflux.models import Closed, Missing, Pending
+from batchflux.ledger.batches import Closing, End
+from batchflux.models import Closed, Missing, Pending, Submitted
 from batchflux.transport.threads import in_thread
 
 if TYPE_CHECKING:
@@ -29,23 +29,46 @@ if TYPE_CHECKING:
 
 POLL_GROWTH = 1.5
 SUCCESS = 300  # below it, an HTTP status is one of success
+MOST_HELD = 32 << 20  # bytes of refusals that wait for the end of a batch's files
 
 
 @dataclass(slots=True)
 class Answers:
-    """What the files of a batch hold: `keys` of jobs, those that came `again`, and lines that are not `understood`."""
+    """What the files of a batch hold for `jobs`, the keys of all its jobs.
 
+    `keys` are of those that have an answer, `again` of those that came again; `strange` lines are not understood, or
+    of no job of it. `refused` holds the refusals until all is read, for a job of them may have been made too. `gone`
+    says why one of the files cannot be had any more.
+    """
+
+    jobs: frozenset[str]
     keys: set[str] = field(default_factory=set)
     again: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, BatchAnswer] = field(default_factory=dict)
+    held: int = 0
     strange: int = 0
+    gone: JobError | None = None
+
+    def copy(self) -> Answers:
+        """Return the same, to go back to."""
+        return replace(self, keys=set(self.keys), again=self.again.copy(), refused=self.refused.copy())
 
     def add(self, answer: BatchAnswer) -> bool:
-        """Count an answer; return whether it is its job's first. A refusal that comes again costs nothing."""
-        if answer.key not in self.keys:
-            self.keys.add(answer.key)
+        """Count an answer; return whether it is to be handed out: the first picture of its job.
+
+        A refusal is handed out when all is read and there was no picture. One that comes again costs nothing.
+        """
+        made = answer.status < SUCCESS
+        if made and self.refused.pop(answer.key, None) is not None:
             return True
-        if answer.status < SUCCESS:
-            self.again[answer.key] += 1
+        if answer.key in self.keys:
+            self.again[answer.key] += made
+            return False
+        self.keys.add(answer.key)
+        if made or self.held + len(answer.body) > MOST_HELD:
+            return True
+        self.refused[answer.key] = answer
+        self.held += len(answer.body)
         return False
 
 
@@ -68,11 +91,15 @@ class Following:
 
     async def _followed(self, room: Room) -> None:
         if not room.handle:
-            handle = await self._asking.found(room)
-            if handle is None:
-                await self._rooms.close(room, Closing(end="voided"))
-                return
-            await self._rooms.opened(room, handle)
+            match await self._asking.found(room):
+                case Submitted(handle=handle):
+                    await self._rooms.opened(room, handle)
+                case Missing():
+                    await self._rooms.close(room, Closing(end="voided"))
+                    return
+                case None:
+                    self._strand(room)
+                    return
         closed = await self._closed(room)
         if closed is not None:
             await self._taken(room, closed)
@@ -80,8 +107,11 @@ class Following:
             gone = "the API accepted this job's batch and does not know it any more; it may have been billed"
             await self._rooms.close(room, Closing(end="lost", error=JobError(Code.UNKNOWN, gone)))
         else:
-            other = f"its batch is known to the key {room.batch.key_name} only, which is refused; the next run asks"
-            self._rooms.strand(room, JobError(Code.UNKNOWN, other))
+            self._strand(room)
+
+    def _strand(self, room: Room) -> None:
+        other = f"its batch is known to the key {room.batch.key_name} only, which is refused; the next run asks"
+        self._rooms.strand(room, JobError(Code.UNKNOWN, other))
 
     async def _closed(self, room: Room) -> Closed | None:
         """Poll a batch until it has closed; None: the API does not know it. When its time is over, it is cancelled."""
@@ -127,52 +157,63 @@ class Following:
                 answers = await self._read(room, closed)
             except JobError as unreadable:
                 await room.idle.wait()
-                await self._unreadable(room, unreadable)
+                later = f"its batch's answers could not be read ({unreadable.message}); the next run asks for them"
+                self._rooms.strand(room, JobError(Code.UNKNOWN, f"{later} again"))
                 return
             await room.idle.wait()
             reach("batch.read")
-            if answers.strange and error is None:
-                what = f"of its batch's answers {answers.strange} could not be read, and one of them may be its own"
-                error = JobError(Code.BAD_ANSWER, what)
-            closing = Closing(end=closed.state, answered=answers.keys, again=answers.again, error=error)
+            end, error = _meant(closed, answers, error)
+            closing = Closing(end=end, answered=answers.keys, again=answers.again, error=error)
             freed = await self._rooms.close(room, closing)
             if closed.error is not None and RULES[closed.error.code].fault == "key":
                 self._asking.refused(room, closed.error)
-            if freed.whole or not room.works:
-                return
-
-    async def _unreadable(self, room: Room, error: JobError) -> None:
-        """End a batch whose answers are gone, or leave it to the next run where they may be read then."""
-        if error.dead and room.own:
-            gone = f"its batch was made, and what it came to is gone ({error.message}); it may have been billed"
-            await self._rooms.close(room, Closing(end="lost", error=JobError(Code.UNKNOWN, gone)))
-        else:
-            later = f"its batch's answers could not be read ({error.message}); the next run asks for them again"
-            self._rooms.strand(room, JobError(Code.UNKNOWN, later))
+            if freed.whole or answers.keys.isdisjoint(room.works):
+                break
+        if error is not None and not freed.whole:
+            self._rooms.strand(room, error)
 
     async def _read(self, room: Room, closed: Closed) -> Answers:
-        """Hand out the answers of the jobs that wait; return what there was in all, of whomever."""
-        answers = Answers()
+        """Hand out the answers of the jobs that wait; return what there was in all, of whomever.
+
+        Raises JobError: they cannot be read now.
+        """
+        answers = Answers(await self._world.batches.jobs(room.batch.number))
         for file in closed.files:
-            before = Answers(set(answers.keys), answers.again.copy(), answers.strange)
-            async for line in self._asking.lines(room, room.api.answers(file)):
-                room.service.gate.check()
-                if line is None:
-                    answers = Answers(set(before.keys), before.again.copy(), before.strange)
-                    continue
-                await self._line(room, line, answers)
+            try:
+                answers = await self._file(room, file, answers)
+            except JobError as error:
+                if not (error.dead and room.own):
+                    raise
+                answers.gone = error
+        for answer in answers.refused.values():
+            await self._rooms.hand(room, answer)
+        return answers
+
+    async def _file(self, room: Room, file: str, before: Answers) -> Answers:
+        """Hand out the pictures of a file; return what there was until its end."""
+        answers = before.copy()
+        async for line in self._asking.lines(room, room.api.answers(file)):
+            room.service.gate.check()
+            if line is None:
+                answers = before.copy()
+                continue
+            await self._line(room, line, answers)
         return answers
 
     async def _line(self, room: Room, line: bytes, answers: Answers) -> None:
         try:
             answer = await in_thread(partial(room.api.read, line))
         except JobError as error:
-            answers.strange += 1
-            self._event("batch_line_strange", batch=room.batch.name, code=error.code.value, message=error.message)
+            self._strange(room, answers, error)
             return
-        if answer is None or not answers.add(answer):
-            return
-        await self._rooms.hand(room, answer)
+        if answer is not None and answer.key not in answers.jobs:
+            self._strange(room, answers, JobError(Code.BAD_ANSWER, "a line of the batch's answers is of no job of it"))
+        elif answer is not None and answers.add(answer):
+            await self._rooms.hand(room, answer)
+
+    def _strange(self, room: Room, answers: Answers, error: JobError) -> None:
+        answers.strange += 1
+        self._event("batch_line_strange", batch=room.batch.name, code=error.code.value, message=error.message)
 
     async def _error(self, room: Room, closed: Closed) -> JobError | None:
         """Return what becomes of jobs that a batch has no answer for; None: they are sent again.
@@ -192,3 +233,19 @@ class Following:
             return None
         error.billed = False
         return error
+
+
+def _meant(closed: Closed, answers: Answers, error: JobError | None) -> tuple[End, JobError | None]:
+    """Return how a batch ended, and what becomes of a job that it has no answer for, which may be an `error`.
+
+    None: it was not made. A batch that was completed has answered all; what is not there may have been made and billed.
+    """
+    if answers.gone is not None:
+        gone = f"its batch was made, and what it came to is gone ({answers.gone.message}); it may have been billed"
+        return "lost", JobError(Code.UNKNOWN, gone)
+    if error is None and answers.strange:
+        what = f"of its batch's answers {answers.strange} could not be read, and one of them may be its own"
+        error = JobError(Code.BAD_ANSWER, what)
+    if error is None and closed.state == "completed":
+        error = JobError(Code.BAD_ANSWER, "its batch was completed without an answer for it; it may have been billed")
+    return closed.state, error

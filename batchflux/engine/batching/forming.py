@@ -14,7 +14,7 @@ from batchflux.engine.shutdown import Halted
 from batchflux.errors import RULES, Code, JobError, StorageError
 from batchflux.failpoints import reach
 from batchflux.ledger.batches import Batch, Closing
-from batchflux.models import Leaving, Submitted, Uploaded, Way
+from batchflux.models import Leaving, Missing, Submitted, Uploaded, Way
 from batchflux.transport.lines import size_of
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ class Departures:
     async def leave(self, group: Group) -> Room | None:
         """Let a batch of what waits in a group leave; return its room once the API has it, None: it never came to be.
 
-        Raises Halted: the run stops, or nothing more is bought of its kind; what waits stays where it is.
+        Raises Halted: the run stops; what waits stays where it is.
         """
         job = group.waiting[0][1]
-        await self._canary.ready(job)
         group.service.gate.check()
         key = _key_of(group)
         chosen = await self._chosen(group)
@@ -73,6 +72,14 @@ class Departures:
     async def _chosen(self, group: Group) -> list[Chosen]:
         """Take as many jobs as the API takes at once, the canary has places for, and there is money for."""
         chosen: list[Chosen] = []
+        try:
+            await self._choose(group, chosen)
+        except asyncio.CancelledError:
+            self._put_back(group, chosen)
+            raise
+        return chosen
+
+    async def _choose(self, group: Group, chosen: list[Chosen]) -> None:
         terms, size = group.terms, 0
         while group.waiting and len(chosen) < terms.most:
             work, job = group.waiting[0]
@@ -92,7 +99,11 @@ class Departures:
             chosen.append(Chosen(*group.waiting.popleft(), price))
             if len(chosen) % BREATH == 0:
                 await asyncio.sleep(0)
-        return chosen
+
+    def _put_back(self, group: Group, chosen: list[Chosen]) -> None:
+        for one in reversed(chosen):
+            self._vacate(one, None)
+            group.waiting.appendleft((one.work, one.job))
 
     async def _authorized(
         self, group: Group, key: Key, name: str, chosen: list[Chosen]
@@ -102,9 +113,7 @@ class Departures:
         try:
             written = await self._executor.write_lines(name, lines)
         except (Halted, StorageError, asyncio.CancelledError):
-            for one in reversed(chosen):
-                self._vacate(one, None)
-                group.waiting.appendleft((one.work, one.job))
+            self._put_back(group, chosen)
             raise
         reach("batch.written")
         for one in chosen:
@@ -211,13 +220,13 @@ class Departures:
         return True
 
     async def _accepted(self, room: Room) -> bool:
-        """Return whether the API has a batch all the same, for which its answer was lost."""
-        handle = await self._asking.found(room)
-        if handle is None:
+        """Return whether the API has, or may have, a batch all the same, for which its answer was lost."""
+        found = await self._asking.found(room)
+        if isinstance(found, Missing):
             room.batch = replace(room.batch, state="authorized")
-            return False
-        await self._rooms.opened(room, handle)
-        return True
+        elif found is not None:
+            await self._rooms.opened(room, found.handle)
+        return not isinstance(found, Missing)
 
     def _learned(self, room: Room, lease: Lease, error: JobError) -> Rest | None:
         """Let limits and outages learn from a batch that was not created; return when its key may be asked again."""

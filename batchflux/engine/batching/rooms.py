@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from batchflux.engine.shutdown import Halted
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 AT_HAND = 16  # answers that are read and not yet taken: each may hold a picture
 NEVER = math.inf
+_DAY = 86_400.0  # seconds
 
 
 class SetAside(Halted):
@@ -115,6 +118,17 @@ class Rooms:
     def filled(self) -> int:
         """How many jobs wait."""
         return sum(len(room.works) for room in self.of.values())
+
+    def waiting_for(self) -> str | None:
+        """Return in words what waits in batches, None when nothing does."""
+        rooms = [room for room in self.of.values() if room.works]
+        if not rooms:
+            return None
+        jobs = sum(len(room.works) for room in rooms)
+        left, live = min(room.batch.sent_at for room in rooms), min(room.live_at for room in rooms)
+        what = "a batch that left" if len(rooms) == 1 else f"{len(rooms):,} batches, of which the first left"
+        then = "" if live == NEVER else f"; live from {_clock(live)} on"
+        return f"for {jobs:,} {'job' if jobs == 1 else 'jobs'} in {what} at {_clock(left)}{then}"
 
     async def change(self) -> None:
         """Wait until there may be something ready, or nothing more to wait for."""
@@ -239,6 +253,7 @@ class Rooms:
 
     def left(self, room: Room) -> None:
         """Leave a batch to the next run."""
+        room.service.left |= room.service.gate.closed and bool(room.works)
         self._leave(room.works.values(), None)
         room.works.clear()
 
@@ -268,6 +283,12 @@ class Rooms:
             self._canary.ended(as_made(work), error)
         else:
             self._canary.free_over(as_made(work))
+
+
+def _clock(at: float) -> str:
+    """Return the local time of an epoch second, with its day where that is not the last or the next such time."""
+    far = abs(at - time.time()) >= _DAY
+    return f"{datetime.fromtimestamp(at).astimezone():{'%m-%d %H:%M' if far else '%H:%M'}}"
 
 
 def as_made(work: Work) -> Job:

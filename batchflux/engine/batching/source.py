@@ -59,6 +59,7 @@ class Batches:
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped = False
         self._crash: Exception | None = None
+        self.waiting_for = self._rooms.waiting_for
 
     async def along(self, source: Source) -> Source:
         """Return the source of a run's work, given one that knows no batches."""
@@ -127,7 +128,7 @@ class Batches:
         """Take note that a worker is through with work that it was given."""
         if self._source is None:
             return
-        self._given[self._services.of(work.job).name] -= 1
+        self._given.subtract(self._who(work.job))
         self._rooms.over(work)
         self._look()
 
@@ -157,8 +158,12 @@ class Batches:
         provider = service.wire(job)
         return None if provider.batches is None else provider.capabilities(job.model).for_model(job.model).batch
 
+    def _who(self, job: Job) -> set[str]:
+        """Return by their names who may make a job."""
+        return {self._services.of(way).name for way in self._services.ways(job)}
+
     def _give(self, work: Work) -> Work:
-        self._given[self._services.of(work.job).name] += 1
+        self._given.update(self._who(work.job))
         return work
 
     def _seen(self, work: Work | None) -> Work | None:
@@ -172,7 +177,9 @@ class Batches:
         if work is None or room is None:
             self._look()
             return _stranded(work, self._orphans.get(work.handle or "")) if work is not None and waits else work
-        if not room.service.gate.closed:
+        if room.service.gate.closed:
+            room.service.left = True
+        else:
             self._rooms.enter(room, work)
             if not room.followed:
                 room.followed = True
@@ -207,9 +214,8 @@ class Batches:
         try:
             await work()
         except Halted:
-            service.left |= service.gate.closed
+            return
         except asyncio.CancelledError:
-            service.left |= service.gate.closed
             self._stopped |= not service.gate.closed
         except StopRun as reason:
             self._gate.close(reason)
@@ -239,7 +245,9 @@ class Batches:
         """Let batches of a group leave while one is due; what is to go elsewhere is given back."""
         try:
             while group.waiting and self._due(group):
-                room = await self._departures.leave(group)
+                await self._canary.ready(group.waiting[0][1])
+                # What let it may be an answer of a batch whose others are still to come, and to be counted.
+                room = await self._departures.leave(group) if group.waiting and self._due(group) else None
                 if room is not None:
                     self._spawn(partial(self._following.follow, room), group.service)
         finally:

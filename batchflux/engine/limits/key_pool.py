@@ -88,13 +88,14 @@ class Lease:
     """The right to have one request, or the task that it gave, out with `key`; as a `probe` while its place is down.
 
     `preparing` while its request is still to leave (never of a task that an earlier run submitted); `departure` is when
-    it left; `clock` gives the seconds of the rate limiter.
+    it left; `held` until it is given back; `clock` gives the seconds of the rate limiter.
     """
 
     key: Key
     clock: Callable[[], float]
     preparing: bool = True
     probe: bool = False
+    held: bool = True
     departure: Departure | None = None
 
     @property

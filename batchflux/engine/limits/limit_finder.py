@@ -11,8 +11,8 @@ Four things are told apart:
 |          |                                                     | until it has proved; then cubic growth             |
 | overload | fewer 5xx when fewer are out                        | fewer out, by the share refused and at most by     |
 |          |                                                     | half (AIMD, Chiu and Jain, 1989); cubic growth     |
-| chance   | going slower lowers nothing                         | what was lowered for nothing is taken back, and    |
-|          |                                                     | the next refusals teach nothing                    |
+| chance   | going slower lowers nothing                         | what was lowered for nothing is taken back, a cap  |
+|          |                                                     | is given up, and the next refusals teach nothing   |
 
 **Evidence** is `EVIDENCE` refusals. In a row, with nothing let through that left after the first of them, they shut the
 key: it is tried with one request at a time, when an answer has made room, else after ever longer pauses or as told.
@@ -322,7 +322,8 @@ class LimitFinder:
             self.shut, self._shut_at = True, now
             open_ = sum(young.fate is None and now - young.left < self._verdict for young in self._young)
             most = max(self._row_ahead, len(self.out) - open_)
-            if most and self._sample.passed_with(most) <= 1 and (self._cap is None or most < self._cap.value):
+            lower = self._cap is None or most < self._cap.value
+            if most and lower and not self._deaf and self._sample.passed_with(most) <= 1:
                 self._cap, self._guessed = Limit(most, NEVER, CAP_DOUBLES_IN), True
         elif departure.left > self._shut_at:
             self._tried += 1
@@ -382,6 +383,9 @@ class LimitFinder:
         self._vain = self._vain + 1 if in_vain else 0
         if self._vain >= VAIN or share <= HEAVY:
             (self._rate, self._cap), self._trial = self._former, None
+            self._cap = (
+                self._cap if self._strained else None
+            )  # refusals come by chance below it, too, and would keep it low
             self._prove(now)
             self._deaf, self._usual, self._doubt = self._doubt, share, min(2 * self._doubt, LONGEST_DEAF)
             self._measure(now, cycle=True)

@@ -53,7 +53,7 @@ class _Waiter:
     failures: int
     future: asyncio.Future[Lease]
     rest: Rest | None
-    elsewhere: Callable[[], bool]
+    elsewhere: Callable[[bool], bool]
     only: Key | None = None
 
     def may(self, key: Key, now: float) -> bool:
@@ -63,10 +63,10 @@ class _Waiter:
 
 
 class ElsewhereError(Exception):
-    """The provider is not there, and the job can be made elsewhere at once."""
+    """The job is better made elsewhere: this provider is not there, or another that comes before it is back."""
 
 
-def _nowhere() -> bool:
+def _nowhere(_away: bool) -> bool:  # noqa: FBT001  as `elsewhere` of acquire
     return False
 
 
@@ -145,22 +145,25 @@ class RateLimiter:
         places = [key.place for key in self._living()]
         return self._breaker.away or (bool(places) and all(place.down and place.probes for place in places))
 
-    def wake(self) -> None:
-        """Look again who may go on: something has changed that is not this limiter's."""
+    def wake(self, *, others: bool = False) -> None:
+        """Look again who may go on: something has changed that is not this limiter's; `others`: another provider."""
+        if others:
+            self._send_elsewhere()
         self._dispatch()
 
     async def acquire(
         self,
         failures: int = 0,
         rest: Rest | None = None,
-        elsewhere: Callable[[], bool] = _nowhere,
+        elsewhere: Callable[[bool], bool] = _nowhere,
         only: Key | None = None,
     ) -> Lease:
         """Wait for a lease; give it back with `release`. Raises Halted when the run is stopping.
 
         `failures` is how often the job has failed before, UNKNOWN when it may have been billed; `rest` what a key that
-        refused it has asked for. Raises ElsewhereError: the provider is down, and `elsewhere` says that the job can be
-        made at once by another; a probe that is due is made all the same; or `only` this key will do, and it is dead.
+        refused it has asked for. Raises ElsewhereError: `elsewhere` says that the job is better made by another, when
+        told whether this one is down; a probe that is due is made all the same; or `only` this key will do, which is
+        dead.
         """
         if only is not None and only.dead:
             raise ElsewhereError
@@ -222,7 +225,10 @@ class RateLimiter:
         return True
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back, however the request ended or whether it left at all."""
+        """Give the lease back, however the request ended or whether it left at all; once."""
+        if not lease.held:
+            return
+        lease.held = False
         self.in_flight -= 1
         lease.key.leased -= 1
         if lease.departure is not None:
@@ -371,9 +377,9 @@ class RateLimiter:
         return NEVER
 
     def _send_elsewhere(self, dead: Key | None = None) -> None:
-        """Let those go who need not wait until the provider is back, or wait for a key that is dead."""
+        """Let those go whom another can serve better, or those who wait for a key that is dead."""
         for waiter in list(self._waiting):
-            gone = waiter.elsewhere() if dead is None else waiter.only is dead
+            gone = waiter.elsewhere(self.away) if dead is None else waiter.only is dead
             if not waiter.future.done() and gone:
                 self._waiting.remove(waiter)
                 waiter.future.set_exception(ElsewhereError())

@@ -113,7 +113,7 @@ class ProviderConfig(Part):
     def in_batch(self, price: Decimal) -> Decimal:
         """Return what costs `price` live as it is in a batch, rounded up to what is counted."""
         share = Decimal(1) if self.batch_share is None else self.batch_share
-        return (price * share).quantize(_NANO, ROUND_CEILING)
+        return (price * share).quantize(_NANO, ROUND_CEILING).normalize()
 
     def cost_of(self, model: str, told: Cost | None, *, batched: bool = False) -> Decimal | None:
         """Return what an answer says that it cost, in `currency`; None when it does not, or in another currency.

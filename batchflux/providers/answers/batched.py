@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from batchflux.models import Content, Reply
 
+MOST_PAGES = 1_000  # of a list of batches
+ENDLESS = "the list of batches does not end"
 _NO_FILE_YET = re.compile(
     r"(?:no such|cannot find) file|\bfile\b.{0,80}\b(?:not found|not in an? active)", re.IGNORECASE
 )

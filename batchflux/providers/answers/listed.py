@@ -58,10 +58,10 @@ class Search:
         return replace(self, found=tuple(dict.fromkeys([*self.found, *names])))
 
     def onward(self, cursor: str) -> Search:
-        """Return the search as it goes on with another page; JobError: the list has no end, or goes in a circle."""
+        """Return the search as it goes on with another page; JobError, final: the list has no end, or is a circle."""
         if cursor in self.cursors or len(self.cursors) + 1 >= MOST_PAGES:
             said = f"the API's list of requests has no end after {len(self.cursors) + 1} pages"
-            raise JobError(Code.BAD_ANSWER, said)
+            raise JobError(Code.BAD_ANSWER, said, final=True)
         return replace(self, cursors=(*self.cursors, cursor))
 
     def _near(self, item: Mapping[str, Any]) -> bool:

@@ -52,6 +52,7 @@ _LAST = 1 << 15  # bytes of a large piece, in which the end of a stream is looke
 _STREAM = re.compile(rb"[ \t\r\n]*(?:\xef\xbb\xbf)?[ \t\r\n]*[^ \t\r\n{\[<]")
 _CUT_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"((?:[^"\\]++|\\.)*+)', re.DOTALL)
 _SHOWN = 2000  # characters, before they are shortened for a message
+_RECEIPTS = ("x-oneapi-request-id", "x-request-id")  # of relays, and of OpenAI
 _KEPT = frozenset({Code.BAD_ANSWER, Code.NO_IMAGE, Code.ECHOED_INPUT, Code.UNSAFE_URL})
 
 
@@ -93,9 +94,22 @@ class AnswerReader:
         try:
             asset = self._found(complete=complete)
         except JobError as error:
-            raise self.explained(error) from None
+            error = self.explained(error)
+            error.receipt = self.receipt()
+            raise error from None
         told = self._transcript
-        return Finished(asset=asset, seed=told.seed, revised_prompt=told.revised_prompt, more=self._finder.more())
+        return Finished(
+            asset=asset,
+            seed=told.seed,
+            revised_prompt=told.revised_prompt,
+            more=self._finder.more(),
+            receipt=self.receipt(),
+        )
+
+    def receipt(self) -> str | None:
+        """Return how the provider's books name the request; a header tells, or nothing."""
+        told = (self._headers.get(name) for name in _RECEIPTS)
+        return next((name for name in told if name and name.isprintable()), None)
 
     def explained(self, error: JobError) -> JobError:
         """Return the error as it may be shown, with the whole answer where that was not understood."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from batchflux.models import Asset, Job, Reply
     from batchflux.providers.answers.pictures import Finder
 
+_HANDLE = frozenset((*TASK_IDS, *TASK_PLACES, "cost", "input_mp", "output_mp"))
 _ROUNDED = Decimal("0.005")  # megapixels are told of a million pixels, to two places
 _CUT = re.compile(rf'"({"|".join((*TASK_IDS, *TASK_PLACES))})"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
@@ -127,7 +128,7 @@ class TaskReader(AnswerReader):
             cost=_amount(document.get("cost")),
             megapixels=_megapixels(document),
         )
-        if status in PENDING:  # as nearly all answers about tasks: nothing else in them counts yet
+        if status in PENDING or _is_handle(document):  # as nearly all answers about tasks: nothing else counts yet
             return task
         transcript = Transcript(self._task_finder)
         transcript.take(document)
@@ -155,6 +156,11 @@ def _is_task(document: Mapping[str, Any]) -> bool:
     if document.get("error") and not state_of(document):
         return False
     return any(key in document for key in (*TASK_IDS, *TASK_PLACES, "result", "sample"))
+
+
+def _is_handle(document: Mapping[str, Any]) -> bool:
+    """Whether an answer says no more than how a task is asked for, and what it costs."""
+    return document.keys() <= _HANDLE and not any(isinstance(value, dict | list) for value in document.values())
 
 
 def _place(document: Mapping[str, Any]) -> str | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, drawable, error_in, identity_of
-from batchflux.simulator.replies import Refusal, model_not_found
 from batchflux.simulator.requests import (
     ImageRequest,
     check,
     content_of,
     image_in,
     json_object,
+    known_model,
     refuse_unknown,
     text_in,
     web_url,
@@ -81,10 +81,13 @@ def _key(headers: Mapping[str, str]) -> str:
     return key if kind.lower() == "key" else ""
 
 
+def price_of(endpoint: str) -> float:
+    """Return what a picture of an endpoint costs, in credits."""
+    return _ENDPOINTS.get(endpoint, (None, _PRICE))[1]
+
+
 def _parse(asked: Asked) -> ImageRequest:
-    endpoint = asked.path["endpoint"]
-    if "missing-" in endpoint:
-        raise Refusal(model_not_found(endpoint))
+    endpoint = known_model(asked.path["endpoint"])
     body = json_object(asked.raw)
     fields, price = _ENDPOINTS.get(endpoint, (None, _PRICE))
     if fields is not None:

@@ -20,6 +20,7 @@ from batchflux.simulator.requests import (
     content_of,
     is_web_url,
     json_object,
+    known_model,
     refuse_unknown,
     upload_in,
     whole_number,
@@ -61,8 +62,8 @@ _SNAKE = {"inlineData": "inline_data", "mimeType": "mime_type"}
 
 
 def _parse(asked: Asked) -> ImageRequest:
-    model = asked.path["model"]
-    if model.startswith("missing-") or "image" not in model:
+    model = known_model(asked.path["model"])
+    if "image" not in model:
         raise Refusal(model_not_found(model))
     body = json_object(asked.raw, _named)
     refuse_unknown(body, _FIELDS)

@@ -23,7 +23,7 @@ from batchflux.simulator.apis.base import (
     stream_of,
     text_tokens,
 )
-from batchflux.simulator.replies import Refusal, error_reply, invalid, json_reply, model_not_found
+from batchflux.simulator.replies import error_reply, invalid, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     Usage,
@@ -31,6 +31,7 @@ from batchflux.simulator.requests import (
     content_of,
     image_in,
     json_object,
+    model_in,
     refuse_unknown,
     text_in,
     upload_of,
@@ -83,9 +84,7 @@ def _parse(asked: Asked) -> ImageRequest:
     edit = asked.path["action"] == "edits"
     body, images = (json_object(asked.raw), []) if asked.form is None else _parts(asked.form)
     refuse_unknown(body, _EDITS if edit else _GENERATIONS)
-    model, prompt = text_in(body, "model"), text_in(body, "prompt")
-    if model.startswith("missing-"):
-        raise Refusal(model_not_found(model))
+    model, prompt = model_in(body), text_in(body, "prompt")
     check(len(prompt) <= _LONGEST_PROMPT, f"prompt must be at most {_LONGEST_PROMPT:,} characters.", "prompt")
     _check_values(body)
     sides = _sides(model, body.get("size", "auto"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, error_in, event, identity_of, stream_of, text_tokens
-from batchflux.simulator.replies import DONE, Refusal, error_reply, invalid, json_reply, model_not_found
+from batchflux.simulator.replies import DONE, Refusal, error_reply, invalid, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     Usage,
@@ -15,6 +15,7 @@ from batchflux.simulator.requests import (
     content_of,
     image_in,
     json_object,
+    model_in,
     refuse_unknown,
     text_in,
 )
@@ -49,9 +50,7 @@ _FLAGGED = {"reasons": ["violence"], "flagged_input": "A mug ...", "provider_nam
 def _parse(asked: Asked) -> ImageRequest:
     body, chat = json_object(asked.raw), asked.path["action"] != "images"
     refuse_unknown(body, _CHAT if chat else _IMAGES)
-    model = text_in(body, "model")
-    if model.startswith("missing-"):
-        raise Refusal(model_not_found(model))
+    model = model_in(body)
     if chat and model.startswith(_IMAGES_ONLY):
         raise Refusal(error_reply(500, "Internal Server Error", "server_error"))
     if chat:
@@ -127,19 +126,18 @@ def _answer(made: Made) -> Reply | list[bytes]:
     request, data = made.request, base64.b64encode(made.data or b"").decode()
     usage = _usage(request, told="no_cost" not in made.forms)
     if not request.asks["chat"]:
-        return json_reply(
-            {"created": made.created, "data": [{"b64_json": data, "media_type": made.media_type}], "usage": usage}
-        )
+        said = {"created": made.created, "data": [{"b64_json": data, "media_type": made.media_type}], "usage": usage}
+        return replace(json_reply(said), headers={"X-Generation-Id": f"gen-{made.id}"})
     picture = {"type": "image_url", "image_url": {"url": f"data:{made.media_type};base64,{data}"}, "index": 0}
     head = {"id": f"gen-{made.id}", "provider": "Simulator", "model": request.model, "created": made.created}
-    said = {"role": "assistant", "content": "", "images": [picture]}
+    message = {"role": "assistant", "content": "", "images": [picture]}
     if not request.stream:
-        end = {"index": 0, "finish_reason": "stop", "native_finish_reason": "STOP", "message": said}
+        end = {"index": 0, "finish_reason": "stop", "native_finish_reason": "STOP", "message": message}
         return json_reply({**head, "object": "chat.completion", "choices": [end], "usage": usage})
     head["object"] = "chat.completion.chunk"
     frames = [
         {**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]},
-        {**head, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+        {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},
         {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
         {**head, "choices": [], "usage": usage},
     ]

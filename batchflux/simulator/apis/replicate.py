@@ -9,13 +9,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, drawable, error_in, identity_of
-from batchflux.simulator.replies import Refusal, invalid, json_reply, model_not_found
+from batchflux.simulator.replies import invalid, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     check,
     content_of,
     image_in,
     json_object,
+    known_model,
     refuse_unknown,
     text_in,
     web_url,
@@ -70,9 +71,7 @@ def _parse(asked: Asked) -> ImageRequest:
     body = json_object(asked.raw)
     model = f"{asked.path['owner']}/{asked.path['name']}" if "owner" in asked.path else ""
     refuse_unknown(body, _ENVELOPE if model else _ENVELOPE | {"version"})
-    model = model or text_in(body, "version")
-    if "missing-" in model:
-        raise Refusal(model_not_found(model))
+    model = known_model(model or text_in(body, "version"))
     given = body.get("input")
     if not isinstance(given, dict):
         raise invalid("input is required", "input", code="missing_parameter")

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, drawable, error_in
-from batchflux.simulator.replies import Refusal, dumps, json_reply, model_not_found
+from batchflux.simulator.replies import dumps, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     check,
     content_of,
     image_in,
     json_object,
+    model_in,
     refuse_unknown,
     text_in,
     whole_number,
@@ -43,9 +44,7 @@ _CODES = {400: 20015, 403: 30003, 429: 50603, 500: 50500, 503: 50505}
 def _parse(asked: Asked) -> ImageRequest:
     body = json_object(asked.raw)
     refuse_unknown(body, _FIELDS)
-    model, prompt, seed = text_in(body, "model"), text_in(body, "prompt"), body.get("seed")
-    if model.startswith("missing-"):
-        raise Refusal(model_not_found(model))
+    model, prompt, seed = model_in(body), text_in(body, "prompt"), body.get("seed")
     size = body.get("image_size", "1024x1024")
     found = _SIZE.fullmatch(size) if isinstance(size, str) else None
     check(found, "image_size must be WIDTHxHEIGHT.", "image_size")

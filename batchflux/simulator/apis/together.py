@@ -6,13 +6,14 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from batchflux.simulator.apis.base import Dialect, apart, as_json, drawable, error_in
-from batchflux.simulator.replies import Refusal, invalid, json_reply, model_not_found
+from batchflux.simulator.replies import invalid, json_reply
 from batchflux.simulator.requests import (
     ImageRequest,
     check,
     content_of,
     image_in,
     json_object,
+    model_in,
     refuse_unknown,
     text_in,
     whole_number,
@@ -42,9 +43,7 @@ _TOLD = {
 def _parse(asked: Asked) -> ImageRequest:
     body = json_object(asked.raw)
     refuse_unknown(body, _FIELDS)
-    model, prompt, seed = text_in(body, "model"), text_in(body, "prompt"), body.get("seed")
-    if model.startswith("missing-"):
-        raise Refusal(model_not_found(model))
+    model, prompt, seed = model_in(body), text_in(body, "prompt"), body.get("seed")
     width, height = (_side(body, name) for name in ("width", "height"))
     check(seed is None or whole_number(seed, 0, _LARGEST_SEED), "seed must be a whole number.", "seed")
     check(body.get("n", 1) == 1, "n must be 1.", "n")

@@ -363,7 +363,7 @@ class BatchQueue:
             free = batch.fault == "batch_expired" and not self.keeps_expired
             for _ in range(line.copies if paid and not free else 0):
                 price = request.price * BATCH_SHARE
-                self.endpoint.journal.bill(request.content, task=batch.id, price=price)
+                self.endpoint.journal.bill(request, task=batch.id, price=price)
 
     def _end(self, batch: Batch, state: State) -> None:
         batch.state, batch.ended = state, time.time()

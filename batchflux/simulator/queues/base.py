@@ -212,7 +212,7 @@ class Queue:
         self._tasks[task.id] = task
         self.active[task.owner] = self.active.get(task.owner, 0) + 1
         if self.bills_first:
-            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price)
+            self._endpoint.journal.bill(task.request, task=task.id, price=task.price)
         if task.fault not in ("task_slow", "task_stuck"):
             if task.turn.latency and not task.free and not task.turn.faults & self.at_once:
                 asyncio.get_running_loop().call_later(task.turn.latency, self.end, task)
@@ -229,7 +229,7 @@ class Queue:
         self.active[task.owner] -= 1
         if task.billed != self.bills_first:
             refund = self.bills_first
-            self._endpoint.journal.bill(task.request.content, task=task.id, price=task.price, refund=refund)
+            self._endpoint.journal.bill(task.request, task=task.id, price=task.price, refund=refund)
         self._finished.append(task.id)
         if len(self._finished) > KEPT_TASKS:
             self._tasks.pop(self._finished.popleft(), None)

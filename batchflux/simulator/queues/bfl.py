@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux.simulator import replies
+from batchflux.simulator.books import STARTING_CREDITS
 from batchflux.simulator.endpoint import authorize
 from batchflux.simulator.images import link
 from batchflux.simulator.queues.base import Queue
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 READY, NOT_FOUND = "Ready", "Task not found"
 FOREIGN_ORIGIN = "https://api.us1.bfl.ai"
 BFL_ACTIVE_TASKS = 24
-STARTING_CREDITS = 10_000.0
 _PROGRESS = ("Pending", "Reasoning", "Generating")
 _MEGAPIXELS = 1.05
 # Fault: the status that the task ends with, and why.

@@ -131,7 +131,8 @@ class Sent:
             raise aiohttp.ServerDisconnectedError
         if not self.done:
             self.done = True
-            reach("request.sent")
+            if self._once:
+                reach("request.sent")
             if self._tell is not None:
                 self._tell()
 

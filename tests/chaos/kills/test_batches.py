@@ -132,3 +132,50 @@ def test_answers_that_come_twice_are_counted_and_shown(program: Program, tmp_pat
         assert again >= 3
         settled(program, journal, 9, again=again)
         assert sum(bool(row["remarks"]) for row in program.rows()) == again
+
+
+@pytest.mark.slow
+def test_a_live_provider_takes_over_where_no_batch_can_be_sent(program: Program, tmp_path: Path) -> None:
+    """When it stays away longer than it is waited for; none of its batches was there, so nothing is paid twice."""
+    with simulator(tmp_path, 0.2) as (url, journal):
+        (program.folder / "m.yaml").write_text(
+            "version: 1\nname: m\nproviders:\n"
+            f"  night: {{api: openai, base_url: 'http://127.0.0.1:9', keys: [TEST_KEY], price: {LIVE}, mode: batch}}\n"
+            f"  day: {{api: openai, base_url: '{url}', keys: [TEST_KEY], price: {LIVE}}}\n"
+            f"fallback: [day]\nlimits: {{patience: 2s, budget: 1}}\noutput: {{dir: {program.out}}}\n"
+            "jobs: [{prompt: 'cup {{ n }}', matrix: {n: {range: [1, 6]}}}]\n",
+            encoding="utf-8",
+        )
+        ended = program.run("--quiet")
+        assert ended.code == 0, ended.said
+        assert [(row["provider"], row["attempts"], row["possibly_billed"]) for row in program.rows()] == [
+            ("day", "1", "0")
+        ] * 6
+        assert (journal.billed, Decimal(program.summary()["spent"])) == (6, 6 * LIVE)
+        assert program.status()["batches"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["batch.recorded", "batch.answered:2", "answer.recorded:9"])
+def test_batches_beside_a_live_provider_share_one_budget(program: Program, tmp_path: Path, moment: str) -> None:
+    """The same prompts at both, killed, under a budget that is exact; what was in flight live may be paid twice."""
+    with simulator(tmp_path, 0.5) as (night, of_batches), simulator(tmp_path, 0.5) as (day, of_live):
+        budget = 6 * IN_BATCH + 12 * LIVE
+        (program.folder / "m.yaml").write_text(
+            "version: 1\nname: m\nproviders:\n"
+            f"  night: {{api: openai, base_url: '{night}', keys: [TEST_KEY], price: {LIVE}, mode: batch}}\n"
+            f"  day: {{api: openai, base_url: '{day}', keys: [TEST_KEY], price: {LIVE}}}\n"
+            f"limits: {{canary: 0, concurrency: 3, budget: {budget}}}\noutput: {{dir: {program.out}}}\n"
+            "jobs: [{prompt: 'cup {{ n }}', matrix: {n: {range: [1, 6]}, provider: [night, day]}}]\n",
+            encoding="utf-8",
+        )
+        assert program.run("--quiet", **{VARIABLE: moment}).code == -9
+        ended = program.run("--quiet")
+        assert ended.code == 0, ended.said
+        rows = program.rows()
+        assert Counter((row["provider"], row["status"]) for row in rows) == {("night", "done"): 6, ("day", "done"): 6}
+        assert {Decimal(row["cost"]) for row in rows if row["provider"] == "night"} == {IN_BATCH}
+        assert (of_batches.billed, of_batches.batches["created"]) == (6, 1)
+        lost = sum(int(row["possibly_billed"]) for row in rows)
+        assert of_live.billed <= 6 + lost <= 9
+        assert Decimal(program.summary()["spent"]) == 6 * IN_BATCH + (6 + lost) * LIVE

@@ -24,15 +24,16 @@ pytestmark = pytest.mark.timeout(900)  # real processes, also on a loaded machin
 MOVES = {"moves.taken_up", "moves.recorded", "moves.put_down"}
 FAILURES = {"attempt.failing", "attempt.settled"}
 WITHDRAWN = "attempt.withdrawn"
-TASKS = {"handle.recorded", "poll.leaving"}  # killed at by the suite of every provider
+TASKS = {"handle.recorded", "poll.leaving", "lost.asking", "lost.found"}  # killed at by the suite of every provider
 # Where a run passes only once or twice.
 SELDOM = {"run.surveyed", "run.closing", "run.closed", "csv.rewritten", "csv.replaced", "whole.written"} | {
     "whole.replaced"
 }
 TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.synced", "csv.rewritten"}
 KEPT = {"rejected.kept", "answer.kept"}
-EXPORTS = {"export.written", "export.placed"}  # killed at by the tests of exports
-ALL = POINTS - MOVES - FAILURES - TASKS - KEPT - EXPORTS - {WITHDRAWN}
+EXPORTS = {point for point in POINTS if point.startswith("export.")}  # killed at by the tests of exports
+BATCHES = {point for point in POINTS if point.startswith("batch.")}  # killed at by the tests of batches
+ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:

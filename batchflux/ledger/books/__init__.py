@@ -1,0 +1,1 @@
+"""What a folder is compared with its providers' own books by."""
