@@ -68,11 +68,12 @@ class Exporter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
-    """A reference of a picture: what it is known by, its suffix (`.jpg`), and what reads its bytes (StorageError)."""
+    """A reference of a picture: its suffix (`.jpg`), its size in bytes, and what reads them (StorageError)."""
 
     source: str
     mark: str  # changes with the bytes of a local photo, with the address of a remote one
     suffix: str
+    size: int
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
 

@@ -100,7 +100,9 @@ class References:
         except (OSError, ValueError) as error:
             says = error.strerror if isinstance(error, OSError) else "it is no path"
             raise LeftOutError(f"its reference {source} cannot be read: {says}") from None
-        return Reference(source=source, path=path, sha256=digest, media_type=kind, settings=self._settings)
+        return Reference(
+            source=source, path=path, sha256=digest, media_type=kind, size=state.st_size, settings=self._settings
+        )
 
     def _check(self, known: Known, job: Job, found: Sequence[Reference]) -> None:
         """See that local references are what they were; LeftOutError."""
@@ -123,7 +125,8 @@ class References:
         if one.url is not None:
             return self._links.photo(one.url)
         path, digest, kind = Path(one.path or ""), one.sha256 or "", one.media_type or ""
-        return Photo(source=one.source, mark=digest, suffix=_suffix(kind), read=lambda: read_checked(path, digest))
+        known: dict[str, Any] = {"source": one.source, "mark": digest, "suffix": _suffix(kind), "size": one.size or 0}
+        return Photo(**known, read=lambda: read_checked(path, digest))
 
 
 class _Links:
@@ -162,7 +165,8 @@ class _Links:
             except JobError as error:
                 raise LeftOutError(f"its reference cannot be fetched: {error.message}") from None
         place = path
-        return Photo(source=url, mark=url, suffix=place.suffix, read=lambda: _read(place))
+        size = place.stat().st_size
+        return Photo(source=url, mark=url, suffix=place.suffix, size=size, read=lambda: _read(place))
 
     def close(self) -> None:
         """End what is under way."""

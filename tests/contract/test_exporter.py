@@ -64,7 +64,7 @@ class Rows:
 
 def sample(number: int, prompt: str, split: str = "train") -> Sample:
     data = drawn(number)
-    photo = Photo(source="a.png", mark="0", suffix=".png", read=lambda: drawn(-1, "png"))
+    photo = Photo(source="a.png", mark="0", suffix=".png", size=100, read=lambda: drawn(-1, "png"))
     return Sample(
         id=f"j{number}",
         split=split,

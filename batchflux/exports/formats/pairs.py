@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from batchflux.exports.base import DatasetExporter, Export, Sample
 
 AI_TOOLKIT_CONTROLS = 3
-_TYPICAL_PHOTO = 1_000_000  # bytes that a reference is counted as where files are filled
 
 
 class InstructPix2Pix:
@@ -162,8 +161,8 @@ LAYOUTS: dict[str, Callable[[Export], DatasetExporter]] = {
 
 
 def _size(sample: Sample) -> int:
-    """Return about how many bytes a row takes; what a reference has is not known before it is read."""
-    return sample.size + _TYPICAL_PHOTO * len(sample.references)
+    """Return how many bytes the pictures of a row have."""
+    return sample.size + sum(photo.size for photo in sample.references)
 
 
 EXPORTERS = {
