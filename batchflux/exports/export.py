@@ -144,10 +144,15 @@ class _Work:
         """Go through all rows and plan those that are wanted; UsageError when none is."""
         numbers = ended_numbers(self._connection)
         step = steps("looking", len(numbers))
-        for known, row in self._rows(numbers):
-            step()
-            if known.status == "done" and self._selection.takes(row):
+        for first in range(0, len(numbers), _AT_ONCE):
+            rows = self._rows(numbers[first : first + _AT_ONCE])
+            wanted = [(known, row) for known, row in rows if known.status == "done" and self._selection.takes(row)]
+            if self.references is not None:
+                self.references.begin(known for known, _ in wanted)
+            for known, row in wanted:
                 self._take(known, row)
+            for _ in numbers[first : first + _AT_ONCE]:
+                step()
         if not self.plan.count:
             why = [*self.done.unfit, *dict.fromkeys(self.done.left_out.values())]
             reason = f" ({'; '.join(why[:3])})" if why else ": none is done and as was asked for"
@@ -175,9 +180,11 @@ class _Work:
             rows = {known.number: (known, row) for known, row in self._rows([number for number, *_ in batch])}
             for number, sha256, split, name in batch:
                 known, row = rows.get(number, (None, {}))
-                if known is None or known.sha256 != sha256:
-                    raise StorageError(f"{self._out} changed while it was exported: export again to continue.")
-                sample = self._sample(known, row, split, name)
+                photos = None if known is None or known.sha256 != sha256 else self._photos(known)
+                if known is None or photos is None:
+                    what = f"{self._out}, or what its pictures were made from, changed while it was exported"
+                    raise StorageError(f"{what}: export again to continue.")
+                sample = self._sample(known, row, (split, name), photos)
                 exporter.write(sample, partial(read_checked, self._out / str(known.file_name), sha256))
                 self._count(sample, row)
                 step()
@@ -200,15 +207,10 @@ class _Work:
 
     def _rows(self, numbers: Sequence[int]) -> Iterator[tuple[Known, Mapping[str, Any]]]:
         """Yield the jobs with these numbers, each with all that conditions and captions can name."""
-        stream = iter(numbers)
-        while batch := list(islice(stream, _AT_ONCE)):
-            jobs = list(jobs_by_number(self._connection, batch))
-            said = verdicts_on(self._connection, [known.key for known in jobs])
-            if self.references is not None:
-                for known in jobs:
-                    self.references.begin(known)
-            for known in jobs:
-                yield known, self._row(known, said.get(known.key, _NO_VERDICT))
+        jobs = list(jobs_by_number(self._connection, numbers))
+        said = verdicts_on(self._connection, [known.key for known in jobs])
+        for known in jobs:
+            yield known, self._row(known, said.get(known.key, _NO_VERDICT))
 
     def _row(self, known: Known, verdict: Verdict) -> Mapping[str, Any]:
         row = row_of(known, self._tags)
@@ -257,7 +259,10 @@ class _Work:
             self._looks.add(known.id, look)
         return first is not None
 
-    def _sample(self, known: Known, row: Mapping[str, Any], split: str, name: str) -> Sample:
+    def _sample(
+        self, known: Known, row: Mapping[str, Any], place: tuple[str, str], photos: tuple[Photo, ...]
+    ) -> Sample:
+        split, name = place
         suffix = PurePosixPath(str(known.file_name)).suffix
         return Sample(
             id=known.id,
@@ -269,7 +274,7 @@ class _Work:
             made_at=known.finished_at or 0.0,
             caption=self._caption.of(row),
             columns={column: row[column] for column in self._words.columns},
-            references=self._photos(known) or (),
+            references=photos,
         )
 
     def _count(self, sample: Sample, row: Mapping[str, Any]) -> None:

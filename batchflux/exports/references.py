@@ -38,7 +38,7 @@ from batchflux.redaction import redacted
 from batchflux.transport import DownloadSlots, Proxies, Transport, TransportOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Sequence
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from batchflux.ledger.tables import Known
@@ -74,11 +74,12 @@ class References:
     def __exit__(self, *_: object) -> None:
         self._links.close()
 
-    def begin(self, known: Known) -> None:
-        """Begin to fetch what a job's links lead to."""
-        for source in json.loads(known.spec)["images"]:
-            if "://" in source:
-                self._links.begin(source)
+    def begin(self, jobs: Iterable[Known]) -> None:
+        """Begin to fetch what the links of jobs lead to."""
+        for known in jobs:
+            for source in json.loads(known.spec)["images"]:
+                if "://" in source:
+                    self._links.begin(source)
 
     def of(self, known: Known) -> tuple[Photo, ...]:
         """Return a job's references; LeftOutError where one is gone, or is not the one that was sent."""

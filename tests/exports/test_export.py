@@ -32,6 +32,7 @@ from tests.exports.folders import local as photo
 from tests.terminal import Terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from batchflux.exports.export import Exported
@@ -293,3 +294,15 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path) -> None:
         code, lines = terminal.end()
     assert (code, lines[0]) == (0, "dest")
     assert lines[1].startswith("400 pictures, ")
+
+
+def test_a_photo_that_changes_meanwhile_stops_it(tmp_path: Path) -> None:
+    out = pairs(tmp_path)
+
+    def steps(what: str, _number: int, /) -> Callable[[], object]:
+        if what == "pictures":
+            (tmp_path / "a.png").write_bytes(picture(9, "png"))
+        return lambda: None
+
+    with pytest.raises(StorageError, match="changed while it was exported: export again"):
+        export(out, tmp_path / "dest", Wish(kind="pairs"), steps)

@@ -61,8 +61,8 @@ def made(tmp_path: Path, host: str, *names: str) -> Path:
     return folder(tmp_path / "out", jobs)
 
 
-def exported(out: Path, *hosts: str) -> Exported:
-    return export(out, out.parent / "dest", Wish(kind="pairs", allow_hosts=hosts))
+def exported(out: Path, *hosts: str, only: str | None = None) -> Exported:
+    return export(out, out.parent / "dest", Wish(kind="pairs", allow_hosts=hosts, only=only))
 
 
 def test_a_link_is_fetched_once_and_its_picture_kept(tmp_path: Path) -> None:
@@ -91,3 +91,9 @@ def test_a_private_host_is_not_asked_unless_it_is_named(tmp_path: Path) -> None:
     with shop() as (host, asked), pytest.raises(UsageError, match=r"its reference cannot be fetched: .*127\.0\.0\.1"):
         exported(made(tmp_path, host, "1.png"))
     assert asked == []
+
+
+def test_only_what_is_exported_is_fetched(tmp_path: Path) -> None:
+    with shop() as (host, asked):
+        assert exported(made(tmp_path, host, "1.png", "2.png", "3.png"), host, only="j1").pictures == 1
+    assert asked == ["/2.png"]
