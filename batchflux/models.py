@@ -307,11 +307,13 @@ class Uploaded:
 class Closed:
     """A batch has ended: `files` are the ids of those that hold its answers. What is in none was not made, and is free.
 
-    `error` says why nothing was made, where its file was refused.
+    Where it is `completed`, only if all are there that it says it `made` (None: it does not). `error` says why nothing
+    was made, where its file was refused.
     """
 
     state: Literal["completed", "failed", "expired", "cancelled"]
     files: tuple[str, ...] = ()
+    made: int | None = None
     error: JobError | None = None
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_NAME, _SHORTEST_KEY = 64, 20  # characters of a variable's name, and of a key that is mistaken for one
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|api-?key|signature", re.IGNORECASE)
-TOKENS = ("text_in", "image_in", "text_out", "image_out")  # kinds of tokens that have prices of their own
+TOKENS = ("text_in", "image_in", "text_out", "image_out", "in", "out")  # kinds of tokens that have prices of their own
 MILLION = 1_000_000
 PIXELS = ("megapixel", "further")  # of a model that is paid by them: the first one, and each one after it
 MEGAPIXEL = 1 << 20  # pixels

@@ -16,7 +16,16 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Bytes, Closed, Json, Missing, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.batched import ENDLESS, MOST_PAGES, answer, object_in, step, unread, without_file
+from batchflux.providers.answers.batched import (
+    ENDLESS,
+    MOST_PAGES,
+    answer,
+    count_in,
+    object_in,
+    step,
+    unread,
+    without_file,
+)
 from batchflux.providers.answers.documents import address_in, texts_in
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.untrusted import told_text
@@ -205,9 +214,9 @@ class GeminiBatches(BatchApi):
             return Closed(state="failed", files=files, error=self._fault(fault))
         if state not in _ENDS:
             return Pending()
-        if not files and _ENDS[state] == "completed":
-            return Pending()  # its file is not there yet, and what is in no file counts as not made
-        return Closed(state=_ENDS[state], files=files)
+        if not files and _ENDS[state] == "completed":  # what is in no file counts as not made, so it is waited for
+            raise JobError(Code.BAD_ANSWER, "the batch has succeeded, and names no file of what it made")
+        return Closed(state=_ENDS[state], files=files, made=count_in(about.get("batchStats"), "successfulRequestCount"))
 
     def _fault(self, fault: Mapping[str, Any]) -> JobError:
         """Return why a batch failed, by the one table and Google's words."""

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from batchflux.capabilities import Capabilities
 from batchflux.errors import Code, JobError
 from batchflux.models import Cost, HttpRequest, Json, Multipart, Then
+from batchflux.providers.answers.failures import left_open
 from batchflux.providers.answers.reading import AnswerReader, recoded
 from batchflux.providers.answers.untrusted import UnreadableError, told_counts
 from batchflux.providers.base import Provider, carried, file_of, in_json, size_of
@@ -46,6 +47,7 @@ _BLOCKED = re.compile(
     r"(?:resource|account|organi[sz]ation) .{0,40}(?:blocked|suspended|disabled)|unsupported_country", re.IGNORECASE
 )
 _MADE = re.compile(r'"moderation_stage"\s*:\s*"output"')
+_BEGUN = re.compile(r"\bimage_(?:generation|edit)\.partial_image\b")
 _MAY_TELL = frozenset({Code.MODERATED, Code.NO_IMAGE})
 _BAD, _UNPROCESSABLE, _MEDIA, _FORBIDDEN, _FAILED = 400, 422, 415, 403, 500  # HTTP
 
@@ -113,10 +115,17 @@ class Answers(AnswerReader):
         return replace(finished, cost=self._told())
 
     def explained(self, error: JobError) -> JobError:
-        """Return what OpenAI means: a blocked account is no prompt's fault, and a picture that was made may be paid."""
+        """Return what OpenAI means: a blocked account is no prompt's fault, and a picture that was made may be paid.
+
+        One that had begun to come may be, too: each partial picture is billed, and nothing says that a stream that
+        fails after some is free.
+        """
+        begun = self._success and _BEGUN.search(self._text) is not None
         if self._status == _FORBIDDEN and _BLOCKED.search(self._text):
             error = recoded(error, Code.AUTH)
-        elif error.code is Code.MODERATED and _MADE.search(self._text):
+        elif error.code is Code.SERVER and begun:
+            error = left_open(error, surely=True)
+        elif error.code is Code.MODERATED and (begun or _MADE.search(self._text)):
             error = recoded(error, Code.MODERATED, billed=True)
         if error.billed and error.code in _MAY_TELL and (cost := self._told(pictured=False)) is not None:
             error.tokens = cost.tokens

@@ -15,7 +15,16 @@ from urllib.parse import quote
 from batchflux.capabilities import BatchTerms
 from batchflux.errors import Code, JobError
 from batchflux.models import Closed, Json, Missing, Multipart, Pending, Submitted, Then, Uploaded
-from batchflux.providers.answers.batched import ENDLESS, MOST_PAGES, answer, object_in, step, unread, without_file
+from batchflux.providers.answers.batched import (
+    ENDLESS,
+    MOST_PAGES,
+    answer,
+    count_in,
+    object_in,
+    step,
+    unread,
+    without_file,
+)
 from batchflux.providers.answers.failures import from_answer
 from batchflux.providers.answers.reading import recoded
 from batchflux.providers.batches import BatchAnswer, BatchApi
@@ -175,17 +184,12 @@ def _standing(told: DocumentReader, handle: str) -> Reply:
         case "failed":
             return Closed(state="failed", files=files, error=_fault(told))
         case "completed" | "expired" | "cancelled" as state:
-            lacking = told.name("output_file_id") is None if _made(told) else state == "completed" and not files
-            # What is in no file counts as not made: a file that is not there yet is waited for.
-            return Pending() if lacking else Closed(state=state, files=files)
+            made = count_in(told.document.get("request_counts"), "completed")
+            lacking = told.name("output_file_id") is None if made else state == "completed" and not files
+            if lacking:  # what is in no file counts as not made: one that is not there yet is waited for
+                raise JobError(Code.BAD_ANSWER, f"the batch is {state}, and names no file of what it made")
+            return Closed(state=state, files=files, made=made)
     return Pending()
-
-
-def _made(told: DocumentReader) -> bool:
-    """Whether a batch says that any of its requests went well."""
-    counts = told.document.get("request_counts")
-    made = counts.get("completed") if isinstance(counts, dict) else None
-    return isinstance(made, int) and made > 0
 
 
 def _fault(told: DocumentReader) -> JobError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchflux.errors import Code, JobError, StopRun
+from batchflux.errors import Code, JobError, StopRun, StorageError
 from batchflux.models import Closed
 from tests.engine.batch_shop import HALF, HOUR, Fate, Lot, Shop, ShopApi, ShopBatches, killing
 from tests.engine.test_batches import beside, run
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchflux.engine.settings import Rules
     from batchflux.engine.shutdown import Gate
     from batchflux.ledger.ledger import Ledger
-    from batchflux.models import HttpRequest, Job, Json, Reply
+    from batchflux.models import HttpRequest, Inline, Job, Json, Reply
     from tests.engine.conftest import Night, NightFactory, Terms
 
 STRANGER = json.dumps({"key": "somebody else's", "status": 200, "body": {"picture": "of another"}}).encode()
@@ -34,6 +34,7 @@ class Odd(Shop):
         super().__init__(*fates)
         self.says = told
         self.files_gone = self.second = 0
+        self.counted: int | None = None
 
     def _end(self, lot: Lot, ends: str, share: float) -> None:
         super()._end(lot, ends, share)
@@ -42,7 +43,9 @@ class Odd(Shop):
 
     def _free(self, step: str, what: str, request: HttpRequest, key: str | None) -> Reply:
         reply = super()._free(step, what, request, key)
-        return replace(reply, files=(*reply.files, "errors")) if self.second and isinstance(reply, Closed) else reply
+        if not isinstance(reply, Closed):
+            return reply
+        return replace(reply, files=(*reply.files, "errors") if self.second else reply.files, made=self.counted)
 
     async def lines(self, request: HttpRequest) -> AsyncGenerator[bytes]:
         if self.files_gone > 0 or request.url == "answers/errors":
@@ -96,12 +99,13 @@ def test_answers_under_other_keys_are_not_bought_again_and_again(nights: NightFa
         assert night.spent() == shop.money == 4 * HALF
 
 
-@pytest.mark.parametrize("lines", [[], [b""]])
+@pytest.mark.parametrize("counted", [None, 0, 4])
 def test_a_completed_batch_without_answers_is_not_bought_again_and_again(
-    nights: NightFactory, lines: list[bytes]
+    nights: NightFactory, counted: int | None
 ) -> None:
     with nights(4) as night:
-        shop = at(night, told=lambda _: lines)
+        shop = at(night, told=lambda _: [b""])
+        shop.counted = counted
         ended = run(night, deadline=5 * HOUR)
         assert (ended.reason, shop.creates) == (None, 1)
         assert night.spent() == shop.money == 4 * HALF
@@ -168,3 +172,49 @@ def test_a_file_that_is_gone_costs_what_is_read_nothing(nights: NightFactory) ->
         assert run(night, on_unknown="hold").seconds == 0
         assert run(night).tally.done == 2
         assert (shop.creates, night.spent()) == (2, 8 * HALF)
+
+
+@pytest.mark.parametrize("step", ["poll", "find", "cancel"])
+def test_an_api_that_says_nothing_that_is_understood_is_not_asked_for_ever(nights: NightFactory, step: str) -> None:
+    with nights(4) as night:
+        shop = at(night, Fate(lost="after" if step == "find" else None, hours=2))
+        shop.faults = lambda asked, _: JobError(Code.INVALID_REQUEST, "no such path") if asked == step else None
+        ended = run(night, deadline=30 * HOUR, live_from=1 * HOUR if step == "cancel" else None)
+        if step != "cancel":
+            assert (ended.reason, ended.tally.unknown) == (None, 4)
+            assert night.spent() == 4 * HALF
+            shop.faults = lambda *_: None
+            ended = run(night)
+        assert ended.tally.done == 4
+        assert (shop.creates, shop.wrong, night.spent()) == (1, [], shop.money)
+
+
+def test_a_disk_that_is_full_while_answers_are_read_loses_none(nights: NightFactory) -> None:
+    with nights(40) as night:
+        shop, spool = at(night), night.pictures.spool
+
+        async def full(job: Job, picture: Inline) -> str:
+            if night.pictures.spooled == 15:
+                raise StorageError("no room is left; make room and run again")
+            return await spool(job, picture)
+
+        night.pictures.spool = full  # type: ignore[method-assign]
+        ended = run(night, concurrency=3)
+        assert ended.reason is not None
+        assert (ended.reason.reason, ended.tally.done <= 15, night.spent()) == ("storage", True, 40 * HALF)
+        night.pictures.spool = spool  # type: ignore[method-assign]
+        run(night)
+        assert {row.status for row in night.rows().values()} == {"done"}
+        assert (shop.creates, night.spent()) == (1, shop.money)
+
+
+@pytest.mark.parametrize(("counted", "creates", "failed"), [(4, 1, 2), (None, 1, 2), (2, 2, 0)])
+def test_what_a_completed_batch_does_not_say_that_it_made_is_sent_again(
+    nights: NightFactory, counted: int | None, creates: int, failed: int
+) -> None:
+    with nights(4) as night:
+        shop = at(night, told=lambda lines: lines[:2] if shop.creates == 1 else lines)
+        shop.counted = counted
+        ended = run(night)
+        assert (shop.creates, ended.tally.done, ended.tally.failed) == (creates, 4 - failed, failed)
+        assert night.spent() == 4 * HALF

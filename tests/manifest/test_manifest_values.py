@@ -374,6 +374,12 @@ def test_a_model_may_be_paid_by_tokens(load: Load) -> None:
     assert made.cost_of("m", Cost(amount=Decimal(1), currency="EUR", tokens=tokens)) == 1
     assert made.cost_of("m", Cost(amount=Decimal(1), tokens=tokens)) == Decimal("0.1208")
     assert (made.cost_of("m", None), made.cost_of("m", Cost())) == (None, None)
+    whole = load(
+        "version: 1\nprovider: {price: {m: {most: 1, in: 2, text_out: 3, out: 9}}}\njobs: [{prompt: x}]\n"
+    ).provider
+    assert whole.cost_of("m", Cost(tokens={"text_in": 1, "in": 1, "image_out": 1, "text_out": 1})) == Decimal(
+        "0.000016"
+    )
 
 
 @given(st.from_regex(r"https?:/{1,3}[A-Za-z0-9.:@-]{0,12}(/[!-~]{0,20})?", fullmatch=True))

@@ -159,6 +159,23 @@ def test_partial_pictures_of_a_stream_are_none(of: str) -> None:
     assert read(request, part).code is Code.NO_IMAGE
 
 
+@pytest.mark.parametrize("of", ["image_generation", "image_edit"])
+def test_a_stream_that_fails_after_a_partial_picture_may_be_billed(of: str) -> None:
+    request = OPENAI.submit(job(options=(("stream", True),)), 1)
+    part = _event(f"{of}.partial_image", b64_json=DRAFT_64, partial_image_index=0)
+    failed = _typed("server_error", "image_generation_failed", "The picture could not be made.")
+    blocked = _typed("image_generation_user_error", "moderation_blocked", "Rejected by our safety system")
+    told = [(error.code, error.billed) for error in (read(request, failed), read(request, part + failed))]
+    assert told == [(Code.SERVER, False), (Code.UNKNOWN, True)]
+    told = [(error.code, error.billed) for error in (read(request, blocked), read(request, part + blocked))]
+    assert told == [(Code.MODERATED, False), (Code.MODERATED, True)]
+
+
+def _typed(kind: str, code: str, message: str) -> str:
+    error = {"type": kind, "code": code, "message": message}
+    return f"event: error\ndata: {json.dumps({'type': 'error', 'error': error})}\n\n"
+
+
 def test_a_picture_tells_its_tokens() -> None:
     request = OPENAI.submit(job(), 1)
     answer = {"created": 1, "data": [{"b64_json": B64, "revised_prompt": "a red mug"}], "usage": USAGE}

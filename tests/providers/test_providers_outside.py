@@ -34,7 +34,8 @@ jobs: [{prompt: A red mug, seed: 7SEED}]
 @pytest.fixture
 def call(tmp_path: Path) -> Call:
     """Call a module of Python in a folder, with the package put where pip puts one: its module and its metadata."""
-    project = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    package = tomllib.loads((OUTSIDE / "pyproject.toml").read_text(encoding="utf-8"))
+    project = package["project"]
     site = tmp_path / "site"
     metadata = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     metadata.mkdir(parents=True)
@@ -42,7 +43,8 @@ def call(tmp_path: Path) -> Call:
     (metadata / "METADATA").write_text(head, encoding="utf-8")
     points = "".join(f"{name} = {value}\n" for name, value in project["entry-points"][GROUP].items())
     (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{points}", encoding="utf-8")
-    shutil.copy(OUTSIDE / "batchflux_atelier.py", site)
+    for module in package["tool"]["setuptools"]["py-modules"]:
+        shutil.copy(OUTSIDE / f"{module}.py", site)
     environ = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "TOKEN": "sk-outside-000000"}
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -69,8 +71,27 @@ def test_the_suite_holds_for_it(call: Call, tmp_path: Path) -> None:
     """Some tests of each kind: the others take as long for it as for the providers that they are run for already."""
     some = "paid_once or handle.recorded or answer.recorded or told or wrong_key or moderated or poll_that or lost_is"
     some = f"({some}) and not looked_for"  # of an API that cannot tell what was lost there is none
-    for name in ("pyproject.toml", "test_batchflux_atelier.py"):
-        shutil.copy(OUTSIDE / name, tmp_path)
-    ended = call("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-k", some, "test_batchflux_atelier.py")
+    said = said_of(call, tmp_path, "atelier", some)
+    assert "skipped" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_suite_of_batches_holds_for_it(call: Call, tmp_path: Path) -> None:
+    some = "paid_once or batch.created or batch.read or was_lost or moderated or once_its_batch"
+    assert "skipped" not in said_of(call, tmp_path, "printers", some)
+
+
+def test_its_webhooks_and_its_books_are_known(call: Call, tmp_path: Path) -> None:
+    assert "2 passed" in said_of(call, tmp_path, "atelier", "calls or bill")
+
+
+def said_of(call: Call, folder: Path, module: str, some: str) -> str:
+    """Run some of the tests that the package has of a module; return what pytest says."""
+    for name in ("pyproject.toml", f"test_batchflux_{module}.py"):
+        shutil.copy(OUTSIDE / name, folder)
+    ended = call(
+        "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-k", some, f"test_batchflux_{module}.py"
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "skipped" not in ended.stdout
+    return ended.stdout

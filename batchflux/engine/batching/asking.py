@@ -78,20 +78,26 @@ class Asking:
         """Look for a batch by its name until its fate is known; Missing: it was not accepted.
 
         A listing may lag behind, and so may what accepts a batch whose answer was cut off: it is looked for GRACE from
-        now on. None: the key that knows it cannot be asked.
+        now on. None: the key that knows it cannot be asked. Raises JobError: no listing was whole for `patience`.
         """
         began = self._clock()
         while True:
             waited = self._clock() - began
             try:
                 reply = await self.ask(room, room.api.find(room.batch.name))
-            except JobError:  # said in the log; the listing was not whole
+            except JobError:
+                if waited >= self.patience(room):
+                    raise
                 reply = Pending()
             if isinstance(reply, Submitted):
                 return reply
             if isinstance(reply, Missing) and waited >= GRACE:
                 return reply if room.own else None
             await room.service.gate.sleep(min(LOOK, max(GRACE - waited, FIRST_PAUSE)))
+
+    def patience(self, room: Room) -> float:
+        """Return for how many seconds a batch is asked for while its API gives no answer that can be understood."""
+        return max(room.service.outages.patience, GRACE)
 
     def refused(self, room: Room, error: JobError) -> None:
         """Take note that the key of a batch was refused."""

@@ -36,13 +36,14 @@ MOST_HELD = 32 << 20  # bytes of refusals that wait for the end of a batch's fil
 class Answers:
     """What the files of a batch hold for `jobs`, the keys of all its jobs.
 
-    `keys` are of those that have an answer, `again` of those that came again; `strange` lines are not understood, or
-    of no job of it. `refused` holds the refusals until all is read, for a job of them may have been made too. `gone`
-    says why one of the files cannot be had any more.
+    `keys` are of those that have an answer, `made` of those with a picture, `again` of those that came again; `strange`
+    lines are not understood, or of no job of it. `refused` holds the refusals until all is read, for a job of them may
+    have been made too. `gone` says why one of the files cannot be had any more.
     """
 
     jobs: frozenset[str]
     keys: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
     again: Counter[str] = field(default_factory=Counter)
     refused: dict[str, BatchAnswer] = field(default_factory=dict)
     held: int = 0
@@ -51,7 +52,9 @@ class Answers:
 
     def copy(self) -> Answers:
         """Return the same, to go back to."""
-        return replace(self, keys=set(self.keys), again=self.again.copy(), refused=self.refused.copy())
+        return replace(
+            self, keys=set(self.keys), made=set(self.made), again=self.again.copy(), refused=self.refused.copy()
+        )
 
     def add(self, answer: BatchAnswer) -> bool:
         """Count an answer; return whether it is to be handed out: the first picture of its job.
@@ -59,6 +62,8 @@ class Answers:
         A refusal is handed out when all is read and there was no picture. One that comes again costs nothing.
         """
         made = answer.status < SUCCESS
+        if made:
+            self.made.add(answer.key)
         if made and self.refused.pop(answer.key, None) is not None:
             return True
         if answer.key in self.keys:
@@ -85,6 +90,9 @@ class Following:
         try:
             room.service.gate.check()
             await self._followed(room)
+        except JobError as error:
+            said = f"its batch could not be asked for ({error.message}); the next run asks again"
+            self._rooms.strand(room, JobError(Code.UNKNOWN, said))
         finally:
             room.followed = room.reading = False
             self._rooms.left(room)
@@ -114,12 +122,21 @@ class Following:
         self._rooms.strand(room, JobError(Code.UNKNOWN, other))
 
     async def _closed(self, room: Room) -> Closed | None:
-        """Poll a batch until it has closed; None: the API does not know it. When its time is over, it is cancelled."""
-        pause, missing_since, gate = FIRST_PAUSE, None, room.service.gate
+        """Poll a batch until it has closed; None: the API does not know it. When its time is over, it is cancelled.
+
+        Raises JobError: nothing was understood of what it said for as long as it is asked so.
+        """
+        pause, missing_since, gate, heard_at = FIRST_PAUSE, None, room.service.gate, self._clock()
         if room.fresh:
             await gate.sleep(pause)
         while True:
-            reply, asked_to_wait = await self._polled(room), 0.0
+            try:
+                reply, asked_to_wait = await self._polled(room), 0.0
+                heard_at = self._clock()
+            except JobError:  # said in the log, and to ask again costs nothing
+                if self._clock() - heard_at >= self._asking.patience(room):
+                    raise
+                reply, asked_to_wait = Pending(), 0.0
             match reply:
                 case Closed():
                     return reply
@@ -136,15 +153,11 @@ class Following:
             pause = min(pause * POLL_GROWTH, LONGEST_PAUSE)
 
     async def _polled(self, room: Room) -> Reply:
-        """Ask how a batch stands; cancel it first when it is time to."""
-        api = room.api
-        try:
-            if self._world.now() >= room.live_at and not room.cancelled:
-                room.cancelled = True  # also when it is refused: it has ended, or is asked for until it has
-                await self._asking.ask(room, api.cancel(room.handle))
-            return await self._asking.ask(room, api.poll(room.handle))
-        except JobError:  # said in the log, and to ask again costs nothing
-            return Pending()
+        """Ask how a batch stands; cancel it first when it is time to. Raises JobError."""
+        if self._world.now() >= room.live_at and not room.cancelled:
+            room.cancelled = True  # also when it is refused: it has ended, or is asked for until it has
+            await self._asking.ask(room, room.api.cancel(room.handle))
+        return await self._asking.ask(room, room.api.poll(room.handle))
 
     async def _taken(self, room: Room, closed: Closed) -> None:
         """Take all answers of a batch, and close it; what it has none for goes on without it."""
@@ -238,7 +251,8 @@ class Following:
 def _meant(closed: Closed, answers: Answers, error: JobError | None) -> tuple[End, JobError | None]:
     """Return how a batch ended, and what becomes of a job that it has no answer for, which may be an `error`.
 
-    None: it was not made. A batch that was completed has answered all; what is not there may have been made and billed.
+    None: it was not made. Of a batch that was completed, what is not there may have been made and billed, unless all is
+    there that it says it made. One that answers nothing is not believed that, or it might be bought without an end.
     """
     if answers.gone is not None:
         gone = f"its batch was made, and what it came to is gone ({answers.gone.message}); it may have been billed"
@@ -246,6 +260,7 @@ def _meant(closed: Closed, answers: Answers, error: JobError | None) -> tuple[En
     if error is None and answers.strange:
         what = f"of its batch's answers {answers.strange} could not be read, and one of them may be its own"
         error = JobError(Code.BAD_ANSWER, what)
-    if error is None and closed.state == "completed":
+    told = closed.made is not None and bool(answers.keys) and closed.made <= len(answers.made)
+    if error is None and closed.state == "completed" and not told:
         error = JobError(Code.BAD_ANSWER, "its batch was completed without an answer for it; it may have been billed")
     return closed.state, error

@@ -221,7 +221,10 @@ class Departures:
 
     async def _accepted(self, room: Room) -> bool:
         """Return whether the API has, or may have, a batch all the same, for which its answer was lost."""
-        found = await self._asking.found(room)
+        try:
+            found = await self._asking.found(room)
+        except JobError:  # who follows it asks on
+            return True
         if isinstance(found, Missing):
             room.batch = replace(room.batch, state="authorized")
         elif found is not None:

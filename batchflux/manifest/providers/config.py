@@ -6,7 +6,7 @@ base_url. Whether a key's variable is set is asked when the run starts, not here
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from batchflux.errors import quoted
 from batchflux.manifest.job_fields import AUTO
@@ -33,6 +33,19 @@ class Known(NamedTuple):
     api: str
     base_url: str | None = None
     keys: tuple[str, ...] = ()
+
+
+class _Meant(NamedTuple):
+    """Who is meant by what is written of a provider, and where that is.
+
+    `called` is its name, or its API where it has none. `place`: `inside` is the simulator of this process, `own` a
+    server of the user's, which is not to have a known one's key, `known` where the name says, or another way there.
+    """
+
+    called: str
+    api: str
+    known: Known
+    place: Literal["inside", "own", "known"]
 
 
 _TUZI = Known(FLUX_RELAY, "https://api.tu-zi.com", ("TUZI_API_KEY",))
@@ -82,39 +95,51 @@ def provider_config(
 
     `simulate`: the command line says that the simulator takes its place, which speaks its API.
     """
-    written = given.api if section.has("api") else None
-    embedded = given.addresses == (EMBEDDED,)
-    unnamed = len(section.path) == 1 and not section.has("name") and given.addresses and not embedded
-    called = written if unnamed and written is not None else given.name if section.name else section.path[1]
-    named = known_providers(offers)
-    api = api_of(called, written, named)
-    simulated = simulate or embedded or SIMULATOR in (called, written)
-    known = KNOWN[SIMULATOR] if simulated else named.get(called) or named.get(api) or Known(api=api)
+    meant = _meant(section, given, known_providers(offers), simulate=simulate)
     sure = section.faulty.isdisjoint({"name", "api"})
-    if sure and simulated and given.addresses and not embedded and not simulate:
-        section.add(_RUNS_INSIDE, "base_url")
-    if sure and not simulated and known.base_url is None and not section.has("base_url"):
-        if written is None:
-            message = f"found {quoted(called)}, which is not known; {nearest(called, named)}, or add base_url"
-            section.add(message, *section.name)
-        elif offers is None or any(offer.api == api for offer in offers):  # of an unknown API only that is said
-            section.add(f"the API {api} has no address of its own; add base_url", "api")
+    if sure:
+        _check_place(section, given, meant, offers, simulate=simulate)
+    known = meant.known
     own = given.addresses or (() if known.base_url is None else (known.base_url,))
-    # A server of the user's own: not with the API's key.
-    elsewhere = section.has("base_url") and (unnamed or called not in named)
-    keys = given.keys if "keys" in given.model_fields_set else () if elsewhere else known.keys
+    keys = given.keys if "keys" in given.model_fields_set else known.keys if meant.place == "known" else ()
     made = given.model_copy(
         update={
-            "name": section.path[1] if len(section.path) > 1 else called,
-            "api": api,
-            "model": given.model if section.has("model") else _model_of(api, offers),
-            "addresses": () if simulated else own,
+            "name": section.path[1] if len(section.path) > 1 else meant.called,
+            "api": meant.api,
+            "model": given.model if section.has("model") else _model_of(meant.api, offers),
+            "addresses": () if meant.place == "inside" else own,
             "keys": () if simulate else keys,
             **({"options": {}, "price": None} if simulate else {}),
         }
     )
     _check_api(section, made, offers if sure else None)
     return made if offers is None else _in_mode(section, made, offers)
+
+
+def _meant(section: Section, given: ProviderConfig, named: Mapping[str, Known], *, simulate: bool) -> _Meant:
+    written = given.api if section.has("api") else None
+    embedded = given.addresses == (EMBEDDED,)
+    unnamed = len(section.path) == 1 and not section.has("name") and bool(given.addresses) and not embedded
+    called = written if unnamed and written is not None else given.name if section.name else section.path[1]
+    api = api_of(called, written, named)
+    if simulate or embedded or SIMULATOR in (called, written):
+        return _Meant(called, api, KNOWN[SIMULATOR], "inside")
+    own = section.has("base_url") and (unnamed or called not in named)
+    return _Meant(called, api, named.get(called) or named.get(api) or Known(api=api), "own" if own else "known")
+
+
+def _check_place(
+    section: Section, given: ProviderConfig, meant: _Meant, offers: Sequence[Capabilities] | None, *, simulate: bool
+) -> None:
+    if meant.place == "inside" and given.addresses not in ((), (EMBEDDED,)) and not simulate:
+        section.add(_RUNS_INSIDE, "base_url")
+    if meant.place != "known" or meant.known.base_url is not None or section.has("base_url"):
+        return
+    if not section.has("api"):
+        near = nearest(meant.called, known_providers(offers))
+        section.add(f"found {quoted(meant.called)}, which is not known; {near}, or add base_url", *section.name)
+    elif offers is None or any(offer.api == meant.api for offer in offers):  # of an unknown API only that is said
+        section.add(f"the API {meant.api} has no address of its own; add base_url", "api")
 
 
 def _in_mode(section: Section, made: ProviderConfig, offers: Sequence[Capabilities]) -> ProviderConfig:

@@ -63,6 +63,13 @@ def answer(key: object, status: object, body: object) -> BatchAnswer | None:
     return BatchAnswer(key=name, status=int(str(status)), body=json.dumps(body).encode())
 
 
+def count_in(counts: object, key: str) -> int | None:
+    """Return how many an object says that there are of a key; None: it says nothing of it."""
+    told = counts.get(key) if isinstance(counts, dict) else None
+    text = str(told) if type(told) in (int, str) else ""  # 64 bits are a text in Google's JSON
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
 def without_file(error: JobError) -> JobError:
     """Return why no batch was made; a file that the API does not have yet is no fault of the request."""
     return recoded(error, Code.SERVER, billed=False) if _NO_FILE_YET.search(error.message) else error

@@ -65,7 +65,7 @@ class Search:
         return replace(self, cursors=(*self.cursors, cursor))
 
     def _near(self, item: Mapping[str, Any]) -> bool:
-        at = _moment(item.get(self.sent_at))
+        at = moment_in(item.get(self.sent_at))
         return at is not None and abs(at - self.lost.sent_at) <= WINDOW
 
 
@@ -104,8 +104,8 @@ def _is_photo(photo: LocalImage, text: str) -> bool:
         return False
 
 
-def _moment(value: Any) -> float | None:
-    """Return a time in ISO 8601 in epoch seconds, in UTC where it names no zone; None where it is none."""
+def moment_in(value: Any) -> float | None:
+    """Return a time of ISO 8601 in an answer, in epoch seconds, of UTC where it names no zone; None without one."""
     try:
         when = datetime.fromisoformat(value) if isinstance(value, str) else None
         return None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

@@ -7,7 +7,6 @@ that an answer gave.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,12 +44,3 @@ def amount_in(value: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if amount.is_finite() and abs(amount) < _MOST else None
-
-
-def moment_in(value: Any) -> float | None:
-    """Return a time of ISO 8601 in an answer, in epoch seconds, of UTC where it names no zone; None without one."""
-    try:
-        when = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if when is None else (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 
 from batchflux.charges.books import Charge, Statement
 from batchflux.providers.answers.documents import asking
+from batchflux.providers.answers.listed import moment_in
 from batchflux.providers.answers.untrusted import told_text
-from batchflux.providers.books.base import Books, amount_in, moment_in
+from batchflux.providers.books.base import Books, amount_in
 
 if TYPE_CHECKING:
     from batchflux.charges.books import Period
