@@ -56,6 +56,8 @@ POINTS = frozenset(
         "csv.replaced",
         "whole.written",  # manifest.yaml or summary.json: beside the old one
         "whole.replaced",
+        "export.written",  # a file of an export: beside its place
+        "export.placed",
         "moves.taken_up",
         "moves.recorded",
         "moves.put_down",

@@ -22,6 +22,10 @@ COMMANDS = {  # command → the module that has it, and what the list of command
         "serving",
         "Look at the pictures of an output folder in the browser and judge them, also while a run goes on.",
     ),
+    "export": (
+        "export",
+        "Write the pictures of an output folder as a dataset: imagefolder, webdataset, Parquet, pairs.",
+    ),
     "export-review": ("folder", "Write a manifest of what a review asked to redo."),
     "merge": ("folder", "Join two output folders into a third; pays for nothing."),
     "reconcile": ("books", "Compare an output folder's attempts with the provider's own books; changes nothing."),

@@ -1,9 +1,11 @@
-"""The port of exporters, and what stands in a row of results.csv: columns in their order, no spreadsheet formulas."""
+"""The ports of exporters, and what stands in a row of results.csv: columns in their order, no spreadsheet formulas."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchflux.ledger.tables import Known, currency
@@ -11,7 +13,8 @@ from batchflux.output.folder import iso
 from batchflux.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 COLUMNS = {
     "id": "the job's name",
@@ -61,6 +64,101 @@ class Exporter(Protocol):
 
     def close(self) -> None:
         """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photo:
+    """A reference of a picture: its suffix (`.jpg`), its size in bytes, and what reads them (StorageError)."""
+
+    source: str
+    mark: str  # changes with the bytes of a local photo, with the address of a remote one
+    suffix: str
+    size: int
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A picture to be exported, and what goes with it.
+
+    `name` is a file name without suffix and without folders, unique in the export, whatever the case; `split` is
+    `train`, say. `size` (bytes) and `sha256` are the picture's, `made_at` (epoch seconds) is when it was made.
+    `columns` has a value, or None, for each of `Export.columns`, in their order.
+    """
+
+    id: str
+    split: str
+    name: str
+    suffix: str
+    size: int
+    sha256: str
+    made_at: float
+    caption: str
+    columns: Mapping[str, Any]
+    references: tuple[Photo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What a format is to know of an export before its first picture.
+
+    `columns` are the columns of each sample with their types: string, int64 or float64. `suffix` is that of most
+    pictures, `references` the most that one has. `splits` are the names of all that have a picture, in their order.
+    `layout` is what the user named behind the format, '' when nothing. What an exporter keeps open while it is written
+    to it enters into `held`, which is left with the error where the export fails.
+    """
+
+    folder: Path
+    name: str
+    columns: Mapping[str, str]
+    splits: tuple[str, ...]
+    suffix: str
+    references: int = 0
+    layout: str = ""
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loading:
+    """What the dataset card says of how an export is read.
+
+    `use` is Markdown; `files` by split are for `datasets`, none where it cannot read them, and `config` further lines.
+    """
+
+    use: str
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    config: tuple[str, ...] = ()
+
+
+class DatasetExporter(Protocol):
+    """Writes pictures with what goes with them, in one format, into a folder that may hold part of it already.
+
+    It writes files whole, by a rename; what is there and would come out the same is left as it is, and is not read
+    through. What it wrote depends on the samples alone: neither on the clock nor on what was there before. Made anew
+    over what a killed one left, and given the same samples, it comes to the same bytes. Files of its own that an
+    earlier export of the same format left, and this one has not, are removed by `close`.
+    """
+
+    loading: Loading
+    """How it is read, once it is closed."""
+
+    def write(self, sample: Sample, image: Callable[[], bytes]) -> None:
+        """Add a picture, whose bytes `image` reads, in any thread and maybe later; StorageError."""
+
+    def close(self) -> None:
+        """Finish the export: all that was written is there for any reader when this returns, or StorageError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format of exports: what makes its exporter (UsageError where it cannot be), and what it wants of the driver.
+
+    `layouts` are what may stand behind its name, the first by default; with `references` each picture has some.
+    """
+
+    make: Callable[[Export], DatasetExporter]
+    layouts: tuple[str, ...] = ("",)
+    references: bool = False
 
 
 def neutralised(text: str) -> str:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from batchflux.ledger.reviews import Waiting
+    from batchflux.ledger.tables import Known
 
 MARK = "# Written by batchflux export-review"
 _DIGITS = 8  # of a key behind an id that another redo has
@@ -114,13 +115,17 @@ def _jobs(connection: sqlite3.Connection, waiting: Sequence[Waiting], parents: S
 
 
 def _job(connection: sqlite3.Connection, key: str) -> Job:
-    """Return a job as far as the ledger knows it: all but its webhook."""
-    known = known_by_key(connection, [key])[key]
+    """Return a job as far as the ledger knows it."""
+    return job_of(known_by_key(connection, [key])[key])
+
+
+def job_of(known: Known) -> Job:
+    """Return the job of a ledger's row, all but its webhook; its references have no digests."""
     spec: dict[str, Any] = json.loads(known.spec)
     images = [Reference(source=source, **{"url" if is_url(source) else "path": source}) for source in spec["images"]]
     return Job(
         id=known.id,
-        key=key,
+        key=known.key.hex(),
         **{name: spec[name] for name in ("prompt", "style", "model", "provider")},
         file_name=known.planned,
         position=known.position,

@@ -31,8 +31,9 @@ SELDOM = {"run.surveyed", "run.closing", "run.closed", "csv.rewritten", "csv.rep
 }
 TELLING = {"request.leaving", "answer.received", "answer.recorded", "pictures.synced", "csv.rewritten"}
 KEPT = {"rejected.kept", "answer.kept"}
+EXPORTS = {point for point in POINTS if point.startswith("export.")}  # killed at by the tests of exports
 BATCHES = {point for point in POINTS if point.startswith("batch.")}  # killed at by the tests of batches
-ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - {WITHDRAWN}
+ALL = POINTS - MOVES - FAILURES - TASKS - BATCHES - KEPT - EXPORTS - {WITHDRAWN}
 
 
 def sweep(telling: set[str], values: set[str]) -> list[Any]:

@@ -1,0 +1,95 @@
+"""The command that writes an output folder as a dataset: `batchflux export`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+from batchflux.cli.terminal import count, place
+from batchflux.exports.destination import local
+from batchflux.exports.export import Wish
+from batchflux.exports.export import export as write_export
+from batchflux.exports.selection import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchflux.exports.export import Exported
+
+_HUB_FILES = 50_000  # pictures as files, beyond which the Hub wants files that hold many
+_MB = 1_000_000
+
+
+@click.command("export")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("dest")
+@click.option(
+    "--format", "kind", metavar="FORMAT", required=True, help="imagefolder, webdataset, parquet, or pairs[:LAYOUT]."
+)
+@click.option("--accepted", is_flag=True, help="Only pictures that a review accepted.")
+@click.option("--only", metavar="GLOB", help="Only jobs whose id matches, such as 'mug-*'.")
+@click.option(
+    "--where", metavar="EXPR", multiple=True, help="Only where this holds, such as 'width>=1024' or tags.sku=M-1."
+)
+@click.option("--split", metavar="SHARES", help="Into several splits, as train=0.9,test=0.1.")
+@click.option(
+    "--split-by", metavar="COLUMN", default="prompt", show_default=True, help="What is never parted by a split."
+)
+@click.option(
+    "--caption", metavar="TEMPLATE", default="{{ prompt }}", show_default=True, help="What is said of a picture."
+)
+@click.option("--dedup", is_flag=True, help="Leave out pictures that look like an earlier one.")
+@click.option("--allow-host", "hosts", metavar="HOST", multiple=True, help="A private host to fetch references from.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def export(out: Path, dest: str, *, as_json: bool, split: str | None, split_by: str, hosts: Any, **wanted: Any) -> int:
+    """Write the pictures of the output folder OUT as a dataset into the folder DEST; OUT never changes.
+
+    pairs has each picture with what it was made from, and the layouts instructpix2pix, musubi and ai-toolkit. Failed
+    jobs are left out. Run it again to continue, or to bring DEST up to what OUT has now: only what differs is written.
+    """
+    wish = Wish(split=Split.of(split, split_by), allow_hosts=hosts, **wanted)
+    with ExitStack() as stack:
+        exported = write_export(out, local(dest), wish, lambda what, number: _bar(stack, what, number))
+    click.echo(_json(exported) if as_json else "\n".join(_lines(exported)))
+    if not as_json:
+        _say(exported)
+    return 1 if exported.left_out else 0
+
+
+def _bar(stack: ExitStack, what: str, number: int) -> Callable[[], object]:
+    stack.close()  # the one before
+    bar = stack.enter_context(tqdm(total=number, desc=what, unit="picture", leave=False, disable=None))
+    return bar.update
+
+
+def _json(exported: Exported) -> str:
+    said = asdict(exported)
+    for name in ("left_out", "copies"):
+        said[name] = [{"id": job, "copy_of" if name == "copies" else "why": of} for job, of in said[name].items()]
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _lines(exported: Exported) -> list[str]:
+    """Return what a person reads on stdout: where it is, and what is not in it by itself."""
+    copies = [f"{job} is a copy of {of}" for job, of in exported.copies.items()]
+    return [place(exported.folder), *copies, *(f"{job}: {why}" for job, why in exported.left_out.items())]
+
+
+def _say(exported: Exported) -> None:
+    splits = ", ".join(f"{number:,} {name}" for name, number in exported.splits.items())
+    made = f"{count(exported.pictures, 'picture')}, {exported.bytes / _MB:,.1f} MB, as {exported.kind}"
+    click.echo(f"{made}{f' ({splits})' if len(exported.splits) > 1 else ''}.", err=True)
+    for why, number in exported.unfit.items():
+        click.echo(f"{count(number, 'picture')} {why}: not in it.", err=True)
+    if exported.copies:
+        click.echo(f"{count(len(exported.copies), 'picture')} left out, as copies.", err=True)
+    if exported.left_out:
+        click.echo(f"{count(len(exported.left_out), 'picture')} left out that should be in it.", err=True)
+    if exported.kind == "imagefolder" and exported.pictures > _HUB_FILES:
+        click.echo("The Hub takes fewer files: for it, export as webdataset or parquet.", err=True)

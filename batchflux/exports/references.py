@@ -1,0 +1,285 @@
+"""What pictures were made from, as it was then: local photos are held against their job's key, links are fetched once.
+
+The key of a job is the digest of all that it asks for, the digests of its photos' own bytes among it. So a photo that
+is another than the one that was sent gives another key. Where the ledger does not tell all that a key is made of
+(another provider took the job over, an older version recorded it), the file must not have changed since the job was
+sent, which its system keeps and nobody can put back. What links lead to is kept in `.references/` of the export: the
+next export into it fetches nothing again, and a link that died in the meantime has its picture still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import threading
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast, get_args
+
+from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
+from batchflux.exports.base import Photo
+from batchflux.exports.redo_manifest import job_of
+from batchflux.exports.shards import put
+from batchflux.manifest.identity import former_key, key_of_job
+from batchflux.manifest.parts import ReferencesConfig
+from batchflux.manifest.reading.yaml_nodes import Scalar, Table, read_tree
+from batchflux.models import Reference
+from batchflux.output.base import MANIFEST, SUFFIXES
+from batchflux.output.durable import unreadable
+from batchflux.photos import joined, on_disk
+from batchflux.photos.facts import Kind, kind_of
+from batchflux.photos.steps import Settings
+from batchflux.providers import providers
+from batchflux.redaction import redacted
+from batchflux.transport import DownloadSlots, Proxies, Transport, TransportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from batchflux.ledger.tables import Known
+    from batchflux.models import Job
+
+STORE = ".references"
+MOST_BYTES = 100 << 20  # of a picture behind a link
+_HEAD = 64  # bytes that tell a kind
+_KEPT = 16_384  # photos whose digests are remembered
+_NOWHERE = "https://export.invalid"  # an export has no provider whose addresses would be trusted
+_AT_ONCE = 16
+_PAUSES = (0.5, 2.0)  # seconds before a link is tried again
+
+
+class LeftOutError(Exception):
+    """A picture cannot be exported; the text says why, as the end of a sentence."""
+
+
+class References:
+    """The references of an output folder's jobs, while it is entered. `base` is what local ones are relative to.
+
+    `allow_hosts` are private addresses that may be fetched from.
+    """
+
+    def __init__(self, out: Path, base: Path | None, store: Path, allow_hosts: Sequence[str] = ()) -> None:
+        self._base, self._settings = base, _settings_of(out)
+        self._links = _Links(store, allow_hosts)
+        self._apis = [*dict.fromkeys(api for api, _ in providers()), "simulator"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._links.close()
+
+    def begin(self, jobs: Iterable[Known]) -> None:
+        """Begin to fetch what the links of jobs lead to."""
+        for known in jobs:
+            for source in json.loads(known.spec)["images"]:
+                if "://" in source:
+                    self._links.begin(source)
+
+    def of(self, known: Known) -> tuple[Photo, ...]:
+        """Return a job's references; LeftOutError where one is gone, or is not the one that was sent."""
+        job = job_of(known)
+        found = [self._found(image.source) for image in job.references]
+        if any(one.sha256 for one in found):
+            self._check(known, job.with_references(found), found)
+        return tuple(self._photo(one) for one in found[: len(job.images)])
+
+    def _found(self, source: str) -> Reference:
+        if "://" in source:
+            return Reference(source=source, url=source)
+        if self._base is None:
+            raise LeftOutError("the folder does not tell where its local references are")
+        path = on_disk(self._base, source) or joined(self._base, source)
+        try:
+            state = Path(path).stat()
+            digest, kind = _digest(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        except (OSError, ValueError) as error:
+            says = error.strerror if isinstance(error, OSError) else "it is no path"
+            raise LeftOutError(f"its reference {source} cannot be read: {says}") from None
+        return Reference(
+            source=source, path=path, sha256=digest, media_type=kind, size=state.st_size, settings=self._settings
+        )
+
+    def _check(self, known: Known, job: Job, found: Sequence[Reference]) -> None:
+        """See that local references are what they were; LeftOutError."""
+        if any(key == known.key.hex() for key in self._keys(job, found)):
+            return
+        sent, local = known.started_at or 0.0, [one for one in found if one.path is not None]
+        if any(Path(str(one.path)).stat().st_ctime >= sent for one in local):
+            names = " or ".join(one.source for one in local)  # the key is of all of them
+            raise LeftOutError(f"its reference {names} is not the file that was sent: put that back")
+
+    def _keys(self, job: Job, found: Sequence[Reference]) -> Iterator[str]:
+        """Yield the keys that such a job may have been given."""
+        for named in (None, job.provider):
+            for api in self._apis:
+                yield key_of_job(replace(job, key_provider=named), api)
+        values = {name: getattr(job, name) for name in job.__dataclass_fields__}
+        yield former_key(values, job.provider, job.prompt, found[: len(job.images)])
+
+    def _photo(self, one: Reference) -> Photo:
+        if one.url is not None:
+            return self._links.photo(one.url)
+        path, digest, kind = Path(one.path or ""), one.sha256 or "", one.media_type or ""
+        known: dict[str, Any] = {"source": one.source, "mark": digest, "suffix": _suffix(kind), "size": one.size or 0}
+        return Photo(**known, read=lambda: read_checked(path, digest))
+
+
+class _Links:
+    """Fetches what links lead to, each once, into a folder; in a thread with a loop of its own, once there is one."""
+
+    def __init__(self, store: Path, allow_hosts: Sequence[str]) -> None:
+        self._store = store
+        self._options = TransportOptions(
+            base_url=_NOWHERE,
+            timeout=60,
+            connections=_AT_ONCE,
+            max_bytes=MOST_BYTES,
+            spool_over=MOST_BYTES,
+            spool_dir=str(store),
+            slots=DownloadSlots(_AT_ONCE, _AT_ONCE),
+            allow_hosts=tuple(allow_hosts),
+            proxies=Proxies.of(None, os.environ),
+        )
+        self._transport = Transport(self._options)
+        self._fetching: dict[str, Future[Path]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stack = ExitStack()
+
+    def begin(self, url: str) -> None:
+        """Begin to fetch, unless it is here."""
+        if url not in self._fetching and self._kept(url) is None:
+            self._fetching[url] = self._run(self._fetch(url))
+
+    def photo(self, url: str) -> Photo:
+        """Return what a link leads to; LeftOutError where it cannot be had."""
+        path = self._kept(url)
+        if path is None:
+            self.begin(url)
+            try:
+                path = self._fetching[url].result()
+            except JobError as error:
+                raise LeftOutError(f"its reference cannot be fetched: {error.message}") from None
+        place = path
+        size = place.stat().st_size
+        return Photo(source=url, mark=url, suffix=place.suffix, size=size, read=lambda: _read(place))
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._stack.close()
+
+    def _kept(self, url: str) -> Path | None:
+        """Return the file of what a link led to."""
+        paths = (self._store / (_name(url) + _suffix(kind)) for kind in get_args(Kind))
+        return next((path for path in paths if path.exists()), None)
+
+    async def _fetch(self, url: str) -> Path:
+        async with self._options.slots:
+            data = await self._patiently(url)
+        kind = kind_of(data[:_HEAD])
+        if kind is None:
+            raise JobError(Code.DOWNLOAD, f"{redacted(url)} leads to no picture")
+        path = self._store / (_name(url) + _suffix(kind))
+        await asyncio.to_thread(put, path, data)
+        self._fetching.pop(url, None)
+        return path
+
+    async def _patiently(self, url: str) -> bytes:
+        for pause in _PAUSES:
+            try:
+                return await self._bytes(url)
+            except JobError as error:
+                if error.dead or error.final or not RULES[error.code].fetch_again:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._bytes(url)
+
+    async def _bytes(self, url: str) -> bytes:
+        await asyncio.to_thread(self._store.mkdir, parents=True, exist_ok=True)
+        fetched = await self._transport.fetch(url)
+        if fetched.data is not None:
+            return fetched.data
+        path = Path(fetched.path or "")
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        finally:
+            await asyncio.to_thread(path.unlink)
+
+    def _run(self, work: Coroutine[Any, Any, Path]) -> Future[Path]:
+        if self._loop is None:
+            self._loop = loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="batchflux-links", daemon=True)
+            thread.start()
+            asyncio.run_coroutine_threadsafe(self._transport.__aenter__(), loop).result()
+            self._stack.callback(_stop, loop, thread, self._transport)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, transport: Transport) -> None:
+    async def end() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await transport.__aexit__()
+
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Return the bytes of a file; StorageError where they are not those of this digest."""
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise changed(path)
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def changed(path: Path) -> StorageError:
+    """Return what to raise for a picture whose bytes are not those that are on record."""
+    what = f"{path} is not the picture that is on record, although it has its size"
+    return StorageError(f"{what}: put that back, or take the file away to leave it out, then export again")
+
+
+@lru_cache(maxsize=_KEPT)
+def _digest(path: str, *_state: int) -> tuple[str, str]:
+    """Return the digest of a file's bytes, and of what kind they are ('' for none that is known); OSError."""
+    with Path(path).open("rb") as stream:
+        kind = kind_of(stream.read(_HEAD))
+        stream.seek(0)
+        return hashlib.file_digest(stream, "sha256").hexdigest(), kind or ""
+
+
+def _name(url: str) -> str:
+    """Return the name, without suffix, of what a link leads to."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _suffix(kind: str) -> str:
+    return SUFFIXES.get(cast("Any", kind), (f".{kind}" if kind else "",))[0]
+
+
+def _settings_of(out: Path) -> str:
+    """Return what a folder's manifest says is done to photos, as keys count it; '' where it cannot tell."""
+    path = out / MANIFEST
+    with suppress(OSError, ManifestError, ValueError):
+        root = read_tree(path.read_bytes(), str(path), lambda _: None)
+        said = root.pairs.get("references") if isinstance(root, Table) else None
+        if isinstance(said, Table):
+            given = {name: node.text for name, node in said.pairs.items() if isinstance(node, Scalar)}
+            return Settings(**ReferencesConfig.model_validate(given).model_dump()).written
+    return ""
