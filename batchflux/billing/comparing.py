@@ -13,7 +13,7 @@ from batchflux.billing.balances import span, spans
 from batchflux.billing.entries import entries_of, manifest_of
 from batchflux.billing.exported import read_exported
 from batchflux.charges.books import Period
-from batchflux.charges.matching import reconcile
+from batchflux.charges.matching import covered_by, reconcile
 from batchflux.errors import UsageError
 from batchflux.ledger.books.balances import balances
 from batchflux.ledger.connection import beside
@@ -138,7 +138,7 @@ def _with_file(manifest: Manifest, name: str, entries: Sequence[Entry], wanted: 
     read = read_exported(wanted.file, wanted.how, manifest.currency)
     own = tuple(one for one in entries if one.provider == name)
     charges = tuple(one for one in read.charges if _within(one.at, wanted))
-    found = reconcile(own, charges, window=wanted.window)
+    found = reconcile(own, charges, window=wanted.window, covered=covered_by(charges, wanted.window))
     return Compared(
         provider=name, source=wanted.file.name, entries=own, charges=charges, found=found, assumed=read.assumed
     )

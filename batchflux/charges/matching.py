@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Sums = dict[str, Decimal]
 """Money by its currency; two currencies are never added."""
+ALWAYS = (float("-inf"), float("inf"))
 _SMALLEST = Decimal("0.000001")  # what books round to: a smaller difference is none
 
 
@@ -143,12 +144,18 @@ def sums_of(items: Iterable[Entry | Charge]) -> Sums:
 
 
 def reconcile(
-    ours: Sequence[Entry], theirs: Sequence[Charge], *, window: float, complete: bool = True
+    ours: Sequence[Entry],
+    theirs: Sequence[Charge],
+    *,
+    window: float,
+    complete: bool = True,
+    covered: tuple[float, float] = ALWAYS,
 ) -> Reconciliation:
     """Match a folder's attempts with a provider's books.
 
     A line is at most `window` seconds before an attempt was sent, or after it ended, where only that tells whose it is.
-    Books that are not `complete` tell of the requests that they were asked for, and of no other.
+    Books that are not `complete` tell of the requests that they were asked for, and of no other. They decide nothing of
+    an attempt that was sent outside the time `covered`, in epoch seconds.
     """
     named, rest, repeated = _by_receipt(theirs)
     shared = any(entry.receipt in named for entry in ours)  # or they name requests in another way
@@ -164,15 +171,24 @@ def reconcile(
     free = tuple(entry for entry in left if entry.billed == "no")
     found = _Alike(_billed(open_), rest, window) if complete else None
     absent, hidden = _told_apart(found.only_ours, found.only_theirs) if found else ([], _billed(open_))
+    gone: dict[bool, list[Entry]] = {True: [], False: []}  # by whether the books tell of it
+    for entry in (*_billed(sure), *absent):
+        gone[entry.billed == "yes" or covered[0] <= entry.at <= covered[1]].append(entry)
     return Reconciliation(
         matches=(*matches, *(found.matches if found else ())),
         groups=tuple(found.groups) if found else (),
-        only_ours=(*_billed(sure), *absent),
+        only_ours=tuple(gone[True]),
         free=free,
-        untold=tuple(hidden),
+        untold=(*hidden, *gone[False]),
         only_theirs=tuple(found.only_theirs if found else rest),
         repeated=tuple(repeated),
     )
+
+
+def covered_by(theirs: Sequence[Charge], window: float) -> tuple[float, float]:
+    """Return the time that lines of a file cover, from the first to the last of them, give or take `window` seconds."""
+    times = [charge.at for charge in theirs if charge.at is not None]
+    return (min(times) - window, max(times) + window) if times else ALWAYS
 
 
 def _billed(entries: Iterable[Entry]) -> list[Entry]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchflux.charges.books import Charge
-from batchflux.charges.matching import Entry, Reconciliation, reconcile, sums_of
+from batchflux.charges.matching import ALWAYS, Entry, Reconciliation, covered_by, reconcile, sums_of
 
 PRICE = Decimal("0.14")
 
@@ -124,6 +124,16 @@ def test_the_books_decide_what_may_have_been_billed() -> None:
     assert found.agrees
     assert not match([entry(1, billed="maybe")], [charge(amount=Decimal("0.15"))]).decided[0][1]
     assert match([entry(1, billed="maybe", ended=None, out=True)], []).decided == (), "it may be in the books tomorrow"
+
+
+def test_a_file_decides_nothing_of_what_was_sent_before_or_after_its_lines() -> None:
+    lines = [charge(at=1005.0), charge(at=2000.0)]
+    ours = [entry(number, billed="maybe", at=at, ended=at) for number, at in enumerate((800.0, 1500.0, 9000.0))]
+    found = match([*ours, entry(9, at=9000.0, ended=9000.0)], lines, covered=covered_by(lines, 60.0))
+    assert [one.attempt for one, _ in found.decided] == [1]
+    assert [one.attempt for one in found.untold] == [0, 2]
+    assert [one.attempt for one in found.missing] == [9], "what was billed for certain is missed all the same"
+    assert covered_by([], 60.0) == covered_by([charge(at=None)], 60.0) == ALWAYS
 
 
 def test_books_that_tell_only_what_they_are_asked_leave_the_rest_untold() -> None:
