@@ -206,9 +206,9 @@ class JobRunner:
                     self._goes_elsewhere(run)
                     halted.append(run.service)
                 except JobError as error:
-                    self._goes_on(run, error)
-        for service in halted:
-            service.left |= service.gate.closed
+                    if not self._goes_on(run, error):
+                        raise
+        self._services.leave(halted)
         raise Halted
 
     async def _resumed(self, run: JobRun) -> Link | str:
@@ -224,15 +224,14 @@ class JobRunner:
         if run.out:
             raise Halted
 
-    def _goes_on(self, run: JobRun, error: JobError) -> None:
-        """Ask the provider that refused a job no more, nor in a later run; raise the error unless another is to."""
+    def _goes_on(self, run: JobRun, error: JobError) -> bool:
+        """Whether another provider is to make a job; the one that refused it is asked no more, nor in a later run."""
         if error.code.value not in self._rules.fallback_on:
-            raise error
+            return False  # a frame that raised it would hold it, and it the answer that it came of
         run.answered = error.code, error.message
         run.refused.add(run.service.name)
         self._event("handed_on", id=run.own.id, provider=run.service.name)
-        if not self._services.ways(run.own, run.refused):
-            raise error
+        return bool(self._services.ways(run.own, run.refused))
 
     def _elsewhere(self, run: JobRun, away: bool) -> bool:  # noqa: FBT001  as the limits call it
         """Whether another provider can make the job at once: any while this one is `away`, else one before it."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from batchflux.engine.circuit_breaker import CircuitBreaker
     from batchflux.engine.limits.key_pool import Key
@@ -145,6 +145,11 @@ class Services:
             return None
         what, seconds, name = min(found, key=lambda told: told[1])
         return (what if self.single else f"{name}: {what}"), seconds
+
+    def leave(self, halted: Iterable[Service]) -> None:
+        """Note that these left a job pending, of whom no other makes it: their gate is why, where it is closed."""
+        for service in halted:
+            service.left |= service.gate.closed
 
     def conclude(self) -> None:
         """When the run has no more to do: close its gate if jobs are left because a provider's is closed."""

@@ -234,7 +234,7 @@ def test_answers_without_end_are_given_up_in_bounded_memory(net: Net, program: P
     ended = program.run(net.url, [f"#{name} cat" for name in cases], "--set", "output.max_bytes=4MB", attempts=2)
     assert ended.code == 1, ended.err
     assert dict(zip(cases, verdicts(program), strict=True)) == {name: verdict for name, (_, verdict) in cases.items()}
-    assert ended.peak < quiet.peak + 170, "eight answers at once, each of at most 6.6 MB, held up to three times"
+    assert ended.peak < quiet.peak + 160, "eight answers at once, each of at most 6.6 MB, held up to three times"
 
 
 def test_downloads_without_end_are_given_up_in_bounded_memory(net: Net, program: Program) -> None:
