@@ -12,8 +12,9 @@ from batchflux.billing.entries import wire_of
 from batchflux.charges.books import Balance, Period, Statement
 from batchflux.engine.executors.local import addressed
 from batchflux.engine.limits.key_pool import AT
+from batchflux.engine.retry import Retrying, Tries
 from batchflux.engine.settings import shared_of, transport_options
-from batchflux.errors import Code, JobError, UsageError
+from batchflux.errors import RULES, Code, JobError, UsageError
 from batchflux.ledger.books.balances import Noted
 from batchflux.manifest.providers.config import KNOWN
 from batchflux.manifest.providers.offers import FLUX_RELAY
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 SECONDS, TRIES, AT_ONCE, MOST_PAGES = 60.0, 4, 8, 100_000
 NOTE_SECONDS = 5.0  # how long a run waits for a balance
 LONGEST_WAIT = 30.0  # seconds between two tries
-_AGAIN = frozenset({Code.RATE_LIMITED, Code.SERVER, Code.NETWORK, Code.TIMEOUT, Code.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,21 +156,24 @@ class _Account:
         raise UsageError(f"The books of {self._name} do not end: a page of them leads to itself.")
 
     async def _patiently(self, request: HttpRequest) -> Reply:
-        for tried in range(1, TRIES + 1):
-            try:
-                return await self._step(request)
-            except JobError as error:
-                if tried == TRIES or error.code not in _AGAIN:
-                    message = f"The books of {self._name} cannot be read: {error.message}"
-                    raise UsageError(f"{message}; export them, and name the file: --billing FILE.") from error
-                await asyncio.sleep(min(LONGEST_WAIT, error.retry_after or 0.5 * 2**tried))
-        raise AssertionError
+        try:
+            return await Retrying(_pause, asyncio.sleep)(lambda: self._step(request), Tries())
+        except JobError as error:
+            message = f"The books of {self._name} cannot be read: {error.message}"
+            raise UsageError(f"{message}; export them, and name the file: --billing FILE.") from error
 
     async def _step(self, request: HttpRequest) -> Reply:
         secrets = [] if self._secret is None else [self._secret]
         headers = {} if self._secret is None else self._wire.authorize(self._secret)
         made = addressed(request, self._wire, self._base)
         return (await self._transport.exchange(made, headers=headers, secrets=secrets)).reply
+
+
+def _pause(tries: Tries, error: JobError) -> float | None:
+    """Return the seconds to wait before books are asked for again, None to give up."""
+    tries.used += 1
+    passes = RULES[error.code].fault == "away" or error.code is Code.RATE_LIMITED
+    return min(LONGEST_WAIT, error.retry_after or 0.5 * 2**tries.used) if passes and tries.used < TRIES else None
 
 
 def _secret(key: str, wanted: Sequence[str], secrets: Lookup) -> str | None:
