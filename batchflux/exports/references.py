@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast, get_args
 
+from batchflux.engine.retry import Retrying, Tries
 from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
 from batchflux.exports.base import Photo
 from batchflux.exports.redo_manifest import job_of
@@ -190,14 +191,7 @@ class _Links:
         return path
 
     async def _patiently(self, url: str) -> bytes:
-        for pause in _PAUSES:
-            try:
-                return await self._bytes(url)
-            except JobError as error:
-                if error.dead or error.final or not RULES[error.code].fetch_again:
-                    raise
-            await asyncio.sleep(pause)
-        return await self._bytes(url)
+        return await Retrying(_pause, asyncio.sleep)(lambda: self._bytes(url), Tries())
 
     async def _bytes(self, url: str) -> bytes:
         await asyncio.to_thread(self._store.mkdir, parents=True, exist_ok=True)
@@ -218,6 +212,13 @@ class _Links:
             asyncio.run_coroutine_threadsafe(self._transport.__aenter__(), loop).result()
             self._stack.callback(_stop, loop, thread, self._transport)
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _pause(tries: Tries, error: JobError) -> float | None:
+    """Return the seconds to wait before a link is fetched again, None to give up."""
+    tries.used += 1
+    again = RULES[error.code].fetch_again and not (error.dead or error.final)
+    return _PAUSES[tries.used - 1] if again and tries.used <= len(_PAUSES) else None
 
 
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, transport: Transport) -> None:

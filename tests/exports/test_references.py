@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Shop(BaseHTTPRequestHandler):
-    """Serves /NUMBER.png; counts who asked for what."""
+    """Serves /NUMBER.png, at the second time where it is from 90 on; counts who asked for what."""
 
     asked: list[str]
 
@@ -31,7 +31,8 @@ class Shop(BaseHTTPRequestHandler):
         self.asked.append(self.path)
         name = self.path.strip("/").partition(".")[0]
         data = picture(int(name), "png") if name.isdecimal() else b"<html>"
-        self.send_response(404 if name == "gone" else 200)
+        busy = name.startswith("9") and self.asked.count(self.path) == 1
+        self.send_response(404 if name == "gone" else 503 if busy else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -76,6 +77,12 @@ def test_a_link_is_fetched_once_and_its_picture_kept(tmp_path: Path) -> None:
     (file,) = (tmp_path / "dest/data").glob("*.parquet")
     inputs = [row["input_image"]["bytes"] for row in parquet.read_table(file).to_pylist()]
     assert inputs == [picture(1, "png"), picture(2, "png")] * 6
+
+
+def test_a_link_that_fails_for_now_is_fetched_again(tmp_path: Path) -> None:
+    with shop() as (host, asked):
+        assert exported(made(tmp_path, host, "91.png"), host).pictures == 12
+    assert asked == ["/91.png", "/91.png"]
 
 
 def test_what_cannot_be_had_takes_its_pairs_out(tmp_path: Path) -> None:
