@@ -94,6 +94,9 @@ CREATE TABLE IF NOT EXISTS uploads (
     expires REAL,                   -- epoch seconds, NULL for good
     PRIMARY KEY (provider, sha256)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mirrored (
+    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, at REAL NOT NULL -- a file's, its bytes' in the bucket, epoch seconds
+) WITHOUT ROWID;
 """
 
 

@@ -21,7 +21,7 @@ from batchflux.errors import Fault, ManifestError, quoted
 from batchflux.manifest.entries import read_entries
 from batchflux.manifest.job_fields import job_id
 from batchflux.manifest.kinds import VARIABLE
-from batchflux.manifest.parts import ReferencesConfig, WebhooksConfig
+from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.config import SIMULATOR
 from batchflux.manifest.providers.several import providers_of
 from batchflux.manifest.reading.diagnostics import (
@@ -55,6 +55,7 @@ from batchflux.manifest.schema import (
     OutputConfig,
 )
 from batchflux.manifest.templates import compile_template
+from batchflux.output.stores.base import Address, in_bucket
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def _manifest(
         output=_output(root, name, given[1], faults),
         references=_part(root, "references", ReferencesConfig, faults),
         webhooks=_webhooks(root, faults),
+        stores=_stores(root, faults),
         text=_without_passwords(given[0], made.named.values()),
         entries=read_entries(root, _part(root, "defaults", Defaults, faults), faults),
         file_name_line=line_at(root, ("output", "file_name")),
@@ -230,6 +232,19 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
         message = f"{key} is missing; add it, as {key}: {examples[key]}"
         faults.add(line_at(root, ("webhooks",)), ("webhooks",), message)
     return made
+
+
+def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
+    node = root.pairs.get("stores")
+    if node is None or is_nothing(node):
+        return {}
+    if not isinstance(node, Table):
+        faults.add(node.line, ("stores",), f"found {found(node)}; allowed is a mapping of buckets, as s3://bucket")
+        return {}
+    for key in node.pairs:
+        if not in_bucket(key) or Address.of(key).key:
+            faults.add(node.lines[key], ("stores", key), "is no bucket; name one by its address, as s3://bucket")
+    return {key: check_sound(StoreConfig, said, ("stores", key), faults)[0] for key, said in node.pairs.items()}
 
 
 def _names_folder(root: Table) -> bool:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
 from batchflux.manifest import job_fields, kinds
 from batchflux.manifest.kinds import Part
 from batchflux.manifest.reading import values
+from batchflux.output.stores.base import Style
+
+
+class PublishConfig(Part):
+    """Where local references are put, so that they travel as URLs. `sign` in seconds; `url` or `sign` is given."""
+
+    to: Annotated[str, kinds.of_text(values.bucket, "string")] = Field(
+        description="the address below which they are put by their content, as s3://bucket/refs"
+    )
+    url: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description='how they are reached from everywhere, as "https://img.example/{key}"'
+    )
+    sign: Annotated[float | None, kinds.of_text(values.timeout, "string", "number", "null")] = Field(
+        None, description="how long a signed link to one is good for, as 2h, in place of a public url"
+    )
 
 
 class ReferencesConfig(Part):
@@ -28,6 +43,30 @@ class ReferencesConfig(Part):
     )
     strip_metadata: Annotated[bool, kinds.of_text(job_fields.upsampling, "boolean")] = Field(
         False, description="send photos without EXIF data (place, camera), comments and the like"
+    )
+    publish: PublishConfig | None = Field(None, description="put them into a bucket, and send their URLs")
+
+
+class StoreConfig(Part):
+    """What is said of a bucket; what is left out is looked up by the usual names of variables. Keys are NAMES."""
+
+    endpoint: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description="the address of a server of its kind, as https://oss-cn-hangzhou.aliyuncs.com"
+    )
+    region: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description="its region, as eu-central-1"
+    )
+    style: Annotated[Style | None, kinds.word(*get_args(Style))] = Field(
+        None, description="path: behind the endpoint; virtual: before it; domain: the endpoint is the bucket's own"
+    )
+    access_key: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description="NAME of the environment variable with the access key's id"
+    )
+    secret_key: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description="NAME of the environment variable with the access key's secret"
+    )
+    token: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+        None, description="NAME of the environment variable with a session's token"
     )
 
 

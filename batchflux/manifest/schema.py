@@ -27,7 +27,7 @@ from batchflux.manifest.kinds import (
     Truth,
     Where,
 )
-from batchflux.manifest.parts import ReferencesConfig, WebhooksConfig
+from batchflux.manifest.parts import ReferencesConfig, StoreConfig, WebhooksConfig
 from batchflux.manifest.providers.settings import NamedProvider, ProviderConfig
 from batchflux.manifest.reading import values
 from batchflux.manifest.reading.values import (
@@ -38,6 +38,8 @@ from batchflux.manifest.reading.values import (
     line_of_text,
 )
 from batchflux.models import DIFFERENCES, Verify
+from batchflux.output.stores.base import StoreSettings
+from batchflux.output.stores.opening import Stores
 from batchflux.photos import Photos, Settings, reach_of
 from batchflux.secrets import Secrets
 from batchflux.tables import Given
@@ -95,6 +97,10 @@ class OutputConfig(Part):
     accept: Annotated[tuple[str, ...], kinds.of_node(kinds.accepted, kinds.ACCEPT)] = Field(
         (), description=f"what a picture may differ in and still be taken: {', '.join(DIFFERENCES)}, or any"
     )
+    mirror: Annotated[str | None, kinds.of_text(values.bucket, "string", "null")] = Field(
+        None, description="a bucket that gets each picture, too, as s3://bucket/spring"
+    )
+    keep_local: Truth = Field(True, description="false: a picture is removed here once it is in the mirror")
 
 
 DEFAULT_FILE_NAME: str = OutputConfig.model_fields["file_name"].default
@@ -157,6 +163,10 @@ _DOCUMENT: dict[str, Any] = {
     "references": (
         ReferencesConfig | None,
         Field(None, description="what is done to local photos before they are sent"),
+    ),
+    "stores": (
+        dict[str, StoreConfig] | None,
+        Field(None, description="what buckets need said of them, by their addresses, as s3://bucket"),
     ),
     "webhooks": (
         WebhooksConfig | None,
@@ -240,6 +250,7 @@ class Manifest:
     output: OutputConfig
     references: ReferencesConfig
     webhooks: WebhooksConfig
+    stores: Mapping[str, StoreConfig]
     text: str = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     file_name_line: int = field(default=1, repr=False)
@@ -298,6 +309,11 @@ class Manifest:
         """Return where keys are looked up in, beginning with `environ`."""
         return Secrets(environ, self.base, self.env_file)
 
+    def buckets(self, environ: Mapping[str, str]) -> Stores:
+        """Return who opens buckets, with what is looked up beginning with `environ`."""
+        settings = {name: StoreSettings(**said.model_dump()) for name, said in self.stores.items()}
+        return Stores(look_up=self.secrets(environ).get, settings=settings)
+
     @property
     def tag_names(self) -> tuple[str, ...]:
         """The names of all tags, in the order in which the manifest first writes them."""
@@ -307,7 +323,7 @@ class Manifest:
     def photos(self, output: Path | None = None) -> Photos:
         """Return the photos that the jobs name; with an output folder to remember them in, they can be decoded."""
         reaches = [reach_of(one.base_url, one.allow_hosts) for one in self.providers.values()]
-        settings = Settings(**self.references.model_dump())
+        settings = Settings(**self.references.model_dump(exclude={"publish"}))
         return Photos(self.base, settings, output, lambda url: any(reach(url) for reach in reaches))
 
     def beside(self, source: str) -> str:

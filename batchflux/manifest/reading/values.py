@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
+from batchflux.output.stores.base import Address, in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -353,6 +354,14 @@ def public_url(text: str) -> str:
         raise ValueError(f"found {_shown(text)} with a query or fragment; remove it")
     if text.lower().startswith("http:") and not _is_near(urlsplit(text).hostname or ""):
         raise ValueError(f"found {_shown(text)}; allowed is https://, for what stands behind it is a secret")
+    return text.rstrip("/")
+
+
+def bucket(text: str) -> str:
+    """Read the address of a bucket and of what is in it, without a `/` at its end."""
+    if not in_bucket(text):
+        raise ValueError(f"found {quoted(text)}; allowed is a bucket, as s3://bucket/folder, gs://, az:// or file:///")
+    Address.of(text)
     return text.rstrip("/")
 
 

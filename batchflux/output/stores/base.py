@@ -1,0 +1,110 @@
+"""The port to object stores, and addresses in them.
+
+An address is `s3://bucket/key`, `gs://bucket/key`, `az://container/key` or `file:///folder/key`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
+
+from batchflux.errors import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMES = ("s3", "gs", "az", "file")
+_ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
+Style = Literal["path", "virtual", "domain"]
+
+
+class Address(NamedTuple):
+    """A place in an object store: the bucket's scheme and name, and a key or the beginning of keys."""
+
+    scheme: str
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Address:
+        """Read an address; ValueError says why it is none."""
+        found = _ADDRESS.fullmatch(text)
+        if found is None or not (found[2] or found[1] == "file"):
+            raise ValueError(f"{quoted(text)} is no address of a bucket, as s3://bucket/folder")
+        return cls(found[1], found[2], found[3] or "")
+
+    @property
+    def root(self) -> str:
+        """The address of the bucket alone."""
+        return f"{self.scheme}://{self.bucket}"
+
+    def below(self, name: str) -> str:
+        """Return the key of a name below this address."""
+        return f"{self.key.rstrip('/')}/{name}" if self.key.strip("/") else name
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.key}"
+
+
+def in_bucket(text: str) -> bool:
+    """Whether a text is meant as an address in an object store."""
+    return _ADDRESS.match(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """What the manifest's `stores` says of a bucket; what is None is looked up, or has the default of its kind.
+
+    `style` is where the bucket stands in URLs: behind the endpoint, before it, or the endpoint is its own domain.
+    `access_key`, `secret_key` and `token` are NAMES under which secrets are looked up.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    style: Style | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    token: str | None = None
+
+
+class Found(NamedTuple):
+    """An object: its key, its size in bytes, and the sha256 (hex digits) that it was put with, where that is known."""
+
+    key: str
+    size: int
+    sha256: str | None = None
+
+
+class ObjectStore(Protocol):
+    """A bucket. Keys are whole, without `/` first. Methods block, and may run in any thread.
+
+    What passes by itself (a busy server, a cut connection) is tried again in here, for a bounded time. Every method
+    raises StorageError, which says what, where and what to do, when the store cannot do it.
+    """
+
+    def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
+        """Store an object whole, its checksum sent and compared; False when one with the same bytes is there already.
+
+        Without `over` it is never written over another: StorageError where one of other bytes is there.
+        """
+
+    def fetch(self, key: str, target: BinaryIO) -> bool:
+        """Write an object's bytes to an open file; False when there is none."""
+
+    def find(self, prefix: str) -> Iterator[Found]:
+        """Yield the objects whose keys begin so, in the order of keys (an object of that very key is the first)."""
+
+    def sign(self, key: str, seconds: int) -> str:
+        """Return a URL by which anyone reads the object for so long; its query is a secret. StorageError: it cannot."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+
+
+def read(store: ObjectStore, key: str) -> bytes | None:
+    """Return an object's bytes, None when there is none; StorageError."""
+    target = io.BytesIO()
+    return target.getvalue() if store.fetch(key, target) else None
