@@ -116,7 +116,7 @@ def test_a_folder_of_pictures_that_turns_read_only(running: Scene, mounting: Non
         assert "read-only" in ended.said
         assert "run again" in ended.said
     finally:
-        subprocess.run([UMOUNT, str(images)], check=True)
+        subprocess.run([UMOUNT, "--lazy", str(images)], check=True)
     running.after_kill()
     bank.hook = None
     ended = program.run()
@@ -138,7 +138,7 @@ def test_a_folder_that_is_read_only_from_the_start(running: Scene, mounting: Non
         ended = program.run("--set", "limits.concurrency=3")
         status = program.status()
     finally:
-        subprocess.run([UMOUNT, str(place)], check=True)
+        subprocess.run([UMOUNT, "--lazy", str(place)], check=True)
     assert ended.code in {2, 3}, ended.said
     assert "ead-only" in ended.said
     assert "run again" in ended.said or "--out" in ended.said
