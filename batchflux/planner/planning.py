@@ -206,14 +206,16 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
             parse_options(provider.options)
 
 
-def _deadline(manifest: Manifest) -> dict[str, Any]:
-    """Return when a run that starts now would have to end, nothing where it would not."""
-    if manifest.limits.deadline is None:
-        return {}
-    now = datetime.now().astimezone()
-    seconds = manifest.limits.deadline.seconds_from(now)
-    at = datetime.fromtimestamp(now.timestamp() + seconds).astimezone()
-    return {"deadline": at.isoformat(timespec="seconds"), "deadline_seconds": seconds}
+def _limits(manifest: Manifest) -> dict[str, Any]:
+    """Return the budgets, and when a run that starts now would have to end, if ever."""
+    limits = manifest.limits
+    said: dict[str, Any] = {"budget": limits.budget, "budget_per_run": limits.budget_per_run}
+    if limits.deadline is not None:
+        now = datetime.now().astimezone()
+        seconds = limits.deadline.seconds_from(now)
+        at = datetime.fromtimestamp(now.timestamp() + seconds).astimezone()
+        said |= {"deadline": at.isoformat(timespec="seconds"), "deadline_seconds": seconds}
+    return said
 
 
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
@@ -231,9 +233,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         price=own.price,
         cost=cost_of(manifest, asked) if asked else own.cost,
         spent=currency(already),
-        budget=manifest.limits.budget,
-        budget_per_run=manifest.limits.budget_per_run,
-        **_deadline(manifest),
+        **_limits(manifest),
         currency=manifest.currency,
         seconds=whole_time(manifest, each.values()),
         seconds_a_call=mean_call(own, each.values()),
