@@ -21,6 +21,7 @@ MARKS = {
 """The marks by name, with what each says."""
 MADE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 EDITED = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+MOST = 65_000  # bytes of a text; what a JPEG has room for, and readers show
 CUT = "… [cut]"  # ends a text that does not fit whole
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NEEDS_QUOTES = re.compile(r'[",:\n]')
@@ -74,7 +75,7 @@ def _quoted(value: str) -> str:
 
 def aigc(about: About) -> str:
     """Return the label of GB 45438-2025, annex E: generated (1), by whom, under which number; the rest is open."""
-    known = {"Label": "1", "ContentProducer": about.producer, "ProduceID": about.number, "ReservedCode1": ""}
+    known = {"Label": "1", "ContentProducer": readable(about.producer), "ProduceID": about.number, "ReservedCode1": ""}
     return json.dumps(
         known | {"ContentPropagator": "", "PropagateID": "", "ReservedCode2": ""},
         ensure_ascii=False,

@@ -6,10 +6,11 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from batchflux.provenance.about import MOST
 from batchflux.provenance.parts import LeftError
 
 START = b"\x89PNG\r\n\x1a\n"
-_ROOM = 1 << 20  # bytes of a packet or text; the container itself sets no limit that matters
+_ROOM = 1 << 20  # bytes of a packet; the container itself sets no limit that matters
 _XMP, _TOLD = b"XML:com.adobe.xmp", b"parameters"
 _AROUND = 12  # bytes of a chunk around its data: length, type, checksum
 
@@ -37,7 +38,7 @@ class Png:
 
     def fits(self, text: str) -> bool:
         """Whether a text has room."""
-        return len(text) <= _ROOM // 4
+        return len(text.encode()) <= MOST
 
     def tell(self, text: str) -> None:
         """Put a text in: as tEXt where its characters are Latin-1, else as iTXt."""

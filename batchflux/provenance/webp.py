@@ -6,9 +6,10 @@ import struct
 from typing import NamedTuple
 
 from batchflux.provenance import exif
+from batchflux.provenance.about import MOST
 from batchflux.provenance.parts import LeftError
 
-_ROOM = 1 << 20  # bytes of a packet, or of EXIF data; the container itself sets no limit that matters
+_ROOM = 1 << 20  # bytes of a packet; the container itself sets no limit that matters
 _HEAD, _AROUND = 12, 8  # bytes of RIFF, size and WEBP; of a chunk's type and size
 _EXIF, _XMP, _ALPHA = 0x08, 0x04, 0x10  # flags of VP8X
 _PREFIX = b"Exif\0\0"  # stands before EXIF data as some write them
@@ -44,7 +45,7 @@ class WebP:
 
     def fits(self, text: str) -> bool:
         """Whether a text has room."""
-        return exif.fits(self._camera, text, _ROOM)
+        return exif.fits(self._camera, text, len(self._camera or b"") + MOST)
 
     def tell(self, text: str) -> None:
         """Put a text into UserComment."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
-from batchflux.provenance.about import EDITED, MADE, About, aigc, readable, shortened
+from batchflux.provenance.about import EDITED, MADE, MOST, About, aigc, readable, shortened
 from batchflux.provenance.parts import SIGNED, LeftError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SOURCE, SYSTEM, PROMPT = (f"{IPTC} {name}" for name in ("DigitalSourceType", "AI
 AIGC = f"{TC260} AIGC"
 REMOTE = "http://purl.org/dc/terms/ provenance"
 """A link to a C2PA manifest that lies elsewhere, and holds the digest of the whole file."""
-MOST = 1 << 20  # bytes of a packet that is read
+LARGEST = 1 << 20  # bytes of a packet that is read
 _PREFIXES = {IPTC: "Iptc4xmpExt", TC260: "TC260"}
 _DESCRIPTION = f"{RDF} Description"
 _DEPTH = 2  # of rdf:RDF, at most: it is outermost, or in x:xmpmeta
@@ -53,14 +53,14 @@ def properties(about: About, marks: Collection[str]) -> dict[str, str]:
 
 def read(packet: bytes) -> Packet:
     """Read a packet; LeftError: it is none that could be added to."""
-    if len(packet) > MOST:
+    if len(packet) > LARGEST:
         raise LeftError("its XMP is larger than 1 MB")
     reader = _Reader()
     try:
         reader.parser.Parse(packet.rstrip(b"\0"), True)
     except (expat.ExpatError, ValueError):
         raise LeftError("its XMP cannot be read") from None
-    if reader.end is None:
+    if reader.end is None or not packet.startswith(b"</", reader.end):  # <rdf:RDF/> has no room in it
         raise LeftError("its XMP cannot be read")
     return Packet(reader.properties, reader.about, reader.end)
 
@@ -76,16 +76,13 @@ class _Reader:
         self.properties: set[str] = set()
         self.about = ""
         self.end: int | None = None
-        self._began = -1
 
     def _refuse(self, *_: object) -> None:
         raise LeftError("its XMP has a document type")
 
     def _begin(self, name: str, attributes: Mapping[str, str]) -> None:
-        inside, outer = self._path[-2:], len(self._path)
-        if name == f"{RDF} RDF" and outer < _DEPTH:
-            self._began = self.parser.CurrentByteIndex
-        elif inside[-1:] == [f"{RDF} RDF"] and name == _DESCRIPTION:
+        inside = self._path[-2:]
+        if inside[-1:] == [f"{RDF} RDF"] and name == _DESCRIPTION:
             self.about = attributes.get(f"{RDF} about", attributes.get("about", self.about))
             self.properties.update(attributes)
         elif inside == [f"{RDF} RDF", _DESCRIPTION]:
@@ -94,9 +91,8 @@ class _Reader:
 
     def _finish(self, name: str) -> None:
         self._path.pop()
-        at = self.parser.CurrentByteIndex
-        if name == f"{RDF} RDF" and len(self._path) < _DEPTH and at != self._began:  # <rdf:RDF/> has no room in it
-            self.end = at
+        if name == f"{RDF} RDF" and len(self._path) < _DEPTH:
+            self.end = self.parser.CurrentByteIndex
 
 
 def add(packet: bytes | None, wanted: Mapping[str, str], room: int) -> bytes:
@@ -111,7 +107,7 @@ def add(packet: bytes | None, wanted: Mapping[str, str], room: int) -> bytes:
     if not new:
         return packet or b""
     head, tail = (_BEGIN.encode(), _END.encode()) if packet is None else (packet[: there.end], packet[there.end :])
-    spare = room - len(head) - len(tail)
+    spare = min(room - len(head) - len(tail), MOST)
     prompt = new.pop(PROMPT, "")
     short = shortened(prompt, lambda text: len(_block(there.about, new | {PROMPT: text})) <= spare) if prompt else ""
     block = _block(there.about, new | ({PROMPT: short} if short else {}))
