@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import warnings
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -277,6 +278,17 @@ ALL |= {f"{kind} with EXIF": picture(kind, exif=CAMERA) for kind in ("jpeg", "lo
 ALL |= {f"{kind} marked": marked(picture(kind), tuple(MARKS), about()).data for kind in ("png", "jpeg", "lossy")}
 
 
+def as_far_as_it_goes(data: bytes) -> tuple[str, bytes] | None:
+    """The pixels of a broken picture, if Pillow makes some of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                return (opened.mode, opened.tobytes()) if opened.width * opened.height < 1_000_000 else None
+        except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+            return None
+
+
 @given(
     name=st.sampled_from([*ALL]),
     cut=st.integers(0, 6000),
@@ -292,11 +304,8 @@ def test_broken_files_are_marked_or_left_and_never_worse(name: str, cut: int, ch
     if done.data == data:
         return
     assert marked(done.data, tuple(MARKS), about()).data == done.data
-    try:
-        before = pixels(data)
-    except (OSError, SyntaxError, ValueError, struct.error):  # what Pillow raises for broken bytes
-        return
-    assert pixels(done.data) == before
+    before = as_far_as_it_goes(data)
+    assert before is None or before == as_far_as_it_goes(done.data)
 
 
 @given(st.text(), st.text(), st.text(), st.sampled_from(["png", "jpeg", "lossy"]))
