@@ -33,6 +33,7 @@ MAX_HOST = 260
 MAX_TIMEOUT = 86_400
 LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
+MAX_LINK_LIFE = 7 * 86_400  # S3 and its kin take no signature that is to hold longer
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
 
@@ -245,6 +246,14 @@ def timeout(text: str) -> float:
     seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
+    return seconds
+
+
+def link_life(text: str) -> int:
+    """Read a duration as `timeout` does, in whole seconds, at most a week: no longer may a signed link be good."""
+    seconds = int(_duration(text))
+    if not 0 < seconds <= MAX_LINK_LIFE:
+        raise ValueError(f"found {quoted(text)}; allowed is a duration up to 168h, as 2h")
     return seconds
 
 
