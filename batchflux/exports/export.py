@@ -187,7 +187,7 @@ class _Work:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
                 sample = self._sample(known, row, (split, name), photos)
-                exporter.write(sample, partial(self._pictures.read, str(known.file_name), sha256))
+                exporter.write(sample, partial(self._pictures.read, str(known.file_name), sha256, known.mirrored))
                 self._count(sample, row)
                 step()
         exporter.close()
@@ -257,7 +257,7 @@ class _Work:
     def _is_copy(self, known: Known) -> bool:
         if self._looks is None:
             return False
-        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256)))
+        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256), known.mirrored))
         first = None if look is None else self._looks.first_like(look)
         if first is not None:
             self.done.copies[known.id] = first
