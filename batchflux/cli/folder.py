@@ -20,8 +20,8 @@ from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.folders.merge import merge as merge_folders
 from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
-from batchflux.manifest.reading.values import link_life, zone
-from batchflux.output.folder import iso
+from batchflux.manifest.reading.values import link_life
+from batchflux.output.folder import iso, zone
 from batchflux.report.report import write_report
 
 if TYPE_CHECKING:

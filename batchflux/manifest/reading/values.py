@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
+from batchflux.output.folder import zone
 from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
@@ -217,14 +218,6 @@ class Deadline:
         seconds = self.seconds or 0.0
         unit, size = next(((name, n) for name, n in (("h", 3600), ("min", 60)) if seconds % n == 0), ("s", 1))
         return f"{seconds / size:g}{unit}"
-
-
-def zone(at: datetime) -> str:
-    """Return the zone of a local time by its name and its distance: `CST (UTC+08:00)`, or `UTC`."""
-    offset = at.strftime("%z")
-    far = f"UTC{offset[:3]}:{offset[3:5]}"
-    name = at.tzname() or far
-    return name if name in {"UTC", far} else f"{name} ({far})"
 
 
 def rate(text: str) -> Rate:
