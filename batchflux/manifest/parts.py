@@ -50,7 +50,7 @@ class ReferencesConfig(Part):
 class StoreConfig(Part):
     """What is said of a bucket; what is left out is looked up by the usual names of variables. Keys are NAMES."""
 
-    endpoint: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
+    endpoint: Annotated[str | None, kinds.of_text(values.url, "string", "null")] = Field(
         None, description="the address of a server of its kind, as https://oss-cn-hangzhou.aliyuncs.com"
     )
     region: Annotated[str | None, kinds.of_text(values.line_of_text, "string", "null")] = Field(
