@@ -78,6 +78,15 @@ def in_bucket(text: str) -> bool:
     return found is not None and (found[1] in SCHEMES or (found[1] not in _WEB and found[1] in registered()))
 
 
+def root_of(text: str) -> str | None:
+    """Return the address of a bucket alone, without a `/` at its end; None where this is none, or names more."""
+    try:
+        place = Address.of(text)
+    except ValueError:
+        return None
+    return None if place.key else place.root
+
+
 def sound(root: str, key: str) -> str:
     """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
     if _UNSOUND.search(key):
