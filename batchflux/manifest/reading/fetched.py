@@ -80,8 +80,6 @@ class Fetched:
                     known[key] = get()
                 except ReadError as error:
                     known[key] = error
-                except (StorageError, UsageError) as error:
-                    known[key] = ReadError(None, f"cannot be read: {error}")
             found = known[key]
         if isinstance(found, ReadError):
             raise ReadError(found.line, found.message)
@@ -97,9 +95,10 @@ class Fetched:
             with path.open("xb") as target:
                 is_there = self._stores.at(place).fetch(place.key, target)
         except OSError as error:
-            raise ReadError(
-                None, f"cannot be kept in {tempfile.gettempdir()} while it is read: {error.strerror}"
-            ) from None
+            where = f"cannot be kept in {tempfile.gettempdir()} while it is read"
+            raise ReadError(None, f"{where}: {error.strerror}; free space, or name another folder by TMPDIR") from None
+        except (StorageError, UsageError, ValueError) as error:
+            raise ReadError(None, f"cannot be read: {str(error).removeprefix(f'{place}: ')}") from None
         if not is_there:
             path.unlink()
             raise ReadError(None, "does not exist")

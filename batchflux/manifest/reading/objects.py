@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading import values
-from batchflux.output.stores.base import SCHEMES, Address, in_bucket
+from batchflux.output.stores.base import Address, in_bucket
 
 EXAMPLE = "s3://bucket/photos/mug.jpg"
-_BUCKETS = "|".join(scheme for scheme in SCHEMES if scheme != "file")
-REMOTE = rf"(?:https?|{_BUCKETS})://"
-"""How references begin that are not local."""
+REMOTE = r"[a-z][a-z0-9+.-]*://"
+"""How references begin that are not local; a regular expression."""
 
 
 def is_object(text: str) -> bool:
