@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -78,8 +79,20 @@ def test_a_pattern_means_the_same_as_in_a_folder(tree: set[str], pattern: str) -
 
 def put(served: Served, *keys: str) -> None:
     for key in keys:
-        data = b"" if key.endswith("/") else key.encode()
-        served.store().put(key, data, hashlib.sha256(data).hexdigest())
+        if key.endswith("/"):
+            marked(served, key)
+        else:
+            served.store().put(key, key.encode(), hashlib.sha256(key.encode()).hexdigest())
+
+
+def marked(served: Served, key: str) -> None:
+    """Put what consoles make for a folder."""
+    connection = http.client.HTTPConnection(served.endpoint.removeprefix("http://"), timeout=30)
+    try:
+        connection.request("PUT", f"/{served.bucket.removeprefix('s3://')}/{key}", headers={"Content-Length": "0"})
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 def why(served: Served, pattern: str) -> str:
