@@ -69,7 +69,9 @@ class Fetched:
     def _found(self, patterns: Sequence[str], base: Path) -> list[str]:
         try:
             return matches(patterns, base, self._stores)
-        except (StorageError, UsageError, ValueError) as error:
+        except (StorageError, UsageError) as error:
+            raise ReadError(None, f"the bucket cannot be listed: {error}") from None
+        except ValueError as error:
             raise ReadError(None, str(error)) from None
 
     def _once(self, known: dict[Key, Value | ReadError], key: Key, get: Callable[[], Value]) -> Value:
