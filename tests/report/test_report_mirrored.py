@@ -74,7 +74,7 @@ def test_thumbnails_are_made_of_the_bucket_once(mirrored: Path, moto: Served) ->
 def test_the_page_has_addresses_and_no_signature(mirrored: Path, moto: Served) -> None:
     reported(mirrored)
     rows = rows_of(mirrored / "report.html")
-    assert [row["mirror"] for row in rows[:4]] == [f"{moto.bucket}/spring/run/images/j{n}.jpg" for n in range(4)]
+    assert [row["mirror"] for row in rows[:4]] == [f"{moto.bucket}/spring/out/images/j{n}.jpg" for n in range(4)]
     assert [row["full"] for row in rows[:4]] == [""] * 4
     assert [(row["mirror"], row["full"]) for row in rows[4:]] == [(None, f"images/j{n}.jpg") for n in (4, 5)]
     text = (mirrored / "report.html").read_text() + json.dumps(rows)
