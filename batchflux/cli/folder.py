@@ -133,7 +133,7 @@ def report(out: Path, sign: int | None) -> None:
         written = write_report(out, started, sign)
     click.echo(place(str(written.path)))
     if sign:
-        until = "There is no mirror, so nothing is signed." if written.signed_until is None else _signed(written)
+        until = "No picture needs a signed link." if written.signed_until is None else _signed(written)
         click.echo(until, err=True)
     click.echo(f"{count(written.rows, 'job')}, {count(written.thumbs, 'thumbnail')} made.", err=True)
     if missing := len(written.missing):
