@@ -55,7 +55,7 @@ from batchflux.manifest.schema import (
     OutputConfig,
 )
 from batchflux.manifest.templates import compile_template
-from batchflux.output.stores.base import Address, in_bucket
+from batchflux.output.stores.base import root_of
 from batchflux.redaction import HIDDEN
 
 if TYPE_CHECKING:
@@ -241,10 +241,13 @@ def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
     if not isinstance(node, Table):
         faults.add(node.line, ("stores",), f"found {found(node)}; allowed is a mapping of buckets, as s3://bucket")
         return {}
-    for key in node.pairs:
-        if not in_bucket(key) or Address.of(key).key:
+    made = {}
+    for key, said in node.pairs.items():
+        bucket = root_of(key)
+        if bucket is None:
             faults.add(node.lines[key], ("stores", key), "is no bucket; name one by its address, as s3://bucket")
-    return {key: check_sound(StoreConfig, said, ("stores", key), faults)[0] for key, said in node.pairs.items()}
+        made[bucket or key] = check_sound(StoreConfig, said, ("stores", key), faults)[0]
+    return made
 
 
 def _names_folder(root: Table) -> bool:
