@@ -32,7 +32,8 @@ from batchflux.manifest.reading.diagnostics import (
     key_names,
     unknown_key,
 )
-from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.published import link_fault
+from batchflux.manifest.reading.values import AutoTimeout, is_nothing
 from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
@@ -166,6 +167,7 @@ def _manifest(
         out_given=bool(given[1]),
         dir_given=bool(given[1]) or _names_folder(root),
     )
+    _check_published(manifest, root, faults)
     compile_all(manifest, faults)
     return manifest
 
@@ -232,6 +234,15 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
         message = f"{key} is missing; add it, as {key}: {examples[key]}"
         faults.add(line_at(root, ("webhooks",)), ("webhooks",), message)
     return made
+
+
+def _check_published(manifest: Manifest, root: Table, faults: Faults) -> None:
+    publish, path = manifest.references.publish, ("references", "publish")
+    if publish is not None and not faults.below("references"):
+        timeouts = (manifest.limits_of(name).timeout for name in manifest.providers)
+        longest = max(one.longest if isinstance(one, AutoTimeout) else one for one in timeouts)
+        if (fault := link_fault(publish.to, publish.url, publish.sign, longest)) is not None:
+            faults.add(line_at(root, path), path, fault)
 
 
 def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
