@@ -32,7 +32,8 @@ from batchflux.manifest.reading.diagnostics import (
 )
 from batchflux.manifest.reading.environment import expand_environment
 from batchflux.manifest.reading.fetched import Fetched
-from batchflux.manifest.reading.values import is_nothing
+from batchflux.manifest.reading.published import link_fault
+from batchflux.manifest.reading.values import AutoTimeout, is_nothing
 from batchflux.manifest.reading.yaml_nodes import (
     MAX_BYTES,
     OVERRIDE,
@@ -105,6 +106,7 @@ def load_manifest(
     buckets = stores, before or Fetched(stores_of(stores, secrets))
     text = data.decode("utf-8-sig")
     manifest = _manifest(Path("stdin" if piped else display), root, faults, offers, (text, out, provider), buckets)
+    _check_published(manifest, root, faults)
     compile_all(manifest, faults)
     if faults.found:
         if offers is not None:
@@ -239,6 +241,15 @@ def _webhooks(root: Table, faults: Faults) -> WebhooksConfig:
         message = f"{key} is missing; add it, as {key}: {examples[key]}"
         faults.add(line_at(root, ("webhooks",)), ("webhooks",), message)
     return made
+
+
+def _check_published(manifest: Manifest, root: Table, faults: Faults) -> None:
+    publish, path = manifest.references.publish, ("references", "publish")
+    if publish is not None and not faults.below("references"):
+        timeouts = (manifest.limits_of(name).timeout for name in manifest.providers)
+        longest = max(one.longest if isinstance(one, AutoTimeout) else one for one in timeouts)
+        if (fault := link_fault(publish.to, publish.url, publish.sign, longest)) is not None:
+            faults.add(line_at(root, path), path, fault)
 
 
 def _stores(root: Table, faults: Faults) -> dict[str, StoreConfig]:
