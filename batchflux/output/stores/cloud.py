@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,6 +34,7 @@ LONGEST_SIGNED = 604_800  # seconds: more is refused by clouds, once the link is
 PART, PARTS_AT_ONCE, MOST_PARTS = 8 << 20, 4, 9_000  # bytes of a part of a large object, of which so many are in memory
 PAGE = 1_000  # objects: as many as an answer to a listing has
 _CLIENT = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "1h"}  # 120 s: for a part to arrive, or silence
+_KEYS_HOLD = timedelta(minutes=10)  # obstore asks again five minutes before
 _TYPES = mimetypes.MimeTypes(filenames=())
 for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("application/jsonl", ".jsonl")):
     _TYPES.add_type(_type, _ending)
@@ -252,21 +253,29 @@ def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
     if place.endpoint is not None:
         config["endpoint"] = place.endpoint
 
+    provider = _provider(lambda: place_of(address, settings, look_up).keys)
+
     def opened(headers: dict[str, str]) -> S3Store:
         client: Any = {**_client(place.endpoint), "default_headers": headers}
         options: Any = {"config": config, "client_options": client, "retry_config": {"max_retries": 0}}
-        return S3Store(address.bucket, credential_provider=_provider(place.keys), **options)
+        return S3Store(address.bucket, credential_provider=provider, **options)
 
     creating = opened({"x-oss-forbid-overwrite": "true"}) if place.aliyun else None
     return Bucket(opened({}), address.root, creating=creating, conditions=place.conditions or None)
 
 
-def _provider(keys: Keys | None) -> Any:
-    """Return who gives obstore the keys: into a config it would mix a token that it finds in the environment."""
-    if keys is None:
-        return None
-    held = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
-    return lambda: {**held, "expires_at": None}
+def _provider(keys: Callable[[], Keys | None]) -> Any:
+    """Return who gives obstore the keys: into a config it would mix a token that it finds in the environment.
+
+    They are looked up anew every few minutes, for those of a session may have been renewed in their files.
+    """
+
+    def given() -> dict[str, Any]:
+        access_key, secret_key, token = keys() or (None, None, None)
+        until = datetime.now(UTC) + _KEYS_HOLD
+        return {"access_key_id": access_key, "secret_access_key": secret_key, "token": token, "expires_at": until}
+
+    return None if keys() is None else given
 
 
 def _google(address: Address, settings: StoreSettings, look_up: LookUp) -> GCSStore:

@@ -49,7 +49,7 @@ _CODES = {
     **dict.fromkeys(("ServerBusy", "RequestTimeout", "OperationTimedOut", "InternalError", "rateLimitExceeded"), _BUSY),
     **dict.fromkeys(("ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"), _BUSY),
     **dict.fromkeys(("XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "storage_cap_exceeded"), _FULL),
-    **dict.fromkeys(("XMinioAdminBucketQuotaExceeded", "StorageQuotaExceeded", "EntityTooLarge"), _FULL),
+    **dict.fromkeys(("XMinioAdminBucketQuotaExceeded", "StorageQuotaExceeded"), _FULL),
     **dict.fromkeys(("AccessDenied", "AuthorizationFailure", "AuthenticationFailed", "forbidden"), _DENIED),
     **dict.fromkeys(("InvalidAccessKeyId", "InvalidToken", "InvalidSecurityToken"), _UNKNOWN_KEY),
     "SignatureDoesNotMatch": Trouble("the secret does not fit the access key", "check both variables, then run again"),
@@ -63,6 +63,7 @@ _CODES = {
     "RequestTimeTooSkewed": _CLOCK,
     "NotImplemented": _NOT_THERE,
     **dict.fromkeys(("KeyTooLongError", "InvalidObjectName", "InvalidURI"), _NAME),
+    "EntityTooLarge": Trouble("the object is too large for the store", "make it smaller"),
     "InvalidObjectState": Trouble("the object is archived", "restore it there, then run again"),
 }
 _STATUSES = {
@@ -81,7 +82,7 @@ _CREDENTIALS = Trouble(
     "set the variables that docs stores names (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)",
 )
 _WORDS = (  # of what there was no answer to, the first that is found
-    (("token request", "169.254.169.254", "/latest/api/token", "/latest/meta-data"), _CREDENTIALS),
+    (("token request", "169.254.169.254", "/latest/api/token", "credential provider"), _CREDENTIALS),
     (("ertificate", "UnknownIssuer"), Trouble("its certificate is not trusted", "check the endpoint in `stores`")),
     (("redirect",), _REGION),
     (("dns error",), Trouble("its host was not found", "check the endpoint and the network", passes=True)),
