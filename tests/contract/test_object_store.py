@@ -5,6 +5,7 @@ nanio looks at signatures and obeys no conditions: what is asked of it is that w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -147,7 +148,7 @@ def test_odd_keys_come_back_as_they_are(case: Case, key: str) -> None:
     assert case.keys(key[:-1]) == [key]
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", "a/./b", "a//b", "a\nb", "a\0b"])
+@pytest.mark.parametrize("key", ["", "/a", "a/", "../a", "a/../b", "a/./b", "a//b", "a\nb", "a\0b", "\udcff"])
 def test_unsound_keys_are_refused(case: Case, key: str) -> None:
     for act in (
         lambda: case.store.put(key, b"x", sha256(b"x")),
@@ -165,6 +166,20 @@ def test_keys_are_found_by_how_they_begin_in_their_order(case: Case) -> None:
     assert case.keys() == sorted(keys)
     for prefix in ("a", "a/", "a/b", "a/b.png", "a/b/", "ab", "c", "a/bb"):
         assert case.keys(prefix) == sorted(key for key in keys if key.startswith(prefix)), prefix
+
+
+def test_keys_that_begin_with_dots_are_found(case: Case) -> None:
+    keys = [".hidden", "..x", "a/.hidden", "a/...", "b"]
+    for key in keys:
+        case.put(key, b"x")
+    for prefix in (".", "..", "..x", ".h", "a/.", "a/..", "a/.h", "a/..."):
+        assert case.keys(prefix) == sorted(key for key in keys if key.startswith(prefix)), prefix
+
+
+@pytest.mark.parametrize("prefix", ["/", "/a", "../a", "a/../b", "a//b", "a\nb", "a/\udcff"])
+def test_nothing_begins_unsoundly(case: Case, prefix: str) -> None:
+    with pytest.raises(StorageError, match="can have no object"):
+        next(case.store.find(prefix), None)
 
 
 def test_bytes_that_are_not_those_of_their_checksum_are_not_put(case: Case, tmp_path: Path) -> None:
@@ -223,6 +238,19 @@ def test_any_key_comes_back(plain: Case, key: str) -> None:
     plain.put(key, key.encode(), over=True)
     assert plain.get(key) == key.encode()
     assert key in plain.keys(key)
+
+
+def test_a_disk_without_links_keeps_to_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    case = Case(Stores(look_up=lambda _: None).at(f"file://{tmp_path}"), f"{tmp_path}/".lstrip("/"))
+    assert case.put("a.png", b"one")
+    assert not case.put("a.png", b"one")
+    with pytest.raises(StorageError, match="other bytes"):
+        case.put("a.png", b"two")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 # What moto and nanio do rightly.

@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, checked, sound
+from batchflux.output.stores.base import Found, checked, parted, sound
 from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, trouble_of
 from batchflux.redaction import tidy
 
@@ -103,8 +103,10 @@ class Bucket:
 
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
-        folder, _, begun = prefix.rpartition("/")
-        last = prefix[:-1] if begun else None  # what is listed comes after it: obstore lists folders, not beginnings
+        folder, begun = parted(self._name, prefix)
+        last = (
+            prefix[:-1] if begun[:-1].strip(".") else None
+        )  # after it begins the listing, which obstore has of folders
         pages: Any = None
 
         def page() -> list[Any]:
