@@ -188,6 +188,8 @@ def test_bytes_that_are_not_those_of_their_checksum_are_not_put(case: Case, tmp_
         with pytest.raises(StorageError, match="its bytes have changed"):
             case.store.put(f"{case.root}a.png", data, sha256(b"sound"))
     assert case.get("a.png") is None
+    with pytest.raises(StorageError, match="gone cannot be read: No such file"):
+        case.store.put(f"{case.root}a.png", tmp_path / "gone", sha256(b""))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
 from batchflux.errors import StorageError, quoted
+from batchflux.output.durable import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,6 +103,16 @@ def parted(root: str, prefix: str) -> tuple[str, str]:
     if _UNTEXT.search(begun):
         sound(root, prefix)
     return (sound(root, folder) if folder or prefix.startswith("/") else ""), begun
+
+
+def body_of(data: bytes | Path, whole: int) -> bytes | Path:
+    """Return what is to be put: a file of at most `whole` bytes as its bytes. StorageError: it cannot be read."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return data if data.stat().st_size > whole else data.read_bytes()
+    except OSError as error:
+        raise unreadable(data, error) from error
 
 
 def checked(place: str, data: bytes | Path, sha256: str) -> None:

@@ -15,8 +15,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from batchflux.errors import StorageError, UsageError
 from batchflux.output.stores.access import place_of, unset, value_of
-from batchflux.output.stores.base import Found, checked, parted, sound
-from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, trouble_of
+from batchflux.output.stores.base import Found, body_of, checked, parted, sound
+from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, speechless, trouble_of
 from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Bucket:
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
         sound(self._name, key)
-        body = data if isinstance(data, bytes) or data.stat().st_size > PART else data.read_bytes()
+        body = body_of(data, PART)
         checked(f"{self._name}/{key}", body, sha256)
         certain = self._conditions is True and isinstance(body, bytes)  # obstore creates no object in parts
         if not over and not certain and self._tried(key, lambda: self._same(key, sha256)):
@@ -90,7 +90,9 @@ class Bucket:
             try:
                 got = obstore.get(self._store, key, options=rest)
             except FileNotFoundError as error:
-                if done or code_of(error) in NO_BUCKET:
+                if done:
+                    raise StorageError(f"{self._name}/{key} was removed while it was read; run again") from None
+                if code_of(error) in NO_BUCKET:
                     raise
                 return False
             version = got.meta["e_tag"]
@@ -104,9 +106,8 @@ class Bucket:
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
         folder, begun = parted(self._name, prefix)
-        last = (
-            prefix[:-1] if begun[:-1].strip(".") else None
-        )  # after it begins the listing, which obstore has of folders
+        # obstore lists folders, not beginnings: what stands before the beginning need not be asked for
+        last = prefix[:-1] if begun[:-1].strip(".") else None
         pages: Any = None
 
         def page() -> list[Any]:
@@ -131,8 +132,8 @@ class Bucket:
             raise StorageError(f"{self._name} signs links for 1 s to 7 days, not for {seconds} s; change `sign`")
         if not isinstance(self._store, S3Store | GCSStore | AzureStore):
             raise StorageError(f"{self._name} signs no links; use a bucket in a cloud, or `url`")
-        for_so_long = timedelta(seconds=seconds)
-        return self._tried(key, lambda: obstore.sign(self._store, "GET", sound(self._name, key), for_so_long))
+        sound(self._name, key)
+        return self._tried(key, lambda: obstore.sign(self._store, "GET", key, timedelta(seconds=seconds)))
 
     def copy(self, key: str, to: str) -> None:
         """Copy an object within the bucket, over what is there; its sha256 goes with it."""
@@ -172,9 +173,9 @@ class Bucket:
         """Create an object; False: one with the same bytes is there, perhaps by a try whose answer was lost."""
         try:
             self._write(self._creating, key, body, sha256, self._mode)
-        except AlreadyExistsError as error:
+        except AlreadyExistsError:
             if not self._same(key, sha256):
-                raise _PassingError(f"{self._name}/{key} is written by others just now; run again") from error
+                raise _PassingError(f"{self._name}/{key} is written by others just now; run again") from None
             return False
         except BaseError as error:
             if code_of(error) not in NO_CONDITIONS:
@@ -203,7 +204,7 @@ class Bucket:
         except FileNotFoundError:
             return False
         except BaseError as error:
-            if code_of(error) is None:  # a refusal of HEAD has no body; the same of GET says why
+            if speechless(error):  # a refusal of HEAD has no body; the same of GET says why
                 obstore.get(self._store, key, options={"range": (0, 1)})
             raise
         there = found.attributes.get("sha256") or self._sha256(key)
@@ -254,7 +255,6 @@ def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
     }
     if place.endpoint is not None:
         config["endpoint"] = place.endpoint
-
     provider = _provider(lambda: place_of(address, settings, look_up).keys)
 
     def opened(headers: dict[str, str]) -> S3Store:

@@ -72,6 +72,7 @@ _STATUSES = {
     403: _DENIED,
     404: _NO_BUCKET,
     408: _BUSY,
+    412: Trouble("it was changed meanwhile", "run again"),
     425: _BUSY,
     429: _BUSY,
     501: _NOT_THERE,
@@ -96,6 +97,11 @@ def code_of(error: BaseException) -> str | None:
     """Return the code that a store gave with a refusal."""
     found = _CODE.search(str(error))
     return None if found is None else found[1] or found[2]
+
+
+def speechless(error: BaseException) -> bool:
+    """Whether a store refused without a word."""
+    return code_of(error) is None and _STATUS.search(str(error)) is not None
 
 
 def trouble_of(error: BaseException) -> Trouble:

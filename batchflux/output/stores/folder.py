@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from batchflux.errors import StorageError
 from batchflux.output import durable
 from batchflux.output.base import TEMPORARY
-from batchflux.output.stores.base import Found, checked, parted, sound
+from batchflux.output.stores.base import Found, body_of, checked, parted, sound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
 _ROOT = Path("/")
+_WHOLE = 8 << 20  # bytes of a file that is read whole
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})  # FAT and some network disks
 _NONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
@@ -30,10 +31,11 @@ class Folder:
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
         target = _path(key)
-        checked(str(target), data, sha256)
+        body = body_of(data, _WHOLE)
+        checked(str(target), body, sha256)
         with durable.storing(target):
             try:
-                _put(target, data, Path.replace if over else _link)
+                _put(target, body, Path.replace if over else _link)
             except FileExistsError:
                 _compare(target, sha256)
                 return False
