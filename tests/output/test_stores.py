@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,3 +183,12 @@ def test_keys_are_looked_up_anew(tmp_path: Path) -> None:
             (tmp_path / name).write_text(f"{secret}\n", encoding="utf-8")
         given.append(place_of(Address.of("s3://b"), StoreSettings(), look_up).keys)
     assert given == [Keys("first", "first", None), Keys("second", "second", None)]
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delitem(sys.modules, "batchflux.output.stores.cloud", raising=False)
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    stores = Stores(look_up=KEYS.get)
+    with pytest.raises(UsageError, match=r"s3://b need the extra cloud: pip install 'batchflux\[cloud\]'"):
+        stores.at("s3://b/x")
+    stores.at(f"file://{tmp_path}")
