@@ -25,11 +25,14 @@ from PIL import Image
 from batchflux.ledger.ledger import Ledger
 from batchflux.ledger.tables import nanos, set_meta
 from batchflux.models import Job
+from tests.stores import _loop, _moto_port, _nanio_place, faulty, moto, nanio, oss
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+__all__ = ["_loop", "_moto_port", "_nanio_place", "faulty", "moto", "nanio", "oss"]
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the programs that tests start are compiled once, not by each anew
 

@@ -1,6 +1,6 @@
 """The port to object stores, and addresses in them.
 
-An address is `s3://bucket/key`, `gs://bucket/key`, `az://container/key` or `file:///folder/key`.
+An address is `s3://bucket/key`, `oss://bucket/key` (Aliyun), `gs://bucket/key`, `az://container/key` or `file:///folder/key`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SCHEMES = ("s3", "gs", "az", "file")
+SCHEMES = ("s3", "oss", "gs", "az", "file")
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
 Style = Literal["path", "virtual", "domain"]
 

@@ -94,6 +94,7 @@ def open_bucket(place: Address, settings: StoreSettings, look_up: Callable[[str]
         "access_key_id": look_up(settings.access_key or "AWS_ACCESS_KEY_ID"),
         "secret_access_key": look_up(settings.secret_key or "AWS_SECRET_ACCESS_KEY"),
         "session_token": look_up(settings.token or "AWS_SESSION_TOKEN"),
+        "virtual_hosted_style_request": True if settings.style == "domain" else None,
     }
     given: Any = {name: value for name, value in config.items() if value is not None}
     store = S3Store(
