@@ -12,10 +12,11 @@ import click
 from tqdm import tqdm
 
 from batchflux.cli.terminal import count, place
-from batchflux.exports.destination import local
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
+from batchflux.exports.places import destination
 from batchflux.exports.selection import Split
+from batchflux.output.stores.base import in_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +49,15 @@ _MB = 1_000_000
 @click.option("--allow-host", "hosts", metavar="HOST", multiple=True, help="A private host to fetch references from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(out: Path, dest: str, *, as_json: bool, split: str | None, split_by: str, hosts: Any, **wanted: Any) -> int:
-    """Write the pictures of the output folder OUT as a dataset into the folder DEST; OUT never changes.
+    """Write the pictures of the output folder OUT as a dataset to DEST, a folder or s3://BUCKET/PREFIX.
 
+    OUT never changes; it says by what settings and keys a bucket is opened.
     pairs has each picture with what it was made from, and the layouts instructpix2pix, musubi and ai-toolkit. Failed
     jobs are left out. Run it again to continue, or to bring DEST up to what OUT has now: only what differs is written.
     """
     wish = Wish(split=Split.of(split, split_by), allow_hosts=hosts, **wanted)
     with ExitStack() as stack:
-        exported = write_export(out, local(dest), wish, lambda what, number: _bar(stack, what, number))
+        exported = write_export(out, destination(dest), wish, lambda what, number: _bar(stack, what, number))
     click.echo(_json(exported) if as_json else "\n".join(_lines(exported)))
     if not as_json:
         _say(exported)
@@ -78,7 +80,8 @@ def _json(exported: Exported) -> str:
 def _lines(exported: Exported) -> list[str]:
     """Return what a person reads on stdout: where it is, and what is not in it by itself."""
     copies = [f"{job} is a copy of {of}" for job, of in exported.copies.items()]
-    return [place(exported.folder), *copies, *(f"{job}: {why}" for job, why in exported.left_out.items())]
+    shown = exported.folder if in_bucket(exported.folder) else place(exported.folder)
+    return [shown, *copies, *(f"{job}: {why}" for job, why in exported.left_out.items())]
 
 
 def _say(exported: Exported) -> None:
@@ -91,5 +94,7 @@ def _say(exported: Exported) -> None:
         click.echo(f"{count(len(exported.copies), 'picture')} left out, as copies.", err=True)
     if exported.left_out:
         click.echo(f"{count(len(exported.left_out), 'picture')} left out that should be in it.", err=True)
+    if exported.loading:
+        click.echo(f"To read it: {exported.loading}", err=True)
     if exported.kind == "imagefolder" and exported.pictures > _HUB_FILES:
         click.echo("The Hub takes fewer files: for it, export as webdataset or parquet.", err=True)

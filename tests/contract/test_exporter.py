@@ -17,6 +17,7 @@ from pyarrow import parquet
 from batchflux.errors import StorageError
 from batchflux.exports.base import Export, Photo, Sample
 from batchflux.exports.formats import formats
+from batchflux.exports.places import Folder
 from batchflux.exports.results_csv import Results
 from batchflux.ledger.tables import Known
 from tests.exports.folders import picture as drawn
@@ -85,7 +86,7 @@ class Samples:
     def __init__(self, path: Path, kind: str, layout: str, splits: tuple[str, ...] = ("train",)) -> None:
         columns = {"id": "string", "sku": "string", "seed": "int64", "cost": "float64"}
         more: dict[str, Any] = {"references": 1, "layout": layout}
-        self.export = Export(folder=path, name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
+        self.export = Export(place=Folder(path), name="mugs", columns=columns, splits=splits, suffix=".jpg", **more)
         self.exporter = formats()[kind].make(self.export)
         self.reads = 0
 

@@ -63,6 +63,13 @@ class Bucket:
         """Return a URL by which anyone reads the object for so long."""
         return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
 
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there."""
+        try:
+            obstore.copy(self._store, key, to, overwrite=True)
+        except (FileNotFoundError, BaseError) as error:
+            raise self._fault(key, error) from error
+
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
         try:
