@@ -22,17 +22,23 @@ THREADS = 4  # that read and sync files
 class Pictures(Protocol):
     """Files of single pictures, and texts beside them. What is there, and would come out the same, is left unread.
 
-    What nobody put into their folders is removed from these: an earlier export left it.
+    What nobody put into their folders is removed from these: an earlier export left it. Several threads may put.
     """
 
-    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Write a file, unless it is there: of this time (epoch seconds) or mark, and `size` (None: of any).
+    def has(self, name: str, made_at: float, mark: str, size: int | None = None) -> bool:
+        """Whether a file is there: of this time (epoch seconds) or mark, and `size` (None: of any); StorageError.
 
-        `mark` changes with its bytes. `read` is called in any thread, and maybe later; StorageError.
+        `mark` changes with its bytes. A file that is there belongs to this export from now on.
         """
+
+    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
+        """Write a file, unless it is there, by `has`; StorageError. `read` is called in any thread, and maybe later."""
 
     def put_text(self, name: str, made_at: float, text: str) -> None:
         """Write a small text, unless it is there; StorageError."""
+
+    def settle(self, folder: str) -> None:
+        """Have all that was put into a folder so far be there, whatever happens now; StorageError."""
 
     def done(self, folder: str) -> None:
         """Say that nothing more comes into a folder; StorageError."""

@@ -10,6 +10,7 @@ import stat
 import tempfile
 import uuid
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchflux.errors import FolderBusy, UsageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchflux.output.stores.base import Address, ObjectStore
 
-_WAITING = 250  # pictures that are sent together
+_WAITING, _WAITING_BYTES = 250, 64 << 20  # pictures that are sent together, and their bytes
 
 
 class Bucket:
@@ -136,27 +137,41 @@ class _Pictures:
     def __init__(self, place: Bucket, record: Record, folders: Iterable[str]) -> None:
         self._place, self._record, self._folders = place, record, tuple(folders)
         self._waiting: dict[str, tuple[str, Callable[[], bytes]]] = {}
+        self._bytes, self._lock = 0, Lock()
+
+    def has(self, name: str, made_at: float, mark: str, size: int | None = None) -> bool:
+        """Whether a file is there with this mark and `size` (None: of any)."""
+        self._record.keep(name)
+        return self._record.made_of(name) == mark and size in {None, self._record.size(name)}
 
     def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Send a file, unless it is there with this mark and `size` (None: of any)."""
-        self._record.keep(name)
-        if self._record.made_of(name) == mark and size in {None, self._record.size(name)}:
+        """Send a file with the next ones, unless it is there, by `has`."""
+        if self.has(name, made_at, mark, size):
             return
-        self._waiting[name] = (mark, read)
-        if len(self._waiting) == _WAITING:
-            self._send()
+        with self._lock:
+            self._waiting[name] = (mark, read)
+            self._bytes += size or 0
+            if len(self._waiting) == _WAITING or self._bytes > _WAITING_BYTES:
+                self._send()
 
     def put_text(self, name: str, made_at: float, text: str) -> None:
         """Send a small text, unless it is there."""
         data = text.encode(errors="replace")
-        self.put(name, made_at, hashlib.sha256(data).hexdigest(), lambda: data)
+        self.put(name, made_at, hashlib.sha256(data).hexdigest(), lambda: data, len(data))
+
+    def settle(self, folder: str) -> None:
+        """Send all that was put so far, and put it on record."""
+        with self._lock:
+            self._send()
+        self._record.flush()
 
     def done(self, folder: str) -> None:
         """Nothing is special to a folder of a bucket."""
 
     def close(self) -> None:
         """Send what is left, and remove what an earlier export left."""
-        self._send()
+        with self._lock:
+            self._send()
         self._place.remove(name for one in self._folders for name in self._record.names(f"{one}/*", left=True))
 
     def _send(self) -> None:
@@ -167,6 +182,7 @@ class _Pictures:
         self._record.withdraw(self._waiting)
         at_once(sent, self._waiting)
         self._waiting.clear()
+        self._bytes = 0
 
 
 class BucketDestination:

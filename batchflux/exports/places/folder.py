@@ -219,41 +219,56 @@ class _Files:
         self._folders: dict[Path, dict[str, int | None]] = {}  # by name the time that a new file is to get
         self._done: set[Path] = set()
 
-    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Write a file, unless it is there, of this time and `size` (None: of any); StorageError."""
+    def has(self, name: str, made_at: float, mark: str, size: int | None = None) -> bool:
+        """Whether a file is there, of this time and `size` (None: of any); StorageError."""
         path = self._root / name
-        at = int(made_at * 1000) * 1_000_000
         names = self._folders.setdefault(path.parent, {})
+        with storing(path), contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            if found.st_mtime_ns == _time(made_at) and size in {None, found.st_size}:
+                names[path.name] = None
+                return True
+        return False
+
+    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
+        """Write a file, unless it is there, by `has`; StorageError."""
+        if self.has(name, made_at, mark, size):
+            return
+        path = self._root / name
         with storing(path):
-            with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                if found.st_mtime_ns == at and size in {None, found.st_size}:
-                    names[path.name] = None
-                    return
             temporary = path.parent / f"{TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(read())
             reach("export.written")
             temporary.replace(path)
             reach("export.placed")
-            names[path.name] = at
+        self._folders[path.parent][path.name] = _time(made_at)
+
+    def settle(self, folder: str) -> None:
+        """Put what was written into a folder so far on the disk; StorageError."""
+        path = self._root / folder
+        names = self._folders.get(path, {})
+        fresh = [(path / name, at) for name, at in list(names.items()) if at is not None]
+        if not fresh:
+            return
+        with storing(path), ThreadPoolExecutor(THREADS, "batchflux-sync") as threads:
+            for _ in threads.map(_settled, fresh):
+                pass
+            sync_folder(path)
+        names.update((one.name, None) for one, _ in fresh)
 
     def done(self, folder: str) -> None:
         """Put what was written into a folder on the disk, and remove what does not belong to it; StorageError."""
-        self._settle(self._root / folder)
-
-    def _settle(self, folder: Path) -> None:
-        names = self._folders.pop(folder, {})
-        self._done.add(folder)
-        with storing(folder), ThreadPoolExecutor(THREADS, "batchflux-sync") as threads:
-            fresh = [(folder / name, at) for name, at in names.items() if at is not None]
-            for _ in threads.map(_settled, fresh):
-                pass
-            with os.scandir(folder) as entries:
+        self.settle(folder)
+        path = self._root / folder
+        names = self._folders.pop(path, {})
+        self._done.add(path)
+        with storing(path):
+            with os.scandir(path) as entries:
                 strange = [entry.path for entry in entries if entry.name not in names and not entry.is_dir()]
-            for path in strange:
-                Path(path).unlink()
-            sync_folder(folder)
+            for one in strange:
+                Path(one).unlink()
+            sync_folder(path)
 
     def put_text(self, name: str, made_at: float, text: str) -> None:
         """Write a small text, unless it is there; StorageError."""
@@ -266,9 +281,14 @@ class _Files:
     def close(self) -> None:
         """Be done with all folders that are left."""
         for folder in list(self._folders):
-            self._settle(folder)
+            self.done(folder.relative_to(self._root).as_posix())
         others = (path for pattern in self._patterns for path in self._root.glob(pattern))
         _remove_folders([path for path in others if path.is_dir() and path not in self._done], self._root)
+
+
+def _time(made_at: float) -> int:
+    """Return the time of a file, in nanoseconds, to the millisecond."""
+    return int(made_at * 1000) * 1_000_000
 
 
 def _settled(fresh: tuple[Path, int]) -> None:
