@@ -25,6 +25,7 @@ from batchflux.errors import RULES, Code, JobError, ManifestError, StorageError
 from batchflux.exports.base import Photo
 from batchflux.exports.places import STORE
 from batchflux.exports.redo_manifest import job_of
+from batchflux.folders.pictures import changed
 from batchflux.manifest.identity import former_key, key_of_job
 from batchflux.manifest.kept import kept
 from batchflux.manifest.parts import ReferencesConfig
@@ -253,12 +254,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def changed(path: Path) -> StorageError:
-    """Return what to raise for a picture whose bytes are not those that are on record."""
-    what = f"{path} is not the picture that is on record, although it has its size"
-    return StorageError(f"{what}: put that back, or take the file away to leave it out, then export again")
 
 
 @lru_cache(maxsize=_KEPT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batchflux.errors import ManifestError
+from batchflux.errors import ManifestError, UsageError
 from batchflux.manifest.loader import store_configs
 from batchflux.manifest.reading.diagnostics import Faults
 from batchflux.manifest.reading.yaml_nodes import Table, read_tree
@@ -32,12 +32,12 @@ def kept(out: Path) -> Table:
 def stores_of_folder(out: Path, base: Path | None, environ: Mapping[str, str]) -> Stores:
     """Return who opens buckets for an output folder, by its manifest and by what is looked up, `environ` first.
 
-    `base` is where the manifest lay when it was run, beside whose `.env` things are looked up, too. ManifestError:
-    what it says of buckets cannot be.
+    `base` is where the manifest lay when it was run, beside whose `.env` things are looked up, too. UsageError: what it
+    says of buckets cannot be.
     """
     faults = Faults(str(out / MANIFEST))
     configs = store_configs(kept(out), faults)
     if faults.found:
-        raise ManifestError(faults.in_order())
+        raise UsageError(str(ManifestError(faults.in_order())))
     settings = {name: StoreSettings(**said.model_dump()) for name, said in configs.items()}
     return Stores(look_up=Secrets(environ, out if base is None else base).get, settings=settings)
