@@ -87,14 +87,19 @@ def safe_name(text: str) -> str:
     kept = "".join(char if _stays(char) else " " for char in unicodedata.normalize("NFC", text))
     name = "-".join(kept.split())
     short = name.encode(errors="replace")[:_LONGEST].decode(errors="ignore")
-    return on_windows(short.strip(_IN_NAMES))
+    return on_windows(_begun(short).rstrip(_IN_NAMES))
 
 
 def handle(text: str) -> str:
     """Return what a shop calls a product in URLs: small letters and digits, parted by `-`, without accents."""
     plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text.casefold()))
     kept = "".join(char if _is_letter(char) else " " for char in unicodedata.normalize("NFC", plain))
-    return "-".join(kept.split())
+    return "-".join(filter(None, map(_begun, kept.split())))
+
+
+def _begun(text: str) -> str:
+    """Return a text from its first letter or digit on."""
+    return next((text[at:] for at, char in enumerate(text) if char.isalnum()), "")
 
 
 def _stays(char: str) -> bool:

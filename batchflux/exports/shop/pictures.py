@@ -19,7 +19,8 @@ from batchflux.photos.facts import check_pixels, kind_of, opened
 VERSION = 1  # of what is made here: a picture that another version made is made anew
 WHITE_BORDER = "yes"
 _HEAD = 64  # bytes that tell a kind
-_QUALITIES = (92, 86, 80, 72)  # tried before a picture is scaled for its bytes
+_FINE, _HALVED = 0, 2  # Pillow's numbers for how coarse colours are: 4:4:4, 4:2:0
+_QUALITIES = ((92, _FINE), (86, _FINE), (80, _HALVED), (72, _HALVED))  # tried before a picture is scaled for its bytes
 _TRIES = 12  # each scales by at least a tenth
 _PERSONAL = frozenset({"exif", "xmp", "comment", "photoshop"})  # of Pillow's `info`
 _WHITE, _WHITEST = (255, 255, 255), 255
@@ -88,7 +89,7 @@ def look_at(data: bytes, finish: Finish) -> Look:
         if finish.thumbnail:
             small = picture.convert("RGB")
             small.thumbnail(_THUMBNAIL)
-            thumbnail = _jpeg(small, 80)
+            thumbnail = _jpeg(small, 80, _HALVED)
     return Look(width, height, border, thumbnail)
 
 
@@ -206,24 +207,24 @@ def _scaled(picture: Image.Image, scale: float) -> Image.Image:
 def _encoded(picture: Image.Image, most: int) -> bytes:
     """Encode a picture within `most` bytes: first at lower qualities, then in fewer pixels."""
     data = b""
-    for quality in _QUALITIES:
-        data = _jpeg(picture, quality)
+    for quality, colours in _QUALITIES:
+        data = _jpeg(picture, quality, colours)
         if len(data) <= most:
             return data
     for _ in range(_TRIES):
         picture = _scaled(picture, min(0.9, 0.95 * math.sqrt(most / len(data))))
-        data = _jpeg(picture, _QUALITIES[-1])
+        data = _jpeg(picture, *_QUALITIES[-1])
         if len(data) <= most:
             return data
     raise ValueError(f"has {len(data):,} bytes even at {picture.width}x{picture.height}: raise --max-bytes")
 
 
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    """Encode a picture without metadata, its colours as fine as its light."""
+def _jpeg(picture: Image.Image, quality: int, colours: int) -> bytes:
+    """Encode a picture without metadata; `colours` is Pillow's subsampling."""
     file = io.BytesIO()
     before, picture.info = picture.info, {}
     try:
-        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        picture.save(file, "JPEG", quality=quality, subsampling=colours)
     finally:
         picture.info = before
     return file.getvalue()
