@@ -282,5 +282,5 @@ def _settings_of(out: Path) -> str:
         said = root.pairs.get("references") if isinstance(root, Table) else None
         if isinstance(said, Table):
             given = {name: node.text for name, node in said.pairs.items() if isinstance(node, Scalar)}
-            return Settings(**ReferencesConfig.model_validate(given).model_dump()).written
+            return Settings(**ReferencesConfig.model_validate(given).model_dump(exclude={"publish"})).written
     return ""
