@@ -15,6 +15,7 @@ from batchflux.cli.terminal import count, place
 from batchflux.exports.destination import local
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
+from batchflux.exports.marks import marks_of
 from batchflux.exports.selection import Split
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ _MB = 1_000_000
     "--caption", metavar="TEMPLATE", default="{{ prompt }}", show_default=True, help="What is said of a picture."
 )
 @click.option("--dedup", is_flag=True, help="Leave out pictures that look like an earlier one.")
+@click.option(
+    "--mark",
+    "marks",
+    metavar="MARKS",
+    callback=lambda _context, _option, text: marks_of(text),
+    help="Marks of provenance put into pictures: iptc, parameters, tc260, or none.",
+)
+@click.option("--producer", metavar="NAME", help="Who the mark tc260 says made them, else the provider's name.")
 @click.option("--allow-host", "hosts", metavar="HOST", multiple=True, help="A private host to fetch references from.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(out: Path, dest: str, *, as_json: bool, split: str | None, split_by: str, hosts: Any, **wanted: Any) -> int:
@@ -87,6 +96,8 @@ def _say(exported: Exported) -> None:
     click.echo(f"{made}{f' ({splits})' if len(exported.splits) > 1 else ''}.", err=True)
     for why, number in exported.unfit.items():
         click.echo(f"{count(number, 'picture')} {why}: not in it.", err=True)
+    for what, number in exported.remarks.items():
+        click.echo(f"{count(number, 'picture')} {what}.", err=True)
     if exported.copies:
         click.echo(f"{count(len(exported.copies), 'picture')} left out, as copies.", err=True)
     if exported.left_out:

@@ -83,7 +83,8 @@ class Sample:
 
     `name` is a file name without suffix and without folders, unique in the export, whatever the case; `split` is
     `train`, say. `size` (bytes) and `sha256` are the picture's, `made_at` (epoch seconds) is when it was made.
-    `columns` has a value, or None, for each of `Export.columns`, in their order.
+    `columns` has a value, or None, for each of `Export.columns`, in their order. Where its format draws pictures anew,
+    `mark` puts marks into what it drew, and `marks` changes with them; '' where there are none.
     """
 
     id: str
@@ -96,6 +97,8 @@ class Sample:
     caption: str
     columns: Mapping[str, Any]
     references: tuple[Photo, ...] = ()
+    mark: Callable[[bytes], bytes] = field(default=bytes, repr=False, compare=False)
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +156,16 @@ class DatasetExporter(Protocol):
 class Format:
     """A format of exports: what makes its exporter (UsageError where it cannot be), and what it wants of the driver.
 
-    `layouts` are what may stand behind its name, the first by default; with `references` each picture has some.
+    `layouts` are what may stand behind its name, the first by default; with `references` each picture has some. `marks`
+    are those that pictures get where the user says nothing; a format that `draws` them anew puts them in by itself
+    (`Sample.mark`).
     """
 
     make: Callable[[Export], DatasetExporter]
     layouts: tuple[str, ...] = ("",)
     references: bool = False
+    marks: tuple[str, ...] = ()
+    draws: bool = False
 
 
 def neutralised(text: str) -> str:

@@ -23,6 +23,7 @@ from batchflux.exports.card import Card, loading, write_card
 from batchflux.exports.dataset import row_of, tag_column
 from batchflux.exports.destination import Destination
 from batchflux.exports.formats import formats
+from batchflux.exports.marks import Marking
 from batchflux.exports.projection import tag_names
 from batchflux.exports.references import STORE, LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
@@ -59,7 +60,10 @@ class Steps(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a user asks an export for; `kind` is a format's name, with a layout behind a colon or without."""
+    """What a user asks an export for; `kind` is a format's name, with a layout behind a colon or without.
+
+    `marks` are those of provenance that pictures get, None: what the format has by itself; `producer` is named in them.
+    """
 
     kind: str
     only: str | None = None
@@ -68,6 +72,8 @@ class Wish:
     split: Split = field(default_factory=Split)
     caption: str = "{{ prompt }}"
     dedup: bool = False
+    marks: Sequence[str] | None = None
+    producer: str | None = None
     allow_hosts: Sequence[str] = ()
 
 
@@ -76,7 +82,8 @@ class Exported:
     """What an export came to.
 
     `unfit` counts the pictures that the format has no place for, by why; `left_out` says of jobs by id why their
-    picture is not in it though it should be, `copies` of which other job's it is a copy.
+    picture is not in it though it should be, `copies` of which other job's it is a copy. `remarks` counts those of
+    which a user should know something.
     """
 
     folder: str
@@ -87,6 +94,7 @@ class Exported:
     unfit: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
 
 
 def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _number: lambda: None) -> Exported:
@@ -96,6 +104,7 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
     exports there; StorageError: a folder cannot be read or written.
     """
     kind, form = format_of(wish.kind)
+    marking = Marking(form.marks if wish.marks is None else wish.marks, wish.producer, draws=form.draws)
     with ExitStack() as stack:
         connection = stack.enter_context(reading(ledger_of(out)))
         work = _Work(out, connection, wish, Exported(folder=str(folder), kind=kind))
@@ -108,7 +117,8 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
         work.survey(steps)
         told = work.told(folder, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
-        work.write(exporter, steps)
+        work.write(exporter, marking, steps)
+        work.done.remarks |= marking.remarks
         write_card(folder / CARD, work.card(told.name, exporter))
         return work.done
 
@@ -174,7 +184,7 @@ class _Work:
             held=held,
         )
 
-    def write(self, exporter: DatasetExporter, steps: Steps) -> None:
+    def write(self, exporter: DatasetExporter, marking: Marking, steps: Steps) -> None:
         """Give the format all that is planned; StorageError where something changed in the meantime."""
         step = steps("pictures", self.plan.count)
         planned = self.plan.rows()
@@ -186,8 +196,9 @@ class _Work:
                 if known is None or photos is None:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
-                sample = self._sample(known, row, (split, name), photos)
-                exporter.write(sample, partial(self._pictures.read, str(known.file_name), sha256))
+                image = partial(self._pictures.read, str(known.file_name), sha256)
+                sample, read = marking.of(known, self._sample(known, row, (split, name), photos), image)
+                exporter.write(sample, read)
                 self._count(sample, row)
                 step()
         exporter.close()
