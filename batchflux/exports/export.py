@@ -196,7 +196,7 @@ class _Work:
                 if known is None or photos is None:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
-                image = partial(self._pictures.read, str(known.file_name), sha256)
+                image = partial(self._pictures.read, str(known.file_name), sha256, known.mirrored)
                 sample, read = marking.of(known, self._sample(known, row, (split, name), photos), image)
                 exporter.write(sample, read)
                 self._count(sample, row)
@@ -268,7 +268,7 @@ class _Work:
     def _is_copy(self, known: Known) -> bool:
         if self._looks is None:
             return False
-        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256)))
+        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256), known.mirrored))
         first = None if look is None else self._looks.first_like(look)
         if first is not None:
             self.done.copies[known.id] = first

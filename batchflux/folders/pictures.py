@@ -1,8 +1,9 @@
 """Where the pictures of an output folder are: in its files, or in the bucket that mirrors it.
 
-With `output.keep_local: false` a picture is in the bucket alone, under its name below the mirror's address. Whoever
-reads pictures asks here, and need not know which it is. What opens the bucket is the folder's own: its address from
-the ledger, `stores` from its manifest.yaml, and secrets by name from the environment or `.env` beside the manifest.
+With `output.keep_local: false` a picture is in the bucket alone, below the mirror's address, under its name or, for a
+while after a rename, under the one that it had: `Known.mirrored` says which. Whoever reads pictures asks here. What
+opens the bucket is the folder's own: its address from the ledger, `stores` from its manifest.yaml, and secrets by name
+from the environment or `.env` beside the manifest.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Whence(NamedTuple):
 class FolderPictures:
     """The pictures of one output folder, by name: `images/x.png`. Methods block, and may run in any thread.
 
-    `whence` is what its ledger says. A bucket is opened when it is first needed: then UsageError where the extra
-    `cloud` is not installed or `stores` is wrong, StorageError where the bucket cannot be read; then it rests a while.
+    `mirrored` is the name that a picture has in the mirror, None where it is not there. `whence` is what the ledger
+    says. A bucket is opened when it is first needed: then UsageError where the extra `cloud` is not installed or
+    `stores` is wrong, StorageError where the bucket cannot be read; then it rests a while.
     """
 
     def __init__(self, folder: Path, whence: Whence, environ: Mapping[str, str] = os.environ) -> None:
@@ -70,12 +72,12 @@ class FolderPictures:
             return self._files.path(name) if name else None
         return None
 
-    def address(self, name: str) -> str:
-        """Return where a mirrored picture is, as s3://bucket/prefix/images/x.png."""
+    def address(self, mirrored: str) -> str:
+        """Return where a picture in the mirror is, as s3://bucket/prefix/images/x.png."""
         place = self._place
-        return str(place._replace(key=place.below(name)))
+        return str(place._replace(key=place.below(mirrored)))
 
-    def read(self, name: str, sha256: str) -> bytes:
+    def read(self, name: str, sha256: str, mirrored: str | None) -> bytes:
         """Return a picture's bytes, here or in the mirror; StorageError: those of this digest are in neither."""
         path = self._files.path(name)
         try:
@@ -84,27 +86,25 @@ class FolderPictures:
             raise unreadable(self._folder / name, error) from error
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
             return data
-        there = self.mirrored(name, sha256)
+        there = None if mirrored is None else self.in_mirror(mirrored, sha256)
         if there is None:
-            raise changed(self._folder / name) if data is not None else self._lost(name)
+            raise changed(self._folder / name) if data is not None else self._lost(name, mirrored)
         return there
 
-    def mirrored(self, name: str, sha256: str) -> bytes | None:
+    def in_mirror(self, mirrored: str, sha256: str) -> bytes | None:
         """Return a picture's bytes out of the mirror; None when those of this digest are not there."""
-        if self._whence.mirror is None:
-            return None
         if time.monotonic() < self._rests_until:
             raise StorageError(self._fault)
         try:
-            data = read(self._bucket, self._place.below(name))
+            data = read(self._bucket, self._place.below(mirrored))
         except StorageError as error:
             self._fault, self._rests_until = str(error), time.monotonic() + _REST
             raise
         return None if data is None or hashlib.sha256(data).hexdigest() != sha256 else data
 
-    def link(self, name: str, seconds: int) -> str:
-        """Return a URL by which anyone sees a mirrored picture for so long; its query is a secret."""
-        return self._bucket.sign(self._place.below(name), seconds)
+    def link(self, mirrored: str, seconds: int) -> str:
+        """Return a URL by which anyone sees a picture in the mirror for so long; its query is a secret."""
+        return self._bucket.sign(self._place.below(mirrored), seconds)
 
     @property
     def _place(self) -> Address:
@@ -116,8 +116,8 @@ class FolderPictures:
         stores = Stores(look_up=Secrets(self._environ, base).get, settings=dict(_stores(self._folder / MANIFEST)))
         return stores.at(self._place)
 
-    def _lost(self, name: str) -> StorageError:
-        also = "" if self.mirror is None else f", nor are its bytes at {self.address(name)}"
+    def _lost(self, name: str, mirrored: str | None) -> StorageError:
+        also = "" if mirrored is None else f", nor are its bytes at {self.address(mirrored)}"
         return StorageError(f"{self._folder / name} is not there{also}: put it back, then try again")
 
 

@@ -107,7 +107,7 @@ class Known(NamedTuple):
     `handle`, `key_name` and `sent_at` are its submission's, and `reserved` is its price.
     `answers` names the files, with line ends between, that keep the answers of a job without a picture, the latest
     first; `again` counts its answers, while it has not ended, after which it is asked again at most once. `mirrored`
-    is 1 where its very bytes are in the bucket that mirrors the folder. What has a default here came with format 2.
+    is the name that its bytes have in the bucket that mirrors the folder. What has a default here came with format 2.
     """
 
     number: int
@@ -148,7 +148,7 @@ class Known(NamedTuple):
     differs: str | None = None
     answers: str | None = None
     again: int | None = None
-    mirrored: int | None = None
+    mirrored: str | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:
@@ -199,7 +199,8 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         "CASE WHEN jobs.status IN ('pending', 'unknown') THEN (SELECT COUNT(*) FROM attempts WHERE job = jobs.number"  # noqa: S608  constants
         f" AND state = 'failed' AND code IN ({_ONCE})) END"
     ),
-    "mirrored": "(SELECT 1 FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256)",
+    "mirrored": "COALESCE((SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
+    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1))",
 }
 LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
 """The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""

@@ -97,12 +97,11 @@ class PictureUrls:
         name = known.file_name or ""
         if self.file(name) or (self._served and known.mirrored):
             return quote(name)
-        return self.pictures.link(name, self._sign) if self._sign and known.mirrored else ""
+        return self.pictures.link(known.mirrored, self._sign) if self._sign and known.mirrored else ""
 
     def apart(self, known: Known) -> str | None:
         """Return the address of a job's picture in the mirror where it is there alone, else None."""
-        name = known.file_name or ""
-        return self.pictures.address(name) if known.mirrored and not self.file(name) else None
+        return self.pictures.address(known.mirrored) if known.mirrored and not self.file(known.file_name) else None
 
     def reference(self, source: str) -> dict[str, Any]:
         """Return how the page shows a reference: `label`, and `src` of its copy or the `url` to link to."""
@@ -228,9 +227,7 @@ def _wanted(jobs: Iterable[Known], urls: PictureUrls, step: Callable[[], object]
 
 def _in_mirror(known: Known, urls: PictureUrls) -> Callable[[], bytes | None] | None:
     """Return what reads a picture that is in the mirror."""
-    if known.mirrored and known.file_name and known.sha256:
-        return partial(urls.pictures.mirrored, known.file_name, known.sha256)
-    return None
+    return partial(urls.pictures.in_mirror, known.mirrored, known.sha256 or "") if known.mirrored else None
 
 
 def shrink(source: Path | bytes | None, target: Path, side: int) -> bool:

@@ -25,8 +25,8 @@ from batchflux.folders.pictures import FolderPictures, Whence
 from batchflux.ledger.connection import beside
 from batchflux.ledger.decisions import Before, Decided, Decision, decide, undo
 from batchflux.ledger.reviews import judged_since, last_revision
-from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta
-from batchflux.output.base import LEDGER
+from batchflux.ledger.tables import COLUMNS, Known, empty_ledger, ended_numbers, get_meta, select
+from batchflux.output.base import LEDGER, variants
 from batchflux.output.folder import FolderLock
 from batchflux.report.content import base_of, page_header, page_rows
 from batchflux.report.page import build_page
@@ -193,12 +193,12 @@ class InMirror(NamedTuple):
     """A picture that the mirror has, by its digest in hex."""
 
     pictures: FolderPictures
-    name: str
+    mirrored: str
     sha256: str
 
     def read(self) -> bytes | None:
         """Return its bytes, None when they are not there any more; blocks. UsageError, StorageError."""
-        return self.pictures.mirrored(self.name, self.sha256)
+        return self.pictures.in_mirror(self.mirrored, self.sha256)
 
 
 class NoLedgerError(LookupError):
@@ -317,16 +317,17 @@ class LedgerAccess:
         return [number for _, number in sorted(found)]
 
     def in_mirror(self, name: str) -> InMirror | None:
-        """Return a picture of this name that the mirror has; None when it has none."""
+        """Return the picture of this name that the mirror has; None when it has none."""
         if not self._path.is_file():
             return None
         with closing(beside(self._path)) as connection:
             self._place(connection)
             if self._whence.mirror is None:  # of an older version's ledger, which has no such table
                 return None
-            written = name.encode(errors="replace").decode()  # an address may hold what is no text
-            row = connection.execute("SELECT sha256 FROM mirrored WHERE name = ?", (written,)).fetchone()
-        return None if row is None else InMirror(self._urls.pictures, name, row[0])
+            names = variants(name.encode(errors="replace").decode())  # an address may hold what is no text
+            found = [known for known in select(connection, "planned", names) if known.file_name == name]
+        there = [InMirror(self._urls.pictures, one.mirrored, one.sha256 or "") for one in found if one.mirrored]
+        return next(iter(there), None)
 
     def picture_of(self, thumb: str) -> str | None:
         """Return the name, relative to the folder, of what a thumbnail of this name is made of, if there is one."""
