@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchflux.errors import UsageError, quoted
+from batchflux.exports.base import Noted
 from batchflux.provenance import MARKS, About, marked
 from batchflux.redaction import without_signatures
 
@@ -62,20 +63,17 @@ def about_of(known: Known, producer: str | None = None) -> About:
 
 
 class Marking:
-    """The marks of one export. `draws`: its format draws pictures anew, and marks them itself by `Sample.mark`."""
+    """The marks of one export. `draws`: its format draws pictures anew, and marks them itself by `Sample.mark`.
+
+    `remarks` counts the pictures that have them, and those that lack some or all, by why.
+    """
 
     def __init__(self, marks: Sequence[str], producer: str | None = None, *, draws: bool = False) -> None:
         if producer is not None and "tc260" not in marks:
             raise UsageError("--producer is what the mark tc260 says: give --mark tc260 too.")
         self._marks, self._producer, self._draws = tuple(marks), producer, draws
         self._digest = hashlib.sha256(json.dumps([_RULES, self._marks, producer]).encode()).hexdigest()
-        self._left: Counter[str] = Counter()
-        self._done = 0
-
-    @property
-    def remarks(self) -> dict[str, int]:
-        """How many pictures have the marks, and how many lack some or all of them, by why."""
-        return ({f"marked: {', '.join(self._marks)}": self._done} if self._done else {}) | self._left
+        self.remarks: Counter[str] = Counter()
 
     def of(self, known: Known, sample: Sample, image: Callable[[], bytes]) -> tuple[Sample, Callable[[], bytes]]:
         """Return a picture's sample as it is written, and what reads its bytes as they are; StorageError.
@@ -87,19 +85,18 @@ class Marking:
         about = about_of(known, self._producer)
         moved = sample.made_at + (1 + int(self._digest[:8], 16) % (_SHIFTS - 1)) / 1000
         if self._draws:
-            self._done += 1
             marks = f"{self._digest} {about}"
             return replace(sample, made_at=moved, mark=partial(self._mark, about), marks=marks), image
-        received = image()
-        data, why = marked(received, self._marks, about)
-        self._done += why is None
-        if why is not None:
-            self._left[f"{'left as they are' if data == received else 'marked in part'}: {why}"] += 1
+        data, remark = self._mark(about, image())
+        self.remarks[remark] += 1
         digest = hashlib.sha256(data).hexdigest()
         own = {"bytes": len(data), "sha256": digest}
         columns = {name: own.get(name, value) for name, value in sample.columns.items()}
         sample = replace(sample, made_at=moved, size=len(data), sha256=digest, columns=columns)
-        return sample, lambda: self._mark(about, image())
+        return sample, lambda: self._mark(about, image()).data
 
-    def _mark(self, about: About, data: bytes) -> bytes:
-        return marked(data, self._marks, about).data
+    def _mark(self, about: About, received: bytes) -> Noted:
+        data, why = marked(received, self._marks, about)
+        if why is None:
+            return Noted(data, f"marked: {', '.join(self._marks)}")
+        return Noted(data, f"{'left as they are' if data == received else 'marked in part'}: {why}")

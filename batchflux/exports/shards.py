@@ -158,14 +158,24 @@ class Files:
             reach("export.placed")
             names[path.name] = at
 
-    def done(self, folder: Path) -> None:
-        """Put what was written into a folder on the disk, and remove what does not belong to it; StorageError."""
-        names = self._folders.pop(folder, {})
-        self._done.add(folder)
+    def settle(self, folder: Path) -> None:
+        """Put what was written into a folder so far on the disk, while more is; StorageError."""
+        names = self._folders.get(folder, {})
+        fresh = [(folder / name, at) for name, at in list(names.items()) if at is not None]
+        if not fresh:
+            return
         with storing(folder), ThreadPoolExecutor(THREADS, "batchflux-sync") as threads:
-            fresh = [(folder / name, at) for name, at in names.items() if at is not None]
             for _ in threads.map(_settle, fresh):
                 pass
+            sync_folder(folder)
+        names.update((path.name, None) for path, _ in fresh)
+
+    def done(self, folder: Path) -> None:
+        """Put what was written into a folder on the disk, and remove what does not belong to it; StorageError."""
+        self.settle(folder)
+        names = self._folders.pop(folder, {})
+        self._done.add(folder)
+        with storing(folder):
             with os.scandir(folder) as entries:
                 strange = [entry.path for entry in entries if entry.name not in names and not entry.is_dir()]
             for path in strange:
