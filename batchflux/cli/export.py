@@ -15,6 +15,7 @@ from batchflux.cli.terminal import count, place
 from batchflux.exports.destination import local
 from batchflux.exports.export import Wish
 from batchflux.exports.export import export as write_export
+from batchflux.exports.marks import marks_of
 from batchflux.exports.selection import Split
 from batchflux.exports.shop.names import NAME
 from batchflux.exports.shop.options import MAX_BYTES, MAX_SIDE, OPTIONS, SHEETS
@@ -80,6 +81,14 @@ def _all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comman
     "--caption", metavar="TEMPLATE", default="{{ prompt }}", show_default=True, help="What is said of a picture."
 )
 @click.option("--dedup", is_flag=True, help="Leave out pictures that look like an earlier one.")
+@click.option(
+    "--mark",
+    "marks",
+    metavar="MARKS",
+    callback=lambda _context, _option, text: marks_of(text),
+    help="Marks of provenance put into pictures: iptc, parameters, tc260, or none.",
+)
+@click.option("--producer", metavar="NAME", help="Who the mark tc260 says made them, else the provider's name.")
 @click.option("--allow-host", "hosts", metavar="HOST", multiple=True, help="A private host to fetch references from.")
 @click.option("--zip", is_flag=True, help="Put all of it into DEST.zip, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

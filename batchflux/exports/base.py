@@ -78,6 +78,13 @@ class Photo:
     read: Callable[[], bytes] = field(repr=False, compare=False)
 
 
+class Noted(NamedTuple):
+    """A picture's bytes with the marks that it got, and what a user is told of that; '' where there is nothing."""
+
+    data: bytes
+    remark: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A picture to be exported, and what goes with it.
@@ -85,7 +92,8 @@ class Sample:
     `name` is a file name without suffix and without folders, unique in the export, whatever the case; `split` is
     `train`, say. `size` (bytes) and `sha256` are the picture's, `made_at` (epoch seconds) is when it was made.
     `columns` has a value, or None, for each of `Export.columns`, in their order. `words` is what the format's own
-    naming says of the picture.
+    naming says of the picture. Where its format draws pictures anew, `mark` puts marks into what it drew, and `marks`
+    changes with them; '' where there are none.
     """
 
     id: str
@@ -99,6 +107,8 @@ class Sample:
     columns: Mapping[str, Any]
     references: tuple[Photo, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
+    mark: Callable[[bytes], Noted] = field(default=Noted, repr=False, compare=False)
+    marks: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +197,8 @@ class Format:
     `layouts` are what may stand behind its name, the first by default; with `references` each picture has some, with
     `accepted` only those are exported that a review accepted. `options` are the names of options of its own, which
     `told` checks (UsageError); a format that has some is for people: it has no splits, and no dataset card.
+    `marks` are those that pictures get where the user says nothing; a format that `draws` them anew puts them in by itself
+    (`Sample.mark`).
     """
 
     make: Callable[[Export], DatasetExporter]
@@ -195,6 +207,8 @@ class Format:
     accepted: bool = False
     options: frozenset[str] = frozenset()
     told: Callable[[Mapping[str, Any]], Options] | None = None
+    marks: tuple[str, ...] = ()
+    draws: bool = False
 
 
 def neutralised(text: str) -> str:

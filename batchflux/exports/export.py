@@ -24,10 +24,12 @@ from batchflux.exports.card import Card, loading, write_card
 from batchflux.exports.dataset import row_of, tag_column
 from batchflux.exports.destination import Destination
 from batchflux.exports.formats import formats
+from batchflux.exports.marks import Marking
 from batchflux.exports.projection import tag_names
-from batchflux.exports.references import STORE, LeftOutError, References, read_checked
+from batchflux.exports.references import STORE, LeftOutError, References
 from batchflux.exports.selection import Caption, Selection, Split, Vocabulary
 from batchflux.exports.similar import Look, Looks
+from batchflux.folders.pictures import pictures_of
 from batchflux.ledger.connection import reading
 from batchflux.ledger.reviews import Verdict, verdict_counts, verdicts_on
 from batchflux.ledger.tables import ended_numbers, get_meta, jobs_by_number
@@ -61,6 +63,7 @@ class Steps(Protocol):
 class Wish:
     """What a user asks an export for; `kind` is a format's name, with a layout behind a colon or without.
 
+    `marks` are those of provenance that pictures get, None: what the format has by itself; `producer` is named in them.
     `options` are those that the format alone has, by name; with `zip` all is put into one file beside the folder, too.
     """
 
@@ -71,6 +74,8 @@ class Wish:
     split: Split = field(default_factory=Split)
     caption: str = "{{ prompt }}"
     dedup: bool = False
+    marks: Sequence[str] | None = None
+    producer: str | None = None
     allow_hosts: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     zip: bool = False
@@ -104,6 +109,7 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
     exports there; StorageError: a folder cannot be read or written.
     """
     kind, form = format_of(wish.kind)
+    marking = Marking(form.marks if wish.marks is None else wish.marks, wish.producer, draws=form.draws)
     options = options_of(form, kind, wish)
     archive = zip_of(folder) if wish.zip else None
     with ExitStack() as stack:
@@ -118,8 +124,9 @@ def export(out: Path, folder: Path, wish: Wish, steps: Steps = lambda _what, _nu
         work.survey(steps)
         told = work.told(folder, kind.partition(":")[2], stack.enter_context(ExitStack()))
         exporter = form.make(told)
-        work.write(exporter, steps)
-        work.done.remarks |= told.remarks + Counter(f"stand alone: {why}" for why in work.without.values())
+        work.write(exporter, marking, steps)
+        without = Counter(f"stand alone: {why}" for why in work.without.values())
+        work.done.remarks = {**marking.remarks, **told.remarks, **without}
         if options is None:
             write_card(folder / CARD, work.card(told.name, exporter))
         if archive is not None:
@@ -167,6 +174,7 @@ class _Work:
         options: Options | None,
     ) -> None:
         self._out, self._connection, self._wish, self.done = out, connection, wish, done
+        self._pictures = pictures_of(out, connection)
         self._form, self._options = form, options
         self._tags = tag_names(out, connection)
         self._words = Vocabulary(self._tags)
@@ -218,7 +226,7 @@ class _Work:
             options=self._options,
         )
 
-    def write(self, exporter: DatasetExporter, steps: Steps) -> None:
+    def write(self, exporter: DatasetExporter, marking: Marking, steps: Steps) -> None:
         """Give the format all that is planned; StorageError where something changed in the meantime."""
         step = steps("pictures", self.plan.count)
         planned = self.plan.rows()
@@ -230,8 +238,9 @@ class _Work:
                 if known is None or photos is None:
                     what = f"{self._out}, or what its pictures were made from, changed while it was exported"
                     raise StorageError(f"{what}: export again to continue.")
-                sample = self._sample(known, row, place, photos)
-                exporter.write(sample, partial(read_checked, self._out / str(known.file_name), sha256))
+                image = partial(self._pictures.read, str(known.file_name), sha256, known.mirrored)
+                sample, read = marking.of(known, self._sample(known, row, place, photos), image)
+                exporter.write(sample, read)
                 self._count(sample, row)
                 step()
         exporter.close()
@@ -265,26 +274,30 @@ class _Work:
 
     def _take(self, known: Known, row: Mapping[str, Any]) -> None:
         """Plan a picture, unless it cannot be exported."""
-        path = self._out / str(known.file_name)
-        try:
-            size = path.stat().st_size
-        except OSError:
-            self.done.left_out[known.id] = "its picture is not there"
-            return
-        if size != known.bytes:
-            self.done.left_out[known.id] = "its picture is not the one that is on record"
+        amiss = None if known.mirrored else self._amiss(known)
+        if amiss is not None:
+            self.done.left_out[known.id] = amiss
             return
         photos = self._photos(known)
-        if photos is None or self._is_copy(known, path):
+        if photos is None or self._is_copy(known):
             return
         self._caption.of(row)
-        suffix = _SUFFIX_OF.get(path.suffix.lower(), path.suffix)
+        suffix = PurePosixPath(str(known.file_name)).suffix
+        suffix = _SUFFIX_OF.get(suffix.lower(), suffix)
         called = None if self._naming is None else self._naming.of(row)
         split = self._wish.split.of_value(row[self._wish.split.by])
         if not self.plan.add(known, split, suffix, len(photos), called) and called is not None:
             (first,) = jobs_by_number(self._connection, [self.plan.number_of(called.name)])
             remedy = "give them names that differ, with {{ position }} or {{ id }} in --name"
             raise UsageError(f"The pictures of {first.id} and {known.id} would both be called {called.name}: {remedy}.")
+
+    def _amiss(self, known: Known) -> str | None:
+        """Return what is wrong with the file of a picture that is nowhere else, None when nothing is."""
+        try:
+            size = (self._out / str(known.file_name)).stat().st_size
+        except OSError:
+            return "its picture is not there"
+        return None if size == known.bytes else "its picture is not the one that is on record"
 
     def _photos(self, known: Known) -> tuple[Photo, ...] | None:
         """Return a job's references where the format wants them; None where it has none, or they cannot be had."""
@@ -309,10 +322,10 @@ class _Work:
             self.without[known.id] = str(error)
             return ()
 
-    def _is_copy(self, known: Known, path: Path) -> bool:
+    def _is_copy(self, known: Known) -> bool:
         if self._looks is None:
             return False
-        look = Look.of(read_checked(path, str(known.sha256)))
+        look = Look.of(self._pictures.read(str(known.file_name), str(known.sha256), known.mirrored))
         first = None if look is None else self._looks.first_like(look)
         if first is not None:
             self.done.copies[known.id] = first

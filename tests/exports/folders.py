@@ -83,6 +83,14 @@ def judged(out: Path, verdicts: dict[str, Any]) -> None:
         connection.execute("COMMIT")
 
 
+def put(out: Path, file_name: str, data: bytes) -> None:
+    """Have another picture in this place, on record too."""
+    (out / file_name).write_bytes(data)
+    with closing(connect(out / "ledger.db")) as connection:
+        values = len(data), hashlib.sha256(data).hexdigest(), file_name
+        connection.execute("UPDATE jobs SET bytes = ?, sha256 = ? WHERE file_name = ?", values)
+
+
 def _insert(connection: sqlite3.Connection, out: Path, one: Job, data: bytes, *, done: bool) -> None:
     path = out / one.file_name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,11 @@ import json
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from batchflux.errors import StorageError
-from batchflux.exports.base import Format, Loading
+from batchflux.exports.base import Format, Loading, Noted
 from batchflux.exports.shards import Files, line, put, remove
 from batchflux.exports.shop.options import OPTIONS, ShopOptions
 from batchflux.exports.shop.pictures import WHITE_BORDER, finished, look_at
@@ -36,12 +36,13 @@ AT_ONCE = 100  # pictures of a file of the journal
 _SUFFIX = ".jpg"
 _THREADS = os.cpu_count() or 1
 _AMAZON_SIDE = 1000  # pixels, of the longer side
+_ROOM = 1000  # bytes by which marks of a file made anew may be larger
 _NO_SIZE = -1  # that no file has, so that it is written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """What `images/SKU_1.jpg` is: of what it was made, and what it came to; `thumbnail` is Base64."""
+    """What `images/SKU_1.jpg` is: of what it was made, and what it came to; `thumbnail` is Base64, `remark` Noted's."""
 
     name: str
     made_of: str
@@ -50,6 +51,7 @@ class _File:
     height: int
     border: str
     thumbnail: str
+    remark: str
 
     @property
     def base_name(self) -> str:
@@ -108,14 +110,15 @@ class Shop:
         self, path: Path, sample: Sample, source: str, image: Callable[[], bytes], *, private: bool = False
     ) -> _File:
         """Write a file, unless it is there; with `private` it has no metadata."""
-        made_of = hashlib.sha256(json.dumps([self._options.finish.text(), source, private]).encode()).hexdigest()
+        follows = [self._options.finish.text(), source, private, "" if private else sample.marks]
+        made_of = hashlib.sha256(json.dumps(follows).encode()).hexdigest()
         name = f"{path.parent.name}/{path.name}"
         found = [one for one in (self._known.get(name),) if one is not None and one.made_of == made_of]
 
         def read() -> bytes:
-            data = self._finished(image(), sample, private=private)
+            data, remark = self._finished(image(), sample, private=private)
             look = look_at(data, self._options.finish)
-            facts: dict[str, Any] = {"name": name, "made_of": made_of, "bytes": len(data)}
+            facts: dict[str, Any] = {"name": name, "made_of": made_of, "bytes": len(data), "remark": remark}
             facts |= {"width": look.width, "height": look.height, "border": look.border}
             found[:] = [_File(**facts, thumbnail=base64.b64encode(look.thumbnail).decode())]
             return data
@@ -123,10 +126,18 @@ class Shop:
         self._files.put(path, sample.made_at, read, found[0].bytes if found else _NO_SIZE)
         return found[0]
 
-    def _finished(self, data: bytes, sample: Sample, *, private: bool) -> bytes:
+    def _finished(self, data: bytes, sample: Sample, *, private: bool) -> Noted:
         """Return the bytes that are written of a picture, or with `private` of a photo; StorageError."""
+        finish = self._options.finish
         try:
-            return finished(data, self._options.finish, private=private)
+            made = finished(data, finish, private=private)
+            if private:
+                return Noted(made)
+            noted = sample.mark(made)
+            if len(noted.data) > finish.max_bytes and noted.data != made:  # its marks are what is too much
+                finish = replace(finish, max_bytes=finish.max_bytes - (len(noted.data) - len(made)) - _ROOM)
+                noted = sample.mark(finished(data, finish))
+            return noted
         except ValueError as error:
             what = f"a photo that {sample.id} was made from" if private else f"the picture of {sample.id}"
             raise StorageError(f"{what} {error}; or leave it out with --only or --where.") from None
@@ -156,7 +167,9 @@ class Shop:
             self._keep()
 
     def _remark(self, picture: _File) -> None:
-        """Count what shops may refuse."""
+        """Count what shops may refuse, and what has marks."""
+        if picture.remark:
+            self._export.remarks[picture.remark] += 1
         if "shopify" in self._options.sheets and not self._options.url:
             self._export.remarks["have no address in shopify.csv, which Shopify needs: give --url"] += 1
         if picture.border not in ("", WHITE_BORDER):
@@ -189,4 +202,6 @@ def _journal(folder: Path) -> dict[str, _File]:
     return found
 
 
-EXPORTERS = {"shop": Format(make=Shop, accepted=True, options=OPTIONS, told=ShopOptions.of)}
+EXPORTERS = {
+    "shop": Format(make=Shop, accepted=True, options=OPTIONS, told=ShopOptions.of, marks=("iptc",), draws=True)
+}

@@ -20,7 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
-from batchflux.output.stores.base import Address, in_bucket
+from batchflux.output.folder import zone
+from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ MAX_HOST = 260
 MAX_TIMEOUT = 86_400
 LONGEST_CALL = 360.0  # seconds
 MAX_DEADLINE = 30 * 86_400
+MAX_LINK_LIFE = 7 * 86_400  # S3 and its kin take no signature that is to hold longer
 MAX_RATE = 1_000_000
 MAX_PICTURE = 4 * 1000**3
 
@@ -204,6 +206,12 @@ class Deadline:
             day += timedelta(days=1)
         return (day.astimezone() - now).total_seconds()
 
+    def said(self, now: datetime) -> str:
+        """Return it as a person reads it; a clock time with its zone, in which `now` is: `06:00 CST (UTC+08:00)`."""
+        if self.clock is None:
+            return str(self)
+        return f"{self} {zone((now + timedelta(seconds=self.seconds_from(now))).astimezone())}"
+
     def __str__(self) -> str:
         if self.clock is not None:
             return f"{self.clock[0]:02d}:{self.clock[1]:02d}"
@@ -231,6 +239,14 @@ def timeout(text: str) -> float:
     seconds = float(text) if re.fullmatch(_NUMBER, text) else _duration(text)
     if not 0 < seconds <= MAX_TIMEOUT:
         raise ValueError(f"found {quoted(text)}; allowed is a duration up to 24h, as 360s or 6m")
+    return seconds
+
+
+def link_life(text: str) -> int:
+    """Read a duration as `timeout` does, in whole seconds, at most a week: no longer may a signed link be good."""
+    seconds = int(_duration(text))
+    if not 0 < seconds <= MAX_LINK_LIFE:
+        raise ValueError(f"found {quoted(text)}; allowed is a duration up to 168h, as 2h")
     return seconds
 
 
@@ -359,8 +375,6 @@ def public_url(text: str) -> str:
 
 def bucket(text: str) -> str:
     """Read the address of a bucket and of what is in it, without a `/` at its end."""
-    if not in_bucket(text):
-        raise ValueError(f"found {quoted(text)}; allowed is a bucket, as s3://bucket/folder, gs://, az:// or file:///")
     Address.of(text)
     return text.rstrip("/")
 
