@@ -197,7 +197,7 @@ class Format:
     `layouts` are what may stand behind its name, the first by default; with `references` each picture has some, with
     `accepted` only those are exported that a review accepted. `options` are the names of options of its own, which
     `told` checks (UsageError); a format that has some is for people: it has no splits, and no dataset card.
-    `marks` are those that pictures get where the user says nothing; a format that `draws` them anew puts them in by itself
+    `marks` are those that pictures get where the user says nothing; a format that `draws` them anew puts them in itself
     (`Sample.mark`).
     """
 

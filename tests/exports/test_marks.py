@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ from batchflux.ledger.connection import reading
 from batchflux.ledger.tables import jobs_by_number
 from batchflux.models import Reference
 from batchflux.provenance import carries
-from tests.exports.folders import folder, job, put, tree
+from tests.exports.folders import folder, job, judged, put, tree
 from tests.provenance.pictures import signed
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ KINDS = ("imagefolder", "webdataset", "parquet")
 def out(tmp_path: Path) -> Path:
     """Twelve pictures, two of them signed by their provider, one a PNG."""
     kinds = {3: "png"}
-    made = folder(tmp_path / "out", (job(one, file_name=f"images/j{one}.{kinds.get(one, 'jpg')}") for one in range(12)))
+    jobs = (job(one, file_name=f"images/j{one}.{kinds.get(one, 'jpg')}") for one in range(12))
+    made = folder(tmp_path / "out", jobs, side=240)
     for number in (5, 8):
         put(made, f"images/j{number}.jpg", signed("jpeg"))
     return made
@@ -150,7 +152,7 @@ def test_a_format_that_draws_pictures_puts_marks_in_itself(out: Path, monkeypatc
             stream = io.BytesIO()
             with Image.open(io.BytesIO(image())) as opened:
                 opened.resize((16, 16)).save(stream, "JPEG")
-            self.made.append((sample.mark(stream.getvalue()), sample.marks))
+            self.made.append((sample.mark(stream.getvalue()).data, sample.marks))
 
         def close(self) -> None: ...
 
@@ -161,6 +163,30 @@ def test_a_format_that_draws_pictures_puts_marks_in_itself(out: Path, monkeypatc
         exported(out, "drawn", marks)
         assert [carries(data) for data, _ in drawings[-1].made] == [carried] * 12
     assert len({of for drawing in drawings for _, of in drawing.made}) == 1 + 2 * 12
+
+
+def test_what_goes_to_a_shop_says_by_itself_how_it_was_made(out: Path, tmp_path: Path) -> None:
+    judged(out, {f"j{number}": "accept" for number in range(12)})
+    dest, most = tmp_path / "dest", max(path.stat().st_size for path in (out / "images").glob("*.jpg")) + 200
+    signed_already = "left as they are: already signed by the provider (C2PA)"
+    for marks, carried in (
+        (None, {"iptc"}),
+        ("iptc,parameters", {"iptc", "parameters"}),
+        ("none", set()),
+        (None, {"iptc"}),
+    ):
+        for _ in range(2):  # the second time nothing is made
+            places = {path: path.stat().st_ino for path in dest.rglob("*.jpg")}
+            remarks = exported(out, "shop", marks, options={"sheet": ["csv"], "max_bytes": str(most)}).remarks
+            left = {} if marks == "none" else {f"marked: {', '.join(sorted(carried))}": 10, signed_already: 2}
+            assert {name: count for name, count in remarks.items() if "Amazon" not in name} == left
+        assert {path: path.stat().st_ino for path in dest.rglob("*.jpg")} == places
+        files = sorted((dest / "images").iterdir())
+        assert len(files) == 12
+        assert {carries(path.read_bytes()) for path in files} == {frozenset(carried), frozenset({"c2pa"})}
+        assert all(path.stat().st_size <= most for path in files)
+        rows = list(csv.DictReader((dest / "products.csv").read_text("utf-8-sig").splitlines()))
+        assert {row["file"]: int(row["bytes"]) for row in rows} == {path.name: path.stat().st_size for path in files}
 
 
 def test_what_cannot_be_asked_for_is_said(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

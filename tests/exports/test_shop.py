@@ -255,7 +255,10 @@ def test_photos_stand_beside_what_became_of_them(tmp_path: Path) -> None:
     images = [both[:1], both, ()]
     out = folder(tmp_path / "out", (job(number, images=some) for number, some in enumerate(images)))
     judged(out, {f"j{number}": "accept" for number in range(3)})
-    assert shop(out, sheet=["csv"], before=True).remarks.keys() == {"have no side of 1,000 pixels, which Amazon wants"}
+    assert shop(out, sheet=["csv"], before=True).remarks == {
+        "marked: iptc": 3,
+        "have no side of 1,000 pixels, which Amazon wants": 3,
+    }
     before = [row["before"] for row in products(tmp_path / "dest")]
     assert before == ["00000_1_before.jpg", "00001_1_before.jpg 00001_1_before_2.jpg", ""]
     with Image.open(tmp_path / "dest/before/00001_1_before_2.jpg") as made:

@@ -21,7 +21,7 @@ from batchflux.errors import StorageError
 from batchflux.exports.base import Format, Loading, Noted
 from batchflux.exports.shards import Files, line, put, remove
 from batchflux.exports.shop.options import OPTIONS, ShopOptions
-from batchflux.exports.shop.pictures import WHITE_BORDER, finished, look_at
+from batchflux.exports.shop.pictures import WHITE_BORDER, Finish, finished, look_at
 from batchflux.exports.shop.sheets import Row, Sheets
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Shop:
         found = [one for one in (self._known.get(name),) if one is not None and one.made_of == made_of]
 
         def read() -> bytes:
-            data, remark = self._finished(image(), sample, private=private)
+            data, remark = self._noted(image(), sample, private=private)
             look = look_at(data, self._options.finish)
             facts: dict[str, Any] = {"name": name, "made_of": made_of, "bytes": len(data), "remark": remark}
             facts |= {"width": look.width, "height": look.height, "border": look.border}
@@ -126,18 +126,20 @@ class Shop:
         self._files.put(path, sample.made_at, read, found[0].bytes if found else _NO_SIZE)
         return found[0]
 
-    def _finished(self, data: bytes, sample: Sample, *, private: bool) -> Noted:
-        """Return the bytes that are written of a picture, or with `private` of a photo; StorageError."""
+    def _noted(self, data: bytes, sample: Sample, *, private: bool) -> Noted:
+        """Return what is written of a picture, with its marks, or with `private` of a photo; StorageError."""
         finish = self._options.finish
+        made = self._finished(data, sample, finish, private=private)
+        noted = Noted(made) if private else sample.mark(made)
+        if len(noted.data) > finish.max_bytes and noted.data != made:  # its marks are what is too much
+            most = max(1, finish.max_bytes - (len(noted.data) - len(made)) - _ROOM)
+            noted = sample.mark(self._finished(data, sample, replace(finish, max_bytes=most), private=private))
+        return noted
+
+    def _finished(self, data: bytes, sample: Sample, finish: Finish, *, private: bool) -> bytes:
+        """Return a picture as shops take it; StorageError."""
         try:
-            made = finished(data, finish, private=private)
-            if private:
-                return Noted(made)
-            noted = sample.mark(made)
-            if len(noted.data) > finish.max_bytes and noted.data != made:  # its marks are what is too much
-                finish = replace(finish, max_bytes=finish.max_bytes - (len(noted.data) - len(made)) - _ROOM)
-                noted = sample.mark(finished(data, finish))
-            return noted
+            return finished(data, finish, private=private)
         except ValueError as error:
             what = f"a photo that {sample.id} was made from" if private else f"the picture of {sample.id}"
             raise StorageError(f"{what} {error}; or leave it out with --only or --where.") from None
