@@ -280,5 +280,5 @@ def _settings_of(out: Path) -> str:
     with suppress(ManifestError, ValueError):
         if isinstance(said, Table):
             given = {name: node.text for name, node in said.pairs.items() if isinstance(node, Scalar)}
-            return Settings(**ReferencesConfig.model_validate(given).model_dump()).written
+            return Settings(**ReferencesConfig.model_validate(given).model_dump(exclude={"publish"})).written
     return ""

@@ -24,7 +24,7 @@ from batchflux.exports.places.record import WRITTEN
 from batchflux.exports.selection import Split
 from batchflux.failpoints import VARIABLE
 from batchflux.manifest.kept import stores_of_folder
-from tests.exports.folders import folder, job, local, picture, tree
+from tests.exports.folders import folder, job, judged, local, picture, tree
 from tests.stores import ACCESS_KEY, SECRET_KEY
 
 if TYPE_CHECKING:
@@ -141,6 +141,24 @@ def test_more_pictures_send_only_what_is_new(tmp_path: Path, faulty: Faulty) -> 
     names = [name for name in there(faulty) if name.startswith("data/")]
     assert len(sent) < len(names) - 1
     assert {name: there(faulty)[name] for name in names} == {name: tree(tmp_path / "dest")[name] for name in names}
+
+
+def test_a_shop_in_a_bucket_is_as_in_a_folder(tmp_path: Path, faulty: Faulty) -> None:
+    out = made(tmp_path, range(12))
+    judged(out, {f"j{number}": "accept" for number in range(1, 12)})
+    options = {"sheet": ("csv", "shopify"), "before": True, "url": "https://img.example/{name}"}
+    export(out, tmp_path / "dest", Wish(kind="shop", options=options))
+    for _ in range(2):
+        assert exported(out, faulty, "shop", options=options).pictures == 11
+    assert there(faulty) == tree(tmp_path / "dest")
+    faulty.front.seen.clear()
+    exported(out, faulty, "shop", options=options)
+    assert [line for line in faulty.front.seen if line.startswith("PUT") and WRITTEN not in line] == []
+    exported(out, faulty, "shop", options=options | {"max_side": 24})
+    export(out, tmp_path / "dest", Wish(kind="shop", options=options | {"max_side": 24}))
+    assert there(faulty) == tree(tmp_path / "dest")
+    with pytest.raises(UsageError, match="--zip: s3://"):
+        exported(out, faulty, "shop", options=options, zip=True)
 
 
 def test_pyarrow_reads_it_from_the_bucket(tmp_path: Path, moto: Served) -> None:

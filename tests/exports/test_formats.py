@@ -128,7 +128,7 @@ def test_another_package_brings_a_format(out: Path, tmp_path: Path, other_packag
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("zip", 'There is no format "zip"; there are imagefolder, pairs, parquet, webdataset.'),
+        ("zip", 'There is no format "zip"; there are imagefolder, pairs, parquet, shop, webdataset.'),
         ("pairs:x", 'The format pairs has no layout "x"; there are instructpix2pix, musubi, ai-toolkit.'),
         ("parquet:x", 'The format parquet has no layout "x"; there are none.'),
     ],

@@ -31,8 +31,16 @@ class Pictures(Protocol):
         `mark` changes with its bytes. A file that is there belongs to this export from now on.
         """
 
+    def write(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int = 0) -> None:
+        """Write a file of about `size` bytes over what may be there; StorageError.
+
+        `read` is called in any thread, and maybe later.
+        """
+
     def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Write a file, unless it is there, by `has`; StorageError. `read` is called in any thread, and maybe later."""
+        """Write a file, unless it is there, by `has`; StorageError."""
+        if not self.has(name, made_at, mark, size):
+            self.write(name, made_at, mark, read, size or 0)
 
     def put_text(self, name: str, made_at: float, text: str) -> None:
         """Write a small text, unless it is there; StorageError."""

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
 from batchflux.errors import FolderBusy, UsageError
-from batchflux.exports.places.base import MARKER, marker, said
+from batchflux.exports.places.base import MARKER, Pictures, marker, said
 from batchflux.exports.places.record import WRITTEN, Record, at_once
 from batchflux.failpoints import reach
 from batchflux.output.durable import storing
@@ -131,7 +131,7 @@ class Bucket:
         self._record.claim(name, mark, what.stat().st_size if isinstance(what, Path) else len(what))
 
 
-class _Pictures:
+class _Pictures(Pictures):
     """Sends files of single pictures, many at a time."""
 
     def __init__(self, place: Bucket, record: Record, folders: Iterable[str]) -> None:
@@ -144,13 +144,11 @@ class _Pictures:
         self._record.keep(name)
         return self._record.made_of(name) == mark and size in {None, self._record.size(name)}
 
-    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Send a file with the next ones, unless it is there, by `has`."""
-        if self.has(name, made_at, mark, size):
-            return
+    def write(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int = 0) -> None:
+        """Send a file with the next ones, over what may be there."""
         with self._lock:
             self._waiting[name] = (mark, read)
-            self._bytes += size or 0
+            self._bytes += size
             if len(self._waiting) == _WAITING or self._bytes > _WAITING_BYTES:
                 self._send()
 

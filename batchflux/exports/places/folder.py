@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchflux.errors import FolderBusy, UsageError
-from batchflux.exports.places.base import MARKER, THREADS, marker, said
+from batchflux.exports.places.base import MARKER, THREADS, Pictures, marker, said
 from batchflux.failpoints import reach
 from batchflux.output.base import TEMPORARY
 from batchflux.output.durable import storing, sync_file, sync_folder, unreadable
@@ -123,7 +123,7 @@ class Folder:
 
     def writing(self, name: str, made_of: str = "") -> AbstractContextManager[BinaryIO]:
         """Open a file that takes the place of `name` once it is whole and on the disk."""
-        return _writing(self._root / name)
+        return writing(self._root / name)
 
     def put(self, name: str, data: bytes) -> None:
         """Write a small file, unless it is there already and the same."""
@@ -180,7 +180,7 @@ class Folder:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` once it is whole and on the disk; StorageError.
 
     One that is there and has the same bytes stays.
@@ -206,7 +206,7 @@ def _writing(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
-class _Files:
+class _Files(Pictures):
     """Files of single pictures, in folders. One of the right size and time is as it should be, and is not read again.
 
     Its time is when its picture was made; it gets it once its bytes are on the disk. What nobody put into a folder is
@@ -230,10 +230,8 @@ class _Files:
                 return True
         return False
 
-    def put(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int | None = None) -> None:
-        """Write a file, unless it is there, by `has`; StorageError."""
-        if self.has(name, made_at, mark, size):
-            return
+    def write(self, name: str, made_at: float, mark: str, read: Callable[[], bytes], size: int = 0) -> None:
+        """Write a file over what may be there; StorageError."""
         path = self._root / name
         with storing(path):
             temporary = path.parent / f"{TEMPORARY}{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
@@ -242,7 +240,7 @@ class _Files:
             reach("export.written")
             temporary.replace(path)
             reach("export.placed")
-        self._folders[path.parent][path.name] = _time(made_at)
+        self._folders.setdefault(path.parent, {})[path.name] = _time(made_at)
 
     def settle(self, folder: str) -> None:
         """Put what was written into a folder so far on the disk; StorageError."""
