@@ -92,7 +92,9 @@ class Books:
         write_whole(self._folder / MANIFEST, self._manifest.text)
         if survey.moves:
             moves = list(survey.moves.values())
-            move_files(self._folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved)))
+            move_files(
+                self._folder, moves, lambda moved: now(lambda connection: record_moves(connection, moved, moves))
+            )
         clean = now(lambda connection: get_meta(connection, "clean") == "1")
         redo = survey.failed + survey.unknown > 0 and survey.todo > 0
         if not clean or survey.edited or survey.moves or redo or not self._results.intact():

@@ -6,7 +6,7 @@
 | submitted, with handle | poll it; never submit                                                                  |
 | pending, with picture  | fetch or store what was received; never submit                                         |
 | pending, without       | submit                                                                                 |
-| done, file there       | nothing                                                                                |
+| done, file there       | nothing; so where it is in the bucket that mirrors the folder                          |
 | done, file removed     | fetch its link again; without a link it is failed until `--retry-failed`               |
 | failed, never sent     | submit (`network` and `timeout`; a run that meets an outage leaves its jobs pending)   |
 | failed, picture kept   | put it in its place where `output.accept` takes it by now; else nothing                |
@@ -178,7 +178,7 @@ def _as_made(job: Job, known: Known) -> Job:
 
 
 def _lost(job: Job, known: Known, selection: Selection, exists: Callable[[str], bool]) -> Work | None:
-    if known.file_name is not None and exists(known.file_name):
+    if known.file_name is not None and (known.mirrored or exists(known.file_name)):
         return None
     if known.link is not None:
         return _received(job, known, selection)

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchflux.errors import RULES, StorageError
-from batchflux.ledger.books import balances, receipts
+from batchflux.ledger.books import balances, mirrored, receipts
 from batchflux.manifest.identity import KnownAs
 from batchflux.manifest.job_fields import asked
 from batchflux.redaction import redacted
@@ -44,8 +44,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY,
     key BLOB NOT NULL UNIQUE,
     id TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    listed INTEGER NOT NULL DEFAULT 1,
+    position INTEGER NOT NULL, listed INTEGER NOT NULL DEFAULT 1,
     planned TEXT NOT NULL,          -- file name the manifest asks for
     tags TEXT NOT NULL,             -- JSON object, '' when there are none
     spec TEXT NOT NULL,             -- JSON object of what else the row says about the job
@@ -94,9 +93,6 @@ CREATE TABLE IF NOT EXISTS uploads (
     expires REAL,                   -- epoch seconds, NULL for good
     PRIMARY KEY (provider, sha256)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS mirrored (
-    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, at REAL NOT NULL -- a file's, its bytes' in the bucket, epoch seconds
-) WITHOUT ROWID;
 """
 
 
@@ -107,8 +103,8 @@ class Known(NamedTuple):
     something may still come from it (it is out, was submitted, was received and not put in its place, or is unknown),
     `handle`, `key_name` and `sent_at` are its submission's, and `reserved` is its price.
     `answers` names the files, with line ends between, that keep the answers of a job without a picture, the latest
-    first; `again` counts its answers, while it has not ended, after which it is asked again at most once. What has a
-    default here came with format 2.
+    first; `again` counts its answers, while it has not ended, after which it is asked again at most once. `mirrored`
+    is the name that its bytes have in the bucket that mirrors the folder. What has a default here came with format 2.
     """
 
     number: int
@@ -149,6 +145,7 @@ class Known(NamedTuple):
     differs: str | None = None
     answers: str | None = None
     again: int | None = None
+    mirrored: str | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> Known:
@@ -199,6 +196,8 @@ _LOOKED_UP = {  # the columns of `known` that are not the job's own
         "CASE WHEN jobs.status IN ('pending', 'unknown') THEN (SELECT COUNT(*) FROM attempts WHERE job = jobs.number"  # noqa: S608  constants
         f" AND state = 'failed' AND code IN ({_ONCE})) END"
     ),
+    "mirrored": "COALESCE((SELECT name FROM mirrored WHERE name = jobs.file_name AND mirrored.sha256 = jobs.sha256),"
+    " (SELECT name FROM mirrored WHERE mirrored.sha256 = jobs.sha256 LIMIT 1))",
 }
 LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'no')"
 """The attempt that says how a job stands: its last but those taken back or refused, which leave it as it was."""
@@ -206,8 +205,7 @@ LAST = "(SELECT MAX(number) FROM attempts WHERE job = {job} AND billed IS NOT 'n
 _VIEWS = (  # of an older version they were dropped
     "CREATE VIEW known AS SELECT "  # noqa: S608  constants
     + ", ".join(f"{_LOOKED_UP.get(name, f'jobs.{name}')} AS {name}" for name in Known._fields)
-    + " FROM jobs LEFT JOIN attempts AS last"
-    f" ON last.number = {LAST.format(job='jobs.number')}"
+    + f" FROM jobs LEFT JOIN attempts AS last ON last.number = {LAST.format(job='jobs.number')}"
     " LEFT JOIN submissions ON submissions.number = last.submission",
     (
         "CREATE VIEW totals AS SELECT COALESCE(SUM(billed IS NULL), 0) AS in_flight,"
@@ -383,10 +381,12 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def prepare_reading(connection: sqlite3.Connection) -> None:
-    """Let `known` and `totals` be there for who reads a ledger of any format, as `prepare` does; write nothing."""
+    """Let `known` and `totals` be there for who reads a ledger of any age, as `prepare` does; write nothing."""
     if _format(connection) == 1:
         for statement in _FORMAT_1_VIEWS:
             connection.execute(statement)
+    elif (columns := connection.execute("PRAGMA table_info(known)").fetchall()) and len(columns) < len(Known._fields):
+        connection.execute(_VIEWS[0].replace("CREATE", "CREATE TEMP", 1).replace(_LOOKED_UP["mirrored"], "NULL"))
 
 
 def empty_ledger() -> sqlite3.Connection:
@@ -401,15 +401,13 @@ def _format(connection: sqlite3.Connection) -> int:
     made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
     found = get_meta(connection, "format") if made else None
     if found not in {None, "1", str(FORMAT)}:
-        raise StorageError(
-            f"The ledger is of format {found}, and this batchflux reads formats 1 to {FORMAT}: "
-            "use the version that wrote it, or another output folder."
-        )
+        remedy = "use the version that wrote it, or another output folder."
+        raise StorageError(f"The ledger is of format {found}, and this batchflux reads formats 1 to {FORMAT}: {remedy}")
     return FORMAT if found is None else int(found)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
-    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *_VIEWS):
+    for statement in (*_SCHEMA.split(";"), receipts.SCHEMA, balances.SCHEMA, *mirrored.SCHEMA.split(";"), *_VIEWS):
         if statement.strip():
             connection.execute(statement)
 
