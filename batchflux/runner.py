@@ -417,6 +417,7 @@ class _Run:
             spent_this_run=state.spent - currency(already),
             currency=self.manifest.currency,
             budget=self.manifest.limits.budget,
+            budget_per_run=self.manifest.limits.budget_per_run,
             images_per_minute=60.0 * self.tally.done / max(seconds, 1e-3),
             dropped=state.dropped,
             providers=state.providers,

@@ -40,7 +40,7 @@ async def refused(text: str, seconds: float) -> AsyncIterator[Progress]:
     limits.release(lease)
     waiting = asyncio.ensure_future(limits.acquire())
     await asyncio.sleep(0)
-    yield Progress(Tally(), limits, Budget(limit=None, spent=0, gate=gate, label=""), gate)
+    yield Progress(Tally(), limits, Budget(spent=0, gate=gate), gate)
     gate.close(StopRun("signal", "stopped"))
     await asyncio.gather(waiting, return_exceptions=True)
 
@@ -80,7 +80,7 @@ async def test_a_short_wait_is_none_and_behind_a_closed_gate_only_what_is_out_is
 async def test_near_the_end_what_takes_long_is_named() -> None:
     gate, times = Gate(), CallTimes(360.0)
     limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
-    budget, tally = Budget(limit=None, spent=0, gate=gate, label=""), Tally()
+    budget, tally = Budget(spent=0, gate=gate), Tally()
     progress = Progress(tally, limits, budget, gate, times=[times], todo=TELLING + 3)
     for number in range(TELLING):
         with times.watch(f"j{number}", "m"):
@@ -97,7 +97,7 @@ async def test_near_the_end_what_takes_long_is_named() -> None:
 async def test_what_waits_in_batches_is_said_while_nothing_else_is_out() -> None:
     gate = Gate()
     limits = RateLimiter([Key(name="A", secret=None)], concurrency=2, gate=gate, breaker=CircuitBreaker(20, gate))
-    progress = Progress(Tally(), limits, Budget(limit=None, spent=0, gate=gate, label=""), gate)
+    progress = Progress(Tally(), limits, Budget(spent=0, gate=gate), gate)
     progress.batches = lambda: "for 6 jobs in a batch that left at 22:10"
     assert progress.waiting() == "for 6 jobs in a batch that left at 22:10"
     lease = await limits.acquire()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from batchflux.exports.redo_manifest import redo_manifest
 from batchflux.folders.merge import merge as merge_folders
 from batchflux.folders.prune import listed_no_longer, set_unlisted_aside
 from batchflux.ledger.summary import read_standing
+from batchflux.manifest.reading.values import zone
 from batchflux.output.folder import iso
 from batchflux.report.report import write_report
 
@@ -73,8 +75,8 @@ def status_lines(out: Path, standing: Standing, now: float) -> list[str]:
     text += mirror_lines(state.mirror)
     text += _spending(standing)
     if standing.run.state == "running" and standing.run.deadline is not None:
-        left = duration(max(standing.run.deadline - now, 0.0))
-        text.append(f"  deadline   {iso(standing.run.deadline)}, {left} left")
+        at = datetime.fromtimestamp(standing.run.deadline).astimezone()
+        text.append(f"  deadline   {at:%H:%M} {zone(at)}, {duration(max(standing.run.deadline - now, 0.0))} left")
     if state.last_at is not None:
         text.append(f"  rate       {state.images_per_minute:,.1f} images/min, the last at {iso(state.last_at)}")
     return text
@@ -91,6 +93,8 @@ def _spending(standing: Standing) -> list[str]:
     if budget is not None:
         left = max(budget - state.spent, Decimal(0))
         text.append(f"  budget     {money(budget, state.currency)}, {money(left, state.currency)} left")
+    if standing.run.budget_per_run is not None:
+        text.append(f"  per run    {money(standing.run.budget_per_run, state.currency)} at most")
     text += provider_lines(state.providers, state.currency)
     for name, use in standing.keys.items():
         refused = "".join(f", {number:,} {code}" for code, number in use.refusals.items())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import sys
 from dataclasses import asdict
+from datetime import datetime
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +21,7 @@ from batchflux.engine.shutdown import stranded
 from batchflux.errors import ManifestError, UsageError
 from batchflux.ledger.reconcile import OnUnknown, Selection
 from batchflux.manifest import AutoTimeout
+from batchflux.manifest.reading.values import zone
 from batchflux.planner import Plan, doubt, load_manifest
 from batchflux.planner import plan as make_plan
 
@@ -192,12 +195,25 @@ def _time_lines(result: Plan, manifest: Manifest) -> list[str]:
     for name, one in result.providers.items():
         if one.mode != "live" and one.seconds == result.seconds:  # no other takes longer
             pace = time_of(one, manifest, name)
-    text = [f"  time      {pace}", *mode_lines(result)]
+    text = [f"  time      {pace}", *_deadline(result), *mode_lines(result)]
     text += learned_lines(result.learned, "  learned   ")
     if isinstance(timeout, AutoTimeout):
         most, least = duration(timeout.longest), duration(timeout.floor)
         text.append(f"  timeout   by what calls take, from {least} on; {most} until enough have told")
     return text
+
+
+def _deadline(result: Plan) -> list[str]:
+    """Return when the run would have to end, and whether its time is enough for that."""
+    if result.deadline is None or result.deadline_seconds is None:
+        return []
+    at = datetime.fromisoformat(result.deadline).astimezone()
+    text = f"  deadline  {at:%H:%M} {zone(at)}, in {duration(result.deadline_seconds)}"
+    short = result.seconds - result.deadline_seconds
+    if short <= 0:
+        return [f"{text}: enough time"]
+    left = math.ceil(result.calls * short / result.seconds)
+    return [f"{text}: {duration(short)} too early, so about {count(left, 'call')} would be left for the next run"]
 
 
 def _access(result: Plan, manifest: Manifest) -> list[str]:
@@ -276,6 +292,10 @@ def _cost(result: Plan, manifest: Manifest) -> str:
         text += f"; budget {money(result.budget, result.currency)}"
         if result.cost + result.spent > result.budget:
             text += ", which will stop the run before its end"
+    if result.budget_per_run is not None:
+        text += f"; {money(result.budget_per_run, result.currency)} a run"
+        if result.cost > result.budget_per_run:
+            text += f", so it takes {math.ceil(result.cost / result.budget_per_run or 1)} runs or more"
     return text
 
 

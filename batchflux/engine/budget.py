@@ -1,7 +1,8 @@
 """The budget: reserved before each attempt, settled after it; the limit is never passed, not by one attempt.
 
 Spent is what was certainly or possibly billed (unknown attempts stay reserved for ever), by all runs of the folder.
-What an attempt may cost at most is reserved; what it did cost is settled. A reservation that ends wakes those who wait
+A second limit may hold for what this run's own attempts cost. What an attempt may cost at most is reserved; what it
+did cost is settled. A reservation that ends wakes those who wait
 for money; only when nothing is out that could come back does the budget end the run. Amounts are whole nanounits, so
 nothing rounds.
 """
@@ -9,6 +10,7 @@ nothing rounds.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchflux.engine.shutdown import BUDGET, Halted
@@ -18,18 +20,33 @@ if TYPE_CHECKING:
     from batchflux.engine.shutdown import Gate
 
 
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The most that may be spent, in nanounits (None: no limit), and the same as a person reads it: `25.00 CNY`."""
+
+    most: int | None = None
+    label: str = ""
+
+    def allows(self, amount: int) -> bool:
+        """Whether so much may be spent in all."""
+        return self.most is None or amount <= self.most
+
+
+UNBOUND = Ceiling()
+
+
 class Budget:
     """The money of one run: `spent` (by earlier runs, too), and `reserved` for what is out, in nanounits.
 
-    `limit` is the most that may ever be spent (None: no limit), `label` the same as a person reads it (`25.00 CNY`).
+    `folder` bounds what all runs spend, `run` what the attempts of this one do.
     """
 
-    def __init__(self, *, limit: int | None, spent: int, gate: Gate, label: str) -> None:
-        self._limit = limit
+    def __init__(self, *, spent: int, gate: Gate, folder: Ceiling = UNBOUND, run: Ceiling = UNBOUND) -> None:
+        self._folder, self._run = folder, run
         self.spent = spent
         self.reserved = 0
+        self._earlier = spent  # what earlier runs spent, as it is known by now, or have out
         self._gate = gate
-        self._label = label
         self._changed = asyncio.Event()
         gate.on_close(self._changed.set)
 
@@ -48,17 +65,20 @@ class Budget:
         if self._allows(price):
             return
         if self.reserved == 0:
-            message = f"The budget of {self._label} is used up: raise limits.budget and run again to continue."
-            self._gate.close(StopRun(BUDGET, message))
+            self._gate.close(StopRun(BUDGET, self._used_up(price)))
             raise Halted
         self._changed.clear()
         await self._changed.wait()
         self._gate.check()
 
-    def settle(self, reserved: int, spent: int) -> None:
-        """End a reservation; `spent` is what the attempt did cost, or may have: nothing, its price, or more or less."""
+    def settle(self, reserved: int, spent: int, *, earlier: bool = False) -> None:
+        """End a reservation; `spent` is what the attempt did cost, or may have: nothing, its price, or more or less.
+
+        `earlier`: an earlier run sent it, so this run's own limit gets no room from it, and loses none.
+        """
         self.reserved -= reserved
         self.spent += spent
+        self._earlier += spent - reserved if earlier else 0
         self._changed.set()
 
     def take_up(self, amount: int) -> None:
@@ -71,10 +91,17 @@ class Budget:
         self.reserved += cost - reserved
         self._changed.set()
 
-    def retune(self, limit: int | None, label: str) -> None:
-        """Let another limit hold from now on."""
-        self._limit, self._label = limit, label
+    def retune(self, folder: Ceiling, run: Ceiling) -> None:
+        """Let other limits hold from now on."""
+        self._folder, self._run = folder, run
         self._changed.set()
 
     def _allows(self, price: int) -> bool:
-        return self._limit is None or self.spent + self.reserved + price <= self._limit
+        amount = self.spent + self.reserved + price
+        return self._folder.allows(amount) and self._run.allows(amount - self._earlier)
+
+    def _used_up(self, price: int) -> str:
+        if not self._folder.allows(self.spent + self.reserved + price):
+            return f"The budget of {self._folder.label} is used up: raise limits.budget and run again to continue."
+        what = f"This run's budget of {self._run.label} is used up"
+        return f"{what}: run again to continue, or raise limits.budget_per_run."

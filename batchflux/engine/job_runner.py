@@ -157,7 +157,7 @@ class JobRunner:
         received = await self._received(run, finished, run.service.told(run.work.job, finished.cost, batched=batched))
         if received.cost is not None:  # the budget counts its price already, as possibly billed
             counted = run.service.paid(batched=batched).price_of(run.work.job)
-            self._budget.settle(0, max(0, received.cost - counted))
+            self._budget.settle(0, max(0, received.cost - counted), earlier=True)
         run.attempt = await self._ledger.found(run.attempt, received)
         reach("answer.recorded")
         self._event("answer_read_again", id=run.work.job.id, attempt=run.attempt)
@@ -322,7 +322,7 @@ class JobRunner:
         if not isinstance(finished, Finished):
             raise TypeError(f"a provider's reader returned {finished!r} where only a picture can be meant")
         cost = run.service.told(run.work.job, finished.cost, batched=attempt.batched)
-        self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost)
+        self._budget.settle(attempt.reserved, attempt.reserved if cost is None else cost, earlier=attempt.earlier)
         attempt.reserved = 0
         run.api_seconds = None if attempt.batched else exchanged.seconds
         # A picture that came inside keeps its slot until it is kept: room on the disk is for so many.
@@ -398,8 +398,7 @@ class JobRunner:
         self.batches.hand_over(work)
         self._budget.take_up(work.price)
         began = self._clock()
-        age = max(0.0, self._world.now() - (work.sent_at or 0.0))
-        longest = run.service.times.longest
+        age, longest = max(0.0, self._world.now() - (work.sent_at or 0.0)), run.service.times.longest
         late_at = began + max(longest - age, min(longest, GRACE))
         return Attempt(
             number=work.attempt or 0,
@@ -409,6 +408,7 @@ class JobRunner:
             key_name=work.key_name,
             accepted=True,
             batched=work.batched is not None,
+            earlier=not work.placed,
             late_at=lambda: late_at,
         ), work.job
 
@@ -420,7 +420,8 @@ class JobRunner:
             run.answered = None if error.code is Code.UNKNOWN else (error.code, error.message)
         bill = Cost(amount=error.amount, tokens=error.tokens or {}) if error.billed and error.tells_cost else None
         cost = run.service.told(run.work.job, bill, batched=attempt.batched)
-        self._budget.settle(attempt.reserved, 0 if not error.billed else attempt.reserved if cost is None else cost)
+        spent = 0 if not error.billed else attempt.reserved if cost is None else cost
+        self._budget.settle(attempt.reserved, spent, earlier=attempt.earlier)
         reach("attempt.failing")
         body, error.answer = error.answer, None
         answer = None if body is None else await self._executor.keep_answer(run.work.job, attempt.number, body)

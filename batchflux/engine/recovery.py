@@ -151,7 +151,7 @@ class Recovery:
             await self._ledger.failed(number, found, counts=True)
             reach("attempt.settled")
             self._budget.take_up(work.price)
-            self._budget.settle(work.price, 0)
+            self._budget.settle(work.price, 0, earlier=True)
             run.tries.resent, run.work = 0, replace(run.work, resent=0, verdict=None)
 
     async def _search(self, run: JobRun, lease: Lease) -> _Search:

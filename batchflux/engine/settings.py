@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchflux.engine.budget import Budget
+from batchflux.engine.budget import Budget, Ceiling
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.limits.key_pool import AT, Key
@@ -201,7 +201,7 @@ def rules_of(
     on_unknown: OnUnknown,
 ) -> Rules:
     """Return the engine's rules by the manifest's limits; the folder has spent so many nanounits `already`."""
-    budget, budget_label = _budget(manifest)
+    folder, run = _budgets(manifest)
     slots = Slots(manifest.limits.concurrency)
     services = {
         name: service_of(manifest, name, of_one, shared[name].times, (gate, slots), on_unknown)
@@ -210,7 +210,7 @@ def rules_of(
     return Rules(
         services=Services(services, gate),
         canary=Canary(canary_of(manifest), gate, str(manifest.output.dir)),
-        budget=Budget(limit=budget, spent=already, gate=gate, label=budget_label),
+        budget=Budget(folder=folder, run=run, spent=already, gate=gate),
         deadline=Deadline(*_deadline(manifest), gate),
         downloads=next(iter(shared.values())).downloads,
         slots=slots,
@@ -240,7 +240,7 @@ def retune(rules: Rules, manifest: Manifest) -> None:
         service.limits.retune(own.concurrency, rate)
         service.breaker.retune(limits.max_consecutive_failures, _patience(manifest))
         service.policy = replace(service.policy, attempts=own.attempts)
-    rules.budget.retune(*_budget(manifest))
+    rules.budget.retune(*_budgets(manifest))
     rules.canary.places = canary_of(manifest)
     if limits.deadline is None or limits.deadline.clock is not None:
         rules.deadline.retune(*_deadline(manifest))
@@ -300,10 +300,14 @@ def shared_of(manifest: Manifest, environ: Mapping[str, str], spare: int) -> dic
     return made
 
 
-def _budget(manifest: Manifest) -> tuple[int | None, str]:
-    """Return the limit in nanounits, and as a person reads it."""
-    budget = manifest.limits.budget
-    return None if budget is None else nanos(budget), f"{budget} {manifest.currency}"
+def _budgets(manifest: Manifest) -> tuple[Ceiling, Ceiling]:
+    """Return the limits of what all runs of the folder spend, and of what one does."""
+    limits = manifest.limits
+    folder, run = (
+        Ceiling(None if budget is None else nanos(budget), f"{budget} {manifest.currency}")
+        for budget in (limits.budget, limits.budget_per_run)
+    )
+    return folder, run
 
 
 def _deadline(manifest: Manifest) -> tuple[float | None, str]:
@@ -311,4 +315,5 @@ def _deadline(manifest: Manifest) -> tuple[float | None, str]:
     deadline = manifest.limits.deadline
     if deadline is None:
         return None, ""
-    return asyncio.get_running_loop().time() + deadline.seconds_from(datetime.now().astimezone()), str(deadline)
+    now = datetime.now().astimezone()
+    return asyncio.get_running_loop().time() + deadline.seconds_from(now), deadline.said(now)

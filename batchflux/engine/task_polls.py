@@ -84,7 +84,8 @@ class Attempt:
 
     `late_at` gives a time of the loop's clock, as things stand, once a task is known: `accepted` then. `key_name` is
     whose it is. `batched`: it is one of a batch, and is paid so. `hooked`: its API was told to call us when the task
-    has ended. `heard` is the failure that outages were told of before it was looked for, and whether it is an attempt.
+    has ended. `earlier`: an earlier run sent it. `heard` is the failure that outages were told of before it was looked
+    for, and whether it is an attempt.
     """
 
     number: int
@@ -95,6 +96,7 @@ class Attempt:
     accepted: bool = False
     batched: bool = False
     hooked: bool = False
+    earlier: bool = False
     heard: tuple[Code, bool] | None = None
     late_at: Callable[[], float] = lambda: float("inf")
 

@@ -128,7 +128,7 @@ class Books:
             self._database.now(lambda connection: set_meta(connection, READER_NOTE, str(READER)))
 
     def _survey(self, connection: sqlite3.Connection, selection: Selection, through: Through) -> Survey:
-        manifest, budget, deadline = self._manifest, self._manifest.limits.budget, self._manifest.limits.deadline
+        manifest, limits = self._manifest, self._manifest.limits
         began = datetime.fromtimestamp(self._began).astimezone()
         settle_moves(self._folder, connection)
         self.means = means_of(manifest, connection)
@@ -141,8 +141,9 @@ class Books:
             "base": str(manifest.base),
             "began": repr(self._began),
             "waiting": "",
-            "budget": "" if budget is None else format(budget, "f"),
-            "deadline": "" if deadline is None else repr(self._began + deadline.seconds_from(began)),
+            "budget": "" if limits.budget is None else format(limits.budget, "f"),
+            "budget_per_run": "" if limits.budget_per_run is None else format(limits.budget_per_run, "f"),
+            "deadline": "" if limits.deadline is None else repr(self._began + limits.deadline.seconds_from(began)),
             "simulated": "1" if manifest.simulated else "0",
             "dropped": json.dumps(dict(survey.dropped)),
         }

@@ -113,6 +113,7 @@ class Summary:
     spent_this_run: Decimal
     currency: str
     budget: Decimal | None = None
+    budget_per_run: Decimal | None = None
     images_per_minute: float = 0.0
     dropped: dict[str, int] = field(default_factory=dict)
     providers: dict[str, ProviderUse] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Summary:
         data: dict[str, Any] = asdict(self)
         data |= {"started_at": iso(self.started_at), "finished_at": iso(self.finished_at)}
         data |= {"seconds": round(self.seconds, 3), "images_per_minute": round(self.images_per_minute, 2)}
-        for name in ("spent", "spent_possibly", "spent_this_run", "budget"):
+        for name in ("spent", "spent_possibly", "spent_this_run", "budget", "budget_per_run"):
             data[name] = None if data[name] is None else format(data[name], "f")
         return json.dumps(data, default="{:f}".format, ensure_ascii=False, indent=2) + "\n"
 
@@ -144,6 +145,7 @@ class LastRun:
     message: str
     began: float | None
     budget: Decimal | None
+    budget_per_run: Decimal | None
     deadline: float | None
     summary: dict[str, Any]
 
@@ -188,6 +190,7 @@ class Standing:
             "finished_at": run.summary.get("finished_at"),
             "seconds_left": self.seconds_left and round(self.seconds_left),
             "budget": budget,
+            "budget_per_run": run.budget_per_run,
             "budget_left": None if budget is None else max(budget - state.spent, Decimal(0)),
             "deadline": iso(deadline) or None,
             "deadline_seconds_left": None if deadline is None else max(round(deadline - now), 0),
@@ -260,17 +263,19 @@ def read_standing(folder: Path) -> Standing:
 
 def last_run(folder: Path, connection: sqlite3.Connection, *, running: bool) -> LastRun:
     """Tell how the last run of a folder stands; a summary of another one than the ledger names says nothing of it."""
-    notes = {name: get_meta(connection, name) or None for name in ("began", "budget", "deadline", "waiting")}
+    names = ("began", "budget", "budget_per_run", "deadline", "waiting")
+    notes = {name: get_meta(connection, name) or None for name in names}
     began, deadline = (None if notes[name] is None else float(notes[name] or 0) for name in ("began", "deadline"))
     summary = {} if running else _summary(folder, began)
     cut_off = not running and not summary and began is not None
-    budget = summary.get("budget") if summary else notes["budget"]
+    budget, a_run = ((summary or notes).get(name) for name in ("budget", "budget_per_run"))
     return LastRun(
         state="running" if running else "ended" if summary else "stopped" if cut_off else "none",
         reason="cut_off" if cut_off else summary.get("reason", ""),
         message=CUT_OFF if cut_off else summary.get("message") or (notes["waiting"] if running else None) or "",
         began=began,
         budget=None if budget is None else Decimal(budget),
+        budget_per_run=None if a_run is None else Decimal(a_run),
         deadline=deadline,
         summary=summary,
     )

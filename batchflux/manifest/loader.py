@@ -213,10 +213,10 @@ def _limits(root: Table, made: Providers, faults: Faults) -> LimitsConfig:
     limits = _part(root, "limits", LimitsConfig, faults)
     priced = made.several or made.default.price is not None or made.default.simulated  # of several, by each job
     unsure = {"", "name", "api", "base_url", "price"} & faults.below("provider").keys()
-    if limits.budget is not None and not priced and not unsure:
+    for key in limits.budgets if not priced and not unsure else ():
         message = "a budget needs the price of one image; add provider.price"
-        faults.add(line_at(root, ("limits", "budget")), ("limits", "budget"), message)
-    for name in made.fallback if limits.budget is not None else ():
+        faults.add(line_at(root, ("limits", key)), ("limits", key), message)
+    for name in made.fallback if limits.budgets else ():
         config, path = made.named[name], ("providers", name, "price")
         if not config.simulated and config.price_of(config.model) is None and name not in faults.below("providers"):
             message = f"a budget needs the price of the model {quoted(config.model)}, by which {name} takes jobs over"

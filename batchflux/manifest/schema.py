@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class LimitsConfig(Part):
-    """How much, how fast, how long. `timeout` in seconds for one API call, `budget` in the provider's currency."""
+    """How much, how fast, how long. `timeout` in seconds for one API call, budgets in the provider's currency."""
 
     concurrency: Annotated[int, kinds.whole(10_000, maximum=10_000)] = Field(8, description="requests in flight")
     rate: Annotated[Rate | None, kinds.of_text(values.rate, "string", "null")] = Field(
@@ -63,7 +63,8 @@ class LimitsConfig(Part):
         values.LONGEST_CALL,
         description="bound of one API call, as 360s or 6m; auto, or {auto: 2m} for at least that: from what calls take",
     )
-    budget: Amount = Field(None, description="never spend more than this, in the provider's currency")
+    budget: Amount = Field(None, description="never spend more than this, in the provider's currency, over all runs")
+    budget_per_run: Amount = Field(None, description="never spend more than this in one run")
     deadline: Annotated[Deadline | None, kinds.of_text(values.deadline, "string", "null")] = Field(
         None, description='stop at a clock time, "06:00", or after a duration, 5h'
     )
@@ -76,6 +77,11 @@ class LimitsConfig(Part):
     canary: Annotated[int, kinds.of_text(lambda text: values.whole(text, 0, 10_000), "integer", minimum=0)] = Field(
         4, description="requests bought from a provider until its first picture is kept; 0: no bound"
     )
+
+    @property
+    def budgets(self) -> list[str]:
+        """The keys of the budgets that are given."""
+        return [key for key in ("budget", "budget_per_run") if getattr(self, key) is not None]
 
 
 class OutputConfig(Part):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -68,8 +69,9 @@ class Plan:
     out. `learned` is what was found of keys before, by their names, `keys_missing` those that a run would miss, and
     `proxy` what it would go through. `batches` are open, by their names: their jobs are waited for, and cost no more.
     `renamed` file names were changed to such that Windows has, too, `renamed_sample` is the first. `webhooks` is the
-    `public_url` that APIs call, and the providers `without`: they do not. `mirror` is the bucket that pictures are put
-    into, with how many are left to be put of those that are done.
+    `public_url` that APIs call, and the providers `without`: they do not. `deadline` is in local time (ISO 8601, with
+    its distance from UTC), `deadline_seconds` from now. `mirror` is the bucket that pictures are put into, with how
+    many are left to be put of those that are done.
     """
 
     name: str
@@ -111,6 +113,9 @@ class Plan:
     without_fallback: int = 0
     worst_cost: Decimal | None = None
     batches: dict[str, BatchUse] = field(default_factory=dict)
+    budget_per_run: Decimal | None = None
+    deadline: str | None = None
+    deadline_seconds: float | None = None
     mirror: MirrorUse | None = None
 
     @property
@@ -209,6 +214,18 @@ def check_options(manifest: Manifest, environ: Mapping[str, str]) -> None:
             parse_options(provider.options)
 
 
+def _limits(manifest: Manifest) -> dict[str, Any]:
+    """Return the budgets, and when a run that starts now would have to end, if ever."""
+    limits = manifest.limits
+    said: dict[str, Any] = {"budget": limits.budget, "budget_per_run": limits.budget_per_run}
+    if limits.deadline is not None:
+        now = datetime.now().astimezone()
+        seconds = limits.deadline.seconds_from(now)
+        at = datetime.fromtimestamp(now.timestamp() + seconds).astimezone()
+        said |= {"deadline": at.isoformat(timespec="seconds"), "deadline_seconds": seconds}
+    return said
+
+
 def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str, Pace] | None = None) -> Plan:
     """Put a survey into words and money. `already` is in nanounits, `paces` what is known of each provider by name."""
     paces, provider, asked = paces or {}, manifest.provider, survey.asked
@@ -224,7 +241,7 @@ def plan_of(manifest: Manifest, survey: Survey, already: int, paces: Mapping[str
         price=own.price,
         cost=cost_of(manifest, asked) if asked else own.cost,
         spent=currency(already),
-        budget=manifest.limits.budget,
+        **_limits(manifest),
         currency=manifest.currency,
         seconds=whole_time(manifest, each.values()),
         seconds_a_call=mean_call(own, each.values()),

@@ -31,11 +31,11 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, *inside(folder, os.environ, *arguments))
 
 
-def call_apart(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def call_apart(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "batchflux", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
         timeout=60,
@@ -154,6 +154,23 @@ def test_plan_json_gives_all_faults(tmp_path: Path) -> None:
     assert (made.returncode, made.stderr, len(faults)) == (2, "", 30)
     assert faults[0] | {"message": ""} == {"file": "m.yaml", "line": 3, "where": "jobs[0].seed", "message": ""}
     assert all("seed" in fault["where"] and fault["message"] for fault in faults)
+
+
+@pytest.mark.parametrize(("deadline", "says"), [("10h", "enough time"), ("30s", "about 45 calls would be left")])
+def test_a_plan_names_the_zone_of_the_deadline_and_what_it_leaves(tmp_path: Path, deadline: str, says: str) -> None:
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\nprovider: {name: tuzi, price: 0.14}\n"
+        f"limits: {{rate: 60/min, budget_per_run: 2, deadline: {deadline}}}\n"
+        "jobs:\n  - prompt: x {{ n }}\n    matrix: {n: {range: [1, 60]}}\n"
+    )
+    text = call_apart(tmp_path, "plan", "m.yaml", TZ="Asia/Shanghai").stdout
+    assert "; 2.00 USD a run, so it takes 5 runs or more" in text
+    line = next(line for line in text.splitlines() if line.startswith("  deadline "))
+    assert " CST (UTC+08:00), in " in line
+    assert says in line
+    found = json.loads(call_apart(tmp_path, "plan", "m.yaml", "--json", TZ="Asia/Shanghai").stdout)
+    assert found["deadline"].endswith("+08:00")
+    assert (found["budget_per_run"], found["budget"]) == ("2", None)
 
 
 def test_plan_json_speaks_of_money(tmp_path: Path) -> None:

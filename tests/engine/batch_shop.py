@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchflux import failpoints
 from batchflux.capabilities import BatchTerms, Capabilities
-from batchflux.engine.budget import Budget
+from batchflux.engine.budget import Budget, Ceiling
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.limits.key_pool import Key
@@ -329,9 +329,8 @@ class Shop(Server):
     def rules(self, asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
         """Return the rules of a run in mode batch; `asked.deadline` there is the hour from which on it is live."""
         already = ledger.database.now(spent)
-        budget = Budget(
-            limit=None if asked.budget is None else nanos(asked.budget), spent=already, gate=gate, label="budget"
-        )
+        most = Ceiling(None if asked.budget is None else nanos(asked.budget), "budget")
+        budget = Budget(folder=most, spent=already, gate=gate)
         batching = Batching(
             on=asked.batches,
             price_of=lambda _: HALF,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchflux.capabilities import Capabilities
-from batchflux.engine.budget import Budget
+from batchflux.engine.budget import Budget, Ceiling
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.job_runner import JobRunner
@@ -499,6 +499,7 @@ class Terms:
     attempts: int = 5
     price: Decimal = Decimal("0.14")
     budget: Decimal | None = None
+    budget_per_run: Decimal | None = None
     deadline: float | None = None
     max_consecutive_failures: int = 10**9
     patience: float = 1800.0
@@ -637,15 +638,19 @@ class Night:
         return Reply(after=after, crash=error)
 
 
+def _ceiling(budget: Decimal | None) -> Ceiling:
+    return Ceiling(None if budget is None else nanos(budget), f"{budget} CNY")
+
+
 def _rules(asked: Terms, ledger: Ledger, gate: Gate) -> Rules:
     rate = asked.rate or (None if asked.interval is None else (1 / asked.interval, 1.0))
     keys = [Key(name=name, secret=name, rate=rate) for name in asked.keys]
     breaker = CircuitBreaker(asked.max_consecutive_failures, gate, asked.patience)
     budget = Budget(
-        limit=None if asked.budget is None else nanos(asked.budget),
+        folder=_ceiling(asked.budget),
+        run=_ceiling(asked.budget_per_run),
         spent=ledger.database.now(spent),
         gate=gate,
-        label=f"{asked.budget} CNY",
     )
     service = Service(
         name="tuzi",

@@ -142,7 +142,7 @@ async def ours(client: Client, servers: Sequence[Model], seen: Seen) -> None:
         services=Services({service.name: service}, gate),
         slots=Slots(client.slots),
         canary=Canary(0, gate),
-        budget=Budget(limit=None, spent=0, gate=gate, label=""),
+        budget=Budget(spent=0, gate=gate),
         deadline=Deadline(None, "", gate),
         downloads=DownloadSlots(10_000, 10_000),
     )

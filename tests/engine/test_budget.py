@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchflux.engine.budget import Budget
+from batchflux.engine.budget import UNBOUND, Budget, Ceiling
 from batchflux.engine.shutdown import Gate, Halted
 from batchflux.errors import Code, StopRun
 
@@ -33,7 +33,7 @@ async def reserve(budget: Budget, price: int = 10) -> None:
 
 def limited(limit: int | None, spent: int = 0) -> tuple[Budget, Gate]:
     gate = Gate()
-    return Budget(limit=limit, spent=spent, gate=gate, label="0.25 CNY"), gate
+    return Budget(folder=Ceiling(limit, "0.25 CNY"), spent=spent, gate=gate), gate
 
 
 async def test_the_last_penny_is_spent_and_not_one_more() -> None:
@@ -178,18 +178,50 @@ async def test_a_higher_limit_wakes_those_who_wait_and_is_named_when_it_is_used_
     await reserve(budget)
     waiting = [asyncio.ensure_future(reserve(budget)) for _ in range(2)]
     await asyncio.sleep(0)
-    budget.retune(20, "0.50 CNY")
+    budget.retune(Ceiling(20, "0.50 CNY"), UNBOUND)
     await asyncio.wait_for(waiting[0], 5)
     assert (budget.reserved, waiting[1].done(), gate.closed) == (20, False, False)
-    budget.retune(None, "no limit")
+    budget.retune(UNBOUND, UNBOUND)
     await asyncio.wait_for(waiting[1], 5)
     assert budget.reserved == 30
-    budget.retune(20, "0.50 CNY")
+    budget.retune(Ceiling(20, "0.50 CNY"), UNBOUND)
     for _ in range(3):
         budget.settle(10, 10)
     with pytest.raises(Halted):
         await reserve(budget)
     assert str(gate.reason) == "The budget of 0.50 CNY is used up: raise limits.budget and run again to continue."
+
+
+async def test_a_run_has_a_limit_of_its_own_beside_the_folders() -> None:
+    gate = Gate()
+    budget = Budget(folder=Ceiling(100, "1 CNY"), run=Ceiling(20, "0.20 CNY"), spent=50, gate=gate)
+    for _ in range(2):
+        await reserve(budget)
+        budget.settle(10, 10)
+    with pytest.raises(Halted):
+        await reserve(budget)
+    said = "This run's budget of 0.20 CNY is used up: run again to continue, or raise limits.budget_per_run."
+    assert (str(gate.reason), budget.spent) == (said, 70)
+
+
+@pytest.mark.parametrize("cost", [0, 10, 15])
+async def test_what_an_earlier_run_sent_gives_this_one_no_room_and_takes_none(cost: int) -> None:
+    gate = Gate()
+    budget = Budget(run=Ceiling(20, "0.20 CNY"), spent=50, gate=gate)
+    budget.take_up(10)
+    await reserve(budget)
+    budget.settle(10, cost, earlier=True)
+    await reserve(budget)
+    assert not budget.try_reserve(1)
+    assert budget.spent + budget.reserved == 50 - 10 + cost + 20
+
+
+async def test_the_folders_limit_is_named_where_both_are_used_up() -> None:
+    gate = Gate()
+    budget = Budget(folder=Ceiling(10, "1 CNY"), run=Ceiling(5, "0.20 CNY"), spent=10, gate=gate)
+    with pytest.raises(Halted):
+        await reserve(budget, 6)
+    assert "limits.budget and run again" in str(gate.reason)
 
 
 async def test_no_one_waits_for_money_once_the_run_is_stopping() -> None:
@@ -219,6 +251,16 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_higher_one(night: Callable
     assert scene.run(budget=PRICE * 10, concurrency=8).reason is None
     assert len(scene.server.calls) == 10
     assert scene.spent() == 10 * NANOS
+
+
+def test_each_run_spends_its_own_budget_until_the_folders_is_used_up(night: Callable[[int], Night]) -> None:
+    scene = night(10)
+    for calls in (4, 8, 9):
+        ended = scene.run(budget=PRICE * 9, budget_per_run=PRICE * 4, concurrency=8)
+        assert ended.reason is not None
+        assert (ended.reason.reason, len(scene.server.calls)) == ("budget", calls)
+    assert "limits.budget and" in str(ended.reason)
+    assert scene.spent() == 9 * NANOS
 
 
 ENDINGS = st.sampled_from(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchflux.engine.budget import Budget
+from batchflux.engine.budget import Budget, Ceiling
 from batchflux.engine.canary import Canary
 from batchflux.engine.circuit_breaker import CircuitBreaker
 from batchflux.engine.limits.key_pool import Key
@@ -189,10 +189,9 @@ class Street(Server):
             slots=slots,
             canary=Canary(asked.canary, gate, "out"),
             budget=Budget(
-                limit=None if asked.budget is None else nanos(asked.budget),
+                folder=Ceiling(None if asked.budget is None else nanos(asked.budget), "the budget"),
                 spent=ledger.database.now(spent),
                 gate=gate,
-                label="the budget",
             ),
             deadline=Deadline(asked.deadline, "06:00", gate),
             downloads=DownloadSlots(64, 256),

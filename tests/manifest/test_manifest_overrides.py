@@ -22,8 +22,8 @@ KEY = (
     "under keys"
 )
 RATES = (
-    '--set: limits.rates: unknown key "rates"; did you mean "rate"? Allowed: attempts, budget, canary, concurrency, '
-    "deadline, max_consecutive_failures, patience, rate, timeout"
+    '--set: limits.rates: unknown key "rates"; did you mean "rate"? Allowed: attempts, budget, budget_per_run, canary, '
+    "concurrency, deadline, max_consecutive_failures, patience, rate, timeout"
 )
 TEXT = """\
 version: 1

@@ -271,9 +271,9 @@ class Rooms:
         spent = price if error is not None and error.billed else 0
         work = room.works.pop(key, None)
         if work is None:  # an earlier run's, and not to be done in this one
-            self._budget.settle(0, spent - price)
+            self._budget.settle(0, spent - price, earlier=True)
             return
-        self._budget.settle(price, spent)
+        self._budget.settle(price, spent, earlier=not work.placed)
         self._vacate(work, error)
         if error is not None:
             self.give(_ended(work, error))

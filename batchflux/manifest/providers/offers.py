@@ -97,7 +97,7 @@ class Offers:
         self.provider = self._provider = provider = manifest.providers[name]
         self._several, self._base = manifest.several, manifest.base
         by_model = isinstance(provider.price, dict) or manifest.several
-        self._prices = manifest.limits.budget is not None and by_model and not provider.simulated
+        self._prices = bool(manifest.limits.budgets) and by_model and not provider.simulated
         own = [offer for offer in offers if offer.api == provider.api]
         own.sort(key=lambda offer: (offer.style != "standard", offer.style != "chat"))  # as `auto` prefers them
         self._own = {offer.style: offer for offer in own}

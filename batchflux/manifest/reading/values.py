@@ -204,12 +204,26 @@ class Deadline:
             day += timedelta(days=1)
         return (day.astimezone() - now).total_seconds()
 
+    def said(self, now: datetime) -> str:
+        """Return it as a person reads it; a clock time with its zone, in which `now` is: `06:00 CST (UTC+08:00)`."""
+        if self.clock is None:
+            return str(self)
+        return f"{self} {zone((now + timedelta(seconds=self.seconds_from(now))).astimezone())}"
+
     def __str__(self) -> str:
         if self.clock is not None:
             return f"{self.clock[0]:02d}:{self.clock[1]:02d}"
         seconds = self.seconds or 0.0
         unit, size = next(((name, n) for name, n in (("h", 3600), ("min", 60)) if seconds % n == 0), ("s", 1))
         return f"{seconds / size:g}{unit}"
+
+
+def zone(at: datetime) -> str:
+    """Return the zone of a local time by its name and its distance: `CST (UTC+08:00)`, or `UTC`."""
+    offset = at.strftime("%z")
+    far = f"UTC{offset[:3]}:{offset[3:5]}"
+    name = at.tzname() or far
+    return name if name in {"UTC", far} else f"{name} ({far})"
 
 
 def rate(text: str) -> Rate:
