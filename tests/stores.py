@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 import pytest
@@ -241,23 +242,31 @@ class Oss:
         return self._done(request, key, body)
 
     def _done(self, request: web.Request, key: str, body: bytes) -> web.Response:
-        there = self.objects.get(key)
         if request.method == "PUT":
-            create = request.headers.get("x-oss-forbid-overwrite") == "true" and not self.versioned
-            if create and there is not None:
-                return _refusal(409, "FileAlreadyExists", "The object already exists.")
-            kept = {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
-            self.objects[key] = (body, {**kept, "Content-Type": request.content_type})
-            return web.Response(headers={"ETag": _etag(body)})
+            return self._put(request, key, body)
         if request.method == "DELETE":
             self.objects.pop(key, None)
             return web.Response(status=204)
         if not key:
             return self._listed(request.query.get("prefix", ""))
-        if there is None:
+        if key not in self.objects:
             return _refusal(404, "NoSuchKey", "The specified key does not exist.")
-        headers = {**there[1], "ETag": _etag(there[0]), "Last-Modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
-        return web.Response(body=there[0], headers=headers)
+        data, kept = self.objects[key]
+        headers = {**kept, "ETag": _etag(data), "Last-Modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
+        if request.method == "HEAD":
+            return web.Response(headers={**headers, "Content-Length": str(len(data))})
+        return web.Response(body=data, headers=headers)
+
+    def _put(self, request: web.Request, key: str, body: bytes) -> web.Response:
+        create = request.headers.get("x-oss-forbid-overwrite") == "true" and not self.versioned
+        if create and key in self.objects:
+            return _refusal(409, "FileAlreadyExists", "The object already exists.")
+        if source := request.headers.get("x-amz-copy-source"):
+            self.objects[key] = self.objects[unquote(source).partition("/")[2]]
+            return web.Response(text="<CopyObjectResult/>", content_type="application/xml")
+        kept = {name: value for name, value in request.headers.items() if name.lower().startswith("x-amz-meta-")}
+        self.objects[key] = (body, {**kept, "Content-Type": request.content_type})
+        return web.Response(headers={"ETag": _etag(body)})
 
     def _listed(self, prefix: str) -> web.Response:
         found = "".join(
@@ -317,7 +326,7 @@ def oss(_loop: _Loop) -> Iterator[ServedOss]:
 
 
 class Fault(NamedTuple):
-    """What becomes of a request: it is answered so, or cut in its body, or after it was done; after a pause."""
+    """What becomes of a request: it is answered so, or cut in its body, once it was done or half answered; or late."""
 
     answer: bytes = b""
     cut: str = ""
@@ -338,6 +347,7 @@ FULL = _answering(507, "XMinioStorageFull")
 OVER_QUOTA = _answering(403, "QuotaExceeded")
 CUT_EARLY = Fault(cut="body")
 CUT_LATE = Fault(cut="answer")
+CUT_SHORT = Fault(cut="half")
 SLOW = Fault(pause=0.3)
 
 
@@ -381,7 +391,7 @@ class Front:
         if fault.cut == "answer":
             writer.transport.abort()
             return
-        writer.write(answer)
+        writer.write(answer[: len(answer) // 2] if fault.cut == "half" else answer)
         await writer.drain()
 
     def _fault(self, method: str) -> Fault:

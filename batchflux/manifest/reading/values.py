@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from batchflux.errors import quoted
 from batchflux.manifest.reading.yaml_nodes import Scalar, found
-from batchflux.output.stores.base import Address, in_bucket
+from batchflux.output.stores.base import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -373,8 +373,6 @@ def public_url(text: str) -> str:
 
 def bucket(text: str) -> str:
     """Read the address of a bucket and of what is in it, without a `/` at its end."""
-    if not in_bucket(text):
-        raise ValueError(f"found {quoted(text)}; allowed is a bucket, as s3://bucket/folder, gs://, az:// or file:///")
     Address.of(text)
     return text.rstrip("/")
 

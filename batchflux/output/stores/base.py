@@ -1,24 +1,42 @@
 """The port to object stores, and addresses in them.
 
-An address is `s3://bucket/key`, `oss://bucket/key` (Aliyun), `gs://bucket/key`, `az://container/key` or `file:///folder/key`.
+An address is `s3://bucket/key`, `oss://bucket/key` (Aliyun), `gs://bucket/key`, `az://container/key` or
+`file:///folder/key`, or has a scheme that another package brings by an entry point of the group `batchflux.stores`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, Protocol
 
-from batchflux.errors import quoted
+from batchflux.errors import StorageError, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from importlib.metadata import EntryPoint
     from pathlib import Path
 
+GROUP = "batchflux.stores"
 SCHEMES = ("s3", "oss", "gs", "az", "file")
-_ADDRESS = re.compile(rf"({'|'.join(SCHEMES)})://([^/]*)(?:/(.*))?", re.DOTALL)
+_WEB = ("http", "https", "data")  # what is no bucket, whoever may say so
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)(?:/(.*))?", re.DOTALL)
+_UNSOUND = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|[\x00-\x1f\x7f]")
 Style = Literal["path", "virtual", "domain"]
+
+
+@cache
+def registered() -> Mapping[str, EntryPoint]:
+    """Return who opens the buckets of other packages, by scheme; TypeError where a scheme is one of ours."""
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if taken := sorted({*SCHEMES, *_WEB} & found.keys()):
+        raise TypeError(f"{found[taken[0]].value} registers the scheme {taken[0]}, which is none of its own")
+    return MappingProxyType(found)
 
 
 class Address(NamedTuple):
@@ -32,8 +50,13 @@ class Address(NamedTuple):
     def of(cls, text: str) -> Address:
         """Read an address; ValueError says why it is none."""
         found = _ADDRESS.fullmatch(text)
-        if found is None or not (found[2] or found[1] == "file"):
-            raise ValueError(f"{quoted(text)} is no address of a bucket, as s3://bucket/folder")
+        if found is None or not in_bucket(text):
+            known = ", ".join(f"{scheme}://" for scheme in (*SCHEMES, *registered()))
+            raise ValueError(f"found {quoted(text)}; allowed is a bucket, as s3://bucket/folder; there are {known}")
+        if not found[2] and found[1] != "file":
+            raise ValueError(f"found {quoted(text)}, which names no bucket; allowed is s3://bucket/folder")
+        if found[2] and found[1] == "file":
+            raise ValueError(f"found {quoted(text)}; a folder has three strokes, as file:///folder")
         return cls(found[1], found[2], found[3] or "")
 
     @property
@@ -51,7 +74,27 @@ class Address(NamedTuple):
 
 def in_bucket(text: str) -> bool:
     """Whether a text is meant as an address in an object store."""
-    return _ADDRESS.match(text) is not None
+    found = _ADDRESS.match(text)
+    return found is not None and (found[1] in SCHEMES or (found[1] not in _WEB and found[1] in registered()))
+
+
+def sound(root: str, key: str) -> str:
+    """Return the key; StorageError where no store has such a one: parts that are empty, `.` or `..`, control chars."""
+    if _UNSOUND.search(key):
+        why = "a key has no empty parts, no . or .. and no control characters"
+        raise StorageError(f"{root} can have no object {quoted(key)}: {why}; name it otherwise")
+    return key
+
+
+def checked(place: str, data: bytes | Path, sha256: str) -> None:
+    """Raise StorageError where bytes that are to be put are not those which the sha256 was taken of."""
+    if isinstance(data, bytes):
+        found = hashlib.sha256(data).hexdigest()
+    else:
+        with data.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise StorageError(f"{place} was not put: its bytes have changed since they came; check the disk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +142,9 @@ class ObjectStore(Protocol):
 
     def sign(self, key: str, seconds: int) -> str:
         """Return a URL by which anyone reads the object for so long; its query is a secret. StorageError: it cannot."""
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there; its sha256 goes with it."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""

@@ -1,106 +1,304 @@
-"""Buckets of S3 and its kin, Google Cloud and Azure, and folders as buckets: the one module that imports obstore."""
+"""Buckets of S3 and its kin, Aliyun OSS, Google Cloud and Azure: the one module that imports obstore."""
 
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from batchflux.errors import StorageError
-from batchflux.output.stores.base import Found
+from batchflux.errors import StorageError, UsageError
+from batchflux.output.stores.access import place_of, unset, value_of
+from batchflux.output.stores.base import Found, checked, sound
+from batchflux.output.stores.faults import NO_BUCKET, NO_CONDITIONS, code_of, trouble_of
+from batchflux.redaction import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
+    from typing import BinaryIO, TypeVar
 
+    from batchflux.output.stores.access import Keys, LookUp
     from batchflux.output.stores.base import Address, StoreSettings
+
+    T = TypeVar("T")
+
+TRIES, PATIENCE, PAUSE = 7, 30.0, 0.5  # so many tries, none after so many seconds; the first pause at most, in seconds
+LONGEST_SIGNED = 604_800  # seconds: more is refused by clouds, once the link is used
+PART, PARTS_AT_ONCE, MOST_PARTS = 8 << 20, 4, 9_000  # bytes of a part of a large object, of which so many are in memory
+PAGE = 1_000  # objects: as many as an answer to a listing has
+_CLIENT = {"connect_timeout": "10s", "read_timeout": "120s", "timeout": "1h"}  # 120 s: for a part to arrive, or silence
+_TYPES = mimetypes.MimeTypes(filenames=())
+for _type, _ending in (("image/webp", ".webp"), ("image/avif", ".avif"), ("application/jsonl", ".jsonl")):
+    _TYPES.add_type(_type, _ending)
+
+
+class _PassingError(StorageError):
+    """What may pass by itself."""
 
 
 class Bucket:
-    """An ObjectStore over one of obstore's stores; `name` is what messages call it."""
+    """An ObjectStore over one of obstore's stores; `name` is what messages call it.
 
-    def __init__(self, store: Any, name: str) -> None:
+    `conditions` tells whether the store obeys "create it only if it is not there". None: not known yet; the first
+    object is then created twice, and a store that takes it again knows no conditions. Such a one is asked before each
+    create. `creating` is a store whose plain puts are creates, for those that have a header of their own for them.
+    """
+
+    def __init__(self, store: Any, name: str, *, creating: Any = None, conditions: bool | None = True) -> None:
         self._store, self._name = store, name
+        self._creating, self._mode = (store, "create") if creating is None else (creating, "overwrite")
+        self._conditions = conditions
+        self._trying = Retrying(
+            stop=stop_after_attempt(TRIES) | stop_after_delay(PATIENCE),
+            wait=wait_random_exponential(multiplier=PAUSE, max=PATIENCE / 2),
+            retry=retry_if_exception_type(_PassingError),
+            reraise=True,
+        )
 
     def put(self, key: str, data: bytes | Path, sha256: str, *, over: bool = False) -> bool:
         """Store an object whole; False when one with the same bytes is there already."""
-        mode: Any = "overwrite" if over else "create"
-        try:
-            obstore.put(self._store, key, data, mode=mode, attributes={"sha256": sha256}, use_multipart=False)
-        except AlreadyExistsError:
-            if self._sha256(key) == sha256:
-                return False
-            raise StorageError(f"{self._name}/{key} is another object: move it away") from None
-        except BaseError as error:
-            raise self._fault(key, error) from error
-        return True
+        sound(self._name, key)
+        body = data if isinstance(data, bytes) or data.stat().st_size > PART else data.read_bytes()
+        checked(f"{self._name}/{key}", body, sha256)
+        certain = self._conditions is True and isinstance(body, bytes)  # obstore creates no object in parts
+        if not over and not certain and self._tried(key, lambda: self._same(key, sha256)):
+            return False
+        if over or not isinstance(body, bytes) or self._conditions is False:
+            self._tried(key, lambda: self._write(self._store, key, body, sha256, "overwrite"))
+            return True
+        made = self._tried(key, lambda: self._created(key, body, sha256))
+        if made and self._conditions is None:
+            self._conditions = not self._tried(key, lambda: self._created(key, body, sha256))
+        return made
 
     def fetch(self, key: str, target: BinaryIO) -> bool:
         """Write an object's bytes to an open file; False when there is none."""
-        try:
-            target.writelines(obstore.get(self._store, key))
-        except FileNotFoundError:
-            return False
-        except BaseError as error:
-            raise self._fault(key, error) from error
-        return True
+        sound(self._name, key)
+        done, version = 0, None
+
+        def pull() -> bool:
+            nonlocal done, version
+            rest: Any = {"range": {"offset": done}, "if_match": version} if done else None
+            try:
+                got = obstore.get(self._store, key, options=rest)
+            except FileNotFoundError as error:
+                if done or code_of(error) in NO_BUCKET:
+                    raise
+                return False
+            version = got.meta["e_tag"]
+            for chunk in got:
+                target.write(chunk)
+                done += len(chunk)
+            return True
+
+        return self._tried(key, pull)
 
     def find(self, prefix: str) -> Iterator[Found]:
         """Yield the objects whose keys begin so."""
-        try:
-            for found in obstore.list(self._store, prefix):
-                for one in found:
-                    yield Found(one["path"], one["size"])
-        except BaseError as error:
-            raise self._fault(prefix, error) from error
+        folder, _, begun = prefix.rpartition("/")
+        last = prefix[:-1] if begun else None  # what is listed comes after it: obstore lists folders, not beginnings
+        pages: Any = None
+
+        def page() -> list[Any]:
+            nonlocal pages
+            asked = pages or obstore.list(self._store, folder or None, offset=last, chunk_size=PAGE)
+            pages = None  # what has failed is asked for anew, after the last that came
+            found = list(next(asked, ()))
+            pages = asked
+            return found
+
+        while found := self._tried(prefix, page):
+            for one in found:
+                last = one["path"]
+                if last.startswith(prefix):
+                    yield Found(last, one["size"])
+                elif last > prefix:
+                    return
 
     def sign(self, key: str, seconds: int) -> str:
         """Return a URL by which anyone reads the object for so long."""
-        return obstore.sign(self._store, "GET", key, timedelta(seconds=seconds))
+        if not 0 < seconds <= LONGEST_SIGNED:
+            raise StorageError(f"{self._name} signs links for 1 s to 7 days, not for {seconds} s; change `sign`")
+        if not isinstance(self._store, S3Store | GCSStore | AzureStore):
+            raise StorageError(f"{self._name} signs no links; use a bucket in a cloud, or `url`")
+        for_so_long = timedelta(seconds=seconds)
+        return self._tried(key, lambda: obstore.sign(self._store, "GET", sound(self._name, key), for_so_long))
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, over what is there; its sha256 goes with it."""
+        sound(self._name, key)
+        sound(self._name, to)
+
+        def copied() -> None:
+            try:
+                obstore.copy(self._store, key, to)
+            except FileNotFoundError as error:
+                if code_of(error) in NO_BUCKET:
+                    raise
+                raise StorageError(f"{self._name}/{key} is not there, and so cannot be copied; run again") from None
+
+        self._tried(key, copied)
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
+        sound(self._name, key)
+
+        def remove() -> None:
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError as error:
+                if code_of(error) in NO_BUCKET:
+                    raise
+
+        self._tried(key, remove)
+
+    def __repr__(self) -> str:
+        return f"Bucket({self._name!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self._name} holds secrets; send its address, and open it again there")
+
+    def _created(self, key: str, body: bytes, sha256: str) -> bool:
+        """Create an object; False: one with the same bytes is there, perhaps by a try whose answer was lost."""
         try:
-            obstore.delete(self._store, key)
-        except FileNotFoundError:
-            return
+            self._write(self._creating, key, body, sha256, self._mode)
+        except AlreadyExistsError as error:
+            if not self._same(key, sha256):
+                raise _PassingError(f"{self._name}/{key} is written by others just now; run again") from error
+            return False
         except BaseError as error:
-            raise self._fault(key, error) from error
+            if code_of(error) not in NO_CONDITIONS:
+                raise
+            self._conditions = False  # and so it was looked for before
+            self._write(self._store, key, body, sha256, "overwrite")
+        return True
+
+    def _write(self, store: Any, key: str, body: bytes | Path, sha256: str, mode: Any) -> None:
+        whole = isinstance(body, bytes)
+        obstore.put(
+            store,
+            key,
+            body,
+            mode=mode,
+            attributes={"sha256": sha256, "Content-Type": _type_of(key)},
+            use_multipart=not whole,
+            chunk_size=PART if isinstance(body, bytes) else max(PART, body.stat().st_size // MOST_PARTS),
+            max_concurrency=PARTS_AT_ONCE,
+        )
+
+    def _same(self, key: str, sha256: str) -> bool:
+        """Whether an object of these bytes is there; StorageError where it is one of others."""
+        try:
+            found = obstore.get(self._store, key, options={"head": True})
+        except FileNotFoundError:
+            return False
+        except BaseError as error:
+            if code_of(error) is None:  # a refusal of HEAD has no body; the same of GET says why
+                obstore.get(self._store, key, options={"range": (0, 1)})
+            raise
+        there = found.attributes.get("sha256") or self._sha256(key)
+        if there != sha256:
+            raise StorageError(f"{self._name}/{key} is there already, with other bytes; move it away, then run again")
+        return True
 
     def _sha256(self, key: str) -> str:
-        return hashlib.sha256(bytes(obstore.get(self._store, key).bytes())).hexdigest()
+        digest = hashlib.sha256()
+        for chunk in obstore.get(self._store, key):
+            digest.update(chunk)
+        return digest.hexdigest()
 
-    def _fault(self, key: str, error: Exception) -> StorageError:
-        return StorageError(f"{self._name}/{key}: {type(error).__name__}")
+    def _tried(self, key: str, act: Callable[[], T]) -> T:
+        """Return what `act` does, which is tried again where what stops it may pass."""
+
+        def once() -> T:
+            try:
+                return act()
+            except (BaseError, FileNotFoundError, NotImplementedError) as error:
+                trouble = trouble_of(error)
+                kind = _PassingError if trouble.passes else StorageError
+                raise kind(f"{self._name}/{key}: {trouble.cause}; {trouble.remedy}") from None  # it may show a secret
+
+        return self._trying(once)
 
 
-def open_bucket(place: Address, settings: StoreSettings, look_up: Callable[[str], str | None]) -> Bucket:
-    """Return a bucket; UsageError where what is said of it cannot be."""
-    if place.scheme == "file":
-        return Bucket(LocalStore("/", mkdir=True), "file://")
-    if place.scheme == "gs":
-        return Bucket(GCSStore(place.bucket), place.root)
-    if place.scheme == "az":
-        return Bucket(AzureStore(place.bucket), place.root)
-    endpoint = settings.endpoint or look_up("AWS_ENDPOINT_URL_S3") or look_up("AWS_ENDPOINT_URL")
-    config = {
-        "endpoint": endpoint,
-        "region": settings.region or look_up("AWS_REGION") or look_up("AWS_DEFAULT_REGION") or "us-east-1",
-        "access_key_id": look_up(settings.access_key or "AWS_ACCESS_KEY_ID"),
-        "secret_access_key": look_up(settings.secret_key or "AWS_SECRET_ACCESS_KEY"),
-        "session_token": look_up(settings.token or "AWS_SESSION_TOKEN"),
-        "virtual_hosted_style_request": True if settings.style == "domain" else None,
+def open_bucket(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
+    """Return a bucket in a cloud; UsageError where what is said of it cannot be."""
+    try:
+        if address.scheme == "gs":
+            return Bucket(_google(address, settings, look_up), address.root)
+        if address.scheme == "az":
+            return Bucket(_azure(address, settings, look_up), address.root)
+        return _s3(address, settings, look_up)
+    except BaseError as error:
+        words = tidy(str(error).partition("Debug source")[0], limit=160)
+        raise UsageError(f"{address.root} cannot be opened: {words}; correct `stores` or the variables") from None
+
+
+def _s3(address: Address, settings: StoreSettings, look_up: LookUp) -> Bucket:
+    place = place_of(address, settings, look_up)
+    config: dict[str, Any] = {
+        "region": place.region,
+        "virtual_hosted_style_request": place.before,
+        "checksum_algorithm": "SHA256",
+        "disable_bulk_delete": True,  # objects go one by one, and OSS has no other way
     }
-    given: Any = {name: value for name, value in config.items() if value is not None}
-    store = S3Store(
-        place.bucket,
-        config=given,
-        client_options={"allow_http": (endpoint or "").startswith("http://")},
-        retry_config={"max_retries": 0},
-    )
-    return Bucket(store, place.root)
+    if place.endpoint is not None:
+        config["endpoint"] = place.endpoint
+
+    def opened(headers: dict[str, str]) -> S3Store:
+        client: Any = {**_client(place.endpoint), "default_headers": headers}
+        options: Any = {"config": config, "client_options": client, "retry_config": {"max_retries": 0}}
+        return S3Store(address.bucket, credential_provider=_provider(place.keys), **options)
+
+    creating = opened({"x-oss-forbid-overwrite": "true"}) if place.aliyun else None
+    return Bucket(opened({}), address.root, creating=creating, conditions=place.conditions or None)
+
+
+def _provider(keys: Keys | None) -> Any:
+    """Return who gives obstore the keys: into a config it would mix a token that it finds in the environment."""
+    if keys is None:
+        return None
+    held = {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token}
+    return lambda: {**held, "expires_at": None}
+
+
+def _google(address: Address, settings: StoreSettings, look_up: LookUp) -> GCSStore:
+    said = {
+        "service_account_key": value_of(address.root, look_up, settings.secret_key, "GOOGLE_SERVICE_ACCOUNT_KEY"),
+        "application_credentials": look_up("GOOGLE_APPLICATION_CREDENTIALS") if settings.secret_key is None else None,
+        "bearer_token": value_of(address.root, look_up, settings.token, "GOOGLE_BEARER_TOKEN"),
+        "base_url": settings.endpoint,
+    }
+    return GCSStore(address.bucket, **_options(said, settings.endpoint))
+
+
+def _azure(address: Address, settings: StoreSettings, look_up: LookUp) -> AzureStore:
+    said = {
+        "account_name": value_of(address.root, look_up, settings.access_key, "AZURE_STORAGE_ACCOUNT_NAME"),
+        "account_key": value_of(address.root, look_up, settings.secret_key, "AZURE_STORAGE_ACCOUNT_KEY"),
+        "sas_key": value_of(address.root, look_up, settings.token, "AZURE_STORAGE_SAS_TOKEN"),
+        "endpoint": settings.endpoint,
+    }
+    if said["account_name"] is None:
+        raise UsageError(unset(address.root, "AZURE_STORAGE_ACCOUNT_NAME"))
+    return AzureStore(address.bucket, **_options(said, settings.endpoint))
+
+
+def _options(said: dict[str, str | None], endpoint: str | None) -> Any:
+    config = {name: value for name, value in said.items() if value is not None}
+    return {"config": config, "client_options": _client(endpoint), "retry_config": {"max_retries": 0}}
+
+
+def _client(endpoint: str | None) -> dict[str, Any]:
+    return {**_CLIENT, "allow_http": endpoint is not None and endpoint.startswith("http://")}
+
+
+def _type_of(key: str) -> str:
+    return _TYPES.guess_type(PurePosixPath(key).name)[0] or "application/octet-stream"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchflux.errors import UsageError
-from batchflux.output.stores.base import Address, StoreSettings
+from batchflux.output.stores.base import SCHEMES, Address, StoreSettings, registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchflux.output.stores.base import ObjectStore
+
+_OURS = {**dict.fromkeys(SCHEMES, "cloud:open_bucket"), "file": "folder:open_folder"}
+_EXTRA = ("obstore", "cloud")  # a package, and the extra of ours that brings it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,15 +30,30 @@ class Stores:
         """Return the bucket of an address. UsageError: it cannot be had, or the extra `cloud` is not installed."""
         place = Address.of(address) if isinstance(address, str) else address
         if place.root not in self._open:
-            self._open[place.root] = self._opened(place)
+            try:
+                self._open[place.root] = self._opened(place)
+            except ValueError as error:  # what a variable's file holds cannot be read
+                raise UsageError(f"{place.root}: {error}") from None
         return self._open[place.root]
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what opens buckets holds secrets; send addresses and settings, and open them again there")
+
     def _opened(self, place: Address) -> ObjectStore:
-        try:
-            from batchflux.output.stores.cloud import open_bucket  # noqa: PLC0415  an extra, seldom needed
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.partition(".")[0] != "obstore":
-                raise
-            remedy = "pip install 'batchflux[cloud]'"
-            raise UsageError(f"Buckets such as {place.root} need the extra cloud: {remedy}.") from None
-        return open_bucket(place, self.settings.get(place.root, StoreSettings()), self.look_up)
+        settings = self.settings.get(place.root, StoreSettings())
+        store: ObjectStore = _opener(place)(place, settings, self.look_up)
+        return store
+
+
+def _opener(place: Address) -> Any:
+    """Return what opens an address, called with it, its StoreSettings and the look-up; UsageError."""
+    if place.scheme not in _OURS:
+        return registered()[place.scheme].load()
+    module, _, name = _OURS[place.scheme].partition(":")
+    try:
+        return getattr(import_module(f"batchflux.output.stores.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != _EXTRA[0]:
+            raise
+        remedy = f"pip install 'batchflux[{_EXTRA[1]}]'"
+        raise UsageError(f"Buckets such as {place.root} need the extra {_EXTRA[1]}: {remedy}.") from None
